@@ -1,0 +1,1 @@
+"""Stages: one file for each kind of operation on the coefficient."""

@@ -1,0 +1,80 @@
+"""Statistics of one number per rollout over its group, or over the whole batch."""
+
+from dataclasses import dataclass
+
+import torch
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Coefficient, Credit, Scope
+
+
+@dataclass(frozen=True)
+class center_by_group(Credit):
+    """c_i ← c_i - mean over the group (own rollout included). Exactly 0 where the whole group is equal."""
+
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        centred = value - batch.groups.mean(value, keep)
+        return coefficient.with_row(torch.where(batch.groups.is_constant(value, keep), 0.0, centred))
+
+
+@dataclass(frozen=True)
+class subtract_mean_of_others(Credit):
+    """c_i ← c_i - mean over the other rollouts of the group, the leave-one-out baseline (arXiv 2402.14740).
+
+    The baseline does not depend on rollout i, so it changes no expectation. A rollout alone in its group keeps c_i.
+    """
+
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        return coefficient.with_row(value - batch.groups.mean_of_others(value, keep))
+
+
+@dataclass(frozen=True)
+class scale_by_group_std(Credit):
+    """c_i ← c_i / (std over the group + epsilon), std with n-1.
+
+    Exactly 0 stays 0: a group of equal rewards, already centred, has no direction to scale up.
+    """
+
+    epsilon: float = 1e-4
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        return coefficient.with_row(value / (batch.groups.std(value, keep) + self.epsilon))
+
+
+@dataclass(frozen=True)
+class center_and_scale_by_group_mean(Credit):
+    """c_i ← (c_i - mean) / (mean + epsilon) over the group; exactly 0 where the mean is 0 or the whole group is equal.
+
+    With 0/1 rewards this is MaxRL's advantage (arXiv 2602.02710): the gradient of log p instead of p.
+    """
+
+    epsilon: float = 1e-6
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        mean = batch.groups.mean(value, keep)
+        nothing = (mean == 0) | batch.groups.is_constant(value, keep)
+        return coefficient.with_row(torch.where(nothing, 0.0, (value - mean) / (mean + self.epsilon)))
+
+
+@dataclass(frozen=True)
+class scale_by_batch_std(Credit):
+    """c_i ← c_i / (std over all rollouts of the optimiser step + epsilon), std with n-1; 0 stays 0."""
+
+    epsilon: float = 1e-4
+    scope = Scope.BATCH
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        kept = value[keep]
+        std = kept.std() if kept.numel() > 1 else torch.zeros((), dtype=value.dtype, device=value.device)
+        return coefficient.with_row(value / (std + self.epsilon))

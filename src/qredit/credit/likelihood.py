@@ -1,0 +1,153 @@
+"""The likelihood of the gold answer as a coefficient: the two factorisations of ∇ℓ_q (arXiv 2604.25907).
+
+Notation, per group of M rows: w_m = p(y* | x, z_m), w̄ = mean of w, w̄_¬m = mean over the others. Every power and mean is
+taken in log space (float64) from `answer_logp` = log w; only the final coefficient is exponentiated. Rows without a
+gold answer, and groups whose every w is 0, get 0.
+
+`normalize` divides by M^q, as the paper's algorithms do: the effective reward a_m then lies in [0, 1]. Statements about
+bias and consistency hold for the unnormalised form.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Coefficient, Credit, Scope, Source, When
+from qredit.errors import QreditError
+from qredit.schedule import Schedule, check_range
+from qredit.seed import mix
+
+
+@dataclass(frozen=True)
+class _LikelihoodStage:
+    """What the stages over q share: the field they read, the check of q, and w on a log scale."""
+
+    q: float | Schedule
+    normalize: bool = True
+    needs = frozenset({"answer_logp"})
+    scope = Scope.GROUP
+    when = When.UPDATE
+
+    def __post_init__(self) -> None:
+        check_range("q", self.q, 0.0, 1.0)
+
+    def power(self) -> float:
+        """q as a number; a schedule must have been resolved."""
+        if isinstance(self.q, Schedule):
+            raise QreditError(f"q of {self} is a schedule; take objective.at(progress) first")
+        return float(self.q)
+
+    def log_scale(self, batch: RolloutBatch) -> Float[Tensor, " B"]:
+        """log of the factor 1/M^q, or 0 where `normalize` is off."""
+        rows = batch.groups.count(batch.has_answer).clamp(min=1)
+        return -self.power() * rows.log() if self.normalize else torch.zeros_like(rows)
+
+
+def log_weight(batch: RolloutBatch, wanted_by: str) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    """log w of each row in float64, and the rows that have one."""
+    keep = batch.has_answer
+    value = batch.require("answer_logp", wanted_by).double()
+    return torch.where(keep, value, -torch.inf), keep
+
+
+@dataclass(frozen=True)
+class amplified_likelihood(_LikelihoodStage, Source):
+    """a_m / M^q with a_m = w_m / w̄^q: the likelihood, amplified by the group's own P̂^{-q}.
+
+    The coefficient of the pathwise (answer) part of GARL: ∇w_m / w̄^q written as a_m ∇log w_m. q = 0 leaves w_m;
+    q = 1 is the self-normalised weight of IWAE. Group mean w̄^{1-q} / M^q.
+    """
+
+    def __call__(self, batch: RolloutBatch) -> Coefficient:
+        log_w, keep = log_weight(batch, str(self))
+        log_mean = batch.groups.log_mean_exp(log_w, keep)
+        exponent = log_w - self.power() * log_mean + self.log_scale(batch)
+        value = torch.where(log_w == -torch.inf, 0.0, exponent.exp())
+        return Coefficient(value[:, None], keep=keep[:, None])
+
+
+@dataclass(frozen=True)
+class subtract_likelihood_baseline(_LikelihoodStage, Credit):
+    """c_m ← c_m - w̄_¬m^{1-q} / M^q: GARL's leave-one-out control variate.
+
+    It does not depend on z_m and may stand only on the sampled (score-function) part; on the answer part it would
+    change the expectation. At q = 1 it is 1. In a group whose every w is 0 it is 0, and so it is for a row that has no
+    others.
+    """
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, _ = coefficient.per_rollout(self)
+        log_w, keep = log_weight(batch, str(self))
+        groups = batch.groups
+        log_others = groups.log_mean_exp_of_others(log_w, keep)
+        hopeless = groups.log_mean_exp(log_w, keep) == -torch.inf
+        alone = groups.count(keep) - keep.double() < 1
+        power = 1.0 - self.power()
+        exponent = torch.zeros_like(log_others) if power == 0.0 else power * log_others
+        baseline = (exponent + self.log_scale(batch)).exp()
+        return coefficient.with_row(value - torch.where(hopeless | alone, 0.0, baseline))
+
+
+@dataclass(frozen=True)
+class attenuated_likelihood(_LikelihoodStage, Source):
+    """w̄^{1-q} / M^q on every row of the group: how far maximum likelihood is attenuated towards RL."""
+
+    def __call__(self, batch: RolloutBatch) -> Coefficient:
+        log_w, keep = log_weight(batch, str(self))
+        log_mean = batch.groups.log_mean_exp(log_w, keep)
+        power = 1.0 - self.power()
+        exponent = torch.zeros_like(log_mean) if power == 0.0 else power * log_mean
+        value = torch.where(log_mean == -torch.inf, 0.0, (exponent + self.log_scale(batch)).exp())
+        return Coefficient(value[:, None], keep=keep[:, None])
+
+
+@dataclass(frozen=True)
+class resample_by_likelihood(Credit):
+    """c_m ← c_m · n_m · M/K, n_m = how often row m is drawn in K draws with replacement, P(m) = w_m / Σw.
+
+    E[n_m · M/K] = w_m / w̄. `resamples` is K; None is M, as in the paper. The draws are a function of (seed, group) and
+    the weights alone: the same batch draws the same rows, in whatever order they stand, and one draw serves every span.
+    Rows never drawn get exactly 0 and need no backward pass.
+    """
+
+    resamples: int | None = None
+    needs = frozenset({"answer_logp", "seed"})
+    scope = Scope.GROUP
+    when = When.UPDATE
+
+    def __post_init__(self) -> None:
+        if self.resamples is not None and self.resamples < 1:
+            raise QreditError(f"resamples must be at least 1 (or None for M), got {self.resamples}")
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, _ = coefficient.per_rollout(self)
+        log_w, keep = log_weight(batch, str(self))
+        seed = int(batch.require("seed", str(self)))
+        factor = torch.zeros_like(value)
+        for number in range(len(batch.groups.size)):
+            rows = ((batch.groups.index == number) & keep).nonzero()[:, 0]
+            if len(rows) == 0 or bool((log_w[rows] == -torch.inf).all()):
+                continue
+            draws = len(rows) if self.resamples is None else self.resamples
+            generator = torch.Generator().manual_seed(mix(seed, int(batch.group[rows[0]])))
+            counts = multinomial_counts(log_w[rows], draws, generator)
+            factor[rows] = counts * (len(rows) / draws)
+        return coefficient.with_row(value * factor)
+
+
+def multinomial_counts(log_w: Float[Tensor, " M"], draws: int, generator: torch.Generator) -> Float[Tensor, " M"]:
+    """How often each row comes up in `draws` draws with replacement, P(m) = w_m / Σw, by inversion of the CDF.
+
+    Rows are laid out in order of weight, so a permutation of the rows permutes the counts.
+    """
+    order = torch.argsort(log_w, descending=True, stable=True)
+    cumulative = torch.softmax(log_w[order], 0).cumsum(0).cpu()
+    points = torch.rand(draws, dtype=torch.float64, generator=generator) * cumulative[-1]
+    drawn = torch.searchsorted(cumulative, points, right=True).clamp(max=len(log_w) - 1)
+    counts = torch.bincount(drawn, minlength=len(log_w)).to(log_w)
+    out = torch.empty_like(counts)
+    out[order] = counts
+    return out

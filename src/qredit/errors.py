@@ -1,0 +1,20 @@
+"""The one exception a user is meant to read: a single line that names the thing, the value and the choices."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class QreditError(ValueError):
+    """Something the user gave cannot be used. The message is one line; the command line prints it and exits with 2."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> QreditError:
+    """The error for a name that is not among `choices`, with the nearest one first when there is one.
+
+    >>> print(unknown("objective", "gral", ["garl", "grpo", "paft"]))
+    unknown objective 'gral'; did you mean 'garl'? Choices: garl, grpo, paft
+    """
+    names = sorted(choices)
+    nearest = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    return QreditError(f"unknown {kind} '{name}'; {hint}Choices: {', '.join(names)}")

@@ -1,0 +1,24 @@
+"""Dr.GRPO: GRPO without its two normalisation biases."""
+
+from qredit.chain import on_span
+from qredit.credit.group import center_by_group
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._named import named
+from qredit.reduce import sum_per_length
+from qredit.surrogate import clipped_ratio
+
+
+@named
+def dr_grpo(length: int, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
+    """GRPO with no division by the group's std nor by the rollout's own length.
+
+        A_i = r_i - mean_g r,   loss = -(1/(N·length)) Σ_i Σ_t min(ρ A_i, clip(ρ) A_i)
+
+    Args:
+        length: the constant that token sums are divided by; the paper uses the generation budget.
+
+    Zero where all rewards of a group are equal. Source: arXiv 2503.20783.
+    """
+    advantage = reward() | center_by_group()
+    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), sum_per_length(length))

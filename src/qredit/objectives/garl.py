@@ -1,0 +1,33 @@
+"""GARL: gradient-amplified reinforcement learning."""
+
+from qredit.chain import per_span
+from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
+from qredit.objective import Objective
+from qredit.objectives._named import named
+from qredit.schedule import Schedule
+
+
+@named
+def garl(q: float | Schedule, normalize: bool = True, pathwise: bool = True) -> Objective:
+    """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
+
+    Per prompt, with w_m = p(y* | x, z_m), w̄ their mean, w̄_¬m the mean of the others:
+
+        ĝ = (1/M^q)(1/M) Σ_m [ -c_m ∇log p(z_m|x) - a_m ∇log p(y*|x,z_m) ],   a_m = w_m / w̄^q,   c_m = a_m - w̄_¬m^{1-q}
+
+    so the coefficient is c_m/M^q on sampled rationale tokens and a_m/M^q on the gold answer's tokens, under the average
+    over rows. Expectation: ∇ℓ_q/M^q up to a bias of order q/M (0 at q = 0 for every M).
+
+    Args:
+        q: commitment, 0 (RLVR; equals `verifree`) … 1 (log marginal likelihood; the IWAE gradient). May be a schedule.
+        normalize: keep the factor 1/M^q, which bounds a_m/M^q by 1; a rescaled learning rate otherwise.
+        pathwise: False gives the answer's tokens no gradient: the ablation that the paper leaves open.
+
+    Zero in rows without a gold answer, in groups whose every w is 0, on forced closing tokens and outside both spans.
+    Raises QreditError for q outside [0, 1].
+
+    Source: arXiv 2604.25907 (the GARL estimator). Difference: off-policy importance ratios, which are ours.
+    """
+    amplified = amplified_likelihood(q, normalize)
+    centred = amplified | subtract_likelihood_baseline(q, normalize)
+    return Objective(per_span(rationale=centred, answer=amplified) if pathwise else per_span(rationale=centred))

@@ -1,0 +1,27 @@
+"""GRPO: group-relative policy optimisation."""
+
+from qredit.chain import on_span
+from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._named import named
+from qredit.reduce import mean_per_rollout
+from qredit.surrogate import clipped_ratio
+
+
+@named
+def grpo(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float = 1e-4) -> Objective:
+    """The reward of each rollout, centred and scaled by its group, on every sampled token.
+
+        A_i = (r_i - mean_g r) / (std_g r + epsilon_std),   loss = -(1/N) Σ_i (1/|o_i|) Σ_t min(ρ A_i, clip(ρ) A_i)
+
+    Zero where all rewards of a group are equal: the stall that GARL and PAFT are made for.
+
+    Args:
+        epsilon_low, epsilon_high: half-widths of the trust region of the ratio ρ.
+        epsilon_std: added to the standard deviation (n-1); 1e-4 as in TRL.
+
+    Source: arXiv 2402.03300 (outcome supervision). Difference: no KL term inside the objective.
+    """
+    advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std)
+    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

@@ -1,0 +1,21 @@
+"""MaxRL: maximum-likelihood reinforcement learning from 0/1 rewards."""
+
+from qredit.chain import on_span
+from qredit.credit.group import center_and_scale_by_group_mean
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._named import named
+
+
+@named
+def maxrl(epsilon: float = 1e-6) -> Objective:
+    """The advantage divided by the group's success rate: RL that climbs log p instead of p.
+
+        A_i = (r_i - p̂) / (p̂ + epsilon),   p̂ = mean_g r,   ĝ = -(1/N) Σ_i A_i ∇log p(o_i|x)
+
+    For 0/1 rewards. Zero in groups without a success and in groups of equal rewards: it needs sampled successes, where
+    GARL at q = 1 needs only likelihood.
+
+    Source: arXiv 2602.02710, the advantage of the authors' released code.
+    """
+    return Objective(on_span("sampled", reward() | center_and_scale_by_group_mean(epsilon)))

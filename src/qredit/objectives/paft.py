@@ -1,0 +1,33 @@
+"""PAFT: posterior-attenuated fine-tuning."""
+
+from qredit.chain import per_span
+from qredit.credit.likelihood import attenuated_likelihood, resample_by_likelihood
+from qredit.objective import Objective
+from qredit.objectives._named import named
+from qredit.schedule import Schedule
+
+
+@named
+def paft(q: float | Schedule, resamples: int | None = None, normalize: bool = True) -> Objective:
+    """Fine-tune on rationales drawn from the posterior p(z | x, y*), attenuated by w̄^{1-q}.
+
+    K indices r_k are drawn with probability w_m / Σw, with replacement, and the group does supervised fine-tuning on
+    rationale and answer together:
+
+        ĝ = -(w̄^{1-q}/M^q)(1/K) Σ_k ∇log p(z_{r_k}, y* | x)
+
+    so the coefficient is (w̄^{1-q}/M^q)·n_m·M/K on rationale and answer alike, n_m = how often row m was drawn, under
+    the average over rows. Its mean over the draws is a_m/M^q: GARL without a baseline.
+
+    Args:
+        q: 0 … 1. q = 1 is the E-step of EM (TRICE); low q is over-conservative when cold. May be a schedule.
+        resamples: K; None is M, as in the paper.
+        normalize: keep the factor 1/M^q.
+
+    Zero in rows never drawn (they need no backward pass), in rows without a gold answer, in groups whose every w is 0,
+    on forced closing tokens and outside both spans. Raises QreditError for q outside [0, 1] or resamples < 1.
+
+    Source: arXiv 2604.25907 (the PAFT estimator).
+    """
+    resampled = attenuated_likelihood(q, normalize) | resample_by_likelihood(resamples)
+    return Objective(per_span(rationale=resampled, answer=resampled))

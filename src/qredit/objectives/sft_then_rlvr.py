@@ -1,0 +1,17 @@
+"""SFT-then-RLVR as a schedule over q."""
+
+from qredit.objective import Objective
+from qredit.objectives._named import named
+from qredit.objectives.garl import garl
+from qredit.schedule import steps
+
+
+@named
+def sft_then_rlvr(switch: float = 0.5, normalize: bool = True) -> Objective:
+    """GARL at q = 1 (maximum likelihood) until `switch` of the training progress, then at q = 0 (RLVR).
+
+    The usual two-stage recipe is this stepwise schedule on the J_Q continuum; `garl(q=linear(1, 0))` is the smooth one.
+
+    Source: arXiv 2604.25907 v2, which reads the usual pipeline as this schedule.
+    """
+    return garl(q=steps((1.0, 0.0), (switch,)), normalize=normalize)

@@ -1,0 +1,1 @@
+"""Added loss terms, each with its own denominator."""

@@ -1,0 +1,69 @@
+"""From coefficient and log-probabilities to a per-token loss whose gradient is minus coefficient · ∇ log p.
+
+A token that was drawn under other parameters than the current ones carries an importance ratio
+current/sampler = exp(logp - sampler_logp). Where `batch.sampler_logp` is None, and on tokens that were not sampled
+(the gold answer), the ratio is 1.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qredit.batch import RolloutBatch
+
+
+class Surrogate(ABC):
+    """(coefficient, log-probabilities with gradient, batch) → per-token loss."""
+
+    @abstractmethod
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        """The loss at each position; positions with coefficient 0 give no gradient."""
+
+
+@dataclass(frozen=True)
+class score_function(Surrogate):
+    """-c · min(sg[ratio], ratio_max) · log p: a weighted log-likelihood.
+
+    On the policy that sampled, this is the plain score-function estimator. Off it, sampled tokens are weighted by the
+    truncated importance ratio, held constant; answer tokens, which were not sampled, keep weight 1. The truncation at
+    `ratio_max` is ours; the J_Q paper trains on-policy.
+    """
+
+    ratio_max: float = 2.0
+
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        ratio = importance_ratio(logp, batch).detach().clamp(max=self.ratio_max)
+        return -coefficient * ratio * logp
+
+
+@dataclass(frozen=True)
+class clipped_ratio(Surrogate):
+    """-min(ratio · c, clip(ratio, 1 - low, 1 + high) · c), the clipped surrogate of PPO (arXiv 1707.06347, eq. 7).
+
+    `low` and `high` are the half-widths of the trust region below and above 1; DAPO's "clip-higher" sets high > low.
+    """
+
+    low: float = 0.2
+    high: float = 0.2
+
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        ratio = importance_ratio(logp, batch)
+        clipped = ratio.clamp(1 - self.low, 1 + self.high)
+        return -torch.minimum(ratio * coefficient, clipped * coefficient)
+
+
+def importance_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
+    """current/sampler per token, differentiable in `logp`; its value is 1 on-policy and outside `batch.sampled`."""
+    reference = logp.detach()
+    if batch.sampler_logp is not None:
+        reference = torch.where(batch.sampled, batch.sampler_logp.to(logp.dtype), reference)
+    return torch.exp(logp - reference)

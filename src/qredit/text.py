@@ -1,0 +1,148 @@
+"""The text form of an objective: what recipes hold, what the command line takes, what a run records.
+
+    garl(q=0.75)
+    garl(q=linear(1, 0)) | my_package.stages.my_credit(strength=2)
+    Objective(on_span("sampled", reward() | center_by_group()), clipped_ratio(high=0.28), mean_per_token())
+    per_span(rationale=0.5 * reward(), answer=amplified_likelihood(q=1.0))
+
+Read by walking Python's syntax tree over a fixed list of names. Nothing is evaluated: no attribute is read, no
+operator is applied but `|`, `+` and `*` between stages, no name is known but those below. A dotted name is a user's own
+stage or objective, imported by that path.
+"""
+
+import ast
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from qredit.chain import Credit, Source, add, chain, on_span, per_span
+from qredit.credit import group, likelihood, reward, running
+from qredit.errors import QreditError, unknown
+from qredit.objective import Objective
+from qredit.objectives import REGISTRY
+from qredit.penalty.entropy import entropy_bonus
+from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
+from qredit.schedule import cosine, linear, steps
+from qredit.surrogate import clipped_ratio, score_function
+
+STAGES: Mapping[str, Callable[..., Any]] = {
+    stage.__name__: stage
+    for stage in (
+        reward.reward,
+        group.center_by_group,
+        group.subtract_mean_of_others,
+        group.scale_by_group_std,
+        group.center_and_scale_by_group_mean,
+        group.scale_by_batch_std,
+        running.subtract_running_mean,
+        likelihood.amplified_likelihood,
+        likelihood.subtract_likelihood_baseline,
+        likelihood.attenuated_likelihood,
+        likelihood.resample_by_likelihood,
+    )
+}
+_PARTS: Mapping[str, Callable[..., Any]] = {
+    part.__name__: part
+    for part in (
+        *(add, chain, on_span, per_span, Objective),
+        *(score_function, clipped_ratio, entropy_bonus),
+        *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
+        *(linear, cosine, steps),
+    )
+}
+NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **STAGES, **_PARTS}
+
+
+def parse(text: str) -> Objective:
+    """The objective that `text` describes. A bare source becomes an objective with the default surrogate and reduction.
+
+    Raises:
+        QreditError: a syntax error, an unknown name (with the nearest known one), a wrong argument, or anything else
+            than a call, a constant, a tuple or one of `|`, `+`, `*`.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise QreditError(f"objective {text!r} cannot be read: {error.msg} at column {error.offset}") from None
+    value = _Reader(text).read(tree.body)
+    if isinstance(value, Source):
+        value = Objective(value)
+    if not isinstance(value, Objective):
+        raise QreditError(f"objective {text!r} is not an objective or a source, but {value!r}")
+    return replace(value, text=text.strip())
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | None as value):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return -value
+            case ast.Tuple(elts=items) | ast.List(elts=items):
+                return tuple(self.read(item) for item in items)
+            case ast.BinOp(left=left, op=ast.BitOr() | ast.Add() | ast.Mult() as op, right=right):
+                return self._combine(self.read(left), op, self.read(right))
+            case ast.Call(func=function, args=arguments, keywords=keywords):
+                return self._call(function, arguments, keywords)
+            case ast.Name(id=name):
+                hint = f"; write {name}()" if name in NAMES else ""
+                raise QreditError(f"objective {self.text!r}: '{name}' is not a call{hint}")
+        raise QreditError(
+            f"objective {self.text!r}: {ast.unparse(node)!r} is not allowed; only calls, constants, tuples, |, + and *"
+        )
+
+    def _combine(self, left: Any, op: ast.operator, right: Any) -> Any:
+        try:
+            if isinstance(op, ast.BitOr):
+                return left | right
+            if isinstance(op, ast.Add):
+                return left + right
+            return left * right if isinstance(left, Source) else right.__rmul__(left)
+        except (TypeError, AttributeError):
+            sign = {ast.BitOr: "|", ast.Add: "+", ast.Mult: "*"}[type(op)]
+            raise QreditError(f"objective {self.text!r}: '{sign}' cannot join {left} and {right}") from None
+
+    def _call(self, function: ast.expr, arguments: list[ast.expr], keywords: list[ast.keyword]) -> Any:
+        make = self._callee(function)
+        if any(isinstance(argument, ast.Starred) for argument in arguments) or any(k.arg is None for k in keywords):
+            raise QreditError(f"objective {self.text!r}: * and ** are not allowed in {ast.unparse(function)}(…)")
+        positional = [self.read(argument) for argument in arguments]
+        named = {str(keyword.arg): self.read(keyword.value) for keyword in keywords}
+        try:
+            return make(*positional, **named)
+        except TypeError as error:
+            raise QreditError(f"objective {self.text!r}: {error}") from None
+
+    def _callee(self, function: ast.expr) -> Callable[..., Any]:
+        if isinstance(function, ast.Name):
+            if function.id not in NAMES:
+                raise unknown("objective or stage", function.id, NAMES)
+            return NAMES[function.id]
+        path = ast.unparse(function)
+        if not all(part.isidentifier() for part in path.split(".")):
+            raise QreditError(f"objective {self.text!r}: {path!r} is not a name or an import path")
+        return imported(path)
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """The user's object at a dotted import path, `package.module.name`.
+
+    Raises:
+        QreditError: the module cannot be imported, has no such name, or the name is not callable.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise QreditError(f"cannot import '{path}': {error}") from None
+    if not callable(found):
+        raise QreditError(f"'{path}' is not callable")
+    return found  # type: ignore[no-any-return]
+
+
+__all__ = ["NAMES", "STAGES", "Credit", "imported", "parse"]

@@ -1,0 +1,26 @@
+"""Test-wide settings: shapes are checked at run time here, and only here."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+from jaxtyping import install_import_hook
+
+# batch.py and chain.py are left out: they check what they are given, and the tests look at their messages.
+_CHECKED = ("credit", "groups", "lab", "objective", "penalty", "reduce", "surrogate", "tsallis")
+install_import_hook([f"qredit.{name}" for name in _CHECKED], "typecheck.tower")
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("qredit", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("qredit")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
