@@ -1,0 +1,41 @@
+"""What a scorer is: a prediction and its gold answers in, a number in [0, 1] out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Score = Callable[[str, Sequence[str]], float]
+
+
+def not_blank(text: str) -> bool:
+    """True where `text` holds more than white space."""
+    return bool(text.strip())
+
+
+def best(match: Callable[[str, str], float], prediction: str, golds: Sequence[str]) -> float:
+    """The largest match(prediction, gold) over the golds that are not blank; 0 for a blank prediction or no gold.
+
+    Every scorer goes through here, so that nothing is ever won by saying nothing.
+    """
+    if not not_blank(prediction):
+        return 0.0
+    return max((float(match(prediction, gold)) for gold in golds if not_blank(gold)), default=0.0)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A named judge of answers.
+
+    Attributes:
+        name: as given to --reward; the name TRL logs.
+        summary: one line for the command line.
+        score: (prediction, golds) → number in [0, 1]; the golds are the answer and its aliases, the best one counts.
+        parses: whether a gold can be judged at all. One that cannot is never rewarded.
+    """
+
+    name: str
+    summary: str
+    score: Score
+    parses: Callable[[str], bool] = not_blank
+
+    def __call__(self, prediction: str, golds: Sequence[str]) -> float:
+        return self.score(prediction, golds)

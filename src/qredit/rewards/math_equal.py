@@ -1,0 +1,127 @@
+"""A scorer for mathematics: math-verify in a process of its own, with a time limit that always holds.
+
+math-verify's own limit is an alarm signal: off the main thread it fails, and a library that then switches it off can
+hang on one expression. Here the expression is judged in a worker process, which is killed when its time is up.
+"""
+
+import atexit
+import contextlib
+import json
+import logging
+import reprlib
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from qredit.errors import QreditError
+from qredit.rewards.base import best
+
+SECONDS = 5.0
+START_SECONDS = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """A process that answers yes-or-no questions, one line each; started at the first, replaced when it overruns.
+
+    Any thread may ask; they take turns. A copy of this object in a forked process starts a process of its own.
+
+    Args:
+        command: what to run; it must write one line when it is ready, then one JSON boolean per line it reads.
+        seconds: time limit for one question.
+    """
+
+    def __init__(self, command: Sequence[str], seconds: float = SECONDS) -> None:
+        self.command = tuple(command)
+        self.seconds = seconds
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, operation: str, *arguments: str) -> bool:
+        """The answer; False, with a warning, where the process died or did not answer in time.
+
+        Raises:
+            QreditError: the process does not start.
+        """
+        with self._lock:
+            try:
+                answer = _exchange(self._running(), json.dumps([operation, *arguments]), self.seconds)
+            except BaseException:
+                self._discard()  # its line may still come, and would be taken for the next answer
+                raise
+            if answer is None:
+                self._discard()
+                question = operation + reprlib.repr(arguments)
+                _log.warning("no answer (limit %g s), taken as false: %s", self.seconds, question)
+            return answer is not None and bool(json.loads(answer))
+
+    def close(self) -> None:
+        """End the process, if there is one. The next question starts another."""
+        with self._lock:
+            self._discard()
+
+    def _running(self) -> subprocess.Popen[str]:
+        # In a forked process, poll() finds that the parent's worker is no child of this one, and reports it ended.
+        if self._process is None or self._process.poll() is not None:
+            self._discard()
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            )
+            if _exchange(self._process, None, START_SECONDS) is None:
+                raise QreditError(f"the worker process did not start: {' '.join(self.command)}")
+        return self._process
+
+    def _discard(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(OSError), process:
+                process.kill()
+
+
+def _exchange(process: subprocess.Popen[str], line: str | None, seconds: float) -> str | None:
+    """Write a line, if there is one, and read one; None where the process died or its time was up: it is then dead."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        if line is not None:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+        answer = process.stdout.readline()
+    except OSError:
+        answer = ""
+    finally:
+        timer.cancel()
+        timer.join()
+    return None if expired.is_set() or not answer.endswith("\n") else answer
+
+
+# By path and without the folder on the import path (-P): importing qredit would load torch into the worker.
+COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("math_worker.py")))
+_MATH = Worker(COMMAND)
+atexit.register(_MATH.close)
+
+
+def math_equal(prediction: str, golds: Sequence[str]) -> float:
+    """1 where math-verify finds that the prediction stands for the same mathematical object as a gold.
+
+    Both may be LaTeX with or without delimiters, or a number in a sentence. An expression that takes longer than
+    `SECONDS` is wrong, and so is one that cannot be read. Works from any thread.
+    """
+    return best(lambda prediction, gold: _MATH.ask("equal", prediction, gold), prediction, golds)
+
+
+def is_math(gold: str) -> bool:
+    """True where math-verify reads an expression in `gold` within the time limit."""
+    return _MATH.ask("parses", gold)

@@ -1,0 +1,106 @@
+"""What every pocket task is made of: scenes drawn from a seed, and splits that share no fact.
+
+A scene is one context with every question that can be asked of it. A task asks one of them; pretraining asks several,
+and needs the statements that a model could think of instead of the right ones.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from qredit.errors import QreditError
+from qredit.tasks.base import Example, Record, Split, Style, Task
+
+SIZES: Mapping[Split, int] = {"train": 4096, "validation": 512, "test": 1024}
+_SPLITS: tuple[Split, ...] = ("validation", "test", *(["train"] * 6))
+
+
+@dataclass(frozen=True)
+class Thought:
+    """A rationale and the answer that it ends in."""
+
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One context with all its questions.
+
+    Attributes:
+        records: one per question, in an official schema.
+        statements: single statements about the context, each with what it would have one answer.
+    """
+
+    records: tuple[Record, ...]
+    statements: tuple[Thought, ...]
+
+
+Draw = Callable[[random.Random, Split], Scene]
+Render = Callable[[Record, Style], Example]
+
+
+def split_of(fact: Iterable[str]) -> Split:
+    """The split that a fact belongs to, by SHA-256 of its words: 1 in 8 validation, 1 in 8 test, the rest train.
+
+    Every fact of a scene is drawn from the scene's split, so that no two splits share one, asked for or not.
+    """
+    return _SPLITS[hashlib.sha256("\n".join(fact).encode()).digest()[0] % len(_SPLITS)]
+
+
+def scenes(draw: Draw, split: Split, seed: int) -> Iterator[Scene]:
+    """Scenes of a split without end, a function of `seed`."""
+    rng = random.Random(f"{split} {seed}")
+    while True:
+        yield draw(rng, split)
+
+
+def reader(name: str, draw: Draw) -> Callable[[str | None, Split], Iterable[Record]]:
+    """`Task.read` of a generated task: one question of each scene, `SIZES` of them per split, always the same ones.
+
+    The function it returns raises QreditError when it is given a source, since there is nothing to read.
+    """
+
+    def read(source: str | None, split: Split) -> Iterable[Record]:
+        if source is not None:
+            raise QreditError(f"{name} is generated and reads no data; leave out '{source}'")
+        ask = random.Random(f"ask {split}")
+        for _, scene in zip(range(SIZES[split]), scenes(draw, split, seed=0), strict=False):
+            yield ask.choice(scene.records)
+
+    return read
+
+
+def record_id(name: str, content: Iterable[str]) -> str:
+    """An id that is a function of what the record says."""
+    return f"{name}-{hashlib.sha256(chr(10).join(content).encode()).hexdigest()[:16]}"
+
+
+def pocket_prompt(style: Style, instruction: str, context: Iterable[str], question: str) -> str:
+    """Lines of context and the question, which is the last line; "warm" puts the instruction in front."""
+    return "\n".join([*([instruction] if style == "warm" else []), *context, question])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PocketTask(Task):
+    """A task whose records are generated.
+
+    Attributes:
+        draw: (generator, split) → a scene; what `read` asks one question of, and what pretraining draws from.
+    """
+
+    draw: Draw
+
+
+def pocket_task(name: str, summary: str, draw: Draw, render: Render, metrics: tuple[str, ...]) -> PocketTask:
+    """The task of `SIZES` records per split, each a question about a scene of its own."""
+    return PocketTask(
+        name=name,
+        summary=summary,
+        read=reader(name, draw),
+        render=render,
+        metrics=metrics,
+        sizes=SIZES,
+        draw=draw,
+    )
