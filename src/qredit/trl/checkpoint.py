@@ -1,0 +1,106 @@
+"""Checkpoints that are whole or not there: written aside, synced, described by a manifest, then renamed into place."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+WRITING = "_writing"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def publish(written: Path, final: Path) -> None:
+    """Give a folder that is completely written its final name, so that a crash at any moment leaves whole folders only.
+
+    Every file is synced to disk, then a manifest of sizes and hashes is written last and synced, then the folder is
+    renamed. An older folder of that name is replaced.
+    """
+    files = sorted(path for path in written.rglob("*") if path.is_file())
+    for path in files:
+        _sync(path)
+    manifest = {
+        str(path.relative_to(written)): {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files
+    }
+    with (written / MANIFEST).open("w") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(written)
+    if final.exists():
+        stale = written.parent / f"replaced-{final.name}"
+        shutil.rmtree(stale, ignore_errors=True)
+        final.rename(stale)
+    written.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(written.parent, ignore_errors=True)
+
+
+def fault(folder: Path) -> str | None:
+    """What makes a checkpoint unusable, in a few words; None when it is whole, every file of its size and hash."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return f"no readable {MANIFEST}: it was not completely written"
+    for name, expected in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['size']}"
+        if _sha256(path) != expected["sha256"]:
+            return f"{name} is damaged: its hash differs"
+    return None
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoint folders of a run, newest first."""
+    numbered = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def newest_whole(run: Path) -> tuple[Path | None, dict[str, str]]:
+    """The newest whole checkpoint of a run, and the newer ones that are torn, each with its fault."""
+    torn: dict[str, str] = {}
+    for folder in checkpoints(run):
+        reason = fault(folder)
+        if reason is None:
+            return folder, torn
+        torn[folder.name] = reason
+    return None, torn
+
+
+def trim_lines(path: Path, last_step: int) -> None:
+    """Drop the lines of a JSONL file whose "step" is greater than `last_step`, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = [line for line, record in _records(path) if record.get("step", 0) <= last_step]
+    aside = path.with_suffix(path.suffix + ".trimmed")
+    aside.write_text("".join(kept))
+    _sync(aside)
+    aside.replace(path)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            yield line, json.loads(line)
+        except ValueError:
+            return
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,66 @@
+"""What is refused before a model is loaded or a token sampled."""
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from qredit.chain import Scope
+from qredit.errors import QreditError
+from qredit.objective import Objective
+from qredit.rollout.sample import Draw
+from qredit.trl.config import QreditConfig
+
+
+def check_sampling(objective: Objective, args: QreditConfig) -> None:
+    """Refuse a changed sampling distribution where rationales must be draws of the model itself.
+
+    Raises:
+        QreditError: names the settings that change it.
+    """
+    if "answer_logp" in objective.needs and args.draw.biased and not args.biased_sampling:
+        plain = Draw()
+        changed = [f.name for f in fields(Draw) if getattr(args.draw, f.name) != getattr(plain, f.name)]
+        shown = ", ".join(f"{name}={getattr(args.draw, name)}" for name in changed)
+        raise QreditError(
+            f"{objective} takes rationales as draws of the model itself; {shown} would draw them from another "
+            "distribution. Leave the defaults, or set biased_sampling to accept the bias"
+        )
+
+
+def check_steps(objective: Objective, args: QreditConfig) -> None:
+    """Refuse accumulation over several generations where an optimiser step must lie in one.
+
+    Raises:
+        QreditError: names the sizes and those that would do.
+    """
+    accumulated, made = args.gradient_accumulation_steps, args.steps_per_generation * args.num_iterations
+    if accumulated > made and not objective.counts_rollouts:
+        raise QreditError(
+            f"{objective} divides by the tokens of a whole optimiser step, which must lie in one generation: "
+            f"gradient_accumulation_steps={accumulated} must be at most {made} (steps_per_generation × num_iterations)"
+        )
+    if objective.scope == Scope.BATCH and args.steps_per_generation % accumulated:
+        raise QreditError(
+            f"{objective} has statistics over a whole optimiser step, which must lie in one generation: "
+            f"steps_per_generation={args.steps_per_generation} must be a multiple of "
+            f"gradient_accumulation_steps={accumulated}"
+        )
+
+
+def check_weights(model: str | nn.Module, peft_config: Any) -> None:
+    """Refuse half-precision weights for full fine-tuning: at usual learning rates almost none of them would move.
+
+    Raises:
+        QreditError: names the type and how to load the model.
+    """
+    if isinstance(model, str) or peft_config is not None:
+        return
+    half = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+    if half:
+        kind = str(half.pop()).removeprefix("torch.")
+        raise QreditError(
+            f"the model's trainable weights are {kind}; at small learning rates almost none of them would move. Load "
+            "it with dtype=torch.float32 (bf16=True still computes in bf16), or give a peft_config"
+        )

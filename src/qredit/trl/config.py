@@ -1,0 +1,151 @@
+"""QreditConfig: GRPOConfig, with the layout of answers beside it and what the objective owns taken out of it."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from trl import GRPOConfig
+
+from qredit.errors import QreditError
+from qredit.rollout.sample import Budget, Draw
+
+OWNED = {
+    "loss_type": "choose the objective: grpo(), dapo(), dr_grpo(length=…), …",
+    "beta": "leave it at 0; no stage for the KL to a reference model exists yet",
+    "epsilon": "grpo(epsilon_low=…)",
+    "epsilon_high": "grpo(epsilon_high=…)",
+    "delta": "no stage for two-sided clipping exists yet",
+    "scale_rewards": "grpo() scales by group; rloo() and dr_grpo(length=…) do not; scale_by_batch_std() is a stage",
+    "multi_objective_aggregation": "rewards are summed by reward_weights; write other combinations as stages",
+    "importance_sampling_level": "no stage for sequence-level ratios exists yet",
+    "mask_truncated_completions": "write a stage that keeps the rows you want",
+    "top_entropy_quantile": "no stage for an entropy quantile exists yet",
+    "entropy_coef": "Objective(…, penalties=(entropy_bonus(weight=…),))",
+    "use_adaptive_entropy": "no controller for the entropy bonus exists yet",
+    "off_policy_mask_threshold": "no stage for off-policy masks exists yet",
+    "use_bias_correction_kl": "leave it; no stage for the KL to a reference model exists yet",
+    "sync_ref_model": "leave it off; no stage uses a reference model yet",
+    "sapo_temperature_neg": "no stage for SAPO exists yet",
+    "sapo_temperature_pos": "no stage for SAPO exists yet",
+    "vespo_k_pos": "no stage for VESPO exists yet",
+    "vespo_k_neg": "no stage for VESPO exists yet",
+    "vespo_lambda_pos": "no stage for VESPO exists yet",
+    "vespo_lambda_neg": "no stage for VESPO exists yet",
+}
+_UNSUPPORTED = {
+    "use_vllm": "rollouts are sampled with transformers generate; vLLM is not there yet",
+    "use_transformers_continuous_batching": "rollouts are sampled with transformers generate, one batch at a time",
+    "generation_kwargs": "set temperature, top_p, top_k, min_p or repetition_penalty themselves",
+}
+
+
+@dataclass
+class QreditConfig(GRPOConfig):  # type: ignore[misc]
+    """TRL's GRPOConfig, plus the fields below; every training argument of TRL and transformers keeps its meaning.
+
+    `num_generations` is M, the rollouts per prompt. `max_completion_length` holds the rationale and `answer_budget`
+    tokens for the answer; the closing string is not counted. `per_device_train_batch_size` counts rollouts, and must be
+    a multiple of M: a group is never split. bf16 and gradient checkpointing default to on with an accelerator and to
+    off on the CPU.
+
+    Raises:
+        QreditError: a field that the objective owns is set, naming the stage to use instead; sizes that split a group,
+            with those that fit; M < 2; a combination of accumulation and generation steps that does not line up.
+    """
+
+    answer_column: str = field(default="answer", metadata={"help": "Data set column that holds the gold answer."})
+    answer_budget: int = field(default=128, metadata={"help": "Tokens kept for the sampled answer."})
+    thinking_opening: str | None = field(
+        default=None,
+        metadata={"help": "Text that opens thinking, put at the end of the prompt. Default: by tokenizer."},
+    )
+    thinking_closing: str | None = field(
+        default=None, metadata={"help": "Text that ends thinking, forced when the budget ends. Default: by tokenizer."}
+    )
+    answer_seam: str | None = field(
+        default=None, metadata={"help": "Fixed text between the closing and the answer. Default: by tokenizer."}
+    )
+    answer_end: str | None = field(
+        default=None, metadata={"help": "Text that ends an answer. Default: the tokenizer's end-of-text token."}
+    )
+    rows_per_forward: int | None = field(
+        default=None,
+        metadata={"help": "Rows per forward and backward pass; fewer need less memory. Default: a whole micro-batch."},
+    )
+    biased_sampling: bool = field(
+        default=False,
+        metadata={
+            "help": "Allow GARL and PAFT to learn from rationales of a changed distribution (temperature, top-p …)"
+        },
+    )
+    skip_long: bool = field(
+        default=False, metadata={"help": "Drop prompts that are too long for the context, with a count."}
+    )
+    bf16: bool | None = field(default=None, metadata={"help": "bf16 autocast. Default: on with an accelerator."})
+    gradient_checkpointing: bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Trade compute for memory. Default: on with an accelerator."}
+    )
+
+    def __post_init__(self) -> None:
+        accelerated = torch.accelerator.is_available() and not self.use_cpu
+        if self.bf16 is None:
+            self.bf16 = accelerated and not self.fp16
+        if self.gradient_checkpointing is None:
+            self.gradient_checkpointing = accelerated
+        self._refuse_owned()
+        self._refuse_split_groups()
+        super().__post_init__()
+        self._refuse_misaligned_steps()
+
+    @property
+    def budget(self) -> Budget:
+        """Tokens that may be sampled for the rationale and for the answer."""
+        return Budget(thinking=int(self.max_completion_length) - self.answer_budget, answer=self.answer_budget)
+
+    @property
+    def draw(self) -> Draw:
+        """The distribution that tokens are drawn from."""
+        return Draw(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+
+    def _refuse_owned(self) -> None:
+        defaults = {f.name: f.default for f in dataclasses.fields(GRPOConfig)}
+        for name, instead in (OWNED | _UNSUPPORTED).items():
+            value = getattr(self, name)
+            if value != defaults[name]:
+                owner = "belongs to the objective" if name in OWNED else "is not supported"
+                raise QreditError(f"{name}={value!r} {owner}: {instead}")
+
+    def _refuse_split_groups(self) -> None:
+        m, rows = self.num_generations, self.per_device_train_batch_size
+        if m < 2:
+            raise QreditError(f"num_generations is M, the rollouts per prompt, and must be at least 2, got {m}")
+        if rows % m:
+            fits = sorted({max(rows // m, 1) * m, (rows // m + 1) * m})
+            raise QreditError(
+                f"per_device_train_batch_size={rows} would split a group of num_generations={m} rollouts; "
+                f"it must be a multiple of {m}, such as {' or '.join(map(str, fits))}"
+            )
+        if self.answer_budget < 1:
+            raise QreditError(f"answer_budget must be at least 1 token, got {self.answer_budget}")
+        if self.max_completion_length < self.answer_budget:
+            raise QreditError(
+                f"max_completion_length={self.max_completion_length} is less than answer_budget={self.answer_budget}; "
+                "it holds the rationale and the answer"
+            )
+        if self.rows_per_forward is not None and self.rows_per_forward < 1:
+            raise QreditError(f"rows_per_forward must be at least 1, got {self.rows_per_forward}")
+        evaluated = self.num_generations_eval or m
+        if self.eval_strategy != "no" and self.per_device_eval_batch_size % evaluated:
+            raise QreditError(
+                f"per_device_eval_batch_size={self.per_device_eval_batch_size} would split a group of {evaluated} "
+                f"rollouts; it must be a multiple of {evaluated}"
+            )
+
+    def _refuse_misaligned_steps(self) -> None:
+        accumulated, made = self.gradient_accumulation_steps, self.steps_per_generation * self.num_iterations
+        if made % accumulated and accumulated % made:
+            raise QreditError(
+                f"gradient_accumulation_steps={accumulated} and the {made} micro-batches of a generation "
+                f"(steps_per_generation={self.steps_per_generation} × num_iterations={self.num_iterations}) "
+                "do not line up; one must be a multiple of the other"
+            )

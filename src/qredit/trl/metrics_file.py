@@ -1,0 +1,34 @@
+"""metrics.jsonl: what a run logged, one JSON object per line, and never a line that the weights do not know of."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from qredit.trl.checkpoint import trim_lines
+
+
+class MetricsFile(TrainerCallback):  # type: ignore[misc]
+    """Appends every logged dictionary with its step; a resumed run first drops what came after its checkpoint.
+
+    Numbers that are not finite are written as null, so that any JSON reader can read the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.global_step > 0:
+            trim_lines(self.path, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs:
+            record = {"step": state.global_step} | {name: _finite(value) for name, value in logs.items()}
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

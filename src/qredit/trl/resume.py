@@ -1,0 +1,67 @@
+"""What a run must remember beside TRL's checkpoint to go on as if never stopped, and how it is stored."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qredit.batch import RolloutBatch
+from qredit.objective import Credited
+from qredit.rollout.collate import Rows
+from qredit.trl.whole_step import Generation, Microbatch
+
+STATE = "qredit_state.json"
+
+
+def rollouts_file(process: int) -> str:
+    """Name of the file that holds a process's rollouts in use."""
+    return f"rollouts_{process}.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the run's small state as JSON."""
+    (folder / STATE).write_text(json.dumps(state, indent=1))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The state written by `save_state`; None when the checkpoint is not ours."""
+    path = folder / STATE
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def save_generation(path: Path, generation: Generation) -> None:
+    """Write the rollouts in use as plain tensors, numbers and names."""
+    torch.save(
+        {
+            "microbatches": [_packed(micro) for micro in generation.microbatches],
+            "denominators": [dict(counts) for counts in generation.denominators],
+            "made_at": generation.made_at,
+        },
+        path,
+    )
+
+
+def load_generation(path: Path, device: torch.device) -> Generation | None:
+    """The rollouts written by `save_generation`; None when the save did not fall inside a generation."""
+    if not path.exists():
+        return None
+    stored = torch.load(path, map_location=device, weights_only=True)
+    microbatches = [_unpacked(packed) for packed in stored["microbatches"]]
+    return Generation(microbatches, stored["denominators"], stored["made_at"])
+
+
+def _packed(micro: Microbatch) -> dict[str, Any]:
+    batch = {f.name: getattr(micro.rows.batch, f.name) for f in dataclasses.fields(RolloutBatch)}
+    credited: dict[str, Tensor | None] | None = None
+    if micro.credited is not None:
+        credited = {"value": micro.credited.value, "weight": micro.credited.weight}
+    rows = {"prompt_ids": micro.rows.prompt_ids, "prompt_mask": micro.rows.prompt_mask}
+    return {"batch": batch, "credited": credited} | rows
+
+
+def _unpacked(packed: dict[str, Any]) -> Microbatch:
+    rows = Rows(packed["prompt_ids"], packed["prompt_mask"], RolloutBatch(**packed["batch"]))
+    return Microbatch(rows, None if packed["credited"] is None else Credited(**packed["credited"]))

@@ -1,0 +1,615 @@
+"""QreditTrainer: TRL's GRPOTrainer, with whole groups, the gold answer's likelihood, and an Objective for its loss.
+
+What is replaced: sampling (thinking is closed, by force if need be, and the gold answer appended as ids), the order of
+rows (groups stay whole), the loss, and checkpoints. What stays TRL's: rewards, logging, evaluation, PEFT, distribution,
+the fused head that scores tokens without their logits, model cards. The facts about TRL that this rests on are held by
+tests/test_trl_contract.py.
+"""
+
+import shutil
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object, is_peft_model
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+from trl import GRPOTrainer
+from trl.data_utils import is_conversational
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import add_fused_lm_head
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Scope, State, When
+from qredit.diagnostics import likelihood_metrics, no_success
+from qredit.errors import QreditError
+from qredit.objective import Credited, Objective, sum_terms
+from qredit.rewards import as_reward
+from qredit.rollout.collate import Rows, Sampled, collate, tails_for
+from qredit.rollout.format import Format, TokenFormat
+from qredit.rollout.sample import Rollout, sample
+from qredit.seed import mix
+from qredit.text import parse
+from qredit.trl import checkpoint, resume
+from qredit.trl.checks import check_sampling, check_steps, check_weights
+from qredit.trl.config import QreditConfig
+from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, encode_examples
+from qredit.trl.logs import length_facts, length_metrics, reward_metrics
+from qredit.trl.order import GroupOrder
+from qredit.trl.rewards import checked_reward
+from qredit.trl.whole_step import Generation, Microbatch, add_into, evaluated_together, shared_denominators
+
+_EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
+_log = get_logger(__name__)
+
+
+class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Train a model with an `Objective` from a data set of prompts and gold answers.
+
+    Args:
+        model: a model id or path, or a loaded model (full fine-tuning needs float32 weights; autocast does the rest).
+        objective: an `Objective`, or its text form such as "garl(q=0.75)".
+        args: a QreditConfig.
+        train_dataset, eval_dataset: columns `prompt` (text or chat messages) and `args.answer_column`; `aliases` (list
+            of text) counts for the reward; other columns pass through to the reward functions.
+        reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
+            sampled answer as text) and `rationale`.
+        processing_class, callbacks, optimizers, quantization_config, peft_config: as in TRL.
+
+    Raises:
+        QreditError: a data set, model or setting that cannot be used, before any compute.
+    """
+
+    train_dataset: Any
+    eval_dataset: Any
+
+    _tag_names = ["trl", "qredit"]  # noqa: RUF012  # TRL's attribute
+    _name = "qredit"
+    _paper = {  # noqa: RUF012  # TRL's attribute
+        "title": "How Fast Should a Model Commit to Supervision? Training Reasoning Models on the Tsallis Loss "
+        "Continuum",
+        "id": "2604.25907",
+        "citation": textwrap.dedent("""\
+            @article{lin2026commit,
+                title  = {{How Fast Should a Model Commit to Supervision?
+                           Training Reasoning Models on the Tsallis Loss Continuum}},
+                author = {Chu-Cheng Lin and Eugene Ie},
+                year   = 2026,
+                eprint = {arXiv:2604.25907},
+            }"""),
+    }
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        objective: Objective | str,
+        args: QreditConfig | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        reward_funcs: Callable[..., Any] | str | list[Any] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.objective = parse(objective) if isinstance(objective, str) else objective
+        args = args if args is not None else QreditConfig()
+        if not isinstance(args, QreditConfig):
+            raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
+        check_sampling(self.objective, args)
+        check_steps(self.objective, args)
+        check_weights(model, kwargs.get("peft_config"))
+        check_columns(train_dataset, args.answer_column, "train_dataset")
+        for name, dataset in _evaluations(eval_dataset).items():
+            check_columns(dataset, args.answer_column, name)
+        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or as_reward("exact_match")]
+        super().__init__(
+            model=model,
+            reward_funcs=[checked_reward(function) for function in rewards],
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[*(callbacks or []), _FollowEpoch(self)],
+            **kwargs,
+        )
+        if self._is_vlm:
+            raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
+        self.format = TokenFormat(
+            Format.of(self._tokenizer, args.thinking_opening, args.thinking_closing, args.answer_seam, args.answer_end),
+            self._tokenizer,
+        )
+        self.tails = tails_for(self.objective.needs)
+        self._encode_data(args)
+        self._score_at_temperature_one(args)
+        self.objective_state: dict[str, State] = self.objective.init_state()
+        self.rollouts: list[Rollout] = []
+        self._pending_statistics: dict[str, State] = {}
+        self._generation: Generation | None = None
+        self._step_credit: list[Credited] = []
+        self._evaluated = (0, -1)
+        self._seconds = {"sample": 0.0, "score": 0.0}
+        self._writing_to: Path | None = None
+
+    def _encode_data(self, args: QreditConfig) -> None:
+        """Check every prompt and answer, and keep their ids as columns."""
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+        def encoded(dataset: Dataset, name: str) -> Dataset:
+            ready, dropped = encode_examples(
+                dataset,
+                args.answer_column,
+                self.format,
+                args.budget,
+                context,
+                args.skip_long,
+                self.chat_template_kwargs,
+                name,
+            )
+            if dropped:
+                _log.warning(f"{name}: {dropped} prompts were too long and are left out")
+            return ready
+
+        self.train_dataset = encoded(self.train_dataset, "train_dataset")
+        check_enough(len(self.train_dataset), args.generation_batch_size // args.num_generations, "train_dataset")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {
+                name: encoded(part, f"eval_dataset '{name}'") for name, part in self.eval_dataset.items()
+            }
+        elif self.eval_dataset is not None:
+            self.eval_dataset = encoded(self.eval_dataset, "eval_dataset")
+
+    def _score_at_temperature_one(self, args: QreditConfig) -> None:
+        """TRL's head divides by the sampling temperature; the gold answer's likelihood is wanted at temperature 1."""
+        if "answer_logp" in self.objective.needs and args.temperature != 1.0:
+            base = self.model.get_base_model() if is_peft_model(self.model) else self.model
+            add_fused_lm_head(base, temperature=1.0, outputs=("log_probs", "entropy"))
+
+    # --- rollouts
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> GroupOrder:
+        self.order = GroupOrder(
+            prompts=len(dataset if dataset is not None else self.train_dataset),
+            rollouts=self.num_generations,
+            per_generation=self.args.generation_batch_size // self.num_generations,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+            seed=self.args.seed,
+            shuffle=self.shuffle_dataset,
+        )
+        return self.order
+
+    @property
+    def _period(self) -> int:
+        """Micro-batches that one generation serves."""
+        return int(self.args.steps_per_generation * self.num_iterations)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The micro-batch of this position, sampling a new generation when the last one is used up."""
+        if not self.model.training:
+            return self._collated(self._sampled(generation_batch, number=self._next_evaluation()))
+        position = self._step % self._period
+        if position == 0 or self._generation is None:
+            self._generation = self._new_generation(generation_batch)
+        return self._generation.microbatches[position % self.args.steps_per_generation]
+
+    def _next_evaluation(self) -> int:
+        """A number of its own for each evaluation batch, counted anew at every optimiser step."""
+        step, batches = self._evaluated
+        self._evaluated = (self.state.global_step, batches + 1 if step == self.state.global_step else 0)
+        return _EVALUATION + mix(*self._evaluated) % _EVALUATION
+
+    def _new_generation(self, inputs: list[dict[str, Any]]) -> Generation:
+        sampled = self._sampled(inputs, number=self._step // self._period)
+        size = self.args.per_device_train_batch_size
+        microbatches = [self._collated(sampled[start : start + size]) for start in range(0, len(sampled), size)]
+        denominators = shared_denominators(
+            [self.objective.denominators(micro.rows.batch) for micro in microbatches],
+            self.args.gradient_accumulation_steps,
+            self.num_iterations,
+            self.accelerator,
+        )
+        return Generation(microbatches, denominators, made_at=self.state.global_step)
+
+    def _collated(self, sampled: Sequence[Sampled]) -> Microbatch:
+        seed = mix(self.args.seed, self.state.global_step)
+        rows = collate(sampled, self.tails, self._tokenizer.pad_token_id, seed, self.accelerator.device)
+        objective = self._objective_now()
+        fixed = objective.when == When.ROLLOUT and objective.scope != Scope.BATCH
+        return Microbatch(rows, objective.evaluate(rows.batch, self.objective_state) if fixed else None)
+
+    def _sampled(self, inputs: list[dict[str, Any]], number: int) -> list[Sampled]:
+        """One rollout and its reward for each input row; rows of one prompt are neighbours and share a group."""
+        start = time.perf_counter()
+        self.rollouts = self._rollouts([row[PROMPT_IDS] for row in inputs], number)
+        rewards = self._rewarded(inputs, self.rollouts)
+        groups = len(inputs) // self._rollouts_per_prompt
+        first = (number * self.accelerator.num_processes + self.accelerator.process_index) * groups
+        self._seconds["sample"] += time.perf_counter() - start
+        return [
+            Sampled(
+                rollout=rollout,
+                prompt=tuple(row[PROMPT_IDS]),
+                group=first + index // self._rollouts_per_prompt,
+                gold=tuple(row[ANSWER_IDS]),
+                reward=reward,
+            )
+            for index, (row, rollout, reward) in enumerate(zip(inputs, self.rollouts, rewards, strict=True))
+        ]
+
+    @property
+    def _rollouts_per_prompt(self) -> int:
+        return int(self.num_generations if self.model.training else self.num_generations_eval)
+
+    def _rollouts(self, prompts: list[list[int]], number: int) -> list[Rollout]:
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as unwrapped,
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            self.accelerator.autocast(),
+        ):
+            return sample(
+                unwrapped,
+                prompts,
+                self.format,
+                self.args.budget,
+                draw=self.args.draw,
+                stop_tokens=self.eos_token_ids,
+                pad=self._tokenizer.pad_token_id,
+                seed=mix(self.args.seed, number, self.accelerator.process_index),
+            )
+
+    def _rewarded(self, inputs: list[dict[str, Any]], rollouts: Sequence[Rollout]) -> list[float]:
+        """The weighted reward of each rollout, NaN where no function scored it; TRL's metrics and tables are filled."""
+        prompts = [row["prompt"] for row in inputs]
+        texts = self._tokenizer.batch_decode([r.ids for r in rollouts], skip_special_tokens=True)
+        chat = is_conversational({"prompt": prompts[0]})
+        completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+        columns = [
+            {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
+            | {
+                "response": self.format.response_text(rollout.answer_ids),
+                "rationale": self._tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True),
+            }
+            for row, rollout in zip(inputs, rollouts, strict=True)
+        ]
+        per_function = self._calculate_rewards(columns, prompts, completions, [list(r.ids) for r in rollouts])
+        total = (per_function * self.reward_weights.to(per_function.device)).nansum(1)
+        total[per_function.isnan().all(1)] = torch.nan
+        self._log_generation(inputs, rollouts, prompts, completions, per_function, total)
+        first = self.accelerator.process_index * len(inputs)
+        return [float(value) for value in total[first : first + len(inputs)]]
+
+    # --- the loss
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One micro-batch: sample if it is time, score, forward and backward; stopped by a loss that is not finite."""
+        self._seconds = {"sample": 0.0, "score": 0.0}
+        start = time.perf_counter()
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        elapsed = time.perf_counter() - start
+        for part, seconds in self._seconds.items():
+            self._metrics["train"][f"time/{part}"].append(seconds)
+        self._metrics["train"]["time/update"].append(elapsed - sum(self._seconds.values()))
+        self._stop_unless_finite(loss, "loss")
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None:
+            self._stop_unless_finite(torch.as_tensor(norm), "gradient norm")
+        return norm
+
+    def _stop_unless_finite(self, value: Tensor, name: str) -> None:
+        """Stop before a bad step reaches the weights; every process stops together."""
+        bad = (~torch.isfinite(value.detach())).float().to(self.accelerator.device).reshape(())
+        if float(self.accelerator.reduce(bad, "sum")) > 0:
+            raise QreditError(
+                f"the {name} is not finite ({float(value.detach())}) in step {self.state.global_step + 1}; the weights "
+                "were left as they were, and the last checkpoint is good"
+            )
+
+    def _objective_now(self) -> Objective:
+        """The plain objective of this moment of training."""
+        return self.objective.at(self.state.global_step / max(self.state.max_steps, 1))
+
+    def _compute_loss(self, model: nn.Module, inputs: Microbatch) -> Tensor:
+        mode = "train" if self.model.training else "eval"
+        objective = self._objective_now()
+        credited = inputs.credited
+        if mode == "eval":
+            counts: Mapping[str, float] = objective.denominators(inputs.rows.batch)
+        elif objective.scope == Scope.BATCH:
+            credited, counts = self._whole_step_credit(model, objective)
+        else:
+            counts = self._counts()
+        chunks = self._chunks(inputs.rows.batch)
+        if len(chunks) == 1:
+            batch, loss = self._loss_at_once(model, objective, inputs.rows, credited, counts)
+        else:
+            batch, loss = self._loss_in_chunks(model, objective, inputs.rows, credited, counts, chunks)
+        if mode == "train":
+            self._update_state(objective, batch)
+        self._log_batch(mode, objective, batch)
+        return loss
+
+    def _loss_at_once(
+        self, model: nn.Module, objective: Objective, rows: Rows, credited: Credited | None, counts: Mapping[str, float]
+    ) -> tuple[RolloutBatch, Tensor]:
+        """The loss of rows that fit one forward; coefficients come from that same forward unless given."""
+        logp, entropy = self._score(model, rows)
+        batch = self._scored(rows.batch, logp, entropy)
+        credited = objective.evaluate(batch, self.objective_state) if credited is None else credited
+        return batch, sum_terms(objective.numerators(logp, batch, credited), counts)
+
+    def _loss_in_chunks(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        rows: Rows,
+        credited: Credited | None,
+        counts: Mapping[str, float],
+        chunks: Sequence[slice],
+    ) -> tuple[RolloutBatch, Tensor]:
+        """The same gradient in several passes: score without gradient, then forward and backward chunk by chunk.
+
+        The last chunk's loss is left for the caller to differentiate; what the others contribute is added to it as a
+        constant, so that the logged loss is the whole one.
+        """
+        batch = self._scored_without_gradient(model, rows)
+        credited = objective.evaluate(batch, self.objective_state) if credited is None else credited
+        done = torch.zeros((), device=self.accelerator.device)
+        for chunk in chunks[:-1]:
+            loss = self._loss_of_chunk(model, objective, rows.select(chunk), credited.select(chunk), counts)
+            if self.model.training:
+                with self.accelerator.no_sync(model):
+                    self.accelerator.backward(loss)
+            done = done + loss.detach()
+        last = chunks[-1]
+        return batch, done + self._loss_of_chunk(model, objective, rows.select(last), credited.select(last), counts)
+
+    def _loss_of_chunk(
+        self, model: nn.Module, objective: Objective, rows: Rows, credited: Credited, counts: Mapping[str, float]
+    ) -> Tensor:
+        logp, entropy = self._score(model, rows)
+        return sum_terms(objective.numerators(logp, self._scored(rows.batch, logp, entropy), credited), counts)
+
+    def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor | None]:
+        """log-probability of each completion token, through the wrapped model; entropies if a penalty wants them."""
+        batch = rows.batch
+        assert batch.ids is not None
+        logp, entropy, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([rows.prompt_ids, batch.ids], 1),
+            torch.cat([rows.prompt_mask, batch.mask.long()], 1),
+            batch.mask.shape[1],
+            compute_entropy="entropy" in self.objective.needs,
+        )
+        return logp, entropy
+
+    def _scored(self, batch: RolloutBatch, logp: Tensor, entropy: Tensor | None) -> RolloutBatch:
+        """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
+        likelihood = torch.where(batch.answer, logp.detach().double(), 0.0).sum(1)
+        off_policy = self.model.training and self._generation is not None
+        off_policy = off_policy and self._generation.made_at != self.state.global_step  # type: ignore[union-attr]
+        return replace(
+            batch,
+            logp=logp.detach(),
+            entropy=entropy,
+            answer_logp=likelihood if "answer" in self.tails else None,
+            sampler_logp=batch.sampler_logp if off_policy else None,
+        )
+
+    def _scored_without_gradient(self, model: nn.Module, rows: Rows) -> RolloutBatch:
+        start = time.perf_counter()
+        with torch.no_grad():
+            scored = [self._score(model, rows.select(chunk)) for chunk in self._chunks(rows.batch)]
+        entropies = [entropy for _, entropy in scored if entropy is not None]
+        self._seconds["score"] += time.perf_counter() - start
+        return self._scored(rows.batch, torch.cat([s for s, _ in scored]), torch.cat(entropies) if entropies else None)
+
+    def _chunks(self, batch: RolloutBatch) -> list[slice]:
+        rows = len(batch.mask)
+        size = self.args.rows_per_forward or rows
+        return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+    # --- what a whole optimiser step shares
+
+    def _counts(self) -> dict[str, float]:
+        """The denominators of the current optimiser step, which may span several generations of equal size."""
+        assert self._generation is not None
+        generations = max(self.current_gradient_accumulation_steps / self._period, 1.0)
+        return {name: generations * n for name, n in self._generation.denominators[self._step % self._period].items()}
+
+    def _whole_step_credit(self, model: nn.Module, objective: Objective) -> tuple[Credited, Mapping[str, float]]:
+        """Coefficients and denominators where a stage's statistics run over the whole optimiser step.
+
+        At the step's first micro-batch all of them are scored without gradient, gathered from every process, evaluated
+        together and cut apart again: the result does not depend on how the step is cut up.
+        """
+        assert self._generation is not None
+        window = self.args.gradient_accumulation_steps
+        position = self._step % self.args.steps_per_generation
+        first = position - position % window
+        micro = self._generation.microbatches[first : first + window]
+        if position == first or not self._step_credit:
+            local = [self._scored_without_gradient(model, m.rows) for m in micro]
+            self._step_credit = evaluated_together(objective, local, self.objective_state, self.accelerator)
+        credited = self._step_credit[position - first]
+        if credited.weight is None:
+            return credited, self._counts()
+        counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._step_credit, strict=True)]
+        return credited, shared_denominators(counts, window, 1, self.accelerator)[0]
+
+    def _update_state(self, objective: Objective, batch: RolloutBatch) -> None:
+        """Collect what stateful stages need; move their state once the optimiser step is complete."""
+        if not self.objective_state:
+            return
+        add_into(self._pending_statistics, objective.statistics(batch, self.objective_state))
+        if self.accelerator.sync_gradients:
+            everywhere: dict[str, State] = {}
+            for part in gather_object([self._pending_statistics]):
+                add_into(everywhere, part)
+            self.objective_state = objective.update_state(self.objective_state, everywhere)
+            self._pending_statistics = {}
+
+    # --- logs
+
+    def _log_generation(
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        rollouts: Sequence[Rollout],
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        per_function: Tensor,
+        total: Tensor,
+    ) -> None:
+        mode, m = "train" if self.model.training else "eval", self._rollouts_per_prompt
+        facts = self.accelerator.gather(length_facts(rollouts).to(self.accelerator.device)).cpu()
+        found = {**reward_metrics(self.reward_func_names, per_function, total, m), **length_metrics(facts)}
+        for name, value in found.items():
+            self._metrics[mode][name].append(value)
+        if mode == "train":
+            read = torch.tensor(float(sum(len(row[PROMPT_IDS]) for row in inputs)), device=self.accelerator.device)
+            self.state.num_input_tokens_seen += int(self.accelerator.reduce(read, "sum") + facts[:, 0].sum())
+        self._metrics[mode]["num_tokens"] = [self.state.num_input_tokens_seen]
+        self._logs["prompt"].extend(gather_object(list(prompts)))
+        self._logs["completion"].extend(gather_object(list(completions)))
+        for name, column in zip(self.reward_func_names, per_function.T, strict=True):
+            self._logs["rewards"][name].extend(column.tolist())
+        groups = total.view(-1, m)
+        self._logs["advantages"].extend((groups - groups.nanmean(1, keepdim=True)).flatten().tolist())
+        self._log_what_rewards_logged(mode, len(prompts))
+
+    def _log_what_rewards_logged(self, mode: str, rows: int) -> None:
+        """Columns and numbers that reward functions logged through TRL's log_extra and log_metric."""
+        for column in sorted(set(gather_object(list(self._pending_extra_logs)))):
+            self._logs["extra"][column].extend(gather_object(self._pending_extra_logs.get(column, [None] * rows)))
+        self._pending_extra_logs.clear()
+        for name in sorted(set(gather_object(list(self._pending_metrics)))):
+            values = [v for part in gather_object([self._pending_metrics.get(name, [])]) for v in part]
+            self._metrics[mode][name].append(sum(values) / len(values))
+        self._pending_metrics.clear()
+
+    def _log_batch(self, mode: str, objective: Objective, batch: RolloutBatch) -> None:
+        found = dict(likelihood_metrics(objective, batch)) | {"groups/no_success": float(no_success(batch))}
+        values = torch.tensor(list(found.values()), dtype=torch.float64, device=self.accelerator.device)
+        table = self.accelerator.gather(values).view(-1, len(found)).cpu()
+        for name, column in zip(found, table.T, strict=True):
+            together = column.max() if name.endswith("/max") else column.nanmean()
+            self._metrics[mode][name].append(float(together))
+
+    # --- checkpoints
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train; `resume_from_checkpoint=True` takes the newest whole checkpoint of the output folder.
+
+        Raises:
+            QreditError: no whole checkpoint to resume from, or the one named is torn.
+        """
+        if resume_from_checkpoint:
+            found = self._checkpoint_to_resume(resume_from_checkpoint)
+            self._restore(found)
+            resume_from_checkpoint = str(found)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _checkpoint_to_resume(self, wanted: str | bool) -> Path:
+        if isinstance(wanted, str):
+            reason = checkpoint.fault(Path(wanted))
+            if reason is not None:
+                raise QreditError(f"checkpoint {wanted} cannot be resumed: {reason}")
+            return Path(wanted)
+        found, torn = checkpoint.newest_whole(Path(self.args.output_dir))
+        for name, reason in torn.items():
+            _log.warning(f"skipping {name}: {reason}")
+        if found is None:
+            raise QreditError(f"no whole checkpoint in {self.args.output_dir} to resume from")
+        return found
+
+    def _restore(self, folder: Path) -> None:
+        state = resume.load_state(folder)
+        if state is None:
+            raise QreditError(f"{folder} was not written by this trainer; give its weights as the model instead")
+        if state["objective"] != str(self.objective):
+            raise QreditError(f"{folder} was trained with {state['objective']}, not with {self.objective}")
+        self._step = state["step"]
+        self._evaluated = tuple(state["evaluated"])
+        self.objective_state, self._pending_statistics = state["objective_state"], state["pending_statistics"]
+        for name, values in state["metrics"].items():
+            self._metrics["train"][name] = values
+        path = folder / resume.rollouts_file(self.accelerator.process_index)
+        self._generation = resume.load_generation(path, self.accelerator.device)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """TRL's checkpoint, and what is needed to go on as if never stopped, written aside and renamed when whole."""
+        run = Path(super()._get_output_dir(trial))
+        name = f"checkpoint-{self.state.global_step}"
+        self._writing_to = run / checkpoint.WRITING
+        written = self._writing_to / name
+        if self.is_world_process_zero():
+            shutil.rmtree(self._writing_to, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        pushed, self.args.push_to_hub = self.args.push_to_hub, False
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writing_to, self.args.push_to_hub = None, pushed
+        self._save_state(written, run)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            checkpoint.publish(written, run / name)
+            rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(run / name))
+
+    def _save_state(self, written: Path, run: Path) -> None:
+        """Our part of a checkpoint; and the best checkpoint under the name it will have."""
+        if self._step % self._period and self._generation is not None:
+            resume.save_generation(written / resume.rollouts_file(self.accelerator.process_index), self._generation)
+        if self.is_world_process_zero():
+            best = self.state.best_global_step
+            if best and ((run / f"checkpoint-{best}").exists() or best == self.state.global_step):
+                self.state.best_model_checkpoint = str(run / f"checkpoint-{best}")
+                self.state.save_to_json(str(written / "trainer_state.json"))
+            state = {
+                "step": self._step,
+                "evaluated": self._evaluated,
+                "objective": str(self.objective),
+                "expansion": self.objective.expansion,
+                "objective_state": self.objective_state,
+                "pending_statistics": self._pending_statistics,
+                "metrics": dict(self._metrics["train"]),
+            }
+            resume.save_state(written, state)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(super()._get_output_dir(trial) if self._writing_to is None else self._writing_to)
+
+
+class _FollowEpoch(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of prompts which epoch begins, also in a run that was resumed inside one."""
+
+    def __init__(self, trainer: QreditTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+
+def _evaluations(evaluation: Any) -> dict[str, Any]:
+    """Each evaluation data set under the name that errors give it."""
+    if evaluation is None:
+        return {}
+    if isinstance(evaluation, dict):
+        return {f"eval_dataset '{name}'": dataset for name, dataset in evaluation.items()}
+    return {"eval_dataset": evaluation}

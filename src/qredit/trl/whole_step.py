@@ -1,0 +1,87 @@
+"""What a whole optimiser step shares: denominators, and statistics that run over all its rows on all processes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from qredit.batch import RolloutBatch, concatenate
+from qredit.chain import State
+from qredit.objective import Credited, Objective
+from qredit.rollout.collate import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Microbatch:
+    """What one forward and backward pass learns from: whole groups, padded.
+
+    Attributes:
+        rows: ids and batch.
+        credited: coefficients that were fixed when the rollouts were made; None when they are computed at each update.
+    """
+
+    rows: Rows
+    credited: Credited | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The rollouts of one generation.
+
+    Attributes:
+        microbatches: in the order they are used.
+        denominators: for each micro-batch position, what the optimiser step it falls into divides by, per process.
+        made_at: optimiser steps done when it was sampled; later steps on it are off-policy.
+    """
+
+    microbatches: Sequence[Microbatch]
+    denominators: Sequence[Mapping[str, float]]
+    made_at: int
+
+
+def shared_denominators(
+    counts: Sequence[Mapping[str, float]], accumulated: int, repeats: int, accelerator: Accelerator
+) -> list[dict[str, float]]:
+    """For each micro-batch position of a generation, the denominators of the optimiser step it falls into.
+
+    Summed over the step's micro-batches and all processes, divided by the number of processes because their gradients
+    are averaged.
+
+    Args:
+        counts: what each micro-batch of this process counts.
+        accumulated: micro-batches per optimiser step. If a generation has fewer, a step spans several generations, and
+            the sum here is that of one generation.
+        repeats: how often the generation is used (num_iterations).
+    """
+    names = sorted(counts[0])
+    table = torch.tensor([[count[name] for name in names] for count in counts], dtype=torch.float64)
+    table = accelerator.reduce(table.to(accelerator.device), "sum").cpu() / accelerator.num_processes
+    window = min(accumulated, len(counts) * repeats)
+    steps = table.repeat(repeats, 1).view(-1, window, len(names)).sum(1)
+    return [dict(zip(names, row, strict=True)) for row in steps.repeat_interleave(window, 0).tolist()]
+
+
+def evaluated_together(
+    objective: Objective, local: Sequence[RolloutBatch], state: Mapping[str, State], accelerator: Accelerator
+) -> list[Credited]:
+    """The objective on the rows of all micro-batches and processes at once; its coefficients for the local ones."""
+    everywhere = gather_object([batch.to("cpu") for batch in local])
+    credited = objective.evaluate(concatenate(everywhere), state)
+    ends = torch.tensor([len(batch.mask) for batch in everywhere]).cumsum(0).tolist()
+    parts = []
+    for number, batch in enumerate(local, start=accelerator.process_index * len(local)):
+        (rows, width), device = batch.mask.shape, batch.mask.device
+        here = slice(ends[number] - rows, ends[number])
+        weight = None if credited.weight is None else credited.weight[here, :width].to(device)
+        parts.append(Credited(credited.value[here, :width].to(device), weight))
+    return parts
+
+
+def add_into(total: dict[str, State], part: Mapping[str, State]) -> None:
+    """Add the sums of `part` to those of `total`, place by place."""
+    for place, sums in part.items():
+        known = total.setdefault(place, dict.fromkeys(sums, 0))
+        for name, value in sums.items():
+            known[name] += value

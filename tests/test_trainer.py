@@ -1,0 +1,456 @@
+"""The trainer on TRL: the same gradient however a step is cut, and everything TRL's users expect still works."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
+from tiny import chat_tokenizer, model
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from qredit import Objective, QreditError, on_span
+from qredit.credit.group import center_by_group, scale_by_batch_std
+from qredit.credit.reward import reward
+from qredit.credit.running import subtract_running_mean
+from qredit.objectives import garl
+from qredit.penalty.entropy import entropy_bonus
+from qredit.schedule import linear
+from qredit.trl import QreditTrainer
+
+BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
+OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", "dr_grpo(length=10)", "rloo()", "maxrl()", BATCH_STD]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_accumulated_micro_batches_have_the_gradient_of_one_large_batch(tmp_path, objective):
+    whole = trainer(tmp_path, objective, per_device_train_batch_size=16, reward_funcs=length_reward)
+    cut = trainer(tmp_path, objective, gradient_accumulation_steps=2, reward_funcs=length_reward)
+    assert relative_difference(first_step_gradients(cut), first_step_gradients(whole)) < 1e-5
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_row_chunks_have_the_gradient_of_the_whole_group(tmp_path, objective, rows):
+    whole = trainer(tmp_path, objective, reward_funcs=length_reward)
+    cut = trainer(tmp_path, objective, rows_per_forward=rows, reward_funcs=length_reward)
+    assert relative_difference(first_step_gradients(cut), first_step_gradients(whole)) < 1e-5
+
+
+def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path):
+    """The mutant of the two tests above: coefficients evaluated chunk by chunk move the gradient."""
+    whole = trainer(tmp_path)
+    mutant = trainer(tmp_path, rows_per_forward=3)
+    mutant._loss_of_chunk = lambda model, objective, rows, credited, counts: mutant._loss_at_once(
+        model, objective, rows, None, counts
+    )[1]
+    assert relative_difference(first_step_gradients(mutant), first_step_gradients(whole)) > 1e-2
+
+
+def test_a_mixed_objective_learns_from_both_tails_as_from_each_alone(tmp_path):
+    """garl + 0.5·reward on two-tailed rows has the sum of the two gradients: rollouts are counted once."""
+    source = garl(0.5).source
+    scored = on_span("sampled", reward() | center_by_group())
+    both = trainer(tmp_path, Objective(source + 0.5 * scored), reward_funcs=length_reward)
+    assert both.tails == ("answer", "response")
+    first = first_step_gradients(trainer(tmp_path, Objective(source), reward_funcs=length_reward))
+    second = first_step_gradients(trainer(tmp_path, Objective(0.5 * scored), reward_funcs=length_reward))
+    total = {name: first[name] + second[name] for name in first}
+    assert relative_difference(first_step_gradients(both), total) < 1e-5
+
+
+def test_the_gradient_is_the_objectives_own_on_the_recorded_rollouts(tmp_path):
+    made = trainer(tmp_path)
+    gradients = first_step_gradients(made)
+    rows = made._generation.microbatches[0].rows
+    network = model()
+    ids = torch.cat([rows.prompt_ids, rows.batch.ids], 1)
+    mask = torch.cat([rows.prompt_mask, rows.batch.mask.long()], 1)
+    width = rows.batch.mask.shape[1]
+    logits = network(ids, attention_mask=mask).logits[:, -width - 1 : -1]
+    logp = logits.log_softmax(-1).gather(-1, rows.batch.ids[..., None])[..., 0]
+    batch = made._scored(rows.batch, logp, None)
+    assert torch.allclose(batch.answer_logp, (logp.detach().double() * batch.answer).sum(1))
+    garl(0.75).loss(logp, batch).backward()
+    own = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    assert relative_difference(gradients, own) < 1e-5
+
+
+def test_a_run_repeats_bit_for_bit_and_depends_on_its_seed(tmp_path):
+    def weights(seed):
+        made = trainer(tmp_path, seed=seed)
+        made.train()
+        return torch.cat([p.detach().flatten() for p in made.model.parameters()])
+
+    first = weights(7)
+    torch.manual_seed(99)
+    assert torch.equal(weights(7), first)
+    assert not torch.equal(weights(8), first)
+
+
+def test_later_updates_on_a_generation_are_off_policy(tmp_path):
+    made = trainer(tmp_path, steps_per_generation=2, num_iterations=2, max_steps=4)
+    seen = []
+    scored = made._scored
+
+    def watch(batch, logp, entropy):
+        result = scored(batch, logp, entropy)
+        seen.append(result.sampler_logp is not None)
+        return result
+
+    made._scored = watch
+    made.train()
+    assert seen == [False, True, True, True]
+
+
+def test_a_generation_serves_its_micro_batches_whole_group_by_whole_group(tmp_path):
+    made = trainer(tmp_path, gradient_accumulation_steps=2, max_steps=2)
+    made.train()
+    for micro in made._generation.microbatches:
+        groups = micro.rows.batch.group.view(2, 4)
+        assert (groups == groups[:, :1]).all()
+    first, second = (m.rows.batch.group for m in made._generation.microbatches)
+    assert not set(first.tolist()) & set(second.tolist())
+
+
+def test_the_entropy_bonus_reaches_the_gradient(tmp_path):
+    plain = Objective(garl(0.5).source)
+    bonus = Objective(garl(0.5).source, penalties=(entropy_bonus(0.5),))
+    assert (
+        relative_difference(
+            first_step_gradients(trainer(tmp_path, bonus)), first_step_gradients(trainer(tmp_path, plain))
+        )
+        > 1e-2
+    )
+    cut = trainer(tmp_path, bonus, rows_per_forward=3)
+    assert relative_difference(first_step_gradients(cut), first_step_gradients(trainer(tmp_path, bonus))) < 1e-5
+
+
+def test_state_moves_once_a_step_from_all_its_micro_batches(tmp_path):
+    objective = Objective(on_span("sampled", reward() | subtract_running_mean(0.5)))
+    made = trainer(tmp_path, objective, gradient_accumulation_steps=2, max_steps=2, reward_funcs=length_reward)
+    made.train()
+    (state,) = made.objective_state.values()
+    rewards = [entry["reward"] for entry in made.state.log_history if "reward" in entry]
+    assert state["steps"] == 2
+    assert state["mean"] == pytest.approx(0.5 * rewards[0] + 0.5 * rewards[1], rel=1e-5)
+
+
+def test_a_schedule_follows_the_run(tmp_path):
+    made = trainer(tmp_path, garl(linear(1.0, 0.0)), max_steps=4)
+    made.train()
+    assert [entry["q"] for entry in made.state.log_history if "q" in entry] == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_lora_trains_adapters_only_and_saves_them(tmp_path):
+    made = trainer(tmp_path, peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
+    made.train()
+    moved = {n for n, p in made.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved
+    assert all("lora" in name for name in moved)
+    made.save_model(str(tmp_path / "adapter"))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_gradient_checkpointing_has_the_same_gradient(tmp_path):
+    plain = first_step_gradients(trainer(tmp_path))
+    assert relative_difference(first_step_gradients(trainer(tmp_path, gradient_checkpointing=True)), plain) < 1e-5
+
+
+def test_bf16_autocast_trains_float32_weights(tmp_path):
+    made = trainer(tmp_path, bf16=True)
+    made.train()
+    assert {p.dtype for p in made.model.parameters()} == {torch.float32}
+    assert all(torch.isfinite(p).all() for p in made.model.parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_refused_for_full_fine_tuning(tmp_path, kind):
+    with pytest.raises(QreditError, match=r"trainable weights are (b?float16)"):
+        trainer(tmp_path, network=model().to(kind))
+    trainer(tmp_path, network=model().to(torch.bfloat16), peft_config=LoraConfig(target_modules=["q_proj"]))
+
+
+def test_callbacks_evaluation_and_tensorboard(tmp_path):
+    steps = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(state.global_step)
+
+    made = trainer(
+        tmp_path,
+        callbacks=[Count()],
+        eval_dataset=questions(4),
+        eval_strategy="steps",
+        eval_steps=2,
+        per_device_eval_batch_size=8,
+        report_to=["tensorboard"],
+    )
+    made.train()
+    assert steps == [1, 2, 3]
+    evaluated = [entry for entry in made.state.log_history if "eval_reward" in entry]
+    assert len(evaluated) == 2  # at step 2 and at the end
+    assert {"eval_loss", "eval_rewards/exact_match/mean", "eval_p_hat/log10_q50"} <= evaluated[0].keys()
+    assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+def test_metrics_beside_trls(tmp_path):
+    made = trainer(tmp_path, max_steps=1)
+    made.train()
+    logged = made.state.log_history[0]
+    assert {
+        "q", "p_hat/log10_q10", "p_hat/log10_q50", "p_hat/log10_q90", "effective_reward/max", "centred_weight/max",
+        "weights/ess", "groups/no_success", "coefficient/underflow", "answer/nll_per_token", "rationale/mean_length",
+        "rationale/forced", "time/sample", "time/score", "time/update", "reward", "reward_std", "frac_reward_zero_std",
+        "completions/mean_length", "num_tokens", "step_time",
+    } <= logged.keys()  # fmt: skip
+    assert 0 < logged["effective_reward/max"] <= 1
+    assert 1 <= logged["weights/ess"] <= 4
+    assert logged["groups/no_success"] == 1.0
+
+
+def test_completions_are_logged_as_trl_does(tmp_path):
+    import pandas
+
+    made = trainer(tmp_path, log_completions=True, max_steps=1)
+    made.train()
+    table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    assert {"prompt", "completion", "exact_match", "advantage"} <= set(table.columns)
+    assert len(table) == 8
+
+
+def test_a_users_reward_gets_the_columns_and_what_was_sampled(tmp_path):
+    calls = []
+
+    def probe(prompts, completions, completion_ids, response, rationale, answer, level, log_metric, **kwargs):
+        calls.append((response, rationale, answer, level, sorted(kwargs)))
+        log_metric("probe_calls", 1.0)
+        return [1.0] * len(prompts)
+
+    made = trainer(tmp_path, "grpo()", questions(8, level=[3] * 8), max_steps=1, reward_funcs=probe)
+    made.train()
+    response, _, answer, level, others = calls[0]
+    assert len(response) == len(answer) == 8
+    assert level == [3] * 8
+    assert not {"prompt_ids", "answer_ids"} & set(others)
+    assert made.state.log_history[0]["probe_calls"] == 1.0
+    assert made.state.log_history[0]["rewards/probe/mean"] == 1.0
+
+
+def test_several_rewards_are_weighted_and_none_is_not_scored(tmp_path):
+    def never(completions, **kwargs):
+        return [None] * len(completions)
+
+    def one(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    made = trainer(tmp_path, "grpo()", reward_funcs=[one, never, one], reward_weights=[0.5, 1.0, 2.0], max_steps=1)
+    made.train()
+    assert made.state.log_history[0]["reward"] == 2.5
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_is_named_with_its_row(tmp_path, bad):
+    def broken(completions, **kwargs):
+        return [0.0, 0.0, bad] + [0.0] * (len(completions) - 3)
+
+    with pytest.raises(QreditError, match=r"reward function 'broken' returned (nan|inf) for row 2"):
+        trainer(tmp_path, "grpo()", reward_funcs=broken).train()
+
+
+def test_aliases_count_for_the_reward(tmp_path):
+    rows = questions(8, aliases=[["x"]] * 8)
+    made = trainer(tmp_path, "grpo()", rows, max_steps=1)
+    made._calculate_rewards = lambda inputs, *rest: torch.tensor([[float(row["aliases"] == ["x"])] for row in inputs])
+    made.train()
+    assert made.state.log_history[0]["reward"] == 1.0
+
+
+def test_chat_prompts_go_through_the_template(tmp_path):
+    rows = Dataset.from_dict(
+        {"prompt": [[{"role": "user", "content": f"What is {i}?"}] for i in range(8)], "answer": ["4"] * 8}
+    )
+    made = QreditTrainer(
+        model(), "garl(q=0.5)", settings(tmp_path, max_steps=1), rows, processing_class=chat_tokenizer()
+    )
+    made.train()
+    text = chat_tokenizer().decode(made.train_dataset[0]["prompt_ids"])
+    assert text == "<|user|>What is 0?\n<|assistant|><think>\n"
+
+
+def test_the_final_model_loads(tmp_path):
+    made = trainer(tmp_path)
+    made.train()
+    made.save_model(str(tmp_path / "final"))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "final", dtype=torch.float32)
+    own = dict(made.model.named_parameters())
+    assert all(torch.equal(p, own[name]) for name, p in loaded.named_parameters())
+
+
+def test_a_push_sends_the_model_and_its_card(tmp_path, monkeypatch):
+    """The Hub is a local folder here: what would be uploaded is copied there."""
+    import shutil
+
+    import transformers.trainer as hf
+
+    hub = tmp_path / "hub"
+
+    class Hub:
+        def upload_folder(self, folder_path, **kwargs):
+            shutil.copytree(folder_path, hub, dirs_exist_ok=True)
+
+        def create_repo(self, repo_id, **kwargs):
+            return type("Repo", (), {"repo_id": repo_id})()
+
+    monkeypatch.setattr(hf, "hf_api", lambda *a, **k: Hub(), raising=False)
+    made = trainer(tmp_path / "run", push_to_hub=False)
+    made.train()
+    made.hub_model_id = "somebody/something"
+    made.push_to_hub()
+    card = (hub / "README.md").read_text()
+    assert "qredit" in card
+    assert "2604.25907" in card
+    assert (hub / "model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    made = trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=4)
+    compute = made._compute_loss
+
+    def poisoned(network, inputs):
+        loss = compute(network, inputs)
+        return loss * float("nan") if made.state.global_step == 2 else loss
+
+    made._compute_loss = poisoned
+    with pytest.raises(QreditError, match="the loss is not finite .nan. in step 3"):
+        made.train()
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+    kept = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-2", dtype=torch.float32)
+    assert all(torch.isfinite(p).all() for p in kept.parameters())
+
+
+def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_move(tmp_path):
+    made = trainer(tmp_path)
+    before = [p.detach().clone() for p in made.model.parameters()]
+    made.model.get_output_embeddings().weight.register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(QreditError, match="the gradient norm is not finite"):
+        made.train()
+    assert all(torch.equal(a, b) for a, b in zip(before, made.model.parameters(), strict=True))
+
+
+# --- what is refused before any compute
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_generations": 1}, "num_generations is M, the rollouts per prompt, and must be at least 2, got 1"),
+        ({"per_device_train_batch_size": 6}, "per_device_train_batch_size=6 would split a group.*such as 4 or 8"),
+        ({"per_device_train_batch_size": 2}, "must be a multiple of 4, such as 4"),
+        ({"loss_type": "grpo"}, "loss_type='grpo' belongs to the objective"),
+        ({"beta": 0.1}, "beta=0.1 belongs to the objective"),
+        ({"epsilon": 0.3}, r"epsilon=0.3 belongs to the objective: grpo\(epsilon_low=…\)"),
+        ({"scale_rewards": "batch"}, "scale_by_batch_std"),
+        ({"entropy_coef": 0.1}, "entropy_bonus"),
+        ({"use_vllm": True}, "vLLM is not there yet"),
+        ({"answer_budget": 0}, "answer_budget must be at least 1"),
+        ({"max_completion_length": 2}, "max_completion_length=2 is less than answer_budget=3"),
+        ({"rows_per_forward": 0}, "rows_per_forward must be at least 1"),
+        ({"gradient_accumulation_steps": 3, "steps_per_generation": 2}, "do not line up"),
+        ({"eval_strategy": "steps", "per_device_eval_batch_size": 6}, "per_device_eval_batch_size=6 would split"),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path, changes, words):
+    with pytest.raises(QreditError, match=words):
+        settings(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "words"),
+    [
+        ("garl(q=0.5)", {"temperature": 0.7}, "temperature=0.7 would draw them from another distribution"),
+        ("paft(q=0.5)", {"top_p": 0.9, "top_k": 5}, "top_p=0.9, top_k=5"),
+        ("dapo()", {"gradient_accumulation_steps": 4, "steps_per_generation": 2}, "must be at most 2"),
+        (BATCH_STD, {"gradient_accumulation_steps": 2, "steps_per_generation": 1}, "must be a multiple of"),
+        ("gral(q=0.5)", {}, "did you mean 'garl'"),
+    ],
+)
+def test_objectives_that_do_not_fit_the_settings(tmp_path, objective, changes, words):
+    with pytest.raises(QreditError, match=words):
+        trainer(tmp_path, objective, **changes)
+
+
+def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
+    trainer(tmp_path, "grpo()", temperature=0.7, max_steps=1).train()
+    made = trainer(tmp_path, temperature=0.7, biased_sampling=True, max_steps=1)
+    made.train()
+    rows = made._generation.microbatches[0].rows
+    logp, _ = made._score(made.model, rows)
+    with torch.no_grad():
+        ids = torch.cat([rows.prompt_ids, rows.batch.ids], 1)
+        mask = torch.cat([rows.prompt_mask, rows.batch.mask.long()], 1)
+        width = rows.batch.mask.shape[1]
+        logits = made.model(ids, attention_mask=mask).logits[:, -width - 1 : -1]
+    own = logits.log_softmax(-1).gather(-1, rows.batch.ids[..., None])[..., 0]
+    assert torch.allclose(logp[rows.batch.answer], own[rows.batch.answer], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "words"),
+    [
+        (questions(answer="solution"), {}, "unknown column of train_dataset 'answer'"),
+        (questions(answer="anwser"), {}, "did you mean 'anwser'"),
+        (questions(), {"answer_column": "solution"}, "unknown column of train_dataset 'solution'"),
+        (Dataset.from_dict({"prompt": ["a", "b"], "answer": ["1", " "]}), {}, "row 1: the answer must be a non-empty"),
+        (Dataset.from_dict({"prompt": ["a"] * 8, "answer": [None] * 8}), {}, "row 0: the answer must be a non-empty"),
+        (questions(1), {}, "has 1 prompts, but one step needs 2 different ones"),
+        (
+            Dataset.from_dict({"prompt": ["a", "the cat " * 150, "b"], "answer": ["1"] * 3}),
+            {},
+            r"1 of 3 prompts do not fit \(rows 1; longest 3\d\d tokens\): the context of 256",
+        ),
+        (questions(), {"answer_seam": " ", "answer_end": "the"}, "row"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_used(tmp_path, data, changes, words):
+    with pytest.raises(QreditError, match=words):
+        trainer(tmp_path, data=data, **changes)
+
+
+def test_an_answer_that_does_not_join_is_refused_with_its_row(tmp_path):
+    rows = Dataset.from_dict({"prompt": ["a", "b"], "answer": ["Paris", "the"]})
+    with pytest.raises(QreditError, match="train_dataset, row 1: answer 'the' does not join at the seam"):
+        trainer(tmp_path, data=rows, answer_seam=" ")
+
+
+def test_long_prompts_can_be_dropped(tmp_path):
+    rows = Dataset.from_dict({"prompt": ["a", "the cat " * 150, "b"], "answer": ["1"] * 3})
+    made = trainer(tmp_path, data=rows, skip_long=True)
+    assert len(made.train_dataset) == 2
+
+
+def test_answers_may_be_numbers_and_the_column_may_have_another_name(tmp_path):
+    rows = Dataset.from_dict({"prompt": ["a", "b"], "solution": [4, 12]})
+    made = trainer(tmp_path, data=rows, answer_column="solution", max_steps=1)
+    assert made.train_dataset["answer"] == ["4", "12"] or list(made.train_dataset["answer"]) == ["4", "12"]
+    made.train()
+
+
+def test_a_streaming_data_set_is_refused(tmp_path):
+    with pytest.raises(QreditError, match=r"must be a datasets.Dataset"):
+        trainer(tmp_path, data=questions().to_iterable_dataset())
+
+
+def test_training_arguments_are_saved_and_read_back(tmp_path):
+    made = trainer(tmp_path, save_strategy="steps", save_steps=3)
+    made.train()
+    state = json.loads((tmp_path / "checkpoint-3" / "qredit_state.json").read_text())
+    assert state["objective"] == "garl(q=0.75)"
+    assert "surrogate: score_function" in state["expansion"]
+    args = torch.load(tmp_path / "checkpoint-3" / "training_args.bin", weights_only=False)
+    assert args.answer_budget == 3
+    assert Path(args.output_dir) == tmp_path
