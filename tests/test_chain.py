@@ -214,3 +214,8 @@ def test_every_registered_objective_says_what_it_claims_and_where_it_is_from():
         assert make.__doc__, name
         assert "arXiv" in make.__doc__, name
         assert "Zero" in make.__doc__ or name in ("verifree", "sft_then_rlvr"), name
+
+
+def test_a_row_that_no_summand_keeps_stays_out_of_later_statistics():
+    batch = reward_batch([1.0, 1.0, torch.nan])
+    assert ((reward() + 0.5 * reward()) | center_by_group())(batch).spread(batch)[:2].abs().max() == 0

@@ -1,5 +1,7 @@
 """The likelihood stages against an independent evaluation in arbitrary precision, and at the edges of the range."""
 
+import itertools
+import math
 from dataclasses import replace
 
 import mpmath
@@ -19,7 +21,7 @@ mpmath.mp.dps = 50
 
 
 def reference(log_w, q, normalize):
-    """a_m and c_m of the estimator's definition, digit by digit, with 0^0 = 1 for the baseline at q = 1."""
+    """a_m and c_m of the estimator's definition, digit by digit, with the baseline at q = 1 as the limit from below."""
     w = [mpmath.exp(x) if x > -torch.inf else mpmath.mpf(0) for x in log_w]
     size, q = len(w), mpmath.mpf(q)
     mean = sum(w) / size
@@ -28,7 +30,7 @@ def reference(log_w, q, normalize):
     scale = size**-q if normalize else mpmath.mpf(1)
     a = [scale * x / mean**q for x in w]
     others = [sum(w[:m] + w[m + 1 :]) / (size - 1) for m in range(size)]
-    c = [amplified - scale * (other ** (1 - q) if q < 1 else 1) for amplified, other in zip(a, others, strict=True)]
+    c = [amplified - scale * (other ** (1 - q) if other else 0) for amplified, other in zip(a, others, strict=True)]
     return [float(x) for x in a], [float(x) for x in c]
 
 
@@ -170,3 +172,18 @@ def test_paft_draws_of_a_group_do_not_depend_on_the_rest_of_the_batch():
 def test_what_is_refused_names_the_thing(make, words):
     with pytest.raises(QreditError, match=words):
         make()
+
+
+@pytest.mark.parametrize("q", [0.0, 0.5, 0.75, 0.999, 1.0])
+def test_the_baseline_changes_no_expectation_where_likelihoods_are_exactly_zero(q):
+    """Two rationales with w = 1/2 and w = 0, probability 1/2 each, in groups of three, enumerated: E Σ c ∇log p / M."""
+    log_w = (math.log(0.5), -math.inf)
+    with_baseline = without = 0.0
+    for draws in itertools.product((0, 1), repeat=3):
+        batch = likelihood_batch([log_w[z] for z in draws])
+        amplified = garl(q).credit(batch)[:, 4]
+        centred = garl(q).credit(batch)[:, 0]
+        slopes = torch.tensor([0.5 if z == 0 else -0.5 for z in draws])  # d log p / d logit
+        with_baseline += float((centred * slopes).mean()) / 8
+        without += float((amplified * slopes).mean()) / 8
+    assert with_baseline == pytest.approx(without, abs=1e-7)

@@ -171,3 +171,37 @@ def test_the_entropy_bonus_is_a_mean_over_sampled_tokens_beside_the_policy_term(
     loss.backward()
     assert entropy.grad.tolist() == [[pytest.approx(-0.025), pytest.approx(-0.025), 0.0]] * 2
     assert objective.needs == {"reward", "entropy"}
+
+
+@pytest.mark.parametrize("objective", [garl(0.75), paft(0.75), garl(1.0)], ids=str)
+@pytest.mark.parametrize("log_w", [[-torch.inf] * 4, [-torch.inf, -1.0, -2.0, -3.0]])
+@pytest.mark.parametrize("off_policy", [False, True])
+def test_a_likelihood_of_zero_gives_no_nan_in_loss_or_gradient(objective, log_w, off_policy):
+    batch = likelihood_batch(log_w)
+    logp = torch.full(batch.mask.shape, -1.0)
+    logp[torch.tensor(log_w) == -torch.inf, -1] = -torch.inf
+    logp.requires_grad_()
+    if off_policy:
+        batch = replace(batch, sampler_logp=torch.full(batch.mask.shape, -200.0))
+    loss = objective.loss(logp, batch)
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert bool(logp.grad.isfinite().all())
+
+
+def test_a_weight_counts_alike_whatever_the_padding_and_the_tails():
+    batch = reward_batch([1.0, 0.0], lengths=[2, 2])
+    wide = reward_batch([1.0, 0.0], lengths=[2, 2])
+    wide = replace(
+        wide,
+        **{
+            name: torch.nn.functional.pad(getattr(wide, name), (0, 4))
+            for name in ("mask", "rationale", "answer", "sampled")
+        },
+    )
+    half = sum_per_rollout().denominator(batch, torch.full(batch.mask.shape, 0.5))
+    assert half == sum_per_rollout().denominator(wide, torch.full(wide.mask.shape, 0.5)) == 1.0
+    tails = replace(batch, rollout=torch.tensor([0, 0]))
+    assert sum_per_rollout().denominator(tails, torch.ones(tails.mask.shape)) == 1.0
+    loss = torch.ones(batch.mask.shape)
+    assert float(mean_per_rollout().numerator(loss, batch, torch.full(batch.mask.shape, 0.1))) == pytest.approx(20.0)

@@ -296,3 +296,50 @@ def test_prompts_are_padded_to_the_left():
 )
 def test_needs_decide_the_tails(needs, tails):
     assert tails_for(needs) == tails
+
+
+# --- nothing but the draw changes the distribution
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repetition_penalty": 1.5},
+        {"suppress_tokens": [5, 6]},
+        {"no_repeat_ngram_size": 2},
+        {"num_return_sequences": 2},
+    ],
+    ids=str,
+)
+def test_the_models_own_generation_config_is_set_aside(changes):
+    network, form = model(), tokens()
+    plain = _drawn(network, form)
+    for name, value in changes.items():
+        setattr(network.generation_config, name, value)
+    before = network.generation_config.to_dict()
+    assert _drawn(network, form) == plain
+    assert network.generation_config.to_dict() == before
+
+
+def test_recorded_likelihoods_are_the_models_at_the_temperature_whatever_truncates_the_draw():
+    network, form = model(), tokens()
+    for draw in (
+        Draw(),
+        Draw(temperature=0.5),
+        Draw(top_p=0.5),
+        Draw(top_k=3, temperature=2.0),
+        Draw(repetition_penalty=2.0),
+    ):
+        rollout = _drawn(network, form, draw)[0]
+        prompt = form.prompt_ids("What is two?")
+        with torch.no_grad():
+            logits = network(torch.tensor([prompt + list(rollout.ids)])).logits[0, len(prompt) - 1 : -1]
+        logp = (logits / draw.temperature).log_softmax(-1)
+        for place, (token, recorded) in enumerate(zip(rollout.ids, rollout.logp, strict=True)):
+            if recorded != 0.0:
+                assert recorded == pytest.approx(float(logp[place, token]), abs=1e-4), draw
+
+
+def _drawn(network, form, draw=Draw()):
+    prompt = form.prompt_ids("What is two?")
+    return sample(network, [prompt] * 3, form, Budget(6, 3), draw=draw, stop_tokens=[1], pad=0, seed=5)

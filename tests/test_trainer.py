@@ -1,6 +1,8 @@
 """The trainer on TRL: the same gradient however a step is cut, and everything TRL's users expect still works."""
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,11 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
-from tiny import chat_tokenizer, model
-from transformers import AutoModelForCausalLM, TrainerCallback
+from tiny import chat_tokenizer, model, tokenizer
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from qredit import Objective, QreditError, on_span
+from qredit.chain import Coefficient, Source
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
@@ -138,6 +141,44 @@ def test_state_moves_once_a_step_from_all_its_micro_batches(tmp_path):
     assert state["mean"] == pytest.approx(0.5 * rewards[0] + 0.5 * rewards[1], rel=1e-5)
 
 
+def test_state_behind_a_statistic_of_the_whole_step_does_not_depend_on_its_cutting(tmp_path):
+    objective = Objective(on_span("sampled", reward() | scale_by_batch_std() | subtract_running_mean(0.5)))
+
+    def mean(rows, accumulated):
+        made = trainer(
+            tmp_path,
+            objective,
+            reward_funcs=length_reward,
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=accumulated,
+            max_steps=1,
+        )
+        made.train()
+        return next(iter(made.objective_state.values()))["mean"]
+
+    assert mean(16, 1) == pytest.approx(mean(4, 4), rel=1e-6)
+
+
+def test_a_weight_from_a_stage_that_does_not_see_the_whole_step_is_refused(tmp_path):
+    with pytest.raises(QreditError, match="returns a weight; its scope must be BATCH"):
+        trainer(tmp_path, Objective(_halved_weight()), reward_funcs=length_reward).train()
+
+
+@dataclass(frozen=True)
+class _halved_weight(Source):
+    needs = frozenset({"reward"})
+
+    def __call__(self, batch):
+        half = torch.full(batch.mask.shape, 0.5)
+        return Coefficient(batch.reward[:, None].expand(batch.mask.shape), weight=half)
+
+
+def test_a_model_with_learned_absolute_positions_is_refused(tmp_path):
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer()), n_embd=16, n_layer=1, n_head=2))
+    with pytest.raises(QreditError, match=r"learned absolute positions \('transformer.wpe'\)"):
+        trainer(tmp_path, network=network)
+
+
 def test_a_schedule_follows_the_run(tmp_path):
     made = trainer(tmp_path, garl(linear(1.0, 0.0)), max_steps=4)
     made.train()
@@ -206,11 +247,24 @@ def test_metrics_beside_trls(tmp_path):
         "q", "p_hat/log10_q10", "p_hat/log10_q50", "p_hat/log10_q90", "effective_reward/max", "centred_weight/max",
         "weights/ess", "groups/no_success", "coefficient/underflow", "answer/nll_per_token", "rationale/mean_length",
         "rationale/forced", "time/sample", "time/score", "time/update", "reward", "reward_std", "frac_reward_zero_std",
-        "completions/mean_length", "num_tokens", "step_time",
+        "completions/mean_length", "num_tokens", "step_time", "entropy",
     } <= logged.keys()  # fmt: skip
     assert 0 < logged["effective_reward/max"] <= 1
     assert 1 <= logged["weights/ess"] <= 4
     assert logged["groups/no_success"] == 1.0
+    assert 0 < logged["entropy"] < math.log(len(tokenizer()))
+
+
+def test_quantiles_run_over_the_groups_of_the_whole_step_however_it_is_cut(tmp_path):
+    def logged(rows, accumulated):
+        made = trainer(tmp_path, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated, max_steps=1)
+        made.train()
+        return made.state.log_history[0]
+
+    whole, cut = logged(16, 1), logged(4, 4)
+    assert whole["p_hat/log10_q10"] < whole["p_hat/log10_q90"]
+    for name in ("p_hat/log10_q10", "p_hat/log10_q50", "p_hat/log10_q90", "effective_reward/max", "weights/ess"):
+        assert cut[name] == pytest.approx(whole[name], rel=1e-5), name
 
 
 def test_completions_are_logged_as_trl_does(tmp_path):
@@ -377,6 +431,11 @@ def test_settings_that_cannot_be_used(tmp_path, changes, words):
         ("dapo()", {"gradient_accumulation_steps": 4, "steps_per_generation": 2}, "must be at most 2"),
         (BATCH_STD, {"gradient_accumulation_steps": 2, "steps_per_generation": 1}, "must be a multiple of"),
         ("gral(q=0.5)", {}, "did you mean 'garl'"),
+        (
+            "garl(q=0.5)",
+            {"temperature": 0.7, "biased_sampling": True, "num_iterations": 2},
+            "scores at temperature 1, rationales are drawn at 0.7",
+        ),
     ],
 )
 def test_objectives_that_do_not_fit_the_settings(tmp_path, objective, changes, words):

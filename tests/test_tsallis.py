@@ -117,3 +117,7 @@ def test_q_outside_its_range_is_refused_by_name(bad):
 def test_escape_time_refuses_a_probability_at_the_edge(p0, delta):
     with pytest.raises(QreditError, match="strictly between 0 and 1"):
         tsallis.escape_time(p0, delta, 0.5)
+
+
+def test_amplification_at_q_0_is_one_even_where_the_probability_is_zero():
+    assert tsallis.amplification(0.0, 0.0) == 1.0

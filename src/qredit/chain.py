@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import reduce
 from typing import Any, overload
 
 import torch
@@ -313,6 +314,7 @@ class _add(_Combined, Source):
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         total: Tensor | None = None
+        keeps: list[Tensor | None] = []
         for number, source in enumerate(self.sources):
             part = source.run(batch, walk.under(f"+{number}."))
             if part.weight is not None:
@@ -321,15 +323,20 @@ class _add(_Combined, Source):
                 part.value if part.keep is None else torch.where(part.keep, part.value, torch.zeros_like(part.value))
             )
             total = value if total is None else total + value
+            keeps.append(part.keep)
         assert total is not None
-        return Coefficient(total)
+        masks = [keep for keep in keeps if keep is not None]
+        return Coefficient(total, keep=reduce(torch.logical_or, masks) if len(masks) == len(keeps) else None)
 
     def __repr__(self) -> str:
         return " + ".join(f"({s!r})" if isinstance(s, _chain) else repr(s) for s in self.sources)
 
 
 def add(*sources: Source) -> Source:
-    """The sum of sources: `add(a, 0.1 * b)`, also written `a + 0.1 * b`. Where one keeps nothing it adds 0."""
+    """The sum of sources: `add(a, 0.1 * b)`, also written `a + 0.1 * b`.
+
+    Where one keeps nothing it adds 0; where none keeps anything, neither does the sum.
+    """
     for source in sources:
         if not isinstance(source, Source):
             raise QreditError(f"add sums sources, got {source}; of an objective, take its .source")

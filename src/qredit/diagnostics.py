@@ -13,11 +13,11 @@ from qredit.credit.likelihood import amplified_likelihood, log_weight, subtract_
 from qredit.objective import Objective
 
 
-def commitment(objective: Objective) -> tuple[float, bool] | None:
-    """q and `normalize` of the first likelihood stage of a plain objective; None when it has none."""
+def commitment(objective: Objective) -> float | None:
+    """q of the first likelihood stage of a plain objective; None when it has none."""
     for _, stage in stages(objective.source):
         if hasattr(stage, "q") and hasattr(stage, "normalize"):
-            return float(stage.q), bool(stage.normalize)
+            return float(stage.q)
     return None
 
 
@@ -36,43 +36,56 @@ def effective_sample_size(batch: RolloutBatch) -> Float[Tensor, " G"]:
     return _one_per_group(batch, log_ratio.exp() * groups.count(keep), hopeful)
 
 
-def no_success(batch: RolloutBatch) -> Float[Tensor, ""]:
-    """Share of groups whose every scored reward is 0 or less: where GRPO has nothing to learn from."""
+def no_success(batch: RolloutBatch) -> Float[Tensor, " G"]:
+    """For every group with a scored reward, 1 if none is above 0, so that no rollout succeeded; else 0."""
     if batch.reward is None:
-        return torch.tensor(math.nan)
+        return torch.zeros(0, dtype=torch.float64)
     scored = ~batch.reward.isnan()
     succeeded = batch.groups.total((batch.reward > 0).double(), scored)
-    return (_one_per_group(batch, succeeded, scored) == 0).double().mean()
+    return (_one_per_group(batch, succeeded, scored) == 0).double()
 
 
-def likelihood_metrics(objective: Objective, batch: RolloutBatch) -> Mapping[str, float]:
-    """p̂ quantiles, the published curves of effective reward and centred weight, and how healthy the weights are.
+def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
+    """What `likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
 
-    `effective_reward/max` is the largest a_m/M^q and `centred_weight/max` the largest c_m/M^q of the batch (Figure 3 of
-    arXiv 2604.25907), whatever the objective makes of them. `coefficient/underflow` is the share of rows with a finite
-    likelihood whose a_m/M^q is 0 in float32: such rows teach nothing, and with q < 1 they do when (1-q)·|log w̄| exceeds
-    about 103. Empty for an objective without a likelihood stage.
+    One number per group: `p_hat` (log10), `effective` (largest a_m/M^q), `centred` (largest c_m/M^q), `ess`. One per
+    row with a finite likelihood: `nll`, nats per token of the gold answer. Empty for an objective without a likelihood
+    stage.
     """
     known = commitment(objective)
     if known is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
         return {}
-    q, normalize = known
-    amplified = amplified_likelihood(q, normalize)(batch)
-    centred = subtract_likelihood_baseline(q, normalize)(amplified, batch)
-    p_hat = group_p_hat(batch) / math.log(10)
-    ess = effective_sample_size(batch)
+    amplified = amplified_likelihood(known)(batch)
+    centred = subtract_likelihood_baseline(known)(amplified, batch)
     log_w, keep = log_weight(batch, "metrics")
     finite = keep & (log_w > -torch.inf)
-    lost = finite & (amplified.value[:, 0].float() == 0)
-    answer_tokens = batch.answer.sum(1)[finite]
+    return {
+        "p_hat": group_p_hat(batch) / math.log(10),
+        "effective": _one_per_group(batch, amplified.value[:, 0], keep),
+        "centred": _one_per_group(batch, centred.value[:, 0], keep),
+        "ess": effective_sample_size(batch),
+        "nll": -log_w[finite] / batch.answer.sum(1)[finite],
+    }
+
+
+def likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
+    """p̂ quantiles over groups, the published curves of effective reward and centred weight, and the weights' health.
+
+    `effective_reward/max` is the largest a_m/M^q and `centred_weight/max` the largest c_m/M^q (Figure 3 of arXiv
+    2604.25907), whatever the objective makes of them. `coefficient/underflow` is the share of groups with a finite
+    likelihood whose every a_m/M^q is 0 in float32: they teach nothing. With q < 1 that happens where (1-q)·|log w̄|
+    exceeds about 103; raise q.
+    """
+    finite = facts["p_hat"] > -torch.inf
+    lost = finite & (facts["effective"].float() == 0)
     return {
         "q": q,
-        **{f"p_hat/log10_q{level}": _quantile(p_hat, level / 100) for level in (10, 50, 90)},
-        "effective_reward/max": float(amplified.value[keep].max()),
-        "centred_weight/max": float(centred.value[keep].max()),
-        "weights/ess": float(ess.mean()) if len(ess) else math.nan,
+        **{f"p_hat/log10_q{level}": _quantile(facts["p_hat"], level / 100) for level in (10, 50, 90)},
+        "effective_reward/max": float(facts["effective"].max()),
+        "centred_weight/max": float(facts["centred"].max()),
+        "weights/ess": mean_or_nan(facts["ess"]),
         "coefficient/underflow": float(lost.sum() / finite.sum().clamp(min=1)),
-        "answer/nll_per_token": float((-log_w[finite] / answer_tokens).mean()) if len(answer_tokens) else math.nan,
+        "answer/nll_per_token": mean_or_nan(facts["nll"]),
     }
 
 
@@ -85,5 +98,9 @@ def _one_per_group(batch: RolloutBatch, value: Tensor, keep: Bool[Tensor, " B"])
 
 
 def _quantile(values: Tensor, level: float) -> float:
-    """The nearest-rank quantile: -inf among the values stays -inf and does not turn into NaN."""
-    return float(values.sort().values[min(int(level * len(values)), len(values) - 1)]) if len(values) else math.nan
+    """The nearest-rank quantile, the ⌈level·n⌉-th smallest: -inf among the values stays -inf and is no NaN."""
+    return float(values.sort().values[max(math.ceil(level * len(values)) - 1, 0)]) if len(values) else math.nan
+
+
+def mean_or_nan(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else math.nan

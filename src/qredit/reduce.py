@@ -40,7 +40,7 @@ class sum_per_rollout(Reduction):
     """Σ over tokens, divided by the number of rollouts: the mean over rows of a sequence's log-likelihood.
 
     The convention of the J_Q estimators: the coefficient of a row stands under an explicit 1/M. Never a token mean,
-    which would weigh an answer by one over its length.
+    which would weigh an answer by one over its length. With a weight, a rollout counts the mean weight of its tokens.
     """
 
     def numerator(
@@ -49,7 +49,11 @@ class sum_per_rollout(Reduction):
         return (loss * batch.trainable).sum()
 
     def denominator(self, batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None) -> float:
-        return float(batch.rollouts) if weight is None else float(weight.mean(1).sum())
+        if weight is None:
+            return float(batch.rollouts)
+        counted, tokens = _token_weight(batch, weight, torch.float64), batch.trainable.sum(1)
+        per_row = counted.sum(1) / tokens.clamp(min=1)
+        return float(per_row.sum()) * batch.rollouts / len(per_row)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class mean_per_rollout(Reduction):
     def numerator(
         self, loss: Float[Tensor, "B T"], batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None
     ) -> Float[Tensor, ""]:
-        counted = _token_weight(batch, weight, loss.dtype)
-        return ((loss * batch.trainable).sum(1) / counted.sum(1).clamp(min=1)).sum()
+        counted = _token_weight(batch, weight, loss.dtype).sum(1)
+        return ((loss * batch.trainable).sum(1) / torch.where(counted > 0, counted, 1.0)).sum()
 
     def denominator(self, batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None) -> float:
         return float(batch.rollouts)

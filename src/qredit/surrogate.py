@@ -22,7 +22,7 @@ class Surrogate(ABC):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        """The loss at each position; positions with coefficient 0 give no gradient."""
+        """The loss at each position; where the coefficient is 0, so are loss and gradient, whatever log p is."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class score_function(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
+        logp = _where_it_counts(coefficient, logp, batch)
         ratio = importance_ratio(logp, batch).detach().clamp(max=self.ratio_max)
         return -coefficient * ratio * logp
 
@@ -56,7 +57,7 @@ class clipped_ratio(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        ratio = importance_ratio(logp, batch)
+        ratio = importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
         clipped = ratio.clamp(1 - self.low, 1 + self.high)
         return -torch.minimum(ratio * coefficient, clipped * coefficient)
 
@@ -67,3 +68,13 @@ def importance_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[T
     if batch.sampler_logp is not None:
         reference = torch.where(batch.sampled, batch.sampler_logp.to(logp.dtype), reference)
     return torch.exp(logp - reference)
+
+
+def _where_it_counts(
+    coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+) -> Float[Tensor, "B T"]:
+    """log p where the coefficient is not 0, elsewhere a constant whose ratio is 1: 0 · (-inf) would be NaN."""
+    constant = torch.zeros_like(logp)
+    if batch.sampler_logp is not None:
+        constant = torch.where(batch.sampled, batch.sampler_logp.to(logp.dtype), constant)
+    return torch.where(coefficient != 0, logp, constant)

@@ -35,7 +35,8 @@ def loss(p: Number, q: float) -> Number:
 def amplification(p: Number, q: float) -> Number:
     """P^{-q}, by which ∇ℓ_q exceeds the RL gradient ∇ℓ_0."""
     _check_q(q)
-    return _as(p, torch.exp(-q * _log(p)))
+    log_p = _log(p)
+    return _as(p, torch.ones_like(log_p) if q == 0.0 else torch.exp(-q * log_p))
 
 
 def escort(alpha: Float[Tensor, " K"], q: float) -> Float[Tensor, " K"]:

@@ -74,8 +74,8 @@ class subtract_likelihood_baseline(_LikelihoodStage, Credit):
     """c_m ← c_m - w̄_¬m^{1-q} / M^q: GARL's leave-one-out control variate.
 
     It does not depend on z_m and may stand only on the sampled (score-function) part; on the answer part it would
-    change the expectation. At q = 1 it is 1. In a group whose every w is 0 it is 0, and so it is for a row that has no
-    others.
+    change the expectation. At q = 1 it is 1. It is 0 for a row whose others all have w = 0, at every q (the limit of
+    q → 1 from below), and for a row that has no others.
     """
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
@@ -83,12 +83,10 @@ class subtract_likelihood_baseline(_LikelihoodStage, Credit):
         log_w, keep = log_weight(batch, str(self))
         groups = batch.groups
         log_others = groups.log_mean_exp_of_others(log_w, keep)
-        hopeless = groups.log_mean_exp(log_w, keep) == -torch.inf
-        alone = groups.count(keep) - keep.double() < 1
         power = 1.0 - self.power()
         exponent = torch.zeros_like(log_others) if power == 0.0 else power * log_others
         baseline = (exponent + self.log_scale(batch)).exp()
-        return coefficient.with_row(value - torch.where(hopeless | alone, 0.0, baseline))
+        return coefficient.with_row(value - torch.where(log_others == -torch.inf, 0.0, baseline))
 
 
 @dataclass(frozen=True)

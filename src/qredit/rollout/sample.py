@@ -4,7 +4,8 @@ One call samples thinking, closes it, by force where the budget ends, and goes o
 draws the tokens itself, so that each row can be in its own phase and every draw comes from one seeded generator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -79,7 +80,8 @@ class Rollout:
 
     Attributes:
         ids: rationale, closing and sampled answer.
-        logp: log-probability of each token under the distribution that it was drawn from; 0 for forced tokens.
+        logp: log-probability of each token under the model at the sampling temperature, before any truncation or
+            penalty, which the model that is trained does not have either; 0 for forced tokens.
         close_start, close_end: where the closing stands in `ids`.
         forced: the closing was forced.
         dropped_end: an end-of-text inside thinking was dropped, and thinking closed by force there.
@@ -142,7 +144,9 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         return self.phase == _Phase.DONE
 
     def __call__(self, input_ids: Int[Tensor, "B L"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
-        token, logp = self._drawn(self.warpers(input_ids, scores))
+        log_probs = (scores.float() / (self.draw.temperature or 1.0)).log_softmax(-1)
+        token = self._drawn(self.warpers(input_ids, scores.float()) if self.warpers else log_probs)
+        logp = log_probs.gather(1, token[:, None])[:, 0]
         stop = torch.isin(token, self.stop_tokens)
         cut = (self.phase == _Phase.THINKING) & stop
         self.dropped |= cut
@@ -155,13 +159,10 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         self._advance(token, stop)
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
-    def _drawn(self, scores: Float[Tensor, "B V"]) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"]]:
-        log_probs = scores.float().log_softmax(-1)
+    def _drawn(self, scores: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
         if self.draw.temperature == 0.0:
-            token = log_probs.argmax(-1)
-        else:
-            token = torch.multinomial(log_probs.exp(), 1, generator=self.generator)[:, 0]
-        return token, log_probs.gather(1, token[:, None])[:, 0]
+            return scores.argmax(-1)
+        return torch.multinomial(scores.softmax(-1), 1, generator=self.generator)[:, 0]
 
     def _force(self, rows: Tensor) -> None:
         """Start closing by force in these rows, at the next token."""
@@ -250,6 +251,9 @@ def sample(
 ) -> list[Rollout]:
     """One rollout per prompt; repeat a prompt to get several. All draws are a function of `seed`.
 
+    Nothing but `draw` changes the distribution: the model's own generation_config, which may hold a repetition penalty
+    or suppressed tokens, is set aside for the call.
+
     Args:
         model: the unwrapped model; put into evaluation mode for the call and back after it.
         prompts: token ids, opening included.
@@ -280,7 +284,7 @@ def sample(
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _plain_generation(model):
             model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -291,3 +295,20 @@ def sample(
     finally:
         model.train(was_training)
     return controller.rollouts()
+
+
+@contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Set aside the generation_config of a model, and of the model inside its adapters: generate fills gaps from it."""
+    owners = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
+    saved = [vars(owner).get("generation_config") for owner in owners]
+    try:
+        for owner in owners:
+            owner.generation_config = GenerationConfig()
+        yield
+    finally:
+        for owner, config in zip(owners, saved, strict=True):
+            if config is None:
+                del owner.generation_config
+            else:
+                owner.generation_config = config

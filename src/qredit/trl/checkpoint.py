@@ -57,6 +57,11 @@ def fault(folder: Path) -> str | None:
     return None
 
 
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first."""
     numbered = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
@@ -80,17 +85,18 @@ def trim_lines(path: Path, last_step: int) -> None:
         return
     kept = [line for line, record in _records(path) if record.get("step", 0) <= last_step]
     aside = path.with_suffix(path.suffix + ".trimmed")
-    aside.write_text("".join(kept))
+    aside.write_text("".join(kept), encoding="utf-8")
     _sync(aside)
     aside.replace(path)
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            yield line, json.loads(line)
-        except ValueError:
-            return
+    with path.open(encoding="utf-8", newline="\n") as lines:  # JSON may hold other line breaks unescaped
+        for line in lines:
+            try:
+                yield line, json.loads(line)
+            except ValueError:
+                return
 
 
 def _sha256(path: Path) -> str:

@@ -27,6 +27,26 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
             f"{objective} takes rationales as draws of the model itself; {shown} would draw them from another "
             "distribution. Leave the defaults, or set biased_sampling to accept the bias"
         )
+    reused = args.steps_per_generation * args.num_iterations > args.gradient_accumulation_steps
+    if "answer_logp" in objective.needs and args.temperature != 1.0 and reused:
+        raise QreditError(
+            f"{objective} scores at temperature 1, rationales are drawn at {args.temperature}: on rollouts that serve "
+            "several steps their ratio would not be one of policies. Set temperature=1, or sample anew for every step"
+        )
+
+
+def check_positions(model: nn.Module) -> None:
+    """Refuse models with learned absolute positions: padded to the left, they would score tokens at wrong positions.
+
+    Raises:
+        QreditError: names the module.
+    """
+    learned = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "wpe"]
+    if learned:
+        raise QreditError(
+            f"the model has learned absolute positions ('{learned[0]}'), which left padding would shift; give a model "
+            "with rotary positions"
+        )
 
 
 def check_steps(objective: Objective, args: QreditConfig) -> None:

@@ -1,6 +1,7 @@
 """Checking a data set before any compute is spent, and turning its prompts and answers into ids."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -10,6 +11,38 @@ from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How errors name the rows of a data set: by the column `id` if there is one, else by their number from 0."""
+
+    where: str
+    kind: str
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, ids: Sequence[Any] | None, count: int, where: str) -> "Rows":
+        """Rows of the data set that errors call `where`."""
+        if ids is None:
+            return cls(where, "row", [str(row) for row in range(count)])
+        return cls(where, "id", [repr(id) for id in ids])
+
+    def name(self, row: int) -> str:
+        """A single row."""
+        return f"{self.where}, {self.kind} {self.names[row]}"
+
+    def do_not_fit(
+        self, long: Sequence[int], prompt_ids: Sequence[Sequence[int]], budget: Budget, context: int | None
+    ) -> QreditError:
+        """The error for rows whose prompts are too long: all of them counted, the first ones named."""
+        longest = max(map(len, prompt_ids))
+        shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
+        return QreditError(
+            f"{self.where}: {len(long)} of {len(prompt_ids)} prompts do not fit ({self.kind}s {shown}; longest "
+            f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
+            f"{budget.answer} for the answer; lower max_completion_length or set skip_long to drop them"
+        )
 
 
 def check_columns(dataset: Any, answer_column: str, name: str) -> None:
@@ -52,19 +85,20 @@ def encode_examples(
         QreditError: an empty answer, an answer that does not join at the seam, prompts that are too long (which rows,
             how many).
     """
-    answers = [_answer(value, row, name) for row, value in enumerate(dataset[answer_column])]
+    rows = Rows.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), name)
+    answers = [_answer(value, rows.name(row)) for row, value in enumerate(dataset[answer_column])]
     known: dict[str, list[int]] = {}
     for row, answer in enumerate(answers):
         if answer not in known:
             try:
                 known[answer] = tokens.answer_ids(answer)
             except QreditError as error:
-                raise QreditError(f"{name}, row {row}: {error}") from None
+                raise QreditError(f"{rows.name(row)}: {error}") from None
     answer_ids = [known[answer] for answer in answers]
     prompt_ids = [tokens.prompt_ids(prompt, **template) for prompt in dataset["prompt"]]
-    long = _too_long(prompt_ids, answer_ids, tokens, budget, context)
+    long = too_long(prompt_ids, [max(len(ids), budget.answer) for ids in answer_ids], tokens, budget, context)
     if long and not skip_long:
-        raise QreditError(_explain_long(long, prompt_ids, budget, context, name))
+        raise rows.do_not_fit(long, prompt_ids, budget, context)
     if answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
     columns = {"answer": answers, PROMPT_IDS: prompt_ids, ANSWER_IDS: answer_ids}
@@ -91,35 +125,29 @@ def check_enough(prompts: int, per_generation: int, name: str) -> None:
         )
 
 
-def _answer(value: Any, row: int, name: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise QreditError(f"{name}, row {row}: the answer must be a non-empty text, got {value!r}")
-    return value
-
-
-def _too_long(
+def too_long(
     prompt_ids: Sequence[Sequence[int]],
-    answer_ids: Sequence[Sequence[int]],
+    answers: Sequence[int],
     tokens: TokenFormat,
     budget: Budget,
     context: int | None,
 ) -> list[int]:
+    """The rows whose prompt, thinking, closing and answer do not fit the context.
+
+    Args:
+        answers: tokens to be kept for each row's answer.
+        context: the model's context length in tokens; None is unlimited.
+    """
     if context is None:
         return []
     fixed = budget.thinking + len(tokens.close_ids)
-    rows = zip(prompt_ids, answer_ids, strict=True)
-    return [n for n, (p, a) in enumerate(rows) if len(p) + fixed + max(len(a), budget.answer) > context]
+    rows = zip(prompt_ids, answers, strict=True)
+    return [row for row, (prompt, answer) in enumerate(rows) if len(prompt) + fixed + answer > context]
 
 
-def _explain_long(
-    long: Sequence[int], prompt_ids: Sequence[Sequence[int]], budget: Budget, context: int | None, name: str
-) -> str:
-    longest = max(len(prompt_ids[row]) for row in long)
-    shown = ", ".join(map(str, long[:5])) + (", …" if len(long) > 5 else "")
-    return (
-        f"{name}: {len(long)} of {len(prompt_ids)} prompts do not fit (rows {shown}; longest {longest} tokens): the "
-        f"context of {context} tokens less {budget.thinking} for thinking and {budget.answer} for the answer; "
-        "lower max_completion_length or set skip_long to drop them"
-    )
+def _answer(value: Any, where: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise QreditError(f"{where}: the answer must be a non-empty text, got {value!r}")
+    return value

@@ -24,12 +24,12 @@ def checked_reward(function: Any) -> Any:
 
         @functools.wraps(function)
         async def checked_async(*args: Any, **kwargs: Any) -> Sequence[float | None]:
-            return _finite(await function(*args, **kwargs), name)
+            return _finite(await function(*args, **kwargs), name, kwargs.get("id"))
 
         return checked_async
 
     def checked(*args: Any, **kwargs: Any) -> Sequence[float | None]:
-        return _finite(function(*args, **kwargs), name)
+        return _finite(function(*args, **kwargs), name, kwargs.get("id"))
 
     return _named_like(function, checked, name)
 
@@ -40,11 +40,12 @@ def _named_like(function: Callable[..., Any], checked: Callable[..., Any], name:
     return checked
 
 
-def _finite(rewards: Sequence[float | None], name: str) -> Sequence[float | None]:
+def _finite(rewards: Sequence[float | None], name: str, ids: Sequence[Any] | None) -> Sequence[float | None]:
     for row, reward in enumerate(rewards):
         if reward is not None and not math.isfinite(reward):
+            where = f"row {row}" if ids is None else f"row {row} (id {ids[row]!r})"
             raise QreditError(
-                f"reward function '{name}' returned {reward!r} for row {row}; return a finite number, or None "
+                f"reward function '{name}' returned {reward!r} for {where}; return a finite number, or None "
                 "for a row that is not to be scored"
             )
     return rewards

@@ -28,7 +28,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Scope, State, When
-from qredit.diagnostics import likelihood_metrics, no_success
+from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
 from qredit.errors import QreditError
 from qredit.objective import Credited, Objective, sum_terms
 from qredit.rewards import as_reward
@@ -38,7 +38,7 @@ from qredit.rollout.sample import Rollout, sample
 from qredit.seed import mix
 from qredit.text import parse
 from qredit.trl import checkpoint, resume
-from qredit.trl.checks import check_sampling, check_steps, check_weights
+from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, encode_examples
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
@@ -121,6 +121,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
+        check_positions(self.model)
         self.format = TokenFormat(
             Format.of(self._tokenizer, args.thinking_opening, args.thinking_closing, args.answer_seam, args.answer_end),
             self._tokenizer,
@@ -133,6 +134,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._pending_statistics: dict[str, State] = {}
         self._generation: Generation | None = None
         self._step_credit: list[Credited] = []
+        self._facts: list[dict[str, Tensor]] = []
         self._evaluated = (0, -1)
         self._seconds = {"sample": 0.0, "score": 0.0}
         self._writing_to: Path | None = None
@@ -169,7 +171,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """TRL's head divides by the sampling temperature; the gold answer's likelihood is wanted at temperature 1."""
         if "answer_logp" in self.objective.needs and args.temperature != 1.0:
             base = self.model.get_base_model() if is_peft_model(self.model) else self.model
-            add_fused_lm_head(base, temperature=1.0, outputs=("log_probs", "entropy"))
+            add_fused_lm_head(
+                base,
+                temperature=1.0,
+                cast_lm_head_to_fp32=args.cast_lm_head_to_fp32,
+                outputs=("log_probs", "entropy"),
+            )
 
     # --- rollouts
 
@@ -221,7 +228,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         rows = collate(sampled, self.tails, self._tokenizer.pad_token_id, seed, self.accelerator.device)
         objective = self._objective_now()
         fixed = objective.when == When.ROLLOUT and objective.scope != Scope.BATCH
-        return Microbatch(rows, objective.evaluate(rows.batch, self.objective_state) if fixed else None)
+        return Microbatch(rows, self._credited(objective, rows.batch) if fixed else None)
 
     def _sampled(self, inputs: list[dict[str, Any]], number: int) -> list[Sampled]:
         """One rollout and its reward for each input row; rows of one prompt are neighbours and share a group."""
@@ -342,13 +349,24 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._log_batch(mode, objective, batch)
         return loss
 
+    def _credited(self, objective: Objective, batch: RolloutBatch) -> Credited:
+        """The objective on these rows, whose denominators are known already.
+
+        Raises:
+            QreditError: a stage changes the denominator, which only a stage with statistics over the whole step may.
+        """
+        credited = objective.evaluate(batch, self.objective_state)
+        if credited.weight is not None:
+            raise QreditError(f"a stage of {objective} returns a weight; its scope must be BATCH")
+        return credited
+
     def _loss_at_once(
         self, model: nn.Module, objective: Objective, rows: Rows, credited: Credited | None, counts: Mapping[str, float]
     ) -> tuple[RolloutBatch, Tensor]:
         """The loss of rows that fit one forward; coefficients come from that same forward unless given."""
         logp, entropy = self._score(model, rows)
         batch = self._scored(rows.batch, logp, entropy)
-        credited = objective.evaluate(batch, self.objective_state) if credited is None else credited
+        credited = self._credited(objective, batch) if credited is None else credited
         return batch, sum_terms(objective.numerators(logp, batch, credited), counts)
 
     def _loss_in_chunks(
@@ -366,7 +384,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         constant, so that the logged loss is the whole one.
         """
         batch = self._scored_without_gradient(model, rows)
-        credited = objective.evaluate(batch, self.objective_state) if credited is None else credited
+        credited = self._credited(objective, batch) if credited is None else credited
         done = torch.zeros((), device=self.accelerator.device)
         for chunk in chunks[:-1]:
             loss = self._loss_of_chunk(model, objective, rows.select(chunk), credited.select(chunk), counts)
@@ -384,7 +402,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return sum_terms(objective.numerators(logp, self._scored(rows.batch, logp, entropy), credited), counts)
 
     def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor | None]:
-        """log-probability of each completion token, through the wrapped model; entropies if a penalty wants them."""
+        """log-probability and entropy of each completion token, through the wrapped model."""
         batch = rows.batch
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
@@ -392,7 +410,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             torch.cat([rows.prompt_ids, batch.ids], 1),
             torch.cat([rows.prompt_mask, batch.mask.long()], 1),
             batch.mask.shape[1],
-            compute_entropy="entropy" in self.objective.needs,
+            compute_entropy=True,
         )
         return logp, entropy
 
@@ -443,7 +461,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         micro = self._generation.microbatches[first : first + window]
         if position == first or not self._step_credit:
             local = [self._scored_without_gradient(model, m.rows) for m in micro]
-            self._step_credit = evaluated_together(objective, local, self.objective_state, self.accelerator)
+            self._step_credit, statistics = evaluated_together(objective, local, self.objective_state, self.accelerator)
+            self._pending_statistics = statistics if self.accelerator.is_main_process else {}
         credited = self._step_credit[position - first]
         if credited.weight is None:
             return credited, self._counts()
@@ -454,7 +473,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """Collect what stateful stages need; move their state once the optimiser step is complete."""
         if not self.objective_state:
             return
-        add_into(self._pending_statistics, objective.statistics(batch, self.objective_state))
+        if objective.scope != Scope.BATCH:
+            add_into(self._pending_statistics, objective.statistics(batch, self.objective_state))
         if self.accelerator.sync_gradients:
             everywhere: dict[str, State] = {}
             for part in gather_object([self._pending_statistics]):
@@ -501,12 +521,23 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._pending_metrics.clear()
 
     def _log_batch(self, mode: str, objective: Objective, batch: RolloutBatch) -> None:
-        found = dict(likelihood_metrics(objective, batch)) | {"groups/no_success": float(no_success(batch))}
-        values = torch.tensor(list(found.values()), dtype=torch.float64, device=self.accelerator.device)
-        table = self.accelerator.gather(values).view(-1, len(found)).cpu()
-        for name, column in zip(found, table.T, strict=True):
-            together = column.max() if name.endswith("/max") else column.nanmean()
-            self._metrics[mode][name].append(float(together))
+        """Collect the facts of this micro-batch; at the step's last one, log what they say, over all processes."""
+        entropy = batch.entropy[batch.sampled] if batch.entropy is not None else torch.zeros(0)
+        facts = {**likelihood_facts(objective, batch), "no_success": no_success(batch), "entropy": entropy.detach()}
+        self._facts.append({name: values.double().cpu() for name, values in facts.items()})
+        if mode == "train" and not self.accelerator.sync_gradients:
+            return
+        gathered = gather_object(self._facts)
+        self._facts = []
+        whole = {name: torch.cat([part[name] for part in gathered if name in part]) for name in gathered[0]}
+        q = commitment(objective)
+        found = {
+            "groups/no_success": mean_or_nan(whole["no_success"]),
+            "entropy": mean_or_nan(whole["entropy"]),
+            **({} if q is None or "p_hat" not in whole else likelihood_metrics(q, whole)),
+        }
+        for name, value in found.items():
+            self._metrics[mode][name].append(value)
 
     # --- checkpoints
 

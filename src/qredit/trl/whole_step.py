@@ -65,10 +65,15 @@ def shared_denominators(
 
 def evaluated_together(
     objective: Objective, local: Sequence[RolloutBatch], state: Mapping[str, State], accelerator: Accelerator
-) -> list[Credited]:
-    """The objective on the rows of all micro-batches and processes at once; its coefficients for the local ones."""
+) -> tuple[list[Credited], dict[str, State]]:
+    """The objective on the rows of all micro-batches and processes at once.
+
+    Returns:
+        The coefficients of the local rows, and what stateful stages need of all of them.
+    """
     everywhere = gather_object([batch.to("cpu") for batch in local])
-    credited = objective.evaluate(concatenate(everywhere), state)
+    whole = concatenate(everywhere)
+    credited = objective.evaluate(whole, state)
     ends = torch.tensor([len(batch.mask) for batch in everywhere]).cumsum(0).tolist()
     parts = []
     for number, batch in enumerate(local, start=accelerator.process_index * len(local)):
@@ -76,7 +81,7 @@ def evaluated_together(
         here = slice(ends[number] - rows, ends[number])
         weight = None if credited.weight is None else credited.weight[here, :width].to(device)
         parts.append(Credited(credited.value[here, :width].to(device), weight))
-    return parts
+    return parts, objective.statistics(whole, state) if state else {}
 
 
 def add_into(total: dict[str, State], part: Mapping[str, State]) -> None:

@@ -1,0 +1,87 @@
+"""What the logged numbers say of a batch, worked by hand."""
+
+import math
+
+import pytest
+import torch
+from batches import likelihood_batch, reward_batch
+
+from qredit.diagnostics import (
+    commitment,
+    effective_sample_size,
+    group_p_hat,
+    likelihood_facts,
+    likelihood_metrics,
+    no_success,
+)
+from qredit.objectives import garl, grpo, paft
+
+
+def metrics(objective, *batches):
+    parts = [likelihood_facts(objective, batch) for batch in batches]
+    return likelihood_metrics(commitment(objective), {name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+
+
+def groups(*log10_p, m=2):
+    """Groups of m rows, each row with that likelihood."""
+    values = [p * math.log(10) for p in log10_p for _ in range(m)]
+    return likelihood_batch(values, group=[g for g in range(len(log10_p)) for _ in range(m)])
+
+
+def test_p_hat_is_the_mean_likelihood_of_a_group():
+    batch = likelihood_batch(torch.tensor([0.3, 0.1, 0.02, 0.0]).log(), group=[0, 0, 1, 1])
+    assert group_p_hat(batch).exp().tolist() == pytest.approx([0.2, 0.01])
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(2, (1, 1, 2)), (8, (1, 4, 8)), (10, (1, 5, 9))])
+def test_quantiles_are_of_the_nearest_rank(count, ranks):
+    found = metrics(garl(0.75), groups(*range(-count, 0)))
+    values = sorted(range(-count, 0))
+    shown = [found[f"p_hat/log10_q{level}"] for level in (10, 50, 90)]
+    assert shown == pytest.approx([values[rank - 1] for rank in ranks])
+
+
+def test_a_hopeless_group_is_a_quantile_of_minus_infinity():
+    assert metrics(garl(0.75), groups(-torch.inf, -1.0, -2.0))["p_hat/log10_q10"] == -math.inf
+
+
+def test_what_is_logged_does_not_depend_on_how_the_groups_are_cut():
+    together = metrics(garl(0.5), groups(-3.0, -1.0, -7.0, -2.0))
+    assert metrics(garl(0.5), groups(-3.0), groups(-1.0, -7.0), groups(-2.0)) == pytest.approx(together)
+
+
+def test_effective_reward_and_centred_weight_are_those_of_the_paper_whatever_the_objective_normalises():
+    """One row with w = 1, three with 0: a/M^q = 1/(1/4)^q/4^q = 1, c the same since the others have nothing."""
+    batch = likelihood_batch([0.0, -torch.inf, -torch.inf, -torch.inf])
+    for objective in (garl(0.5), garl(0.5, normalize=False), paft(0.5)):
+        found = metrics(objective, batch)
+        assert (found["effective_reward/max"], found["centred_weight/max"]) == pytest.approx((1.0, 1.0))
+
+
+def test_underflow_counts_groups_that_teach_nothing_and_not_rows_beside_a_better_one():
+    uneven = likelihood_batch([-60.0, -200.0, -300.0, -400.0])
+    assert metrics(garl(1.0), uneven)["coefficient/underflow"] == 0.0
+    assert metrics(paft(1.0), uneven)["coefficient/underflow"] == 0.0
+    lost = groups(-100.0, -1.0)  # (1 - q)·230 nats is far below the least float32 at q = 0, and not at q = 0.75
+    assert metrics(garl(0.0), lost)["coefficient/underflow"] == 0.5
+    assert metrics(garl(0.75), lost)["coefficient/underflow"] == 0.0
+
+
+def test_the_effective_sample_size_lies_between_one_and_all():
+    even, single = [-5.0] * 4, [-5.0, -500.0, -500.0, -500.0]
+    batch = likelihood_batch(even + single, group=[0] * 4 + [1] * 4)
+    assert effective_sample_size(batch).tolist() == pytest.approx([4.0, 1.0])
+
+
+def test_nats_per_token_of_the_answer():
+    assert metrics(garl(0.75), likelihood_batch([-4.0, -2.0], answer=2))["answer/nll_per_token"] == pytest.approx(1.5)
+
+
+def test_groups_without_success_are_counted_among_those_with_a_reward():
+    batch = reward_batch([0.0, 0.0, 1.0, 0.0, torch.nan, torch.nan], group=[0, 0, 1, 1, 2, 2])
+    assert no_success(batch).tolist() == [1.0, 0.0]
+
+
+def test_an_objective_without_a_likelihood_has_no_such_metrics():
+    assert commitment(grpo()) is None
+    assert likelihood_facts(grpo(), reward_batch([1.0, 0.0])) == {}
