@@ -322,7 +322,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if float(self.accelerator.reduce(bad, "sum")) > 0:
             raise QreditError(
                 f"the {name} is not finite ({float(value.detach())}) in step {self.state.global_step + 1}; the weights "
-                "were left as they were, and the last checkpoint is good"
+                "were left as they were; checkpoints saved before are good"
             )
 
     def _objective_now(self) -> Objective:

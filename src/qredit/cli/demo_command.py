@@ -1,0 +1,160 @@
+"""See GRPO stall and GARL escape: the same cold task, rollouts, steps and learning rate for every objective.
+
+Trains the pocket model on pocket-hotpot: GRPO, GARL q = 0 and 0.75 and PAFT q = 0.75; --full adds the rest of the q
+dial. Every run starts from the same base model, which never answers as asked. Runs that are done are taken from
+--output; delete the folder to make them anew.
+"""
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from qredit.cli.options import add_options, build, read_arguments
+from qredit.errors import QreditError
+from qredit.run.draw import blocks, plot_curves
+from qredit.run.experiment import Arm, Held, result_of, spread
+from qredit.run.options import TrainOptions, option
+
+BRIEF = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
+FULL = (
+    "grpo()",
+    *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
+    *(f"paft(q={q})" for q in (0.75, 1.0)),
+)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo runs."""
+
+    task: str = option("pocket-hotpot", "pocket task")
+    style: str = option("cold", "prompt style", "cold", "warm")
+    steps: int = option(80, "optimiser steps of every run")
+    lr: float = option(3e-4, "learning rate of every run")
+    seed: int = option(0, "first seed")
+    seeds: int = option(1, "number of seeds")
+    questions: int = option(256, "held-out questions, 16 samples each")
+    output: str = option("runs/demo", "folder for the runs, the table and the plot")
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise QreditError(f"seeds must be at least 1, got {self.seeds}")
+        if not self.task.startswith("pocket-"):
+            raise QreditError(f"the demo runs on pocket tasks, got {self.task}; use `qredit train` for the others")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the demo."""
+    parser.add_argument("--full", action="store_true", help="every q, and PAFT at 0.75 and 1")
+    add_options(parser, DemoOptions, "options")
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The flags given."""
+    return read_arguments(parser, argv)
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Run the arms, then show table, curves and a paragraph."""
+    objectives = FULL if given.pop("full") else BRIEF
+    demo = build(DemoOptions, [("the command line", given)])
+    folder, held = Path(demo.output), Held(questions=demo.questions)
+    base = result_of(Arm(_options(demo, "grpo()", 0), trained=False), folder / "base", held, progress)
+    seeds = range(demo.seed, demo.seed + demo.seeds)
+    arms = [
+        result_of(Arm(_options(demo, objective, seed)), folder / f"{_name(objective)}-seed{seed}", held, progress)
+        for objective in objectives
+        for seed in seeds
+    ]
+    picture = folder / "curves.png"
+    by_label = {objective: [arm for arm in arms if arm["label"] == objective] for objective in objectives}
+    title = f"{demo.task}, {demo.style} prompts"
+    plot_curves({label: [arm["curve"] for arm in found] for label, found in by_label.items()}, picture, title)
+    _show(base, by_label, demo, out)
+    out.print(f"\ncurves: {picture}", soft_wrap=True)
+    shown = ("objective", "q", "seed", "p@1", "p@16", "m@16", "steps", "seconds")
+    result = {
+        "arms": [{name: arm[name] for name in shown} for arm in arms],
+        "base": {name: base[name] for name in ("p@1", "p@16", "m@16")},
+        "run": str(folder),
+    }
+    (folder / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _options(demo: DemoOptions, objective: str, seed: int) -> TrainOptions:
+    return TrainOptions(
+        task=demo.task,
+        style=demo.style,  # type: ignore[arg-type]
+        objective=objective,
+        steps=demo.steps,
+        lr=demo.lr,
+        seed=seed,
+    )
+
+
+def _name(objective: str) -> str:
+    return "".join(c for c in objective.replace("=", "") if c.isalnum() or c == ".")
+
+
+def _show(
+    base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]], demo: DemoOptions, out: Console
+) -> None:
+    table = Table(title=f"{demo.task}, {demo.style} prompts: held-out success in %", title_justify="left")
+    for name in ("", "p@1", "p@16", "m@16", "steps", "seconds"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_column(f"training rollouts that succeed, step 1 → {demo.steps}")
+    table.add_row("base model", *(f"{100 * base[name]:.1f}" for name in ("p@1", "p@16", "m@16")), "0", "", "")
+    for label, found in arms.items():
+        seconds = sum(arm["seconds"] for arm in found) / len(found)
+        curve = [sum(values) / len(values) for values in zip(*(arm["curve"] for arm in found), strict=True)]
+        table.add_row(
+            label,
+            *(_cell(found, name) for name in ("p@1", "p@16", "m@16")),
+            str(demo.steps),
+            f"{seconds:.0f}",
+            blocks(curve),
+        )
+    out.print(table)
+    if demo.seeds > 1:
+        out.print(f"mean over {demo.seeds} seeds, smallest and largest in brackets")
+    out.print(_paragraph(base, arms, demo), highlight=False)
+
+
+def _cell(found: Sequence[Mapping[str, Any]], metric: str) -> str:
+    mean, low, high = (100 * value for value in spread(found, metric))
+    return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]], demo: DemoOptions) -> str:
+    """What happened, in plain words, from the numbers of this very run."""
+    rollouts = 8 * 16 * demo.steps * demo.seeds
+    stalled = [label for label, found in arms.items() if spread(found, "p@1")[2] < 0.01]
+    escaped = {label: spread(found, "p@1")[0] for label, found in arms.items() if spread(found, "p@1")[0] > 0.5}
+    likelihood = next((f["p_hat"][0] for found in arms.values() for f in found if f["p_hat"][0] is not None), None)
+    measured = "" if likelihood is None else f", and gives the gold answer a median probability of 1e{likelihood:.0f}"
+    told = [f"The base model answers {100 * base['p@1']:.1f} % of the questions as asked{measured}."]
+    if "grpo()" in stalled:
+        told.append(
+            f"GRPO drew {rollouts:,} rollouts; all of them were wrong, so every advantage was zero and nothing moved."
+            if not any(value for arm in arms["grpo()"] for value in arm["curve"])
+            else f"GRPO stayed below 1 % over {rollouts:,} rollouts."
+        )
+    if "garl(q=0.0)" in stalled:
+        told.append(
+            "GARL at q = 0 has the likelihood as its reward and still stalls: the gradient is as small as it is."
+        )
+    for label, value in escaped.items():
+        told.append(f"{label} reached {100 * value:.0f} %.")
+    if escaped and stalled:
+        told.append(
+            "They saw the same prompts and the same number of rollouts; what differs is that the likelihood of the "
+            "gold answer, however small, is amplified by q."
+        )
+    return " ".join(told)

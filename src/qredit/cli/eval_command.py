@@ -1,0 +1,222 @@
+"""Sample answers to questions and score them.
+
+p@1 is the mean success of one sample; p@k is unbiased; m@k is majority voting over the k samples, a tie counting its
+expectation. Intervals are 95 % bootstraps over questions.
+"""
+
+import math
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from qredit import rewards, tasks
+from qredit.cli.options import Kinds, add_options, build, read_arguments, read_yaml
+from qredit.errors import QreditError
+from qredit.evaluate import Answered, Estimate, answer_all, summary, write_samples
+from qredit.plain import visible
+from qredit.rollout.format import TokenFormat
+from qredit.rollout.sample import Budget, Draw
+from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.run.options import POCKET, TrainOptions, check_least, option
+from qredit.run.train import token_format
+from qredit.run.watch import progress as bars_on
+from qredit.tasks import Example
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What is evaluated, on what, and how. Options that a run folder holds are taken from it when not given."""
+
+    model: str = option(POCKET, "run folder, model folder or id; 'pocket' is the task's own small model")
+    split: str = option("test", "which examples", "train", "validation", "test")
+    k: int = option(16, "samples per question")
+    limit: int | None = option(None, "number of questions, in hash order; default: all")
+    temperature: float = option(1.0, "sampling temperature; 0 is greedy")
+    metric: str | None = option(None, "scorer that p@k and m@k count by; default: the task's first")
+    rows_per_batch: int = option(256, "samples drawn at once")
+    seed: int = option(0, "seed of the samples")
+
+    def __post_init__(self) -> None:
+        check_least(self, {"k": 1, "limit": 1, "rows_per_batch": 1, "seed": 0})
+        if not 0 <= self.temperature < math.inf:
+            raise QreditError(f"temperature must be 0 or more, got {self.temperature}")
+        if self.metric is not None:
+            rewards.get(self.metric)
+
+
+_SHARED = (
+    "task", "data", "style", "answer_column", "coldness", "chat", "max_completion_length", "answer_budget",
+    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long",
+)  # fmt: skip
+_TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the evaluation, then those it shares with training."""
+    parser.add_argument("--samples", metavar="FILE", help="write every sample there, as JSON lines")
+    add_options(parser, EvalOptions, "evaluation")
+    add_options(parser, _shared_options(), "data and format, as in `qredit train`")
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The flags given."""
+    return read_arguments(parser, argv, further=_TEMPLATE)
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Evaluate and show a table."""
+    samples = given.pop("samples", None)
+    if samples is not None and Path(samples).exists():
+        raise QreditError(f"samples file {samples} exists already; give another name")
+    own = {field.name for field in fields(EvalOptions)}
+    asked = build(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
+    shared = {name: value for name, value in given.items() if name not in own}
+    model, options = _model_and_options(asked.model, shared)
+    subject = _subject(asked, options, model)
+    stream = _answers(asked, subject, progress)
+    answered = list(stream) if samples is None else _kept(stream, Path(samples))
+    scorer = subject.scorers[0]
+    found = summary(answered, scorer, asked.k)
+    _show(found, asked, options, len(answered), scorer, out)
+    if subject.skipped:
+        out.print(f"{subject.skipped} prompts were too long for the context and are left out")
+    return {
+        "model": asked.model,
+        "task": options.task,
+        "style": options.style,
+        "split": asked.split,
+        "questions": len(answered),
+        "skipped": subject.skipped,
+        "k": asked.k,
+        "scorer": scorer,
+        "metrics": {name: asdict(estimate) for name, estimate in found.items()},
+        "samples": samples,
+    }
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is evaluated: a model, how it is asked, what it is asked, and who judges."""
+
+    network: PreTrainedModel
+    tokens: TokenFormat
+    budget: Budget
+    template: Mapping[str, Any]
+    questions: Sequence[Example]
+    skipped: int
+    scorers: tuple[str, ...]
+
+
+def _model_and_options(model: str, shared: Mapping[str, Any]) -> tuple[str, TrainOptions]:
+    """The weights, and the options: those of the run that the weights come from, with what is given on top."""
+    folder = Path(model).expanduser()
+    for run_folder, weights in ((folder, folder / "final"), (folder.parent, folder)):
+        config = run_folder / "config.yaml"
+        if config.is_file() and weights.is_dir():
+            taken = (*_SHARED, *_TEMPLATE, "model")
+            stored = {key: value for key, value in read_yaml(str(config)).items() if key in taken}
+            return str(weights), build(TrainOptions, [(str(config), stored), ("the command line", shared)], _TEMPLATE)
+    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], _TEMPLATE)
+
+
+def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
+    """Everything loaded and checked, nothing sampled yet."""
+    path = model_path(model, options.task, options.coldness)
+    tokens = token_format(options, load_tokenizer(path))
+    examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
+    network = load_model(path)
+    total, answer = options.budget
+    budget, template = Budget(total - answer, answer), options.training.get("chat_template_kwargs") or {}
+    questions = ready(
+        examples,
+        tokens,
+        network,
+        budget,
+        chat=options.chat,
+        skip_long=options.skip_long,
+        template=template,
+        name=f"{options.task} {asked.split}",
+    )
+    metrics = tasks.get(options.task).metrics
+    scorers = tuple(dict.fromkeys((asked.metric or metrics[0], *metrics)))
+    return _Subject(network, tokens, budget, template, questions, len(examples) - len(questions), scorers)
+
+
+def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> Iterator[Answered]:
+    """The questions as they are answered, under a bar."""
+    tokenizer: Any = subject.tokens.tokenizer
+    with bars_on(progress) as bars:
+        bar = bars.add_task("eval", total=len(subject.questions), note="")
+        for question in answer_all(
+            subject.network,
+            subject.tokens,
+            subject.questions,
+            subject.scorers,
+            subject.budget,
+            asked.k,
+            seed=asked.seed,
+            stop_tokens=stop_tokens(subject.network, tokenizer),
+            pad=tokenizer.pad_token_id,
+            draw=Draw(temperature=asked.temperature),
+            rows_per_batch=asked.rows_per_batch,
+            template=subject.template,
+        ):
+            yield question
+            bars.advance(bar)
+
+
+def _kept(stream: Iterable[Answered], path: Path) -> list[Answered]:
+    """The answers, each written to a new file as it comes.
+
+    Raises:
+        QreditError: the file cannot be written; said before the first answer is sampled.
+    """
+    answered: list[Answered] = []
+
+    def passed() -> Iterator[Answered]:
+        for question in stream:
+            answered.append(question)
+            yield question
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_samples(path, passed())
+    except OSError as error:
+        raise QreditError(f"cannot write to {path}: {error.strerror}") from None
+    return answered
+
+
+def _show(
+    found: Mapping[str, Estimate], asked: EvalOptions, options: TrainOptions, questions: int, scorer: str, out: Console
+) -> None:
+    title = f"{asked.model}: {options.task} {options.style}, {asked.split}, {questions} questions × {asked.k}"
+    table = Table(title=escape(visible(title)), title_justify="left")
+    table.add_column("metric")
+    table.add_column("%", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, estimate in found.items():
+        low, high = 100 * estimate.low, 100 * estimate.high
+        table.add_row(name, f"{100 * estimate.value:.1f}", f"{low:.1f} – {high:.1f}")
+    out.print(table)
+    out.print(f"p@k and m@k count success by {scorer}; a tie in m@k counts its expectation")
+
+
+def _shared_options() -> type:
+    """The fields of TrainOptions that an evaluation takes."""
+    import dataclasses
+    from typing import get_type_hints
+
+    hints = get_type_hints(TrainOptions)
+    picked = [
+        (f.name, hints[f.name], dataclasses.field(default=f.default, metadata=f.metadata))
+        for f in fields(TrainOptions)
+        if f.name in _SHARED
+    ]
+    return dataclasses.make_dataclass("Shared", picked, frozen=True)

@@ -1,0 +1,137 @@
+"""Choosing the subcommand; what every subcommand shares: --json, --quiet, errors in one line with exit status 2."""
+
+import contextlib
+import importlib
+import itertools
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from rich.console import Console
+
+from qredit.cli.options import Parser
+from qredit.errors import QreditError, unknown
+from qredit.plain import one_line
+
+COMMANDS: Mapping[str, str] = {
+    "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
+    "train": "train a model from questions and answers",
+    "eval": "sample answers and score them: p@1, p@k, maj@k, with intervals",
+    "objectives": "list the objectives and the stages they are made of",
+    "tasks": "list the tasks",
+}
+SHARED = ("--json", "--quiet")
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit status.
+
+    2: something given cannot be used, said in one line. 1: an error of our own, with its traceback. 130: interrupted.
+    """
+    words = _command_first(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())  # noqa: T201
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(importlib.import_module("qredit").__version__)  # noqa: T201
+        return 0
+    as_json = "--json" in words
+    with _everything_on_stderr() if as_json else contextlib.nullcontext():
+        status, result = _run(words, as_json)
+    if as_json:
+        print(json.dumps(result, default=str))  # noqa: T201
+    return status
+
+
+def _command_first(argv: Sequence[str]) -> list[str]:
+    """The words, flags that every subcommand takes moved behind it: `qredit --json tasks` is `qredit tasks --json`."""
+    shared = list(itertools.takewhile(lambda word: word in SHARED, argv))
+    rest = list(argv[len(shared) :])
+    return [rest[0], *shared, *rest[1:]] if rest else []
+
+
+@contextlib.contextmanager
+def _everything_on_stderr() -> Iterator[None]:
+    """Send to standard error what would go to standard output: also what libraries and child processes print."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # there is no standard output or error of the process
+        kept = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _run(words: Sequence[str], as_json: bool) -> tuple[int, Any]:
+    try:
+        return 0, _command(words, as_json)
+    except QreditError as error:
+        line = one_line(str(error))
+        print(f"qredit: {line}", file=sys.stderr)  # noqa: T201
+        return USAGE, {"error": line}
+    except KeyboardInterrupt:
+        print("qredit: interrupted", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED, {"error": "interrupted"}
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED, {"error": "broken pipe"}
+    except Exception as error:
+        traceback.print_exc()
+        return FAILED, {"error": one_line(f"{type(error).__name__}: {error}")}
+
+
+def _command(words: Sequence[str], as_json: bool) -> Any:
+    name, *rest = words
+    if name not in COMMANDS:
+        raise unknown("subcommand", name, COMMANDS)
+    _quiet_libraries()
+    module: ModuleType = importlib.import_module(f"qredit.cli.{name}_command")
+    parser = Parser(prog=f"qredit {name}", description=module.__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, everything else to standard error")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    module.add_arguments(parser)
+    given = module.read(parser, rest)
+    quiet = given.pop("quiet")
+    given.pop("json")
+    out = Console(file=sys.stdout, quiet=as_json, highlight=False, emoji=False)
+    progress = Console(file=sys.stderr, quiet=quiet, highlight=False, emoji=False)
+    return module.run(given, out, progress)
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' notices from burying our own lines; their errors still come through as exceptions."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    import datasets
+    import transformers
+
+    logging.getLogger("qredit").setLevel(logging.ERROR)  # the commands tell these things themselves
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: qredit COMMAND [--help] [options]\n\n"
+        "Train reasoning models from answers alone.\n\n"
+        f"commands:\n{listed}\n\n"
+        "Every command takes --json (one JSON object on standard output) and --quiet."
+    )

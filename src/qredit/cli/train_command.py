@@ -1,0 +1,126 @@
+"""Train a model from questions and answers.
+
+Without options: the pocket model on pocket-hotpot, GARL q = 0.75, cold prompts; about a minute on two cores.
+Any field of QreditConfig (TRL's and transformers' training arguments) can be given too, as --name-of-field VALUE or as
+a key of the YAML file.
+"""
+
+import dataclasses
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from qredit.cli.options import Kinds, add_options, build, kinds_of, read_arguments, read_yaml
+from qredit.errors import QreditError
+from qredit.plain import visible
+from qredit.run.folder import RunFolder
+from qredit.run.options import TrainOptions
+from qredit.run.plan import Plan
+from qredit.run.train import plan, train
+from qredit.trl import QreditConfig
+
+_OURS = ("output", "resume", "dry_run", "config", "quiet", "json")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The flags of the run itself, then one for every option."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
+    run.add_argument("--output", metavar="DIR", help="run folder; default: runs/TASK-OBJECTIVE-TIME")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
+    run.add_argument("--dry-run", action="store_true", help="show prompts, seam, sizes and memory; train nothing")
+    add_options(parser, TrainOptions, "options")
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The flags given."""
+    return read_arguments(parser, argv, further=training_fields())
+
+
+def training_fields() -> dict[str, Kinds]:
+    """Fields of QreditConfig that can be given beside the options, with the types each may have."""
+    own = {field.name for field in dataclasses.fields(TrainOptions)} | {"output_dir", "config"}
+    unused = {"resume_from_checkpoint"}  # --resume finds the checkpoint
+    names = [field.name for field in dataclasses.fields(QreditConfig)]
+    return {name: kinds_of(QreditConfig, name) for name in names if name not in own | unused}
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Train, or show what would be done."""
+    own = {name: given.pop(name, None) for name in _OURS}
+    options = chosen(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
+    if own["dry_run"]:
+        found = plan(options)
+        show_plan(found, out)
+        return found.as_dict()
+    output = Path(own["output"] or default_output(options))
+    finished = train(options, output, progress, resume=bool(own["resume"]))
+    facts = finished.facts
+    _tell_left_out(facts["train_examples"] - facts["train_prompts"], facts["train_examples"], out)
+    if facts["unparseable_golds"]:
+        out.print(f"{facts['unparseable_golds']} gold answers cannot be read by the reward; they were never rewarded")
+    best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
+    out.print(f"final model{best}: {escape(visible(str(finished.final)))}", soft_wrap=True)
+    return {
+        "run": str(finished.folder),
+        "final": str(finished.final),
+        "steps": finished.steps,
+        "best_step": finished.best_step,
+        "objective": str(options.made_objective()),
+        **facts,
+    }
+
+
+def chosen(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> TrainOptions:
+    """The options from the resumed run, then the YAML file, then the flags."""
+    sources: list[tuple[str, Mapping[str, Any]]] = []
+    if resumed is not None:
+        sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
+    if config is not None:
+        sources.append((config, read_yaml(config)))
+    return build(TrainOptions, [*sources, ("the command line", given)], further=training_fields())
+
+
+def _resumed(output: str | None) -> Path:
+    if not output:
+        raise QreditError("--resume needs --output, the folder of the run to go on with")
+    RunFolder(Path(output)).claim_again()
+    return Path(output)
+
+
+def default_output(options: TrainOptions) -> str:
+    """A folder name that tells what the run is."""
+    objective = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(options.made_objective())).strip("-")
+    return f"runs/{options.task}-{objective[:40]}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def show_plan(found: Plan, out: Console) -> None:
+    """The plan in words; prompts and tokens come from data, and none of their characters is obeyed."""
+    for number, prompt in enumerate(found.prompts, start=1):
+        shown = prompt if len(prompt) <= 1200 else f"{prompt[:800]} … {prompt[-400:]}"
+        out.print(f"[bold]prompt {number}[/bold]\n{escape(visible(shown))}\n", soft_wrap=True)
+    for name in ("closing", "appended"):
+        ids = "  ".join(f"{token} {text!r}" for token, text in found.seam[name])
+        out.print(f"{name:<9} {escape(visible(ids))}", soft_wrap=True)
+    lengths = {"prompt tokens": found.prompt_tokens, "answer tokens": found.answer_tokens}
+    for name, spread in lengths.items():
+        out.print(f"{name}: {spread['min']:g} to {spread['max']:g}, median {spread['median']:g}")
+    _tell_left_out(found.left_out, found.examples + found.left_out, out)
+    out.print(
+        f"{found.examples} examples, {found.groups_per_step} groups of {found.rollouts_per_group} rollouts per step, "
+        f"{found.steps_per_epoch} steps per epoch",
+        soft_wrap=True,
+    )
+    parts = ", ".join(f"{name.replace('_', ' ')} {size:.2f}" for name, size in found.memory_gib.items())
+    total = sum(found.memory_gib.values())
+    out.print(f"{found.parameters:,} parameters; memory about {total:.2f} GiB ({parts})", soft_wrap=True)
+
+
+def _tell_left_out(count: int, of: int, out: Console) -> None:
+    if count:
+        out.print(f"{count} of {of} prompts were too long for the context and are left out")

@@ -1,0 +1,1 @@
+"""A training run from options to a folder: what the command line and the experiments share."""

@@ -1,0 +1,142 @@
+"""Experiments over several runs: an arm is trained and evaluated once, and its result is kept beside it."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qredit.evaluate import Answered, answer_all, summary
+from qredit.rollout.sample import Budget
+from qredit.run.load import load_examples, load_model, load_tokenizer, model_path
+from qredit.run.options import TrainOptions
+from qredit.run.train import token_format, train
+from qredit.tasks.base import Split
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Held:
+    """On what a model is evaluated: questions that were not trained on, and samples of each."""
+
+    questions: int = 256
+    k: int = 16
+    seed: int = 1
+    split: Split = "test"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training run of an experiment, or, not trained, the base model itself."""
+
+    options: TrainOptions
+    trained: bool = True
+
+    @property
+    def label(self) -> str:
+        """How it is named in tables and plots."""
+        return str(self.options.made_objective()) if self.trained else "base model"
+
+
+def cached(folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result in a folder if it was made from these very facts, else made anew, in an emptied folder, and kept."""
+    key = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    path = folder / RESULT
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        if kept.get("key") == key:
+            return kept
+    shutil.rmtree(folder, ignore_errors=True)
+    result = {"key": key, **make()}
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".writing")
+    aside.write_text(json.dumps(result))
+    aside.rename(path)
+    return result
+
+
+def result_of(arm: Arm, folder: Path, held: Held, console: Console) -> dict[str, Any]:
+    """The result of an arm, from its folder if it is there for these very options, weights and questions.
+
+    Keys: label, objective, q, seed, p@1, p@k, m@k, intervals, steps, seconds (of the training), curve (success rate of
+    the training rollouts per step), p_hat (median log10 p̂ per step, None without a likelihood).
+    """
+
+    def make() -> dict[str, Any]:
+        start = time.perf_counter()
+        final = train(arm.options, folder / "run", console).final if arm.trained else None
+        seconds = time.perf_counter() - start
+        found = evaluated(arm.options, None if final is None else str(final), held)
+        return {
+            "label": arm.label,
+            "objective": arm.label.split("(")[0] if arm.trained else None,
+            "q": q_of(arm),
+            "seed": arm.options.seed,
+            **{name: value["value"] for name, value in found.items()},
+            "intervals": found,
+            "steps": arm.options.steps if arm.trained else 0,
+            "seconds": round(seconds, 1),
+            **(curves(folder / "run" / "metrics.jsonl") if arm.trained else {}),
+        }
+
+    return cached(folder, {"arm": asdict(arm), "held": asdict(held), "weights": weights_of(arm.options)}, make)
+
+
+def weights_of(options: TrainOptions) -> str:
+    """SHA-256 of the weights that a run starts from, or the model's id where they are not on this disk."""
+    path = Path(model_path(options.model, options.task, options.coldness))
+    files = sorted(path.glob("*.safetensors"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(path)
+
+
+def q_of(arm: Arm) -> float | None:
+    """q of an arm's objective; None for one without."""
+    text = arm.label
+    return float(text.split("q=")[1].rstrip(")").split(",")[0]) if arm.trained and "q=" in text else None
+
+
+def evaluated(options: TrainOptions, weights: str | None, held: Held) -> dict[str, dict[str, float]]:
+    """p@1, p@k and m@k on held-out questions, with intervals."""
+    answered = answers(options, weights, held)
+    found = summary(answered, next(iter(answered[0].scores)), held.k)
+    return {name: asdict(found[name]) for name in ("p@1", f"p@{held.k}", f"m@{held.k}")}
+
+
+def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answered]:
+    """Samples of a model, or of the base model where `weights` is None, on held-out questions."""
+    path = model_path(weights or options.model, options.task, options.coldness)
+    tokenizer = load_tokenizer(path)
+    total, answer = options.budget
+    return list(
+        answer_all(
+            load_model(path),
+            token_format(options, tokenizer),
+            load_examples(options, held.split, held.questions),
+            ("exact_match",),
+            Budget(total - answer, answer),
+            held.k,
+            seed=held.seed,
+            stop_tokens=[int(tokenizer.eos_token_id)],
+            pad=int(tokenizer.pad_token_id),
+            rows_per_batch=512,
+        )
+    )
+
+
+def curves(metrics: Path) -> dict[str, list[float | None]]:
+    """What metrics.jsonl says of each step: the success rate of its rollouts and the median log10 p̂."""
+    entries = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [entry for entry in entries if "reward" in entry]
+    return {"curve": [e["reward"] for e in steps], "p_hat": [e.get("p_hat/log10_q50") for e in steps]}
+
+
+def spread(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float, float]:
+    """Mean, smallest and largest value of a metric over seeds."""
+    values = [result[metric] for result in results]
+    return sum(values) / len(values), min(values), max(values)

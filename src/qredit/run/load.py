@@ -1,0 +1,159 @@
+"""Models, tokenizers and examples, loaded or refused with one clear line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from qredit import pocket, tasks
+from qredit.errors import QreditError
+from qredit.rollout.format import TokenFormat
+from qredit.rollout.sample import Budget
+from qredit.run.options import TrainOptions
+from qredit.tasks.base import Example, Split
+from qredit.tasks.jsonl import jsonl
+from qredit.trl.data import Rows, too_long
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+def model_path(model: str, task: str, coldness: int | None) -> str:
+    """Where the weights are: the pocket model's folder, a folder on disk, or a model id.
+
+    Raises:
+        QreditError: a folder without weights, a path that does not exist, a task that has no pocket model.
+    """
+    if model == "pocket":
+        return str(pocket.path(pocket.name_for(task, coldness)))
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
+            raise QreditError(f"model folder {folder} holds no config.json; is it a model?")
+        if not any(list(folder.glob(pattern)) for pattern in _WEIGHTS):
+            raise QreditError(f"model folder {folder} holds no weights ({' or '.join(_WEIGHTS)})")
+        return str(folder)
+    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise QreditError(f"no model folder {folder}")
+    return model
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a folder holds LoRA adapters without the model that they belong to."""
+    return (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file()
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, padding to the left as sampling needs it.
+
+    Raises:
+        QreditError: there is none, or it cannot be reached, or it has no token to pad with.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise QreditError(f"no tokenizer for model '{path}': {_first_line(error)}") from None
+    if not tokenizer("text", add_special_tokens=False)["input_ids"]:
+        # transformers makes an empty one for a folder without tokenizer files
+        raise QreditError(f"no tokenizer for model '{path}': its vocabulary is empty")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise QreditError(f"the tokenizer of model '{path}' has neither a padding nor an end-of-text token")
+    return tokenizer
+
+
+def load_model(path: str) -> PreTrainedModel:
+    """The model with float32 weights.
+
+    Raises:
+        QreditError: it cannot be loaded, or its files lack some of the weights.
+    """
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise QreditError(f"cannot load model '{path}': {_first_line(error)}") from None
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise QreditError(f"model '{path}' lacks {len(missing)} of its weights, first '{missing[0]}'")
+    return model
+
+
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a text, by the model's own settings and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    return sorted(ids)
+
+
+def load_examples(options: TrainOptions, split: Split, limit: int | None = None) -> list[Example]:
+    """The examples of a split of the run's task."""
+    task = jsonl(options.answer_column) if options.task == "jsonl" else tasks.get(options.task)
+    return task.load(options.data, split, options.style, limit)
+
+
+def as_chat(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Any]:
+    """The prompts, texts put into a user message if the tokenizer has a chat template (or `chat` says so).
+
+    Raises:
+        QreditError: `chat` is on and there is no template.
+    """
+    if chat and not tokenizer.chat_template:
+        raise QreditError("chat is on, but the tokenizer has no chat template")
+    wrap = bool(tokenizer.chat_template) if chat is None else chat
+    return [
+        [{"role": "user", "content": example.prompt}] if wrap and isinstance(example.prompt, str) else example.prompt
+        for example in examples
+    ]
+
+
+def ready(
+    examples: Sequence[Example],
+    tokens: TokenFormat,
+    model: PreTrainedModel,
+    budget: Budget,
+    *,
+    chat: bool | None,
+    skip_long: bool,
+    template: Mapping[str, Any],
+    name: str,
+) -> list[Example]:
+    """The examples to be answered: their prompts as chat if need be, those that do not fit the context left out.
+
+    Raises:
+        QreditError: prompts that do not fit, unless `skip_long`; none left.
+    """
+    prompts = as_chat(examples, tokens.tokenizer, chat)  # type: ignore[arg-type]
+    wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
+    ids = [tokens.prompt_ids(prompt, **template) for prompt in prompts]
+    context = context_of(model)
+    long = too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
+    if long and (not skip_long or len(long) == len(ids)):
+        raise Rows.of([example.id for example in examples], len(ids), name).do_not_fit(long, ids, budget, context)
+    dropped = set(long)
+    return [example for row, example in enumerate(wrapped) if row not in dropped]
+
+
+def context_of(model: PreTrainedModel) -> int | None:
+    """The model's context length in tokens; None is unlimited."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def as_dataset(examples: Sequence[Example], prompts: Sequence[Any]) -> Dataset:
+    """The columns that the trainer and the rewards read."""
+    return Dataset.from_dict(
+        {
+            "prompt": list(prompts),
+            "answer": [example.answer for example in examples],
+            "aliases": [list(example.aliases) for example in examples],
+            "id": [example.id for example in examples],
+        }
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,193 @@
+"""The options of a training run: what recipes hold and what `qredit train` takes."""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qredit import objectives, tasks
+from qredit.errors import QreditError, unknown
+from qredit.objective import Objective
+from qredit.text import parse
+
+POCKET = "pocket"
+POCKET_BUDGET = (40, 8)
+BUDGET = (2048, 128)
+SEEDS = 2**32
+RENAMED = {
+    "num_generations": "m",
+    "max_steps": "steps",
+    "num_train_epochs": "steps",
+    "learning_rate": "lr",
+    "warmup_steps": "warmup",
+    "logging_steps": "log_every",
+    "save_steps": "save_every",
+}
+_LEAST = {
+    **dict.fromkeys(("prompts_per_step", "prompts_per_forward", "rows_per_forward", "steps", "lora_r", "log_every"), 1),
+    **dict.fromkeys(("max_completion_length", "answer_budget", "eval_questions", "eval_k"), 1),
+    **dict.fromkeys(("warmup", "eval_every", "save_every", "seed"), 0),
+}
+
+
+def option(default: Any, help: str, *choices: str) -> Any:
+    """A dataclass field with a help text, and the values it may take if they are few."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything a run is made of. None means: chosen from the task and the model."""
+
+    task: str = option("pocket-hotpot", "task to learn; see `qredit tasks`")
+    data: str | None = option(None, "file, folder or data set id to read it from")
+    style: Literal["cold", "warm"] = option("cold", "prompt style", "cold", "warm")
+    answer_column: str = option("answer", "column that holds the gold answer (task jsonl)")
+    subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
+    reward: str | None = option(None, "reward function; default: the task's")
+    model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
+    coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
+    chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
+    objective: str = option("garl", "objective by name or in full, such as 'garl(q=0.75)'; see `qredit objectives`")
+    q: float | None = option(None, "commitment, 0 to 1, of an objective given by name; default 0.75")
+    m: int = option(16, "rollouts per prompt")
+    prompts_per_step: int = option(8, "prompts per optimiser step, over all processes")
+    prompts_per_forward: int | None = option(None, "prompts per forward pass; default: all of a process's")
+    rows_per_forward: int | None = option(None, "rollouts per forward pass; default: all of them")
+    steps: int = option(100, "optimiser steps")
+    lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
+    warmup: int = option(5, "steps over which the learning rate rises; constant afterwards")
+    max_completion_length: int | None = option(None, "tokens for rationale and answer together")
+    answer_budget: int | None = option(None, "tokens of these kept for the answer")
+    thinking_opening: str | None = option(None, "text that opens thinking; default: by tokenizer")
+    thinking_closing: str | None = option(None, "text that ends thinking; default: by tokenizer")
+    answer_seam: str | None = option(None, "fixed text between closing and answer; default: by tokenizer")
+    answer_end: str | None = option(None, "text that ends an answer; default: the end-of-text token")
+    skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
+    lora: bool = option(False, "train LoRA adapters instead of all weights")
+    lora_r: int = option(16, "rank of the adapters")
+    merge_lora: bool = option(False, "merge the adapters into the final model")
+    dtype: Literal["float32", "bfloat16"] | None = option(
+        None,
+        "type of the computation; weights stay float32. Default: bfloat16 with an accelerator",
+        "float32",
+        "bfloat16",
+    )
+    seed: int = option(0, "seed of everything")
+    eval_every: int = option(0, "steps between validations; the final model is then the best one by m@k; 0: never")
+    eval_questions: int = option(64, "questions of a validation")
+    eval_k: int = option(16, "samples per question of a validation")
+    save_every: int = option(0, "steps between checkpoints; 0: only at the end (and at validations)")
+    log_every: int = option(1, "steps between entries of metrics.jsonl")
+    training: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "further fields of QreditConfig"})
+
+    def __post_init__(self) -> None:
+        tasks.get(self.task)
+        if self.m < 2:
+            raise QreditError(f"m, the rollouts per prompt, must be at least 2, got {self.m}")
+        check_least(self, _LEAST)
+        if self.seed >= SEEDS:
+            raise QreditError(f"seed must be less than {SEEDS}, got {self.seed}")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise QreditError(f"lr must lie between 0 and 1, got {self.lr}")
+        if self.merge_lora and not self.lora:
+            raise QreditError("merge_lora needs lora")
+        if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
+            raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
+        if self.answer_column != "answer" and self.task != "jsonl":
+            raise QreditError(f"answer_column names a column of task jsonl; {self.task} has its own")
+        for name in self.training:
+            if name in RENAMED:
+                raise QreditError(f"{name} is called {RENAMED[name]} here; give it by that name")
+        total, answer = self.budget
+        if total < answer:
+            raise QreditError(
+                f"max_completion_length={total} is less than answer_budget={answer}; it holds the rationale and the "
+                "answer"
+            )
+        self.made_objective()
+
+    @property
+    def is_pocket(self) -> bool:
+        """Whether the model is the task's own pocket model."""
+        return self.model == POCKET
+
+    @property
+    def learning_rate(self) -> float:
+        """`lr`, or the default for this kind of training."""
+        if self.lr is not None:
+            return self.lr
+        return 3e-4 if self.is_pocket else 1e-5 if self.lora else 1e-6
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Tokens of a completion, and those of them kept for the answer."""
+        total, answer = POCKET_BUDGET if self.is_pocket else BUDGET
+        return self.max_completion_length or total, self.answer_budget or answer
+
+    def made_objective(self) -> Objective:
+        """The objective that `objective` and `q` stand for.
+
+        Raises:
+            QreditError: an unknown name, a q beside one inside the text, a q for an objective that takes none.
+        """
+        text = self.objective.strip()
+        if not text.isidentifier():
+            if self.q is not None:
+                raise QreditError(
+                    f"q={self.q} stands beside the q inside the objective's text '{text}'; give one of them"
+                )
+            return parse(text)
+        if text not in objectives.REGISTRY:
+            raise unknown("objective", text, objectives.REGISTRY)
+        arguments = _arguments(text, self.q, self.budget[0])
+        return parse(f"{text}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})")
+
+    def subset_size(self) -> int | None:
+        """How many training examples are used; None is all.
+
+        Raises:
+            QreditError: neither a number nor 'paper', or a task without published sizes.
+        """
+        if self.subset is None:
+            return None
+        if self.subset == "paper":
+            sizes = tasks.get(self.task).sizes
+            if "train" not in sizes:
+                raise QreditError(f"subset 'paper': no published size for task {self.task}; give a number")
+            return sizes["train"]
+        if not self.subset.isdecimal() or int(self.subset) < 1:
+            raise QreditError(f"subset must be a number of examples or 'paper', got {self.subset!r}")
+        return int(self.subset)
+
+
+def _arguments(name: str, q: float | None, length: int) -> dict[str, Any]:
+    """The arguments of an objective that is given by name alone."""
+    takes_q = name in ("garl", "paft")
+    if q is not None and not takes_q:
+        raise QreditError(f"objective {name} takes no q, got q={q}; garl and paft do")
+    if q is not None and not 0 <= q <= 1:
+        raise QreditError(f"q must be a number between 0 and 1, got {q}")
+    if takes_q:
+        return {"q": 0.75 if q is None else q}
+    return {"length": length} if name == "dr_grpo" else {}
+
+
+def check_least(options: Any, least: Mapping[str, int]) -> None:
+    """Refuse numbers that are too small; None, a number not given, passes.
+
+    Raises:
+        QreditError: names the option, the least it may be and its value.
+    """
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise QreditError(f"{name} must be at least {smallest}, got {value}")
+
+
+def literal(text: str) -> Any:
+    """A value as it stands on a command line: a Python constant where it reads as one, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "null": None, "none": None}.get(text.lower(), text)

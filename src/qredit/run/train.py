@@ -1,0 +1,352 @@
+"""A training run: from options to a run folder with a final model."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+
+from qredit import rewards, tasks
+from qredit.errors import QreditError
+from qredit.rollout.format import Format, TokenFormat
+from qredit.run import plan as planning
+from qredit.run.folder import RunFolder
+from qredit.run.load import (
+    as_chat,
+    as_dataset,
+    is_adapter,
+    load_examples,
+    load_model,
+    load_tokenizer,
+    model_path,
+    ready,
+)
+from qredit.run.options import TrainOptions
+from qredit.run.watch import KeepSamples, ShowProgress, Validate, best_step, progress
+from qredit.trl import QreditConfig, QreditTrainer
+from qredit.trl.checkpoint import newest_whole, step_of
+from qredit.trl.metrics_file import MetricsFile
+
+_MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run left behind."""
+
+    folder: Path
+    final: Path
+    steps: int
+    best_step: int | None
+    facts: Mapping[str, Any]
+
+
+def train(options: TrainOptions, output: Path, console: Console, resume: bool = False) -> Finished:
+    """Run the training; progress goes to `console`.
+
+    Raises:
+        QreditError: anything that cannot be used, before any compute; a run folder in use, or another run's.
+    """
+    folder = RunFolder(output)
+    made = _claimed(folder, options, resume)
+    start = _to_resume(folder, options, console) if resume else None
+    try:
+        trainer, facts = build(options, folder)
+    except BaseException:
+        _take_back(made)
+        raise
+    if trainer.is_world_process_zero():
+        folder.write_config(options)
+        folder.write_record(options, facts)
+    done = 0 if start is None else step_of(start)
+    if done < options.steps:
+        _take_steps(trainer, start, console)
+        start, done = None, trainer.state.global_step
+    best = _write_final(trainer, options, folder, start)
+    return Finished(output, folder.final, done, best, facts)
+
+
+def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) -> None:
+    """Train under a bar, from a checkpoint if there is one."""
+    bars = progress(console) if trainer.is_world_process_zero() else None
+    with bars if bars is not None else contextlib.nullcontext():
+        if bars is not None:
+            trainer.add_callback(ShowProgress(bars, str(trainer.objective)))
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+
+
+def _claimed(folder: RunFolder, options: TrainOptions, resume: bool) -> list[Path]:
+    """The run folder made ready by the main process; the folders that it had to make."""
+    made: list[Path] = []
+    if PartialState().is_main_process:
+        if resume:
+            folder.claim_again()
+            folder.check_same(options)
+        else:
+            made = folder.claim()
+    PartialState().wait_for_everyone()
+    return made
+
+
+def _take_back(folders: Sequence[Path]) -> None:
+    """Remove folders that were made for nothing, innermost first, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
+    """The trainer of a run, and what is worth recording about its data."""
+    path = model_path(options.model, options.task, options.coldness)
+    if is_adapter(path):
+        raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
+    tokenizer = load_tokenizer(path)
+    args = config(options, folder.path)
+    examples = load_examples(options, "train", options.subset_size())
+    task = tasks.get(options.task)
+    reward = rewards.get(options.reward or task.reward).name
+    facts = {
+        "train_examples": len(examples),
+        "unparseable_golds": len(rewards.unparseable(reward, examples)),
+        "model_path": path,
+    }
+    samples = KeepSamples(folder.samples, options.log_every)
+    watchers: list[Any] = [MetricsFile(folder.metrics), samples]
+    model = load_model(path)
+    validation = _validation(options, task.metrics, tokenizer, model, args, folder)
+    with _in_one_line(ValueError, ImportError):
+        trainer = QreditTrainer(
+            model,
+            options.made_objective(),
+            args,
+            as_dataset(examples, as_chat(examples, tokenizer, options.chat)),
+            reward_funcs=rewards.as_reward(reward),
+            processing_class=tokenizer,
+            callbacks=[*watchers, *([validation] if validation else [])],
+            peft_config=_lora(options),
+        )
+    trainer.remove_callback(PrinterCallback)
+    for watcher in (samples, validation):
+        if watcher is not None:
+            watcher.trainer = trainer
+    facts["train_prompts"] = len(trainer.train_dataset)
+    return trainer, facts
+
+
+def config(options: TrainOptions, output: Path) -> QreditConfig:
+    """The training arguments that the options stand for.
+
+    Raises:
+        QreditError: sizes that split a group or do not divide over the processes; whatever TRL refuses.
+    """
+    world = PartialState().num_processes
+    if options.prompts_per_step % world:
+        raise QreditError(
+            f"prompts_per_step={options.prompts_per_step} does not divide over {world} processes; groups stay whole, "
+            f"so it must be a multiple of {world}"
+        )
+    each = options.prompts_per_step // world
+    at_once = options.prompts_per_forward or each
+    if each % at_once:
+        fits = [n for n in range(1, each + 1) if each % n == 0]
+        raise QreditError(f"prompts_per_forward={at_once} must divide the {each} prompts of a process: {fits}")
+    total, answer = options.budget
+    saves = options.save_every or options.eval_every
+    chosen: dict[str, Any] = {
+        "output_dir": str(output),
+        "per_device_train_batch_size": options.m * at_once,
+        "gradient_accumulation_steps": each // at_once,
+        "num_generations": options.m,
+        "rows_per_forward": options.rows_per_forward,
+        "max_steps": options.steps,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": options.warmup,
+        "max_completion_length": total,
+        "answer_budget": answer,
+        "thinking_opening": options.thinking_opening,
+        "thinking_closing": options.thinking_closing,
+        "answer_seam": options.answer_seam,
+        "answer_end": options.answer_end,
+        "skip_long": options.skip_long,
+        "seed": options.seed,
+        "logging_steps": options.log_every,
+        "save_strategy": "steps" if saves else "no",
+        "save_steps": saves or 500,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": not torch.accelerator.is_available(),
+        "bf16": None if options.dtype is None else options.dtype == "bfloat16",
+    }
+    with _in_one_line(ValueError, TypeError):
+        return QreditConfig(**(chosen | dict(options.training)))
+
+
+@contextlib.contextmanager
+def _in_one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """What TRL and transformers refuse of the settings, said in one line.
+
+    Raises:
+        QreditError: in place of an error of these kinds.
+    """
+    try:
+        yield
+    except QreditError:
+        raise
+    except kinds as error:
+        raise QreditError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+
+
+def plan(options: TrainOptions) -> planning.Plan:
+    """What the run would do: nothing is written, nothing trained.
+
+    Raises:
+        QreditError: whatever would stop the run before compute.
+    """
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as nowhere:
+        trainer, facts = build(options, RunFolder(Path(nowhere)))
+    rows = trainer.train_dataset
+    prompt_lengths = [len(ids) for ids in rows["prompt_ids"]]
+    args: QreditConfig = trainer.args
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    per_forward = args.rows_per_forward or args.per_device_train_batch_size
+    rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    groups = rollouts // args.num_generations
+    return planning.Plan(
+        prompts=planning.rendered_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
+        seam=planning.seam(trainer.format, trainer._tokenizer, rows["answer"][0]),
+        prompt_tokens=planning.spread(prompt_lengths),
+        answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
+        examples=len(rows),
+        left_out=facts["train_examples"] - len(rows),
+        groups_per_step=groups,
+        rollouts_per_group=args.num_generations,
+        steps_per_epoch=len(rows) // groups,
+        parameters=parameters,
+        memory_gib=planning.memory(
+            parameters,
+            trained,
+            trainer.model.config.get_text_config(),
+            args.generation_batch_size // args.world_size,
+            per_forward,
+            max(prompt_lengths),
+            args.budget,
+        ),
+    )
+
+
+def token_format(options: TrainOptions, tokenizer: PreTrainedTokenizerBase) -> TokenFormat:
+    """The layout of answers that the options ask for."""
+    strings = Format.of(
+        tokenizer, options.thinking_opening, options.thinking_closing, options.answer_seam, options.answer_end
+    )
+    return TokenFormat(strings, tokenizer)
+
+
+def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Path | None:
+    """The newest whole checkpoint, or None: a run that was stopped before its first one starts again.
+
+    Raises:
+        QreditError: the run is finished and kept no checkpoint, or it has done more steps than are asked for.
+    """
+    found, torn = newest_whole(folder.path)
+    for name, reason in torn.items():
+        console.print(f"skipping {name}: {reason}", markup=False)
+    if found is None:
+        if folder.final.exists():
+            raise QreditError(f"the run in {folder.path} is finished, and kept no checkpoint to go on from")
+        console.print("no whole checkpoint yet: starting from the beginning")
+        for path in (folder.metrics, folder.samples, folder.validation):
+            path.unlink(missing_ok=True)
+    elif step_of(found) > options.steps:
+        raise QreditError(f"the run in {folder.path} has done {step_of(found)} steps, more than steps={options.steps}")
+    return found
+
+
+def _validation(
+    options: TrainOptions,
+    scorers: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    args: QreditConfig,
+    folder: RunFolder,
+) -> Validate | None:
+    if not options.eval_every:
+        return None
+    examples = ready(
+        load_examples(options, "validation", options.eval_questions),
+        token_format(options, tokenizer),
+        model,
+        args.budget,
+        chat=options.chat,
+        skip_long=options.skip_long,
+        template=args.chat_template_kwargs or {},
+        name="validation",
+    )
+    return Validate(folder.validation, examples, scorers, options.eval_k, options.eval_every, options.seed)
+
+
+def _lora(options: TrainOptions) -> LoraConfig | None:
+    if not options.lora:
+        return None
+    return LoraConfig(
+        r=options.lora_r, lora_alpha=2 * options.lora_r, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _write_final(trainer: QreditTrainer, options: TrainOptions, folder: RunFolder, last: Path | None) -> int | None:
+    """The final model: the best checkpoint by validation m@k if there is validation, else the last weights.
+
+    Written aside and renamed, so that a folder of that name is whole.
+
+    Args:
+        last: the checkpoint that holds the last weights, where the trainer itself took no step.
+    """
+    best = best_step(folder.validation, f"m@{options.eval_k}") if options.eval_every else None
+    source = last if best is None else folder.path / f"checkpoint-{best}"
+    aside = folder.path / "_final"
+    if trainer.is_world_process_zero():
+        shutil.rmtree(aside, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    if source is None:
+        trainer.save_model(str(aside))
+    if trainer.is_world_process_zero():
+        if source is not None:
+            _copy_model(source, aside)
+        if options.merge_lora:
+            _merge(trainer, aside)
+        shutil.rmtree(folder.final, ignore_errors=True)
+        aside.rename(folder.final)
+    trainer.accelerator.wait_for_everyone()
+    return best
+
+
+def _copy_model(checkpoint: Path, folder: Path) -> None:
+    """The files of a checkpoint that make a model folder."""
+    folder.mkdir()
+    for pattern in _MODEL_FILES:
+        for path in checkpoint.glob(pattern):
+            if path.name not in ("manifest.json", "qredit_state.json", "trainer_state.json"):
+                shutil.copy(path, folder / path.name)
+
+
+def _merge(trainer: QreditTrainer, folder: Path) -> None:
+    """Replace the adapters in a folder by the whole model with the adapters merged in."""
+    from peft import PeftModel
+
+    base = load_model(trainer.model.get_base_model().config._name_or_path)
+    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    for path in folder.glob("adapter_*"):
+        path.unlink()
+    merged.to(torch.float32).save_pretrained(folder)

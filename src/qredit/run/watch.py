@@ -1,0 +1,157 @@
+"""Callbacks of a run: progress on the terminal, samples on disk, validation."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate.utils import gather_object
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import TrainerCallback
+
+from qredit.evaluate import Answered, answer_all, summary
+from qredit.plain import json_line
+from qredit.tasks import Example
+from qredit.trl import QreditTrainer
+from qredit.trl.checkpoint import trim_lines
+
+T = TypeVar("T")
+
+
+def progress(console: Console) -> Progress:
+    """Bars with counts, elapsed time and an estimate of what is left; nothing is shown on a quiet console."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    return Progress(*columns, console=console, transient=False, disable=console.quiet)
+
+
+class ShowProgress(TrainerCallback):  # type: ignore[misc]
+    """One bar for the run, with the success rate of the samples and the likelihood of the answers beside it."""
+
+    def __init__(self, bars: Progress, title: str) -> None:
+        self.bars, self.title = bars, title
+        self.bar: TaskID | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = self.bars.add_task(self.title, total=state.max_steps, completed=state.global_step, note="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bars.update(self.bar, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self.bar is not None and logs and "reward" in logs:
+            likelihood = logs.get("p_hat/log10_q50")
+            note = f"success {logs['reward']:.1%}" + ("" if likelihood is None else f"  p̂ 1e{likelihood:.1f}")
+            self.bars.update(self.bar, note=note)
+
+
+class KeepSamples(TrainerCallback):  # type: ignore[misc]
+    """Appends the first group of each logged generation to samples.jsonl."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.trainer: QreditTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.global_step > 0:
+            trim_lines(self.path, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer is None or not state.is_world_process_zero or state.global_step % self.every:
+            return
+        logs, m = self.trainer._logs, self.trainer.num_generations
+        record = {
+            "step": state.global_step,
+            "prompt": next(iter(logs["prompt"])),
+            "completions": list(logs["completion"])[:m],
+            "rewards": {name: list(values)[:m] for name, values in logs["rewards"].items()},
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json_line(record))
+
+
+class Validate(TrainerCallback):  # type: ignore[misc]
+    """Samples answers to held-out questions every few steps; each process takes its share."""
+
+    def __init__(
+        self, path: Path, examples: Sequence[Example], scorers: Sequence[str], k: int, every: int, seed: int
+    ) -> None:
+        self.path, self.examples, self.scorers = path, examples, scorers
+        self.k, self.every, self.seed = k, every, seed
+        self.trainer: QreditTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and state.global_step > 0:
+            trim_lines(self.path, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer is not None and state.global_step % self.every == 0:
+            self._validate(self.trainer, state.global_step)
+            control.should_save = True
+
+    def _validate(self, trainer: QreditTrainer, step: int) -> None:
+        rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+        mine = list(
+            answer_all(
+                trainer.accelerator.unwrap_model(trainer.model),
+                trainer.format,
+                self.examples[rank::world],
+                self.scorers,
+                trainer.args.budget,
+                self.k,
+                seed=self.seed + rank,
+                stop_tokens=trainer.eos_token_ids,
+                pad=trainer._tokenizer.pad_token_id,
+                template=trainer.chat_template_kwargs,
+                rows_per_batch=trainer.args.generation_batch_size // world,
+            )
+        )
+        every: list[Answered] = gather_object(mine)
+        if trainer.is_world_process_zero():
+            found = {name: estimate.value for name, estimate in summary(every, self.scorers[0], self.k).items()}
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, "questions": len(every), **found}) + "\n")
+            self._keep_best(trainer, step, found[f"m@{self.k}"])
+            for name, value in found.items():
+                trainer._metrics["train"][f"validation/{name}"].append(value)
+
+    def _keep_best(self, trainer: QreditTrainer, step: int, value: float) -> None:
+        """Tell the trainer which checkpoint save_total_limit must not delete; see `best_step`."""
+        state = trainer.state
+        if state.best_metric is None or value > state.best_metric:
+            state.best_metric, state.best_global_step = value, step
+
+
+def best_step(path: Path, metric: str) -> int | None:
+    """The step with the highest value of a metric in validation.jsonl, the earliest of equals; None without any."""
+    if not path.exists():
+        return None
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    best = max(entries, key=lambda entry: (entry[metric], -entry["step"]), default=None)
+    return None if best is None else int(best["step"])
+
+
+def counted(items: Sequence[T], bars: Progress, title: str, each: Callable[[T], None]) -> None:
+    """Run `each` over the items under a bar."""
+    bar = bars.add_task(title, total=len(items), note="")
+    for item in items:
+        each(item)
+        bars.advance(bar)

@@ -1,0 +1,262 @@
+"""Evaluation: estimators against enumeration and hand-worked values, intervals, and sampling on a tiny model."""
+
+import itertools
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from tiny import model, tokenizer
+
+import qredit.evaluate as evaluate
+from qredit.errors import QreditError
+from qredit.evaluate import Answered, answer_all, bootstrap, majority, pass_at_k, summary, write_samples
+from qredit.rollout.format import Format, TokenFormat
+from qredit.rollout.sample import Budget, Draw
+from qredit.tasks import Example
+
+HOSTILE = 'two\nlines\r "quoted" [bold]loud[/bold] \x1b[31mred\x1b[0m \x00 \x85 \u2028 \u202e é'
+
+
+def said(*predictions, scores=None, id="q", rationales=None):
+    """A question answered so, scored by exact match with "yes" unless scores are given."""
+    exact = tuple(float(text == "yes") for text in predictions) if scores is None else tuple(scores)
+    return Answered(id, "yes", predictions, rationales or ("",) * len(predictions), {"exact_match": exact})
+
+
+# --- pass@k
+
+
+@pytest.mark.parametrize("samples", range(1, 8))
+def test_pass_at_k_is_the_share_of_subsets_that_hold_a_correct_sample(samples):
+    for correct in range(samples + 1):
+        outcomes = [index < correct for index in range(samples)]
+        for k in range(1, samples + 1):
+            subsets = list(itertools.combinations(outcomes, k))
+            assert pass_at_k(samples, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("samples", "correct", "k", "value"),
+    [(4, 1, 2, 1 / 2), (5, 2, 2, 7 / 10), (16, 0, 16, 0.0), (16, 1, 16, 1.0), (16, 3, 1, 3 / 16), (10, 9, 2, 1.0)],
+)
+def test_pass_at_k_by_hand(samples, correct, k, value):
+    assert pass_at_k(samples, correct, k) == pytest.approx(value, abs=1e-12)
+
+
+def test_pass_at_k_does_not_overflow_for_many_samples():
+    assert pass_at_k(10_000, 1, 5_000) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("k", [0, -1, 5])
+def test_a_k_outside_one_to_the_number_of_samples_is_refused(k):
+    with pytest.raises(QreditError, match=rf"p@{k} needs .* got 4"):
+        pass_at_k(4, 2, k)
+
+
+# --- majority
+
+
+@pytest.mark.parametrize(
+    ("predictions", "right", "value"),
+    [
+        (("yes", "yes", "no"), "yes", 1.0),
+        (("no", "yes", "no"), "yes", 0.0),
+        (("yes", "no"), "yes", 1 / 2),  # two answers tie, one of them is right
+        (("yes", "no", "maybe"), "yes", 1 / 3),
+        (("a", "a", "b", "b", "c"), "c", 0.0),
+        (("a", "a", "b", "b", "c"), "b", 1 / 2),
+        (("", "", "", "yes"), "yes", 1.0),  # blanks do not vote
+        ((" \n", "\t", "yes", "no", "no"), "yes", 0.0),
+        (("yes", " yes\n", "no", "no", "yes "), "yes", 1.0),  # white space around an answer does not split its vote
+        (("", "  ", "\n"), "yes", 0.0),
+        (("one",), "one", 1.0),
+    ],
+)
+def test_majority_by_hand(predictions, right, value):
+    scores = [float(text.strip() == right) for text in predictions]
+    assert majority(predictions, scores) == pytest.approx(value)
+
+
+def test_the_majority_answer_has_the_score_of_its_first_occurrence():
+    assert majority(("a", "a ", "b"), (1.0, 0.0, 0.0)) == 1.0
+    assert majority((" a", "a", "b"), (0.25, 1.0, 0.0)) == 0.25
+
+
+def test_majority_does_not_depend_on_the_order_of_tied_answers():
+    predictions, scores = ("x", "y", "x", "y", "z"), (1.0, 0.0, 1.0, 0.0, 1.0)
+    orders = itertools.permutations(zip(predictions, scores, strict=True))
+    assert {majority(*map(list, zip(*order, strict=True))) for order in orders} == {0.5}
+
+
+# --- intervals
+
+
+def test_the_interval_holds_the_mean_and_lies_within_the_data():
+    values = [0.0] * 30 + [1.0] * 10
+    found = bootstrap(values)
+    assert found.value == pytest.approx(0.25)
+    assert 0.0 < found.low < found.value < found.high < 0.5
+
+
+def test_the_interval_has_the_width_of_the_normal_approximation():
+    """p = 1/2 over 400 questions: ± 1.96·0.5/20 = 0.049."""
+    found = bootstrap([0.0, 1.0] * 200)
+    assert found.high - found.value == pytest.approx(0.049, abs=0.006)
+    assert found.value - found.low == pytest.approx(0.049, abs=0.006)
+
+
+def test_the_interval_is_a_function_of_the_seed():
+    values = [0.0, 0.1, 0.5, 0.9, 1.0, 0.3, 0.7]
+    torch.manual_seed(1)
+    first = bootstrap(values, seed=4)
+    torch.manual_seed(2)
+    assert bootstrap(values, seed=4) == first
+    assert bootstrap(values, seed=5) != first
+
+
+def test_constant_data_has_an_interval_of_no_width():
+    found = bootstrap([0.3] * 9)
+    assert (found.low, found.high) == pytest.approx((found.value, found.value))
+
+
+def test_nothing_to_average_is_refused():
+    with pytest.raises(QreditError, match="there are no questions"):
+        bootstrap([])
+    with pytest.raises(QreditError, match="there are no questions"):
+        summary([], "exact_match", 4)
+
+
+def test_the_summary_holds_p1_pk_mk_and_every_scorer():
+    first = Answered(
+        "a", "yes", ("yes", "no", "no", "no"), ("",) * 4, {"exact_match": (1, 0, 0, 0), "f1": (1, 0, 1, 0)}
+    )
+    second = Answered("b", "yes", ("yes",) * 4, ("",) * 4, {"exact_match": (1, 1, 1, 1), "f1": (1, 1, 1, 0)})
+    found = summary([first, second], "exact_match", 2)
+    assert list(found) == ["p@1", "p@2", "m@2", "exact_match", "f1"]
+    values = {name: estimate.value for name, estimate in found.items()}
+    assert values == pytest.approx({"p@1": 0.625, "p@2": 0.75, "m@2": 0.5, "exact_match": 0.625, "f1": 0.625})
+
+
+def test_a_partial_score_is_no_success():
+    found = summary([said("a", "b", scores=(0.99, 1.0))], "exact_match", 2)
+    assert found["p@1"].value == pytest.approx(0.5)
+    assert summary([said("a", "a", scores=(0.8, 0.8))], "exact_match", 2)["m@2"].value == 0.0
+
+
+# --- sampling
+
+
+@pytest.fixture(scope="module")
+def network():
+    return model()
+
+
+def answers(network, count=5, k=3, seed=0, rows=256, **changes):
+    words = tokenizer()
+    examples = [Example(f"What is {n}? ", str(n), id=str(n), aliases=("the",)) for n in range(count)]
+    settings = {"seed": seed, "stop_tokens": [1], "pad": 0, "rows_per_batch": rows} | changes
+    return list(
+        answer_all(
+            network,
+            TokenFormat(Format.of(words), words),
+            examples,
+            ("exact_match", "substring"),
+            Budget(6, 4),
+            k,
+            **settings,
+        )
+    )
+
+
+def test_every_question_is_answered_k_times_in_order(network):
+    found = answers(network)
+    assert [question.id for question in found] == list("01234")
+    for question in found:
+        assert len(question.predictions) == len(question.rationales) == 3
+        assert {name: len(scores) for name, scores in question.scores.items()} == {"exact_match": 3, "substring": 3}
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(256, [15]), (6, [6, 6, 3]), (7, [6, 6, 3]), (1, [3] * 5)])
+def test_at_most_rows_per_batch_samples_are_drawn_at_once_and_questions_stay_whole(network, monkeypatch, rows, sizes):
+    seen = []
+    sampled = evaluate.sample
+    monkeypatch.setattr(
+        evaluate, "sample", lambda model, rows, *args, **kw: seen.append(len(rows)) or sampled(model, rows, *args, **kw)
+    )
+    assert len(answers(network, rows=rows)) == 5
+    assert seen == sizes
+
+
+def test_samples_repeat_by_seed_and_differ_between_batches(network):
+    first = answers(network, seed=3, rows=3)
+    torch.manual_seed(99)
+    assert answers(network, seed=3, rows=3) == first
+    assert answers(network, seed=4, rows=3) != first
+    twice = [Example("What? ", "1", id=str(n)) for n in range(2)]
+    words = tokenizer()
+    drawn = answer_all(
+        network, TokenFormat(Format.of(words), words), twice, ("f1",), Budget(6, 4), 1,
+        seed=0, stop_tokens=[1], pad=0, rows_per_batch=1,
+    )  # fmt: skip
+    one, other = drawn
+    assert one.rationales != other.rationales
+
+
+def test_greedy_samples_of_a_question_are_all_alike(network):
+    for question in answers(network, draw=Draw(temperature=0.0)):
+        assert len(set(question.predictions)) == 1
+
+
+def test_the_model_keeps_its_mode(network):
+    network.train()
+    answers(network, count=1, k=1)
+    assert network.training
+
+
+def test_aliases_count_as_right(network, monkeypatch):
+    monkeypatch.setattr(TokenFormat, "response_text", lambda self, ids: "the")
+    assert answers(network, count=1, k=1)[0].scores["exact_match"] == (1.0,)
+
+
+def test_an_unknown_scorer_is_refused_before_sampling(network, monkeypatch):
+    monkeypatch.setattr(evaluate, "sample", lambda *a, **k: pytest.fail("sampled"))
+    words = tokenizer()
+    with pytest.raises(QreditError, match="unknown reward 'exact_mach'; did you mean 'exact_match'"):
+        list(
+            answer_all(
+                network, TokenFormat(Format.of(words), words), [Example("a", "b")], ("exact_mach",), Budget(6, 4), 1,
+                seed=0, stop_tokens=[1], pad=0,
+            )
+        )  # fmt: skip
+
+
+# --- samples on disk
+
+
+def test_samples_are_one_json_line_per_question_and_read_back_as_they_were(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    questions = [said(HOSTILE, "yes", id="1", rationales=(HOSTILE, "")), said("no", "", id=HOSTILE)]
+    write_samples(path, questions)
+    lines = path.read_bytes().decode("utf-8").split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == 2
+    for line, question in zip(lines, questions, strict=True):
+        assert json.loads(line) == json.loads(json.dumps(asdict(question)))
+
+
+def test_a_samples_line_stays_one_line_for_readers_that_split_at_any_line_break(tmp_path):
+    """str.splitlines also breaks at \\x85 and \\u2028, which JSON need not escape."""
+    path = tmp_path / "samples.jsonl"
+    write_samples(path, [said(HOSTILE)])
+    (line,) = path.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["predictions"] == [HOSTILE]
+
+
+def test_samples_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    path = tmp_path / "samples.jsonl"
+    import io
+
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, stacklevel=2: encoding or "ascii")
+    write_samples(path, [said("é")])
+    assert json.loads(path.read_text(encoding="utf-8"))["predictions"] == ["é"]
