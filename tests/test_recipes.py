@@ -1,0 +1,90 @@
+"""The recipes: each one parses, says of every key where it comes from, and the published experiments are all there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qredit import tasks
+from qredit.cli.options import build, read_yaml
+from qredit.cli.train_command import training_fields
+from qredit.errors import QreditError
+from qredit.run.options import TrainOptions
+from qredit.run.train import config
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+PUBLISHED = [name for name, task in tasks.REGISTRY.items() if task.sizes and not name.startswith("pocket-")]
+EXPECTED = {
+    *(f"{task}-{style}.yaml" for task in PUBLISHED for style in ("cold", "warm")),
+    *("pocket-hotpot-cold.yaml", "pocket-hotpot-warm.yaml", "pocket-musique-cold.yaml"),
+    *("pocket-finqa-cold.yaml", "pocket-dial-cold.yaml"),
+}
+KEY = re.compile(r"[a-z_]+: \S.*?  +# (paper|ours)(: \S.*)?")
+files = pytest.mark.parametrize("path", sorted(RECIPES.glob("*")), ids=lambda path: path.name)
+
+
+def unmarked(text: str) -> list[str]:
+    """The lines below the first that are not a key, a value and where it comes from."""
+    return [line for line in text.splitlines()[1:] if not KEY.fullmatch(line)]
+
+
+def options(path: Path) -> TrainOptions:
+    return build(TrainOptions, [(str(path), read_yaml(str(path)))], further=training_fields())
+
+
+def test_there_is_one_for_each_published_experiment_and_nothing_else():
+    assert {path.name for path in RECIPES.iterdir()} == EXPECTED
+
+
+@files
+def test_it_says_what_it_is_and_how_it_is_run(path):
+    first = path.read_text().splitlines()[0]
+    data = "" if path.name.startswith("pocket-") else " --data PATH"
+    assert first.startswith("# ")
+    assert first.endswith(f"`qredit train --config recipes/{path.name}{data}`")
+
+
+@files
+def test_every_key_is_marked(path):
+    assert unmarked(path.read_text()) == []
+
+
+@files
+def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
+    recipe = options(path)
+    assert f"{recipe.task}-{recipe.style}.yaml" == path.name
+    assert set(yaml.safe_load(path.read_text())) <= {*vars(recipe), *recipe.training}
+    args = config(recipe, tmp_path)  # sizes that split a group, or settings that do not go together, are refused here
+    step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    assert (args.num_generations, step) == (recipe.m, recipe.m * recipe.prompts_per_step)
+
+
+@pytest.mark.parametrize(("task", "total"), [("finqa", 4096), ("hotpotqa", 3072), ("musique", 2048)])
+@pytest.mark.parametrize("style", ["cold", "warm"])
+def test_the_published_numbers(task, total, style):
+    recipe = options(RECIPES / f"{task}-{style}.yaml")
+    assert (recipe.model, recipe.m, recipe.budget) == ("Qwen/Qwen3-0.6B", 32, (total, 128))
+    assert recipe.subset_size() == tasks.get(task).sizes["train"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("  # paper", "", 1),
+        lambda text: text.replace("# ours", "# mine", 1),
+        lambda text: text.replace("# paper: ", "# paper ", 1),
+        lambda text: text + "seed: 1\n",
+    ],
+    ids=["no mark", "another mark", "a reason without colon", "a line at the end"],
+)
+def test_a_line_without_a_mark_would_be_seen(change):
+    text = (RECIPES / "finqa-cold.yaml").read_text()
+    assert len(unmarked(change(text))) == 1
+
+
+def test_a_key_that_does_not_exist_would_be_seen(tmp_path):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text((RECIPES / "finqa-cold.yaml").read_text().replace("answer_budget", "answer_bugdet"))
+    with pytest.raises(QreditError, match="unknown key 'answer_bugdet'.*did you mean 'answer_budget'"):
+        options(broken)
