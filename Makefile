@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint check test-long results resolve pocket clean
+.PHONY: demo test lint check test-long results bench pocket resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -21,6 +21,18 @@ check: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
+
+# The evidence in docs/results.md: every run is kept, so that it goes on where it was stopped. About an hour from scratch.
+results: $(STAMP)
+	$(BIN)/python experiments/results.py
+
+# Cost of a training step beside TRL's own; run it while nothing else runs. About three minutes.
+bench: $(STAMP)
+	$(BIN)/python experiments/step_cost.py
+
+# Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
+pocket: $(STAMP)
+	$(BIN)/python -m qredit.pocket.pretrain $(NAMES)
 
 # Dry-run every extra against the registry: the pins must resolve together.
 resolve: $(STAMP)

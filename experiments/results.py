@@ -1,0 +1,291 @@
+"""The evidence behind docs/results.md: `make results`.
+
+Every run is kept in runs/results and taken from there the next time, so that an interrupted `make results` goes on
+where it stopped. From scratch it takes about an hour on two cores. Seeds: 0, 1, 2 for the results, 100 for choosing the
+learning rate, on validation questions.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from transformers import set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from qredit import pocket
+from qredit.evaluate import bootstrap
+from qredit.rollout.sample import Budget, sample
+from qredit.run.draw import plot_curves
+from qredit.run.experiment import Arm, Held, cached, evaluated, result_of, spread, weights_of
+from qredit.run.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
+from qredit.run.options import TrainOptions
+from qredit.run.train import token_format
+from qredit.run.watch import progress as bars_on
+from qredit.seed import mix
+
+FOLDER, PAGE, PICTURE = Path("runs/results"), Path("docs/results.md"), Path("docs/results.png")
+OBJECTIVES = (
+    "grpo()",
+    *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
+    *(f"paft(q={q})" for q in (0.75, 1.0)),
+)
+SEEDS, SWEEP_SEED = (0, 1, 2), 100
+RATES = (3e-4, 1e-4, 1e-3)  # in order of preference among equals
+COLD, WARM = TrainOptions(steps=80), TrainOptions(steps=80, style="warm", objective="grpo()")
+HELD, CHOOSING = Held(questions=256), Held(questions=64, split="validation")
+DIAL = (1, 2, 3, 4, 6, 8, 12)
+
+
+def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, Any]:
+    """The rate with the highest p@1 on validation questions, the first of `RATES` among equals; and what each gave."""
+    found = {}
+    for rate in RATES:
+        options = replace(COLD, objective=objective, lr=rate, seed=SWEEP_SEED)
+        found[rate] = result_of(Arm(options), FOLDER / "sweep" / _name(objective, f"{rate:g}"), CHOOSING, console)
+        bars.advance(bars.task_ids[0])
+    best = max(RATES, key=lambda rate: (found[rate]["p@1"], -RATES.index(rate)))
+    return {"rate": best, "found": {f"{rate:g}": found[rate]["p@1"] for rate in RATES}}
+
+
+def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
+    """TRL's GRPOTrainer, untouched, on the cold questions: same model, prompts, sizes and learning rate."""
+    options = replace(COLD, objective="grpo()", seed=seed)
+
+    def make() -> dict[str, Any]:
+        path = model_path(options.model, options.task, None)
+        tokenizer = load_tokenizer(path)
+        format = token_format(options, tokenizer)
+        closing, end = format.close_ids[0], tokenizer.eos_token_id
+        examples = load_examples(options, "train")
+        data = as_dataset(examples, [format.format.render(e.prompt, tokenizer) for e in examples])
+
+        def right(completion_ids: list[list[int]], answer: list[str], **columns: Any) -> list[float]:
+            def said(ids: list[int]) -> str:
+                after = ids[ids.index(closing) + 1 :] if closing in ids else []
+                return tokenizer.decode([token for token in after if token != end]) if after else ""
+
+            return [float(said(ids) == gold) for ids, gold in zip(completion_ids, answer, strict=True)]
+
+        rows = options.m * options.prompts_per_step
+        args = GRPOConfig(
+            output_dir=str(folder / "run"),
+            max_steps=options.steps,
+            per_device_train_batch_size=rows,
+            num_generations=options.m,
+            max_completion_length=sum((options.budget[0], 1)),
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=options.warmup,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            seed=seed,
+        )
+        set_seed(seed)
+        trainer = GRPOTrainer(load_model(path), right, args, data, processing_class=tokenizer)
+        trainer.train()
+        trainer.save_model(str(folder / "run" / "final"))
+        curve = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+        found = evaluated(options, str(folder / "run" / "final"), HELD)
+        return {"p@1": found["p@1"]["value"], "curve": curve}
+
+    told = {"what": "TRL's GRPOTrainer", "options": asdict(options), "held": asdict(HELD)}
+    return cached(folder, told | {"weights": weights_of(options)}, make)
+
+
+def swapped(options: TrainOptions, weights: Path, folder: Path) -> dict[str, Any]:
+    """p@1 after the model's own rationales, and after the rationales that it wrote for another question.
+
+    Both answers are sampled after a rationale that is fixed: the question's own, or the next question's.
+    """
+
+    def make() -> dict[str, Any]:
+        tokenizer, model = load_tokenizer(str(weights)), load_model(str(weights))
+        format = token_format(options, tokenizer)
+        examples = load_examples(options, "test", HELD.questions)
+        prompts = [tuple(format.prompt_ids(example.prompt)) for example in examples]
+        ends, total, answer = [tokenizer.eos_token_id], *options.budget
+
+        def drawn(starts: Sequence[tuple[int, ...]], budget: Budget, number: int) -> list[Any]:
+            seed = mix(HELD.seed, number)
+            return sample(model, starts, format, budget, stop_tokens=ends, pad=tokenizer.pad_token_id, seed=seed)
+
+        scores: dict[str, list[float]] = {"own": [], "swapped": []}
+        for repeat in range(4):
+            thought = [r.ids[: r.close_start] for r in drawn(prompts, Budget(total - answer, answer), 3 * repeat)]
+            for number, (name, shift) in enumerate((("own", 0), ("swapped", 1)), start=1):
+                starts = [p + thought[(i + shift) % len(thought)] for i, p in enumerate(prompts)]
+                said = drawn(starts, Budget(0, answer), 3 * repeat + number)
+                texts = [format.response_text(r.answer_ids) for r in said]
+                scores[name] += [float(t == e.answer) for t, e in zip(texts, examples, strict=True)]
+        return {name: asdict(bootstrap(values)) for name, values in scores.items()}
+
+    told = {"what": "swap", "options": asdict(options), "held": asdict(HELD), "weights": _sha(weights)}
+    return cached(folder, told, make)
+
+
+def run(console: Console) -> dict[str, Any]:
+    """Every number of the page."""
+    torch.set_num_threads(2)
+    start = time.perf_counter()
+    runs = len(OBJECTIVES) * (len(RATES) + len(SEEDS)) + 3 * len(SEEDS) + 2 * len(DIAL) + 3
+    quiet = Console(quiet=True)
+    with bars_on(console) as bars:
+        bar = bars.add_task("results", total=runs, note="choosing learning rates")
+        rates = {objective: chosen_rate(objective, bars, quiet) for objective in OBJECTIVES}
+
+        def arm(options: TrainOptions, name: str, trained: bool = True) -> dict[str, Any]:
+            bars.update(bar, note=name)
+            found = result_of(Arm(options, trained), FOLDER / "arms" / name, HELD, quiet)
+            bars.advance(bar)
+            return found
+
+        arms = {
+            objective: [
+                arm(replace(COLD, objective=objective, lr=rates[objective]["rate"], seed=seed), _name(objective, seed))
+                for seed in SEEDS
+            ]
+            for objective in OBJECTIVES
+        }
+        bases = {
+            "cold": arm(COLD, "base-cold", trained=False),
+            "warm": arm(WARM, "base-warm", trained=False),
+        }
+        warm = [arm(replace(WARM, seed=seed), f"warm-grpo-{seed}") for seed in SEEDS]
+        dial = {
+            level: {
+                objective: arm(
+                    replace(COLD, task="pocket-dial", coldness=level, objective=objective), _name(objective, level)
+                )
+                for objective in ("grpo()", "garl(q=0.75)")
+            }
+            for level in DIAL
+        }
+        peer = []
+        for seed in SEEDS:
+            bars.update(bar, note=f"TRL's GRPOTrainer {seed}")
+            peer.append(trl_alone(seed, FOLDER / "arms" / f"trl-{seed}"))
+            bars.advance(bar)
+        garl = "garl(q=0.75)"
+        swaps = [
+            swapped(
+                replace(COLD, objective=garl, seed=seed),
+                FOLDER / "arms" / _name(garl, seed) / "run" / "final",
+                FOLDER / "arms" / f"swap-{seed}",
+            )
+            for seed in SEEDS
+        ]
+    return {
+        "rates": rates,
+        "arms": arms,
+        "bases": bases,
+        "warm": warm,
+        "trl": peer,
+        "swaps": swaps,
+        "dial": dial,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """docs/results.md, from its text and the numbers."""
+    arms = found["arms"]
+    likelihoods = [a["p_hat"][0] for results in arms.values() for a in results if a["p_hat"][0] is not None]
+    facts = json.loads((pocket.path("hotpot") / "facts.json").read_text())["measured"]
+    text = Template(Path(__file__).with_name("results.md.in").read_text())
+    return text.substitute(
+        table="\n".join(
+            _row(objective, arms[objective], found["rates"][objective]["rate"]) for objective in OBJECTIVES
+        ),
+        base=_percent(found["bases"]["cold"]["p@1"]),
+        base_16=_percent(found["bases"]["cold"]["p@16"]),
+        base_m=_percent(found["bases"]["cold"]["m@16"]),
+        p0=f"{facts['cold']['p0']:.1e}",
+        median=f"{facts['cold']['log10_p']['0.5']:.1f}",
+        low=f"{facts['cold']['log10_p']['0.1']:.1f}",
+        high=f"{facts['cold']['log10_p']['0.9']:.1f}",
+        first=f"{sum(likelihoods) / len(likelihoods):.1f}",
+        sweep="\n".join(_sweep_row(objective, found["rates"][objective]) for objective in OBJECTIVES),
+        rates=" | ".join(f"{rate:g}" for rate in sorted(RATES)),
+        warm_base=_percent(found["bases"]["warm"]["p@1"]),
+        warm=_cell(found["warm"], "p@1"),
+        climb=f"{100 * (spread(found['warm'], 'p@1')[0] - found['bases']['warm']['p@1']):.0f}",
+        trl=_cell(found["trl"], "p@1"),
+        trl_right=f"{sum(map(sum, (arm['curve'] for arm in found['trl']))):.3g}",
+        own=_cell([{"p": swap["own"]["value"]} for swap in found["swaps"]], "p"),
+        swapped=_cell([{"p": swap["swapped"]["value"]} for swap in found["swaps"]], "p"),
+        dial="\n".join(_dial_row(level, found["dial"][level]) for level in DIAL),
+        machine=_machine(),
+        threads=torch.get_num_threads(),
+    )
+
+
+def _row(objective: str, arms: Sequence[Mapping[str, Any]], rate: float) -> str:
+    cells = (_cell(arms, "p@1"), _cell(arms, "p@16"), _cell(arms, "m@16"), f"{rate:g}", _seconds(arms))
+    return f"| `{objective}` | {' | '.join(cells)} |"
+
+
+def _sweep_row(objective: str, found: Mapping[str, Any]) -> str:
+    values = (_percent(found["found"][f"{rate:g}"]) for rate in sorted(RATES))
+    return f"| `{objective}` | {' | '.join(values)} | {found['rate']:g} |"
+
+
+def _dial_row(level: int, arms: Mapping[str, Mapping[str, Any]]) -> str:
+    facts = json.loads((pocket.path(f"dial-{level}") / "facts.json").read_text())["measured"]["cold"]
+    values = (_percent(arm["p@1"]) for arm in arms.values())
+    return f"| dial-{level} | {facts['p0']:.1e} | {' | '.join(values)} |"
+
+
+def _cell(arms: Sequence[Mapping[str, Any]], metric: str) -> str:
+    mean, low, high = spread(arms, metric)
+    return f"{_percent(mean)} [{_percent(low)}, {_percent(high)}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _seconds(arms: Sequence[Mapping[str, Any]]) -> str:
+    return f"{spread(arms, 'seconds')[0]:.0f}"
+
+
+def _name(objective: str, *more: object) -> str:
+    plain = "".join(c for c in objective.replace("=", "") if c.isalnum() or c == ".")
+    return "-".join([plain, *map(str, more)])
+
+
+def _sha(folder: Path) -> str:
+    from hashlib import sha256
+
+    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, torch {torch.__version__}"
+
+
+def main() -> None:
+    """Run what is missing, then write the page and the picture."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    found = run(Console(highlight=False))
+    PAGE.write_text(page(found))
+    curves = {label: [arm["curve"] for arm in results] for label, results in found["arms"].items()}
+    plot_curves(curves, PICTURE, "pocket-hotpot, cold prompts, three seeds")
+
+
+if __name__ == "__main__":
+    main()
