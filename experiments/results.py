@@ -20,10 +20,12 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
 from qredit.evaluate import bootstrap
+from qredit.quiet import quiet_libraries
 from qredit.rollout.sample import Budget, sample
 from qredit.run.draw import plot_curves
 from qredit.run.experiment import Arm, Held, cached, evaluated, result_of, spread, weights_of
@@ -39,7 +41,7 @@ OBJECTIVES = (
     *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
     *(f"paft(q={q})" for q in (0.75, 1.0)),
 )
-SEEDS, SWEEP_SEED = (0, 1, 2), 100
+SEEDS, SWEEP_SEED, SWEEP_STEPS = (0, 1, 2), 100, 40
 RATES = (3e-4, 1e-4, 1e-3)  # in order of preference among equals
 COLD, WARM = TrainOptions(steps=80), TrainOptions(steps=80, style="warm", objective="grpo()")
 HELD, CHOOSING = Held(questions=256), Held(questions=64, split="validation")
@@ -50,7 +52,7 @@ def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, A
     """The rate with the highest p@1 on validation questions, the first of `RATES` among equals; and what each gave."""
     found = {}
     for rate in RATES:
-        options = replace(COLD, objective=objective, lr=rate, seed=SWEEP_SEED)
+        options = replace(COLD, objective=objective, lr=rate, seed=SWEEP_SEED, steps=SWEEP_STEPS)
         found[rate] = result_of(Arm(options), FOLDER / "sweep" / _name(objective, f"{rate:g}"), CHOOSING, console)
         bars.advance(bars.task_ids[0])
     best = max(RATES, key=lambda rate: (found[rate]["p@1"], -RATES.index(rate)))
@@ -97,6 +99,7 @@ def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
         )
         set_seed(seed)
         trainer = GRPOTrainer(load_model(path), right, args, data, processing_class=tokenizer)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.save_model(str(folder / "run" / "final"))
         curve = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
@@ -142,7 +145,7 @@ def run(console: Console) -> dict[str, Any]:
     """Every number of the page."""
     torch.set_num_threads(2)
     start = time.perf_counter()
-    runs = len(OBJECTIVES) * (len(RATES) + len(SEEDS)) + 3 * len(SEEDS) + 2 * len(DIAL) + 3
+    runs = len(OBJECTIVES) * (len(RATES) + len(SEEDS)) + 3 * len(SEEDS) + 2 * len(DIAL) + 2
     quiet = Console(quiet=True)
     with bars_on(console) as bars:
         bar = bars.add_task("results", total=runs, note="choosing learning rates")
@@ -181,14 +184,11 @@ def run(console: Console) -> dict[str, Any]:
             peer.append(trl_alone(seed, FOLDER / "arms" / f"trl-{seed}"))
             bars.advance(bar)
         garl = "garl(q=0.75)"
-        swaps = [
-            swapped(
-                replace(COLD, objective=garl, seed=seed),
-                FOLDER / "arms" / _name(garl, seed) / "run" / "final",
-                FOLDER / "arms" / f"swap-{seed}",
-            )
-            for seed in SEEDS
-        ]
+        swaps = []
+        for seed in SEEDS:
+            weights = FOLDER / "arms" / _name(garl, seed) / "run" / "final"
+            swaps.append(swapped(replace(COLD, objective=garl, seed=seed), weights, FOLDER / "arms" / f"swap-{seed}"))
+            bars.advance(bar)
     return {
         "rates": rates,
         "arms": arms,
@@ -281,10 +281,10 @@ def _machine() -> str:
 def main() -> None:
     """Run what is missing, then write the page and the picture."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+    quiet_libraries()
     found = run(Console(highlight=False))
     PAGE.write_text(page(found))
-    curves = {label: [arm["curve"] for arm in results] for label, results in found["arms"].items()}
-    plot_curves(curves, PICTURE, "pocket-hotpot, cold prompts, three seeds")
+    plot_curves(found["arms"], PICTURE, "pocket-hotpot, cold prompts, three seeds")
 
 
 if __name__ == "__main__":

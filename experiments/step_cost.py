@@ -16,9 +16,11 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
+from qredit.quiet import quiet_libraries
 from qredit.run.load import load_examples, load_model, load_tokenizer
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format
@@ -95,6 +97,8 @@ def trainers(path: str) -> dict[str, tuple[Any, Clock]]:
         GRPOTrainer(load_model(path), spread_reward, args, data, processing_class=tokenizer, callbacks=[clock]),
         clock,
     )
+    for trainer, _ in made.values():
+        trainer.remove_callback(PrinterCallback)
     return made
 
 
@@ -120,6 +124,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    quiet_libraries()
     times = measured(chosen.rounds)
     table = Table("step", "seconds, median [min, max]", "GARL / this, median of rounds")
     for name, values in times.items():

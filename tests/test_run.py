@@ -377,6 +377,11 @@ def test_the_json_of_a_dry_run(train, tmp_path):
     assert set(plan["memory_gib"]) == {"weights_and_optimiser", "sampling_cache", "activations"}
 
 
+def test_the_plan_counts_the_groups_of_a_step_and_not_of_a_generation(train):
+    _, plan = train("run", "--dry-run", prompts_per_step=4, prompts_per_forward=2, steps_per_generation=1)
+    assert (plan["groups_per_step"], plan["steps_per_epoch"]) == (4, 1)
+
+
 def test_fewer_than_three_prompts_can_be_shown(train, data):
     data_file(data / "train.jsonl", rows(2))
     assert len(train("run", "--dry-run")[1]["prompts"]) == 2

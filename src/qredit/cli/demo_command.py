@@ -75,7 +75,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     picture = folder / "curves.png"
     by_label = {objective: [arm for arm in arms if arm["label"] == objective] for objective in objectives}
     title = f"{demo.task}, {demo.style} prompts"
-    plot_curves({label: [arm["curve"] for arm in found] for label, found in by_label.items()}, picture, title)
+    plot_curves(by_label, picture, title)
     _show(base, by_label, demo, out)
     out.print(f"\ncurves: {picture}", soft_wrap=True)
     shown = ("objective", "q", "seed", "p@1", "p@16", "m@16", "steps", "seconds")
@@ -109,7 +109,7 @@ def _show(
     table = Table(title=f"{demo.task}, {demo.style} prompts: held-out success in %", title_justify="left")
     for name in ("", "p@1", "p@16", "m@16", "steps", "seconds"):
         table.add_column(name, justify="left" if not name else "right")
-    table.add_column(f"training rollouts that succeed, step 1 → {demo.steps}")
+    table.add_column(f"success, step 1 → {demo.steps}", no_wrap=True)
     table.add_row("base model", *(f"{100 * base[name]:.1f}" for name in ("p@1", "p@16", "m@16")), "0", "", "")
     for label, found in arms.items():
         seconds = sum(arm["seconds"] for arm in found) / len(found)
@@ -119,7 +119,7 @@ def _show(
             *(_cell(found, name) for name in ("p@1", "p@16", "m@16")),
             str(demo.steps),
             f"{seconds:.0f}",
-            blocks(curve),
+            blocks(curve, width=20),
         )
     out.print(table)
     if demo.seeds > 1:
@@ -148,7 +148,8 @@ def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str,
         )
     if "garl(q=0.0)" in stalled:
         told.append(
-            "GARL at q = 0 has the likelihood as its reward and still stalls: the gradient is as small as it is."
+            "GARL at q = 0 takes the likelihood as its reward and stalls too: a likelihood near zero is a gradient "
+            "near zero."
         )
     for label, value in escaped.items():
         told.append(f"{label} reached {100 * value:.0f} %.")

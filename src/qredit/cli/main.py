@@ -4,11 +4,9 @@ import contextlib
 import importlib
 import itertools
 import json
-import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -18,6 +16,7 @@ from rich.console import Console
 from qredit.cli.options import Parser
 from qredit.errors import QreditError, unknown
 from qredit.plain import one_line
+from qredit.quiet import quiet_libraries
 
 COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
@@ -97,7 +96,7 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     name, *rest = words
     if name not in COMMANDS:
         raise unknown("subcommand", name, COMMANDS)
-    _quiet_libraries()
+    quiet_libraries()
     module: ModuleType = importlib.import_module(f"qredit.cli.{name}_command")
     parser = Parser(prog=f"qredit {name}", description=module.__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object, everything else to standard error")
@@ -109,21 +108,6 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     out = Console(file=sys.stdout, quiet=as_json, highlight=False, emoji=False)
     progress = Console(file=sys.stderr, quiet=quiet, highlight=False, emoji=False)
     return module.run(given, out, progress)
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' notices from burying our own lines; their errors still come through as exceptions."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    import datasets
-    import transformers
-
-    logging.getLogger("qredit").setLevel(logging.ERROR)  # the commands tell these things themselves
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 def _help() -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from qredit.cli.options import read_arguments
 from qredit.errors import unknown
@@ -32,12 +32,10 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         return _explain(given["name"], out)
     listed = {"objectives": _summaries(REGISTRY), "stages": _summaries(STAGES)}
     for title, rows in listed.items():
-        table = Table(title=title, title_justify="left", show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column()
+        out.print(f"[bold]{title}[/bold]")
         for name, (signature, text) in rows.items():
-            table.add_row(f"[bold]{escape(name)}[/bold]{escape(signature)}", escape(text))
-        out.print(table)
+            out.print(Padding(f"[bold]{escape(name)}[/bold]{escape(signature)}", (0, 0, 0, 2)))
+            out.print(Padding(escape(text), (0, 0, 0, 6)))
     return {
         title: [{"name": name, "signature": signature, "summary": text} for name, (signature, text) in rows.items()]
         for title, rows in listed.items()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from qredit.cli.options import read_arguments
 from qredit.tasks import REGISTRY
@@ -23,14 +23,12 @@ def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Show them."""
-    table = Table(show_edge=True)
-    table.add_column("task", no_wrap=True)
-    for title in ("what it is", "data", "reward", "metrics"):
-        table.add_column(title)
     for name, task in REGISTRY.items():
         data = "none needed" if name.startswith("pocket-") else task.default_data or "--data FILE"
-        table.add_row(*map(escape, (name, task.summary, data, task.reward, ", ".join(task.metrics))))
-    out.print(table)
+        judged = f"data: {data}; reward: {task.reward}; metrics: {', '.join(task.metrics)}"
+        out.print(f"[bold]{escape(name)}[/bold]")
+        for text in (task.summary, judged):
+            out.print(Padding(escape(text), (0, 0, 0, 4)))
     return {
         "tasks": [
             {

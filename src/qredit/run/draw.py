@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+_DASHES = ("-", "--", "-", "-.", ":")
 
 
 def blocks(values: Sequence[float], width: int = 40) -> str:
@@ -21,32 +23,35 @@ def blocks(values: Sequence[float], width: int = 40) -> str:
     return "".join(BLOCKS[round(min(max(mean, 0.0), 1.0) * (len(BLOCKS) - 1))] for mean in means)
 
 
-def plot_curves(curves: Mapping[str, Sequence[Sequence[float]]], path: Path, title: str) -> None:
-    """Success rate of the training rollouts against the step, one colour for each label, one line for each seed."""
+def plot_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, title: str) -> None:
+    """Success rate of the training rollouts, and how likely the gold answer is, against the step.
+
+    Args:
+        arms: by label, one result for each seed, with `curve` (shares) and `p_hat` (median log10 p̂, or None).
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=150)
-    colours = pyplot.get_cmap("viridis")
-    marks = ("-", "--", "-.", ":")
-    for number, (label, seeds) in enumerate(curves.items()):
-        colour = colours(number / max(len(curves) - 1, 1) * 0.9)
-        for seed, values in enumerate(seeds):
-            axes.plot(
-                range(1, len(values) + 1),
-                [100 * v for v in smoothed(values)],
-                marks[number % len(marks)],
-                color=colour,
-                label=label if seed == 0 else None,
-                linewidth=1.8,
-                alpha=0.9,
-            )
-    axes.set(xlabel="step", ylabel="successful training rollouts (%)", title=title, ylim=(-2, 102))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9)
-    figure.tight_layout()
+    figure, (success, likelihood) = pyplot.subplots(1, 2, figsize=(11, 4.2), dpi=150)
+    colours = pyplot.get_cmap("tab10")
+    for number, (label, seeds) in enumerate(arms.items()):
+        look = {"color": colours(number % 10), "linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.8}
+        for arm in seeds:
+            named = {"label": label} if arm is seeds[0] else {}
+            steps = range(1, len(arm["curve"]) + 1)
+            success.plot(steps, [100 * value for value in smoothed(arm["curve"])], **look, **named)
+            if all(value is not None for value in arm["p_hat"]):
+                likelihood.plot(steps, arm["p_hat"], **look)
+    success.set(xlabel="step", ylabel="successful training rollouts (%)", ylim=(-3, 103))
+    likelihood.set(xlabel="step", ylabel="log10 p(gold answer), median")
+    for axes in (success, likelihood):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.legend(loc="lower center", ncols=min(len(arms), 8), frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path)
     pyplot.close(figure)
 

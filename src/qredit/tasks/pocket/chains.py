@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qredit.tasks.base import Split
-from qredit.tasks.pocket.language import FACTS, draw_names
+from qredit.tasks.pocket.language import FACTS, apart, draw_names
 from qredit.tasks.pocket.scene import split_of
 
 
 @dataclass(frozen=True)
 class Fact:
-    """subject, relation, object: "Talo", " lives in ", "Kesu"."""
+    """subject, relation, object: "Tilo", " lives in ", "Kemo"."""
 
     subject: str
     relation: str
@@ -25,7 +25,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Context:
-    """Chains of facts with no name in common, and the order in which all their facts are told.
+    """Chains of facts with no syllable in common, and the order in which all their facts are told.
 
     Attributes:
         chains: each chain's facts, in the order of reasoning.
@@ -39,11 +39,11 @@ class Context:
 def draw_context(rng: random.Random, split: Split, chains: int, hops: int) -> Context:
     """A context whose every chain belongs to `split`."""
     drawn: list[tuple[Fact, ...]] = []
-    taken: set[str] = set()
+    taken: list[str] = []
     while len(drawn) < chains:
         names = draw_names(rng, hops + 1)
-        if split_of(names) == split and taken.isdisjoint(names):
-            taken.update(names)
+        if split_of(names) == split and apart([*taken, *names]):
+            taken += names
             drawn.append(_linked(names))
     told = [fact for chain in drawn for fact in chain]
     rng.shuffle(told)

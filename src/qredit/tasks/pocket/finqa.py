@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qredit.tasks.base import Example, Record, Split, Style
-from qredit.tasks.pocket.language import draw_name
+from qredit.tasks.pocket.language import apart, draw_name
 from qredit.tasks.pocket.scene import Scene, Thought, pocket_prompt, pocket_task, record_id, split_of
 
 NAME = "pocket-finqa"
@@ -72,8 +72,8 @@ def _draw_rows(rng: random.Random, split: Split) -> list[Row]:
     rows: dict[str, Row] = {}
     while len(rows) < ROWS:
         row = Row(draw_name(rng), rng.choice(NUMBERS), rng.choice(NUMBERS))
-        if split_of(row.cells) == split:
-            rows.setdefault(row.item, row)
+        if split_of(row.cells) == split and apart([*rows, row.item]):
+            rows[row.item] = row
     return list(rows.values())
 
 

@@ -29,7 +29,7 @@ def render(record: Record, style: Style) -> Example:
     Args:
         record: _id, question, answer, supporting_facts and context, as in the official files.
     """
-    sentences = {title: said for title, said in record["context"]}
+    sentences = dict(record["context"])
     return Example(
         prompt=pocket_prompt(style, INSTRUCTION, map("".join, sentences.values()), record["question"]),
         answer=record["answer"],

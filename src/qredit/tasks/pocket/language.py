@@ -4,10 +4,14 @@ Every text of a pocket task, its prompts, rationales and answers, is made of the
 """
 
 import random
+from collections.abc import Sequence
 
 from qredit.errors import QreditError
 
-SYLLABLES = tuple(["ba", "de", "fi", "go", "hu", "ja", "ke", "lo", "mi", "nu", "pa", "re", "so", "ti", "vu", "wa", "ze", "do", "fa", "gi", "ku", "le", "mo", "ru"])
+SYLLABLES = (
+    *("ba", "de", "fi", "go", "hu", "ja", "ke", "lo", "mi", "nu", "pa", "re"),
+    *("so", "ti", "vu", "wa", "ze", "do", "fa", "gi", "ku", "le", "mo", "ru"),
+)
 DIGITS = tuple("0123456789")
 PUNCTUATION = (".", "?", "-", "\n", " ")
 FACTS = (" lives in ", " lies in ", " belongs to ")
@@ -37,19 +41,26 @@ PIECES = (
 
 
 def draw_name(rng: random.Random) -> str:
-    """A name of two syllables, such as "Talo"; there are 576 of them."""
+    """A name of two syllables, such as "Tilo"; there are 576 of them."""
     return rng.choice(SYLLABLES).capitalize() + rng.choice(SYLLABLES)
 
 
+def apart(names: Sequence[str]) -> bool:
+    """Whether no two names begin alike and no two end alike, so that each syllable tells which name is meant.
+
+    Scenes are made of such names: small models learn to copy them in minutes instead of hours.
+    """
+    starts, ends = {name[:2] for name in names}, {name[2:] for name in names}
+    return len(starts) == len(ends) == len(names)
+
+
 def draw_names(rng: random.Random, count: int) -> list[str]:
-    """That many different names.
+    """That many names, apart from each other.
 
     Raises:
         QreditError: there are not so many.
     """
-    if not 0 <= count <= len(SYLLABLES) ** 2:
-        raise QreditError(f"{count} different names are wanted, and there are {len(SYLLABLES) ** 2}")
-    names: dict[str, None] = {}
-    while len(names) < count:
-        names[draw_name(rng)] = None
-    return list(names)
+    if not 0 <= count <= len(SYLLABLES):
+        raise QreditError(f"{count} names without a common syllable are wanted, and there are {len(SYLLABLES)}")
+    starts, ends = rng.sample(SYLLABLES, count), rng.sample(SYLLABLES, count)
+    return [start.capitalize() + end for start, end in zip(starts, ends, strict=True)]

@@ -1,0 +1,5 @@
+"""Pocket models: base models small enough to ship, one for each pocket task, and how they are made."""
+
+from qredit.pocket.models import name_for, path
+
+__all__ = ["name_for", "path"]

@@ -1,0 +1,98 @@
+"""The pocket models: which there are, how they are made, and where they lie."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from qredit.errors import QreditError, unknown
+from qredit.pocket.behaviour import COLD
+
+FOLDER = Path(__file__).parent / "models"
+LEVELS = (1, 2, 3, 4, 6, 8, 12)
+DEFAULT_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layers, hidden size and heads; heads are `hidden / heads` wide, with half as many for keys and values."""
+
+    layers: int
+    hidden: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a pocket model is made.
+
+    Attributes:
+        name: its folder's.
+        task: the pocket task it is a base model for.
+        coldness: -log10 of the p0 it is made for; a first gate of 0 leaves a model colder than that.
+        learning: optimiser steps in which it learns to reason.
+        settling: optimiser steps in which it takes up its habits; see `qredit.pocket.behaviour`.
+        first_gate: the probability that the soft targets give an answer as asked at each gate while it learns.
+    """
+
+    name: str
+    task: str
+    coldness: int
+    shape: Shape
+    learning: int
+    settling: int
+    first_gate: float = 0.0
+
+    @property
+    def gate(self) -> float:
+        """g, the probability that the soft targets give an answer as asked at each gate: p0 ≈ g² · COLD.own."""
+        return min(0.99, math.sqrt(10.0**-self.coldness / COLD.own))
+
+
+def _dial(level: int) -> Spec:
+    """The model of a coldness. A likelihood falls to its target in fewer steps than it rises from far below it."""
+    first_gate = 1e-3 if level > 6 else 1e-6
+    return Spec(f"dial-{level}", "pocket-dial", level, SMALL, learning=2000, settling=800, first_gate=first_gate)
+
+
+SMALL, LARGE = Shape(3, 64, 4), Shape(3, 96, 4)
+SPECS = {
+    spec.name: spec
+    for spec in (
+        Spec("hotpot", "pocket-hotpot", 12, LARGE, learning=2400, settling=500),
+        Spec("musique", "pocket-musique", 12, LARGE, learning=3000, settling=500),
+        Spec("finqa", "pocket-finqa", 12, LARGE, learning=3600, settling=500),
+        *(_dial(level) for level in LEVELS),
+    )
+}
+
+
+def name_for(task: str, coldness: int | None = None) -> str:
+    """The name of a task's pocket model.
+
+    Args:
+        coldness: -log10 p0, for pocket-dial alone, which has a model at each of `LEVELS`; None is `DEFAULT_LEVEL`.
+
+    Raises:
+        QreditError: the task has no pocket model, or not at that coldness.
+    """
+    if task == "pocket-dial":
+        level = DEFAULT_LEVEL if coldness is None else coldness
+        if level not in LEVELS:
+            raise QreditError(f"coldness must be one of {', '.join(map(str, LEVELS))}, got {level}")
+        return f"dial-{level}"
+    found = [spec.name for spec in SPECS.values() if spec.task == task]
+    if not found:
+        tasks = ", ".join(dict.fromkeys(spec.task for spec in SPECS.values()))
+        raise QreditError(f"task {task} has no pocket model (there are some for {tasks}); give --model FOLDER_OR_ID")
+    return found[0]
+
+
+def path(name: str) -> Path:
+    """The folder of a pocket model, loadable with from_pretrained.
+
+    Raises:
+        QreditError: there is no model of that name.
+    """
+    if name not in SPECS:
+        raise unknown("pocket model", name, SPECS)
+    return FOLDER / name

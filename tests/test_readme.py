@@ -1,0 +1,54 @@
+"""What the README shows is true: its tree, its files, its scripts."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from tree import lines
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_tree_names_every_file_with_its_purpose():
+    told = re.search(r"<!-- tree: python tests/tree.py -->\n```\n(.*?)```", README, re.DOTALL)
+    assert told is not None
+    assert told.group(1).splitlines() == lines()
+
+
+def test_every_file_has_a_purpose_of_its_own():
+    purposes = [line[28:].strip() for line in lines()]
+    assert all(purposes)
+    assert len(set(purposes)) == len(purposes)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
+def test_links_lead_to_files(page):
+    targets = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()) if not link.startswith("http")]
+    assert [link for link in targets if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("script", ["basic.py", "loop.py"])
+def test_an_example_runs(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, "2"])
+    runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+    if script == "basic.py":
+        assert (tmp_path / "runs/basic/final/model.safetensors").exists()
+    else:
+        assert "step   2" in capsys.readouterr().out
+
+
+def test_the_basic_example_is_short():
+    assert len((ROOT / "examples" / "basic.py").read_text().splitlines()) <= 25
+
+
+def test_the_project_speaks_of_itself_alone():
+    texts = [
+        p for folder in ("src", "docs", "examples", "experiments", "recipes") for p in (ROOT / folder).rglob("*.*")
+    ]
+    forbidden = re.compile(r"/work/|\.library|/tmp/|issue \d", re.IGNORECASE)
+    shown = [p for p in texts if p.suffix in (".py", ".md", ".yaml", ".in") and forbidden.search(p.read_text())]
+    assert shown == []
