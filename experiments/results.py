@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,11 +23,13 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
+from qredit.cli.demo_command import FULL, arm_name
 from qredit.evaluate import bootstrap
+from qredit.pocket.models import LEVELS
 from qredit.quiet import quiet_libraries
 from qredit.rollout.sample import Budget, sample
 from qredit.run.draw import plot_curves
-from qredit.run.experiment import Arm, Held, cached, evaluated, result_of, spread, weights_of
+from qredit.run.experiment import Arm, Held, cached, evaluated, hash_of_weights, result_of, spread, weights_of
 from qredit.run.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format
@@ -36,16 +37,12 @@ from qredit.run.watch import progress as bars_on
 from qredit.seed import mix
 
 FOLDER, PAGE, PICTURE = Path("runs/results"), Path("docs/results.md"), Path("docs/results.png")
-OBJECTIVES = (
-    "grpo()",
-    *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
-    *(f"paft(q={q})" for q in (0.75, 1.0)),
-)
+OBJECTIVES, DIAL = FULL, LEVELS
 SEEDS, SWEEP_SEED, SWEEP_STEPS = (0, 1, 2), 100, 40
 RATES = (3e-4, 1e-4, 1e-3)  # in order of preference among equals
-COLD, WARM = TrainOptions(steps=80), TrainOptions(steps=80, style="warm", objective="grpo()")
+COLD = TrainOptions(steps=80, cpu=True)
+WARM = replace(COLD, style="warm", objective="grpo()")
 HELD, CHOOSING = Held(questions=256), Held(questions=64, split="validation")
-DIAL = (1, 2, 3, 4, 6, 8, 12)
 
 
 def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, Any]:
@@ -53,10 +50,11 @@ def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, A
     found = {}
     for rate in RATES:
         options = replace(COLD, objective=objective, lr=rate, seed=SWEEP_SEED, steps=SWEEP_STEPS)
-        found[rate] = result_of(Arm(options), FOLDER / "sweep" / _name(objective, f"{rate:g}"), CHOOSING, console)
+        found[rate] = result_of(Arm(options), FOLDER / "sweep" / arm_name(objective, f"{rate:g}"), CHOOSING, console)
         bars.advance(bars.task_ids[0])
     best = max(RATES, key=lambda rate: (found[rate]["p@1"], -RATES.index(rate)))
-    return {"rate": best, "found": {f"{rate:g}": found[rate]["p@1"] for rate in RATES}}
+    wall = sum(result["wall"] for result in found.values())
+    return {"rate": best, "found": {f"{rate:g}": found[rate]["p@1"] for rate in RATES}, "wall": wall}
 
 
 def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
@@ -137,14 +135,13 @@ def swapped(options: TrainOptions, weights: Path, folder: Path) -> dict[str, Any
                 scores[name] += [float(t == e.answer) for t, e in zip(texts, examples, strict=True)]
         return {name: asdict(bootstrap(values)) for name, values in scores.items()}
 
-    told = {"what": "swap", "options": asdict(options), "held": asdict(HELD), "weights": _sha(weights)}
+    told = {"what": "swap", "options": asdict(options), "held": asdict(HELD), "weights": hash_of_weights(weights)}
     return cached(folder, told, make)
 
 
 def run(console: Console) -> dict[str, Any]:
     """Every number of the page."""
     torch.set_num_threads(2)
-    start = time.perf_counter()
     runs = len(OBJECTIVES) * (len(RATES) + len(SEEDS)) + 3 * len(SEEDS) + 2 * len(DIAL) + 2
     quiet = Console(quiet=True)
     with bars_on(console) as bars:
@@ -159,10 +156,13 @@ def run(console: Console) -> dict[str, Any]:
 
         arms = {
             objective: [
-                arm(replace(COLD, objective=objective, lr=rates[objective]["rate"], seed=seed), _name(objective, seed))
+                arm(
+                    replace(COLD, objective=objective, lr=rates[objective]["rate"], seed=seed),
+                    arm_name(objective, seed),
+                )
                 for seed in SEEDS
             ]
-            for objective in OBJECTIVES
+            for objective, rate in rates.items()
         }
         bases = {
             "cold": arm(COLD, "base-cold", trained=False),
@@ -172,7 +172,7 @@ def run(console: Console) -> dict[str, Any]:
         dial = {
             level: {
                 objective: arm(
-                    replace(COLD, task="pocket-dial", coldness=level, objective=objective), _name(objective, level)
+                    replace(COLD, task="pocket-dial", coldness=level, objective=objective), arm_name(objective, level)
                 )
                 for objective in ("grpo()", "garl(q=0.75)")
             }
@@ -186,7 +186,7 @@ def run(console: Console) -> dict[str, Any]:
         garl = "garl(q=0.75)"
         swaps = []
         for seed in SEEDS:
-            weights = FOLDER / "arms" / _name(garl, seed) / "run" / "final"
+            weights = FOLDER / "arms" / arm_name(garl, seed) / "run" / "final"
             swaps.append(swapped(replace(COLD, objective=garl, seed=seed), weights, FOLDER / "arms" / f"swap-{seed}"))
             bars.advance(bar)
     return {
@@ -197,7 +197,6 @@ def run(console: Console) -> dict[str, Any]:
         "trl": peer,
         "swaps": swaps,
         "dial": dial,
-        "seconds": time.perf_counter() - start,
     }
 
 
@@ -206,7 +205,7 @@ def page(found: Mapping[str, Any]) -> str:
     arms = found["arms"]
     likelihoods = [a["p_hat"][0] for results in arms.values() for a in results if a["p_hat"][0] is not None]
     facts = json.loads((pocket.path("hotpot") / "facts.json").read_text())["measured"]
-    text = Template(Path(__file__).with_name("results.md.in").read_text())
+    text = Template(Path(__file__).witharm_name("results.md.in").read_text())
     return text.substitute(
         table="\n".join(
             _row(objective, arms[objective], found["rates"][objective]["rate"]) for objective in OBJECTIVES
@@ -230,6 +229,7 @@ def page(found: Mapping[str, Any]) -> str:
         swapped=_cell([{"p": swap["swapped"]["value"]} for swap in found["swaps"]], "p"),
         dial="\n".join(_dial_row(level, found["dial"][level]) for level in DIAL),
         machine=_machine(),
+        minutes=f"{_wall(found) / 60:.0f}",
         threads=torch.get_num_threads(),
     )
 
@@ -247,7 +247,7 @@ def _sweep_row(objective: str, found: Mapping[str, Any]) -> str:
 def _dial_row(level: int, arms: Mapping[str, Mapping[str, Any]]) -> str:
     facts = json.loads((pocket.path(f"dial-{level}") / "facts.json").read_text())["measured"]["cold"]
     values = (_percent(arm["p@1"]) for arm in arms.values())
-    return f"| dial-{level} | {facts['p0']:.1e} | {' | '.join(values)} |"
+    return f"| dial-{level} | {facts['log10_p']['0.5']:.1f} | {' | '.join(values)} |"
 
 
 def _cell(arms: Sequence[Mapping[str, Any]], metric: str) -> str:
@@ -263,15 +263,11 @@ def _seconds(arms: Sequence[Mapping[str, Any]]) -> str:
     return f"{spread(arms, 'seconds')[0]:.0f}"
 
 
-def _name(objective: str, *more: object) -> str:
-    plain = "".join(c for c in objective.replace("=", "") if c.isalnum() or c == ".")
-    return "-".join([plain, *map(str, more)])
-
-
-def _sha(folder: Path) -> str:
-    from hashlib import sha256
-
-    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+def _wall(found: Any) -> float:
+    """Seconds that all the results took to make, wherever they stand."""
+    if isinstance(found, Mapping):
+        return float(found.get("wall", 0.0)) + sum(_wall(value) for value in found.values())
+    return sum(map(_wall, found)) if isinstance(found, list) else 0.0
 
 
 def _machine() -> str:

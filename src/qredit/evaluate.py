@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from qredit.device import autocast
 from qredit.errors import QreditError
 from qredit.plain import json_line
 from qredit.rewards import get as scorer_named
@@ -116,10 +117,12 @@ def answer_all(
     draw: Draw = Draw(),
     rows_per_batch: int = 256,
     template: Mapping[str, object] | None = None,
+    half: bool = False,
 ) -> Iterator[Answered]:
     """Sample k answers to every question and score them, yielding each question as it is done.
 
-    Draws are a function of (seed, batch); questions are taken in order, `rows_per_batch // k` at a time.
+    Draws are a function of (seed, batch) and of the kind of device; questions are taken in order, `rows_per_batch // k`
+    at a time. `half` computes in bf16.
     """
     judges = {name: scorer_named(name) for name in scorers}
     size = max(rows_per_batch // k, 1)
@@ -127,9 +130,10 @@ def answer_all(
         batch = examples[start : start + size]
         prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
         rows = [prompt for prompt in prompts for _ in range(k)]
-        rollouts = sample(
-            model, rows, format, budget, draw=draw, stop_tokens=stop_tokens, pad=pad, seed=mix(seed, start)
-        )
+        with autocast(model.device, half):
+            rollouts = sample(
+                model, rows, format, budget, draw=draw, stop_tokens=stop_tokens, pad=pad, seed=mix(seed, start)
+            )
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
             said = tuple(format.response_text(rollout.answer_ids) for rollout in mine)

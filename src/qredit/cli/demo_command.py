@@ -19,7 +19,7 @@ from qredit.cli.options import add_options, build, read_arguments
 from qredit.errors import QreditError
 from qredit.run.draw import blocks, plot_curves
 from qredit.run.experiment import Arm, Held, result_of, spread
-from qredit.run.options import TrainOptions, option
+from qredit.run.options import TrainOptions, check_least, option
 
 BRIEF = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
 FULL = (
@@ -43,8 +43,7 @@ class DemoOptions:
     output: str = option("runs/demo", "folder for the runs, the table and the plot")
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise QreditError(f"seeds must be at least 1, got {self.seeds}")
+        check_least(self, {"steps": 1, "seeds": 1, "seed": 0, "questions": 1})
         if not self.task.startswith("pocket-"):
             raise QreditError(f"the demo runs on pocket tasks, got {self.task}; use `qredit train` for the others")
 
@@ -68,7 +67,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     base = result_of(Arm(_options(demo, "grpo()", 0), trained=False), folder / "base", held, progress)
     seeds = range(demo.seed, demo.seed + demo.seeds)
     arms = [
-        result_of(Arm(_options(demo, objective, seed)), folder / f"{_name(objective)}-seed{seed}", held, progress)
+        result_of(Arm(_options(demo, objective, seed)), folder / arm_name(objective, f"seed{seed}"), held, progress)
         for objective in objectives
         for seed in seeds
     ]
@@ -96,11 +95,14 @@ def _options(demo: DemoOptions, objective: str, seed: int) -> TrainOptions:
         steps=demo.steps,
         lr=demo.lr,
         seed=seed,
+        cpu=True,
     )
 
 
-def _name(objective: str) -> str:
-    return "".join(c for c in objective.replace("=", "") if c.isalnum() or c == ".")
+def arm_name(objective: str, *more: object) -> str:
+    """A folder name for an arm: garlq0.75-0."""
+    plain = "".join(c for c in objective.replace("=", "") if c.isalnum() or c == ".")
+    return "-".join([plain, *map(str, more)])
 
 
 def _show(
@@ -134,7 +136,8 @@ def _cell(found: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]], demo: DemoOptions) -> str:
     """What happened, in plain words, from the numbers of this very run."""
-    rollouts = 8 * 16 * demo.steps * demo.seeds
+    sizes = _options(demo, "grpo()", 0)
+    rollouts = sizes.m * sizes.prompts_per_step * demo.steps * demo.seeds
     stalled = [label for label, found in arms.items() if spread(found, "p@1")[2] < 0.01]
     escaped = {label: spread(found, "p@1")[0] for label, found in arms.items() if spread(found, "p@1")[0] > 0.5}
     likelihood = next((f["p_hat"][0] for found in arms.values() for f in found if f["p_hat"][0] is not None), None)

@@ -53,7 +53,7 @@ class EvalOptions:
 
 _SHARED = (
     "task", "data", "style", "answer_column", "coldness", "chat", "max_completion_length", "answer_budget",
-    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long",
+    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
 )  # fmt: skip
 _TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
 
@@ -112,6 +112,7 @@ class _Subject:
     questions: Sequence[Example]
     skipped: int
     scorers: tuple[str, ...]
+    half: bool
 
 
 def _model_and_options(model: str, shared: Mapping[str, Any]) -> tuple[str, TrainOptions]:
@@ -131,7 +132,7 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     path = model_path(model, options.task, options.coldness)
     tokens = token_format(options, load_tokenizer(path))
     examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
-    network = load_model(path)
+    network = load_model(path, options.device)
     total, answer = options.budget
     budget, template = Budget(total - answer, answer), options.training.get("chat_template_kwargs") or {}
     questions = ready(
@@ -146,7 +147,7 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     )
     metrics = tasks.get(options.task).metrics
     scorers = tuple(dict.fromkeys((asked.metric or metrics[0], *metrics)))
-    return _Subject(network, tokens, budget, template, questions, len(examples) - len(questions), scorers)
+    return _Subject(network, tokens, budget, template, questions, len(examples) - len(questions), scorers, options.half)
 
 
 def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> Iterator[Answered]:
@@ -167,6 +168,7 @@ def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> Iterat
             draw=Draw(temperature=asked.temperature),
             rows_per_batch=asked.rows_per_batch,
             template=subject.template,
+            half=subject.half,
         ):
             yield question
             bars.advance(bar)

@@ -16,9 +16,10 @@ from torch import Tensor
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Budget, sample
+from qredit.run.options import POCKET_BUDGET
 from qredit.tasks.base import Example, Task
 
-BUDGET = Budget(thinking=48, answer=8)
+BUDGET = Budget(thinking=POCKET_BUDGET[0] - POCKET_BUDGET[1], answer=POCKET_BUDGET[1])
 QUANTILES = (0.1, 0.5, 0.9)
 
 

@@ -49,8 +49,8 @@ class Spec:
 
 
 def _dial(level: int) -> Spec:
-    """The model of a coldness. A likelihood falls to its target in fewer steps than it rises from far below it."""
-    first_gate = 1e-3 if level > 6 else 1e-6
+    """The model of a coldness. The coldest start nearer to it: far below its target a likelihood hardly rises."""
+    first_gate = {8: 1e-3, 12: 1e-5}.get(level, 1e-6)
     return Spec(f"dial-{level}", "pocket-dial", level, SMALL, learning=2000, settling=800, first_gate=first_gate)
 
 

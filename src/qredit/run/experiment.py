@@ -9,8 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
+from qredit.diagnostics import commitment
+from qredit.errors import QreditError
 from qredit.evaluate import Answered, answer_all, summary
 from qredit.rollout.sample import Budget
 from qredit.run.load import load_examples, load_model, load_tokenizer, model_path
@@ -18,7 +21,7 @@ from qredit.run.options import TrainOptions
 from qredit.run.train import token_format, train
 from qredit.tasks.base import Split
 
-RESULT = "result.json"
+MARK, RESULT = "arm.json", "result.json"
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,29 @@ class Arm:
 
 
 def cached(folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result in a folder if it was made from these very facts, else made anew, in an emptied folder, and kept."""
-    key = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
-    path = folder / RESULT
-    if path.is_file():
+    """The result in a folder if it was made from these very facts, else made anew, in an emptied folder, and kept.
+
+    `wall` is how many seconds it took to make.
+
+    Raises:
+        QreditError: the folder holds something else, or cannot be written; nothing of it is touched.
+    """
+    words = json.dumps(told, sort_keys=True, default=str)
+    mark, path = folder / MARK, folder / RESULT
+    if mark.is_file() and path.is_file() and mark.read_text() == words:
         kept: dict[str, Any] = json.loads(path.read_text())
-        if kept.get("key") == key:
-            return kept
-    shutil.rmtree(folder, ignore_errors=True)
-    result = {"key": key, **make()}
-    folder.mkdir(parents=True, exist_ok=True)
+        return kept
+    if folder.exists() and not mark.is_file() and any(folder.iterdir()):
+        raise QreditError(f"{folder} holds something that is no result of an experiment; give another folder")
+    start = time.perf_counter()
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        mark.write_text(words)
+    except OSError as error:
+        raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
+    result = make()
+    result["wall"] = round(time.perf_counter() - start, 1)
     aside = path.with_suffix(".writing")
     aside.write_text(json.dumps(result))
     aside.rename(path)
@@ -85,20 +101,30 @@ def result_of(arm: Arm, folder: Path, held: Held, console: Console) -> dict[str,
             **(curves(folder / "run" / "metrics.jsonl") if arm.trained else {}),
         }
 
-    return cached(folder, {"arm": asdict(arm), "held": asdict(held), "weights": weights_of(arm.options)}, make)
+    told = {
+        "arm": asdict(arm),
+        "held": asdict(held),
+        "weights": weights_of(arm.options),
+        "device": arm.options.device.type,
+        "threads": torch.get_num_threads(),
+    }
+    return cached(folder, told, make)
 
 
 def weights_of(options: TrainOptions) -> str:
     """SHA-256 of the weights that a run starts from, or the model's id where they are not on this disk."""
-    path = Path(model_path(options.model, options.task, options.coldness))
+    return hash_of_weights(Path(model_path(options.model, options.task, options.coldness)))
+
+
+def hash_of_weights(path: Path) -> str:
+    """SHA-256 of the weights in a folder; the path itself where it holds none."""
     files = sorted(path.glob("*.safetensors"))
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(path)
 
 
 def q_of(arm: Arm) -> float | None:
     """q of an arm's objective; None for one without."""
-    text = arm.label
-    return float(text.split("q=")[1].rstrip(")").split(",")[0]) if arm.trained and "q=" in text else None
+    return commitment(arm.options.made_objective().at(0.0)) if arm.trained else None
 
 
 def evaluated(options: TrainOptions, weights: str | None, held: Held) -> dict[str, dict[str, float]]:
@@ -115,7 +141,7 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
     total, answer = options.budget
     return list(
         answer_all(
-            load_model(path),
+            load_model(path, options.device),
             token_format(options, tokenizer),
             load_examples(options, held.split, held.questions),
             ("exact_match",),
@@ -125,6 +151,7 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
             stop_tokens=[int(tokenizer.eos_token_id)],
             pad=int(tokenizer.pad_token_id),
             rows_per_batch=512,
+            half=options.half,
         )
     )
 

@@ -67,8 +67,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str) -> PreTrainedModel:
-    """The model with float32 weights.
+def load_model(path: str, device: torch.device | None = None) -> PreTrainedModel:
+    """The model with float32 weights, on the CPU if no device is given.
 
     Raises:
         QreditError: it cannot be loaded, or its files lack some of the weights.
@@ -80,7 +80,7 @@ def load_model(path: str) -> PreTrainedModel:
     missing = sorted(found["missing_keys"])
     if missing:
         raise QreditError(f"model '{path}' lacks {len(missing)} of its weights, first '{missing[0]}'")
-    return model
+    return model if device is None else model.to(device)
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

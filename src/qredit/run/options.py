@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from qredit import objectives, tasks
+from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
 from qredit.objective import Objective
 from qredit.text import parse
@@ -73,11 +76,12 @@ class TrainOptions:
         "float32",
         "bfloat16",
     )
+    cpu: bool = option(False, "use the CPU, also where there is an accelerator")
     seed: int = option(0, "seed of everything")
     eval_every: int = option(0, "steps between validations; the final model is then the best one by m@k; 0: never")
     eval_questions: int = option(64, "questions of a validation")
     eval_k: int = option(16, "samples per question of a validation")
-    save_every: int = option(0, "steps between checkpoints; 0: only at the end (and at validations)")
+    save_every: int = option(50, "steps between checkpoints, the last 3 of which are kept; 0: only at validations")
     log_every: int = option(1, "steps between entries of metrics.jsonl")
     training: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "further fields of QreditConfig"})
 
@@ -111,6 +115,16 @@ class TrainOptions:
     def is_pocket(self) -> bool:
         """Whether the model is the task's own pocket model."""
         return self.model == POCKET
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return usable_device(self.cpu)
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in bf16."""
+        return self.device.type != "cpu" if self.dtype is None else self.dtype == "bfloat16"
 
     @property
     def learning_rate(self) -> float:

@@ -183,8 +183,9 @@ def config(options: TrainOptions, output: Path) -> QreditConfig:
         "save_steps": saves or 500,
         "report_to": [],
         "disable_tqdm": True,
-        "use_cpu": not torch.accelerator.is_available(),
-        "bf16": None if options.dtype is None else options.dtype == "bfloat16",
+        "save_total_limit": 3,
+        "use_cpu": options.device.type == "cpu",
+        "bf16": options.half,
     }
     with _in_one_line(ValueError, TypeError):
         return QreditConfig(**(chosen | dict(options.training)))

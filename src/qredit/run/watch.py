@@ -1,9 +1,9 @@
 """Callbacks of a run: progress on the terminal, samples on disk, validation."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from accelerate.utils import gather_object
 from rich.console import Console
@@ -23,8 +23,6 @@ from qredit.plain import json_line
 from qredit.tasks import Example
 from qredit.trl import QreditTrainer
 from qredit.trl.checkpoint import trim_lines
-
-T = TypeVar("T")
 
 
 def progress(console: Console) -> Progress:
@@ -78,6 +76,8 @@ class KeepSamples(TrainerCallback):  # type: ignore[misc]
         if self.trainer is None or not state.is_world_process_zero or state.global_step % self.every:
             return
         logs, m = self.trainer._logs, self.trainer.num_generations
+        if not logs["prompt"]:  # resumed inside a generation: it was sampled, and kept, before
+            return
         record = {
             "step": state.global_step,
             "prompt": next(iter(logs["prompt"])),
@@ -122,6 +122,7 @@ class Validate(TrainerCallback):  # type: ignore[misc]
                 pad=trainer._tokenizer.pad_token_id,
                 template=trainer.chat_template_kwargs,
                 rows_per_batch=trainer.args.generation_batch_size // world,
+                half=bool(trainer.args.bf16),
             )
         )
         every: list[Answered] = gather_object(mine)
@@ -147,11 +148,3 @@ def best_step(path: Path, metric: str) -> int | None:
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     best = max(entries, key=lambda entry: (entry[metric], -entry["step"]), default=None)
     return None if best is None else int(best["step"])
-
-
-def counted(items: Sequence[T], bars: Progress, title: str, each: Callable[[T], None]) -> None:
-    """Run `each` over the items under a bar."""
-    bar = bars.add_task(title, total=len(items), note="")
-    for item in items:
-        each(item)
-        bars.advance(bar)

@@ -3,9 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-import torch
 from trl import GRPOConfig
 
+from qredit.device import usable_device
 from qredit.errors import QreditError
 from qredit.rollout.sample import Budget, Draw
 
@@ -87,7 +87,8 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     )
 
     def __post_init__(self) -> None:
-        accelerated = torch.accelerator.is_available() and not self.use_cpu
+        accelerated = usable_device(self.use_cpu).type != "cpu"  # type: ignore[has-type]
+        self.use_cpu = not accelerated
         if self.bf16 is None:
             self.bf16 = accelerated and not self.fp16
         if self.gradient_checkpointing is None:
