@@ -60,11 +60,19 @@ def test_effective_reward_and_centred_weight_are_those_of_the_paper_whatever_the
 
 def test_underflow_counts_groups_that_teach_nothing_and_not_rows_beside_a_better_one():
     uneven = likelihood_batch([-60.0, -200.0, -300.0, -400.0])
-    assert metrics(garl(1.0), uneven)["coefficient/underflow"] == 0.0
-    assert metrics(paft(1.0), uneven)["coefficient/underflow"] == 0.0
+    for objective in (garl(1.0), paft(1.0)):
+        found = metrics(objective, uneven)
+        assert (found["coefficient/underflow"], found["groups/underflow"]) == (0.75, 0.0)
     lost = groups(-100.0, -1.0)  # (1 - q)·230 nats is far below the least float32 at q = 0, and not at q = 0.75
-    assert metrics(garl(0.0), lost)["coefficient/underflow"] == 0.5
-    assert metrics(garl(0.75), lost)["coefficient/underflow"] == 0.0
+    for name in ("coefficient/underflow", "groups/underflow"):
+        assert metrics(garl(0.0), lost)[name] == 0.5
+        assert metrics(garl(0.75), lost)[name] == 0.0
+
+
+def test_groups_whose_every_coefficient_is_below_adams_epsilon_are_counted():
+    faint = groups(-9.0, -7.0)
+    assert metrics(garl(0.0), faint)["groups/below_adam_epsilon"] == 0.5
+    assert metrics(garl(0.75), faint)["groups/below_adam_epsilon"] == 0.0
 
 
 def test_the_effective_sample_size_lies_between_one_and_all():

@@ -17,8 +17,8 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 PUBLISHED = [name for name, task in tasks.REGISTRY.items() if task.sizes and not name.startswith("pocket-")]
 EXPECTED = {
     *(f"{task}-{style}.yaml" for task in PUBLISHED for style in ("cold", "warm")),
-    *("pocket-hotpot-cold.yaml", "pocket-hotpot-warm.yaml", "pocket-musique-cold.yaml"),
-    *("pocket-finqa-cold.yaml", "pocket-dial-cold.yaml"),
+    *(f"pocket-{task}-{style}.yaml" for task in ("hotpot", "musique", "finqa") for style in ("cold", "warm")),
+    "pocket-dial-cold.yaml",
 }
 KEY = re.compile(r"[a-z_]+: \S.*?  +# (paper|ours)(: \S.*)?")
 files = pytest.mark.parametrize("path", sorted(RECIPES.glob("*")), ids=lambda path: path.name)

@@ -1,6 +1,7 @@
 """Runs end to end on tiny models: what they leave on disk, that they repeat and resume, and how they are evaluated."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from qredit.cli import main
 from qredit.plain import visible
 from qredit.run.folder import PACKAGES, RunFolder
 from qredit.run.watch import best_step
+from qredit.tasks.jsonl import jsonl
 from qredit.trl.checkpoint import checkpoints, fault, trim_lines
 
 STEPS = 6
@@ -481,6 +483,96 @@ def test_finqa_is_trained_cold_and_evaluated_with_a_thinking_chat_model(train, e
     assert (found["task"], found["questions"], found["scorer"]) == ("finqa", 6, "substring")
     assert {"p@1", "p@4", "m@4", "substring", "exact_match", "numeric"} == found["metrics"].keys()
     assert all(0 <= value["low"] <= value["value"] <= value["high"] <= 1 for value in found["metrics"].values())
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.mark.parametrize("recipe", ["finqa-cold.yaml", "hotpotqa-warm.yaml"])
+def test_a_recipe_runs_on_records_in_the_official_format(recipe, evaluated, tmp_path, capsys):
+    """As published but for the model, the lengths and the number of steps: groups of 32, row chunks, validation."""
+    task = recipe.split("-")[0]
+    folder, records = tmp_path / task, copies(task, 9)
+    key = "id" if "id" in records[0] else "_id"
+    folder.mkdir()
+    for name in ("train", "validation", "test"):
+        write(folder / FILES[task][name], [{**record, key: f"{name} {record[key]}"} for record in records])
+    chat = model_folder(tmp_path / "chat", chat=True, max_position_embeddings=1024)
+    short = {"steps": 1, "max_completion_length": 20, "answer_budget": 6, "eval_every": 1, "eval_questions": 2}
+    words = flags(config=RECIPES / recipe, data=folder, model=chat, output=tmp_path / "run", **short)
+    assert main(["train", "--json", "--quiet", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["steps"], told["best_step"], told["objective"]) == (
+        1,
+        1,
+        "garl(q=0.75)" if "cold" in recipe else told["objective"],
+    )
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["m"], config["prompts_per_step"], config["rows_per_forward"]) == (32, 8, 4)
+    assert evaluated(model=tmp_path / "run", k=2)["questions"] == 9
+
+
+# --- one file of data
+
+
+def test_a_single_file_is_divided_where_the_run_validates(train, tmp_path):
+    path = data_file(tmp_path / "all.jsonl", rows(8))
+    run, told = train(data=path, eval_every=1, eval_questions=3, eval_k=2)
+    assert told["train_examples"] == 5
+    assert [line["questions"] for line in lines(run.validation)] == [3, 3]
+    asked = {line["prompt"] for line in lines(run.samples)}
+    held = {e.prompt for e in jsonl().load(str(path), "train", "cold")[:3]}
+    assert asked.isdisjoint(held)
+
+
+def test_a_single_file_too_small_to_be_divided_is_refused(network, tmp_path, capsys):
+    path = data_file(tmp_path / "all.jsonl", rows(3))
+    words = flags(task="jsonl", data=path, model=network, output=tmp_path / "run", eval_every=1, eval_questions=3)
+    assert main(["train", *words]) == 2
+    assert "eval_questions=3 of them are held out for validation" in capsys.readouterr().err
+
+
+def test_a_run_is_not_evaluated_on_the_file_it_was_trained_on(train, evaluated, tmp_path, capsys):
+    path = data_file(tmp_path / "all.jsonl")
+    run, _ = train(data=path)
+    assert main(["eval", *flags(model=run.path, k=2)]) == 2
+    assert f"the run was trained on {path}; give --data" in capsys.readouterr().err
+    assert evaluated(model=run.path, k=2, split="train")["questions"] == 6
+
+
+def test_samples_of_an_evaluation_are_kept_in_the_run_folder_under_a_free_name(train, evaluated):
+    run, _ = train()
+    first, second = evaluated(model=run.path, k=2), evaluated(model=run.path, k=2)
+    assert first["samples"] == str(run.path / "eval-test.jsonl")
+    assert second["samples"] == str(run.path / "eval-test-2.jsonl")
+    assert len(lines(run.path / "eval-test.jsonl")) == first["questions"]
+
+
+def test_what_the_data_lacks_is_said_before_and_after_the_run(network, tmp_path, capsys):
+    path = data_file(tmp_path / "all.jsonl", rows(answer=lambda n: "one two three four five six seven eight nine"))
+    chosen = {"task": "jsonl", "data": path, "model": network, **SHORT, "reward": "numeric"}
+    assert main(["train", *flags(output=tmp_path / "run", **chosen)]) == 0
+    said = capsys.readouterr()
+    for words in ("6 gold answers cannot be read by the reward", "6 gold answers are longer than answer_budget"):
+        assert words in said.out
+        assert words in said.err
+    assert main(["train", "--json", "--dry-run", *flags(**chosen)]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["unparseable_golds"], plan["answers_over_budget"]) == (6, 6)
+
+
+def test_a_run_resumed_inside_a_generation_ends_like_an_uninterrupted_one(train, cut):
+    options = {"steps": STEPS, "save_every": 1, "num_iterations": 2}
+    whole, _ = train("whole", **options)
+    run = cut("cut", in_step=3, **options)  # steps 3 and 4 share their rollouts
+    assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0
+    assert same(weights(whole.final), weights(run.final))
+
+
+def test_template_switches_may_be_json(train, evaluated, tmp_path):
+    folder = model_folder(tmp_path / "chat", chat=True)
+    run, _ = train(model=folder, chat_template_kwargs='{"enable_thinking": true}')
+    assert evaluated(model=run.path, k=2)["questions"] == 4
 
 
 # --- text that others wrote

@@ -2,14 +2,16 @@
 
 import json
 import math
+import shutil
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import transformers.trainer
 from datasets import Dataset
 from peft import LoraConfig
-from runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
 from tiny import chat_tokenizer, model, tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
@@ -22,6 +24,8 @@ from qredit.objectives import garl
 from qredit.penalty.entropy import entropy_bonus
 from qredit.schedule import linear
 from qredit.trl import QreditTrainer
+from qredit.trl.checkpoint import fault
+from runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
 OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", "dr_grpo(length=10)", "rloo()", "maxrl()", BATCH_STD]
@@ -345,22 +349,26 @@ def test_the_final_model_loads(tmp_path):
     assert all(torch.equal(p, own[name]) for name, p in loaded.named_parameters())
 
 
-def test_a_push_sends_the_model_and_its_card(tmp_path, monkeypatch):
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
     """The Hub is a local folder here: what would be uploaded is copied there."""
-    import shutil
-
-    import transformers.trainer as hf
-
-    hub = tmp_path / "hub"
+    folder = tmp_path / "hub"
 
     class Hub:
-        def upload_folder(self, folder_path, **kwargs):
-            shutil.copytree(folder_path, hub, dirs_exist_ok=True)
+        def upload_folder(self, folder_path, path_in_repo="", **kwargs):
+            shutil.copytree(folder_path, folder / path_in_repo, dirs_exist_ok=True)
+            done = Future()
+            done.set_result(None)
+            return done
 
         def create_repo(self, repo_id, **kwargs):
             return type("Repo", (), {"repo_id": repo_id})()
 
-    monkeypatch.setattr(hf, "hf_api", lambda *a, **k: Hub(), raising=False)
+    monkeypatch.setattr(transformers.trainer, "hf_api", lambda *a, **k: Hub(), raising=False)
+    return folder
+
+
+def test_a_push_sends_the_model_and_its_card(tmp_path, hub):
     made = trainer(tmp_path / "run", push_to_hub=False)
     made.train()
     made.hub_model_id = "somebody/something"
@@ -369,6 +377,23 @@ def test_a_push_sends_the_model_and_its_card(tmp_path, monkeypatch):
     assert "qredit" in card
     assert "2604.25907" in card
     assert (hub / "model.safetensors").exists()
+
+
+def test_checkpoints_are_pushed_once_they_are_whole(tmp_path, hub):
+    made = trainer(
+        tmp_path / "run",
+        push_to_hub=True,
+        hub_model_id="somebody/something",
+        hub_strategy="checkpoint",
+        save_strategy="steps",
+        save_steps=1,
+        max_steps=2,
+    )
+    made.train()
+    pushed = AutoModelForCausalLM.from_pretrained(hub)
+    assert torch.equal(pushed.lm_head.weight, made.model.lm_head.weight)
+    assert json.loads((hub / "last-checkpoint" / "trainer_state.json").read_text())["global_step"] == 2
+    assert fault(hub / "last-checkpoint") is None
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):

@@ -12,6 +12,8 @@ from qredit.chain import stages
 from qredit.credit.likelihood import amplified_likelihood, log_weight, subtract_likelihood_baseline
 from qredit.objective import Objective
 
+_ADAM_EPSILON = 1e-8
+
 
 def commitment(objective: Objective) -> float | None:
     """q of the first likelihood stage of a plain objective; None when it has none."""
@@ -49,8 +51,8 @@ def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, 
     """What `likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
 
     One number per group: `p_hat` (log10), `effective` (largest a_m/M^q), `centred` (largest c_m/M^q), `ess`. One per
-    row with a finite likelihood: `nll`, nats per token of the gold answer. Empty for an objective without a likelihood
-    stage.
+    row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
+    float32. Empty for an objective without a likelihood stage.
     """
     known = commitment(objective)
     if known is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
@@ -65,6 +67,7 @@ def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, 
         "centred": _one_per_group(batch, centred.value[:, 0], keep),
         "ess": effective_sample_size(batch),
         "nll": -log_w[finite] / batch.answer.sum(1)[finite],
+        "lost": (amplified.value[:, 0].float() == 0)[finite].double(),
     }
 
 
@@ -72,19 +75,24 @@ def likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Ma
     """p̂ quantiles over groups, the published curves of effective reward and centred weight, and the weights' health.
 
     `effective_reward/max` is the largest a_m/M^q and `centred_weight/max` the largest c_m/M^q (Figure 3 of arXiv
-    2604.25907), whatever the objective makes of them. `coefficient/underflow` is the share of groups with a finite
-    likelihood whose every a_m/M^q is 0 in float32: they teach nothing. With q < 1 that happens where (1-q)·|log w̄|
-    exceeds about 103; raise q.
+    2604.25907), whatever the objective makes of them. `coefficient/underflow` is the share of rows with a finite
+    likelihood whose a_m/M^q is 0 in float32. Beside a far better row of their group that loses nothing. What does is
+    counted by group: `groups/underflow`, every a_m/M^q is 0, where (1-q)·|log w̄| exceeds about 103, and
+    `groups/below_adam_epsilon`, every one is below 1e-8: such groups hardly move the weights; raise q.
     """
     finite = facts["p_hat"] > -torch.inf
     lost = finite & (facts["effective"].float() == 0)
+    faint = finite & (facts["effective"] < _ADAM_EPSILON)
+    hopeful = finite.sum().clamp(min=1)
     return {
         "q": q,
         **{f"p_hat/log10_q{level}": _quantile(facts["p_hat"], level / 100) for level in (10, 50, 90)},
         "effective_reward/max": float(facts["effective"].max()),
         "centred_weight/max": float(facts["centred"].max()),
         "weights/ess": mean_or_nan(facts["ess"]),
-        "coefficient/underflow": float(lost.sum() / finite.sum().clamp(min=1)),
+        "coefficient/underflow": mean_or_nan(facts["lost"]),
+        "groups/underflow": float(lost.sum() / hopeful),
+        "groups/below_adam_epsilon": float(faint.sum() / hopeful),
         "answer/nll_per_token": mean_or_nan(facts["nll"]),
     }
 

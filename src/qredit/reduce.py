@@ -4,6 +4,7 @@ The denominator counts the rows or tokens of a whole optimiser step, over micro-
 before any gradient: the gradient never depends on how the step was cut up.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
+from qredit.schedule import check_range
 
 
 class Reduction(ABC):
@@ -90,6 +92,9 @@ class sum_per_length(Reduction):
     """Σ over tokens, divided by rollouts × a constant `length`, Dr.GRPO's aggregation: no bias towards short rows."""
 
     length: int
+
+    def __post_init__(self) -> None:
+        check_range("length", self.length, 1, math.inf)
 
     def numerator(
         self, loss: Float[Tensor, "B T"], batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None

@@ -5,6 +5,7 @@ current/sampler = exp(logp - sampler_logp). Where `batch.sampler_logp` is None, 
 (the gold answer), the ratio is 1.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
+from qredit.schedule import check_range
 
 
 class Surrogate(ABC):
@@ -36,6 +38,9 @@ class score_function(Surrogate):
 
     ratio_max: float = 2.0
 
+    def __post_init__(self) -> None:
+        check_range("ratio_max", self.ratio_max, 1.0, math.inf)
+
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
@@ -53,6 +58,10 @@ class clipped_ratio(Surrogate):
 
     low: float = 0.2
     high: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_range("the lower clip", self.low, 0.0, 1.0)
+        check_range("the upper clip", self.high, 0.0, math.inf)
 
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch

@@ -4,6 +4,7 @@ p@1 is the mean success of one sample; p@k is unbiased; m@k is majority voting o
 expectation. Intervals are 95 % bootstraps over questions.
 """
 
+import itertools
 import math
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from qredit.evaluate import Answered, Estimate, answer_all, summary, write_sampl
 from qredit.plain import visible
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget, Draw
-from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.run.load import is_file, load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.run.options import POCKET, TrainOptions, check_least, option
 from qredit.run.train import token_format
 from qredit.run.watch import progress as bars_on
@@ -78,7 +79,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     own = {field.name for field in fields(EvalOptions)}
     asked = build(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
     shared = {name: value for name, value in given.items() if name not in own}
-    model, options = _model_and_options(asked.model, shared)
+    model, options = _model_and_options(asked, shared)
+    samples = samples or _free_name(asked)
     subject = _subject(asked, options, model)
     stream = _answers(asked, subject, progress)
     answered = list(stream) if samples is None else _kept(stream, Path(samples))
@@ -87,6 +89,10 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     _show(found, asked, options, len(answered), scorer, out)
     if subject.skipped:
         out.print(f"{subject.skipped} prompts were too long for the context and are left out")
+    if subject.unparseable:
+        out.print(f"{subject.unparseable} gold answers cannot be read by {scorer}; they count as failures")
+    if samples is not None:
+        out.print(f"samples: {escape(visible(samples))}", soft_wrap=True)
     return {
         "model": asked.model,
         "task": options.task,
@@ -94,6 +100,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         "split": asked.split,
         "questions": len(answered),
         "skipped": subject.skipped,
+        "unparseable_golds": subject.unparseable,
         "k": asked.k,
         "scorer": scorer,
         "metrics": {name: asdict(estimate) for name, estimate in found.items()},
@@ -111,18 +118,38 @@ class _Subject:
     template: Mapping[str, Any]
     questions: Sequence[Example]
     skipped: int
+    unparseable: int
     scorers: tuple[str, ...]
     half: bool
 
 
-def _model_and_options(model: str, shared: Mapping[str, Any]) -> tuple[str, TrainOptions]:
-    """The weights, and the options: those of the run that the weights come from, with what is given on top."""
+def _free_name(asked: EvalOptions) -> str | None:
+    """Where samples go by themselves: into the run's folder, under a name that is free; None for a mere model."""
+    folder = Path(asked.model).expanduser()
+    if not (folder / "config.yaml").is_file():
+        return None
+    names = (folder / f"eval-{asked.split}{number}.jsonl" for number in ("", *(f"-{n}" for n in itertools.count(2))))
+    return str(next(name for name in names if not name.exists()))
+
+
+def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[str, TrainOptions]:
+    """The weights, and the options: those of the run that the weights come from, with what is given on top.
+
+    Raises:
+        QreditError: the run's data is one file, which it was trained on, and no other is given.
+    """
+    model = asked.model
     folder = Path(model).expanduser()
     for run_folder, weights in ((folder, folder / "final"), (folder.parent, folder)):
         config = run_folder / "config.yaml"
         if config.is_file() and weights.is_dir():
             taken = (*_SHARED, *_TEMPLATE, "model")
             stored = {key: value for key, value in read_yaml(str(config)).items() if key in taken}
+            data = stored.get("data")
+            if asked.split != "train" and "data" not in shared and isinstance(data, str) and is_file(data):
+                raise QreditError(
+                    f"the run was trained on {data}; give --data with questions that were held out, or --split train"
+                )
             return str(weights), build(TrainOptions, [(str(config), stored), ("the command line", shared)], _TEMPLATE)
     return model, build(TrainOptions, [("the command line", {**shared, "model": model})], _TEMPLATE)
 
@@ -147,7 +174,17 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     )
     metrics = tasks.get(options.task).metrics
     scorers = tuple(dict.fromkeys((asked.metric or metrics[0], *metrics)))
-    return _Subject(network, tokens, budget, template, questions, len(examples) - len(questions), scorers, options.half)
+    return _Subject(
+        network,
+        tokens,
+        budget,
+        template,
+        questions,
+        skipped=len(examples) - len(questions),
+        unparseable=len(rewards.unparseable(scorers[0], questions)),
+        scorers=scorers,
+        half=options.half,
+    )
 
 
 def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> Iterator[Answered]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.markup import escape
 
@@ -20,7 +21,7 @@ from qredit.errors import QreditError
 from qredit.plain import visible
 from qredit.run.folder import RunFolder
 from qredit.run.options import TrainOptions
-from qredit.run.plan import Plan
+from qredit.run.plan import Plan, notices
 from qredit.run.train import plan, train
 from qredit.trl import QreditConfig
 
@@ -58,12 +59,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         found = plan(options)
         show_plan(found, out)
         return found.as_dict()
-    output = Path(own["output"] or default_output(options))
+    output = Path(broadcast_object_list([own["output"] or default_output(options)])[0])  # one clock names the folder
     finished = train(options, output, progress, resume=bool(own["resume"]))
     facts = finished.facts
-    _tell_left_out(facts["train_examples"] - facts["train_prompts"], facts["train_examples"], out)
-    if facts["unparseable_golds"]:
-        out.print(f"{facts['unparseable_golds']} gold answers cannot be read by the reward; they were never rewarded")
+    for notice in notices(facts):
+        out.print(notice)
     best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
     out.print(f"final model{best}: {escape(visible(str(finished.final)))}", soft_wrap=True)
     return {
@@ -110,7 +110,9 @@ def show_plan(found: Plan, out: Console) -> None:
     lengths = {"prompt tokens": found.prompt_tokens, "answer tokens": found.answer_tokens}
     for name, spread in lengths.items():
         out.print(f"{name}: {spread['min']:g} to {spread['max']:g}, median {spread['median']:g}")
-    _tell_left_out(found.left_out, found.examples + found.left_out, out)
+    facts = found.as_dict() | {"train_examples": found.examples + found.left_out, "train_prompts": found.examples}
+    for notice in notices(facts):
+        out.print(notice)
     out.print(
         f"{found.examples} examples, {found.groups_per_step} groups of {found.rollouts_per_group} rollouts per step, "
         f"{found.steps_per_epoch} steps per epoch",
@@ -119,8 +121,3 @@ def show_plan(found: Plan, out: Console) -> None:
     parts = ", ".join(f"{name.replace('_', ' ')} {size:.2f}" for name, size in found.memory_gib.items())
     total = sum(found.memory_gib.values())
     out.print(f"{found.parameters:,} parameters; memory about {total:.2f} GiB ({parts})", soft_wrap=True)
-
-
-def _tell_left_out(count: int, of: int, out: Console) -> None:
-    if count:
-        out.print(f"{count} of {of} prompts were too long for the context and are left out")

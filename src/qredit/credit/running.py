@@ -6,6 +6,7 @@ import torch
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, State, StatefulCredit
+from qredit.schedule import check_range
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class subtract_running_mean(StatefulCredit):
     """
 
     decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_range("decay", self.decay, 0.0, 1.0)
 
     def init(self) -> State:
         return {"mean": 0.0, "steps": 0}

@@ -3,7 +3,7 @@
 from qredit.objective import Objective
 from qredit.objectives._named import named
 from qredit.objectives.garl import garl
-from qredit.schedule import steps
+from qredit.schedule import check_range, steps
 
 
 @named
@@ -14,4 +14,5 @@ def sft_then_rlvr(switch: float = 0.5, normalize: bool = True) -> Objective:
 
     Source: arXiv 2604.25907 v2, which reads the usual pipeline as this schedule.
     """
+    check_range("switch", switch, 0.0, 1.0)
     return garl(q=steps((1.0, 0.0), (switch,)), normalize=normalize)

@@ -94,7 +94,7 @@ class Format:
             raise QreditError("the prompts are chat messages, but the tokenizer has no chat template; give strings")
         else:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **template)
-            if text.rstrip().endswith(self.closing.strip()):
+            if self.closing.strip() and text.rstrip().endswith(self.closing.strip()):
                 raise QreditError(
                     f"the chat template closes thinking ('{self.closing.strip()}') before the model starts; "
                     "set chat_template_kwargs to switch thinking on (enable_thinking: true)"

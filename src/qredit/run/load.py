@@ -91,9 +91,30 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
 
 
 def load_examples(options: TrainOptions, split: Split, limit: int | None = None) -> list[Example]:
-    """The examples of a split of the run's task."""
+    """The examples of a split of the run's task.
+
+    A single file has no splits. Where the run validates, its first `eval_questions` examples, in the order of the hash
+    of their id, are held out for that and not trained on.
+
+    Raises:
+        QreditError: as `Task.load`; holding them out leaves nothing to train on.
+    """
     task = jsonl(options.answer_column) if options.task == "jsonl" else tasks.get(options.task)
+    if split != "test" and options.eval_every and options.data and is_file(options.data):
+        everything = task.load(options.data, "train", options.style)
+        held, rest = everything[: options.eval_questions], everything[options.eval_questions :]
+        if not rest:
+            raise QreditError(
+                f"{options.data} has {len(everything)} examples, and eval_questions={options.eval_questions} of them "
+                "are held out for validation; lower it, or give a folder with train and validation files"
+            )
+        return (held if split == "validation" else rest)[:limit]
     return task.load(options.data, split, options.style, limit)
+
+
+def is_file(data: str) -> bool:
+    """Whether the data is one file, and not a folder or a data set on the Hub."""
+    return Path(data).expanduser().is_file()
 
 
 def as_chat(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Any]:

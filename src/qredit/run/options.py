@@ -1,6 +1,8 @@
 """The options of a training run: what recipes hold and what `qredit train` takes."""
 
 import ast
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -201,6 +203,9 @@ def check_least(options: Any, least: Mapping[str, int]) -> None:
 
 def literal(text: str) -> Any:
     """A value as it stands on a command line: a Python constant where it reads as one, else the text itself."""
+    if text.startswith(("{", "[")):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text)
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -1,6 +1,6 @@
 """What a run would do, before it does it: rendered prompts, ids at the seam, sizes, memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -26,6 +26,8 @@ class Plan:
     answer_tokens: dict[str, float]
     examples: int
     left_out: int
+    unparseable_golds: int
+    answers_over_budget: int
     groups_per_step: int
     rollouts_per_group: int
     steps_per_epoch: int
@@ -34,6 +36,17 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
+
+
+def notices(facts: Mapping[str, Any]) -> list[str]:
+    """What someone should know of the data before a run, a line each."""
+    left_out = facts["train_examples"] - facts["train_prompts"]
+    told = (
+        (left_out, f"of {facts['train_examples']} prompts were too long for the context and are left out"),
+        (facts["unparseable_golds"], "gold answers cannot be read by the reward; they are never rewarded"),
+        (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
+    )
+    return [f"{count} {what}" for count, what in told if count]
 
 
 def rendered_prompts(

@@ -66,6 +66,8 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
     if trainer.is_world_process_zero():
         folder.write_config(options)
         folder.write_record(options, facts)
+        for notice in planning.notices(facts):
+            console.print(notice, markup=False)
     done = 0 if start is None else step_of(start)
     if done < options.steps:
         _take_steps(trainer, start, console)
@@ -138,6 +140,7 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         if watcher is not None:
             watcher.trainer = trainer
     facts["train_prompts"] = len(trainer.train_dataset)
+    facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
     return trainer, facts
 
 
@@ -231,6 +234,8 @@ def plan(options: TrainOptions) -> planning.Plan:
         answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
         examples=len(rows),
         left_out=facts["train_examples"] - len(rows),
+        unparseable_golds=facts["unparseable_golds"],
+        answers_over_budget=facts["answers_over_budget"],
         groups_per_step=groups,
         rollouts_per_group=args.num_generations,
         steps_per_epoch=len(rows) // groups,

@@ -14,6 +14,15 @@ Record = Mapping[str, Any]
 Message = dict[str, Any]
 
 
+def answer_text(value: Any) -> Any:
+    """The text of an answer that is given as one assistant message; anything else as it is."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        message = value[0]
+        if message.get("role") == "assistant" and set(message) == {"role", "content"}:
+            return message["content"]
+    return value
+
+
 @dataclass(frozen=True)
 class Example:
     """One question and its gold answer.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from qredit.tasks.base import Example, Record, Split, Style, Task
+from qredit.tasks.base import Example, Record, Split, Style, Task, answer_text
 from qredit.tasks.files import Layout, Table, read_table
 
 _KINDS = ("jsonl", "json", "csv", "parquet")
@@ -19,8 +19,8 @@ def jsonl(answer: str = "answer") -> Task:
     """The task over rows of prompt, answer and, if wanted, aliases and id.
 
     A prompt, a text or a list of chat messages with role and content, is used as it is, in both styles. An answer is
-    text or a number; aliases are a list of strings, or one string; the id is the row's number where there is none. A
-    folder holds train, validation and test, each as .jsonl, .json, .csv or .parquet.
+    text, a number or one assistant message; aliases are a list of strings, or one string; the id is the row's number
+    where there is none. A folder holds train, validation and test, each as .jsonl, .json, .csv or .parquet.
 
     Args:
         answer: the name of the column that holds the answer.
@@ -50,11 +50,12 @@ JSONL = jsonl()
 
 def _row(table: Table, number: int, record: Record, column: str) -> Record:
     """prompt, answer, id and aliases as the strings of an `Example`."""
-    prompt, answer, aliases, id = record["prompt"], record[column], record.get("aliases") or (), record.get("id")
+    prompt, answer = record["prompt"], answer_text(record[column])
+    aliases, id = record.get("aliases") or (), record.get("id")
     if not _is_prompt(prompt):
         raise table.error(number, f"field 'prompt' must be text or a list of chat messages, not {prompt!r}")
     if not _is_answer(answer):
-        raise table.error(number, f"field '{column}' must be text or a number, not {answer!r}")
+        raise table.error(number, f"field '{column}' must be text, a number or one assistant message, not {answer!r}")
     if not isinstance(aliases, str) and not all(isinstance(alias, str) for alias in aliases):
         raise table.error(number, f"field 'aliases' must be a list of strings, not {aliases!r}")
     return {

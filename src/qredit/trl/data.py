@@ -9,6 +9,7 @@ from datasets import Dataset
 from qredit.errors import QreditError, unknown
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
+from qredit.tasks.base import answer_text
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
 
@@ -146,6 +147,7 @@ def too_long(
 
 
 def _answer(value: Any, where: str) -> str:
+    value = answer_text(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():

@@ -121,6 +121,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
+        check_weights(self.model, kwargs.get("peft_config"))
         check_positions(self.model)
         self.format = TokenFormat(
             Format.of(self._tokenizer, args.thinking_opening, args.thinking_closing, args.answer_seam, args.answer_end),
@@ -159,7 +160,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             return ready
 
         self.train_dataset = encoded(self.train_dataset, "train_dataset")
-        check_enough(len(self.train_dataset), args.generation_batch_size // args.num_generations, "train_dataset")
+        per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        needed = max(args.generation_batch_size, per_step) // args.num_generations
+        check_enough(len(self.train_dataset), needed, "train_dataset")
         if isinstance(self.eval_dataset, dict):
             self.eval_dataset = {
                 name: encoded(part, f"eval_dataset '{name}'") for name, part in self.eval_dataset.items()
@@ -168,13 +171,15 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self.eval_dataset = encoded(self.eval_dataset, "eval_dataset")
 
     def _score_at_temperature_one(self, args: QreditConfig) -> None:
-        """TRL's head divides by the sampling temperature; the gold answer's likelihood is wanted at temperature 1."""
-        if "answer_logp" in self.objective.needs and args.temperature != 1.0:
+        """The gold answer's likelihood is wanted at temperature 1 and exact: TRL's head divides by the sampling
+        temperature, and under bf16 rounds each token's logit by some hundredths of a nat.
+        """
+        if "answer_logp" in self.objective.needs and (args.temperature != 1.0 or args.bf16 or args.fp16):
             base = self.model.get_base_model() if is_peft_model(self.model) else self.model
             add_fused_lm_head(
                 base,
                 temperature=1.0,
-                cast_lm_head_to_fp32=args.cast_lm_head_to_fp32,
+                cast_lm_head_to_fp32=True,
                 outputs=("log_probs", "entropy"),
             )
 
@@ -310,9 +315,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._stop_unless_finite(loss, "loss")
         return loss
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
-        if norm is not None:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and self.accelerator.scaler is None:  # fp16's scaler skips steps that overflow
             self._stop_unless_finite(torch.as_tensor(norm), "gradient norm")
         return norm
 
@@ -412,7 +417,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             batch.mask.shape[1],
             compute_entropy=True,
         )
-        return logp, entropy
+        device = batch.mask.device  # a model that TRL spread over several devices answers on its last one
+        return logp.to(device), entropy.to(device)
 
     def _scored(self, batch: RolloutBatch, logp: Tensor, entropy: Tensor | None) -> RolloutBatch:
         """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
@@ -522,8 +528,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _log_batch(self, mode: str, objective: Objective, batch: RolloutBatch) -> None:
         """Collect the facts of this micro-batch; at the step's last one, log what they say, over all processes."""
-        entropy = batch.entropy[batch.sampled] if batch.entropy is not None else torch.zeros(0)
-        facts = {**likelihood_facts(objective, batch), "no_success": no_success(batch), "entropy": entropy.detach()}
+        facts = {**likelihood_facts(objective, batch), "no_success": no_success(batch)}
+        if batch.entropy is not None:
+            facts["entropy"] = torch.stack(
+                [(batch.entropy.detach() * batch.sampled).sum().double(), batch.sampled.sum().double()]
+            )[None]
         self._facts.append({name: values.double().cpu() for name, values in facts.items()})
         if mode == "train" and not self.accelerator.sync_gradients:
             return
@@ -533,7 +542,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         q = commitment(objective)
         found = {
             "groups/no_success": mean_or_nan(whole["no_success"]),
-            "entropy": mean_or_nan(whole["entropy"]),
+            "entropy": float(whole["entropy"][:, 0].sum() / whole["entropy"][:, 1].sum()),
             **({} if q is None or "p_hat" not in whole else likelihood_metrics(q, whole)),
         }
         for name, value in found.items():

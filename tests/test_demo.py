@@ -1,0 +1,114 @@
+"""The demo and what it is made of: arms that are kept, curves, its JSON; and, in the long tests, its claim."""
+
+import json
+
+import pytest
+
+import qredit.run.experiment as experiment
+from qredit import QreditError
+from qredit.cli import main
+from qredit.run.draw import blocks, plot_curves, smoothed
+from qredit.run.experiment import cached, spread
+
+SHORT = ("--steps", "2", "--questions", "4")
+
+
+def demo(folder, capsys, *words):
+    assert main(["demo", "--json", "--quiet", "--output", str(folder), *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_demo_compares_four_objectives_and_a_second_one_takes_what_is_there(tmp_path, capsys, monkeypatch):
+    found = demo(tmp_path / "demo", capsys, *SHORT)
+    assert [(arm["objective"], arm["q"], arm["seed"], arm["steps"]) for arm in found["arms"]] == [
+        ("grpo", None, 0, 2),
+        ("garl", 0.0, 0, 2),
+        ("garl", 0.75, 0, 2),
+        ("paft", 0.75, 0, 2),
+    ]
+    assert all({"p@1", "p@16", "m@16", "seconds"} <= arm.keys() for arm in found["arms"])
+    assert (found["base"]["p@1"], found["run"]) == (0.0, str(tmp_path / "demo"))
+    assert (tmp_path / "demo" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(experiment, "train", None)
+    assert demo(tmp_path / "demo", capsys, *SHORT) == found
+    assert main(["demo", "--quiet", "--output", str(tmp_path / "demo"), *SHORT]) == 0
+    shown = capsys.readouterr().out
+    assert "The base model answers 0.0 % of the questions as asked" in shown
+    assert "GRPO drew 256 rollouts; all of them were wrong" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--questions", "0"), "questions must be at least 1, got 0"),
+        (("--seeds", "0"), "seeds must be at least 1, got 0"),
+        (("--seed", "-1"), "seed must be at least 0, got -1"),
+        (("--steps", "0"), "steps must be at least 1, got 0"),
+        (("--task", "gsm8k"), "the demo runs on pocket tasks, got gsm8k"),
+        (("--output", "/proc/none"), "cannot write to"),
+    ],
+)
+def test_what_the_demo_cannot_use_is_said_before_compute(words, said, capsys, monkeypatch):
+    monkeypatch.setattr(experiment, "answers", None)
+    assert main(["demo", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_result_is_left_alone(tmp_path):
+    mine = tmp_path / "base"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(QreditError, match="holds something that is no result"):
+        cached(mine, {"a": 1}, dict)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_result_is_made_once_for_the_same_facts_and_anew_for_others(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"value": len(made)}
+
+    folder = tmp_path / "arm"
+    assert [cached(folder, {"lr": lr}, make)["value"] for lr in (1, 1, 2, 2)] == [1, 1, 2, 2]
+    assert cached(folder, {"lr": 2}, make)["wall"] >= 0
+
+
+def test_a_result_that_was_interrupted_is_made_anew(tmp_path):
+    def interrupted():
+        (tmp_path / "arm" / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path / "arm", {"a": 1}, interrupted)
+    assert cached(tmp_path / "arm", {"a": 1}, lambda: {"value": 1})["value"] == 1
+    assert not (tmp_path / "arm" / "half").exists()
+
+
+def test_blocks_show_the_mean_of_each_stretch():
+    assert blocks([0.0, 0.5, 1.0], width=3) == " ▄█"
+    assert blocks([0.0, 1.0] * 8, width=4) == "▄▄▄▄"
+    assert blocks([], width=4) == ""
+
+
+def test_smoothing_is_a_mean_over_the_last_few():
+    assert smoothed([0.0, 1.0, 1.0, 0.0], window=2) == [0.0, 0.5, 1.0, 0.5]
+
+
+def test_spread_is_mean_smallest_and_largest():
+    assert spread([{"p": 0.1}, {"p": 0.4}, {"p": 0.1}], "p") == pytest.approx((0.2, 0.1, 0.4))
+
+
+def test_curves_without_a_likelihood_are_drawn_too(tmp_path):
+    arms = {"grpo()": [{"curve": [0.0, 0.5], "p_hat": [None, None]}], "x": [{"curve": [0.0], "p_hat": [-3.0]}]}
+    plot_curves(arms, tmp_path / "c.png", "title")
+    assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_grpo_and_q_0_stall_where_garl_and_paft_escape(seed, tmp_path, capsys):
+    arms = {(arm["objective"], arm["q"]): arm["p@1"] for arm in demo(tmp_path, capsys, "--seed", str(seed))["arms"]}
+    assert max(arms["grpo", None], arms["garl", 0.0]) < 0.01
+    assert min(arms["garl", 0.75], arms["paft", 0.75]) > 0.6
