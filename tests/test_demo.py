@@ -32,7 +32,7 @@ def test_the_demo_compares_four_objectives_and_a_second_one_takes_what_is_there(
     monkeypatch.setattr(experiment, "train", None)
     assert demo(tmp_path / "demo", capsys, *SHORT) == found
     assert main(["demo", "--quiet", "--output", str(tmp_path / "demo"), *SHORT]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "The base model answers 0.0 % of the questions as asked" in shown
     assert "GRPO drew 256 rollouts; all of them were wrong" in shown
 

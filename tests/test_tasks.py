@@ -447,6 +447,14 @@ def test_an_answer_that_is_no_text_and_no_number_is_refused_with_its_row(tmp_pat
         get("jsonl").load(path, "train", "cold")
 
 
+def test_an_answer_may_be_one_assistant_message(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "q", "answer": [{"role": "assistant", "content": "42"}]}])
+    assert [example.answer for example in get("jsonl").load(path, "train", "cold")] == ["42"]
+    path = write_rows(tmp_path / "user.jsonl", [{"prompt": "q", "answer": [{"role": "user", "content": "42"}]}])
+    with pytest.raises(QreditError, match="record 1: field 'answer' must be"):
+        get("jsonl").load(path, "train", "cold")
+
+
 @pytest.mark.parametrize("row", [{"prompt": " "}, {"prompt": [{"role": "user"}]}, {"aliases": [1]}])
 def test_prompts_and_aliases_of_another_kind_are_refused_with_their_row(tmp_path, row):
     path = write_rows(tmp_path / "rows.jsonl", [{**ROWS[0], **row}])

@@ -524,6 +524,13 @@ def test_answers_may_be_numbers_and_the_column_may_have_another_name(tmp_path):
     made.train()
 
 
+def test_an_answer_may_be_one_assistant_message(tmp_path):
+    data = questions()
+    said = [[{"role": "assistant", "content": answer}] for answer in data["answer"]]
+    made = trainer(tmp_path, data=data.remove_columns("answer").add_column("answer", said))
+    assert made.train_dataset["answer"][:3] == ["0", "1", "2"]
+
+
 def test_a_streaming_data_set_is_refused(tmp_path):
     with pytest.raises(QreditError, match=r"must be a datasets.Dataset"):
         trainer(tmp_path, data=questions().to_iterable_dataset())

@@ -128,7 +128,8 @@ def _free_name(asked: EvalOptions) -> str | None:
     folder = Path(asked.model).expanduser()
     if not (folder / "config.yaml").is_file():
         return None
-    names = (folder / f"eval-{asked.split}{number}.jsonl" for number in ("", *(f"-{n}" for n in itertools.count(2))))
+    numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    names = (folder / f"eval-{asked.split}{number}.jsonl" for number in numbers)
     return str(next(name for name in names if not name.exists()))
 
 
