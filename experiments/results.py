@@ -205,7 +205,7 @@ def page(found: Mapping[str, Any]) -> str:
     arms = found["arms"]
     likelihoods = [a["p_hat"][0] for results in arms.values() for a in results if a["p_hat"][0] is not None]
     facts = json.loads((pocket.path("hotpot") / "facts.json").read_text())["measured"]
-    text = Template(Path(__file__).witharm_name("results.md.in").read_text())
+    text = Template(Path(__file__).with_name("results.md.in").read_text())
     return text.substitute(
         table="\n".join(
             _row(objective, arms[objective], found["rates"][objective]["rate"]) for objective in OBJECTIVES
