@@ -12,6 +12,7 @@ import torch
 import transformers.trainer
 from datasets import Dataset
 from peft import LoraConfig
+from runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
 from tiny import chat_tokenizer, model, tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
@@ -25,7 +26,6 @@ from qredit.penalty.entropy import entropy_bonus
 from qredit.schedule import linear
 from qredit.trl import QreditTrainer
 from qredit.trl.checkpoint import fault
-from runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
 OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", "dr_grpo(length=10)", "rloo()", "maxrl()", BATCH_STD]
