@@ -148,7 +148,11 @@ def run(console: Console) -> dict[str, Any]:
         bar = bars.add_task("results", total=runs, note="choosing learning rates")
         rates = {objective: chosen_rate(objective, bars, quiet) for objective in OBJECTIVES}
 
+        named: set[str] = set()
+
         def arm(options: TrainOptions, name: str, trained: bool = True) -> dict[str, Any]:
+            assert name not in named, f"two arms are called {name}: one would take the other's folder"
+            named.add(name)
             bars.update(bar, note=name)
             found = result_of(Arm(options, trained), FOLDER / "arms" / name, HELD, quiet)
             bars.advance(bar)
@@ -172,7 +176,8 @@ def run(console: Console) -> dict[str, Any]:
         dial = {
             level: {
                 objective: arm(
-                    replace(COLD, task="pocket-dial", coldness=level, objective=objective), arm_name(objective, level)
+                    replace(COLD, task="pocket-dial", coldness=level, objective=objective),
+                    arm_name(objective, f"dial{level}"),
                 )
                 for objective in ("grpo()", "garl(q=0.75)")
             }
