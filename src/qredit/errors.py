@@ -1,7 +1,10 @@
 """The one exception a user is meant to read: a single line that names the thing, the value and the choices."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class QreditError(ValueError):
@@ -18,3 +21,14 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> QreditError:
     nearest = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     return QreditError(f"unknown {kind} '{name}'; {hint}Choices: {', '.join(names)}")
+
+
+def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
+    """What a registry holds under a name; `kind` says in the error what its entries are.
+
+    Raises:
+        QreditError: it holds nothing under that name; see `unknown`.
+    """
+    if name not in registry:
+        raise unknown(kind, name, registry)
+    return registry[name]

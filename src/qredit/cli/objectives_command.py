@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from qredit.cli.options import read_arguments
-from qredit.errors import unknown
+from qredit.errors import look_up
 from qredit.objectives import REGISTRY
 from qredit.run.options import TrainOptions
 from qredit.text import STAGES
@@ -43,11 +43,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
 
 def _explain(name: str, out: Console) -> Mapping[str, Any]:
-    known = {**REGISTRY, **STAGES}
-    if name not in known:
-        raise unknown("objective or stage", name, known)
-    text = inspect.getdoc(known[name]) or ""
-    found = {"name": name, "signature": _signature(known[name]), "doc": text}
+    explained = look_up("objective or stage", name, {**REGISTRY, **STAGES})
+    text = inspect.getdoc(explained) or ""
+    found = {"name": name, "signature": _signature(explained), "doc": text}
     out.print(f"[bold]{escape(name)}[/bold]{escape(found['signature'])}\n\n{escape(text)}")
     if name in REGISTRY:
         found["expansion"] = TrainOptions(objective=name).made_objective().expansion

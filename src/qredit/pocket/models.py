@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from qredit.errors import QreditError, unknown
+from qredit.errors import QreditError, look_up
 from qredit.pocket.behaviour import COLD
 
 FOLDER = Path(__file__).parent / "models"
@@ -93,6 +93,4 @@ def path(name: str) -> Path:
     Raises:
         QreditError: there is no model of that name.
     """
-    if name not in SPECS:
-        raise unknown("pocket model", name, SPECS)
-    return FOLDER / name
+    return FOLDER / look_up("pocket model", name, SPECS).name

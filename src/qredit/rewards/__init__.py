@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from qredit.errors import QreditError, unknown
+from qredit.errors import QreditError, look_up
 from qredit.rewards.base import Scorer
 from qredit.rewards.math_equal import is_math, math_equal
 from qredit.rewards.numeric import is_numeric, numeric
@@ -34,9 +34,7 @@ def get(name: str) -> Scorer:
     Raises:
         QreditError: there is none.
     """
-    if name not in REGISTRY:
-        raise unknown("reward", name, REGISTRY)
-    return REGISTRY[name]
+    return look_up("reward", name, REGISTRY)
 
 
 def unparseable(name: str, examples: Iterable[Example]) -> list[Example]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from qredit.errors import unknown
+from qredit.errors import look_up
 from qredit.tasks.base import Example, Task
 from qredit.tasks.finqa import FINQA
 from qredit.tasks.gsm8k import GSM8K
@@ -33,9 +33,7 @@ def get(name: str) -> Task:
     Raises:
         QreditError: there is none.
     """
-    if name not in REGISTRY:
-        raise unknown("task", name, REGISTRY)
-    return REGISTRY[name]
+    return look_up("task", name, REGISTRY)
 
 
 __all__ = ["REGISTRY", "Example", "Task", "get"]
