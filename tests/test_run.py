@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import qredit.evaluate as evaluate
 import qredit.run.watch as watch
 from qredit.cli import main
-from qredit.plain import visible
+from qredit.plain import first_line, visible
 from qredit.run.folder import PACKAGES, RunFolder
 from qredit.run.watch import best_step
 from qredit.tasks.jsonl import jsonl
@@ -577,3 +577,15 @@ def test_template_switches_may_be_json(train, evaluated, tmp_path):
 
 def test_control_characters_are_shown_as_their_escapes():
     assert visible("a\x1b[2J\x07\x9b\r\u202e\ud800é日\n") == "a\\x1b[2J\\x07\\x9b\\r\\u202e\\ud800é日\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("\nno such model\nsee the list of models"), "no such model"),
+        (ValueError("one\ttwo\x0bthree"), "one\ttwo"),
+        (RuntimeError(" \n"), "RuntimeError"),
+    ],
+)
+def test_of_an_error_by_others_the_first_line_is_said_or_its_type(error, said):
+    assert first_line(error) == said

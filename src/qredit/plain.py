@@ -26,6 +26,15 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split("\n")), keep="")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; the name of its type where it says nothing.
+
+    >>> print(first_line(ValueError("no such model\\nsee the list")))
+    no such model
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def json_line(record: Any) -> str:
     """A record as JSON on one line, whatever a reader takes for a line break, with no control character in it.
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from qredit import pocket, tasks
 from qredit.errors import QreditError
+from qredit.plain import first_line
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
 from qredit.run.options import TrainOptions
@@ -56,7 +57,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     except (OSError, ValueError) as error:
-        raise QreditError(f"no tokenizer for model '{path}': {_first_line(error)}") from None
+        raise QreditError(f"no tokenizer for model '{path}': {first_line(error)}") from None
     if not tokenizer("text", add_special_tokens=False)["input_ids"]:
         # transformers makes an empty one for a folder without tokenizer files
         raise QreditError(f"no tokenizer for model '{path}': its vocabulary is empty")
@@ -76,7 +77,7 @@ def load_model(path: str, device: torch.device | None = None) -> PreTrainedModel
     try:
         model, found = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise QreditError(f"cannot load model '{path}': {_first_line(error)}") from None
+        raise QreditError(f"cannot load model '{path}': {first_line(error)}") from None
     missing = sorted(found["missing_keys"])
     if missing:
         raise QreditError(f"model '{path}' lacks {len(missing)} of its weights, first '{missing[0]}'")
@@ -174,7 +175,3 @@ def as_dataset(examples: Sequence[Example], prompts: Sequence[Any]) -> Dataset:
             "id": [example.id for example in examples],
         }
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

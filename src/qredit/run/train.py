@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from qredit import rewards, tasks
 from qredit.errors import QreditError
+from qredit.plain import first_line
 from qredit.rollout.format import Format, TokenFormat
 from qredit.run import plan as planning
 from qredit.run.folder import RunFolder
@@ -206,7 +207,7 @@ def _in_one_line(*kinds: type[Exception]) -> Iterator[None]:
     except QreditError:
         raise
     except kinds as error:
-        raise QreditError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise QreditError(first_line(error)) from error
 
 
 def plan(options: TrainOptions) -> planning.Plan:
