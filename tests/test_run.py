@@ -16,7 +16,10 @@ import qredit.evaluate as evaluate
 import qredit.run.watch as watch
 from qredit.cli import main
 from qredit.plain import first_line, visible
+from qredit.rollout.sample import Budget
 from qredit.run.folder import PACKAGES, RunFolder
+from qredit.run.options import TrainOptions
+from qredit.run.train import config
 from qredit.run.watch import best_step
 from qredit.tasks.jsonl import jsonl
 from qredit.trl.checkpoint import checkpoints, fault, trim_lines
@@ -401,6 +404,19 @@ def test_a_run_folder_is_evaluated_with_its_own_options(train, evaluated, data):
         assert {"p@1", "p@3", "m@3"} <= found["metrics"].keys()
     assert evaluated(model=run.path, k=1, split="validation")["questions"] == 3
     assert evaluated(model=run.path, k=1, limit=2)["questions"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [
+        ({}, Budget(thinking=32, answer=8)),
+        ({"model": "owner/name"}, Budget(thinking=1920, answer=128)),
+        ({"max_completion_length": 20, "answer_budget": 6}, Budget(thinking=14, answer=6)),
+    ],
+)
+def test_training_and_evaluation_sample_as_many_tokens(tmp_path, given, budget):
+    options = TrainOptions(**given)
+    assert options.sampling_budget == config(options, tmp_path).budget == budget
 
 
 def test_the_run_folder_and_its_final_model_have_the_same_samples(train, evaluated, tmp_path, data):

@@ -161,8 +161,7 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     tokens = token_format(options, load_tokenizer(path))
     examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
     network = load_model(path, options.device)
-    total, answer = options.budget
-    budget, template = Budget(total - answer, answer), options.training.get("chat_template_kwargs") or {}
+    budget, template = options.sampling_budget, options.training.get("chat_template_kwargs") or {}
     questions = ready(
         examples,
         tokens,

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import Format, TokenFormat
-from qredit.rollout.sample import Budget, sample
-from qredit.run.options import POCKET_BUDGET
+from qredit.rollout.sample import sample
+from qredit.run.options import POCKET, TrainOptions
 from qredit.tasks.base import Example, Task
 
-BUDGET = Budget(thinking=POCKET_BUDGET[0] - POCKET_BUDGET[1], answer=POCKET_BUDGET[1])
+BUDGET = TrainOptions(model=POCKET).sampling_budget
 QUANTILES = (0.1, 0.5, 0.9)
 
 

@@ -15,7 +15,6 @@ from rich.console import Console
 from qredit.diagnostics import commitment
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, answer_all, summary
-from qredit.rollout.sample import Budget
 from qredit.run.load import load_examples, load_model, load_tokenizer, model_path
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format, train
@@ -138,14 +137,13 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
     """Samples of a model, or of the base model where `weights` is None, on held-out questions."""
     path = model_path(weights or options.model, options.task, options.coldness)
     tokenizer = load_tokenizer(path)
-    total, answer = options.budget
     return list(
         answer_all(
             load_model(path, options.device),
             token_format(options, tokenizer),
             load_examples(options, held.split, held.questions),
             ("exact_match",),
-            Budget(total - answer, answer),
+            options.sampling_budget,
             held.k,
             seed=held.seed,
             stop_tokens=[int(tokenizer.eos_token_id)],

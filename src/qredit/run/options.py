@@ -5,7 +5,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,6 +14,9 @@ from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
 from qredit.objective import Objective
 from qredit.text import parse
+
+if TYPE_CHECKING:
+    from qredit.rollout.sample import Budget
 
 POCKET = "pocket"
 POCKET_BUDGET = (40, 8)
@@ -140,6 +143,14 @@ class TrainOptions:
         """Tokens of a completion, and those of them kept for the answer."""
         total, answer = POCKET_BUDGET if self.is_pocket else BUDGET
         return self.max_completion_length or total, self.answer_budget or answer
+
+    @property
+    def sampling_budget(self) -> "Budget":
+        """Tokens that may be sampled for the rationale and for the answer."""
+        from qredit.rollout.sample import Budget  # here, for it loads transformers, which options alone do not need
+
+        total, answer = self.budget
+        return Budget(thinking=total - answer, answer=answer)
 
     def made_objective(self) -> Objective:
         """The objective that `objective` and `q` stand for.
