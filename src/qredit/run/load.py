@@ -15,7 +15,7 @@ from qredit.errors import QreditError
 from qredit.plain import first_line
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
-from qredit.run.options import TrainOptions
+from qredit.run.options import POCKET, TrainOptions
 from qredit.tasks.base import Example, Split
 from qredit.tasks.jsonl import jsonl
 from qredit.trl.data import Rows, too_long
@@ -29,7 +29,7 @@ def model_path(model: str, task: str, coldness: int | None) -> str:
     Raises:
         QreditError: a folder without weights, a path that does not exist, a task that has no pocket model.
     """
-    if model == "pocket":
+    if model == POCKET:
         return str(pocket.path(pocket.name_for(task, coldness)))
     folder = Path(model).expanduser()
     if folder.is_dir():
