@@ -25,13 +25,16 @@ class subtract_mean_of_others(Credit):
     """c_i ← c_i - mean over the other rollouts of the group, the leave-one-out baseline (arXiv 2402.14740).
 
     The baseline does not depend on rollout i, so it changes no expectation. A rollout alone in its group keeps c_i.
+    Exactly 0 where two or more rollouts are all equal: no rounding residue is left for an optimiser to scale up.
     """
 
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, keep = coefficient.per_rollout(self)
-        return coefficient.with_row(value - batch.groups.mean_of_others(value, keep))
+        groups = batch.groups
+        equal = groups.is_constant(value, keep) & (groups.count(keep) > 1)
+        return coefficient.with_row(torch.where(equal, 0.0, value - groups.mean_of_others(value, keep)))
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,35 @@
-"""The exact mean and second moment of an objective's gradient under M i.i.d. rollouts of an enumerable policy."""
+"""The mean and second moment of an objective's gradient under M i.i.d. rollouts of an enumerable policy.
 
+Exact, by listing every multiset of M trajectories with its probability, where there are few enough; else estimated from
+seeded draws, with standard errors. The objective's own credit, surrogate and reduction are run in both cases; only the
+gradients of the log-probabilities come from the policy.
+"""
+
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.lab.policy import TabularPolicy
+from qredit.chain import Coefficient, Credit, stages
+from qredit.credit.likelihood import resample_by_likelihood
+from qredit.errors import QreditError
+from qredit.lab.policy import EnumerablePolicy
 from qredit.objective import Objective
+
+MOST_POOLS = 300_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Pools:
-    """Every multiset of M trajectories that an estimator can be given, with its probability.
+    """Groups of M trajectories that an estimator can be given, with their probabilities.
 
     Attributes:
         members: (N, M) trajectory numbers; z·Y + y, where y is the sampled answer (0 when none is sampled).
@@ -25,67 +38,6 @@ class Pools:
 
     members: Int[Tensor, "N M"]
     probability: Float[Tensor, " N"]
-
-
-def pools(policy: TabularPolicy, rollouts: int, with_response: bool) -> Pools:
-    """All multisets of `rollouts` i.i.d. trajectories: rationales alone, or rationale and sampled answer together."""
-    prior = policy.prior
-    if with_response:
-        trajectory = (prior.log()[:, None] + policy.answer_logp).exp().flatten()
-        numbers = list(range(len(trajectory)))
-    else:
-        trajectory = prior
-        numbers = [z * policy.answers for z in range(policy.rationales)]
-    members = list(combinations_with_replacement(range(len(trajectory)), rollouts))
-    index = torch.tensor(members)
-    arrangements = torch.tensor([_arrangements(multiset) for multiset in members], dtype=torch.float64)
-    probability = arrangements * trajectory[index].prod(1)
-    return Pools(members=torch.tensor(numbers)[index], probability=probability)
-
-
-def gradients(
-    objective: Objective, policy: TabularPolicy, members: Int[Tensor, "N M"], with_response: bool, seed: int = 0
-) -> Float[Tensor, "N D"]:
-    """∇_θ of the objective's loss on each pool, each pool being one whole optimiser step.
-
-    Goes through the objective's own credit, surrogate and reduction; only the gradients of the log-probabilities come
-    from the policy's table. Every row has the same number of tokens, so the pools' denominators are equal.
-    """
-    batch = pool_batch(policy, members, with_response, seed)
-    tokens, answers = policy.scores
-    flat = members.flatten()
-    z, y = flat // policy.answers, flat % policy.answers
-    logp_tokens, logp_answers = policy.token_logps(policy.theta)
-    logp = torch.cat([logp_tokens[z], logp_answers[z, y][:, None]], 1).requires_grad_()
-    numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
-    slope = torch.autograd.grad(numerator, logp)[0]
-    denominator = objective.denominators(batch)["policy"] / len(members)
-    score = torch.cat([tokens[z], answers[z, y][:, None]], 1)
-    per_row = torch.einsum("bt,btd->bd", slope, score)
-    return per_row.view(*members.shape, -1).sum(1) / denominator
-
-
-def pool_batch(policy: TabularPolicy, members: Int[Tensor, "N M"], with_response: bool, seed: int = 0) -> RolloutBatch:
-    """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
-    flat = members.flatten()
-    z, y = flat // policy.answers, flat % policy.answers
-    rows, width = len(flat), policy.length + 2
-    column = torch.arange(width).expand(rows, width)
-    rationale, last = column < policy.length, column == width - 1
-    group = torch.arange(len(members)).repeat_interleave(members.shape[1])
-    batch = RolloutBatch(
-        mask=torch.ones(rows, width, dtype=torch.bool),
-        rationale=rationale,
-        close=column == policy.length,
-        answer=torch.zeros_like(last) if with_response else last,
-        response=last if with_response else None,
-        sampled=(rationale | last) if with_response else rationale,
-        group=group,
-        seed=seed,
-    )
-    if with_response:
-        return replace(batch, reward=(y == 0).double())
-    return replace(batch, answer_logp=policy.answer_logp[z, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +54,177 @@ def moments(values: Float[Tensor, "N D"], probability: Float[Tensor, " N"]) -> M
     return Moments(mean, float(probability @ (values - mean).square().sum(1)))
 
 
-def exact_moments(objective: Objective, policy: TabularPolicy, rollouts: int, with_response: bool) -> Moments:
-    """Mean and variance of a deterministic objective's gradient over all pools of `rollouts` trajectories."""
-    every = pools(policy, rollouts, with_response)
-    return moments(gradients(objective, policy, every.members, with_response), every.probability)
+@dataclass(frozen=True, eq=False)
+class SampledMoments:
+    """Moments estimated from N independent groups.
+
+    Attributes:
+        mean: (D,), and `mean_error` (D,), its standard error.
+        variance: the trace of the covariance, and `variance_error`, its standard error.
+    """
+
+    mean: Float[Tensor, " D"]
+    mean_error: Float[Tensor, " D"]
+    variance: float
+    variance_error: float
 
 
-def _arrangements(multiset: tuple[int, ...]) -> float:
-    """In how many orders the multiset can be drawn."""
-    counts = [multiset.count(value) for value in set(multiset)]
-    return math.factorial(len(multiset)) / math.prod(map(math.factorial, counts))
+def samples_answer(objective: Objective) -> bool:
+    """Whether an objective's rows end in a sampled answer, for its reward, or in the gold one, for its likelihood.
+
+    Raises:
+        QreditError: it reads both; two tails of one rationale are not enumerated here.
+    """
+    if {"reward", "answer_logp"} <= objective.needs:
+        raise QreditError(f"{objective} needs both a reward and a likelihood; the lab enumerates one tail at a time")
+    return "answer_logp" not in objective.needs
+
+
+def exact_moments(objective: Objective, policy: EnumerablePolicy, rollouts: int) -> Moments:
+    """Exact mean and variance of the gradient, over all groups of `rollouts` trajectories and all of its own draws.
+
+    Raises:
+        QreditError: more than `MOST_POOLS` multisets; use `sampled_moments`.
+    """
+    every = pools(policy, rollouts, samples_answer(objective))
+    mean, square = resampled(objective, policy, every.members)
+    total = every.probability @ mean
+    return Moments(total, float(every.probability @ square - total.square().sum()))
+
+
+def sampled_moments(
+    objective: Objective, policy: EnumerablePolicy, rollouts: int, groups: int, seed: int
+) -> SampledMoments:
+    """Mean and variance of the gradient from `groups` independent groups and their own draws; a function of `seed`."""
+    probability = trajectories(policy, samples_answer(objective))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(probability.probability, groups * rollouts, replacement=True, generator=generator)
+    members = probability.members[drawn, 0].view(groups, rollouts)
+    values = gradients(objective, policy, members, seed=seed)
+    mean = values.mean(0)
+    deviation = (values - mean).square().sum(1)
+    return SampledMoments(
+        mean=mean,
+        mean_error=values.std(0) / math.sqrt(groups),
+        variance=float(deviation.sum() / (groups - 1)),
+        variance_error=float(deviation.std() / math.sqrt(groups)),
+    )
+
+
+def trajectories(policy: EnumerablePolicy, with_response: bool) -> Pools:
+    """Every single trajectory: a rationale alone, or a rationale and a sampled answer."""
+    if with_response:
+        joint = (policy.prior.log()[:, None] + policy.answer_logp).exp().flatten()
+        return Pools(torch.arange(len(joint))[:, None], joint)
+    return Pools(torch.arange(policy.rationales)[:, None] * policy.answers, policy.prior)
+
+
+def pools(policy: EnumerablePolicy, rollouts: int, with_response: bool) -> Pools:
+    """All multisets of `rollouts` i.i.d. trajectories: rationales alone, or rationale and sampled answer together."""
+    single = trajectories(policy, with_response)
+    kinds = len(single.members)
+    count = math.comb(kinds + rollouts - 1, rollouts)
+    if count > MOST_POOLS:
+        raise QreditError(
+            f"{rollouts} rollouts of {kinds} trajectories are {count} multisets, more than {MOST_POOLS}; "
+            "use sampled_moments, fewer rollouts or a smaller policy"
+        )
+    members = list(combinations_with_replacement(range(kinds), rollouts))
+    index = torch.tensor(members)
+    arrangements = torch.tensor([_arrangements(multiset) for multiset in members], dtype=torch.float64)
+    return Pools(single.members[index, 0], arrangements * single.probability[index].prod(1))
+
+
+def gradients(
+    objective: Objective, policy: EnumerablePolicy, members: Int[Tensor, "N M"], seed: int = 0
+) -> Float[Tensor, "N D"]:
+    """∇_θ of the objective's loss on each pool, each pool being one whole optimiser step.
+
+    Every row has the same number of tokens, so the pools' denominators are equal.
+    """
+    batch = pool_batch(policy, members, samples_answer(objective), seed)
+    z, y = _parts(policy, members)
+    logp = _row_logps(policy, z, y).requires_grad_()
+    numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
+    slope = torch.autograd.grad(numerator, logp)[0]
+    return _per_pool(policy, slope, members) / (objective.denominators(batch)["policy"] / len(members))
+
+
+def resampled(
+    objective: Objective, policy: EnumerablePolicy, members: Int[Tensor, "N M"]
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
+    """Mean of each pool's gradient over the objective's own draws, and mean of its squared norm, integrated exactly.
+
+    Each way of distributing the K draws of `resample_by_likelihood` over the M rows takes the stage's place in turn,
+    with its multinomial probability; an objective without such a stage is evaluated once.
+    """
+    found = [stage for _, stage in stages(objective.source) if isinstance(stage, resample_by_likelihood)]
+    if not found:
+        values = gradients(objective, policy, members)
+        return values, values.square().sum(1)
+    size = members.shape[1]
+    draws = found[0].resamples or size
+    weights = policy.answer_logp[members // policy.answers, 0].softmax(1)
+    mean, square = torch.zeros(len(members), len(policy.theta), dtype=torch.float64), torch.zeros(len(members))
+    square = square.double()
+    for counts in compositions(draws, size):
+        given = _replace_stage(objective, resample_by_likelihood, _given_counts(counts, draws))
+        value = gradients(given, policy, members)
+        chance = _multinomial(counts, weights)
+        mean += chance[:, None] * value
+        square += chance * value.square().sum(1)
+    return mean, square
+
+
+@dataclass(frozen=True)
+class _given_counts(Credit):
+    """`resample_by_likelihood` with its draws known: row m of every group was drawn `counts[m]` times of `draws`."""
+
+    counts: tuple[int, ...]
+    draws: int
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, _ = coefficient.per_rollout(self)
+        counts = torch.tensor(self.counts, dtype=value.dtype)[batch.groups.slot]
+        return coefficient.with_row(value * counts * (len(self.counts) / self.draws))
+
+
+def _replace_stage(value: T, kind: type, by: Credit) -> T:
+    """A tree of frozen dataclasses with every stage of a kind replaced."""
+    if isinstance(value, kind):
+        return by  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(_replace_stage(item, kind, by) for item in value)  # type: ignore[return-value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields: dict[str, Any] = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **{name: _replace_stage(v, kind, by) for name, v in fields.items()})
+    return value
+
+
+def pool_batch(
+    policy: EnumerablePolicy, members: Int[Tensor, "N M"], with_response: bool, seed: int = 0
+) -> RolloutBatch:
+    """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
+    z, y = _parts(policy, members)
+    rows, width = len(z), policy.length + 2
+    column = torch.arange(width).expand(rows, width)
+    rationale, last = column < policy.length, column == width - 1
+    closing = torch.full((rows, 1), policy.symbols)
+    batch = RolloutBatch(
+        mask=torch.ones(rows, width, dtype=torch.bool),
+        ids=torch.cat([policy.strings[z], closing, closing + 1 + y[:, None]], 1),
+        rationale=rationale,
+        close=column == policy.length,
+        answer=torch.zeros_like(last) if with_response else last,
+        response=last if with_response else None,
+        sampled=(rationale | last) if with_response else rationale,
+        group=torch.arange(len(members)).repeat_interleave(members.shape[1]),
+        logp=_row_logps(policy, z, y),
+        seed=seed,
+    )
+    if with_response:
+        return replace(batch, reward=(y == 0).double())
+    return replace(batch, answer_logp=policy.answer_logp[z, 0])
 
 
 def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
@@ -122,3 +235,38 @@ def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
     for first in range(total + 1):
         for rest in compositions(total - first, parts - 1):
             yield first, *rest
+
+
+def _parts(policy: EnumerablePolicy, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Rationale and answer number of every row."""
+    flat = members.flatten()
+    return flat // policy.answers, flat % policy.answers
+
+
+def _row_logps(policy: EnumerablePolicy, z: Tensor, y: Tensor) -> Float[Tensor, "B T"]:
+    tokens, answers = policy.logps
+    return torch.cat([tokens[z], answers[z, y][:, None]], 1)
+
+
+def _per_pool(policy: EnumerablePolicy, slope: Float[Tensor, "B T"], members: Tensor) -> Float[Tensor, "N D"]:
+    """Σ over a pool's rows and tokens of slope · ∇log p: the slopes are gathered per table entry before the product."""
+    tokens, answers = policy.scores
+    z, y = _parts(policy, members)
+    pool = torch.arange(len(members)).repeat_interleave(members.shape[1])
+    per_token = torch.zeros(len(members), *tokens.shape[:2], dtype=slope.dtype)
+    per_answer = torch.zeros(len(members), *answers.shape[:2], dtype=slope.dtype)
+    per_token.index_put_((pool, z), slope[:, :-1], accumulate=True)
+    per_answer.index_put_((pool, z, y), slope[:, -1], accumulate=True)
+    return per_token.flatten(1) @ tokens.flatten(0, 1) + per_answer.flatten(1) @ answers.flatten(0, 1)
+
+
+def _arrangements(multiset: tuple[int, ...]) -> float:
+    """In how many orders the multiset can be drawn."""
+    counts = [multiset.count(value) for value in set(multiset)]
+    return math.factorial(len(multiset)) / math.prod(map(math.factorial, counts))
+
+
+def _multinomial(counts: tuple[int, ...], weights: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
+    """Probability that the draws fall as `counts` over rows with these weights."""
+    ways = math.factorial(sum(counts)) / math.prod(map(math.factorial, counts))
+    return ways * (weights ** torch.tensor(counts)).prod(1)

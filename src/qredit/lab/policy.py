@@ -1,6 +1,7 @@
-"""An enumerable policy: every rationale and every answer of one prompt, with exact probabilities and scores."""
+"""What an enumerable policy is: every rationale and every answer of one prompt, with exact probabilities and scores."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,18 +12,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class TabularPolicy:
-    """A tabular autoregressive policy: `length` rationale symbols, a closing symbol, one answer symbol.
+class EnumerablePolicy(ABC):
+    """An autoregressive policy over strings of `length` rationale symbols, a closing symbol and one answer symbol.
 
-    Each conditional is a softmax over its own row of logits, so any distribution over trajectories is reachable:
-    p(z_1), p(z_2 | z_1), …, p(close | z), p(y | z). The closing symbol is forced, as when a thinking budget ends; its
-    probability depends on parameters of its own, so that a coefficient on it would show in the gradient.
+    The closing symbol is forced, as when a thinking budget ends; its probability has a gradient of its own, so that a
+    coefficient on it would show.
 
     Attributes:
-        theta: (D,) all logits, float64.
+        theta: (D,) all parameters, float64.
         symbols: size of the rationale alphabet.
         length: rationale symbols per trajectory.
         answers: size of the answer alphabet; answer 0 is the gold one.
+
+    Shapes: Z = symbols^length rationales, Y answers, L = length + 1 tokens before the answer, D parameters.
     """
 
     theta: Float[Tensor, " D"]
@@ -30,15 +32,9 @@ class TabularPolicy:
     length: int = 2
     answers: int = 3
 
-    @classmethod
-    def random(
-        cls, seed: int, symbols: int = 3, length: int = 2, answers: int = 3, spread: float = 1.0
-    ) -> "TabularPolicy":
-        """A policy with independent normal logits of standard deviation `spread`."""
-        size = _parameters(symbols, length, answers)
-        generator = torch.Generator().manual_seed(seed)
-        theta = spread * torch.randn(size, dtype=torch.float64, generator=generator)
-        return cls(theta, symbols, length, answers)
+    @abstractmethod
+    def token_logps(self, theta: Float[Tensor, " D"]) -> tuple[Float[Tensor, "Z L"], Float[Tensor, "Z Y"]]:
+        """log-probability of each rationale symbol and the closing symbol (Z, length+1), and of each answer (Z, Y)."""
 
     @property
     def rationales(self) -> int:
@@ -50,8 +46,73 @@ class TabularPolicy:
         """The symbols of each rationale."""
         return torch.tensor(list(product(range(self.symbols), repeat=self.length)))
 
+    @cached_property
+    def logps(self) -> tuple[Float[Tensor, "Z L"], Float[Tensor, "Z Y"]]:
+        """`token_logps` at the policy's own parameters, without gradient."""
+        with torch.no_grad():
+            return self.token_logps(self.theta)
+
+    @cached_property
+    def prior(self) -> Float[Tensor, " Z"]:
+        """p(z | x): the closing symbol is forced and no draw."""
+        return self.logps[0][:, : self.length].sum(1).exp()
+
+    @cached_property
+    def answer_logp(self) -> Float[Tensor, "Z Y"]:
+        """log p(y | x, z)."""
+        return self.logps[1]
+
+    @cached_property
+    def scores(self) -> tuple[Float[Tensor, "Z L D"], Float[Tensor, "Z Y D"]]:
+        """∇_θ of each token's log-probability."""
+        tokens, answers = torch.autograd.functional.jacobian(self.token_logps, self.theta)
+        return tokens, answers
+
+    @cached_property
+    def joint_score(self) -> Float[Tensor, "Z D"]:
+        """∇_θ log p(z, y* | x): what one rationale followed by the gold answer contributes."""
+        tokens, answers = self.scores
+        return tokens[:, : self.length].sum(1) + answers[:, 0]
+
+    @property
+    def success(self) -> float:
+        """P = Σ_z p(z|x) p(y*|x,z)."""
+        return float(self.prior @ self.answer_logp[:, 0].exp())
+
+    @cached_property
+    def success_gradient(self) -> Float[Tensor, " D"]:
+        """∇P = Σ_z p(z|x) p(y*|x,z) ∇log p(z, y*|x), by differentiating the sum itself."""
+
+        def success(theta: Tensor) -> Tensor:
+            tokens, answers = self.token_logps(theta)
+            return (tokens[:, : self.length].sum(1) + answers[:, 0]).exp().sum()
+
+        gradient: Tensor = torch.autograd.functional.jacobian(success, self.theta)
+        return gradient
+
+    def loss_gradient(self, q: float) -> Float[Tensor, " D"]:
+        """∇ℓ_q = -P^{-q} ∇P, exactly."""
+        return -math.pow(self.success, -q) * self.success_gradient
+
+
+@dataclass(frozen=True, eq=False)
+class TabularPolicy(EnumerablePolicy):
+    """Each conditional is a softmax over its own row of logits, so any distribution over trajectories is reachable.
+
+    p(z_1), p(z_2 | z_1), …, p(close | z), p(y | z), all logits concatenated in `theta`.
+    """
+
+    @classmethod
+    def random(
+        cls, seed: int, symbols: int = 3, length: int = 2, answers: int = 3, spread: float = 1.0
+    ) -> "TabularPolicy":
+        """A policy with independent normal logits of standard deviation `spread`."""
+        size = _parameters(symbols, length, answers)
+        generator = torch.Generator().manual_seed(seed)
+        theta = spread * torch.randn(size, dtype=torch.float64, generator=generator)
+        return cls(theta, symbols, length, answers)
+
     def token_logps(self, theta: Float[Tensor, " D"]) -> tuple[Float[Tensor, "Z L"], Float[Tensor, "Z Y"]]:
-        """log-probability of each rationale symbol and the closing symbol (Z, length+1), and of each answer (Z, Y)."""
         columns, start = [], 0
         prefix = torch.zeros(self.rationales, dtype=torch.long)
         for position in range(self.length):
@@ -66,37 +127,6 @@ class TabularPolicy:
         start += self.rationales
         answer = theta[start:].view(self.rationales, self.answers).log_softmax(1)
         return torch.stack(columns, 1), answer
-
-    @cached_property
-    def prior(self) -> Float[Tensor, " Z"]:
-        """p(z | x): the closing symbol is forced and no draw."""
-        return self.token_logps(self.theta)[0][:, : self.length].sum(1).exp()
-
-    @cached_property
-    def answer_logp(self) -> Float[Tensor, "Z Y"]:
-        """log p(y | x, z)."""
-        return self.token_logps(self.theta)[1]
-
-    @cached_property
-    def scores(self) -> tuple[Float[Tensor, "Z L D"], Float[Tensor, "Z Y D"]]:
-        """∇_θ of each token's log-probability."""
-        tokens, answers = torch.autograd.functional.jacobian(self.token_logps, self.theta)
-        return tokens, answers
-
-    @property
-    def success(self) -> float:
-        """P = Σ_z p(z|x) p(y*|x,z)."""
-        return float(self.prior @ self.answer_logp[:, 0].exp())
-
-    def loss_gradient(self, q: float) -> Float[Tensor, " D"]:
-        """∇ℓ_q = -P^{-q} ∇P, exactly."""
-
-        def success(theta: Tensor) -> Tensor:
-            tokens, answers = self.token_logps(theta)
-            return (tokens[:, : self.length].sum(1) + answers[:, 0]).exp().sum()
-
-        gradient: Tensor = torch.autograd.functional.jacobian(success, self.theta)
-        return -math.pow(self.success, -q) * gradient
 
 
 def _parameters(symbols: int, length: int, answers: int) -> int:

@@ -18,4 +18,15 @@ REGISTRY: Mapping[str, Callable[..., Objective]] = MappingProxyType(
     {make.__name__: make for make in (dapo, dr_grpo, garl, grpo, maxrl, paft, rloo, sft_then_rlvr, verifree)}
 )
 
-__all__ = ["REGISTRY", *REGISTRY]
+__all__ = [
+    "REGISTRY",
+    "dapo",
+    "dr_grpo",
+    "garl",
+    "grpo",
+    "maxrl",
+    "paft",
+    "rloo",
+    "sft_then_rlvr",
+    "verifree",
+]

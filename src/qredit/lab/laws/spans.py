@@ -1,0 +1,90 @@
+"""Laws of place: which tokens may carry a coefficient, and how a cut of the batch must not matter."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Scope
+from qredit.lab.batches import batch_for, permuted, regrouped, widened
+from qredit.lab.laws.compare import check_close, check_each_close, check_zero
+from qredit.lab.laws.subject import Subject
+from qredit.objective import Credited, Objective
+
+SEEDS = range(3)
+
+
+def nothing_on_forced_tokens(subject: Subject) -> None:
+    """Tokens that were neither drawn nor part of the gold answer, and padding, carry exactly 0."""
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        check_zero(subject.objective.credit(batch)[~batch.trainable], "coefficient on a forced or empty place")
+
+
+def rows_may_be_permuted(subject: Subject) -> None:
+    """Permuting the rows permutes the coefficients."""
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(seed))
+        credit = subject.objective.credit(batch)
+        check_each_close(subject.objective.credit(permuted(batch, order)), credit[order])
+
+
+def padding_changes_nothing(subject: Subject) -> None:
+    """Empty columns, whatever stands in them, change neither coefficients nor loss nor gradient."""
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        wide = widened(batch, 3)
+        width = batch.mask.shape[1]
+        check_each_close(subject.objective.credit(wide)[:, :width], subject.objective.credit(batch))
+        whole = [slice(None)]
+        check_close(_slope(subject.objective, wide, whole)[:, :width], _slope(subject.objective, batch, whole))
+
+
+def group_numbers_are_names(subject: Subject) -> None:
+    """Renumbering the groups changes nothing. An objective that draws is exempt: draws are a function of the number."""
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        numbers = torch.tensor([7, -3, 40, 5])
+        check_each_close(subject.objective.credit(regrouped(batch, numbers)), subject.objective.credit(batch))
+
+
+def gradient_is_the_same_in_micro_batches(subject: Subject) -> None:
+    """A step cut into whole groups, their credit evaluated apart unless a stage has batch scope, has one gradient."""
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        groups = [batch.group == number for number in batch.group.unique()]
+        whole = _slope(subject.objective, batch, [slice(None)])
+        check_close(_slope(subject.objective, batch, groups), whole, what="gradients of the cut and the whole step")
+
+
+def gradient_is_the_same_in_row_chunks(subject: Subject) -> None:
+    """Forward and backward over chunks of rows, the credit evaluated before, give the gradient of the whole."""
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        credited = subject.objective.evaluate(batch)
+        starts = range(0, len(batch.group), 4)
+        chunks = [slice(start, start + 4) for start in starts]
+        whole = _slope(subject.objective, batch, [slice(None)], credited)
+        check_close(_slope(subject.objective, batch, chunks, credited), whole, what="gradients of chunks and whole")
+
+
+def _slope(
+    objective: Objective, batch: RolloutBatch, parts: list[slice] | list[Tensor], credited: Credited | None = None
+) -> Float[Tensor, "B T"]:
+    """∂loss/∂logp of a step that is run in parts: numerators summed, then divided by the summed denominators."""
+    if objective.scope is Scope.BATCH and credited is None:
+        credited = objective.evaluate(batch)
+    logp = torch.zeros_like(batch.mask, dtype=torch.float64) if batch.logp is None else batch.logp.clone()
+    logp = torch.where(batch.mask, logp, 0.0).requires_grad_()
+    numerator, denominator = torch.zeros((), dtype=torch.float64), 0.0
+    for part in parts:
+        rows = batch.select(part)
+        own = objective.evaluate(rows) if credited is None else _rows_of(credited, part)
+        numerator = numerator + objective.numerators(logp[part], rows, own)["policy"]
+        denominator += objective.denominators(rows, own)["policy"]
+    return torch.autograd.grad(numerator / (denominator or 1.0), logp)[0]
+
+
+def _rows_of(credited: Credited, part: slice | Tensor) -> Credited:
+    return Credited(credited.value[part], None if credited.weight is None else credited.weight[part])
