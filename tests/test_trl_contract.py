@@ -12,12 +12,7 @@ from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from qredit.objectives import dapo, dr_grpo, grpo
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 from qredit.trl.config import _UNSUPPORTED, OWNED
-
-from batches import reward_batch  # isort: skip
 
 
 def parameters(function):
@@ -139,86 +134,6 @@ def test_trl_replays_the_first_epochs_prompts_after_a_resume_in_the_second():
     first, second = list(whole), list(whole)
     assert first != second
     assert list(order()) == first
-
-
-# --- our objectives against TRL's own loss
-
-
-def trl_loss(trainer, loss_type, advantages, ids, mask, logp_old, epsilon_high=0.2, length=6):
-    """TRL's `_compute_loss` on given rows: its gradient with respect to the model's parameters."""
-    trainer.loss_type, trainer.epsilon_low, trainer.epsilon_high = loss_type, 0.2, epsilon_high
-    trainer.max_completion_length = length
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.args.steps_per_generation = 1
-    trainer.model.train()
-    trainer.model.zero_grad()
-    inputs = {
-        "prompt_ids": ids[:, :3],
-        "prompt_mask": torch.ones_like(ids[:, :3]),
-        "completion_ids": ids[:, 3:],
-        "completion_mask": mask.long(),
-        "advantages": advantages,
-        "num_items_in_batch": mask.sum(),
-        "old_per_token_logps": logp_old,
-    }
-    loss = trainer._compute_loss(trainer.model, inputs)
-    loss.backward()
-    return loss.detach(), torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-
-
-@pytest.mark.parametrize(
-    ("objective", "loss_type", "scaled", "high"),
-    [
-        (grpo(), "grpo", True, 0.2),
-        (dapo(), "dapo", True, 0.28),
-        (dr_grpo(length=6), "dr_grpo", False, 0.2),
-    ],
-    ids=["grpo", "dapo", "dr_grpo"],
-)
-@pytest.mark.parametrize("off_policy", [False, True])
-def test_reward_objectives_have_trls_loss_and_gradient(trainer, objective, loss_type, scaled, high, off_policy):
-    reward = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.0, 0.25])
-    lengths = torch.tensor([5, 3, 6, 4, 6, 2, 5, 6])
-    group = torch.arange(8) // 4
-    ids = torch.randint(5, 200, (8, 9))
-    mask = torch.arange(6) < lengths[:, None]
-    with torch.no_grad():
-        logp_old, _, _ = trainer._get_per_token_logps_and_entropies(
-            trainer.model, ids, torch.cat([torch.ones(8, 3), mask], 1).long(), 6
-        )
-    if off_policy:
-        logp_old = logp_old + 0.4 * torch.randn(8, 6)
-    groups = reward.view(2, 4)
-    advantages = groups - groups.mean(1, keepdim=True)
-    if scaled:
-        advantages = advantages / (groups.std(1, keepdim=True) + 1e-4)
-    expected, gradient = trl_loss(trainer, loss_type, advantages.flatten(), ids, mask, logp_old, high)
-
-    trainer.model.zero_grad()
-    logp, _, _ = trainer._get_per_token_logps_and_entropies(
-        trainer.model, ids, torch.cat([torch.ones(8, 3), mask], 1).long(), 6
-    )
-    batch = reward_batch(reward, group=group, lengths=lengths, sampler_logp=logp_old)
-    loss = objective.loss(logp, batch)
-    loss.backward()
-    ours = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-    assert torch.allclose(loss.detach(), expected, atol=1e-6)
-    assert float((ours - gradient).norm() / gradient.norm()) < 1e-5
-    assert float(gradient.norm()) > 1e-3
-
-
-def test_a_wrong_reduction_or_clip_would_be_seen(trainer):
-    """The mutant of the comparison above: one mean for another moves the gradient by far more than the tolerance."""
-    reward, lengths = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.tensor([5, 3, 6, 4])
-    batch = reward_batch(reward, lengths=lengths, sampler_logp=torch.zeros(4, 6))
-    logp = torch.full((4, 6), 0.22, requires_grad=True)  # a ratio of 1.25, between the two clips
-    right = torch.autograd.grad(dapo().loss(logp, batch), logp)[0]
-    for wrong in (
-        dataclasses.replace(dapo(), reduction=mean_per_rollout()),
-        dataclasses.replace(dapo(), surrogate=clipped_ratio()),
-    ):
-        other = torch.autograd.grad(wrong.loss(logp, batch), logp)[0]
-        assert float((other - right).norm() / right.norm()) > 0.01
 
 
 def test_an_unscored_row_is_nan_in_trl_too(trainer):
