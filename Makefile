@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VERL_VENV ?= .venv-verl
+VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check test-long results bench pocket resolve clean
+.PHONY: demo test lint check test-long results bench pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -34,6 +36,10 @@ bench: $(STAMP)
 pocket: $(STAMP)
 	$(BIN)/python -m qredit.pocket.pretrain $(NAMES)
 
+# Compute tests/golden/verl.json anew, in an environment of its own: verl and this package cannot share one.
+golden-verl: $(VERL_STAMP)
+	$(VERL_VENV)/bin/python experiments/golden_verl.py tests/golden/verl.json
+
 # Dry-run every extra against the registry: the pins must resolve together.
 resolve: $(STAMP)
 	$(BIN)/pip install --dry-run --quiet --report /dev/null ".[test,lint]"
@@ -44,5 +50,13 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,lint]"
 	touch $(STAMP)
 
+# Of verl's requirements, those that importing its loss functions takes.
+$(VERL_STAMP):
+	test -x $(VERL_VENV)/bin/python || $(PYTHON) -m venv $(VERL_VENV)
+	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==2.13.0 "transformers>=5.5.3,!=5.6.0,<5.11" "tensordict>=0.8,!=0.9.0,<=0.10" hydra-core ray codetiming
+	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache
