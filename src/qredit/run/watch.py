@@ -22,7 +22,7 @@ from qredit.evaluate import Answered, answer_all, summary
 from qredit.plain import json_line
 from qredit.tasks import Example
 from qredit.trl import QreditTrainer
-from qredit.trl.checkpoint import trim_lines
+from qredit.trl.metrics_file import AppendLines
 
 
 def progress(console: Console) -> Progress:
@@ -61,16 +61,13 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
             self.bars.update(self.bar, note=note)
 
 
-class KeepSamples(TrainerCallback):  # type: ignore[misc]
-    """Appends the first group of each logged generation to samples.jsonl."""
+class KeepSamples(AppendLines):
+    """Appends, at each logged step, the first group of the rollouts in use to samples.jsonl."""
 
     def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+        super().__init__(path)
+        self.every = every
         self.trainer: QreditTrainer | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero and state.global_step > 0:
-            trim_lines(self.path, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer is None or not state.is_world_process_zero or state.global_step % self.every:
@@ -88,19 +85,16 @@ class KeepSamples(TrainerCallback):  # type: ignore[misc]
             file.write(json_line(record))
 
 
-class Validate(TrainerCallback):  # type: ignore[misc]
+class Validate(AppendLines):
     """Samples answers to held-out questions every few steps; each process takes its share."""
 
     def __init__(
         self, path: Path, examples: Sequence[Example], scorers: Sequence[str], k: int, every: int, seed: int
     ) -> None:
-        self.path, self.examples, self.scorers = path, examples, scorers
+        super().__init__(path)
+        self.examples, self.scorers = examples, scorers
         self.k, self.every, self.seed = k, every, seed
         self.trainer: QreditTrainer | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero and state.global_step > 0:
-            trim_lines(self.path, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer is not None and state.global_step % self.every == 0:

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run logged, one JSON object per line, and never a line that the weights do not know of."""
+"""JSON lines that a run appends to metrics.jsonl and other files, and never one that the weights do not know of."""
 
 import json
 import math
@@ -10,11 +10,8 @@ from transformers import TrainerCallback
 from qredit.trl.checkpoint import trim_lines
 
 
-class MetricsFile(TrainerCallback):  # type: ignore[misc]
-    """Appends every logged dictionary with its step; a resumed run first drops what came after its checkpoint.
-
-    Numbers that are not finite are written as null, so that any JSON reader can read the file.
-    """
+class AppendLines(TrainerCallback):  # type: ignore[misc]
+    """Appends lines with their step to a file; a resumed run first drops those that came after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,6 +19,13 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and state.global_step > 0:
             trim_lines(self.path, state.global_step)
+
+
+class MetricsFile(AppendLines):
+    """Appends every logged dictionary.
+
+    Numbers that are not finite are written as null, so that any JSON reader can read the file.
+    """
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
