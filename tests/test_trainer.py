@@ -219,6 +219,12 @@ def test_half_precision_weights_are_refused_for_full_fine_tuning(tmp_path, kind)
     trainer(tmp_path, network=model().to(torch.bfloat16), peft_config=LoraConfig(target_modules=["q_proj"]))
 
 
+def test_half_precision_weights_are_refused_where_the_trainer_loads_them_itself(tmp_path):
+    model().save_pretrained(tmp_path / "model")
+    with pytest.raises(QreditError, match="trainable weights are bfloat16"):
+        trainer(tmp_path / "run", network=str(tmp_path / "model"), model_init_kwargs={"dtype": "bfloat16"})
+
+
 def test_callbacks_evaluation_and_tensorboard(tmp_path):
     steps = []
 
@@ -257,6 +263,15 @@ def test_metrics_beside_trls(tmp_path):
     assert 1 <= logged["weights/ess"] <= 4
     assert logged["groups/no_success"] == 1.0
     assert 0 < logged["entropy"] < math.log(len(tokenizer()))
+
+
+def test_the_logged_entropy_does_not_depend_on_the_rows_per_forward(tmp_path):
+    def entropy(**cut):
+        made = trainer(tmp_path, max_steps=1, **cut)
+        made.train()
+        return made.state.log_history[0]["entropy"]
+
+    assert entropy(rows_per_forward=3) == pytest.approx(entropy(), rel=1e-5)
 
 
 def test_quantiles_run_over_the_groups_of_the_whole_step_however_it_is_cut(tmp_path):

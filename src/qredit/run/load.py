@@ -18,7 +18,7 @@ from qredit.rollout.sample import Budget
 from qredit.run.options import POCKET, TrainOptions
 from qredit.tasks.base import Example, Split
 from qredit.tasks.jsonl import jsonl
-from qredit.trl.data import Rows, too_long
+from qredit.trl.data import Rows, context_of, too_long
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -158,11 +158,6 @@ def ready(
         raise Rows.of([example.id for example in examples], len(ids), name).do_not_fit(long, ids, budget, context)
     dropped = set(long)
     return [example for row, example in enumerate(wrapped) if row not in dropped]
-
-
-def context_of(model: PreTrainedModel) -> int | None:
-    """The model's context length in tokens; None is unlimited."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def as_dataset(examples: Sequence[Example], prompts: Sequence[Any]) -> Dataset:

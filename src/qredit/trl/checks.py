@@ -1,4 +1,4 @@
-"""What is refused before a model is loaded or a token sampled."""
+"""What is refused of an objective, its settings and its model before a token is sampled."""
 
 from dataclasses import fields
 from typing import Any
@@ -69,13 +69,13 @@ def check_steps(objective: Objective, args: QreditConfig) -> None:
         )
 
 
-def check_weights(model: str | nn.Module, peft_config: Any) -> None:
+def check_weights(model: nn.Module, peft_config: Any) -> None:
     """Refuse half-precision weights for full fine-tuning: at usual learning rates almost none of them would move.
 
     Raises:
         QreditError: names the type and how to load the model.
     """
-    if isinstance(model, str) or peft_config is not None:
+    if peft_config is not None:
         return
     half = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
     if half:

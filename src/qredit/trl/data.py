@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from qredit.errors import QreditError, unknown
 from qredit.rollout.format import TokenFormat
@@ -124,6 +125,11 @@ def check_enough(prompts: int, per_generation: int, name: str) -> None:
             f"{name} has {prompts} prompts, but one step needs {per_generation} different ones; lower the prompts per "
             "step (per_device_train_batch_size, gradient_accumulation_steps, num_generations) or add data"
         )
+
+
+def context_of(model: PreTrainedModel) -> int | None:
+    """The model's context length in tokens; None is unlimited."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def too_long(

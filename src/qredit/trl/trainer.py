@@ -40,7 +40,7 @@ from qredit.text import parse
 from qredit.trl import checkpoint, resume
 from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights
 from qredit.trl.config import QreditConfig
-from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, encode_examples
+from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, context_of, encode_examples
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 from qredit.trl.order import GroupOrder
 from qredit.trl.rewards import checked_reward
@@ -104,7 +104,6 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
         check_sampling(self.objective, args)
         check_steps(self.objective, args)
-        check_weights(model, kwargs.get("peft_config"))
         check_columns(train_dataset, args.answer_column, "train_dataset")
         for name, dataset in _evaluations(eval_dataset).items():
             check_columns(dataset, args.answer_column, name)
@@ -142,7 +141,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _encode_data(self, args: QreditConfig) -> None:
         """Check every prompt and answer, and keep their ids as columns."""
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = context_of(self.model)
 
         def encoded(dataset: Dataset, name: str) -> Dataset:
             ready, dropped = encode_examples(
@@ -406,7 +405,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         logp, entropy = self._score(model, rows)
         return sum_terms(objective.numerators(logp, self._scored(rows.batch, logp, entropy), credited), counts)
 
-    def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor | None]:
+    def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """log-probability and entropy of each completion token, through the wrapped model."""
         batch = rows.batch
         assert batch.ids is not None
@@ -420,7 +419,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         device = batch.mask.device  # a model that TRL spread over several devices answers on its last one
         return logp.to(device), entropy.to(device)
 
-    def _scored(self, batch: RolloutBatch, logp: Tensor, entropy: Tensor | None) -> RolloutBatch:
+    def _scored(self, batch: RolloutBatch, logp: Tensor, entropy: Tensor) -> RolloutBatch:
         """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
         likelihood = torch.where(batch.answer, logp.detach().double(), 0.0).sum(1)
         off_policy = self.model.training and self._generation is not None
@@ -437,9 +436,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         start = time.perf_counter()
         with torch.no_grad():
             scored = [self._score(model, rows.select(chunk)) for chunk in self._chunks(rows.batch)]
-        entropies = [entropy for _, entropy in scored if entropy is not None]
+        logps, entropies = zip(*scored, strict=True)
         self._seconds["score"] += time.perf_counter() - start
-        return self._scored(rows.batch, torch.cat([s for s, _ in scored]), torch.cat(entropies) if entropies else None)
+        return self._scored(rows.batch, torch.cat(logps), torch.cat(entropies))
 
     def _chunks(self, batch: RolloutBatch) -> list[slice]:
         rows = len(batch.mask)
@@ -528,11 +527,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _log_batch(self, mode: str, objective: Objective, batch: RolloutBatch) -> None:
         """Collect the facts of this micro-batch; at the step's last one, log what they say, over all processes."""
-        facts = {**likelihood_facts(objective, batch), "no_success": no_success(batch)}
-        if batch.entropy is not None:
-            facts["entropy"] = torch.stack(
-                [(batch.entropy.detach() * batch.sampled).sum().double(), batch.sampled.sum().double()]
-            )[None]
+        entropy = batch.require("entropy", "the log").detach()
+        facts = {
+            **likelihood_facts(objective, batch),
+            "no_success": no_success(batch),
+            "entropy": torch.stack([(entropy * batch.sampled).sum().double(), batch.sampled.sum().double()])[None],
+        }
         self._facts.append({name: values.double().cpu() for name, values in facts.items()})
         if mode == "train" and not self.accelerator.sync_gradients:
             return
