@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
@@ -25,7 +25,7 @@ class Credited:
     value: Float[Tensor, "B T"]
     weight: Float[Tensor, "B T"] | None = None
 
-    def select(self, rows: slice) -> "Credited":
+    def select(self, rows: slice | Tensor) -> "Credited":
         """Some of the rows."""
         return Credited(self.value[rows], None if self.weight is None else self.weight[rows])
 
@@ -67,6 +67,15 @@ class Objective:
     def counts_rollouts(self) -> bool:
         """Whether every denominator is a function of the number of rollouts alone; a penalty counts tokens."""
         return self.reduction.counts_rollouts and not self.penalties
+
+    @property
+    def draws(self) -> bool:
+        """Whether a stage draws numbers, as resampling does: many rows may end without a coefficient."""
+        return "seed" in self.needs
+
+    def learning(self, credited: Credited) -> Bool[Tensor, " B"]:
+        """Rows that contribute a gradient: those with a coefficient, and all of them where there is a penalty."""
+        return (credited.value != 0).any(1) | bool(self.penalties)
 
     def at(self, progress: float) -> "Objective":
         """The plain objective of that moment of training (0 … 1): every schedule replaced by its value."""

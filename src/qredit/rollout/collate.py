@@ -38,7 +38,7 @@ class Rows:
     prompt_mask: Int[Tensor, "B P"]
     batch: RolloutBatch
 
-    def select(self, rows: slice) -> "Rows":
+    def select(self, rows: slice | Tensor) -> "Rows":
         """Some of the rows."""
         return Rows(self.prompt_ids[rows], self.prompt_mask[rows], self.batch.select(rows))
 

@@ -72,6 +72,10 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         default=None,
         metadata={"help": "Rows per forward and backward pass; fewer need less memory. Default: a whole micro-batch."},
     )
+    shared_prefix: bool = field(
+        default=True,
+        metadata={"help": "Compute each prompt once for its group, where the model allows it: same gradient, faster."},
+    )
     biased_sampling: bool = field(
         default=False,
         metadata={

@@ -31,6 +31,9 @@ from qredit.chain import Scope, State, When
 from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
 from qredit.errors import QreditError
 from qredit.objective import Credited, Objective, sum_terms
+from qredit.prefix.install import install, score
+from qredit.prefix.packing import pack
+from qredit.prefix.support import why_not
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, collate, tails_for
 from qredit.rollout.format import Format, TokenFormat
@@ -129,6 +132,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.tails = tails_for(self.objective.needs)
         self._encode_data(args)
         self._score_at_temperature_one(args)
+        self.shared_prefix = args.shared_prefix and self._share_prefix(args)
         self.objective_state: dict[str, State] = self.objective.init_state()
         self.rollouts: list[Rollout] = []
         self._pending_statistics: dict[str, State] = {}
@@ -181,6 +185,16 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 cast_lm_head_to_fp32=True,
                 outputs=("log_probs", "entropy"),
             )
+
+    def _share_prefix(self, args: QreditConfig) -> bool:
+        """Let the model compute each prompt once for its group, or say why it cannot."""
+        base = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        reason = why_not(base)
+        if reason is not None:
+            _log.warning(f"prompts are computed once for each rollout, not once for each group: {reason}")
+            return False
+        install(base, temperature=1.0 if "answer_logp" in self.objective.needs else args.temperature)
+        return True
 
     # --- rollouts
 
@@ -343,11 +357,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             credited, counts = self._whole_step_credit(model, objective)
         else:
             counts = self._counts()
-        chunks = self._chunks(inputs.rows.batch)
-        if len(chunks) == 1:
-            batch, loss = self._loss_at_once(model, objective, inputs.rows, credited, counts)
-        else:
-            batch, loss = self._loss_in_chunks(model, objective, inputs.rows, credited, counts, chunks)
+        batch, loss = self._loss(model, objective, inputs.rows, credited, counts)
         if mode == "train":
             self._update_state(objective, batch)
         self._log_batch(mode, objective, batch)
@@ -364,50 +374,65 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise QreditError(f"a stage of {objective} returns a weight; its scope must be BATCH")
         return credited
 
-    def _loss_at_once(
+    def _loss(
         self, model: nn.Module, objective: Objective, rows: Rows, credited: Credited | None, counts: Mapping[str, float]
     ) -> tuple[RolloutBatch, Tensor]:
-        """The loss of rows that fit one forward; coefficients come from that same forward unless given."""
-        logp, entropy = self._score(model, rows)
-        batch = self._scored(rows.batch, logp, entropy)
-        credited = self._credited(objective, batch) if credited is None else credited
-        return batch, sum_terms(objective.numerators(logp, batch, credited), counts)
+        """The loss of a micro-batch, and its batch with what the forward passes told.
 
-    def _loss_in_chunks(
+        Rows that carry no coefficient are scored without gradient and left out of the differentiated passes. Where the
+        others fit one forward, coefficients come from that same forward unless they are known before.
+        """
+        whole = torch.arange(len(rows.batch.mask))
+        if credited is None and len(self._chunks(whole)) == 1 and not objective.draws:
+            logp, entropy = self._score(model, rows)
+            batch = self._scored(rows.batch, logp, entropy)
+            return batch, sum_terms(objective.numerators(logp, batch, self._credited(objective, batch)), counts)
+        scores = torch.zeros(2, *rows.batch.mask.shape, device=rows.batch.mask.device)
+        if credited is None:
+            self._score_without_gradient(model, rows, whole, scores)
+            credited = self._credited(objective, self._scored(rows.batch, *scores))
+        else:
+            self._score_without_gradient(model, rows, (~objective.learning(credited)).nonzero()[:, 0], scores)
+        loss = self._loss_of_live_rows(model, objective, rows, credited, counts, scores)
+        return self._scored(rows.batch, *scores), loss
+
+    def _loss_of_live_rows(
         self,
         model: nn.Module,
         objective: Objective,
         rows: Rows,
-        credited: Credited | None,
+        credited: Credited,
         counts: Mapping[str, float],
-        chunks: Sequence[slice],
-    ) -> tuple[RolloutBatch, Tensor]:
-        """The same gradient in several passes: score without gradient, then forward and backward chunk by chunk.
+        scores: Tensor,
+    ) -> Tensor:
+        """Forward and backward over the rows that carry a coefficient, chunk by chunk; fills in their `scores`.
 
         The last chunk's loss is left for the caller to differentiate; what the others contribute is added to it as a
-        constant, so that the logged loss is the whole one.
+        constant, so that the logged loss is the whole one. Where no row carries any, one of them takes part all the
+        same: gradients are averaged over processes.
         """
-        batch = self._scored_without_gradient(model, rows)
-        credited = self._credited(objective, batch) if credited is None else credited
+        live = objective.learning(credited).nonzero()[:, 0]
+        chunks = self._chunks(live if len(live) else torch.tensor([0]))
         done = torch.zeros((), device=self.accelerator.device)
-        for chunk in chunks[:-1]:
-            loss = self._loss_of_chunk(model, objective, rows.select(chunk), credited.select(chunk), counts)
+        for number, chunk in enumerate(chunks):
+            part = rows.select(chunk)
+            logp, entropy = self._score(model, part)
+            scores[:, chunk, :] = torch.stack([logp, entropy]).detach()
+            own = self._scored(part.batch, logp, entropy)
+            loss = sum_terms(objective.numerators(logp, own, credited.select(chunk)), counts)
+            if number == len(chunks) - 1:
+                return done + loss
             if self.model.training:
                 with self.accelerator.no_sync(model):
                     self.accelerator.backward(loss)
             done = done + loss.detach()
-        last = chunks[-1]
-        return batch, done + self._loss_of_chunk(model, objective, rows.select(last), credited.select(last), counts)
-
-    def _loss_of_chunk(
-        self, model: nn.Module, objective: Objective, rows: Rows, credited: Credited, counts: Mapping[str, float]
-    ) -> Tensor:
-        logp, entropy = self._score(model, rows)
-        return sum_terms(objective.numerators(logp, self._scored(rows.batch, logp, entropy), credited), counts)
+        raise AssertionError("there is always a last chunk")
 
     def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """log-probability and entropy of each completion token, through the wrapped model."""
         batch = rows.batch
+        if self.shared_prefix:
+            return score(model, pack(rows))
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
             model,
@@ -433,17 +458,21 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
 
     def _scored_without_gradient(self, model: nn.Module, rows: Rows) -> RolloutBatch:
+        scores = torch.zeros(2, *rows.batch.mask.shape, device=rows.batch.mask.device)
+        self._score_without_gradient(model, rows, torch.arange(len(rows.batch.mask)), scores)
+        return self._scored(rows.batch, *scores)
+
+    def _score_without_gradient(self, model: nn.Module, rows: Rows, which: Tensor, scores: Tensor) -> None:
+        """Fill in log-probabilities and entropies (2, B, T) of some rows."""
         start = time.perf_counter()
         with torch.no_grad():
-            scored = [self._score(model, rows.select(chunk)) for chunk in self._chunks(rows.batch)]
-        logps, entropies = zip(*scored, strict=True)
+            for chunk in self._chunks(which) if len(which) else ():
+                scores[:, chunk, :] = torch.stack(self._score(model, rows.select(chunk))).to(scores.dtype)
         self._seconds["score"] += time.perf_counter() - start
-        return self._scored(rows.batch, torch.cat(logps), torch.cat(entropies))
 
-    def _chunks(self, batch: RolloutBatch) -> list[slice]:
-        rows = len(batch.mask)
-        size = self.args.rows_per_forward or rows
-        return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    def _chunks(self, rows: Tensor) -> list[Tensor]:
+        """Row numbers cut to what fits a forward pass."""
+        return list(rows.split(self.args.rows_per_forward or max(len(rows), 1)))
 
     # --- what a whole optimiser step shares
 

@@ -1,0 +1,1 @@
+"""A group's prompt computed once: packing, attention, head, and which models it serves."""

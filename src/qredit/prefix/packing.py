@@ -1,0 +1,126 @@
+"""Groups laid out in one sequence without padding: each prompt once, then the completions of its rollouts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from qredit.errors import QreditError
+from qredit.rollout.collate import Rows
+
+
+@dataclass(frozen=True)
+class PackedGroup:
+    """Where one group stands in the sequence.
+
+    Attributes:
+        start: its first token.
+        prompt: tokens of its prompt.
+        completions: tokens of each rollout's completion that stand in the sequence: all but its last, which predicts
+            nothing.
+    """
+
+    start: int
+    prompt: int
+    completions: tuple[int, ...]
+
+    @property
+    def shared(self) -> slice:
+        """The prompt's tokens."""
+        return slice(self.start, self.start + self.prompt)
+
+    @property
+    def own(self) -> slice:
+        """The tokens of all completions."""
+        return slice(self.start + self.prompt, self.end)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.prompt + sum(self.completions)
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Rows with their prompts shared: N tokens in one sequence, S completion tokens to score.
+
+    Attributes:
+        ids, positions: (1, N) tokens; the positions of every completion go on from its prompt's.
+        groups: in the order of the sequence.
+        predictor: (S,) the place in the sequence whose output predicts each completion token: the token before it, and
+            for the first of a row the prompt's last.
+        target: (S,) the completion tokens.
+        row, column: (S,) where each stands in the (B, T) batch.
+        shape: (B, T).
+    """
+
+    ids: Int[Tensor, "1 N"]
+    positions: Int[Tensor, "1 N"]
+    groups: tuple[PackedGroup, ...]
+    predictor: Int[Tensor, " S"]
+    target: Int[Tensor, " S"]
+    row: Int[Tensor, " S"]
+    column: Int[Tensor, " S"]
+    shape: tuple[int, int]
+
+    def spread(self, scores: Tensor) -> Tensor:
+        """(S,) → (B, T), 0 where no token stands."""
+        return scores.new_zeros(self.shape).index_put((self.row, self.column), scores)
+
+
+def pack(rows: Rows) -> Packing:
+    """The packing of whole or partial groups; rows of one group may stand anywhere.
+
+    Raises:
+        QreditError: rows of one group have different prompts.
+    """
+    ids, mask = rows.batch.ids, rows.batch.mask
+    assert ids is not None
+    lengths = mask.sum(1).tolist()
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(rows.batch.group.tolist()):
+        members.setdefault(group, []).append(row)
+    parts: list[Tensor] = []
+    positions: list[Tensor] = []
+    groups: list[PackedGroup] = []
+    scored: list[tuple[Tensor, int, int]] = []
+    for group, numbers in members.items():
+        prompt = _shared_prompt(rows, group, numbers)
+        start = groups[-1].end if groups else 0
+        packed = PackedGroup(start, len(prompt), tuple(max(lengths[row] - 1, 0) for row in numbers))
+        groups.append(packed)
+        parts += [prompt, *(ids[row, : max(lengths[row] - 1, 0)] for row in numbers)]
+        positions += [torch.arange(len(prompt)), *(len(prompt) + torch.arange(n) for n in packed.completions)]
+        scored += _predictors(packed, numbers, lengths)
+    device = ids.device
+    rows_of = torch.cat([torch.full((length,), number) for _, number, length in scored]).to(device)
+    columns = torch.cat([torch.arange(length) for _, _, length in scored]).to(device)
+    return Packing(
+        ids=torch.cat(parts)[None],
+        positions=torch.cat(positions)[None].to(device),
+        groups=tuple(groups),
+        predictor=torch.cat([places for places, _, _ in scored]).to(device),
+        target=ids[rows_of, columns],
+        row=rows_of,
+        column=columns,
+        shape=(mask.shape[0], mask.shape[1]),
+    )
+
+
+def _shared_prompt(rows: Rows, group: int, numbers: Sequence[int]) -> Int[Tensor, " P"]:
+    prompts, present = rows.prompt_ids[list(numbers)], rows.prompt_mask[list(numbers)].bool()
+    if bool((present != present[0]).any()) or bool((prompts != prompts[0])[present].any()):
+        raise QreditError(f"group {group} holds rows of different prompts; a group is the rollouts of one prompt")
+    return prompts[0][present[0]]
+
+
+def _predictors(
+    group: PackedGroup, numbers: Sequence[int], lengths: Sequence[int]
+) -> Iterator[tuple[Int[Tensor, " C"], int, int]]:
+    """For each row its tokens' predictors, its number and its length."""
+    place, last = group.start + group.prompt, group.start + group.prompt - 1
+    for row, stands in zip(numbers, group.completions, strict=True):
+        places = torch.arange(place, place + stands)
+        yield torch.cat([torch.tensor([last]), places])[: lengths[row]], row, lengths[row]
+        place += stands

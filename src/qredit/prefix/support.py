@@ -1,0 +1,64 @@
+"""Which models the shared prefix serves, and the reason where it does not."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from qredit.prefix.attention import NAME
+
+Check = Callable[[PreTrainedModel, Any], str | None]
+
+
+def why_not(model: PreTrainedModel) -> str | None:
+    """Why a causal language model cannot compute a prompt once for its group, in words; None where it can."""
+    config = model.config.get_text_config()
+    return next((reason for check in CHECKS if (reason := check(model, config)) is not None), None)
+
+
+def _layers(model: PreTrainedModel, config: Any) -> str | None:
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if kinds:
+        return f"it has {' and '.join(sorted(kinds))} layers"
+    if getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None) is not None:
+        return f"its attention has a sliding window of {config.sliding_window}"
+    return None
+
+
+def _positions(model: PreTrainedModel, config: Any) -> str | None:
+    rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
+    return None if rotary else "its positions are not rotary"
+
+
+def _attention(model: PreTrainedModel, config: Any) -> str | None:
+    if not getattr(model, "_supports_attention_backend", False):
+        return "its attention cannot be replaced through transformers"
+    if config._attn_implementation not in ("sdpa", NAME):
+        return f"its attention implementation is {config._attn_implementation}, not sdpa"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention scores are soft-capped"
+    if getattr(config, "attention_dropout", 0.0):
+        return f"its attention has dropout ({config.attention_dropout:g})"
+    return None
+
+
+def _head(model: PreTrainedModel, config: Any) -> str | None:
+    scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+    for name in scaled:
+        if getattr(config, name, None) not in (None, 1.0):
+            return f"its head changes the logits ({name}={getattr(config, name)})"
+    head = model.get_output_embeddings()
+    return None if isinstance(head, nn.Linear) else "its head is not a linear layer"
+
+
+def _placement(model: PreTrainedModel, config: Any) -> str | None:
+    devices = set((getattr(model, "hf_device_map", None) or {}).values())
+    return f"it is spread over {len(devices)} devices" if len(devices) > 1 else None
+
+
+def _router(model: PreTrainedModel, config: Any) -> str | None:
+    return "its router adds a loss of its own" if getattr(config, "output_router_logits", False) else None
+
+
+CHECKS: Sequence[Check] = (_layers, _positions, _attention, _head, _placement, _router)

@@ -1,0 +1,355 @@
+"""A prompt computed once for its group has the log-probabilities and gradients of the ordinary forward pass."""
+
+import logging
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from runs import first_step_gradients, length_reward, relative_difference, settings, trainer
+from tiny import model
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from qredit import QreditError, RolloutBatch
+from qredit.objective import Credited
+from qredit.prefix import attention, head, packing
+from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
+from qredit.prefix.head import token_scores
+from qredit.prefix.install import install, score
+from qredit.prefix.packing import PackedGroup, pack
+from qredit.prefix.support import why_not
+from qredit.rollout.collate import Rows
+from qredit.trl import trainer as trainer_module
+
+SHAPE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+}
+CONFIGS = {
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+    "qwen3 tied": Qwen3Config(**SHAPE, tie_word_embeddings=True),
+    "llama": LlamaConfig(**SHAPE),
+    "llama one key per query": LlamaConfig(**(SHAPE | {"num_key_value_heads": 4})),
+    "gemma": GemmaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+}
+
+
+def network(config, **changes):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **changes)
+
+
+def ragged_rows(groups=3, m=4, width=9, left=True, vocabulary=97):
+    """Groups with prompts of several lengths, completions of 1 … width tokens, rows of a group not neighbours."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, width + 1, (groups * m,), generator=generator)
+    lengths[0], lengths[1] = 1, width
+    group = torch.arange(groups).repeat(m)
+    prompts = [torch.randint(vocabulary, (size,), generator=generator) for size in (7, 4, 11)[:groups]]
+    longest = max(map(len, prompts))
+    prompt_ids, prompt_mask = torch.zeros(2, groups * m, longest, dtype=torch.long)
+    for row, number in enumerate(group.tolist()):
+        size = len(prompts[number])
+        where = slice(longest - size, longest) if left else slice(0, size)
+        prompt_ids[row, where], prompt_mask[row, where] = prompts[number], 1
+    mask = torch.arange(width) < lengths[:, None]
+    ids = torch.randint(vocabulary, mask.shape, generator=generator)
+    nothing = torch.zeros_like(mask)
+    return Rows(prompt_ids, prompt_mask, RolloutBatch(mask=mask, rationale=mask, answer=nothing, group=group, ids=ids))
+
+
+def ordinary(made, rows):
+    """log-probability and entropy from the logits of every row, prompt repeated."""
+    ids = torch.cat([rows.prompt_ids, rows.batch.ids], 1)
+    mask = torch.cat([rows.prompt_mask, rows.batch.mask.long()], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    width = rows.prompt_ids.shape[1]
+    logits = made(input_ids=ids, attention_mask=mask, position_ids=positions).logits[:, width - 1 : -1]
+    log_p = logits.log_softmax(-1)
+    logp = log_p.gather(-1, rows.batch.ids[..., None])[..., 0]
+    return logp * rows.batch.mask, -(log_p.exp() * log_p).sum(-1) * rows.batch.mask
+
+
+def gradients(made, found):
+    """Gradients of a random weighting of log-probabilities and entropies."""
+    logp, entropy = found
+    weight = torch.randn(2, *logp.shape, generator=torch.Generator().manual_seed(2))
+    made.zero_grad()
+    ((weight[0] * logp) + (weight[1] * entropy)).sum().backward()
+    return {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+
+
+def compare(made, rows, base=None):
+    """Largest relative gradient difference, the packed path against the ordinary one."""
+    expected_scores = ordinary(made, rows)
+    expected = gradients(made, expected_scores)
+    install(base or made, temperature=1.0)
+    found_scores = score(made, pack(rows))
+    for found, wanted in zip(found_scores, expected_scores, strict=True):
+        assert torch.allclose(found, wanted, atol=2e-5)
+    return relative_difference(gradients(made, found_scores), expected)
+
+
+# --- equality
+
+
+@pytest.mark.parametrize("attend", [attend_in_two_parts, attend_to_copies], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_gradient_is_that_of_the_ordinary_path(name, attend, monkeypatch):
+    monkeypatch.setattr(attention, "attend_in_two_parts", attend)
+    assert compare(network(CONFIGS[name]), ragged_rows()) < 1e-5
+
+
+def test_with_gradient_checkpointing():
+    made = network(CONFIGS["qwen3"])
+    made.train()
+    made.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    assert compare(made, ragged_rows()) < 1e-5
+
+
+def test_with_lora_adapters():
+    base = network(CONFIGS["qwen3"])
+    made = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    assert compare(made, ragged_rows(), base) < 1e-5
+
+
+def test_in_bfloat16_it_is_as_near_as_the_ordinary_path_is_to_float32():
+    exact = ordinary(network(CONFIGS["qwen3"]), ragged_rows())[0].detach()
+    half = network(CONFIGS["qwen3"]).bfloat16()
+    apart = float((ordinary(half, ragged_rows())[0].detach() - exact).abs().max())
+    install(half, temperature=1.0)
+    assert float((score(half, pack(ragged_rows()))[0].detach() - exact).abs().max()) < 2 * apart + 1e-2
+
+
+def test_prompts_may_be_padded_on_either_side():
+    made = network(CONFIGS["qwen3"])
+    install(made, temperature=1.0)
+    left, right = (score(made, pack(ragged_rows(left=side)))[0] for side in (True, False))
+    assert torch.equal(left, right)
+
+
+def test_a_part_of_a_group_scores_as_in_the_whole():
+    made, rows = network(CONFIGS["llama"]), ragged_rows()
+    install(made, temperature=1.0)
+    some = torch.tensor([5, 0, 7])
+    assert torch.allclose(score(made, pack(rows.select(some)))[0], score(made, pack(rows))[0][some], atol=1e-5)
+
+
+def test_every_other_call_is_as_before():
+    made, rows = network(CONFIGS["qwen3"]), ragged_rows()
+    before = ordinary(made, rows)[0]
+    sampled = made.generate(rows.prompt_ids, attention_mask=rows.prompt_mask, do_sample=False, max_new_tokens=5)
+    install(made, temperature=1.0)
+    assert torch.equal(ordinary(made, rows)[0], before)
+    again = made.generate(rows.prompt_ids, attention_mask=rows.prompt_mask, do_sample=False, max_new_tokens=5)
+    assert torch.equal(again, sampled)
+
+
+def test_a_saved_model_does_not_remember_the_attention(tmp_path):
+    made = network(CONFIGS["qwen3"])
+    install(made, temperature=1.0)
+    made.save_pretrained(tmp_path)
+    assert attention.NAME not in (tmp_path / "config.json").read_text()
+
+
+# --- mutants of the two laws above
+
+
+def test_parts_that_are_not_weighted_by_their_normaliser_are_caught(monkeypatch):
+    monkeypatch.setattr(attention, "_weight", lambda log_share, like: 0.5)
+    with pytest.raises(AssertionError):
+        compare(network(CONFIGS["qwen3"]), ragged_rows())
+
+
+def test_positions_that_do_not_restart_after_the_prompt_are_caught(monkeypatch):
+    monkeypatch.setitem(globals(), "pack", lambda rows: _with_running_positions(packing.pack(rows)))
+    with pytest.raises(AssertionError):
+        compare(network(CONFIGS["qwen3"]), ragged_rows())
+
+
+def _with_running_positions(made):
+    made.positions.copy_(torch.arange(made.ids.shape[1])[None])
+    return made
+
+
+def test_completions_that_see_each_other_are_caught(monkeypatch):
+    def one_row(line, lengths, fill=0.0):
+        return line
+
+    monkeypatch.setattr(attention, "_rows_of", one_row)
+    monkeypatch.setattr(attention, "_in_a_line", lambda rows, lengths: rows)
+    with pytest.raises(AssertionError):
+        compare(network(CONFIGS["qwen3"]), ragged_rows())
+
+
+# --- the layout, by hand
+
+
+def test_two_rollouts_of_one_prompt_by_hand():
+    """Prompt 5 6; completions 7 8 9 and 1 2: the last token of each predicts nothing and stands nowhere."""
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]]).bool()
+    batch = RolloutBatch(
+        mask=mask,
+        rationale=mask,
+        answer=torch.zeros_like(mask),
+        group=torch.tensor([4, 4]),
+        ids=torch.tensor([[7, 8, 9], [1, 2, 0]]),
+    )
+    made = pack(Rows(torch.tensor([[0, 5, 6]] * 2), torch.tensor([[0, 1, 1]] * 2), batch))
+    assert made.ids.tolist() == [[5, 6, 7, 8, 1]]
+    assert made.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert made.groups == (PackedGroup(start=0, prompt=2, completions=(2, 1)),)
+    assert made.predictor.tolist() == [1, 2, 3, 1, 4]
+    assert made.target.tolist() == [7, 8, 9, 1, 2]
+    assert made.spread(torch.arange(1.0, 6.0)).tolist() == [[1, 2, 3], [4, 5, 0]]
+
+
+def test_rows_of_one_group_with_different_prompts_are_refused():
+    rows = ragged_rows()
+    rows.prompt_ids[0, -1] += 1
+    with pytest.raises(QreditError, match="group 0 holds rows of different prompts"):
+        pack(rows)
+
+
+# --- the head
+
+
+@pytest.mark.parametrize("most", [1 << 24, 200])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_head_is_log_softmax_and_its_entropy(most, temperature, biased, monkeypatch):
+    monkeypatch.setattr(head, "MOST_LOGITS", most)
+    torch.manual_seed(0)
+    hidden = torch.randn(11, 8, dtype=torch.float64).float().requires_grad_()
+    weight, bias = torch.randn(50, 8).requires_grad_(), torch.randn(50).requires_grad_() if biased else None
+    target, slopes = torch.randint(50, (11,)), torch.randn(2, 11)
+    inputs = [t for t in (hidden, weight, bias) if t is not None]
+    log_p = ((hidden @ weight.T + (0 if bias is None else bias)) / temperature).log_softmax(1)
+    expected = log_p.gather(1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(1)
+    found = token_scores(hidden, weight, bias, target, temperature)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    own = torch.autograd.grad(sum((s * f).sum() for s, f in zip(slopes, found, strict=True)), inputs)
+    right = torch.autograd.grad(sum((s * f).sum() for s, f in zip(slopes, expected, strict=True)), inputs)
+    for one, other in zip(own, right, strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+
+
+# --- what it serves
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (MistralConfig(**SHAPE, sliding_window=8), "sliding window of 8"),
+        (Gemma3TextConfig(**SHAPE), "sliding_attention layers"),
+        (Gemma2Config(**SHAPE), "sliding_attention layers"),
+        (GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4), "positions are not rotary"),
+        (Qwen3Config(**SHAPE, attention_dropout=0.1), "dropout"),
+        (LlamaConfig(**SHAPE, attn_implementation="eager"), "eager"),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_a_model_it_cannot_serve_is_told_why(config, words):
+    assert words in why_not(network(config))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_it_serves(name):
+    assert why_not(network(CONFIGS[name])) is None
+
+
+def test_a_scaled_head_is_not_served():
+    made = network(CONFIGS["llama"])
+    made.config.final_logit_softcapping = 30.0
+    assert "final_logit_softcapping=30.0" in why_not(made)
+
+
+# --- in the trainer
+
+
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", "paft(q=0.75)", "grpo()", "dapo()"])
+def test_a_run_has_the_gradients_of_one_that_repeats_its_prompts(tmp_path, objective):
+    packed = trainer(tmp_path, objective, reward_funcs=length_reward)
+    plain = trainer(tmp_path, objective, reward_funcs=length_reward, shared_prefix=False)
+    assert (packed.shared_prefix, plain.shared_prefix) == (True, False)
+    assert relative_difference(first_step_gradients(packed), first_step_gradients(plain)) < 1e-5
+
+
+def test_a_run_falls_back_with_one_notice(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger=trainer_module.__name__):
+        made = trainer(tmp_path, network=model(layer_types=["full_attention", "sliding_attention"], sliding_window=4,
+                                               use_sliding_window=True))  # fmt: skip
+    notices = [record.message for record in caplog.records if "once for each rollout" in record.message]
+    (notice,) = notices
+    assert notice.endswith("once for each rollout, not once for each group: it has sliding_attention layers")
+    assert not made.shared_prefix
+    made.train()
+
+
+def test_the_temperature_reaches_the_head(tmp_path):
+    packed, plain = (
+        trainer(tmp_path, "grpo()", reward_funcs=length_reward, temperature=0.7, shared_prefix=shared)
+        for shared in (True, False)
+    )
+    assert relative_difference(first_step_gradients(packed), first_step_gradients(plain)) < 1e-5
+
+
+def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
+    made = trainer(tmp_path, "paft(q=0.75)")
+    seen = []
+    scored = made._score
+
+    def watch(network, rows):
+        seen.append((torch.is_grad_enabled(), len(rows.batch.mask)))
+        return scored(network, rows)
+
+    made._score = watch
+    first_step_gradients(made)
+    made._score = scored
+    drawn = int(made.objective.learning(Credited(_credit_of(made))).sum())
+    assert seen == [(False, 8), (True, drawn)]
+    assert drawn < 8
+
+
+def _credit_of(made):
+    """PAFT's coefficients on the recorded rollouts at the first step's weights."""
+    rows = made._generation.microbatches[0].rows
+    with torch.no_grad():
+        return made.objective.credit(made._scored_without_gradient(made.model, rows))
+
+
+def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
+    made = trainer(tmp_path, "grpo()", reward_funcs=lambda completions, **columns: [0.0] * len(completions))
+    seen = []
+    scored = made._score
+
+    def watch(network, rows):
+        seen.append((torch.is_grad_enabled(), len(rows.batch.mask)))
+        return scored(network, rows)
+
+    made._score = watch
+    gradients = first_step_gradients(made)
+    assert seen == [(False, 8), (True, 1)]
+    assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values())
+
+
+def test_the_setting_is_on_by_default(tmp_path):
+    assert settings(tmp_path).shared_prefix
