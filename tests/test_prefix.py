@@ -25,7 +25,8 @@ from qredit.prefix import attention, head, packing
 from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.prefix.head import token_scores
 from qredit.prefix.install import install, score
-from qredit.prefix.packing import PackedGroup, pack
+from qredit.prefix.layout import PackedGroup
+from qredit.prefix.packing import pack
 from qredit.prefix.support import why_not
 from qredit.rollout.collate import Rows
 from qredit.trl import trainer as trainer_module
@@ -100,7 +101,7 @@ def compare(made, rows, base=None):
     """Largest relative gradient difference, the packed path against the ordinary one."""
     expected_scores = ordinary(made, rows)
     expected = gradients(made, expected_scores)
-    install(base or made, temperature=1.0)
+    install(base or made)
     found_scores = score(made, pack(rows))
     for found, wanted in zip(found_scores, expected_scores, strict=True):
         assert torch.allclose(found, wanted, atol=2e-5)
@@ -134,20 +135,20 @@ def test_in_bfloat16_it_is_as_near_as_the_ordinary_path_is_to_float32():
     exact = ordinary(network(CONFIGS["qwen3"]), ragged_rows())[0].detach()
     half = network(CONFIGS["qwen3"]).bfloat16()
     apart = float((ordinary(half, ragged_rows())[0].detach() - exact).abs().max())
-    install(half, temperature=1.0)
+    install(half)
     assert float((score(half, pack(ragged_rows()))[0].detach() - exact).abs().max()) < 2 * apart + 1e-2
 
 
 def test_prompts_may_be_padded_on_either_side():
     made = network(CONFIGS["qwen3"])
-    install(made, temperature=1.0)
+    install(made)
     left, right = (score(made, pack(ragged_rows(left=side)))[0] for side in (True, False))
     assert torch.equal(left, right)
 
 
 def test_a_part_of_a_group_scores_as_in_the_whole():
     made, rows = network(CONFIGS["llama"]), ragged_rows()
-    install(made, temperature=1.0)
+    install(made)
     some = torch.tensor([5, 0, 7])
     assert torch.allclose(score(made, pack(rows.select(some)))[0], score(made, pack(rows))[0][some], atol=1e-5)
 
@@ -156,7 +157,7 @@ def test_every_other_call_is_as_before():
     made, rows = network(CONFIGS["qwen3"]), ragged_rows()
     before = ordinary(made, rows)[0]
     sampled = made.generate(rows.prompt_ids, attention_mask=rows.prompt_mask, do_sample=False, max_new_tokens=5)
-    install(made, temperature=1.0)
+    install(made)
     assert torch.equal(ordinary(made, rows)[0], before)
     again = made.generate(rows.prompt_ids, attention_mask=rows.prompt_mask, do_sample=False, max_new_tokens=5)
     assert torch.equal(again, sampled)
@@ -164,7 +165,7 @@ def test_every_other_call_is_as_before():
 
 def test_a_saved_model_does_not_remember_the_attention(tmp_path):
     made = network(CONFIGS["qwen3"])
-    install(made, temperature=1.0)
+    install(made)
     made.save_pretrained(tmp_path)
     assert attention.NAME not in (tmp_path / "config.json").read_text()
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from qredit.device import autocast
 from qredit.errors import QreditError
 from qredit.plain import json_line
+from qredit.prefix.install import share_prefix
 from qredit.rewards import get as scorer_named
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget, Draw, sample
@@ -125,6 +126,7 @@ def answer_all(
     at a time. `half` computes in bf16.
     """
     judges = {name: scorer_named(name) for name in scorers}
+    share_prefix(model)
     size = max(rows_per_batch // k, 1)
     for start in range(0, len(examples), size):
         batch = examples[start : start + size]

@@ -23,7 +23,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qredit.prefix.packing import PackedGroup, Packing
+from qredit.prefix.decode import Decoding
+from qredit.prefix.layout import PackedGroup, Packing
 
 NAME = "qredit_shared_prefix"
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -39,18 +40,25 @@ def shared_prefix_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     shared_prefix: Packing | None = None,
+    decoding: Decoding | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "1 N H D"], None]:
-    """transformers' attention interface; `shared_prefix` comes from the forward call."""
-    if shared_prefix is None:
+    """transformers' attention interface; `shared_prefix` and `decoding` come from the forward call."""
+    if shared_prefix is None and decoding is None:
         ordinary: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return ordinary
-    repeats = query.shape[1] // key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend = attend_in_two_parts if query.device.type == "cpu" else attend_to_copies
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary positions leave them in float32
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    if shared_prefix is None:
+        assert decoding is not None
+        return decoding.attend(layer, query, key, value, scale).transpose(1, 2), None
+    if decoding is not None:
+        decoding.keep_prompts(layer, key, value)
+    attend = attend_in_two_parts if query.device.type == "cpu" else attend_to_copies
+    repeats = query.shape[1] // key.shape[1]
     out = attend(query, repeat_kv(key, repeats), repeat_kv(value, repeats), shared_prefix.groups, scale)
     return out.transpose(1, 2).contiguous(), None
 

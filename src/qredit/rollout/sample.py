@@ -27,6 +27,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from qredit.prefix.decode import Decoder, shares_prefix
 from qredit.rollout.format import Marker, TokenFormat
 
 
@@ -144,9 +145,18 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         return self.phase == _Phase.DONE
 
     def __call__(self, input_ids: Int[Tensor, "B L"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+        token = self.next_tokens(input_ids, scores, torch.arange(self.rows, device=self.device))
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+
+    def next_tokens(
+        self, input_ids: Int[Tensor, "R L"], scores: Float[Tensor, "R V"], rows: Int[Tensor, " R"]
+    ) -> Int[Tensor, " B"]:
+        """Every row's next token, from the scores of those rows that are not done; padding for the others."""
         log_probs = (scores.float() / (self.draw.temperature or 1.0)).log_softmax(-1)
-        token = self._drawn(self.warpers(input_ids, scores.float()) if self.warpers else log_probs)
-        logp = log_probs.gather(1, token[:, None])[:, 0]
+        drawn = self._drawn(self.warpers(input_ids, scores.float()) if self.warpers else log_probs, rows)
+        token = torch.full((self.rows,), self.pad, device=self.device).index_copy_(0, rows, drawn)
+        logp = torch.zeros(self.rows, device=self.device)
+        logp[rows] = log_probs.gather(1, drawn[:, None])[:, 0]
         stop = torch.isin(token, self.stop_tokens)
         cut = (self.phase == _Phase.THINKING) & stop
         self.dropped |= cut
@@ -157,12 +167,17 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         self.tokens.append(token)
         self.logps.append(torch.where(closing | self.done, 0.0, logp))
         self._advance(token, stop)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+        return token
 
-    def _drawn(self, scores: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
+    def _drawn(self, scores: Float[Tensor, "R V"], rows: Int[Tensor, " R"]) -> Int[Tensor, " R"]:
+        """A draw from each distribution: the largest of p / e with e exponential (the exponential race).
+
+        The noise is made for all rows, so that a row's draws do not depend on which others are done.
+        """
         if self.draw.temperature == 0.0:
             return scores.argmax(-1)
-        return torch.multinomial(scores.softmax(-1), 1, generator=self.generator)[:, 0]
+        noise = torch.empty(self.rows, scores.shape[1], device=self.device).exponential_(generator=self.generator)
+        return (scores.softmax(-1) / noise[rows]).argmax(-1)
 
     def _force(self, rows: Tensor) -> None:
         """Start closing by force in these rows, at the next token."""
@@ -278,23 +293,53 @@ def sample(
         device=device,
     )
     longest = budget.thinking + len(format.close_ids) + budget.answer
-    config = GenerationConfig(
-        do_sample=False, max_new_tokens=longest, pad_token_id=pad, eos_token_id=None, use_cache=True
-    )
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _plain_generation(model):
-            model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=config,
-                logits_processor=LogitsProcessorList([controller]),
-                stopping_criteria=StoppingCriteriaList([_StopWhenDone(controller)]),
-            )
+        with torch.no_grad():
+            if shares_prefix(model):
+                _decode(model, prompts, ids, controller, longest)
+            else:
+                _generate(model, ids, mask, controller, longest)
     finally:
         model.train(was_training)
     return controller.rollouts()
+
+
+def _decode(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], ids: Tensor, controller: _Controller, longest: int
+) -> None:
+    """Each distinct prompt once, then token by token; rows that are done leave once they are a quarter of those left.
+
+    Args:
+        ids: the prompts, padded to the left: what penalties on repeated tokens look at.
+    """
+    decoder = Decoder(model, prompts, longest)
+    scores = decoder.prefill()
+    while True:
+        seen = torch.cat([ids, *(token[:, None] for token in controller.tokens)], 1) if controller.warpers else ids
+        token = controller.next_tokens(seen[decoder.rows], scores, decoder.rows)
+        going = ~controller.done[decoder.rows]
+        if not bool(going.any()):
+            return
+        if float(going.float().mean()) <= 0.75:
+            decoder.leave_out(going.nonzero()[:, 0])
+        scores = decoder.step(token[decoder.rows])
+
+
+def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, controller: _Controller, longest: int) -> None:
+    """The same by transformers' generate, for models that do not share prefixes."""
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=longest, pad_token_id=controller.pad, eos_token_id=None, use_cache=True
+    )
+    with _plain_generation(model):
+        model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([controller]),
+            stopping_criteria=StoppingCriteriaList([_StopWhenDone(controller)]),
+        )
 
 
 @contextmanager

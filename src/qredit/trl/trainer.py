@@ -31,9 +31,8 @@ from qredit.chain import Scope, State, When
 from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
 from qredit.errors import QreditError
 from qredit.objective import Credited, Objective, sum_terms
-from qredit.prefix.install import install, score
+from qredit.prefix.install import score, share_prefix
 from qredit.prefix.packing import pack
-from qredit.prefix.support import why_not
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, collate, tails_for
 from qredit.rollout.format import Format, TokenFormat
@@ -132,7 +131,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.tails = tails_for(self.objective.needs)
         self._encode_data(args)
         self._score_at_temperature_one(args)
-        self.shared_prefix = args.shared_prefix and self._share_prefix(args)
+        self.shared_prefix = args.shared_prefix and self._share_prefix()
         self.objective_state: dict[str, State] = self.objective.init_state()
         self.rollouts: list[Rollout] = []
         self._pending_statistics: dict[str, State] = {}
@@ -186,15 +185,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 outputs=("log_probs", "entropy"),
             )
 
-    def _share_prefix(self, args: QreditConfig) -> bool:
+    def _share_prefix(self) -> bool:
         """Let the model compute each prompt once for its group, or say why it cannot."""
-        base = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        reason = why_not(base)
+        reason = share_prefix(self.model)
         if reason is not None:
             _log.warning(f"prompts are computed once for each rollout, not once for each group: {reason}")
-            return False
-        install(base, temperature=1.0 if "answer_logp" in self.objective.needs else args.temperature)
-        return True
+        return reason is None
 
     # --- rollouts
 
@@ -432,7 +428,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """log-probability and entropy of each completion token, through the wrapped model."""
         batch = rows.batch
         if self.shared_prefix:
-            return score(model, pack(rows))
+            return score(model, pack(rows), 1.0 if "answer_logp" in self.objective.needs else self.temperature)
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
             model,
