@@ -67,7 +67,7 @@ def test_the_logits_are_those_of_the_ordinary_forward(name):
             made(torch.tensor([[*row, *more.tolist()]])).logits[0, len(row) - 1 :]
             for row, more in zip(rows, tokens, strict=True)
         ]
-        share_prefix(made)
+        assert share_prefix(made) is None
         decoder = Decoder(made, rows, capacity=3)
         for step in range(4):
             scores = decoder.prefill() if step == 0 else decoder.step(tokens[decoder.rows, step - 1])

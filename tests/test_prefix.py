@@ -1,5 +1,6 @@
 """A prompt computed once for its group has the log-probabilities and gradients of the ordinary forward pass."""
 
+import copy
 import logging
 
 import pytest
@@ -24,9 +25,9 @@ from qredit.objective import Credited
 from qredit.prefix import attention, head, packing
 from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.prefix.head import token_scores
-from qredit.prefix.install import install, score
+from qredit.prefix.install import score, scores_tokens, share_prefix
 from qredit.prefix.layout import PackedGroup
-from qredit.prefix.packing import pack
+from qredit.prefix.packing import pack, repeat
 from qredit.prefix.support import why_not
 from qredit.rollout.collate import Rows
 from qredit.trl import trainer as trainer_module
@@ -54,7 +55,7 @@ CONFIGS = {
 
 def network(config, **changes):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **changes)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32, **changes)
 
 
 def ragged_rows(groups=3, m=4, width=9, left=True, vocabulary=97):
@@ -101,7 +102,7 @@ def compare(made, rows, base=None):
     """Largest relative gradient difference, the packed path against the ordinary one."""
     expected_scores = ordinary(made, rows)
     expected = gradients(made, expected_scores)
-    install(base or made)
+    share_prefix(base or made)
     found_scores = score(made, pack(rows))
     for found, wanted in zip(found_scores, expected_scores, strict=True):
         assert torch.allclose(found, wanted, atol=2e-5)
@@ -135,20 +136,20 @@ def test_in_bfloat16_it_is_as_near_as_the_ordinary_path_is_to_float32():
     exact = ordinary(network(CONFIGS["qwen3"]), ragged_rows())[0].detach()
     half = network(CONFIGS["qwen3"]).bfloat16()
     apart = float((ordinary(half, ragged_rows())[0].detach() - exact).abs().max())
-    install(half)
+    share_prefix(half)
     assert float((score(half, pack(ragged_rows()))[0].detach() - exact).abs().max()) < 2 * apart + 1e-2
 
 
 def test_prompts_may_be_padded_on_either_side():
     made = network(CONFIGS["qwen3"])
-    install(made)
+    share_prefix(made)
     left, right = (score(made, pack(ragged_rows(left=side)))[0] for side in (True, False))
     assert torch.equal(left, right)
 
 
 def test_a_part_of_a_group_scores_as_in_the_whole():
     made, rows = network(CONFIGS["llama"]), ragged_rows()
-    install(made)
+    share_prefix(made)
     some = torch.tensor([5, 0, 7])
     assert torch.allclose(score(made, pack(rows.select(some)))[0], score(made, pack(rows))[0][some], atol=1e-5)
 
@@ -157,7 +158,7 @@ def test_every_other_call_is_as_before():
     made, rows = network(CONFIGS["qwen3"]), ragged_rows()
     before = ordinary(made, rows)[0]
     sampled = made.generate(rows.prompt_ids, attention_mask=rows.prompt_mask, do_sample=False, max_new_tokens=5)
-    install(made)
+    share_prefix(made)
     assert torch.equal(ordinary(made, rows)[0], before)
     again = made.generate(rows.prompt_ids, attention_mask=rows.prompt_mask, do_sample=False, max_new_tokens=5)
     assert torch.equal(again, sampled)
@@ -165,9 +166,18 @@ def test_every_other_call_is_as_before():
 
 def test_a_saved_model_does_not_remember_the_attention(tmp_path):
     made = network(CONFIGS["qwen3"])
-    install(made)
+    share_prefix(made)
     made.save_pretrained(tmp_path)
     assert attention.NAME not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_with_their_own_prompts_score_the_same(name):
+    """The layout for models that cannot share: the ordinary forward, the head on scored places alone."""
+    made, rows = network(CONFIGS[name]), ragged_rows()
+    expected = gradients(made, ordinary(made, rows))
+    assert scores_tokens(made)
+    assert relative_difference(gradients(made, score(made, repeat(rows))), expected) < 1e-5
 
 
 # --- mutants of the two laws above
@@ -290,7 +300,7 @@ def test_a_scaled_head_is_not_served():
 def test_a_run_has_the_gradients_of_one_that_repeats_its_prompts(tmp_path, objective):
     packed = trainer(tmp_path, objective, reward_funcs=length_reward)
     plain = trainer(tmp_path, objective, reward_funcs=length_reward, shared_prefix=False)
-    assert (packed.shared_prefix, plain.shared_prefix) == (True, False)
+    assert (packed.layout, plain.layout) == (pack, repeat)
     assert relative_difference(first_step_gradients(packed), first_step_gradients(plain)) < 1e-5
 
 
@@ -301,7 +311,7 @@ def test_a_run_falls_back_with_one_notice(tmp_path, caplog):
     notices = [record.message for record in caplog.records if "once for each rollout" in record.message]
     (notice,) = notices
     assert notice.endswith("once for each rollout, not once for each group: it has sliding_attention layers")
-    assert not made.shared_prefix
+    assert made.layout is repeat
     made.train()
 
 

@@ -25,8 +25,8 @@ from transformers.masking_utils import sdpa_mask
 
 from qredit.prefix.decode import Decoding
 from qredit.prefix.layout import PackedGroup, Packing
+from qredit.prefix.support import NAME
 
-NAME = "qredit_shared_prefix"
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _NOWHERE = 1e30  # a normaliser so large that a padded query's weights are exactly 0

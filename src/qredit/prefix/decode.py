@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qredit.prefix.layout import PackedGroup, Packing
+from qredit.prefix.support import inside
 
 
 @dataclass(eq=False)
@@ -127,7 +128,7 @@ class Decoder:
 
     def prefill(self) -> Float[Tensor, "B V"]:
         """Logits of every row's first token, in the order of `rows`."""
-        scores: Tensor = self.model(shared_prefix=self.packing, decoding=self.keys)
+        scores: Tensor = self.model(layout=self.packing, decoding=self.keys)
         return scores[self._first]
 
     def step(self, tokens: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
@@ -164,5 +165,4 @@ def _prompts_alone(prompts: Sequence[Sequence[int]], device: torch.device) -> Pa
 
 def shares_prefix(model: PreTrainedModel) -> bool:
     """Whether `share_prefix` prepared this model, or the one inside its adapters."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return bool(getattr(base, "shares_prefix", False))
+    return bool(getattr(inside(model), "shares_prefix", False))

@@ -1,4 +1,4 @@
-"""Groups laid out in one sequence without padding: each prompt once, then the completions of its rollouts."""
+"""How rows lie in a forward pass: each prompt once for its group and no padding, or each row with its own copy."""
 
 from dataclasses import dataclass
 
@@ -37,22 +37,17 @@ class PackedGroup:
 
 
 @dataclass(frozen=True, eq=False)
-class Packing:
-    """Rows with their prompts shared: N tokens in one sequence, S completion tokens to score.
+class Layout:
+    """Where the S completion tokens of a (B, T) batch are scored in a forward pass.
 
     Attributes:
-        ids, positions: (1, N) tokens; the positions of every completion go on from its prompt's.
-        groups: in the order of the sequence.
-        predictor: (S,) the place in the sequence whose output predicts each completion token: the token before it, and
-            for the first of a row the prompt's last.
+        predictor: (S,) the place in the flattened forward pass whose output predicts each token: the token before it,
+            and for the first of a row the prompt's last.
         target: (S,) the completion tokens.
-        row, column: (S,) where each stands in the (B, T) batch.
+        row, column: (S,) where each stands in the batch.
         shape: (B, T).
     """
 
-    ids: Int[Tensor, "1 N"]
-    positions: Int[Tensor, "1 N"]
-    groups: tuple[PackedGroup, ...]
     predictor: Int[Tensor, " S"]
     target: Int[Tensor, " S"]
     row: Int[Tensor, " S"]
@@ -62,3 +57,29 @@ class Packing:
     def spread(self, scores: Tensor) -> Tensor:
         """(S,) → (B, T), 0 where no token stands."""
         return scores.new_zeros(self.shape).index_put((self.row, self.column), scores)
+
+
+@dataclass(frozen=True, eq=False)
+class Packing(Layout):
+    """Rows with their prompts shared: N tokens in one sequence.
+
+    Attributes:
+        ids, positions: (1, N) tokens; the positions of every completion go on from its prompt's.
+        groups: in the order of the sequence.
+    """
+
+    ids: Int[Tensor, "1 N"]
+    positions: Int[Tensor, "1 N"]
+    groups: tuple[PackedGroup, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Repeated(Layout):
+    """Each row with its own copy of the prompt, padded: the ordinary forward pass, its head on scored places alone.
+
+    Attributes:
+        ids, mask: (B, L).
+    """
+
+    ids: Int[Tensor, "B L"]
+    mask: Int[Tensor, "B L"]

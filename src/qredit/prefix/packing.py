@@ -1,4 +1,4 @@
-"""From padded rows to a packing."""
+"""From padded rows to a layout of the forward pass."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from qredit.errors import QreditError
-from qredit.prefix.layout import PackedGroup, Packing
+from qredit.prefix.layout import PackedGroup, Packing, Repeated
 from qredit.rollout.collate import Rows
 
 
@@ -47,6 +47,23 @@ def pack(rows: Rows) -> Packing:
         row=rows_of,
         column=columns,
         shape=(mask.shape[0], mask.shape[1]),
+    )
+
+
+def repeat(rows: Rows) -> Repeated:
+    """The layout in which nothing is shared."""
+    ids, mask = rows.batch.ids, rows.batch.mask
+    assert ids is not None
+    row, column = mask.nonzero(as_tuple=True)
+    prompt, width = rows.prompt_ids.shape[1], ids.shape[1]
+    return Repeated(
+        ids=torch.cat([rows.prompt_ids, ids], 1),
+        mask=torch.cat([rows.prompt_mask, mask.long()], 1),
+        predictor=row * (prompt + width) + prompt + column - 1,
+        target=ids[row, column],
+        row=row,
+        column=column,
+        shape=(len(ids), width),
     )
 
 

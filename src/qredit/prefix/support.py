@@ -6,8 +6,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from qredit.prefix.attention import NAME
-
+NAME = "qredit_shared_prefix"  # of our attention among those of transformers
 Check = Callable[[PreTrainedModel, Any], str | None]
 
 
@@ -41,6 +40,17 @@ def _attention(model: PreTrainedModel, config: Any) -> str | None:
     if getattr(config, "attention_dropout", 0.0):
         return f"its attention has dropout ({config.attention_dropout:g})"
     return None
+
+
+def inside(model: Any) -> PreTrainedModel:
+    """The model within its adapters."""
+    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base
+
+
+def changed_head(model: PreTrainedModel) -> str | None:
+    """How a model's head does more than one linear map, in words; None where it does not."""
+    return _head(model, model.config.get_text_config())
 
 
 def _head(model: PreTrainedModel, config: Any) -> str | None:

@@ -31,8 +31,9 @@ from qredit.chain import Scope, State, When
 from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
 from qredit.errors import QreditError
 from qredit.objective import Credited, Objective, sum_terms
-from qredit.prefix.install import score, share_prefix
-from qredit.prefix.packing import pack
+from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.layout import Layout
+from qredit.prefix.packing import pack, repeat
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, collate, tails_for
 from qredit.rollout.format import Format, TokenFormat
@@ -131,7 +132,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.tails = tails_for(self.objective.needs)
         self._encode_data(args)
         self._score_at_temperature_one(args)
-        self.shared_prefix = args.shared_prefix and self._share_prefix()
+        self.layout = self._layout(args)
         self.objective_state: dict[str, State] = self.objective.init_state()
         self.rollouts: list[Rollout] = []
         self._pending_statistics: dict[str, State] = {}
@@ -185,12 +186,17 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 outputs=("log_probs", "entropy"),
             )
 
-    def _share_prefix(self) -> bool:
-        """Let the model compute each prompt once for its group, or say why it cannot."""
-        reason = share_prefix(self.model)
-        if reason is not None:
+    def _layout(self, args: QreditConfig) -> Callable[[Rows], Layout] | None:
+        """How rows lie in a forward pass: prompts computed once if the model can, said if it cannot.
+
+        Where nothing is shared, accelerators keep TRL's fused head, whose tiles are slow on a CPU.
+        """
+        reason = share_prefix(self.model) if args.shared_prefix else "it was asked for"
+        if reason is None:
+            return pack
+        if args.shared_prefix:
             _log.warning(f"prompts are computed once for each rollout, not once for each group: {reason}")
-        return reason is None
+        return repeat if args.use_cpu and scores_tokens(self.model) else None
 
     # --- rollouts
 
@@ -427,8 +433,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """log-probability and entropy of each completion token, through the wrapped model."""
         batch = rows.batch
-        if self.shared_prefix:
-            return score(model, pack(rows), 1.0 if "answer_logp" in self.objective.needs else self.temperature)
+        if self.layout is not None:
+            return score(model, self.layout(rows), 1.0 if "answer_logp" in self.objective.needs else self.temperature)
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
             model,
