@@ -289,6 +289,7 @@ def test_the_final_model_is_the_best_checkpoint_by_validation(train, monkeypatch
     assert not same(weights(run.final), weights(run.path / f"checkpoint-{8 - best if best != 4 else 2}"))
     assert AutoTokenizer.from_pretrained(run.final)("the").input_ids
     assert not list(run.final.glob("*state*"))
+    assert not (run.final / "manifest.json").exists()
 
 
 def test_the_best_checkpoint_survives_a_limit_on_checkpoints(train, monkeypatch):

@@ -8,9 +8,9 @@ import itertools
 import math
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rich.console import Console
 from rich.markup import escape
@@ -76,7 +76,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     samples = given.pop("samples", None)
     if samples is not None and Path(samples).exists():
         raise QreditError(f"samples file {samples} exists already; give another name")
-    own = {field.name for field in fields(EvalOptions)}
+    own = {f.name for f in fields(EvalOptions)}
     asked = build(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
     shared = {name: value for name, value in given.items() if name not in own}
     model, options = _model_and_options(asked, shared)
@@ -249,13 +249,10 @@ def _show(
 
 def _shared_options() -> type:
     """The fields of TrainOptions that an evaluation takes."""
-    import dataclasses
-    from typing import get_type_hints
-
     hints = get_type_hints(TrainOptions)
     picked = [
-        (f.name, hints[f.name], dataclasses.field(default=f.default, metadata=f.metadata))
+        (f.name, hints[f.name], field(default=f.default, metadata=f.metadata))
         for f in fields(TrainOptions)
         if f.name in _SHARED
     ]
-    return dataclasses.make_dataclass("Shared", picked, frozen=True)
+    return make_dataclass("Shared", picked, frozen=True)

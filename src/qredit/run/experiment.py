@@ -15,7 +15,7 @@ from rich.console import Console
 from qredit.diagnostics import commitment
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, answer_all, summary
-from qredit.run.load import load_examples, load_model, load_tokenizer, model_path
+from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, stop_tokens
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format, train
 from qredit.tasks.base import Split
@@ -136,17 +136,17 @@ def evaluated(options: TrainOptions, weights: str | None, held: Held) -> dict[st
 def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answered]:
     """Samples of a model, or of the base model where `weights` is None, on held-out questions."""
     path = model_path(weights or options.model, options.task, options.coldness)
-    tokenizer = load_tokenizer(path)
+    tokenizer, network = load_tokenizer(path), load_model(path, options.device)
     return list(
         answer_all(
-            load_model(path, options.device),
+            network,
             token_format(options, tokenizer),
             load_examples(options, held.split, held.questions),
             ("exact_match",),
             options.sampling_budget,
             held.k,
             seed=held.seed,
-            stop_tokens=[int(tokenizer.eos_token_id)],
+            stop_tokens=stop_tokens(network, tokenizer),
             pad=int(tokenizer.pad_token_id),
             rows_per_batch=512,
             half=options.half,

@@ -33,8 +33,9 @@ from qredit.run.load import (
 from qredit.run.options import TrainOptions
 from qredit.run.watch import KeepSamples, ShowProgress, Validate, best_step, progress
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.trl.checkpoint import newest_whole, step_of
+from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
 from qredit.trl.metrics_file import MetricsFile
+from qredit.trl.resume import STATE
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 
@@ -344,7 +345,7 @@ def _copy_model(checkpoint: Path, folder: Path) -> None:
     folder.mkdir()
     for pattern in _MODEL_FILES:
         for path in checkpoint.glob(pattern):
-            if path.name not in ("manifest.json", "qredit_state.json", "trainer_state.json"):
+            if path.name not in (MANIFEST, STATE, "trainer_state.json"):
                 shutil.copy(path, folder / path.name)
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from qredit.rollout.sample import Rollout
 
-LENGTH_FACTS = 5
-
 
 def reward_metrics(
     names: Sequence[str], per_function: Float[Tensor, "N F"], total: Float[Tensor, " N"], rollouts: int
