@@ -362,5 +362,18 @@ def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values())
 
 
+def test_the_self_check_passes_and_is_told(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger=trainer_module.__name__):
+        made = trainer(tmp_path, verify_prefix=True, max_steps=2)
+        made.train()
+    assert sum("shared prefix verified" in record.message for record in caplog.records) == 1
+
+
+def test_the_self_check_refuses_a_wrong_attention(tmp_path, monkeypatch):
+    monkeypatch.setattr(attention, "_weight", lambda log_share, like: 0.5)
+    with pytest.raises(QreditError, match="differ by .* set shared_prefix to false"):
+        trainer(tmp_path, verify_prefix=True).train()
+
+
 def test_the_setting_is_on_by_default(tmp_path):
     assert settings(tmp_path).shared_prefix

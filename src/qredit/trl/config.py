@@ -76,6 +76,10 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         default=True,
         metadata={"help": "Compute each prompt once for its group, where the model allows it: same gradient, faster."},
     )
+    verify_prefix: bool = field(
+        default=False,
+        metadata={"help": "Before the first update, hold the shared prefix's gradient against the ordinary one."},
+    )
     biased_sampling: bool = field(
         default=False,
         metadata={

@@ -34,6 +34,7 @@ from qredit.objective import Credited, Objective, sum_terms
 from qredit.prefix.install import score, scores_tokens, share_prefix
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
+from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, collate, tails_for
 from qredit.rollout.format import Format, TokenFormat
@@ -142,6 +143,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._evaluated = (0, -1)
         self._seconds = {"sample": 0.0, "score": 0.0}
         self._writing_to: Path | None = None
+        self._verified = False
 
     def _encode_data(self, args: QreditConfig) -> None:
         """Check every prompt and answer, and keep their ids as columns."""
@@ -359,6 +361,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             credited, counts = self._whole_step_credit(model, objective)
         else:
             counts = self._counts()
+        if self.args.verify_prefix and not self._verified and self.layout is pack:
+            found = verify(self.accelerator.unwrap_model(model), inputs.rows, bool(self.args.bf16 or self.args.fp16))
+            _log.warning(f"shared prefix verified: gradients within {found:.1g} of the ordinary ones")
+            self._verified = True
         batch, loss = self._loss(model, objective, inputs.rows, credited, counts)
         if mode == "train":
             self._update_state(objective, batch)

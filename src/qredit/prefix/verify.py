@@ -1,0 +1,40 @@
+"""The self-check of a shared prefix: on given rows, its gradient against that of the ordinary forward pass."""
+
+import torch
+from torch import nn
+
+from qredit.errors import QreditError
+from qredit.prefix.install import score
+from qredit.prefix.layout import Layout
+from qredit.prefix.packing import pack, repeat
+from qredit.rollout.collate import Rows
+
+
+def gradient_difference(model: nn.Module, rows: Rows) -> float:
+    """The largest ‖Δg‖/‖g‖ over parameters, g the gradient of the sum of all log-probabilities.
+
+    Args:
+        model: unwrapped, prepared by `share_prefix`.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def gradients(layout: Layout) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(score(model, layout)[0].sum(), parameters, materialize_grads=True)
+
+    pairs = zip(gradients(pack(rows)), gradients(repeat(rows)), strict=True)
+    return max(float((one - other).norm() / other.norm().clamp(min=1e-12)) for one, other in pairs)
+
+
+def verify(model: nn.Module, rows: Rows, half: bool) -> float:
+    """`gradient_difference`, refused where it is more than rounding explains.
+
+    Raises:
+        QreditError: more than 1e-3, or 0.1 in half precision; names the difference and the setting that avoids it.
+    """
+    found, most = gradient_difference(model, rows), 0.1 if half else 1e-3
+    if not found <= most:
+        raise QreditError(
+            f"gradients through the shared prefix differ by {found:.2g} of their norm from the ordinary ones, more "
+            f"than {most:g}; set shared_prefix to false for this model"
+        )
+    return found
