@@ -1,0 +1,107 @@
+"""Measure what a training step costs here and with TRL's GRPOTrainer, at sizes of your choice.
+
+`qredit bench step` times TRL's trainer, our own with each prompt repeated for its rollouts (the ordinary path), and our
+own with each prompt computed once, in turns in one process, on the same random model and the same rollouts. Each number
+is the median over rounds of their seconds / our seconds. Run it while nothing else runs.
+"""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from qredit.cli.options import add_options, build, read_arguments
+from qredit.device import usable_device
+from qredit.errors import QreditError, unknown
+from qredit.run.options import check_least, option
+from qredit.trl.bench.measure import OBJECTIVES, PHASES, Row, compare
+from qredit.trl.bench.size import Shape, Size
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured."""
+
+    sizes: str = option("16/48/16,128/128/32,512/64/16,1024/128/32", "PROMPT/COMPLETION/ROLLOUTS, separated by commas")
+    objectives: str = option("grpo,garl,paft", "of grpo, garl and paft")
+    phases: str = option("sample,update,step", "of sample, score, update and step (sample and update)")
+    runs: int = option(3, "rounds, after one that warms up")
+    memory: bool = option(False, "measure the peak memory of an update too, each arm in a process of its own")
+    threads: int = option(2, "threads")
+    cpu: bool = option(False, "use the CPU, also where there is an accelerator")
+
+    def __post_init__(self) -> None:
+        check_least(self, {"runs": 1, "threads": 1})
+        for name, known in (("objectives", OBJECTIVES), ("phases", PHASES)):
+            for given in parts(getattr(self, name)):
+                if given not in known:
+                    raise unknown(name[:-1], given, known)
+        for size in parts(self.sizes):
+            Size.parse(size)
+
+
+def parts(text: str) -> list[str]:
+    """The parts between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What to measure, and its options."""
+    parser.add_argument("what", choices=("step",), help="what to measure")
+    add_options(parser, BenchOptions, "options")
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The flags given."""
+    return read_arguments(parser, argv)
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Measure every size and show the table."""
+    given.pop("what")
+    options = build(BenchOptions, [("the command line", given)])
+    if not parts(options.sizes) or not parts(options.objectives):
+        raise QreditError("bench step needs at least one size and one objective")
+    torch.set_num_threads(options.threads)
+    cpu = usable_device(options.cpu).type == "cpu"
+    rows: list[Row] = []
+    with progress.status("starting") as status:
+        for text in parts(options.sizes):
+            rows += compare(
+                Size.parse(text),
+                parts(options.objectives),
+                parts(options.phases),
+                options.runs,
+                options.memory,
+                Shape(),
+                cpu,
+                lambda what: status.update(what),
+            )
+    _show(rows, out)
+    machine = f"{options.threads} threads" if cpu else torch.cuda.get_device_name()
+    out.print(f"{options.runs} rounds in turns, medians of their ratios; torch {torch.__version__}, {machine}")
+    return {"rows": [asdict(row) for row in rows], "torch": torch.__version__, "machine": machine}
+
+
+def _show(rows: Sequence[Row], out: Console) -> None:
+    table = Table(title="times as fast as TRL, and as the ordinary path", title_justify="left")
+    for name in ("size", "phase", "objective", "TRL", "ordinary", "seconds", "tokens/s", "peak FLOP/s", "memory"):
+        table.add_column(name, justify="left" if name in ("phase", "objective") else "right", no_wrap=True)
+    pairs: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        pairs.setdefault((f"{row.prompt}/{row.completion}/{row.m}", row.phase, row.objective), {})[row.against] = row
+    for key, against in pairs.items():
+        row = against["trl"]
+        table.add_row(
+            *key,
+            *(f"{against[name].ratio:.2f}" for name in ("trl", "ordinary")),
+            f"{row.seconds:.2f}",
+            f"{row.tokens_per_second:,.0f}",
+            "" if row.roofline is None else f"{100 * row.roofline:.0f} %",
+            "" if row.peak_memory_ratio is None else f"{row.peak_memory_ratio:.2f}",
+        )
+    out.print(table)

@@ -1,0 +1,1 @@
+"""What a training step costs here and with TRL's own GRPOTrainer: the same model, data, lengths and rollouts."""

@@ -1,0 +1,213 @@
+"""The trainers that are compared, each with a way to sample and a way to update on given rollouts."""
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
+
+from qredit.rollout.collate import Sampled, collate
+from qredit.rollout.sample import Rollout
+from qredit.trl.bench.size import ANSWER, Shape, Size
+from qredit.trl.config import QreditConfig
+from qredit.trl.trainer import QreditTrainer
+
+PROMPTS = 4  # a data set must hold a few
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """One group of rollouts that every trainer updates on.
+
+    Attributes:
+        prompt: ids.
+        completions: M tuples of ids: rationale, closing, answer.
+        rewards: M numbers that differ, so that advantages are not 0.
+    """
+
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+    rewards: tuple[float, ...]
+
+
+def words(ids: Sequence[int]) -> str:
+    """The text that the benchmark's tokenizer reads as these ids."""
+    return " ".join(f"w{token}" for token in ids)
+
+
+def given(size: Size, shape: Shape, seed: int, opening: int, closing: int) -> Given:
+    """Random rollouts of a random prompt; the prompt ends in `opening`, every rationale in `closing`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(4, shape.vocabulary, (count,), generator=generator).tolist()  # type: ignore[no-any-return]
+
+    completions = ((*draw(size.completion - ANSWER - 1), closing, *draw(ANSWER - 1), 1) for _ in range(size.m))
+    rewards = tuple(float(number % 2) for number in range(size.m))
+    return Given((*draw(size.prompt - 1), opening), tuple(completions), rewards)
+
+
+class Arm(ABC):
+    """A trainer made for one size; `sample` and `update` are what is timed."""
+
+    trainer: Any
+
+    @abstractmethod
+    def sample(self) -> object:
+        """One group of rollouts with their rewards."""
+
+    @abstractmethod
+    def update(self, rollouts: Given) -> None:
+        """Forward and backward on one group; gradients are left on the model."""
+
+    @abstractmethod
+    def score(self, rollouts: Given) -> None:
+        """Log-probabilities of one group, without gradient."""
+
+
+def _settings(size: Size, folder: str) -> dict[str, Any]:
+    return {
+        "output_dir": folder,
+        "max_steps": 2,
+        "per_device_train_batch_size": size.m,
+        "num_generations": size.m,
+        "max_completion_length": size.completion,
+        "learning_rate": 1e-6,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+    }
+
+
+def _spread(completions: Sequence[str], **columns: Any) -> list[float]:
+    return [float(number % 2) for number in range(len(completions))]
+
+
+def _data(size: Size, shape: Shape) -> Dataset:
+    prompts = [words(given(size, shape, seed, 4, 4).prompt[:-1]) for seed in range(PROMPTS)]
+    return Dataset.from_dict({"prompt": prompts, "answer": [words(range(10, 10 + ANSWER - 1))] * PROMPTS})
+
+
+def _ready(trainer: Any) -> None:
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+
+
+class TrlArm(Arm):
+    """TRL's GRPOTrainer as it is."""
+
+    def __init__(self, size: Size, shape: Shape, cpu: bool) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.tokenizer: PreTrainedTokenizerFast = shape.tokenizer()
+        self.data = _data(size, shape)
+        self.trainer = GRPOTrainer(
+            shape.model(size.prompt + size.completion + 16),
+            _spread,
+            GRPOConfig(**_settings(size, self._folder.name), use_cpu=cpu, bf16=not cpu),
+            self.data,
+            processing_class=self.tokenizer,
+        )
+        _ready(self.trainer)
+        self.m = size.m
+
+    def sample(self) -> object:
+        return self.trainer._generate_and_score_completions([dict(self.data[0]) for _ in range(self.m)])
+
+    def update(self, rollouts: Given) -> None:
+        self.trainer._compute_loss(self.trainer.model, self._inputs(rollouts)).backward()
+
+    def score(self, rollouts: Given) -> None:
+        inputs = self._inputs(rollouts)
+        ids, mask = (torch.cat([inputs[f"prompt_{name}"], inputs[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+        with torch.no_grad():
+            self.trainer._get_per_token_logps_and_entropies(
+                self.trainer.model, ids, mask, inputs["completion_ids"].shape[1]
+            )
+
+    def _inputs(self, rollouts: Given) -> dict[str, Tensor]:
+        device = self.trainer.accelerator.device
+        completions = torch.tensor(rollouts.completions, device=device)
+        prompts = torch.tensor([rollouts.prompt] * len(completions), device=device)
+        rewards = torch.tensor(rollouts.rewards, device=device)
+        return {
+            "prompt_ids": prompts,
+            "prompt_mask": torch.ones_like(prompts),
+            "completion_ids": completions,
+            "completion_mask": torch.ones_like(completions),
+            "advantages": (rewards - rewards.mean()) / (rewards.std() + 1e-4),
+            "num_items_in_batch": torch.tensor(completions.numel(), device=device),
+        }
+
+
+class QreditArm(Arm):
+    """Our trainer with an objective; prompts shared, or repeated as in the ordinary forward pass."""
+
+    def __init__(self, size: Size, shape: Shape, cpu: bool, objective: str, shared: bool) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.trainer = QreditTrainer(
+            shape.model(size.prompt + size.completion + 16),
+            objective,
+            QreditConfig(**_settings(size, self._folder.name), use_cpu=cpu, answer_budget=ANSWER, shared_prefix=shared),
+            _data(size, shape),
+            reward_funcs=_spread,
+            processing_class=shape.tokenizer(),
+        )
+        _ready(self.trainer)
+        self.m = size.m
+
+    def sample(self) -> object:
+        return self.trainer._new_generation([dict(self.trainer.train_dataset[0]) for _ in range(self.m)])
+
+    def update(self, rollouts: Given) -> None:
+        trainer = self.trainer
+        objective = trainer._objective_now()
+        rows = self._rows(rollouts)
+        known = None if "answer_logp" in objective.needs else objective.evaluate(rows.batch)
+        _, loss = trainer._loss(trainer.model, objective, rows, known, objective.denominators(rows.batch))
+        loss.backward()
+
+    def score(self, rollouts: Given) -> None:
+        with torch.no_grad():
+            self.trainer._score(self.trainer.model, self._rows(rollouts))
+
+    def _rows(self, rollouts: Given) -> Any:
+        sampled = [
+            Sampled(
+                rollout=Rollout(
+                    ids=ids,
+                    logp=(0.0,) * len(ids),
+                    close_start=len(ids) - ANSWER - 1,
+                    close_end=len(ids) - ANSWER,
+                    forced=False,
+                    dropped_end=False,
+                    ended=True,
+                ),
+                prompt=rollouts.prompt,
+                group=0,
+                gold=ids[-ANSWER:],
+                reward=reward,
+            )
+            for ids, reward in zip(rollouts.completions, rollouts.rewards, strict=True)
+        ]
+        return collate(sampled, self.trainer.tails, 0, 0, self.trainer.accelerator.device)
+
+
+def make(name: str, objective: str, size: Size, shape: Shape, cpu: bool) -> Arm:
+    """The arm called trl, ordinary or qredit."""
+    torch.manual_seed(0)
+    if name == "trl":
+        return TrlArm(size, shape, cpu)
+    return QreditArm(size, shape, cpu, objective, shared=name == "qredit")
+
+
+def folder_of(arm: Arm) -> Path:
+    """Where the arm's trainer would write."""
+    return Path(arm.trainer.args.output_dir)

@@ -1,0 +1,82 @@
+"""The benchmark of a step: sizes, useful arithmetic, and rows that say what was compared."""
+
+import json
+
+import pytest
+
+from qredit import QreditError
+from qredit.cli.main import main
+from qredit.trl.bench.arms import given
+from qredit.trl.bench.measure import _of_phase, _row
+from qredit.trl.bench.size import Shape, Size
+
+
+def test_a_size_is_read_and_said():
+    assert Size.parse("512/64/16") == Size(prompt=512, completion=64, m=16)
+    assert str(Size(512, 64, 16)) == "512/64/16"
+
+
+@pytest.mark.parametrize("text", ["512/64", "a/b/c", "512/64/16/2", "512/-64/16", "512/4/16", "512/64/1"])
+def test_a_size_that_is_none_is_refused(text):
+    with pytest.raises(QreditError, match=text):
+        Size.parse(text)
+
+
+def test_useful_arithmetic_by_hand():
+    """One layer of width 2, one head of width 1, no inner layer, vocabulary 10; prompt 4, two completions of 1 token.
+
+    Projections 2·(2·1 + 2·1) = 8 multiplications a token, 2·8·6 = 96 operations; head 2·10·2·2 = 80; attention
+    4·(4²/2 + 2·(4 + 1/2)) = 68; three times for the backward pass.
+    """
+    shape = Shape(vocabulary=10, hidden=2, inner=0, layers=1, heads=1, key_heads=1, head=1)
+    assert shape.useful_flops(Size(4, 1, 2)) == 3 * (96 + 80 + 68)
+
+
+def test_the_default_shape_has_the_size_it_says():
+    parameters = sum(p.numel() for p in Shape().model(64).parameters())
+    assert 6.7e6 < parameters < 7.1e6
+
+
+def test_rollouts_have_the_asked_lengths():
+    made = given(Size(20, 16, 3), Shape(), seed=1, opening=2, closing=3)
+    assert (len(made.prompt), {len(ids) for ids in made.completions}) == (20, {16})
+    assert made == made
+    assert all(ids[-9] == 3 and ids[-1] == 1 for ids in made.completions)
+    assert len(set(made.rewards)) == 2
+
+
+def test_a_ratio_is_theirs_over_ours_round_by_round():
+    seconds = {
+        ("trl", "grpo"): {"sample": [1.0, 2.0, 3.0], "update": [8.0, 10.0, 9.0]},
+        ("qredit", "garl"): {"sample": [1.0, 1.0, 1.0], "update": [2.0, 5.0, 3.0]},
+    }
+    row = _row(Size(10, 20, 3), "step", "garl", "trl", seconds, {}, None)
+    assert _of_phase(seconds["qredit", "garl"], "step") == [3.0, 6.0, 4.0]
+    assert (row.ratio, row.low, row.high) == (3.0, 2.0, 3.0)
+    assert (row.seconds, row.their_seconds, row.tokens_per_second) == (4.0, 12.0, 70 / 4)
+
+
+def test_the_command_prints_rows(capsys):
+    words = "bench step --sizes 12/12/2 --objectives grpo --phases update --runs 1 --memory true --cpu --json --quiet"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["against"] for row in rows] == ["trl", "ordinary"]
+    for row in rows:
+        assert (row["prompt"], row["completion"], row["m"], row["phase"], row["objective"]) == (
+            12,
+            12,
+            2,
+            "update",
+            "grpo",
+        )
+        assert row["ratio"] > 0
+        assert row["peak_memory_ratio"] > 0
+        assert 0 < row["roofline"] < 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("--sizes 5/5", "5/5"), ("--objectives grp", "'grpo'"), ("--runs 0", "runs")]
+)
+def test_what_cannot_be_measured_is_refused(words, said, capsys):
+    assert main(["bench", "step", *words.split()]) == 2
+    assert said in capsys.readouterr().err
