@@ -1,0 +1,132 @@
+"""Measure the theorems on J_Q, and say whether the numbers agree with them.
+
+Each one writes a plot (PNG) and every point of it (CSV), and prints a table and its verdict. `all` measures every one.
+"""
+
+import contextlib
+import csv
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qredit.cli.lab_draw import draw
+from qredit.cli.options import add_options, build, read_arguments
+from qredit.errors import QreditError, look_up
+from qredit.lab.theory import REGISTRY
+from qredit.lab.theory.finding import Finding
+from qredit.run.options import option
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """Where the files go."""
+
+    output: str = option("runs/lab", "folder for the plots and their points")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The theorem, and where its files go."""
+    parser.add_argument("theorem", help=f"{', '.join(REGISTRY)}, or {ALL}")
+    add_options(parser, LabOptions, "options")
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The flags given."""
+    return read_arguments(parser, argv)
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Measure one theorem, or all of them by name."""
+    asked = given.pop("theorem")
+    folder = Path(build(LabOptions, [("the command line", given)]).output)
+    look_up("theorem", asked, {**REGISTRY, ALL: None})
+    found: dict[str, Any] = {}
+    for name in REGISTRY if asked == ALL else (asked,):
+        finding, files = measured(name, folder, progress)
+        show(name, finding, out)
+        out.print(f"plot: {escape(files['png'])}, points: {escape(files['csv'])}\n", soft_wrap=True)
+        found[name] = facts(finding) | files
+    return found if asked == ALL else found[asked]
+
+
+def measured(name: str, folder: Path, progress: Console) -> tuple[Finding, dict[str, str]]:
+    """Measure a theorem; draw it and write its points. The paths of the two files come with it.
+
+    Raises:
+        QreditError: the folder cannot be written.
+    """
+    with progress.status(f"measuring {name}"), _one_thread():
+        finding = REGISTRY[name]()
+    picture, points = folder / f"{name}.png", folder / f"{name}.csv"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(finding.panels, picture)
+        write_points(finding, points)
+    except OSError as error:
+        raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
+    return finding, {"png": str(picture), "csv": str(points)}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the tensors are small, and on a busy machine two threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def facts(finding: Finding) -> dict[str, Any]:
+    """A finding as it is printed by --json: its tables and numbers by name, each claim, and the verdict."""
+    tables = {name: [asdict(row) for row in rows] for name, rows in finding.tables.items()}
+    claims = [
+        {"claim": claim.text, "deviation": claim.deviation, "tolerance": claim.tolerance, "holds": claim.holds}
+        for claim in finding.claims
+    ]
+    told = {"theorem": finding.theorem, "agrees": finding.agrees, "verdict": finding.verdict, "notes": finding.notes}
+    return {**tables, **finding.numbers, "claims": claims, **told}
+
+
+def write_points(finding: Finding, path: Path) -> None:
+    """Every point of the plot, one a line: panel, curve, kind, x and y with the axes' names."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("panel", "curve", "kind", "x", "y", "x_axis", "y_axis"))
+        for panel in finding.panels:
+            for curve in panel.curves:
+                for x, y in zip(curve.x, curve.y, strict=True):
+                    row = (panel.title, curve.label, curve.kind, f"{x:.6g}", f"{y:.6g}", panel.x, panel.y)
+                    writer.writerow(row)
+
+
+def show(name: str, finding: Finding, out: Console) -> None:
+    """The theorem, its tables, what could not be measured, and the verdict."""
+    out.print(f"[bold]{name}[/bold]: {escape(finding.theorem)}", soft_wrap=True)
+    for title, rows in finding.tables.items():
+        table = Table(title=title, title_justify="left")
+        for field in fields(rows[0]):
+            table.add_column(field.name, justify="left" if field.type in (str, "str") else "right")
+        for row in rows:
+            table.add_row(*map(cell, asdict(row).values()))
+        out.print(table)
+    for label, numbers in finding.numbers.items():
+        out.print(f"{label}: {', '.join(f'{key} {cell(value)}' for key, value in numbers.items())}", soft_wrap=True)
+    for note in finding.notes:
+        out.print(escape(note), soft_wrap=True)
+    out.print(f"[bold]{escape(finding.verdict)}[/bold]", soft_wrap=True)
+
+
+def cell(value: Any) -> str:
+    """A number with four digits, anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
