@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check test-long results bench pocket golden-verl resolve clean
+.PHONY: demo test lint check test-long results theory bench pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -24,9 +24,16 @@ check: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
 
-# The evidence in docs/results.md: every run is kept, so that it goes on where it was stopped. About an hour from scratch.
+# The evidence in docs/results.md and of the pocket model in docs/theory.md: every run is kept, so that it goes on where
+# it was stopped. About three hours from scratch.
 results: $(STAMP)
 	$(BIN)/python experiments/results.py
+	$(BIN)/python experiments/open_questions.py
+	$(BIN)/python experiments/escape_time.py
+
+# The measured theorems in docs/theory.md. About a minute.
+theory: $(STAMP)
+	$(BIN)/python experiments/theory.py
 
 # Cost of a training step beside TRL's own; run it while nothing else runs. About three minutes.
 bench: $(STAMP)

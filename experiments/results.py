@@ -284,6 +284,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     quiet_libraries()
     found = run(Console(highlight=False))
+    (FOLDER / "rates.json").write_text(json.dumps({name: rate["rate"] for name, rate in found["rates"].items()}))
     PAGE.write_text(page(found))
     plot_curves(found["arms"], PICTURE, "pocket-hotpot, cold prompts, three seeds")
 

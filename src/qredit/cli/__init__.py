@@ -1,4 +1,4 @@
-"""The command line: qredit demo | train | eval | objectives | tasks."""
+"""The command line: qredit demo | train | eval | objectives | tasks | lab | bench."""
 
 from qredit.cli.main import main
 

@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, str] = {
     "eval": "sample answers and score them: p@1, p@k, maj@k, with intervals",
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
+    "bench": "time a training step beside TRL's own",
+    "lab": "measure the theorems behind the objectives: escape, noise, bias, saturation, escort, coverage",
 }
 SHARED = ("--json", "--quiet")
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

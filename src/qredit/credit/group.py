@@ -71,7 +71,11 @@ class center_and_scale_by_group_mean(Credit):
 
 @dataclass(frozen=True)
 class scale_by_batch_std(Credit):
-    """c_i ← c_i / (std over all rollouts of the optimiser step + epsilon), std with n-1; 0 stays 0."""
+    """c_i ← c_i / (std over all rollouts of the optimiser step + epsilon), std with n-1; 0 stays 0.
+
+    The std is that of the coefficient it is given. After center_by_group that is the std of centred rewards, where TRL's
+    scale_rewards="batch" takes that of the rewards themselves.
+    """
 
     epsilon: float = 1e-4
     scope = Scope.BATCH

@@ -1,0 +1,13 @@
+"""Measured parts of a page: what stands between two markers is written by a script."""
+
+import re
+from pathlib import Path
+
+
+def insert(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of that name in a page: <!-- name --> and <!-- /name -->."""
+    before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    pattern = re.compile(re.escape(before) + ".*?" + re.escape(after), re.DOTALL)
+    whole, count = pattern.subn(lambda _: before + text + after, page.read_text())
+    assert count == 1, f"{page} has no place for {name}"
+    page.write_text(whole)

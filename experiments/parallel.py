@@ -1,0 +1,37 @@
+"""Runs of an experiment side by side, one thread each: results do not depend on how many run at once."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+
+from qredit.quiet import quiet_libraries
+from qredit.run.watch import progress
+
+T = TypeVar("T")
+WORKERS = 2
+
+
+def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console) -> list[T]:
+    """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function."""
+    with (
+        ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), initializer=_prepare) as pool,
+        progress(console) as bars,
+    ):
+        bar = bars.add_task(title, total=len(jobs), note="")
+        running = [pool.submit(job) for job in jobs]
+        try:
+            for _ in as_completed(running):
+                bars.advance(bar)
+            return [job.result() for job in running]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    quiet_libraries()
