@@ -73,8 +73,8 @@ class center_and_scale_by_group_mean(Credit):
 class scale_by_batch_std(Credit):
     """c_i ← c_i / (std over all rollouts of the optimiser step + epsilon), std with n-1; 0 stays 0.
 
-    The std is that of the coefficient it is given. After center_by_group that is the std of centred rewards, where TRL's
-    scale_rewards="batch" takes that of the rewards themselves.
+    The std is that of the coefficient it is given: after center_by_group of centred rewards, where TRL's
+    scale_rewards="batch" takes the rewards' own.
     """
 
     epsilon: float = 1e-4

@@ -93,7 +93,7 @@ def measure(
     starts: int = 11,
     delta: float = 0.5,
     sigmoid: Descent = Descent(budget=12_000),
-    tabular: Descent = Descent(budget=2000),
+    tabular: Descent = Descent(budget=1100),
 ) -> Finding:
     """Escape times from p0 between 1e-8 and 1e-3 to `delta`, of two models, by gradient flow and by SGD.
 
