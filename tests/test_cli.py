@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from folders import SHORT, data_file, flags, lines, model_folder, rows
-from transformers import Qwen3ForCausalLM
+from transformers import Qwen3Model
 
 import qredit.rewards as rewards
 from qredit.cli import main
@@ -32,7 +32,7 @@ def network(tmp_path_factory):
 @pytest.fixture
 def no_compute(monkeypatch):
     """The model's forward must not run."""
-    monkeypatch.setattr(Qwen3ForCausalLM, "forward", lambda *a, **k: pytest.fail("the model was run"))
+    monkeypatch.setattr(Qwen3Model, "forward", lambda *a, **k: pytest.fail("the model was run"))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_version_is_printed(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["trian"], "unknown subcommand 'trian'; did you mean 'train'? Choices: demo, eval, objectives, tasks, train"),
+        (["trian"], "unknown subcommand 'trian'; did you mean 'train'? Choices: bench, demo, eval, lab, objectives, tasks, train"),
         (["train", "--promts-per-step", "3"], "unknown flag '--promts-per-step'; did you mean '--prompts-per-step'?"),
         (["train", "--max-grad-nrom", "3"], "unknown flag '--max-grad-nrom'; did you mean '--max-grad-norm'?"),
         (["train", "--max-grad-norm"], "flag --max-grad-norm needs a value"),
@@ -213,7 +213,7 @@ def test_an_interrupt_ends_with_status_130(command, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Qwen3ForCausalLM, "forward", interrupt)
+    monkeypatch.setattr(Qwen3Model, "forward", interrupt)
     status, out, err = command("train", "--json", "--quiet")
     assert status == 130
     assert json.loads(out) == {"error": "interrupted"}
@@ -688,7 +688,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     run = RunFolder(tmp_path / "run")
     assert fault(run.path / "checkpoint-2") is None
     assert not run.final.exists()
-    kept = Qwen3ForCausalLM.from_pretrained(run.path / "checkpoint-2")
+    kept = Qwen3Model.from_pretrained(run.path / "checkpoint-2")
     assert all(torch.isfinite(p).all() for p in kept.parameters())
     monkeypatch.undo()
     assert command("train", "--resume", steps=4, save_every=1)[0] == 0
