@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from folders import SHORT, data_file, flags, lines, model_folder, rows
-from transformers import Qwen3Model
+from transformers import Qwen3ForCausalLM, Qwen3Model
 
 import qredit.rewards as rewards
 from qredit.cli import main
@@ -688,7 +688,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     run = RunFolder(tmp_path / "run")
     assert fault(run.path / "checkpoint-2") is None
     assert not run.final.exists()
-    kept = Qwen3Model.from_pretrained(run.path / "checkpoint-2")
+    kept = Qwen3ForCausalLM.from_pretrained(run.path / "checkpoint-2")
     assert all(torch.isfinite(p).all() for p in kept.parameters())
     monkeypatch.undo()
     assert command("train", "--resume", steps=4, save_every=1)[0] == 0
