@@ -119,7 +119,10 @@ def test_the_version_is_printed(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["trian"], "unknown subcommand 'trian'; did you mean 'train'? Choices: bench, demo, eval, lab, objectives, tasks, train"),
+        (
+            ["trian"],
+            "unknown subcommand 'trian'; did you mean 'train'? Choices: bench, demo, eval, lab, objectives, tasks, train",
+        ),
         (["train", "--promts-per-step", "3"], "unknown flag '--promts-per-step'; did you mean '--prompts-per-step'?"),
         (["train", "--max-grad-nrom", "3"], "unknown flag '--max-grad-nrom'; did you mean '--max-grad-norm'?"),
         (["train", "--max-grad-norm"], "flag --max-grad-norm needs a value"),
