@@ -2,6 +2,12 @@
 
 from decimal import Decimal, getcontext
 
+import claims.group
+import claims.penalty
+import claims.reward
+import claims.step
+import claims.token
+
 from qredit.chain import on_span, per_span
 from qredit.credit.group import (
     center_and_scale_by_group_mean,
@@ -97,7 +103,7 @@ def one(m: int) -> float:
 
 REWARDED, LIKELY = (EQUAL_REWARDS, UNSCORED), (NO_LIKELIHOOD, NO_ANSWER)
 RAW_REWARD = Objective(on_span("sampled", reward()))
-BATTERY = (
+_FOUNDATION = (
     Subject(grpo(), advantage=standardised, loss_scale=lambda tokens: 1 / tokens, zero=REWARDED),
     Subject(dapo(), advantage=standardised, loss_scale=lambda tokens: 1 / tokens, zero=REWARDED),
     Subject(dr_grpo(length=8), advantage=centred, loss_scale=lambda tokens: 1 / 8, zero=REWARDED),
@@ -128,7 +134,7 @@ BATTERY = (
     Subject(sft_then_rlvr().at(0.0), weights=garl_weights(1.0), equals=((garl(1.0), one),), zero=LIKELY),
     Subject(sft_then_rlvr().at(0.5), weights=garl_weights(0.0), equals=((garl(0.0), one),), zero=LIKELY),
 )
-STAGES = (
+_FOUNDATION_STAGES = (
     StageSubject(center_by_group(), linear=True),
     StageSubject(subtract_mean_of_others(), linear=True),
     StageSubject(scale_by_group_std()),
@@ -143,3 +149,7 @@ STAGES = (
     ),
     *(StageSubject(on_span(span, center_by_group()), linear=True, span=span) for span in ("sampled", "close")),
 )
+
+FAMILIES = (claims.group, claims.token, claims.step, claims.penalty, claims.reward)
+BATTERY = (*_FOUNDATION, *(subject for family in FAMILIES for subject in family.BATTERY))
+STAGES = (*_FOUNDATION_STAGES, *(subject for family in FAMILIES for subject in family.STAGES))

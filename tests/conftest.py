@@ -1,5 +1,6 @@
 """Test-wide settings: shapes are checked at run time here, and only here."""
 
+import logging
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,3 +25,9 @@ settings.load_profile("qredit")
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> None:
+    """Commands silence our log for their process, which here is shared with tests that listen to it."""
+    logging.getLogger("qredit").setLevel(logging.NOTSET)

@@ -28,6 +28,7 @@ from qredit.lab.laws import StageSubject, Subject
 from qredit.lab.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
 from qredit.objective import Credited, Objective
 from qredit.objectives import dr_grpo, garl, grpo, maxrl, rloo
+from qredit.penalty.entropy import entropy_bonus
 from qredit.reduce import mean_per_token, sum_per_rollout
 
 # --- likelihood: GARL and PAFT gone wrong
@@ -316,6 +317,8 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             weights=lambda log_w: ([0.0] * len(log_w), garl_weights(0.5, normalize=False)(log_w)[1]),
         ),
     ),
+    "the formula written plainly": (Subject(rloo(), reference=lambda batch: grpo().credit(batch)),),
+    "slopes of the loss": (Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),),
     "zero where said": (
         Subject(_rewarded(_centred_with_a_residue()), zero=(EQUAL_REWARDS,)),
         Subject(_both(amplified_likelihood(1.0) | _less_one()), zero=(NO_LIKELIHOOD,)),

@@ -71,5 +71,5 @@ def test_data_and_rollouts_know_nothing_of_credit(path):
 @pytest.mark.parametrize("path", modules(), ids=str)
 def test_an_objective_is_imported_by_the_registry_and_by_objectives_built_on_it_only(path):
     for name in imports(path):
-        if name.startswith("qredit.objectives.") and not name.endswith("_named"):
+        if name.startswith("qredit.objectives.") and not name.endswith("_method"):
             assert place(path) == "objectives", f"{path} imports {name}"

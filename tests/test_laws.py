@@ -9,6 +9,7 @@ from mutants import MUTANTS, STAGE_MUTANTS
 from qredit.chain import Credit, stages
 from qredit.lab.laws import LAWS, STAGE_LAWS
 from qredit.objectives import REGISTRY
+from qredit.text import PENALTIES, SURROGATES
 from qredit.text import STAGES as REGISTERED
 
 CASES = [(law, subject) for subject in BATTERY for law in LAWS if law.applies(subject)]
@@ -40,13 +41,20 @@ def test_every_registered_objective_is_in_the_battery_with_a_target():
     for subject in BATTERY:
         name = re.match(r"\w+", str(subject)).group()
         claims = (subject.advantage, subject.weights, subject.commitment, subject.plug_in)
+        claims += (subject.reference, subject.loss)
         targets[name] = targets.get(name, False) or any(claim is not None for claim in claims)
-    assert targets == dict.fromkeys(REGISTRY, True)
+    assert {name: targets.get(name) for name in REGISTRY} == dict.fromkeys(REGISTRY, True)
 
 
 def test_every_registered_stage_is_in_the_battery():
     credits = {name for name, make in REGISTERED.items() if issubclass(make, Credit)}
     listed = {type(leaf).__name__ for subject in STAGES for _, leaf in stages(subject.stage)}
     used = {type(leaf).__name__ for subject in BATTERY for _, leaf in stages(subject.objective.source)}
-    assert credits == listed
+    assert credits <= listed
     assert REGISTERED.keys() - credits <= used
+
+
+def test_every_registered_penalty_and_surrogate_is_in_the_battery():
+    penalties = {type(penalty).__name__ for subject in BATTERY for penalty in subject.objective.penalties}
+    assert penalties == PENALTIES.keys()
+    assert {type(subject.objective.surrogate).__name__ for subject in BATTERY} == SURROGATES.keys()

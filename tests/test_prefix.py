@@ -335,7 +335,7 @@ def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
     made._score = watch
     first_step_gradients(made)
     made._score = scored
-    drawn = int(made.objective.learning(Credited(_credit_of(made))).sum())
+    drawn = int(Credited(_credit_of(made)).learning.sum())
     assert seen == [(False, 8), (True, drawn)]
     assert drawn < 8
 

@@ -52,7 +52,7 @@ class RolloutBatch:
         sampler_logp: (B, T) log-probability of each sampled token under the parameters that sampled it; None when they
             are the current ones.
         entropy: (B, T) entropy of the next-token distribution that each token was drawn from, in nats.
-        extra: further (B,) or (B, T) fields by name, for stages that need them.
+        extra: further (B,), (B, T) or (B, T, …) fields by name, for stages that need them.
 
     Raises:
         QreditError: a field of the wrong shape or type, a span outside the mask, overlapping tails, a NaN or positive
@@ -99,8 +99,8 @@ class RolloutBatch:
             if name in _SPANS and value is not None and value.dtype != torch.bool:
                 raise QreditError(f"{name} must be a bool tensor (True = counts), got {value.dtype}")
         for name, value in self.extra.items():
-            if tuple(value.shape) not in ((rows,), (rows, width)):
-                raise QreditError(f"extra field '{name}' must be (B,) or (B, T), got {tuple(value.shape)}")
+            if tuple(value.shape) != (rows,) and tuple(value.shape[:2]) != (rows, width):
+                raise QreditError(f"extra field '{name}' must be (B,) or (B, T, …), got {tuple(value.shape)}")
 
     def _check_spans(self) -> None:
         for name in _SPANS[1:]:
@@ -204,7 +204,8 @@ def concatenate(batches: Sequence[RolloutBatch]) -> RolloutBatch:
 
 
 def _widened(value: Tensor, width: int) -> Tensor:
-    return value if value.dim() == 1 else torch.nn.functional.pad(value, (0, width - value.shape[1]))
+    beyond = (0, 0) * (value.dim() - 2)
+    return value if value.dim() == 1 else torch.nn.functional.pad(value, (*beyond, 0, width - value.shape[1]))
 
 
 def _renumbered(batch: RolloutBatch, number: int) -> Tensor:

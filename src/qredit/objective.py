@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope, Source, State, StatefulCredit, Walk, When, chain, stages
 from qredit.errors import QreditError
-from qredit.penalty.base import Penalty
+from qredit.penalty.base import Penalty, StatefulPenalty
 from qredit.reduce import Reduction, sum_per_rollout
 from qredit.schedule import Schedule, resolve
 from qredit.surrogate import Surrogate, score_function
@@ -20,14 +20,41 @@ from qredit.surrogate import Surrogate, score_function
 
 @dataclass(frozen=True, eq=False)
 class Credited:
-    """An evaluated credit chain: `value` (B, T) float32, and the reduction's token weight where a stage set one."""
+    """An evaluated objective.
+
+    Attributes:
+        value: (B, T) the chain's coefficient, float32.
+        weight: (B, T) the reduction's token weight, where a stage set one.
+        penalties: (B, T) the weight of each penalty's term, in their order.
+    """
 
     value: Float[Tensor, "B T"]
     weight: Float[Tensor, "B T"] | None = None
+    penalties: tuple[Float[Tensor, "B T"], ...] = ()
+
+    @property
+    def learning(self) -> Bool[Tensor, " B"]:
+        """Rows that contribute a gradient: those with a coefficient or a penalty on some token."""
+        found = (self.value != 0).any(1)
+        for weight in self.penalties:
+            found = found | (weight != 0).any(1)
+        return found
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Credited":
+        weight = None if self.weight is None else change(self.weight)
+        return Credited(change(self.value), weight, tuple(map(change, self.penalties)))
 
     def select(self, rows: slice | Tensor) -> "Credited":
         """Some of the rows."""
-        return Credited(self.value[rows], None if self.weight is None else self.weight[rows])
+        return self._map(lambda tensor: tensor[rows])
+
+    def narrow(self, width: int) -> "Credited":
+        """The first columns."""
+        return self._map(lambda tensor: tensor[:, :width])
+
+    def to(self, device: torch.device) -> "Credited":
+        """The same on another device."""
+        return self._map(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)
@@ -55,27 +82,28 @@ class Objective:
 
     @property
     def scope(self) -> Scope:
-        """The widest scope of any stage."""
-        return self.source.scope
+        """The widest scope of any stage or penalty."""
+        return max(self.source.scope, *(penalty.scope for penalty in self.penalties), Scope.ROW)
 
     @property
     def when(self) -> When:
-        """UPDATE if any stage must be recomputed when the parameters move."""
-        return self.source.when
+        """UPDATE if any stage or penalty must be recomputed when the parameters move."""
+        return max(self.source.when, *(penalty.when for penalty in self.penalties), When.ROLLOUT)
 
     @property
     def counts_rollouts(self) -> bool:
-        """Whether every denominator is a function of the number of rollouts alone; a penalty counts tokens."""
+        """Whether every denominator is a function of the number of rollouts alone; a penalty may count anything."""
         return self.reduction.counts_rollouts and not self.penalties
+
+    @property
+    def counts_coefficients(self) -> bool:
+        """Whether a denominator is known only once the coefficients are."""
+        return any(penalty.counts_coefficients for penalty in self.penalties)
 
     @property
     def draws(self) -> bool:
         """Whether a stage draws numbers, as resampling does: many rows may end without a coefficient."""
         return "seed" in self.needs
-
-    def learning(self, credited: Credited) -> Bool[Tensor, " B"]:
-        """Rows that contribute a gradient: those with a coefficient, and all of them where there is a penalty."""
-        return (credited.value != 0).any(1) | bool(self.penalties)
 
     def at(self, progress: float) -> "Objective":
         """The plain objective of that moment of training (0 … 1): every schedule replaced by its value."""
@@ -92,9 +120,28 @@ class Objective:
         return self.evaluate(batch, state).value
 
     def evaluate(self, batch: RolloutBatch, state: Mapping[str, State] | None = None) -> Credited:
-        """`credit`, with the reduction's weight beside it."""
+        """`credit`, with the reduction's weight and those of the penalties beside it; constants, without gradient."""
         self._check_ready(batch)
-        return _finish(self.source.run(batch, Walk(state=state or {})), batch)
+        with torch.no_grad():
+            credited = _finish(self.source.run(batch, Walk(state=state or {})), batch)
+            return replace(credited, penalties=tuple(self._penalty_weights(credited.value, batch, state or {})))
+
+    def _penalty_weights(
+        self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: Mapping[str, State]
+    ) -> Iterator[Float[Tensor, "B T"]]:
+        for place, penalty in self._placed_penalties():
+            if isinstance(penalty, StatefulPenalty):
+                weight = penalty.weight_from(coefficient, batch, state.get(f"penalty {place}", penalty.init()))
+            else:
+                weight = penalty.weight(coefficient, batch)
+            yield torch.where(batch.mask, weight, 0.0).float()
+
+    def _placed_penalties(self) -> Iterator[tuple[str, Penalty]]:
+        """Each penalty under a name of its own: that of its kind, numbered from the second on."""
+        seen: dict[str, int] = {}
+        for penalty in self.penalties:
+            seen[penalty.name] = count = seen.get(penalty.name, 0) + 1
+            yield penalty.name if count == 1 else f"{penalty.name} #{count}", penalty
 
     def loss(
         self,
@@ -120,32 +167,48 @@ class Objective:
         """The sums that these rows contribute to each loss term, by name; 'policy' is the surrogate's."""
         per_token = self.surrogate(credited.value.to(logp.dtype), logp, batch)
         terms = {"policy": self.reduction.numerator(per_token, batch, credited.weight)}
-        for penalty in self.penalties:
-            terms[penalty.name] = penalty.numerator(logp, batch, credited.value)
+        for (name, penalty), weight in zip(self._placed_penalties(), credited.penalties, strict=True):
+            terms[name] = penalty.numerator(logp, batch, weight)
         return terms
 
     def denominators(self, batch: RolloutBatch, credited: Credited | None = None) -> dict[str, float]:
-        """What these rows contribute to each term's denominator; known before any forward pass."""
+        """What these rows contribute to each term's denominator.
+
+        Known before any forward pass, except those that count coefficients: without `credited` these are 0.
+        """
         weight = None if credited is None else credited.weight
         counts = {"policy": self.reduction.denominator(batch, weight)}
-        for penalty in self.penalties:
-            counts[penalty.name] = penalty.denominator(batch)
+        for name, penalty in self._placed_penalties():
+            known = credited is not None or not penalty.counts_coefficients
+            coefficient = None if credited is None else credited.value
+            counts[name] = penalty.denominator(batch, coefficient) if known else 0.0
         return counts
 
     def init_state(self) -> dict[str, State]:
-        """State of every stateful stage before the first step, by its place in the chain."""
-        return {place: stage.init() for place, stage in stages(self.source) if isinstance(stage, StatefulCredit)}
+        """State of every stateful stage and penalty before the first step, by its place."""
+        return {place: stage.init() for place, stage in self._stateful()}
 
     def statistics(self, batch: RolloutBatch, state: Mapping[str, State]) -> dict[str, State]:
-        """What the stateful stages need of this batch; sum it over micro-batches and processes."""
+        """What the stateful parts need of this batch; sum it over micro-batches and processes."""
         found: dict[str, State] = {}
-        self.source.run(batch, Walk(state=state, statistics=found))
+        with torch.no_grad():
+            credited = _finish(self.source.run(batch, Walk(state=state, statistics=found)), batch)
+            for place, penalty in self._placed_penalties():
+                if isinstance(penalty, StatefulPenalty):
+                    found[f"penalty {place}"] = penalty.statistics(credited.value, batch)
         return found
 
     def update_state(self, state: Mapping[str, State], statistics: Mapping[str, State]) -> dict[str, State]:
         """State after an optimiser step with these summed statistics."""
-        stateful = {place: stage for place, stage in stages(self.source) if isinstance(stage, StatefulCredit)}
-        return {place: stage.update(state[place], statistics[place]) for place, stage in stateful.items()}
+        return {place: stage.update(state[place], statistics[place]) for place, stage in self._stateful()}
+
+    def _stateful(self) -> Iterator[tuple[str, StatefulCredit | StatefulPenalty]]:
+        for place, stage in stages(self.source):
+            if isinstance(stage, StatefulCredit):
+                yield place, stage
+        for place, penalty in self._placed_penalties():
+            if isinstance(penalty, StatefulPenalty):
+                yield f"penalty {place}", penalty
 
     @property
     def expansion(self) -> str:
@@ -154,20 +217,26 @@ class Objective:
         parts += [f"penalty: {penalty}" for penalty in self.penalties]
         return "\n".join(parts)
 
-    def __or__(self, credit: Credit) -> "Objective":
-        """The same objective with one more credit at the end of its chain."""
-        return replace(self, source=chain(self.source, credit), text=f"{self} | {credit}")
+    def __or__(self, part: Credit | Penalty) -> "Objective":
+        """The same objective with one more credit at the end of its chain, or with one more penalty."""
+        text = f"{self} | {part}"
+        if isinstance(part, Penalty):
+            return replace(self, penalties=(*self.penalties, part), text=text)
+        return replace(self, source=chain(self.source, part), text=text)
 
     def __str__(self) -> str:
         return self.text or str(self.source)
 
     def _check_ready(self, batch: RolloutBatch) -> None:
-        for name in sorted(self.source.needs):
+        for name in sorted(self.source.needs.union(*(p.needs for p in self.penalties))):
             batch.require(name, str(self))
-        for _, stage in stages(self.source):
-            for f in dataclasses.fields(stage):  # type: ignore[arg-type]
-                if isinstance(getattr(stage, f.name), Schedule):
-                    raise QreditError(f"{f.name} of {stage} is a schedule; take objective.at(progress) first")
+        for part in (*(stage for _, stage in stages(self.source)), *self.penalties):
+            for f in dataclasses.fields(part):  # type: ignore[arg-type]
+                if isinstance(getattr(part, f.name), Schedule):
+                    raise QreditError(f"{f.name} of {part} is a schedule; take objective.at(progress) first")
+        for penalty in self.penalties:
+            if penalty.counts_coefficients and penalty.scope is not Scope.BATCH:
+                raise QreditError(f"{penalty} counts coefficients; its scope must be BATCH")
 
 
 def trace(objective: Objective, batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:

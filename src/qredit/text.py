@@ -12,46 +12,51 @@ stage or objective, imported by that path.
 
 import ast
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
-from qredit.chain import Credit, Source, add, chain, on_span, per_span
-from qredit.credit import group, likelihood, reward, running
+from qredit import surrogate
+from qredit.chain import Credit, Source, Stage, add, chain, on_span, per_span
+from qredit.credit import group as credit_group
+from qredit.credit import likelihood, reward, running
 from qredit.errors import QreditError, unknown
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY
-from qredit.penalty.entropy import entropy_bonus
+from qredit.penalty import entropy as penalty_entropy
+from qredit.penalty.base import Penalty
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
 from qredit.schedule import cosine, linear, steps
-from qredit.surrogate import clipped_ratio, score_function
 
-STAGES: Mapping[str, Callable[..., Any]] = {
-    stage.__name__: stage
-    for stage in (
-        reward.reward,
-        group.center_by_group,
-        group.subtract_mean_of_others,
-        group.scale_by_group_std,
-        group.center_and_scale_by_group_mean,
-        group.scale_by_batch_std,
-        running.subtract_running_mean,
-        likelihood.amplified_likelihood,
-        likelihood.subtract_likelihood_baseline,
-        likelihood.attenuated_likelihood,
-        likelihood.resample_by_likelihood,
-    )
-}
+_STAGE_MODULES = (credit_group, likelihood, reward, running)
+_PENALTY_MODULES = (penalty_entropy,)
+
+
+def _kinds(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[..., Any]]:
+    """The public classes of a kind that these modules define."""
+    return {
+        name: kind
+        for module in modules
+        for name, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, base) and not inspect.isabstract(kind)
+        if kind.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+STAGES: Mapping[str, Callable[..., Any]] = _kinds(_STAGE_MODULES, Stage)
+PENALTIES: Mapping[str, Callable[..., Any]] = _kinds(_PENALTY_MODULES, Penalty)
+SURROGATES: Mapping[str, Callable[..., Any]] = _kinds((surrogate,), surrogate.Surrogate)
 _PARTS: Mapping[str, Callable[..., Any]] = {
     part.__name__: part
     for part in (
         *(add, chain, on_span, per_span, Objective),
-        *(score_function, clipped_ratio, entropy_bonus),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
         *(linear, cosine, steps),
     )
 }
-NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **STAGES, **_PARTS}
+NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **STAGES, **PENALTIES, **SURROGATES, **_PARTS}
 
 
 def parse(text: str) -> Objective:
@@ -145,4 +150,4 @@ def imported(path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-__all__ = ["NAMES", "STAGES", "Credit", "imported", "parse"]
+__all__ = ["NAMES", "PENALTIES", "STAGES", "SURROGATES", "Credit", "imported", "parse"]

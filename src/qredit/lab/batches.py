@@ -1,5 +1,6 @@
 """Random RolloutBatches with every field filled: ragged rows, forced and sampled closings, groups of several sizes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
+from qredit.lab.fields import random_field
 from qredit.objective import Objective
 
 SIZES = (4, 3, 1, 5)
@@ -17,7 +19,10 @@ _WIDTHS = {"rationale": 6, "close": 2, "tail": 4}
 def batch_for(objective: Objective, seed: int) -> RolloutBatch:
     """A random batch with the tails that an objective needs: the gold answer, a sampled one, or both in two rows."""
     wants = objective.needs & {"reward", "answer_logp"}
-    return random_batch(seed, gold="answer_logp" in wants, said="reward" in wants or not wants)
+    batch = random_batch(seed, gold="answer_logp" in wants, said="reward" in wants or not wants)
+    missing = sorted(objective.needs - set(batch.present))
+    generator = torch.Generator().manual_seed(seed + 1)
+    return replace(batch, extra={name: random_field(name, batch, generator) for name in missing})
 
 
 def random_batch(seed: int, gold: bool, said: bool, sizes: tuple[int, ...] = SIZES) -> RolloutBatch:
@@ -85,11 +90,18 @@ def widened(batch: RolloutBatch, columns: int) -> RolloutBatch:
     """The same rows with empty columns to the right: not in the mask, their numbers NaN where they can be."""
     changes: dict[str, Any] = {}
     for name in batch.present:
-        value = getattr(batch, name)
-        if isinstance(value, Tensor) and value.dim() == 2:
+        value = batch.require(name, "widened")
+        if value.dim() > 1:
             fill = torch.nan if value.is_floating_point() else 0
-            changes[name] = torch.nn.functional.pad(value, (0, columns), value=fill)
-    return replace(batch, **changes)
+            changes[name] = torch.nn.functional.pad(value, (*(0, 0) * (value.dim() - 2), 0, columns), value=fill)
+    return replaced(batch, changes)
+
+
+def replaced(batch: RolloutBatch, changes: Mapping[str, Tensor | None]) -> RolloutBatch:
+    """`dataclasses.replace` for fields of its own and extra ones alike; None takes a field away."""
+    extra = {name: changes.get(name, value) for name, value in batch.extra.items()}
+    own: dict[str, Any] = {name: value for name, value in changes.items() if name not in batch.extra}
+    return replace(batch, **own, extra={name: value for name, value in extra.items() if value is not None})
 
 
 def regrouped(batch: RolloutBatch, numbers: Int[Tensor, " G"]) -> RolloutBatch:

@@ -4,12 +4,12 @@ from qredit.chain import on_span
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.reduce import mean_per_token
 from qredit.surrogate import clipped_ratio
 
 
-@named
+@method("group", "arXiv 2503.14476", "code")
 def dapo(epsilon_low: float = 0.2, epsilon_high: float = 0.28, epsilon_std: float = 1e-4) -> Objective:
     """GRPO's advantage under "clip-higher" and a token-level mean.
 

@@ -4,12 +4,12 @@ from qredit.chain import on_span
 from qredit.credit.group import center_by_group
 from qredit.credit.reward import reward
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.reduce import sum_per_length
 from qredit.surrogate import clipped_ratio
 
 
-@named
+@method("group", "arXiv 2503.20783", "code")
 def dr_grpo(length: int, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
     """GRPO with no division by the group's std nor by the rollout's own length.
 

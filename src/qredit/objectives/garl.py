@@ -3,11 +3,11 @@
 from qredit.chain import per_span
 from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.schedule import Schedule
 
 
-@named
+@method("likelihood", "arXiv 2604.25907", "paper")
 def garl(q: float | Schedule, normalize: bool = True, pathwise: bool = True) -> Objective:
     """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
 

@@ -4,12 +4,12 @@ from qredit.chain import on_span
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.reduce import mean_per_rollout
 from qredit.surrogate import clipped_ratio
 
 
-@named
+@method("group", "arXiv 2402.03300", "code")
 def grpo(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float = 1e-4) -> Objective:
     """The reward of each rollout, centred and scaled by its group, on every sampled token.
 

@@ -4,10 +4,10 @@ from qredit.chain import on_span
 from qredit.credit.group import center_and_scale_by_group_mean
 from qredit.credit.reward import reward
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 
 
-@named
+@method("group", "arXiv 2602.02710", "code")
 def maxrl(epsilon: float = 1e-6) -> Objective:
     """The advantage divided by the group's success rate: RL that climbs log p instead of p.
 

@@ -3,11 +3,11 @@
 from qredit.chain import per_span
 from qredit.credit.likelihood import attenuated_likelihood, resample_by_likelihood
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.schedule import Schedule
 
 
-@named
+@method("likelihood", "arXiv 2604.25907", "paper")
 def paft(q: float | Schedule, resamples: int | None = None, normalize: bool = True) -> Objective:
     """Fine-tune on rationales drawn from the posterior p(z | x, y*), attenuated by w̄^{1-q}.
 

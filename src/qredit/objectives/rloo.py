@@ -4,10 +4,10 @@ from qredit.chain import on_span
 from qredit.credit.group import subtract_mean_of_others
 from qredit.credit.reward import reward
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 
 
-@named
+@method("group", "arXiv 2402.14740", "code")
 def rloo() -> Objective:
     """The reward of each rollout less the mean reward of the others, on every sampled token.
 

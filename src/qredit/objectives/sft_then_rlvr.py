@@ -1,12 +1,12 @@
 """SFT-then-RLVR as a schedule over q."""
 
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.objectives.garl import garl
 from qredit.schedule import check_range, steps
 
 
-@named
+@method("likelihood", "arXiv 2604.25907", "paper")
 def sft_then_rlvr(switch: float = 0.5, normalize: bool = True) -> Objective:
     """GARL at q = 1 (maximum likelihood) until `switch` of the training progress, then at q = 0 (RLVR).
 

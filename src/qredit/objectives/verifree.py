@@ -1,11 +1,11 @@
 """VeriFree: reinforcement learning with the answer's likelihood as the reward."""
 
 from qredit.objective import Objective
-from qredit.objectives._named import named
+from qredit.objectives._method import method
 from qredit.objectives.garl import garl
 
 
-@named
+@method("likelihood", "arXiv 2505.21493", "paper")
 def verifree() -> Objective:
     """The likelihood of the gold answer is the reward, with a leave-one-out baseline: GARL at q = 0.
 

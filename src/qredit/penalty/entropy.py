@@ -11,18 +11,19 @@ from qredit.penalty.base import Penalty
 
 @dataclass(frozen=True)
 class entropy_bonus(Penalty):
-    """-weight · mean over sampled tokens of H(p(· | prefix)), H in nats: rewards an open next-token distribution.
+    """-strength · mean over sampled tokens of H(p(· | prefix)), H in nats: rewards an open next-token distribution.
 
     Mean over all sampled tokens of the optimiser step, whatever reduction the policy term uses, as in TRL.
     """
 
-    weight: float
+    strength: float
     needs = frozenset({"entropy"})
 
-    def numerator(
-        self, logp: Float[Tensor, "B T"], batch: RolloutBatch, coefficient: Float[Tensor, "B T"]
-    ) -> Float[Tensor, ""]:
-        return -self.weight * (batch.require("entropy", str(self)) * batch.sampled).sum()
+    def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
+        return -self.strength * batch.sampled.double()
 
-    def denominator(self, batch: RolloutBatch) -> float:
+    def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
+        return batch.require("entropy", str(self))
+
+    def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
         return float(batch.sampled.sum())

@@ -20,7 +20,7 @@ OWNED = {
     "importance_sampling_level": "no stage for sequence-level ratios exists yet",
     "mask_truncated_completions": "write a stage that keeps the rows you want",
     "top_entropy_quantile": "no stage for an entropy quantile exists yet",
-    "entropy_coef": "Objective(…, penalties=(entropy_bonus(weight=…),))",
+    "entropy_coef": "Objective(…, penalties=(entropy_bonus(strength=…),))",
     "use_adaptive_entropy": "no controller for the entropy bonus exists yet",
     "off_policy_mask_threshold": "no stage for off-policy masks exists yet",
     "use_bias_correction_kl": "leave it; no stage for the KL to a reference model exists yet",

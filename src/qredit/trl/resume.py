@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qredit.batch import RolloutBatch
 from qredit.objective import Credited
@@ -55,9 +54,9 @@ def load_generation(path: Path, device: torch.device) -> Generation | None:
 
 def _packed(micro: Microbatch) -> dict[str, Any]:
     batch = {f.name: getattr(micro.rows.batch, f.name) for f in dataclasses.fields(RolloutBatch)}
-    credited: dict[str, Tensor | None] | None = None
+    credited: dict[str, Any] | None = None
     if micro.credited is not None:
-        credited = {"value": micro.credited.value, "weight": micro.credited.weight}
+        credited = {f.name: getattr(micro.credited, f.name) for f in dataclasses.fields(Credited)}
     rows = {"prompt_ids": micro.rows.prompt_ids, "prompt_mask": micro.rows.prompt_mask}
     return {"batch": batch, "credited": credited} | rows
 

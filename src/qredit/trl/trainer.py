@@ -400,7 +400,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._score_without_gradient(model, rows, whole, scores)
             credited = self._credited(objective, self._scored(rows.batch, *scores))
         else:
-            self._score_without_gradient(model, rows, (~objective.learning(credited)).nonzero()[:, 0], scores)
+            self._score_without_gradient(model, rows, (~credited.learning).nonzero()[:, 0], scores)
         loss = self._loss_of_live_rows(model, objective, rows, credited, counts, scores)
         return self._scored(rows.batch, *scores), loss
 
@@ -419,7 +419,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         constant, so that the logged loss is the whole one. Where no row carries any, one of them takes part all the
         same: gradients are averaged over processes.
         """
-        live = objective.learning(credited).nonzero()[:, 0]
+        live = credited.learning.nonzero()[:, 0]
         chunks = self._chunks(live if len(live) else torch.tensor([0]))
         done = torch.zeros((), device=self.accelerator.device)
         for number, chunk in enumerate(chunks):
@@ -506,7 +506,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._step_credit, statistics = evaluated_together(objective, local, self.objective_state, self.accelerator)
             self._pending_statistics = statistics if self.accelerator.is_main_process else {}
         credited = self._step_credit[position - first]
-        if credited.weight is None:
+        if credited.weight is None and not objective.counts_coefficients:
             return credited, self._counts()
         counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._step_credit, strict=True)]
         return credited, shared_denominators(counts, window, 1, self.accelerator)[0]

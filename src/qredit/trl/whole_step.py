@@ -77,10 +77,9 @@ def evaluated_together(
     ends = torch.tensor([len(batch.mask) for batch in everywhere]).cumsum(0).tolist()
     parts = []
     for number, batch in enumerate(local, start=accelerator.process_index * len(local)):
-        (rows, width), device = batch.mask.shape, batch.mask.device
-        here = slice(ends[number] - rows, ends[number])
-        weight = None if credited.weight is None else credited.weight[here, :width].to(device)
-        parts.append(Credited(credited.value[here, :width].to(device), weight))
+        rows, width = batch.mask.shape
+        own = credited.select(slice(ends[number] - rows, ends[number]))
+        parts.append(own.narrow(width).to(batch.mask.device))
     return parts, objective.statistics(whole, state) if state else {}
 
 

@@ -31,6 +31,8 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("row chunks", everything, spans.gradient_is_the_same_in_row_chunks),
     Law("advantages of the formula", lambda s: s.advantage is not None, values.advantages_are_those_of_the_formula),
     Law("float32 at extreme likelihoods", lambda s: s.weights is not None, values.float32_keeps_what_float64_says),
+    Law("the formula written plainly", lambda s: s.reference is not None, values.equals_its_reference),
+    Law("slopes of the loss", lambda s: s.loss is not None, spans.has_the_slopes_of_its_loss),
     Law("zero where said", lambda s: bool(s.zero), values.zero_where_it_is_said_to_be),
     Law("finite on degenerate groups", everything, values.finite_on_degenerate_groups),
     Law("needs are read", everything, needs.needs_are_what_is_read),

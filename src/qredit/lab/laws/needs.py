@@ -1,12 +1,9 @@
 """Laws of what is read: the fields that an objective or a stage says it needs are the fields it reads."""
 
-from dataclasses import replace
-from typing import Any
-
 from qredit.batch import RolloutBatch
 from qredit.chain import stages
 from qredit.errors import QreditError
-from qredit.lab.batches import batch_for
+from qredit.lab.batches import batch_for, replaced
 from qredit.lab.laws.compare import check_each_close
 from qredit.lab.laws.subject import Subject
 
@@ -19,7 +16,7 @@ def needs_are_what_is_read(subject: Subject) -> None:
     batch = batch_for(objective, 0)
     bare = _without(batch, frozenset(batch.present) - ALWAYS - objective.needs)
     check_each_close(objective.credit(bare), objective.credit(batch))
-    for name in objective.source.needs - ALWAYS:
+    for name in objective.needs - ALWAYS:
         try:
             objective.credit(_without(batch, frozenset({name})))
         except QreditError as error:
@@ -38,5 +35,4 @@ def needs_are_the_union(subject: Subject) -> None:
 
 
 def _without(batch: RolloutBatch, names: frozenset[str]) -> RolloutBatch:
-    nothing: dict[str, Any] = dict.fromkeys(names)
-    return replace(batch, **nothing)
+    return replaced(batch, dict.fromkeys(names))

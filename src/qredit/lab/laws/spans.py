@@ -6,10 +6,10 @@ from torch import Tensor
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Scope
-from qredit.lab.batches import batch_for, permuted, regrouped, widened
+from qredit.lab.batches import batch_for, permuted, regrouped, replaced, widened
 from qredit.lab.laws.compare import check_close, check_each_close, check_zero
 from qredit.lab.laws.subject import Subject
-from qredit.objective import Credited, Objective
+from qredit.objective import Credited, Objective, sum_terms
 
 SEEDS = range(3)
 
@@ -38,7 +38,7 @@ def padding_changes_nothing(subject: Subject) -> None:
         width = batch.mask.shape[1]
         check_each_close(subject.objective.credit(wide)[:, :width], subject.objective.credit(batch))
         whole = [slice(None)]
-        check_close(_slope(subject.objective, wide, whole)[:, :width], _slope(subject.objective, batch, whole))
+        check_close(_slope(subject.objective, wide, whole)[..., :width], _slope(subject.objective, batch, whole))
 
 
 def group_numbers_are_names(subject: Subject) -> None:
@@ -69,22 +69,39 @@ def gradient_is_the_same_in_row_chunks(subject: Subject) -> None:
         check_close(_slope(subject.objective, batch, chunks, credited), whole, what="gradients of chunks and whole")
 
 
+def has_the_slopes_of_its_loss(subject: Subject) -> None:
+    """The slopes in log p and in the entropies are those of the loss written plainly, on random batches."""
+    assert subject.loss is not None
+    for seed in SEEDS:
+        batch = batch_for(subject.objective, seed)
+        at = _differentiable(batch)
+        live = replaced(batch, {name: value for name, value in at.items() if name != "logp"})
+        expected = torch.autograd.grad(subject.loss(at["logp"], live), tuple(at.values()), materialize_grads=True)
+        check_close(_slope(subject.objective, batch, [slice(None)]), torch.stack(expected, 1), 1e-5)
+
+
 def _slope(
     objective: Objective, batch: RolloutBatch, parts: list[slice] | list[Tensor], credited: Credited | None = None
-) -> Float[Tensor, "B T"]:
-    """∂loss/∂logp of a step that is run in parts: numerators summed, then divided by the summed denominators."""
+) -> Float[Tensor, "B F T"]:
+    """∂loss/∂(logp, entropies) of a step run in parts: numerators summed, then divided by the summed denominators."""
     if objective.scope is Scope.BATCH and credited is None:
         credited = objective.evaluate(batch)
-    logp = torch.zeros_like(batch.mask, dtype=torch.float64) if batch.logp is None else batch.logp.clone()
-    logp = torch.where(batch.mask, logp, 0.0).requires_grad_()
-    numerator, denominator = torch.zeros((), dtype=torch.float64), 0.0
+    at = _differentiable(batch)
+    numerators: dict[str, Tensor] = {}
+    denominators: dict[str, float] = {}
     for part in parts:
         rows = batch.select(part)
-        own = objective.evaluate(rows) if credited is None else _rows_of(credited, part)
-        numerator = numerator + objective.numerators(logp[part], rows, own)["policy"]
-        denominator += objective.denominators(rows, own)["policy"]
-    return torch.autograd.grad(numerator / (denominator or 1.0), logp)[0]
+        own = objective.evaluate(rows) if credited is None else credited.select(part)
+        live = replaced(rows, {name: value[part] for name, value in at.items() if name != "logp"})
+        for name, sums in objective.numerators(at["logp"][part], live, own).items():
+            numerators[name] = numerators.get(name, torch.zeros((), dtype=torch.float64)) + sums
+        for name, count in objective.denominators(rows, own).items():
+            denominators[name] = denominators.get(name, 0.0) + count
+    loss = sum_terms(numerators, denominators)
+    return torch.stack(torch.autograd.grad(loss, tuple(at.values()), materialize_grads=True), 1)
 
 
-def _rows_of(credited: Credited, part: slice | Tensor) -> Credited:
-    return Credited(credited.value[part], None if credited.weight is None else credited.weight[part])
+def _differentiable(batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:
+    """The fields that a loss may be differentiable in, each a leaf of its own; 0 in padding."""
+    names = [n for n in batch.present if n in ("logp", "entropy") or n.startswith("nucleus_entropy@")]
+    return {name: torch.where(batch.mask, batch.require(name, "law"), 0.0).requires_grad_() for name in names}

@@ -45,6 +45,9 @@ class Subject:
         plug_in: the objective that is its mean over its own draws.
         equals: other objectives and the factor, a function of the group size, by which it is that multiple of them.
         zero: where the coefficient is exactly 0.
+        reference: batch → coefficients (B, T), the method's formula written a second time, plainly, row by row.
+        loss: (log p, batch) → the whole loss as a scalar, the method's formula written a second time; its slopes in
+            log p and in the entropies of the batch are the objective's.
     """
 
     objective: Objective
@@ -56,6 +59,8 @@ class Subject:
     plug_in: Objective | None = None
     equals: tuple[tuple[Objective, Callable[[int], float]], ...] = ()
     zero: tuple[Condition, ...] = ()
+    reference: Callable[[RolloutBatch], Tensor] | None = None
+    loss: Callable[[Tensor, RolloutBatch], Tensor] | None = None
 
     @property
     def draws(self) -> bool:

@@ -43,6 +43,14 @@ def advantages_are_those_of_the_formula(subject: Subject) -> None:
         check_each_close(subject.objective.credit(batch), expected, 1e-5)
 
 
+def equals_its_reference(subject: Subject) -> None:
+    """The coefficient is the one that the formula gives when it is written plainly, on random batches."""
+    assert subject.reference is not None
+    for seed in range(4):
+        batch = batch_for(subject.objective, seed)
+        check_each_close(subject.objective.credit(batch), subject.reference(batch), 1e-5, 1e-12)
+
+
 def zero_where_it_is_said_to_be(subject: Subject) -> None:
     """Exactly 0, not a rounding residue, in every situation that the docstring names, and not everywhere else."""
     for condition in subject.zero:

@@ -1,0 +1,47 @@
+"""Random values for the batch fields that not every engine fills: a line for each."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Generator, Tensor
+
+from qredit.batch import RolloutBatch
+from qredit.errors import QreditError
+
+Maker = Callable[[RolloutBatch, Generator], Tensor]
+
+
+def _per_token(*more: int) -> Maker:
+    """Standard normal numbers (B, T, *more)."""
+    return lambda batch, generator: torch.randn(*batch.mask.shape, *more, dtype=torch.float64, generator=generator)
+
+
+def _some_tokens(batch: RolloutBatch, generator: Generator) -> Tensor:
+    """A span that holds about a third of the tokens."""
+    return (torch.rand(batch.mask.shape, generator=generator) < 0.3) & batch.mask
+
+
+def _reference_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
+    noise = 0.1 * torch.randn(batch.mask.shape, dtype=torch.float64, generator=generator)
+    return batch.require("logp", "random field") + noise
+
+
+FIELDS: Mapping[str, Maker] = MappingProxyType(
+    {
+        "reference_logp": _reference_logp,
+        "nucleus_entropy": _per_token(),
+    }
+)
+
+
+def random_field(name: str, batch: RolloutBatch, generator: Generator) -> Tensor:
+    """A field of that name, which may carry a number after an @; a function of batch and generator alone.
+
+    Raises:
+        QreditError: nothing is known about such a field.
+    """
+    kind = name.partition("@")[0]
+    if kind not in FIELDS:
+        raise QreditError(f"no random values for the batch field '{name}'; add a line to qredit.lab.fields")
+    return FIELDS[kind](batch, generator)

@@ -1,0 +1,55 @@
+"""The decorator of a finished method: how it was asked for, which family it is of, and how sure its formula is."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, ParamSpec
+
+from qredit.objective import Objective
+
+P = ParamSpec("P")
+Family = Literal["likelihood", "group", "token", "step", "penalty", "reward"]
+Certainty = Literal["paper", "code", "notes", "own"]
+
+
+@dataclass(frozen=True)
+class Method(Generic[P]):
+    """A finished method: called with its hyper-parameters, it makes the Objective.
+
+    Attributes:
+        make: the function that states the method.
+        family: what it changes: the likelihood continuum, group advantages, tokens, steps, added terms, rewards.
+        source: where it was published, such as "arXiv 2604.25907".
+        certainty: what its formula is known from: the paper's text, official code, others' notes, or our derivation.
+        formula_only: its inputs are supplied; nothing here produces them, and nothing is claimed of training with it.
+    """
+
+    make: Callable[P, Objective]
+    family: Family
+    source: str
+    certainty: Certainty
+    formula_only: bool = False
+
+    def __post_init__(self) -> None:
+        for attribute in ("__name__", "__doc__", "__module__"):
+            object.__setattr__(self, attribute, getattr(self.make, attribute))
+        object.__setattr__(self, "__wrapped__", self.make)  # inspect.signature follows it
+
+    @property
+    def name(self) -> str:
+        """As it is registered."""
+        return self.make.__name__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Objective:
+        """The objective; its `text` is this call with arguments at their defaults left out: `garl(q=0.75)`."""
+        signature = inspect.signature(self.make)
+        given = signature.bind(*args, **kwargs).arguments
+        shown = [f"{k}={v!r}" for k, v in given.items() if v != signature.parameters[k].default]
+        return replace(self.make(*args, **kwargs), text=f"{self.name}({', '.join(shown)})")
+
+
+def method(
+    family: Family, source: str, certainty: Certainty, formula_only: bool = False
+) -> Callable[[Callable[P, Objective]], Method[P]]:
+    """Make a `Method` of a function that returns an Objective."""
+    return lambda make: Method(make, family, source, certainty, formula_only)

@@ -1,0 +1,6 @@
+"""Claims of the token family."""
+
+from qredit.lab.laws import StageSubject, Subject
+
+BATTERY: tuple[Subject, ...] = ()
+STAGES: tuple[StageSubject, ...] = ()
