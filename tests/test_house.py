@@ -19,6 +19,7 @@ CORE = (
     "objectives",
     "lab",
     "groups",
+    "masked",
     "errors",
     "seed",
     "diagnostics",

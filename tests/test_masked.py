@@ -1,0 +1,72 @@
+"""Masked statistics against numpy on the tokens that count."""
+
+import math
+
+import numpy
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qredit import masked
+
+
+def drawn(seed):
+    generator = torch.Generator().manual_seed(seed)
+    value = torch.randn(5, 7, dtype=torch.float64, generator=generator)
+    mask = torch.rand(5, 7, generator=generator) < 0.6
+    mask[0] = False
+    return torch.where(mask, value, torch.nan), mask
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_statistics_are_those_of_the_tokens_that_count(seed, level):
+    value, mask = drawn(seed)
+    kept = value[mask].numpy()
+    assert float(masked.mean(value, mask)) == pytest.approx(kept.mean())
+    assert torch.allclose(
+        masked.z_score(value, mask)[mask], torch.tensor((kept - kept.mean()) / kept.std(ddof=1)), atol=1e-12
+    )
+    product = masked.covariance(value, 2 * value, mask)
+    assert torch.allclose(product[mask], torch.tensor(2 * (kept - kept.mean()) ** 2))
+    assert not product[~mask].any()
+    for row, counts, found, middle in zip(
+        value, mask, masked.row_quantile(value, mask, level), masked.row_mean(value, mask), strict=True
+    ):
+        own = row[counts].numpy()
+        assert float(found) == pytest.approx(numpy.quantile(own, level) if len(own) else 0.0)
+        assert float(middle) == pytest.approx(own.mean() if len(own) else 0.0)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_the_top_share_holds_the_largest(seed, share):
+    value, mask = drawn(seed)
+    found = masked.row_top(value, mask, share)
+    for row, counts, chosen in zip(value, mask, found, strict=True):
+        wanted = math.ceil(share * int(counts.sum()) - 1e-9)
+        assert sorted(row[chosen].tolist()) == sorted(row[counts].tolist())[int(counts.sum()) - wanted :]
+    assert int(masked.top(value, mask, 3).sum()) == min(3, int(mask.sum()))
+
+
+def test_equal_values_have_no_score_and_no_range():
+    value, mask = torch.full((2, 3), 0.3), torch.tensor([[True, True, False], [True, False, False]])
+    assert not masked.z_score(value, mask).any()
+    assert not masked.rescaled(value, mask).any()
+
+
+def test_the_first_of_equals_is_taken():
+    value, mask = torch.tensor([[1.0, 2.0, 2.0, 2.0]]), torch.tensor([[True, False, True, True]])
+    assert masked.row_top(value, mask, 1 / 3).tolist() == [[False, False, True, False]]
+    assert masked.top(value, mask, 2).tolist() == [[False, False, True, True]]
+
+
+def test_a_hinge_band_is_zero_inside():
+    value = torch.tensor([[0.5, 0.9, 1.5]], dtype=torch.float64)
+    outside = masked.hinge_band(value, torch.tensor([[0.8]]).double(), torch.tensor([[1.2]]).double())
+    assert outside[0].tolist() == pytest.approx([0.3, 0.0, 0.3])
+
+
+def test_a_range_is_rescaled_to_one():
+    value, mask = torch.tensor([[0.2, 0.6, 1.0, 9.0]]), torch.tensor([[True, True, True, False]])
+    assert masked.rescaled(value, mask)[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 0.0])
+    assert not masked.rescaled(value, mask, least=1.0).any()
