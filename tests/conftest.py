@@ -10,7 +10,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 from jaxtyping import install_import_hook
 
 # batch.py and chain.py are left out: they check what they are given, and the tests look at their messages.
-_CHECKED = ("credit", "groups", "lab", "masked", "objective", "penalty", "reduce", "surrogate", "tsallis")
+_CHECKED = ("credit", "groups", "lab", "masked", "objective", "penalty", "reduce", "segment", "surrogate", "tsallis")
 install_import_hook([f"qredit.{name}" for name in _CHECKED], "typecheck.tower")
 
 import pytest

@@ -73,8 +73,8 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
 def without_likelihood_in_half(scored):
     """Only the first half of the prompts, the first rank's, keep an answer likelihood."""
 
-    def changed(batch, logp, entropy):
-        result = scored(batch, logp, entropy)
+    def changed(batch, scores):
+        result = scored(batch, scores)
         result.answer_logp[batch.group >= PROMPTS // 2] = -torch.inf
         return result
 

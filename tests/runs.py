@@ -32,7 +32,8 @@ def settings(folder, **changes) -> QreditConfig:
 
 
 def trainer(folder, objective="garl(q=0.75)", data=None, network=None, **changes) -> QreditTrainer:
-    extra = {k: changes.pop(k) for k in ("reward_funcs", "eval_dataset", "callbacks", "peft_config") if k in changes}
+    taken = ("reward_funcs", "eval_dataset", "callbacks", "peft_config", "fields")
+    extra = {name: changes.pop(name) for name in taken if name in changes}
     return QreditTrainer(
         network if network is not None else model(),
         objective,

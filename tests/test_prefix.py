@@ -25,7 +25,7 @@ from qredit.objective import Credited
 from qredit.prefix import attention, head, packing
 from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.prefix.head import token_scores
-from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.install import Wanted, score, scores_tokens, share_prefix
 from qredit.prefix.layout import PackedGroup
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.support import why_not
@@ -89,6 +89,12 @@ def ordinary(made, rows):
     return logp * rows.batch.mask, -(log_p.exp() * log_p).sum(-1) * rows.batch.mask
 
 
+def scored(made, layout):
+    """log-probability and entropy of our own forward pass."""
+    told = score(made, layout)
+    return told["logp"], told["entropy"]
+
+
 def gradients(made, found):
     """Gradients of a random weighting of log-probabilities and entropies."""
     logp, entropy = found
@@ -103,7 +109,7 @@ def compare(made, rows, base=None):
     expected_scores = ordinary(made, rows)
     expected = gradients(made, expected_scores)
     share_prefix(base or made)
-    found_scores = score(made, pack(rows))
+    found_scores = scored(made, pack(rows))
     for found, wanted in zip(found_scores, expected_scores, strict=True):
         assert torch.allclose(found, wanted, atol=2e-5)
     return relative_difference(gradients(made, found_scores), expected)
@@ -137,13 +143,13 @@ def test_in_bfloat16_it_is_as_near_as_the_ordinary_path_is_to_float32():
     half = network(CONFIGS["qwen3"]).bfloat16()
     apart = float((ordinary(half, ragged_rows())[0].detach() - exact).abs().max())
     share_prefix(half)
-    assert float((score(half, pack(ragged_rows()))[0].detach() - exact).abs().max()) < 2 * apart + 1e-2
+    assert float((scored(half, pack(ragged_rows()))[0].detach() - exact).abs().max()) < 2 * apart + 1e-2
 
 
 def test_prompts_may_be_padded_on_either_side():
     made = network(CONFIGS["qwen3"])
     share_prefix(made)
-    left, right = (score(made, pack(ragged_rows(left=side)))[0] for side in (True, False))
+    left, right = (scored(made, pack(ragged_rows(left=side)))[0] for side in (True, False))
     assert torch.equal(left, right)
 
 
@@ -151,7 +157,7 @@ def test_a_part_of_a_group_scores_as_in_the_whole():
     made, rows = network(CONFIGS["llama"]), ragged_rows()
     share_prefix(made)
     some = torch.tensor([5, 0, 7])
-    assert torch.allclose(score(made, pack(rows.select(some)))[0], score(made, pack(rows))[0][some], atol=1e-5)
+    assert torch.allclose(scored(made, pack(rows.select(some)))[0], scored(made, pack(rows))[0][some], atol=1e-5)
 
 
 def test_every_other_call_is_as_before():
@@ -177,7 +183,7 @@ def test_rows_with_their_own_prompts_score_the_same(name):
     made, rows = network(CONFIGS[name]), ragged_rows()
     expected = gradients(made, ordinary(made, rows))
     assert scores_tokens(made)
-    assert relative_difference(gradients(made, score(made, repeat(rows))), expected) < 1e-5
+    assert relative_difference(gradients(made, scored(made, repeat(rows))), expected) < 1e-5
 
 
 # --- mutants of the two laws above
@@ -242,25 +248,66 @@ def test_rows_of_one_group_with_different_prompts_are_refused():
 # --- the head
 
 
+def entropy_of(log_p):
+    return -(log_p.exp() * log_p.clamp(min=-1e30)).sum(1)
+
+
+def nucleus_entropy(log_p, mass):
+    """Row by row: the most probable tokens whose sum stays within the mass, renormalised."""
+    found = []
+    for row in log_p:
+        kept, total = [], 0.0
+        for token in row.argsort(descending=True).tolist():
+            total += float(row[token].exp())
+            if total > mass:
+                break
+            kept.append(token)
+        found.append(entropy_of(row[kept].log_softmax(0)[None])[0] if kept else 0 * row.sum())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("nuclei", [(), (0.8, 0.3)], ids=str)
 @pytest.mark.parametrize("most", [1 << 24, 200])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("biased", [True, False])
-def test_the_head_is_log_softmax_and_its_entropy(most, temperature, biased, monkeypatch):
+def test_the_head_is_log_softmax_and_its_entropies(most, temperature, biased, nuclei, monkeypatch):
     monkeypatch.setattr(head, "MOST_LOGITS", most)
     torch.manual_seed(0)
     hidden = torch.randn(11, 8, dtype=torch.float64).float().requires_grad_()
     weight, bias = torch.randn(50, 8).requires_grad_(), torch.randn(50).requires_grad_() if biased else None
-    target, slopes = torch.randint(50, (11,)), torch.randn(2, 11)
+    target, slopes = torch.randint(50, (11,)), torch.randn(2 + len(nuclei), 11)
     inputs = [t for t in (hidden, weight, bias) if t is not None]
     log_p = ((hidden @ weight.T + (0 if bias is None else bias)) / temperature).log_softmax(1)
-    expected = log_p.gather(1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(1)
-    found = token_scores(hidden, weight, bias, target, temperature)
+    expected = [log_p.gather(1, target[:, None])[:, 0], entropy_of(log_p)]
+    expected += [nucleus_entropy(log_p, mass) for mass in nuclei]
+    logp, entropies = token_scores(hidden, weight, bias, target, temperature, nuclei)
+    found = [logp, *entropies.T]
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     own = torch.autograd.grad(sum((s * f).sum() for s, f in zip(slopes, found, strict=True)), inputs)
     right = torch.autograd.grad(sum((s * f).sum() for s, f in zip(slopes, expected, strict=True)), inputs)
     for one, other in zip(own, right, strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-5
+
+
+def test_a_nucleus_leaves_out_the_token_that_crosses_its_mass():
+    share = torch.tensor([[0.5, 0.25, 0.15, 0.06, 0.04], [0.9, 0.04, 0.03, 0.02, 0.01]])
+    assert head.in_nucleus(share, 0.8).tolist() == [[True, True, False, False, False], [False] * 5]
+
+
+def test_prediction_errors_and_states_give_the_heads_gradient():
+    made = network(CONFIGS["qwen3"])
+    share_prefix(made)
+    rows = ragged_rows()
+    among = torch.arange(97)
+    told = score(made, pack(rows), wanted=Wanted(among=among))
+    few = score(made, pack(rows), wanted=Wanted(among=among[5:20]))
+    row, column = 2, 1
+    made.zero_grad()
+    told["logp"][row, column].backward()
+    outer = told["prediction_error"][row, column][:, None] * told["hidden"][row, column]
+    assert torch.allclose(made.lm_head.weight.grad, outer, atol=1e-5)
+    assert torch.equal(few["prediction_error"], told["prediction_error"][..., 5:20])
 
 
 # --- what it serves

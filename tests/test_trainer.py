@@ -82,7 +82,7 @@ def test_the_gradient_is_the_objectives_own_on_the_recorded_rollouts(tmp_path):
     width = rows.batch.mask.shape[1]
     logits = network(ids, attention_mask=mask).logits[:, -width - 1 : -1]
     logp = logits.log_softmax(-1).gather(-1, rows.batch.ids[..., None])[..., 0]
-    batch = made._scored(rows.batch, logp, None)
+    batch = made._scored(rows.batch, {"logp": logp, "entropy": None})
     assert torch.allclose(batch.answer_logp, (logp.detach().double() * batch.answer).sum(1))
     garl(0.75).loss(logp, batch).backward()
     own = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -106,8 +106,8 @@ def test_later_updates_on_a_generation_are_off_policy(tmp_path):
     seen = []
     scored = made._scored
 
-    def watch(batch, logp, entropy):
-        result = scored(batch, logp, entropy)
+    def watch(batch, scores):
+        result = scored(batch, scores)
         seen.append(result.sampler_logp is not None)
         return result
 
@@ -492,7 +492,7 @@ def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
     made = trainer(tmp_path, temperature=0.7, biased_sampling=True, max_steps=1)
     made.train()
     rows = made._generation.microbatches[0].rows
-    logp, _ = made._score(made.model, rows)
+    logp = made._score(made.model, rows)["logp"]
     with torch.no_grad():
         ids = torch.cat([rows.prompt_ids, rows.batch.ids], 1)
         mask = torch.cat([rows.prompt_mask, rows.batch.mask.long()], 1)

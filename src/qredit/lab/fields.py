@@ -30,7 +30,15 @@ def _reference_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
 FIELDS: Mapping[str, Maker] = MappingProxyType(
     {
         "reference_logp": _reference_logp,
+        "cluster": lambda batch, generator: torch.randint(-1, 3, batch.group.shape, generator=generator),
         "nucleus_entropy": _per_token(),
+        "attention_locality": _per_token(),
+        "attention_influence": _per_token(),
+        "hidden": _per_token(3),
+        "prediction_error": _per_token(4),
+        "planning": _some_tokens,
+        "better_logp": _per_token(),
+        "worse_logp": _per_token(),
     }
 )
 

@@ -1,28 +1,61 @@
 """Scoring a layout inside the model's own forward, so that wrappers (DDP, PEFT) see an ordinary call."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from qredit.prefix import attention  # noqa: F401  # registers itself with transformers
 from qredit.prefix.decode import Decoding
-from qredit.prefix.head import token_scores
+from qredit.prefix.head import prediction_errors, token_scores
 from qredit.prefix.layout import Layout, Packing, Repeated
 from qredit.prefix.support import NAME, changed_head, inside, why_not
 
 
 @dataclass
 class TokenScores(ModelOutput):  # type: ignore[misc]
-    """log-probability and entropy (S,) of a layout's scored tokens."""
+    """What a layout's scored tokens were found to be.
+
+    Attributes:
+        logp: (S,).
+        entropy: (S, K): of the whole distribution, then of its nuclei.
+        hidden, error: what `Wanted.among` asks for.
+    """
 
     logp: Float[Tensor, " S"] | None = None
-    entropy: Float[Tensor, " S"] | None = None
+    entropy: Float[Tensor, "S K"] | None = None
+    hidden: Float[Tensor, "S E"] | None = None
+    error: Float[Tensor, "S v"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What is told of every token beside its log-probability and entropy.
+
+    Attributes:
+        nuclei: probability masses whose nuclei's entropies are told, as `nucleus_entropy@MASS`.
+        among: token ids for which `hidden`, the state that predicts the token, and `prediction_error`,
+            onehot(token) - p on these ids, are told; None is neither.
+    """
+
+    nuclei: tuple[float, ...] = ()
+    among: Int[Tensor, " v"] | None = None
+
+    @classmethod
+    def of(cls, needs: Iterable[str], among: Int[Tensor, " v"] | None) -> "Wanted":
+        """What the names of batch fields ask for; `among` is used only if they do."""
+        kinds = [name.partition("@") for name in sorted(needs)]
+        states = any(kind in STATES for kind, _, _ in kinds)
+        return cls(tuple(float(mass) for kind, _, mass in kinds if kind == NUCLEUS), among if states else None)
+
+
+NUCLEUS, STATES = "nucleus_entropy", frozenset({"hidden", "prediction_error"})
 
 
 def install(model: PreTrainedModel) -> None:
@@ -39,12 +72,13 @@ def install(model: PreTrainedModel) -> None:
         layout: Layout | None = None,
         decoding: Decoding | None = None,
         temperature: float = 1.0,
+        wanted: Wanted = Wanted(),
         **kwargs: Any,
     ) -> Any:
         if decoding is not None:
             return _next_logits(model, layout, decoding, **kwargs)
         if layout is not None:
-            return _scores(model, layout, temperature)
+            return _scores(model, layout, temperature, wanted)
         return ordinary(*args, **kwargs)
 
     model.forward = forward
@@ -79,15 +113,21 @@ def share_prefix(model: PreTrainedModel) -> str | None:
 
 
 def score(
-    model: nn.Module, layout: Layout, temperature: float = 1.0
-) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """log-probability and entropy of each completion token, 0 where none stands; through the wrapped model.
+    model: nn.Module, layout: Layout, temperature: float = 1.0, wanted: Wanted = Wanted()
+) -> dict[str, Float[Tensor, "B T *more"]]:
+    """`logp` and `entropy` of each completion token, and what else is wanted; 0 where no token stands.
+
+    Through the wrapped model. Log-probability and entropies are differentiable.
 
     Args:
         temperature: logits are divided by it.
     """
-    found = model(layout=layout, temperature=temperature)
-    return layout.spread(found.logp), layout.spread(found.entropy)
+    found = model(layout=layout, temperature=temperature, wanted=wanted)
+    told = {"logp": found.logp, "entropy": found.entropy[:, 0]}
+    told |= {f"{NUCLEUS}@{mass:g}": found.entropy[:, n] for n, mass in enumerate(wanted.nuclei, start=1)}
+    if wanted.among is not None:
+        told |= {"hidden": found.hidden, "prediction_error": found.error}
+    return {name: layout.spread(value) for name, value in told.items()}
 
 
 def _hidden(model: PreTrainedModel, ids: Tensor, positions: Tensor, **more: Any) -> Float[Tensor, "B N E"]:
@@ -121,7 +161,7 @@ def _next_logits(
     return logits.float()
 
 
-def _scores(model: PreTrainedModel, layout: Layout, temperature: float) -> TokenScores:
+def _scores(model: PreTrainedModel, layout: Layout, temperature: float, wanted: Wanted) -> TokenScores:
     if isinstance(layout, Packing):
         hidden = _hidden(model, layout.ids, layout.positions, shared_prefix=layout)
     else:
@@ -129,7 +169,10 @@ def _scores(model: PreTrainedModel, layout: Layout, temperature: float) -> Token
         hidden = model.base_model(input_ids=layout.ids, attention_mask=layout.mask, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
     with torch.autocast(hidden.device.type, enabled=False):
-        logp, entropy = token_scores(
-            hidden.flatten(0, 1)[layout.predictor], head.weight, head.bias, layout.target, temperature
-        )
-    return TokenScores(logp=logp, entropy=entropy)
+        hidden = hidden.flatten(0, 1)[layout.predictor]
+        of_tokens = (hidden, head.weight, head.bias, layout.target)
+        logp, entropy = token_scores(*of_tokens, temperature, wanted.nuclei)
+        if wanted.among is None:
+            return TokenScores(logp=logp, entropy=entropy)
+        error = prediction_errors(*of_tokens, wanted.among)
+    return TokenScores(logp=logp, entropy=entropy, hidden=hidden.detach().float(), error=error)

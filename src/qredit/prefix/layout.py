@@ -55,8 +55,8 @@ class Layout:
     shape: tuple[int, int]
 
     def spread(self, scores: Tensor) -> Tensor:
-        """(S,) → (B, T), 0 where no token stands."""
-        return scores.new_zeros(self.shape).index_put((self.row, self.column), scores)
+        """(S, …) → (B, T, …), 0 where no token stands."""
+        return scores.new_zeros(*self.shape, *scores.shape[1:]).index_put((self.row, self.column), scores)
 
 
 @dataclass(frozen=True, eq=False)

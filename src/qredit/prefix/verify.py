@@ -19,7 +19,7 @@ def gradient_difference(model: nn.Module, rows: Rows) -> float:
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gradients(layout: Layout) -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(score(model, layout)[0].sum(), parameters, materialize_grads=True)
+        return torch.autograd.grad(score(model, layout)["logp"].sum(), parameters, materialize_grads=True)
 
     pairs = zip(gradients(pack(rows)), gradients(repeat(rows)), strict=True)
     return max(float((one - other).norm() / other.norm().clamp(min=1e-12)) for one, other in pairs)

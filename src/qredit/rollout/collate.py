@@ -1,7 +1,7 @@
 """From rollouts and gold answers to padded rows: the batch an objective reads and the ids a model scores."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
+from qredit.rollout.fields import Values, as_field
 from qredit.rollout.sample import Rollout
 
 Tail = Literal["answer", "response"]
@@ -16,13 +17,14 @@ Tail = Literal["answer", "response"]
 
 @dataclass(frozen=True)
 class Sampled:
-    """A rollout with what is known of it: its prompt, its group, the gold answer's ids, its reward."""
+    """A rollout with what is known of it: its prompt, its group, the gold answer's ids, its reward, made fields."""
 
     rollout: Rollout
     prompt: tuple[int, ...]
     group: int
     gold: tuple[int, ...]
     reward: float
+    fields: Mapping[str, Values] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +34,22 @@ class Rows:
     Attributes:
         prompt_ids, prompt_mask: (B, P).
         batch: the completions (B, T) with spans, ids and fields.
+        vocabulary: the ids that occur in the whole optimiser step, where prediction errors are asked for among them.
     """
 
     prompt_ids: Int[Tensor, "B P"]
     prompt_mask: Int[Tensor, "B P"]
     batch: RolloutBatch
+    vocabulary: Int[Tensor, " V"] | None = None
 
     def select(self, rows: slice | Tensor) -> "Rows":
         """Some of the rows."""
-        return Rows(self.prompt_ids[rows], self.prompt_mask[rows], self.batch.select(rows))
+        return replace(
+            self,
+            prompt_ids=self.prompt_ids[rows],
+            prompt_mask=self.prompt_mask[rows],
+            batch=self.batch.select(rows),
+        )
 
 
 def tails_for(needs: Iterable[str]) -> tuple[Tail, ...]:
@@ -85,6 +94,10 @@ def collate(sampled: Sequence[Sampled], tails: Sequence[Tail], pad: int, seed: i
         rollout=torch.tensor([number for number, _, _ in rows], device=device) if both else None,
         reward=torch.tensor(rewards, dtype=torch.float64, device=device),
         seed=seed,
+        extra={
+            name: as_field(name, [item.fields[name] for _, item, _ in rows], _own_tokens(rows), width).to(device)
+            for name in (sampled[0].fields if sampled else ())
+        },
     )
     prompt_width = max(map(len, prompts))
     prompt_ids = torch.full((len(rows), prompt_width), pad)
@@ -93,6 +106,11 @@ def collate(sampled: Sequence[Sampled], tails: Sequence[Tail], pad: int, seed: i
         prompt_ids[row, prompt_width - len(prompt) :] = torch.tensor(prompt)
         prompt_mask[row, prompt_width - len(prompt) :] = 1
     return Rows(prompt_ids=prompt_ids.to(device), prompt_mask=prompt_mask.to(device), batch=batch)
+
+
+def _own_tokens(rows: Sequence[tuple[int, Sampled, Tail]]) -> list[int]:
+    """How many tokens of each row were there when its rollout's fields were made."""
+    return [len(item.rollout.ids) if tail == "response" else item.rollout.close_end for _, item, tail in rows]
 
 
 @dataclass(frozen=True)

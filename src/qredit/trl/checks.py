@@ -1,16 +1,22 @@
 """What is refused of an objective, its settings and its model before a token is sampled."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import nn
 
+from qredit.batch import RolloutBatch
 from qredit.chain import Scope
 from qredit.errors import QreditError
 from qredit.objective import Objective
+from qredit.prefix.install import NUCLEUS, STATES
+from qredit.rollout.fields import MAKERS, Maker
 from qredit.rollout.sample import Draw
+from qredit.trl.attention import INFLUENCE, LOCALITY
 from qredit.trl.config import QreditConfig
+from qredit.trl.reference import REFERENCE
 
 
 def check_sampling(objective: Objective, args: QreditConfig) -> None:
@@ -33,6 +39,26 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
             f"{objective} scores at temperature 1, rationales are drawn at {args.temperature}: on rollouts that serve "
             "several steps their ratio would not be one of policies. Set temperature=1, or sample anew for every step"
         )
+
+
+def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Maker]:
+    """Who makes each batch field that the objective needs and neither rollouts nor forward passes hold.
+
+    Raises:
+        QreditError: nobody makes it, or a maker is given for a field that the trainer fills.
+    """
+    told = {f.name for f in fields(RolloutBatch)} | {NUCLEUS, *STATES, REFERENCE, LOCALITY, INFLUENCE}
+    for name in given:
+        if name in told:
+            raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")
+    wanted = sorted(name for name in objective.needs if name.partition("@")[0] not in told)
+    for name in wanted:
+        if name not in given and name not in MAKERS:
+            raise QreditError(
+                f"{objective} needs the batch field '{name}', which nothing here fills; give the trainer "
+                f"fields={{'{name}': maker}}, see qredit.rollout.fields"
+            )
+    return {name: given[name] if name in given else MAKERS[name] for name in wanted}
 
 
 def check_positions(model: nn.Module) -> None:

@@ -57,10 +57,11 @@ def _packed(micro: Microbatch) -> dict[str, Any]:
     credited: dict[str, Any] | None = None
     if micro.credited is not None:
         credited = {f.name: getattr(micro.credited, f.name) for f in dataclasses.fields(Credited)}
-    rows = {"prompt_ids": micro.rows.prompt_ids, "prompt_mask": micro.rows.prompt_mask}
+    rows = {f.name: getattr(micro.rows, f.name) for f in dataclasses.fields(Rows) if f.name != "batch"}
     return {"batch": batch, "credited": credited} | rows
 
 
 def _unpacked(packed: dict[str, Any]) -> Microbatch:
-    rows = Rows(packed["prompt_ids"], packed["prompt_mask"], RolloutBatch(**packed["batch"]))
-    return Microbatch(rows, None if packed["credited"] is None else Credited(**packed["credited"]))
+    credited = None if packed["credited"] is None else Credited(**packed["credited"])
+    rest = {name: value for name, value in packed.items() if name not in ("batch", "credited")}
+    return Microbatch(Rows(batch=RolloutBatch(**packed["batch"]), **rest), credited)

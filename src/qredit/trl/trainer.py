@@ -31,27 +31,32 @@ from qredit.chain import Scope, State, When
 from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
 from qredit.errors import QreditError
 from qredit.objective import Credited, Objective, sum_terms
-from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.install import NUCLEUS, STATES, Wanted, score, scores_tokens, share_prefix
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, collate, tails_for
+from qredit.rollout.fields import Maker, Seen, Values
 from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Rollout, sample
 from qredit.seed import mix
 from qredit.text import parse
 from qredit.trl import checkpoint, resume
-from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights
+from qredit.trl.attention import INFLUENCE, LOCALITY, token_roles
+from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights, makers_for
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, context_of, encode_examples
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 from qredit.trl.order import GroupOrder
+from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.rewards import checked_reward
 from qredit.trl.whole_step import Generation, Microbatch, add_into, evaluated_together, shared_denominators
 
 _EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
 _log = get_logger(__name__)
+
+Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
 
 
 class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -65,6 +70,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             of text) counts for the reward; other columns pass through to the reward functions.
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
+        fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollout/fields.py`).
         processing_class, callbacks, optimizers, quantization_config, peft_config: as in TRL.
 
     Raises:
@@ -100,6 +106,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         reward_funcs: Callable[..., Any] | str | list[Any] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        fields: Mapping[str, Maker] | None = None,
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
@@ -107,6 +114,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if not isinstance(args, QreditConfig):
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
         check_sampling(self.objective, args)
+        self.makers = makers_for(self.objective, fields or {})
         check_steps(self.objective, args)
         check_columns(train_dataset, args.answer_column, "train_dataset")
         for name, dataset in _evaluations(eval_dataset).items():
@@ -133,6 +141,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.tails = tails_for(self.objective.needs)
         self._encode_data(args)
         self._score_at_temperature_one(args)
+        self.reference = Reference(self.model) if REFERENCE in self.objective.needs else None
         self.layout = self._layout(args)
         self.objective_state: dict[str, State] = self.objective.init_state()
         self.rollouts: list[Rollout] = []
@@ -196,9 +205,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         reason = share_prefix(self.model) if args.shared_prefix else "it was asked for"
         if reason is None:
             return pack
+        told = {name.partition("@")[0] for name in self.objective.needs} & {NUCLEUS, *STATES, REFERENCE}
+        if told and not scores_tokens(self.model):
+            raise QreditError(f"{self.objective} needs {', '.join(sorted(told))}, which this model's head cannot tell")
         if args.shared_prefix:
             _log.warning(f"prompts are computed once for each rollout, not once for each group: {reason}")
-        return repeat if args.use_cpu and scores_tokens(self.model) else None
+        return repeat if (told or args.use_cpu) and scores_tokens(self.model) else None
 
     # --- rollouts
 
@@ -221,7 +233,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The micro-batch of this position, sampling a new generation when the last one is used up."""
         if not self.model.training:
-            return self._collated(self._sampled(generation_batch, number=self._next_evaluation()))
+            sampled = self._sampled(generation_batch, number=self._next_evaluation())
+            return self._collated(sampled, self._vocabulary(sampled))
         position = self._step % self._period
         if position == 0 or self._generation is None:
             self._generation = self._new_generation(generation_batch)
@@ -236,7 +249,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _new_generation(self, inputs: list[dict[str, Any]]) -> Generation:
         sampled = self._sampled(inputs, number=self._step // self._period)
         size = self.args.per_device_train_batch_size
-        microbatches = [self._collated(sampled[start : start + size]) for start in range(0, len(sampled), size)]
+        vocabulary = self._vocabulary(sampled)
+        microbatches = [
+            self._collated(sampled[start : start + size], vocabulary) for start in range(0, len(sampled), size)
+        ]
         denominators = shared_denominators(
             [self.objective.denominators(micro.rows.batch) for micro in microbatches],
             self.args.gradient_accumulation_steps,
@@ -245,18 +261,39 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         return Generation(microbatches, denominators, made_at=self.state.global_step)
 
-    def _collated(self, sampled: Sequence[Sampled]) -> Microbatch:
+    def _vocabulary(self, sampled: Sequence[Sampled]) -> Tensor | None:
+        """The ids that occur in the completions of all processes, where the objective asks for prediction errors."""
+        if not STATES & self.objective.needs:
+            return None
+        own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
+        return torch.tensor(sorted(set().union(*gather_object([own]))), device=self.accelerator.device)
+
+    def _collated(self, sampled: Sequence[Sampled], vocabulary: Tensor | None) -> Microbatch:
         seed = mix(self.args.seed, self.state.global_step)
         rows = collate(sampled, self.tails, self._tokenizer.pad_token_id, seed, self.accelerator.device)
+        rows = self._with_passes(replace(rows, vocabulary=vocabulary))
         objective = self._objective_now()
         fixed = objective.when == When.ROLLOUT and objective.scope != Scope.BATCH
         return Microbatch(rows, self._credited(objective, rows.batch) if fixed else None)
+
+    def _with_passes(self, rows: Rows) -> Rows:
+        """The rows with what forward passes of their own tell, where the objective needs it."""
+        told: dict[str, Tensor] = {}
+        policy = self.accelerator.unwrap_model(self.model)
+        if self.reference is not None:
+            chunks = self._chunks(torch.arange(len(rows.batch.mask)))
+            assert self.layout is not None
+            told[REFERENCE] = self.reference.logp(policy, rows, chunks, self.layout, self._scoring_temperature)
+        if {LOCALITY, INFLUENCE} & self.objective.needs:
+            told |= token_roles(policy, rows)
+        return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
 
     def _sampled(self, inputs: list[dict[str, Any]], number: int) -> list[Sampled]:
         """One rollout and its reward for each input row; rows of one prompt are neighbours and share a group."""
         start = time.perf_counter()
         self.rollouts = self._rollouts([row[PROMPT_IDS] for row in inputs], number)
         rewards = self._rewarded(inputs, self.rollouts)
+        fields = self._fields(inputs, self.rollouts) if self.makers else [{}] * len(inputs)
         groups = len(inputs) // self._rollouts_per_prompt
         first = (number * self.accelerator.num_processes + self.accelerator.process_index) * groups
         self._seconds["sample"] += time.perf_counter() - start
@@ -267,9 +304,31 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 group=first + index // self._rollouts_per_prompt,
                 gold=tuple(row[ANSWER_IDS]),
                 reward=reward,
+                fields=made,
             )
-            for index, (row, rollout, reward) in enumerate(zip(inputs, self.rollouts, rewards, strict=True))
+            for index, (row, rollout, reward, made) in enumerate(
+                zip(inputs, self.rollouts, rewards, fields, strict=True)
+            )
         ]
+
+    def _fields(self, inputs: Sequence[Mapping[str, Any]], rollouts: Sequence[Rollout]) -> list[dict[str, Values]]:
+        """What the makers make of the rollouts, for each of them."""
+        seen = [
+            Seen(
+                ids=rollout.ids,
+                thought=rollout.close_start,
+                rationale=self._rationale_text(rollout),
+                response=self.format.response_text(rollout.answer_ids),
+                group=index // self._rollouts_per_prompt,
+                example={key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)},
+            )
+            for index, (row, rollout) in enumerate(zip(inputs, rollouts, strict=True))
+        ]
+        made = {name: maker(seen, self._tokenizer) for name, maker in self.makers.items()}
+        return [{name: values[index] for name, values in made.items()} for index in range(len(seen))]
+
+    def _rationale_text(self, rollout: Rollout) -> str:
+        return str(self._tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True))
 
     @property
     def _rollouts_per_prompt(self) -> int:
@@ -307,7 +366,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
             | {
                 "response": self.format.response_text(rollout.answer_ids),
-                "rationale": self._tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True),
+                "rationale": self._rationale_text(rollout),
             }
             for row, rollout in zip(inputs, rollouts, strict=True)
         ]
@@ -392,17 +451,17 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         whole = torch.arange(len(rows.batch.mask))
         if credited is None and len(self._chunks(whole)) == 1 and not objective.draws:
-            logp, entropy = self._score(model, rows)
-            batch = self._scored(rows.batch, logp, entropy)
-            return batch, sum_terms(objective.numerators(logp, batch, self._credited(objective, batch)), counts)
-        scores = torch.zeros(2, *rows.batch.mask.shape, device=rows.batch.mask.device)
+            told = self._score(model, rows)
+            batch = self._scored(rows.batch, told)
+            return batch, sum_terms(objective.numerators(told["logp"], batch, self._credited(objective, batch)), counts)
+        scores: Scores = {}
         if credited is None:
             self._score_without_gradient(model, rows, whole, scores)
-            credited = self._credited(objective, self._scored(rows.batch, *scores))
+            credited = self._credited(objective, self._scored(rows.batch, scores))
         else:
             self._score_without_gradient(model, rows, (~credited.learning).nonzero()[:, 0], scores)
         loss = self._loss_of_live_rows(model, objective, rows, credited, counts, scores)
-        return self._scored(rows.batch, *scores), loss
+        return self._scored(rows.batch, scores), loss
 
     def _loss_of_live_rows(
         self,
@@ -411,7 +470,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         rows: Rows,
         credited: Credited,
         counts: Mapping[str, float],
-        scores: Tensor,
+        scores: Scores,
     ) -> Tensor:
         """Forward and backward over the rows that carry a coefficient, chunk by chunk; fills in their `scores`.
 
@@ -424,10 +483,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         done = torch.zeros((), device=self.accelerator.device)
         for number, chunk in enumerate(chunks):
             part = rows.select(chunk)
-            logp, entropy = self._score(model, part)
-            scores[:, chunk, :] = torch.stack([logp, entropy]).detach()
-            own = self._scored(part.batch, logp, entropy)
-            loss = sum_terms(objective.numerators(logp, own, credited.select(chunk)), counts)
+            told = self._score(model, part)
+            _fill(scores, rows, chunk, told)
+            own = self._scored(part.batch, told)
+            loss = sum_terms(objective.numerators(told["logp"], own, credited.select(chunk)), counts)
             if number == len(chunks) - 1:
                 return done + loss
             if self.model.training:
@@ -436,11 +495,15 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             done = done + loss.detach()
         raise AssertionError("there is always a last chunk")
 
-    def _score(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
-        """log-probability and entropy of each completion token, through the wrapped model."""
+    def _score(self, model: nn.Module, rows: Rows) -> Scores:
+        """log-probability and entropy of each completion token, and what the objective needs beside them.
+
+        Through the wrapped model; differentiable.
+        """
         batch = rows.batch
         if self.layout is not None:
-            return score(model, self.layout(rows), 1.0 if "answer_logp" in self.objective.needs else self.temperature)
+            wanted = Wanted.of(self.objective.needs, rows.vocabulary)
+            return score(model, self.layout(rows), self._scoring_temperature, wanted)
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
             model,
@@ -450,32 +513,37 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             compute_entropy=True,
         )
         device = batch.mask.device  # a model that TRL spread over several devices answers on its last one
-        return logp.to(device), entropy.to(device)
+        return {"logp": logp.to(device), "entropy": entropy.to(device)}
 
-    def _scored(self, batch: RolloutBatch, logp: Tensor, entropy: Tensor) -> RolloutBatch:
+    @property
+    def _scoring_temperature(self) -> float:
+        return 1.0 if "answer_logp" in self.objective.needs else float(self.temperature)
+
+    def _scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
         """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
-        likelihood = torch.where(batch.answer, logp.detach().double(), 0.0).sum(1)
+        logp = scores["logp"].detach()
         off_policy = self.model.training and self._generation is not None
         off_policy = off_policy and self._generation.made_at != self.state.global_step  # type: ignore[union-attr]
         return replace(
             batch,
-            logp=logp.detach(),
-            entropy=entropy,
-            answer_logp=likelihood if "answer" in self.tails else None,
+            logp=logp,
+            entropy=scores["entropy"],
+            answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.tails else None,
             sampler_logp=batch.sampler_logp if off_policy else None,
+            extra={**batch.extra, **{name: told for name, told in scores.items() if name not in ("logp", "entropy")}},
         )
 
     def _scored_without_gradient(self, model: nn.Module, rows: Rows) -> RolloutBatch:
-        scores = torch.zeros(2, *rows.batch.mask.shape, device=rows.batch.mask.device)
+        scores: Scores = {}
         self._score_without_gradient(model, rows, torch.arange(len(rows.batch.mask)), scores)
-        return self._scored(rows.batch, *scores)
+        return self._scored(rows.batch, scores)
 
-    def _score_without_gradient(self, model: nn.Module, rows: Rows, which: Tensor, scores: Tensor) -> None:
-        """Fill in log-probabilities and entropies (2, B, T) of some rows."""
+    def _score_without_gradient(self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores) -> None:
+        """Fill in the scores of some rows."""
         start = time.perf_counter()
         with torch.no_grad():
             for chunk in self._chunks(which) if len(which) else ():
-                scores[:, chunk, :] = torch.stack(self._score(model, rows.select(chunk))).to(scores.dtype)
+                _fill(scores, rows, chunk, self._score(model, rows.select(chunk)))
         self._seconds["score"] += time.perf_counter() - start
 
     def _chunks(self, rows: Tensor) -> list[Tensor]:
@@ -681,6 +749,14 @@ class _FollowEpoch(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+
+def _fill(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
+    """Put what was told of some rows in its place among all of them."""
+    for name, value in told.items():
+        if name not in scores:
+            scores[name] = value.new_zeros(len(rows.batch.mask), *value.shape[1:])
+        scores[name][which] = value.detach()
 
 
 def _evaluations(evaluation: Any) -> dict[str, Any]:

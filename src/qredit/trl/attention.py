@@ -1,0 +1,60 @@
+"""Attention maps of sampled rollouts, in a forward pass of their own, and the token roles they give."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qredit import attention_roles
+from qredit.errors import QreditError
+from qredit.prefix.support import inside
+from qredit.rollout.collate import Rows
+
+LOCALITY, INFLUENCE = "attention_locality", "attention_influence"
+LAYERS = 5
+
+
+@torch.no_grad()
+def token_roles(model: Any, rows: Rows) -> dict[str, Float[Tensor, "B T"]]:
+    """`attention_locality` and `attention_influence` of each completion token, from the model's middle layers.
+
+    Every row alone, prompt and completion without padding: maps of N × N numbers for each head of the layers used, and
+    attention computed the slow way, which alone returns them.
+
+    Raises:
+        QreditError: the model returns no attention maps.
+    """
+    base = inside(model)
+    used = base.config._attn_implementation
+    base.set_attn_implementation("eager")
+    try:
+        found = [_of_row(base, rows, row) for row in range(len(rows.batch.mask))]
+    finally:
+        base.set_attn_implementation(used)
+    width = rows.batch.mask.shape[1]
+    padded = [torch.nn.functional.pad(torch.stack(pair), (0, width - len(pair[0]))) for pair in found]
+    both = torch.stack(padded, 1)
+    return {LOCALITY: both[0], INFLUENCE: both[1]}
+
+
+def _of_row(base: Any, rows: Rows, row: int) -> tuple[Tensor, Tensor]:
+    assert rows.batch.ids is not None
+    prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
+    completion = rows.batch.ids[row][rows.batch.mask[row]]
+    told = base.base_model(
+        input_ids=torch.cat([prompt, completion])[None], use_cache=False, output_attentions=True
+    ).attentions
+    if not told:
+        raise QreditError("the model returns no attention maps; choose an objective that needs none")
+    maps = torch.cat([told[layer][0].float() for layer in middle_layers(len(told))])
+    local, far = attention_roles.local_and_global(maps)
+    start = len(prompt)
+    return attention_roles.locality(local)[start:], attention_roles.influence(far)[start:]
+
+
+def middle_layers(count: int) -> list[int]:
+    """Up to five layers, spread evenly over the middle third."""
+    first, last = count // 3, max((2 * count - 1) // 3, count // 3)
+    wanted = min(LAYERS, last - first + 1)
+    return sorted({round(first + (last - first) * n / max(wanted - 1, 1)) for n in range(wanted)})

@@ -1,0 +1,64 @@
+"""The model that a KL is taken to: the one a run began with."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import is_peft_model
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qredit.errors import QreditError
+from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.layout import Layout
+from qredit.rollout.collate import Rows
+
+REFERENCE = "reference_logp"
+
+
+class Reference:
+    """Log-probabilities under the model as it was when this was made.
+
+    A model with adapters is its own reference with them switched off; any other is copied, which holds its weights
+    twice.
+
+    Raises:
+        QreditError: the model's weights cannot be copied, or its head cannot score tokens.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.adapted = is_peft_model(model)
+        if self.adapted:
+            self.model: Any = None
+            return
+        with torch.device(model.device):
+            copied = type(model)._from_config(model.config, dtype=model.dtype)
+        copied.load_state_dict(model.state_dict())
+        copied.requires_grad_(False).eval()
+        self.model = copied
+        share_prefix(copied)
+        if not scores_tokens(copied):
+            raise QreditError("the objective needs a reference model, but this model's head cannot score tokens")
+
+    @torch.no_grad()
+    def logp(
+        self,
+        policy: nn.Module,
+        rows: Rows,
+        chunks: Sequence[Tensor],
+        layout: Callable[[Rows], Layout],
+        temperature: float,
+    ) -> Float[Tensor, "B T"]:
+        """log-probability of each completion token, 0 where none stands.
+
+        Args:
+            policy: the current model, whose adapters are switched off if it has any.
+            chunks: row numbers of each forward pass.
+        """
+        base: Any = policy if self.adapted else self.model
+        found = torch.zeros(rows.batch.mask.shape, device=rows.batch.mask.device)
+        with base.disable_adapter() if self.adapted else nullcontext():
+            for chunk in chunks:
+                found[chunk] = score(base, layout(rows.select(chunk)), temperature)["logp"]
+        return found

@@ -1,0 +1,201 @@
+"""Batch fields: who fills each of them, and that what stands in them is what their name says."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from peft import LoraConfig
+from runs import first_step_gradients, length_reward, relative_difference, trainer
+from tiny import model
+
+from qredit import Objective, QreditError, attention_roles, on_span
+from qredit.chain import Coefficient, Source, When
+from qredit.penalty.base import Penalty
+from qredit.rollout.collate import Sampled, collate
+from qredit.rollout.fields import Seen, as_field, clusters, difficulty_tags
+from qredit.rollout.sample import Rollout
+from qredit.trl.attention import middle_layers
+
+
+@dataclass(frozen=True)
+class reads(Source):
+    """1 on every token; keeps the batch it was given."""
+
+    name: str
+    seen: tuple[list, ...] = ([],)
+
+    @property
+    def needs(self):
+        return frozenset({self.name})
+
+    @property
+    def when(self):
+        return When.UPDATE
+
+    def __call__(self, batch):
+        batch.require(self.name, str(self))
+        self.seen[0].append(batch)
+        return Coefficient(torch.ones(len(batch.mask), 1, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class nucleus_bonus(Penalty):
+    """Minus the mean entropy of a nucleus."""
+
+    needs = frozenset({"nucleus_entropy@0.8"})
+
+    def weight(self, coefficient, batch):
+        return -batch.sampled.double()
+
+    def term(self, logp, batch):
+        return batch.require("nucleus_entropy@0.8", str(self))
+
+    def denominator(self, batch, coefficient=None):
+        return float(batch.sampled.sum())
+
+
+def stepped(tmp_path, name, **changes):
+    """A trainer after the gradient of its first step, and the batch that its objective saw."""
+    source = reads(name, ([],))
+    made = trainer(tmp_path, Objective(on_span("sampled", source)), reward_funcs=length_reward, **changes)
+    first_step_gradients(made)
+    return made, source.seen[0][-1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)
+def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
+    made, batch = stepped(tmp_path, "reference_logp", **changes)
+    reference = batch.extra["reference_logp"]
+    assert torch.allclose(reference, batch.logp, atol=1e-5)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    rows = made._with_passes(made._generation.microbatches[0].rows)
+    assert torch.allclose(rows.batch.extra["reference_logp"], reference, atol=1e-6)
+    assert not torch.allclose(made._score(made.model, rows)["logp"], reference, atol=1e-2)
+
+
+def test_a_model_with_adapters_is_its_own_reference(tmp_path):
+    adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    made, batch = stepped(tmp_path, "reference_logp", peft_config=adapters)
+    assert made.reference.model is None
+    with made.model.disable_adapter():
+        expected = made._score(made.model, made._generation.microbatches[0].rows)["logp"]
+    assert torch.allclose(batch.extra["reference_logp"], expected, atol=1e-6)
+    assert not torch.allclose(batch.extra["reference_logp"], batch.logp, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)
+def test_a_penalty_on_a_nucleus_reaches_the_gradient_alike_on_every_path(tmp_path, changes):
+    def gradients(penalties, **more):
+        objective = Objective(on_span("sampled", reads("ids")), penalties=penalties)
+        return first_step_gradients(trainer(tmp_path, objective, reward_funcs=length_reward, **more))
+
+    with_it = gradients((nucleus_bonus(),))
+    assert relative_difference(gradients((nucleus_bonus(),), **changes), with_it) < 1e-5
+    assert relative_difference(gradients(()), with_it) > 1e-4
+
+
+def test_states_and_prediction_errors_are_told_among_the_ids_of_the_step(tmp_path):
+    made, batch = stepped(tmp_path, "hidden", rows_per_forward=3)
+    vocabulary = made._generation.microbatches[0].rows.vocabulary
+    assert set(vocabulary.tolist()) >= set(batch.ids[batch.mask].tolist())
+    assert batch.extra["hidden"].shape == (*batch.mask.shape, 32)
+    error = batch.extra["prediction_error"]
+    own = (batch.ids[..., None] == vocabulary).nonzero()
+    row, column, place = own[len(own) // 2]
+    assert float(1 - error[row, column, place]) == pytest.approx(float(batch.logp[row, column].exp()), abs=1e-5)
+
+
+def test_attention_roles_are_those_of_the_row_alone(tmp_path):
+    made, batch = stepped(tmp_path, "attention_locality")
+    rows = made._generation.microbatches[0].rows
+    network = model()
+    network.set_attn_implementation("eager")
+    row = 1
+    prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
+    ids = torch.cat([prompt, batch.ids[row][batch.mask[row]]])[None]
+    told = network(ids, output_attentions=True).attentions
+    maps = torch.cat([told[layer][0] for layer in middle_layers(2)])
+    local, far = attention_roles.local_and_global(maps)
+    width = int(batch.mask[row].sum())
+    found = batch.extra["attention_locality"][row, :width]
+    assert torch.allclose(found, attention_roles.locality(local)[len(prompt) :], atol=1e-5)
+    expected = attention_roles.influence(far)[len(prompt) :]
+    assert torch.allclose(batch.extra["attention_influence"][row, :width], expected, atol=1e-5)
+    assert made.model.config._attn_implementation != "eager"
+
+
+def test_attention_roles_by_hand():
+    near = torch.eye(4)[[0, 0, 1, 2]]  # each token looks one back
+    far = torch.eye(4)[[0, 0, 0, 0]]  # each token looks at the first
+    local, wide = attention_roles.local_and_global(torch.stack([far, near]))
+    assert torch.equal(local, near)
+    assert torch.equal(wide, far)
+    assert attention_roles.locality(far, window=2).tolist() == [0, 1, 2, 2]
+    assert attention_roles.influence(far, near=1, far=2).tolist() == [1, 0, 0, 0]
+    assert attention_roles.influence(far, near=10, far=50).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("count", "layers"), [(2, [0, 1]), (12, [4, 5, 6, 7]), (28, [9, 11, 14, 16, 18])])
+def test_layers_lie_in_the_middle_third(count, layers):
+    assert middle_layers(count) == layers
+
+
+def test_a_field_that_nobody_fills_is_named_before_any_work(tmp_path):
+    objective = Objective(on_span("sampled", reads("mood")))
+    with pytest.raises(QreditError, match="needs the batch field 'mood', which nothing here fills"):
+        trainer(tmp_path, objective)
+    with pytest.raises(QreditError, match="the trainer fills 'entropy' itself"):
+        trainer(tmp_path, objective, fields={"mood": lambda seen, tokenizer: [0.0] * len(seen), "entropy": len})
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_a_users_field_reaches_the_objective(tmp_path, per_token):
+    def mood(seen, tokenizer):
+        assert all(one.thought <= len(one.ids) for one in seen)
+        return [[float(token) for token in one.ids] if per_token else float(one.ids[0]) for one in seen]
+
+    _, batch = stepped(tmp_path, "mood", fields={"mood": mood})
+    expected = torch.where(batch.mask, batch.ids, 0).double() if per_token else batch.ids[:, 0].double()
+    assert torch.equal(batch.extra["mood"].double(), expected)
+
+
+def sampled(ids, gold, values):
+    rollout = Rollout(ids, (0.0,) * len(ids), 2, 3, forced=False, dropped_end=False, ended=True)
+    return Sampled(rollout, prompt=(1,), group=0, gold=gold, reward=0.0, fields={"field": values})
+
+
+def test_a_row_that_ends_in_the_gold_answer_keeps_the_values_of_its_rationale():
+    one, other = sampled((5, 6, 7, 8, 9), (4, 4, 4), [1, 2, 3, 4, 5]), sampled((5, 6, 7), (4,), [7, 8, 9])
+    batch = collate([one, other], ("answer", "response"), 0, 0, torch.device("cpu")).batch
+    assert batch.extra["field"].tolist() == [
+        [1, 2, 3, -1, -1, -1],
+        [1, 2, 3, 4, 5, -1],
+        [7, 8, 9, -1, -1, -1],
+        [7, 8, 9, -1, -1, -1],
+    ]
+
+
+def test_fields_take_their_kind_from_their_numbers():
+    assert as_field("spans", [[True], [False, True]], [1, 2], 2).tolist() == [[True, False], [False, True]]
+    assert as_field("scores", [[0.5], []], [1, 0], 2).tolist() == [[0.5, 0.0], [0.0, 0.0]]
+    assert as_field("tags", [1, 2], [1, 2], 2).tolist() == [1, 2]
+    with pytest.raises(QreditError, match="'both': some rollouts have one number"):
+        as_field("both", [1.0, [1.0]], [1, 1], 1)
+
+
+def seen(response, group=0, rationale=""):
+    return Seen((), 0, rationale, response, group, {})
+
+
+def test_answers_of_one_text_are_a_cluster_of_their_group():
+    told = [seen("Paris"), seen(" paris "), seen("Rome"), seen(""), seen("Paris", group=1)]
+    found = clusters(told, None)
+    assert found[0] == found[1] != found[2]
+    assert found[3] == -1
+    assert found[4] not in found[:4]
+
+
+def test_the_first_tag_counts():
+    assert difficulty_tags([seen("[Hard] no, [Easy]"), seen("x", rationale="[Easy]"), seen("x")], None) == [2, 1, 0]
