@@ -271,7 +271,7 @@ def nucleus_entropy(log_p, mass):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("biased", [True, False])
 def test_the_head_is_log_softmax_and_its_entropies(most, temperature, biased, nuclei, monkeypatch):
-    monkeypatch.setattr(head, "MOST_LOGITS", most)
+    monkeypatch.setitem(head.MOST_LOGITS, "cpu", most)
     torch.manual_seed(0)
     hidden = torch.randn(11, 8, dtype=torch.float64).float().requires_grad_()
     weight, bias = torch.randn(50, 8).requires_grad_(), torch.randn(50).requires_grad_() if biased else None

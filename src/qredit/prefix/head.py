@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-MOST_LOGITS = 1 << 24  # 64 MiB in float32
+MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # what fits a cache; what fills a GPU
 
 
 def token_scores(
@@ -45,9 +45,10 @@ def prediction_errors(
     among: Int[Tensor, " v"],
 ) -> Float[Tensor, "S v"]:
     """onehot(target) - p at temperature 1, of the tokens `among` alone, not renormalised."""
+    head = _Head(weight, bias, 1.0)
     errors = hidden.new_empty(len(hidden), len(among), dtype=torch.float32)
-    for part in _parts(len(hidden), weight.shape[0]):
-        share = _logits(hidden[part], weight, bias, 1.0).softmax(1)[:, among]
+    for part in head.parts(len(hidden)):
+        share = head.scores(hidden[part]).softmax(1)[:, among]
         errors[part] = (target[part, None] == among).float() - share
     return errors
 
@@ -62,6 +63,10 @@ def in_nucleus(share: Float[Tensor, "S V"], mass: float) -> Bool[Tensor, "S V"]:
     return torch.zeros_like(inside).scatter_(1, order, inside)
 
 
+def _most_logits(device: torch.device) -> int:
+    return MOST_LOGITS.get(device.type, MOST_LOGITS["cuda"])
+
+
 class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
@@ -73,16 +78,20 @@ class _TokenScores(torch.autograd.Function):
         temperature: float,
         nuclei: tuple[float, ...],
     ) -> tuple[Tensor, Tensor]:
+        head = _Head(weight, bias, temperature)
         logp, lse = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(2))
         entropy = hidden.new_empty(len(hidden), 1 + len(nuclei), dtype=torch.float32)
-        for part in _parts(len(hidden), weight.shape[0]):
-            scores = _logits(hidden[part], weight, bias, temperature)
-            lse[part] = scores.logsumexp(1)
-            logp[part] = scores.gather(1, target[part, None])[:, 0] - lse[part]
-            share = (scores - lse[part, None]).exp_()
-            entropy[part, 0] = lse[part] - torch.linalg.vecdot(share, scores)
+        for part in head.parts(len(hidden)):
+            scores = head.scores(hidden[part])
+            highest = scores.amax(1, keepdim=True)
+            own = scores.gather(1, target[part, None])[:, 0]
+            share = head.exp(scores.sub_(highest))
+            total = share.sum(1)
+            lse[part] = total.log() + highest[:, 0]
+            logp[part] = own - lse[part]
+            entropy[part, 0] = total.log() - torch.linalg.vecdot(share, scores) / total
             for column, mass in enumerate(nuclei, start=1):
-                log_share = _within(scores, in_nucleus(share, mass))
+                log_share = _within(scores, in_nucleus(share / total[:, None], mass))
                 entropy[part, column] = -torch.linalg.vecdot(log_share.exp(), log_share.clamp(min=-1e30))
         ctx.save_for_backward(hidden, weight, bias, target, lse, entropy)
         ctx.temperature, ctx.nuclei = temperature, nuclei
@@ -91,25 +100,68 @@ class _TokenScores(torch.autograd.Function):
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: Any, grad_logp: Tensor, grad_entropy: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         hidden, weight, bias, target, lse, entropy = ctx.saved_tensors
-        slope_hidden = torch.empty_like(hidden)
-        slope_weight = torch.zeros_like(weight, dtype=torch.float32)
-        slope_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        for part in _parts(len(hidden), weight.shape[0]):
-            log_share = _logits(hidden[part], weight, bias, ctx.temperature) - lse[part, None]
-            share = log_share.exp()
-            slope = share * -grad_logp[part, None]
+        head = _Head(weight, bias, ctx.temperature)
+        wanted = ctx.needs_input_grad
+        slope_hidden = torch.empty_like(hidden) if wanted[0] else None
+        slope_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        slope_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wanted[2] else None
+        columns = grad_entropy.any(0).nonzero()[:, 0].tolist()
+        for part in head.parts(len(hidden)):
+            log_share = head.scores(hidden[part]).sub_(lse[part, None])
+            slope = head.exp(log_share)
+            parts = [
+                grad_entropy[part, column, None]
+                * _entropy_slope(
+                    log_share if column == 0 else _within(log_share, in_nucleus(slope, ctx.nuclei[column - 1])),
+                    entropy[part, column, None],
+                )
+                for column in columns
+            ]
+            slope.mul_(-grad_logp[part, None])
             slope.scatter_add_(1, target[part, None], grad_logp[part, None])
-            for column in grad_entropy[part].any(0).nonzero()[:, 0].tolist():
-                inside = log_share if column == 0 else _within(log_share, in_nucleus(share, ctx.nuclei[column - 1]))
-                slope -= grad_entropy[part, column, None] * _entropy_slope(inside, entropy[part, column, None])
-            slope /= ctx.temperature
-            slope_hidden[part] = (slope @ weight.float()).to(hidden.dtype)
-            slope_weight.addmm_(slope.T, hidden[part].float())
+            for of_entropy in parts:
+                slope -= of_entropy
+            if ctx.temperature != 1.0:
+                slope /= ctx.temperature
+            if slope_hidden is not None:
+                slope_hidden[part] = slope @ weight.float()
+            if slope_weight is not None:
+                slope_weight.addmm_(slope.T, hidden[part].float())
             if slope_bias is not None:
                 slope_bias += slope.sum(0)
-        return slope_hidden, slope_weight.to(weight.dtype), slope_bias, None, None, None
+        return (
+            slope_hidden,
+            None if slope_weight is None else slope_weight.to(weight.dtype),
+            slope_bias,
+            None,
+            None,
+            None,
+        )
+
+
+class _Head:
+    """Logits of a few tokens at a time, in two buffers that every part writes anew: they stay in the cache."""
+
+    def __init__(self, weight: Float[Tensor, "V E"], bias: Float[Tensor, " V"] | None, temperature: float) -> None:
+        self.weight, self.bias, self.temperature = weight.float(), bias, temperature
+        self.most = max(_most_logits(weight.device) // len(weight), 1)
+        self._buffers: list[Tensor] = []
+
+    def parts(self, tokens: int) -> list[slice]:
+        rows = min(self.most, tokens)
+        self._buffers = [self.weight.new_empty(rows, len(self.weight)) for _ in range(2)]
+        return [slice(start, min(start + rows, tokens)) for start in range(0, tokens, max(rows, 1))]
+
+    def scores(self, hidden: Float[Tensor, "S E"]) -> Float[Tensor, "S V"]:
+        found = torch.mm(hidden.float(), self.weight.T, out=self._buffers[0][: len(hidden)])
+        if self.bias is not None:
+            found += self.bias.float()
+        return found if self.temperature == 1.0 else found.div_(self.temperature)
+
+    def exp(self, scores: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
+        return torch.exp(scores, out=self._buffers[1][: len(scores)])
 
 
 def _within(scores: Float[Tensor, "S V"], inside: Bool[Tensor, "S V"]) -> Float[Tensor, "S V"]:
@@ -121,15 +173,3 @@ def _within(scores: Float[Tensor, "S V"], inside: Bool[Tensor, "S V"]) -> Float[
 def _entropy_slope(log_share: Float[Tensor, "S V"], entropy: Float[Tensor, "S 1"]) -> Float[Tensor, "S V"]:
     """-∂H/∂s = p·(log p + H); 0 where p is."""
     return log_share.exp() * (log_share.clamp(min=-1e30) + entropy)
-
-
-def _parts(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(MOST_LOGITS // vocabulary, 1)
-    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Float[Tensor, "S V"]:
-    scores = hidden.float() @ weight.float().T
-    if bias is not None:
-        scores = scores + bias.float()
-    return scores if temperature == 1.0 else scores / temperature

@@ -1,8 +1,9 @@
 """How rows lie in a forward pass: each prompt once for its group and no padding, or each row with its own copy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -53,6 +54,12 @@ class Layout:
     row: Int[Tensor, " S"]
     column: Int[Tensor, " S"]
     shape: tuple[int, int]
+
+    def only(self, wanted: Bool[Tensor, "B T"]) -> Self:
+        """The same forward pass, scored at these tokens alone."""
+        kept = wanted[self.row, self.column]
+        names = ("predictor", "target", "row", "column")
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
     def spread(self, scores: Tensor) -> Tensor:
         """(S, …) → (B, T, …), 0 where no token stands."""

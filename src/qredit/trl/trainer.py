@@ -456,7 +456,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             return batch, sum_terms(objective.numerators(told["logp"], batch, self._credited(objective, batch)), counts)
         scores: Scores = {}
         if credited is None:
-            self._score_without_gradient(model, rows, whole, scores)
+            self._score_without_gradient(model, rows, whole, scores, only=self._enough(objective, rows.batch))
             credited = self._credited(objective, self._scored(rows.batch, scores))
         else:
             self._score_without_gradient(model, rows, (~credited.learning).nonzero()[:, 0], scores)
@@ -495,15 +495,27 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             done = done + loss.detach()
         raise AssertionError("there is always a last chunk")
 
-    def _score(self, model: nn.Module, rows: Rows) -> Scores:
+    def _enough(self, objective: Objective, batch: RolloutBatch) -> Tensor | None:
+        """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
+        read = {name.partition("@")[0] for name in objective.needs}
+        return None if read & {"logp", "entropy", "sampler_logp", NUCLEUS, *STATES} else batch.answer
+
+    def _score(self, model: nn.Module, rows: Rows, only: Tensor | None = None) -> Scores:
         """log-probability and entropy of each completion token, and what the objective needs beside them.
 
         Through the wrapped model; differentiable.
+
+        Args:
+            only: (B, T) tokens that suffice; the entropy of others is NaN.
         """
         batch = rows.batch
         if self.layout is not None:
             wanted = Wanted.of(self.objective.needs, rows.vocabulary)
-            return score(model, self.layout(rows), self._scoring_temperature, wanted)
+            layout = self.layout(rows)
+            if only is None:
+                return score(model, layout, self._scoring_temperature, wanted)
+            scores = score(model, layout.only(only), self._scoring_temperature, wanted)
+            return scores | {"entropy": torch.where(only, scores["entropy"], torch.nan)}
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
             model,
@@ -538,12 +550,15 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._score_without_gradient(model, rows, torch.arange(len(rows.batch.mask)), scores)
         return self._scored(rows.batch, scores)
 
-    def _score_without_gradient(self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores) -> None:
-        """Fill in the scores of some rows."""
+    def _score_without_gradient(
+        self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores, only: Tensor | None = None
+    ) -> None:
+        """Fill in the scores of some rows, of some of their tokens."""
         start = time.perf_counter()
         with torch.no_grad():
             for chunk in self._chunks(which) if len(which) else ():
-                _fill(scores, rows, chunk, self._score(model, rows.select(chunk)))
+                few = None if only is None else only[chunk]
+                _fill(scores, rows, chunk, self._score(model, rows.select(chunk), few))
         self._seconds["score"] += time.perf_counter() - start
 
     def _chunks(self, rows: Tensor) -> list[Tensor]:
@@ -631,12 +646,16 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._pending_metrics.clear()
 
     def _log_batch(self, mode: str, objective: Objective, batch: RolloutBatch) -> None:
-        """Collect the facts of this micro-batch; at the step's last one, log what they say, over all processes."""
+        """Collect the facts of this micro-batch; at the step's last one, log what they say, over all processes.
+
+        The entropy is that of the tokens that were scored: PAFT scores the rationales that it draws.
+        """
         entropy = batch.require("entropy", "the log").detach()
+        scored = batch.sampled & ~entropy.isnan()
         facts = {
             **likelihood_facts(objective, batch),
             "no_success": no_success(batch),
-            "entropy": torch.stack([(entropy * batch.sampled).sum().double(), batch.sampled.sum().double()])[None],
+            "entropy": torch.stack([entropy[scored].sum().double(), scored.sum().double()])[None],
         }
         self._facts.append({name: values.double().cpu() for name, values in facts.items()})
         if mode == "train" and not self.accelerator.sync_gradients:
@@ -647,7 +666,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         q = commitment(objective)
         found = {
             "groups/no_success": mean_or_nan(whole["no_success"]),
-            "entropy": float(whole["entropy"][:, 0].sum() / whole["entropy"][:, 1].sum()),
+            "entropy": float(whole["entropy"][:, 0].sum() / whole["entropy"][:, 1].sum().clamp(min=1)),
             **({} if q is None or "p_hat" not in whole else likelihood_metrics(q, whole)),
         }
         for name, value in found.items():
