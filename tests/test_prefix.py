@@ -190,7 +190,7 @@ def test_rows_with_their_own_prompts_score_the_same(name):
 
 
 def test_parts_that_are_not_weighted_by_their_normaliser_are_caught(monkeypatch):
-    monkeypatch.setattr(attention, "_weight", lambda log_share, like: 0.5)
+    monkeypatch.setattr(torch, "lerp", lambda own, prompt, weight: (own + prompt) / 2)
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
 
@@ -258,7 +258,7 @@ def nucleus_entropy(log_p, mass):
     for row in log_p:
         kept, total = [], 0.0
         for token in row.argsort(descending=True).tolist():
-            total += float(row[token].exp())
+            total += float(row[token].detach().exp())
             if total > mass:
                 break
             kept.append(token)
@@ -375,15 +375,15 @@ def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
     seen = []
     scored = made._score
 
-    def watch(network, rows):
-        seen.append((torch.is_grad_enabled(), len(rows.batch.mask)))
-        return scored(network, rows)
+    def watch(network, rows, only=None):
+        seen.append((torch.is_grad_enabled(), len(rows.batch.mask), only is None))
+        return scored(network, rows, only)
 
     made._score = watch
     first_step_gradients(made)
     made._score = scored
     drawn = int(Credited(_credit_of(made)).learning.sum())
-    assert seen == [(False, 8), (True, drawn)]
+    assert seen == [(False, 8, False), (True, drawn, True)]
     assert drawn < 8
 
 
@@ -399,13 +399,13 @@ def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
     seen = []
     scored = made._score
 
-    def watch(network, rows):
-        seen.append((torch.is_grad_enabled(), len(rows.batch.mask)))
-        return scored(network, rows)
+    def watch(network, rows, only=None):
+        seen.append((torch.is_grad_enabled(), len(rows.batch.mask), only is None))
+        return scored(network, rows, only)
 
     made._score = watch
     gradients = first_step_gradients(made)
-    assert seen == [(False, 8), (True, 1)]
+    assert seen == [(False, 8, True), (True, 1, True)]
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values())
 
 
@@ -417,7 +417,7 @@ def test_the_self_check_passes_and_is_told(tmp_path, caplog):
 
 
 def test_the_self_check_refuses_a_wrong_attention(tmp_path, monkeypatch):
-    monkeypatch.setattr(attention, "_weight", lambda log_share, like: 0.5)
+    monkeypatch.setattr(torch, "lerp", lambda own, prompt, weight: (own + prompt) / 2)
     with pytest.raises(QreditError, match="differ by .* set shared_prefix to false"):
         trainer(tmp_path, verify_prefix=True).train()
 

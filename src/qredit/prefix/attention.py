@@ -7,7 +7,7 @@ Registered with transformers under `NAME`; without a packing in the forward call
 in two parts whose log-normalisers are known, so that neither the (C, P + C) scores nor a copy of the prompt's keys for
 every rollout is ever held: with lse = log(e^{lse_prompt} + e^{lse_own}),
 
-    out = e^{lse_prompt - lse}·out_prompt + e^{lse_own - lse}·out_own.
+    out = out_own + σ(lse_prompt - lse_own)·(out_prompt - out_own).
 
 The backward pass of each part is the flash backward with the whole's output and normaliser in place of its own, which
 is exact because the gradient of a score needs nothing else of the other part (arXiv 2307.08691, section 3.1.2).
@@ -88,7 +88,7 @@ def attend_to_copies(
         )
         sees = torch.ones(width, group.prompt + width, dtype=torch.bool, device=q.device).tril(group.prompt)
         out = nn.functional.scaled_dot_product_attention(own[0], keys, values, attn_mask=sees, scale=scale)
-        parts.append(_in_a_line(out, group.completions))
+        parts += [row[None, :, :length] for row, length in zip(out, group.completions, strict=True)]
     return torch.cat(parts, 2)
 
 
@@ -117,11 +117,12 @@ class _TwoParts(torch.autograd.Function):
             if own.stop > own.start:
                 q, k, v = (tensor[:, :, own] for tensor in (query, key, value))
                 of_prompt, lse_prompt = _flash(q, prompt[1], prompt[2], 0.0, False, scale=scale)
-                of_own, lse_own = _own_part(q, k, v, group.completions, scale)
-                both = torch.logaddexp(lse_prompt, lse_own)
-                out[:, :, own] = of_prompt * _weight(lse_prompt - both, of_prompt)
-                out[:, :, own] += of_own * _weight(lse_own - both, of_own)
-                lse[:, :, own] = both
+                rows = [_rows_of(tensor, group.completions) for tensor in (q, k, v)]
+                for line, part in zip((out, lse), _flash(*rows, 0.0, True, scale=scale), strict=True):
+                    _put_in_line(line[:, :, own], part, group.completions)
+                lse_own = lse[:, :, own]
+                out[:, :, own].lerp_(of_prompt, (lse_prompt - lse_own).sigmoid()[..., None].to(out.dtype))
+                torch.logaddexp(lse_prompt, lse_own, out=lse_own)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.groups, ctx.scale = groups, scale
         return out
@@ -140,16 +141,11 @@ class _TwoParts(torch.autograd.Function):
             if own.stop > own.start:
                 here = [tensor[:, :, own] for tensor in (grad, query, out, lse)]
                 by_prompt = _slopes(here, k, v, False, ctx.scale)
-                by_own = _own_slopes(here, key[:, :, own], value[:, :, own], group.completions, ctx.scale)
-                slopes[0][:, :, own] = by_prompt[0] + by_own[0]
-                slopes[1][:, :, own], slopes[2][:, :, own] = by_own[1], by_own[2]
+                _own_slopes(slopes, here, key[:, :, own], value[:, :, own], own, group.completions, ctx.scale)
+                slopes[0][:, :, own] += by_prompt[0]
                 slopes[1][:, :, shared] += by_prompt[1]
                 slopes[2][:, :, shared] += by_prompt[2]
         return *slopes, None, None
-
-
-def _weight(log_share: Tensor, like: Tensor) -> Tensor:
-    return log_share.exp()[..., None].to(like.dtype)
 
 
 def _slopes(
@@ -161,35 +157,40 @@ def _slopes(
     return slopes
 
 
-def _own_part(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float) -> tuple[Tensor, Tensor]:
-    rows = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
-    out, lse = _flash(*rows, 0.0, True, scale=scale)
-    return _in_a_line(out, lengths), _in_a_line(lse[..., None], lengths)[..., 0]
-
-
 def _own_slopes(
-    here: Sequence[Tensor], key: Tensor, value: Tensor, lengths: Sequence[int], scale: float
-) -> tuple[Tensor, ...]:
+    slopes: Sequence[Tensor],
+    here: Sequence[Tensor],
+    key: Tensor,
+    value: Tensor,
+    own: slice,
+    lengths: Sequence[int],
+    scale: float,
+) -> None:
+    """Put in its place what flows to the completions through their own tokens."""
     grad, query, out, lse = here
-    wide = [_rows_of(tensor, lengths) for tensor in (grad, query, out)]
-    wide_lse = _rows_of(lse[..., None], lengths, _NOWHERE)[..., 0]
-    slopes = _slopes([*wide, wide_lse], _rows_of(key, lengths), _rows_of(value, lengths), True, scale)
-    return tuple(_in_a_line(slope, lengths) for slope in slopes)
+    wide = [*(_rows_of(tensor, lengths) for tensor in (grad, query, out)), _rows_of(lse, lengths, _NOWHERE)]
+    found = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), True, scale)
+    for line, part in zip(slopes, found, strict=True):
+        _put_in_line(line[:, :, own], part, lengths)
 
 
-def _rows_of(line: Float[Tensor, "1 H N D"], lengths: Sequence[int], fill: float = 0.0) -> Float[Tensor, "M H C D"]:
-    """Completions in a line → one row each, padded to the right."""
+def _rows_of(line: Float[Tensor, "1 H N *D"], lengths: Sequence[int], fill: float = 0.0) -> Float[Tensor, "M H C *D"]:
+    """Completions in a line → one row each, padded to the right; a view where all are equally long."""
     width = max(lengths)
     if all(length == width for length in lengths):
         rows: Tensor = line[0].unflatten(1, (len(lengths), width)).transpose(0, 1)
         return rows
-    parts = line[0].split(list(lengths), 1)
-    return torch.stack([nn.functional.pad(part, (0, 0, 0, width - part.shape[1]), value=fill) for part in parts])
+    parts = [part.transpose(0, 1) for part in line[0].split(list(lengths), 1)]
+    return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill).transpose(1, 2)
 
 
-def _in_a_line(rows: Float[Tensor, "M H C D"], lengths: Sequence[int]) -> Float[Tensor, "1 H N D"]:
-    """The inverse of `_rows_of`."""
-    return torch.cat([row[:, :length] for row, length in zip(rows, lengths, strict=True)], 1)[None]
+def _put_in_line(line: Float[Tensor, "1 H N *D"], rows: Float[Tensor, "M H C *D"], lengths: Sequence[int]) -> None:
+    """The inverse of `_rows_of`, into a line that is there."""
+    if len(set(lengths)) == 1:
+        _rows_of(line, lengths).copy_(rows)
+        return
+    for part, row, length in zip(line[0].split(list(lengths), 1), rows, lengths, strict=True):
+        part.copy_(row[:, :length])
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)
