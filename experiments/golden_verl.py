@@ -65,6 +65,22 @@ METHODS = {
     "dapo": Method("grpo", "vanilla", "token-mean", {"norm_adv_by_std_in_grpo": True}, {"clip_ratio_high": 0.28}),
     "rloo": Method("rloo", "bypass_mode", "seq-mean-token-sum"),
     "maxrl": Method("grpo", "bypass_mode", "seq-mean-token-sum", {"norm_adv_by_std_in_grpo": False}),
+    "gspo": Method(
+        "grpo",
+        "gspo",
+        "seq-mean-token-mean",
+        {"norm_adv_by_std_in_grpo": True},
+        {"clip_ratio_low": 0.05, "clip_ratio_high": 0.1},
+    ),
+    # no cap from below, and 1.5 from above
+    "cispo": Method(
+        "grpo",
+        "cispo",
+        "token-mean",
+        {"norm_adv_by_std_in_grpo": True},
+        {"clip_ratio_low": 1.0, "clip_ratio_high": 0.5},
+    ),
+    "reinforce_pp_baseline": Method("reinforce_plus_plus_baseline", "vanilla", "token-mean"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Five reward objectives as another library writes them down, wrong variants of each, and a measure of disagreement."""
+"""Reward objectives as another library writes them down, wrong variants of each, and a measure of disagreement."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,14 +8,15 @@ from torch import Tensor
 
 from qredit import Objective, RolloutBatch, on_span
 from qredit.chain import Coefficient, Credit, Scope
-from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.group import center_by_group, scale_by_batch_std, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objectives import dapo, dr_grpo, grpo, maxrl, rloo
+from qredit.objectives import cispo, dapo, dr_grpo, grpo, gspo, maxrl, reinforce_pp, reinforce_pp_baseline, rloo
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length
-from qredit.surrogate import clipped_ratio, score_function
+from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, score_function
 
 LENGTH = 8
-METHODS = ("grpo", "dr_grpo", "dapo", "rloo", "maxrl")
+METHODS = ("grpo", "dr_grpo", "dapo", "rloo", "maxrl", "gspo", "cispo")
+CAP, WIDTHS = 1.5, (0.05, 0.1)  # what cuts off about half of the tokens that moved
 
 
 def objectives(epsilon_std: float) -> dict[str, Objective]:
@@ -26,6 +27,9 @@ def objectives(epsilon_std: float) -> dict[str, Objective]:
         "dapo": dapo(epsilon_std=epsilon_std),
         "rloo": rloo(),
         "maxrl": maxrl(),
+        "gspo": gspo(*WIDTHS, epsilon_std),
+        "cispo": cispo(CAP, epsilon_std),
+        "reinforce_pp_baseline": reinforce_pp_baseline(),
     }
 
 
@@ -63,6 +67,17 @@ MUTANTS = {
     ("maxrl", "divided by the group's std"): replace(maxrl(), source=SCALED),
     ("maxrl", "one mean over all tokens"): replace(maxrl(), reduction=mean_per_token()),
     ("maxrl", "ratios not truncated"): replace(maxrl(), surrogate=score_function(math.inf)),
+    ("gspo", "a ratio for each token"): replace(gspo(), surrogate=clipped_ratio(*WIDTHS)),
+    ("gspo", "one mean over all tokens"): replace(gspo(*WIDTHS), reduction=mean_per_token()),
+    ("gspo", "no clip"): replace(gspo(), surrogate=clipped_sequence_ratio(1.0, math.inf)),
+    ("gspo", "not divided by the std"): replace(gspo(*WIDTHS), source=CENTRED),
+    ("cispo", "tokens dropped beyond the cap"): replace(cispo(), surrogate=clipped_ratio(1.0, CAP - 1)),
+    ("cispo", "ratios not truncated"): replace(cispo(), surrogate=score_function(math.inf)),
+    ("cispo", "the mean of the rollouts' means"): replace(cispo(CAP), reduction=mean_per_rollout()),
+    ("reinforce_pp_baseline", "no baseline"): reinforce_pp(),
+    ("reinforce_pp_baseline", "whitened over rollouts"): replace(
+        reinforce_pp_baseline(), source=on_span("sampled", reward() | center_by_group() | scale_by_batch_std())
+    ),
 }
 
 

@@ -324,6 +324,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         Subject(_both(amplified_likelihood(1.0) | _less_one()), zero=(NO_LIKELIHOOD,)),
         Subject(_rewarded(center_by_group(), scale_by_group_std(1e300)), zero=(EQUAL_REWARDS,)),
     ),
+    "graded rewards are refused": (Subject(rloo(), binary=True),),
     "finite on degenerate groups": (
         Subject(_rewarded(center_by_group(), scale_by_group_std(0.0))),
         Subject(_both(_exponentiated_early(1.0))),

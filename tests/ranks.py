@@ -12,6 +12,7 @@ import torch.distributed as dist
 from runs import first_step_gradients, questions, settings
 from tiny import model, tokenizer
 
+from qredit.prefix.packing import pack
 from qredit.rollout.sample import Rollout
 from qredit.trl import QreditTrainer
 
@@ -67,7 +68,9 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
     if case == "past-ddp":
         score = made._score
         made._score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
-    return {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
+    gradients = {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
+    assert made.layout is pack, "the prompts were not shared"
+    return gradients
 
 
 def without_likelihood_in_half(scored):

@@ -1,4 +1,4 @@
-"""GRPO, Dr.GRPO, DAPO, RLOO and MaxRL against golden tensors made from verl's own functions by `make golden-verl`.
+"""Group objectives against golden tensors made from verl's own functions by `make golden-verl`.
 
 verl adds 1e-6 to the standard deviation, so do ours here. Its RLOO and MaxRL losses are its REINFORCE with importance
 weights truncated at 2. It ships no MaxRL advantage: experiments/golden_verl.py makes one of its centred reward. Not
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from against import LENGTH, METHODS, MUTANTS, disagreement, objectives
+from against import LENGTH, MUTANTS, disagreement, objectives
 
 from qredit import RolloutBatch
 
@@ -42,7 +42,7 @@ def loss_and_gradient(objective, number):
 
 
 @pytest.mark.parametrize("number", BATCHES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", objectives(epsilon_std=1e-6))
 def test_advantage_loss_and_gradient_are_verls(method, number):
     objective, verls = objectives(epsilon_std=1e-6)[method], CASES[method, number]
     loss, gradient = loss_and_gradient(objective, number)

@@ -134,7 +134,7 @@ def test_the_version_is_printed(capsys):
         (["train", "--task", "jsnol"], "unknown task 'jsnol'; did you mean 'jsonl'?"),
         (["train", "--objective", "gral"], "unknown objective 'gral'; did you mean 'garl'?"),
         (["train", "--objective", "gral(q=1)"], "unknown objective or stage 'gral'; did you mean 'garl'?"),
-        (["objectives", "papt"], "unknown objective or stage 'papt'; did you mean 'paft'?"),
+        (["objectives", "papt"], "unknown objective or part 'papt'; did you mean 'paft'?"),
         (["demo", "--task", "finqa"], "the demo runs on pocket tasks, got finqa"),
     ],
 )

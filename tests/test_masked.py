@@ -70,3 +70,21 @@ def test_a_range_is_rescaled_to_one():
     value, mask = torch.tensor([[0.2, 0.6, 1.0, 9.0]]), torch.tensor([[True, True, True, False]])
     assert masked.rescaled(value, mask)[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 0.0])
     assert not masked.rescaled(value, mask, least=1.0).any()
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_the_quantile_of_all_tokens_is_numpys(seed, level):
+    value, mask = drawn(seed)
+    assert float(masked.quantile(value, mask, level)) == pytest.approx(numpy.quantile(value[mask].numpy(), level))
+
+
+def test_no_token_has_a_quantile_of_zero_and_is_constant():
+    value, mask = torch.full((2, 3), torch.nan), torch.zeros(2, 3, dtype=torch.bool)
+    assert float(masked.quantile(value, mask, 0.5)) == 0
+    assert masked.is_constant(value, mask)
+
+
+@pytest.mark.parametrize("number", [0.1, 0.3, 1e9 + 0.1])
+def test_equal_values_leave_no_rounding_residue_to_be_scaled_up(number):
+    value = torch.full((3, 7), number, dtype=torch.float64)
+    assert not masked.z_score(value, torch.ones(3, 7, dtype=torch.bool)).any()

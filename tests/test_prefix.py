@@ -190,7 +190,7 @@ def test_rows_with_their_own_prompts_score_the_same(name):
 
 
 def test_parts_that_are_not_weighted_by_their_normaliser_are_caught(monkeypatch):
-    monkeypatch.setattr(torch, "lerp", lambda own, prompt, weight: (own + prompt) / 2)
+    monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
 
@@ -211,7 +211,7 @@ def test_completions_that_see_each_other_are_caught(monkeypatch):
         return line
 
     monkeypatch.setattr(attention, "_rows_of", one_row)
-    monkeypatch.setattr(attention, "_in_a_line", lambda rows, lengths: rows)
+    monkeypatch.setattr(attention, "_put_in_line", lambda line, rows, lengths: line.copy_(rows))
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
 
@@ -371,7 +371,7 @@ def test_the_temperature_reaches_the_head(tmp_path):
 
 
 def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
-    made = trainer(tmp_path, "paft(q=0.75)")
+    made = trainer(tmp_path, "paft(q=0.75)", rows_per_forward=8)
     seen = []
     scored = made._score
 
@@ -395,7 +395,9 @@ def _credit_of(made):
 
 
 def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
-    made = trainer(tmp_path, "grpo()", reward_funcs=lambda completions, **columns: [0.0] * len(completions))
+    made = trainer(
+        tmp_path, "grpo()", reward_funcs=lambda completions, **columns: [0.0] * len(completions), rows_per_forward=8
+    )
     seen = []
     scored = made._score
 
@@ -417,7 +419,7 @@ def test_the_self_check_passes_and_is_told(tmp_path, caplog):
 
 
 def test_the_self_check_refuses_a_wrong_attention(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "lerp", lambda own, prompt, weight: (own + prompt) / 2)
+    monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(QreditError, match="differ by .* set shared_prefix to false"):
         trainer(tmp_path, verify_prefix=True).train()
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import chat_tokenizer, model, tokenizer
+from tiny import chat_tokenizer, model, qwen_tokenizer, tokenizer
 
 from qredit import QreditError
 from qredit.rollout.collate import Sampled, collate, tails_for
@@ -69,6 +69,40 @@ def test_an_answer_that_merges_with_the_seam_is_refused_with_what_it_merges_into
 def test_a_closing_that_merges_with_the_seam_is_refused():
     with pytest.raises(QreditError, match="set answer_seam"):
         tokens(closing=" th", seam="e\n").answer_ids("Paris")
+
+
+ANSWERS = ("Paris", "12,500.5 %", "the cat's house", "-3", "x\u00b2 = 4", "\u6771\u4eac", "a\nb", "New York City", "'s")
+
+
+@pytest.mark.parametrize("seam", ["\n\n", "\n", ""])
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_behind_qwens_pre_tokenisation_answers_join_as_their_text_does(answer, seam):
+    form = TokenFormat(Format.of(qwen_tokenizer(), closing="</think>", seam=seam), qwen_tokenizer())
+    ids = form.close_ids + form.answer_ids(answer)
+    assert ids == encode(qwen_tokenizer(), f"</think>{seam}{answer}<end>")
+    assert qwen_tokenizer().decode(ids, skip_special_tokens=True) == f"{seam}{answer}"
+
+
+@pytest.mark.parametrize(("seam", "answer"), [("\n", "\nx"), (" ", "the"), ("\n ", "Paris")])
+def test_behind_qwens_pre_tokenisation_an_answer_that_merges_is_refused(seam, answer):
+    form = TokenFormat(Format.of(qwen_tokenizer(), closing="</think>", seam=seam), qwen_tokenizer())
+    with pytest.raises(QreditError, match="does not join at the seam"):
+        form.answer_ids(answer)
+
+
+def test_qwens_pre_tokenisation_keeps_digits_apart_and_line_ends_together():
+    split = qwen_tokenizer().backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    assert [text for text, _ in split("in 1984.\n\n It's")] == [
+        "in",
+        "\u0120",
+        "1",
+        "9",
+        "8",
+        "4",
+        ".\u010a\u010a",
+        "\u0120It",
+        "'s",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 SPECIAL = ["<pad>", "<end>", "<think>", "</think>"]
@@ -11,6 +11,9 @@ CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is defined and not enable_thinking %}"
     "<think></think>{% elif opened %}<think>\n{% endif %}{% endif %}"
+)
+QWEN_PATTERN = (  # of the Qwen2 and Qwen3 tokenizers' configuration
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 TEXT = [
     "the cat lives in the house. What is two and two? four Answer:\nParis is big, London is bigger.",
@@ -32,6 +35,28 @@ def tokenizer(thinking: bool = True) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     core.train_from_iterator(TEXT * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<pad>")
+
+
+@lru_cache
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained here behind Qwen's pre-tokenisation: NFC, its pattern, a digit at a time."""
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.NFC()
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator([*TEXT, "one\n\n Paris and\n\n the cat\n\n"] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<pad>")
 
 

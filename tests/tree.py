@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "qredit"
+MANY = 20  # files of one kind: their folder is named, its files are not
 
 
 def purpose(path: Path) -> str:
@@ -19,8 +20,10 @@ def lines(folder: Path = SOURCE, depth: int = 0) -> list[str]:
     indent = "    " * depth
     found = [f"{indent + file.name:<28}{purpose(file)}" for file in files]
     for inner in folders:
-        found.append(f"{indent + inner.name + '/':<28}{purpose(inner / '__init__.py')}")
-        found += lines(inner, depth + 1)
+        told, many = lines(inner, depth + 1), len(list(inner.glob("*.py"))) > MANY
+        count = f" ({len(told)} files)" if many else ""
+        found.append(f"{indent + inner.name + '/':<28}{purpose(inner / '__init__.py')}{count}")
+        found += [] if many else told
     return found
 
 

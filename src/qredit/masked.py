@@ -32,11 +32,17 @@ def covariance(
     return masked(product, mask)
 
 
+def is_constant(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> bool:
+    """Whether all tokens that count hold one and the same value; True where there is none."""
+    return bool(masked(value, mask, -torch.inf).max() <= masked(value, mask, torch.inf).min())
+
+
 def z_score(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """(value - mean) / std (n - 1) over all tokens that count; 0 where they are all equal."""
+    """(value - mean) / std (n - 1) over all tokens that count; exactly 0 where they are all equal."""
+    if is_constant(value, mask):
+        return torch.zeros_like(value)
     centred = masked(value - mean(value, mask), mask)
-    std = (centred.square().sum() / (mask.sum() - 1).clamp(min=1)).sqrt()
-    return torch.where(std > 0, centred / torch.where(std > 0, std, 1.0), 0.0)
+    return centred / (centred.square().sum() / (mask.sum() - 1)).sqrt()
 
 
 def row_quantile(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], level: float) -> Float[Tensor, "B 1"]:
@@ -47,6 +53,11 @@ def row_quantile(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], level: 
     high = ordered.gather(1, place.ceil().long())
     found = torch.where(place == place.floor(), low, low + (high - low) * (place - place.floor()))
     return torch.where(mask.any(1, keepdim=True), found, 0.0)
+
+
+def quantile(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], level: float) -> Float[Tensor, ""]:
+    """The quantile of all tokens that count, with linear interpolation; 0 where there is none."""
+    return row_quantile(value.flatten()[None], mask.flatten()[None], level)[0, 0]
 
 
 def row_top(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], share: float) -> Bool[Tensor, "B T"]:

@@ -71,6 +71,78 @@ class clipped_ratio(Surrogate):
         return -torch.minimum(ratio * coefficient, clipped * coefficient)
 
 
+@dataclass(frozen=True)
+class clipped_sequence_ratio(Surrogate):
+    """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for the whole rollout: GSPO (arXiv 2507.18071).
+
+        ρ_it = sg[s_i] · p_it / sg[p_it],   s_i = exp( mean over sampled tokens t of log p_it - sampler's log p_it )
+
+    Its value is the same on every sampled token; its slope in log p_it is s_i, so that under `mean_per_rollout` a
+    coefficient per rollout has the gradient of s_i itself. Tokens that were not sampled have ratio 1.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        check_range("the lower clip", self.low, 0.0, 1.0)
+        check_range("the upper clip", self.high, 0.0, math.inf)
+
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        whole = torch.where(batch.sampled & (coefficient != 0), sequence_ratio(logp.detach(), batch), 1.0)
+        logp = _where_it_counts(coefficient, logp, batch)
+        ratio = whole * torch.exp(logp - logp.detach())
+        clipped = ratio.clamp(1 - self.low, 1 + self.high)
+        return -torch.minimum(ratio * coefficient, clipped * coefficient)
+
+
+def sequence_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B 1"]:
+    """The geometric mean of current/sampler over the sampled tokens of each row; 1 on-policy and without a token."""
+    if batch.sampler_logp is None:
+        return torch.ones_like(logp[:, :1])
+    sampler = batch.sampler_logp.to(logp.dtype)
+    change = torch.where(batch.sampled & (logp != sampler), logp - sampler, 0.0)
+    return torch.exp(change.sum(1, keepdim=True) / batch.sampled.sum(1, keepdim=True).clamp(min=1))
+
+
+@dataclass(frozen=True)
+class plain_ratio(Surrogate):
+    """-ratio · c, ratio = current/sampler: the surrogate of PPO before its clip (arXiv 1707.06347, eq. 6)."""
+
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        return -coefficient * importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
+
+
+@dataclass(frozen=True)
+class gradient_keeping_clip(Surrogate):
+    """-min(ratio · c, clip(ratio) · c) whose upper bound is (1 + high) · ratio / sg[ratio] (arXiv 2510.14545).
+
+    In value it is PPO's clipped surrogate. Its slope differs in one region: for c > 0 and ratio > 1 + high it is
+    -(1 + high) · c · ∇log p where PPO's is 0, so a good token that has moved far still learns, by a bounded amount. For
+    c < 0 and ratio < 1 - low it stays 0.
+    """
+
+    low: float = 0.2
+    high: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_range("the lower clip", self.low, 0.0, 1.0)
+        check_range("the upper clip", self.high, 0.0, math.inf)
+
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        logp = _where_it_counts(coefficient, logp, batch)
+        ratio = importance_ratio(logp, batch)
+        bound = (1 + self.high) * torch.exp(logp - logp.detach())
+        clipped = torch.where(ratio > 1 + self.high, bound, ratio).clamp(min=1 - self.low)
+        return -torch.minimum(ratio * coefficient, clipped * coefficient)
+
+
 def importance_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
     """current/sampler per token, differentiable in `logp`; its value is 1 on-policy and outside `batch.sampled`."""
     reference = logp.detach()

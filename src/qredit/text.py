@@ -15,23 +15,23 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-from qredit import surrogate
+from qredit import credit, penalty, surrogate
 from qredit.chain import Credit, Source, Stage, add, chain, on_span, per_span
-from qredit.credit import group as credit_group
-from qredit.credit import likelihood, reward, running
+from qredit.credit import goal, halves
 from qredit.errors import QreditError, unknown
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY
-from qredit.penalty import entropy as penalty_entropy
 from qredit.penalty.base import Penalty
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
 from qredit.schedule import cosine, linear, steps
 
-_STAGE_MODULES = (credit_group, likelihood, reward, running)
-_PENALTY_MODULES = (penalty_entropy,)
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    return [importlib.import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]
 
 
 def _kinds(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[..., Any]]:
@@ -45,15 +45,16 @@ def _kinds(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[...,
     }
 
 
-STAGES: Mapping[str, Callable[..., Any]] = _kinds(_STAGE_MODULES, Stage)
-PENALTIES: Mapping[str, Callable[..., Any]] = _kinds(_PENALTY_MODULES, Penalty)
+STAGES: Mapping[str, Callable[..., Any]] = _kinds(_modules(credit), Stage)
+PENALTIES: Mapping[str, Callable[..., Any]] = _kinds(_modules(penalty), Penalty)
 SURROGATES: Mapping[str, Callable[..., Any]] = _kinds((surrogate,), surrogate.Surrogate)
 _PARTS: Mapping[str, Callable[..., Any]] = {
     part.__name__: part
     for part in (
         *(add, chain, on_span, per_span, Objective),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
-        *(linear, cosine, steps),
+        *(linear, cosine, steps, halves.cosine_restarts),
+        *(goal.success, goal.log_success, goal.arcsine, goal.pass_at, goal.success_std, goal.imported_slope),
     )
 }
 NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **STAGES, **PENALTIES, **SURROGATES, **_PARTS}
@@ -76,6 +77,11 @@ def parse(text: str) -> Objective:
     if not isinstance(value, Objective):
         raise QreditError(f"objective {text!r} is not an objective or a source, but {value!r}")
     return replace(value, text=text.strip())
+
+
+def example(name: str) -> Objective:
+    """A registered objective at its defaults, and at example values where it has none."""
+    return parse(f"{name}({REGISTRY[name].example})")
 
 
 class _Reader:
@@ -150,4 +156,4 @@ def imported(path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-__all__ = ["NAMES", "PENALTIES", "STAGES", "SURROGATES", "Credit", "imported", "parse"]
+__all__ = ["Credit", "NAMES", "PENALTIES", "STAGES", "SURROGATES", "example", "imported", "parse"]

@@ -1,4 +1,4 @@
-"""List the objectives and the stages they are made of; name one to see what it claims and what it expands to."""
+"""List the objectives and the parts they are made of; name one to see what it claims and what it expands to."""
 
 import inspect
 from argparse import ArgumentParser
@@ -8,17 +8,25 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from qredit.cli.options import read_arguments
 from qredit.errors import look_up
-from qredit.objectives import REGISTRY
-from qredit.run.options import TrainOptions
-from qredit.text import STAGES
+from qredit.objectives import REGISTRY, Method
+from qredit.text import PENALTIES, STAGES, SURROGATES, example
+
+PARTS = {"stages": STAGES, "penalties": PENALTIES, "surrogates": SURROGATES}
+CERTAINTY = {
+    "paper": "the paper's text",
+    "code": "official code",
+    "notes": "others' notes",
+    "own": "our derivation",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """An objective or a stage to look at."""
-    parser.add_argument("name", nargs="?", help="objective or stage to explain")
+    """An objective or a part to look at."""
+    parser.add_argument("name", nargs="?", help="objective, stage, penalty or surrogate to explain")
 
 
 def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
@@ -30,34 +38,65 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Show all of them, or one."""
     if given["name"] is not None:
         return _explain(given["name"], out)
-    listed = {"objectives": _summaries(REGISTRY), "stages": _summaries(STAGES)}
+    objectives = [about(name, made) for name, made in sorted(REGISTRY.items())]
+    for family in dict.fromkeys(row["family"] for row in objectives):
+        table = Table(title=f"{family} objectives", title_justify="left", title_style="bold", box=None)
+        for column in ("name", "what it does", "source", "known from"):
+            table.add_column(column, overflow="fold")
+        for row in objectives:
+            if row["family"] == family:
+                only = " (formula only)" if row["formula_only"] else ""
+                table.add_row(row["name"], escape(row["summary"]) + only, row["source"], row["certainty"])
+        out.print(table)
+        out.print()
+    listed = {title: _summaries(parts) for title, parts in PARTS.items()}
     for title, rows in listed.items():
         out.print(f"[bold]{title}[/bold]")
-        for name, (signature, text) in rows.items():
-            out.print(Padding(f"[bold]{escape(name)}[/bold]{escape(signature)}", (0, 0, 0, 2)))
-            out.print(Padding(escape(text), (0, 0, 0, 6)))
+        for part in rows:
+            out.print(Padding(f"[bold]{escape(part['name'])}[/bold]{escape(part['signature'])}", (0, 0, 0, 2)))
+            out.print(Padding(escape(part["summary"]), (0, 0, 0, 6)))
+    return {"objectives": objectives, **listed}
+
+
+def about(name: str, made: Method[Any]) -> dict[str, Any]:
+    """One line of an objective, as it is listed."""
     return {
-        title: [{"name": name, "signature": signature, "summary": text} for name, (signature, text) in rows.items()]
-        for title, rows in listed.items()
+        "name": name,
+        "signature": _signature(made),
+        "summary": _first_line(made),
+        "family": made.family,
+        "source": made.source,
+        "certainty": made.certainty,
+        "formula_only": made.formula_only,
+        "needs": sorted(example(name).needs),
     }
 
 
 def _explain(name: str, out: Console) -> Mapping[str, Any]:
-    explained = look_up("objective or stage", name, {**REGISTRY, **STAGES})
+    parts = {part: made for kind in PARTS.values() for part, made in kind.items()}
+    explained = look_up("objective or part", name, {**REGISTRY, **parts})
     text = inspect.getdoc(explained) or ""
-    found = {"name": name, "signature": _signature(explained), "doc": text}
+    found: dict[str, Any] = {"name": name, "signature": _signature(explained), "doc": text}
     out.print(f"[bold]{escape(name)}[/bold]{escape(found['signature'])}\n\n{escape(text)}")
     if name in REGISTRY:
-        found["expansion"] = TrainOptions(objective=name).made_objective().expansion
-        out.print(f"\n{escape(found['expansion'])}")
+        made = example(name)
+        found |= about(name, REGISTRY[name]) | {"expansion": made.expansion, "example": str(made)}
+        known = CERTAINTY[found["certainty"]] + ("; a formula over supplied fields" if found["formula_only"] else "")
+        out.print(f"\nfamily {found['family']}, {escape(found['source'])}, known from {known}")
+        out.print(f"needs {', '.join(found['needs']) or 'nothing'}\n")
+        out.print(escape(f"{made}\n{made.expansion}"))
     return found
 
 
-def _summaries(things: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    return {
-        name: (_signature(thing), (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " "))
+def _summaries(things: Mapping[str, Any]) -> list[dict[str, str]]:
+    return [
+        {"name": name, "signature": _signature(thing), "summary": _first_line(thing)}
         for name, thing in sorted(things.items())
-    }
+    ]
+
+
+def _first_line(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _signature(thing: Any) -> str:

@@ -1,9 +1,10 @@
 """Statistics of one number per rollout over its group, or over the whole batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from qredit import masked
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope
 
@@ -70,6 +71,22 @@ class center_and_scale_by_group_mean(Credit):
 
 
 @dataclass(frozen=True)
+class divide_by_group_mean(Credit):
+    """c_i ← c_i / mean over the group; exactly 0 where the mean is 0.
+
+    With 0/1 rewards the average of c_i ∇log p over the group is the mean score of its right rollouts, the unbiased
+    gradient of log p truncated at order M (arXiv 2602.02710).
+    """
+
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        mean = batch.groups.mean(value, keep)
+        return coefficient.with_row(torch.where(mean == 0, 0.0, value / mean))
+
+
+@dataclass(frozen=True)
 class scale_by_batch_std(Credit):
     """c_i ← c_i / (std over all rollouts of the optimiser step + epsilon), std with n-1; 0 stays 0.
 
@@ -85,3 +102,25 @@ class scale_by_batch_std(Credit):
         kept = value[keep]
         std = kept.std() if kept.numel() > 1 else torch.zeros((), dtype=value.dtype, device=value.device)
         return coefficient.with_row(value / (std + self.epsilon))
+
+
+@dataclass(frozen=True)
+class whiten_over_tokens(Credit):
+    """c ← (c - mean) / √(variance + epsilon), over all sampled tokens of the optimiser step, variance with n-1.
+
+    Every token counts once, so that a long rollout weighs more than a short one. Exactly 0 where all tokens hold one
+    value, and on tokens that were not kept.
+    """
+
+    epsilon: float = 1e-8
+    scope = Scope.BATCH
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        counted = batch.sampled if coefficient.keep is None else batch.sampled & coefficient.keep
+        value = coefficient.value.expand(batch.mask.shape)
+        mean = masked.mean(value, counted)
+        variance = masked.masked(value - mean, counted).square().sum() / (counted.sum() - 1).clamp(min=1)
+        white = (coefficient.value - mean) / (variance + self.epsilon).sqrt()
+        held = value[counted]
+        equal = held.numel() == 0 or bool((held == held[0]).all())
+        return replace(coefficient, value=torch.zeros_like(white) if equal else white)

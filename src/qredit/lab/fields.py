@@ -22,6 +22,11 @@ def _some_tokens(batch: RolloutBatch, generator: Generator) -> Tensor:
     return (torch.rand(batch.mask.shape, generator=generator) < 0.3) & batch.mask
 
 
+def _runs(batch: RolloutBatch, generator: Generator) -> Tensor:
+    """Numbers of consecutive runs of tokens, -1 before the first."""
+    return (torch.rand(batch.mask.shape, generator=generator) < 0.5).cumsum(1) - 1
+
+
 def _reference_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
     noise = 0.1 * torch.randn(batch.mask.shape, dtype=torch.float64, generator=generator)
     return batch.require("logp", "random field") + noise
@@ -38,6 +43,15 @@ FIELDS: Mapping[str, Maker] = MappingProxyType(
         "prediction_error": _per_token(4),
         "planning": _some_tokens,
         "better_logp": _per_token(),
+        "step": _runs,
+        "step_score": _per_token(),
+        "wrong_step": _some_tokens,
+        "unused_step": _some_tokens,
+        "macro": _runs,
+        "value": _per_token(),
+        "budget": lambda batch, generator: _runs(batch, generator).clamp(max=3),
+        "budget_reward": lambda batch, generator: torch.rand(len(batch.group), generator=generator).double(),
+        "difficulty_tag": lambda batch, generator: torch.randint(3, batch.group.shape, generator=generator),
         "worse_logp": _per_token(),
     }
 )

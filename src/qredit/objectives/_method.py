@@ -21,6 +21,7 @@ class Method(Generic[P]):
         family: what it changes: the likelihood continuum, group advantages, tokens, steps, added terms, rewards.
         source: where it was published, such as "arXiv 2604.25907".
         certainty: what its formula is known from: the paper's text, official code, others' notes, or our derivation.
+        example: arguments, as text, for those that have no default: numbers to look at the method with, no advice.
         formula_only: its inputs are supplied; nothing here produces them, and nothing is claimed of training with it.
     """
 
@@ -28,6 +29,7 @@ class Method(Generic[P]):
     family: Family
     source: str
     certainty: Certainty
+    example: str = ""
     formula_only: bool = False
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class Method(Generic[P]):
 
 
 def method(
-    family: Family, source: str, certainty: Certainty, formula_only: bool = False
+    family: Family, source: str, certainty: Certainty, example: str = "", formula_only: bool = False
 ) -> Callable[[Callable[P, Objective]], Method[P]]:
     """Make a `Method` of a function that returns an Objective."""
-    return lambda make: Method(make, family, source, certainty, formula_only)
+    return lambda make: Method(make, family, source, certainty, example, formula_only)

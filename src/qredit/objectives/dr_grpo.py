@@ -9,7 +9,7 @@ from qredit.reduce import sum_per_length
 from qredit.surrogate import clipped_ratio
 
 
-@method("group", "arXiv 2503.20783", "code")
+@method("group", "arXiv 2503.20783", "code", example="length=64")
 def dr_grpo(length: int, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
     """GRPO with no division by the group's std nor by the rollout's own length.
 

@@ -7,7 +7,7 @@ from qredit.objectives._method import method
 from qredit.schedule import Schedule
 
 
-@method("likelihood", "arXiv 2604.25907", "paper")
+@method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")
 def garl(q: float | Schedule, normalize: bool = True, pathwise: bool = True) -> Objective:
     """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
 

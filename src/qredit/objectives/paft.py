@@ -7,7 +7,7 @@ from qredit.objectives._method import method
 from qredit.schedule import Schedule
 
 
-@method("likelihood", "arXiv 2604.25907", "paper")
+@method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")
 def paft(q: float | Schedule, resamples: int | None = None, normalize: bool = True) -> Objective:
     """Fine-tune on rationales drawn from the posterior p(z | x, y*), attenuated by w̄^{1-q}.
 

@@ -67,6 +67,13 @@ class Penalty(ABC):
         ).sum()
 
 
+class TokenMeanPenalty(Penalty):
+    """A penalty averaged over all sampled tokens of the optimiser step, whatever the policy term's reduction."""
+
+    def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
+        return float(batch.sampled.sum())
+
+
 class StatefulPenalty(Penalty):
     """A penalty that carries explicit state from step to step, as a `StatefulCredit` does."""
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # what fits a cache; what fills a GPU
+FEWEST = 64  # tokens at a time, so that reading a large head is shared
 
 
 def token_scores(
@@ -146,7 +147,7 @@ class _Head:
 
     def __init__(self, weight: Float[Tensor, "V E"], bias: Float[Tensor, " V"] | None, temperature: float) -> None:
         self.weight, self.bias, self.temperature = weight.float(), bias, temperature
-        self.most = max(_most_logits(weight.device) // len(weight), 1)
+        self.most = max(_most_logits(weight.device) // len(weight), FEWEST)
         self._buffers: list[Tensor] = []
 
     def parts(self, tokens: int) -> list[slice]:

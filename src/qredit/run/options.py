@@ -61,7 +61,7 @@ class TrainOptions:
     m: int = option(16, "rollouts per prompt")
     prompts_per_step: int = option(8, "prompts per optimiser step, over all processes")
     prompts_per_forward: int | None = option(None, "prompts per forward pass; default: all of a process's")
-    rows_per_forward: int | None = option(None, "rollouts per forward pass; default: all of them")
+    rows_per_forward: int | None = option(None, "rollouts per forward pass; default: as many as fit, measured")
     steps: int = option(100, "optimiser steps")
     lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
     warmup: int = option(5, "steps over which the learning rate rises; constant afterwards")

@@ -70,7 +70,9 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     )
     rows_per_forward: int | None = field(
         default=None,
-        metadata={"help": "Rows per forward and backward pass; fewer need less memory. Default: a whole micro-batch."},
+        metadata={
+            "help": "Rows per forward and backward pass; fewer need less memory. Default: as many as fit, measured."
+        },
     )
     shared_prefix: bool = field(
         default=True,

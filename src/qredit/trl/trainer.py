@@ -48,6 +48,7 @@ from qredit.trl.checks import check_positions, check_sampling, check_steps, chec
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, context_of, encode_examples
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
+from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit
 from qredit.trl.order import GroupOrder
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.rewards import checked_reward
@@ -153,6 +154,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._seconds = {"sample": 0.0, "score": 0.0}
         self._writing_to: Path | None = None
         self._verified = False
+        self._tokens_that_fit: int | None = None
 
     def _encode_data(self, args: QreditConfig) -> None:
         """Check every prompt and answer, and keep their ids as columns."""
@@ -281,7 +283,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         told: dict[str, Tensor] = {}
         policy = self.accelerator.unwrap_model(self.model)
         if self.reference is not None:
-            chunks = self._chunks(torch.arange(len(rows.batch.mask)))
+            chunks = self._chunks(rows, torch.arange(len(rows.batch.mask)))
             assert self.layout is not None
             told[REFERENCE] = self.reference.logp(policy, rows, chunks, self.layout, self._scoring_temperature)
         if {LOCALITY, INFLUENCE} & self.objective.needs:
@@ -450,7 +452,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         others fit one forward, coefficients come from that same forward unless they are known before.
         """
         whole = torch.arange(len(rows.batch.mask))
-        if credited is None and len(self._chunks(whole)) == 1 and not objective.draws:
+        if credited is None and len(self._chunks(rows, whole)) == 1 and not objective.draws:
             told = self._score(model, rows)
             batch = self._scored(rows.batch, told)
             return batch, sum_terms(objective.numerators(told["logp"], batch, self._credited(objective, batch)), counts)
@@ -479,7 +481,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         same: gradients are averaged over processes.
         """
         live = credited.learning.nonzero()[:, 0]
-        chunks = self._chunks(live if len(live) else torch.tensor([0]))
+        chunks = self._chunks(rows, live if len(live) else torch.tensor([0]))
         done = torch.zeros((), device=self.accelerator.device)
         for number, chunk in enumerate(chunks):
             part = rows.select(chunk)
@@ -556,14 +558,31 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """Fill in the scores of some rows, of some of their tokens."""
         start = time.perf_counter()
         with torch.no_grad():
-            for chunk in self._chunks(which) if len(which) else ():
+            for chunk in self._chunks(rows, which) if len(which) else ():
                 few = None if only is None else only[chunk]
                 _fill(scores, rows, chunk, self._score(model, rows.select(chunk), few))
         self._seconds["score"] += time.perf_counter() - start
 
-    def _chunks(self, rows: Tensor) -> list[Tensor]:
+    def _chunks(self, rows: Rows, which: Tensor) -> list[Tensor]:
         """Row numbers cut to what fits a forward pass."""
-        return list(rows.split(self.args.rows_per_forward or max(len(rows), 1)))
+        fits = self.args.rows_per_forward or self._rows_that_fit(rows)
+        return list(which.split(min(fits, max(len(which), 1))))
+
+    def _rows_that_fit(self, rows: Rows) -> int:
+        """As many as the memory holds, by what two rows of the first micro-batch were seen to need."""
+        whole = len(rows.batch.mask)
+        if not self.model.training and self._tokens_that_fit is None:
+            return whole
+        prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
+        shared = whole if self.layout is pack else 1
+        if self._tokens_that_fit is None:
+            few, device = rows.select(torch.arange(min(2, whole))), self.accelerator.device
+            tokens = (prompt if shared > 1 else 2 * prompt) + 2 * completion
+            model = self.accelerator.unwrap_model(self.model)
+            held = bytes_per_token(lambda: self._score(model, few)["logp"], tokens, device, model)
+            self._tokens_that_fit = int(free_bytes(device) / held)
+        group = min(self._rollouts_per_prompt * len(self.tails), shared)
+        return rows_that_fit(self._tokens_that_fit, prompt, completion, group)
 
     # --- what a whole optimiser step shares
 

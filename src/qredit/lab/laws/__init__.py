@@ -34,6 +34,7 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("the formula written plainly", lambda s: s.reference is not None, values.equals_its_reference),
     Law("slopes of the loss", lambda s: s.loss is not None, spans.has_the_slopes_of_its_loss),
     Law("zero where said", lambda s: bool(s.zero), values.zero_where_it_is_said_to_be),
+    Law("graded rewards are refused", lambda s: s.binary, values.graded_rewards_are_refused),
     Law("finite on degenerate groups", everything, values.finite_on_degenerate_groups),
     Law("needs are read", everything, needs.needs_are_what_is_read),
     Law("needs are the union", everything, needs.needs_are_the_union),

@@ -7,7 +7,9 @@ from qredit.lab.batches import batch_for, replaced
 from qredit.lab.laws.compare import check_each_close
 from qredit.lab.laws.subject import Subject
 
-ALWAYS = frozenset({"mask", "rationale", "answer", "group", "close", "response", "sampled", "rollout"})
+ALWAYS = frozenset({"mask", "rationale", "answer", "group", "close", "response", "sampled", "rollout"}) | {
+    "sampler_logp"  # that it is None says something: on-policy
+}
 
 
 def needs_are_what_is_read(subject: Subject) -> None:

@@ -46,6 +46,7 @@ class Subject:
         equals: other objectives and the factor, a function of the group size, by which it is that multiple of them.
         zero: where the coefficient is exactly 0.
         reference: batch → coefficients (B, T), the method's formula written a second time, plainly, row by row.
+        binary: rewards other than 0 and 1 are refused.
         loss: (log p, batch) → the whole loss as a scalar, the method's formula written a second time; its slopes in
             log p and in the entropies of the batch are the objective's.
     """
@@ -61,6 +62,7 @@ class Subject:
     zero: tuple[Condition, ...] = ()
     reference: Callable[[RolloutBatch], Tensor] | None = None
     loss: Callable[[Tensor, RolloutBatch], Tensor] | None = None
+    binary: bool = False
 
     @property
     def draws(self) -> bool:

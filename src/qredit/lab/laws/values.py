@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
+from qredit.errors import QreditError
 from qredit.lab.batches import batch_for, random_batch, with_likelihood
 from qredit.lab.laws.compare import check_each_close, check_finite, check_zero
 from qredit.lab.laws.subject import Condition, Subject
@@ -62,10 +63,24 @@ def zero_where_it_is_said_to_be(subject: Subject) -> None:
                 raise AssertionError(f"{condition.name}: the rest of the batch has no coefficient either")
 
 
+def graded_rewards_are_refused(subject: Subject) -> None:
+    """A reward between 0 and 1 is refused, and the message names it."""
+    batch = batch_for(subject.objective, 0)
+    try:
+        subject.objective.credit(replace(batch, reward=torch.full((len(batch.group),), 0.25)))
+    except QreditError as error:
+        if "0.25" not in str(error):
+            raise AssertionError(f"refused, but without naming the reward: {error}") from None
+    else:
+        raise AssertionError("a reward of 0.25 was taken")
+
+
 def finite_on_degenerate_groups(subject: Subject) -> None:
     """No NaN and no infinity, in coefficient, loss or gradient, on groups that have nothing to compare."""
     for seed in range(2):
         for name, degenerate in _degenerate(batch_for(subject.objective, seed)).items():
+            if subject.binary and name == "all equal":
+                continue  # of a reward that it refuses
             logp = torch.where(degenerate.mask, -1.0, 0.0).double().requires_grad_()
             check_finite(subject.objective.credit(degenerate), name)
             loss = subject.objective.loss(logp, degenerate)

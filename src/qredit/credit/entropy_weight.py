@@ -1,0 +1,34 @@
+"""Heavier tokens where the policy was unsure."""
+
+import math
+from dataclasses import dataclass
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.credit.token_weight import drawn, times
+from qredit.masked import z_score
+from qredit.schedule import check_range
+
+
+@dataclass(frozen=True)
+class scale_by_entropy_score(Credit):
+    """c_t ← (1 + strength · z_t) · c_t, z_t = (H_t - mean) / std over all sampled tokens of the step, std with n - 1.
+
+    z is 0 where all entropies are equal. The sign of c turns where z < -1/strength. Tokens that were not sampled keep
+    their coefficient.
+
+    Source: arXiv 2510.14545, known from others' notes, which leave open whether the std has n - 1.
+    """
+
+    strength: float = 0.2
+    needs = frozenset({"entropy"})
+    scope = Scope.BATCH
+    when = When.UPDATE
+
+    def __post_init__(self) -> None:
+        check_range("strength", self.strength, 0.0, math.inf)
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        counts = drawn(coefficient, batch)
+        score = z_score(batch.require("entropy", str(self)).double(), counts)
+        return times(coefficient, 1 + self.strength * score, counts)

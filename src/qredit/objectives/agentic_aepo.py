@@ -1,0 +1,30 @@
+"""AEPO for agents: entropy-balanced policy optimisation."""
+
+from qredit.chain import on_span
+from qredit.credit.entropy_weight import scale_by_entropy_score
+from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_rollout
+from qredit.surrogate import gradient_keeping_clip
+
+
+@method("token", "arXiv 2510.14545", "notes")
+def agentic_aepo(strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
+    """GRPO, heavier where the policy was unsure, under a clip that keeps the gradient of good tokens that moved far.
+
+        A_t = A_i (1 + strength · z_t),   z_t = (H_t - mean H) / std H over the step
+
+    Zero where all rewards of a group are equal.
+
+    Args:
+        strength: of the entropy score.
+        epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+
+    Source: arXiv 2510.14545, from others' notes and the code of a fork. Difference: advantage and clip alone; its
+    branching rollouts belong to the sampler. Clip widths and reduction are GRPO's, for want of a source.
+    """
+    advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_score(strength)
+    clip = gradient_keeping_clip(epsilon_low, epsilon_high)
+    return Objective(on_span("sampled", advantage), clip, mean_per_rollout())

@@ -1,0 +1,29 @@
+"""Credit by attention: amplified where the model plans ahead and where it looks back."""
+
+from qredit.chain import Credit, on_span
+from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_rollout
+from qredit.surrogate import clipped_ratio
+
+
+@method("token", "arXiv 2510.13554", "paper", example="role=amplify_anchors()")
+def attention_credit(role: Credit, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
+    """GRPO whose positive advantages are amplified on tokens with a role in the attention maps.
+
+        A_t = γ_t A_i where A_i ≥ 0, else A_i
+
+    Zero where all rewards of a group are equal.
+
+    Args:
+        role: which tokens, and by how much: `amplify_preplans()` (local), `amplify_anchors()` (anchor) or
+            `amplify_coupled_anchors(…)` (coupled).
+        epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+
+    Source: arXiv 2510.13554, section 5; how the maps are read, and the thresholds of the coupled strategy, from
+    others' notes. Difference: roles are taken anew at every update on the same rollouts.
+    """
+    advantage = reward() | center_by_group() | scale_by_group_std() | role
+    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

@@ -1,0 +1,25 @@
+"""EMPO: answers that agree are the reward, without labels."""
+
+from qredit.chain import on_span
+from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.measure import cluster_share
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_rollout
+from qredit.surrogate import clipped_ratio
+
+
+@method("reward", "arXiv 2504.05812", "code")
+def empo(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float = 1e-4) -> Objective:
+    """GRPO whose reward is the share of the group that gives the same answer: semantic entropy, minimised.
+
+        r_i = |cluster of answer i| / M,   A_i = (r_i - mean_g r) / (std_g r + epsilon_std)
+
+    The field `cluster` numbers the distinct answers of a group, -1 for an empty one. An empty answer has reward 0, and
+    so has a whole group in which no two answers agree. Zero in groups that agree as a whole.
+
+    Source: arXiv 2504.05812, the reward for mathematics in the authors' TRL code. Difference: its free-form rewards
+    (-0.5 for an empty answer, 0 for one that repeats the question) are left to the reward function.
+    """
+    advantage = cluster_share() | center_by_group() | scale_by_group_std(epsilon_std)
+    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

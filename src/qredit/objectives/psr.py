@@ -1,0 +1,25 @@
+"""PSR: learning from right rollouts alone."""
+
+from qredit.chain import on_span
+from qredit.credit.counts import weigh_right_and_wrong
+from qredit.credit.filters import leave_out_zeros
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_token
+from qredit.surrogate import clipped_ratio
+
+
+@method("group", "arXiv 2506.01347", "code")
+def psr(epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
+    """Positive sample reinforcement: advantage 1 on right rollouts; wrong ones are left out, of the token mean too.
+
+        loss = -(1/Σ_{i right}|o_i|) Σ_{i right} Σ_t min(ρ, clip(ρ))
+
+    No baseline: groups that are all right still push. Zero in a step without a right rollout. Raises QreditError for
+    rewards other than 0 and 1.
+
+    Source: arXiv 2506.01347, the authors' code.
+    """
+    right_only = reward() | weigh_right_and_wrong(1.0, 0.0) | leave_out_zeros()
+    return Objective(on_span("sampled", right_only), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -1,0 +1,30 @@
+"""STEER: token weights that steady the entropy."""
+
+from qredit.chain import on_span
+from qredit.credit.entropy_change import scale_by_entropy_change
+from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_token
+from qredit.surrogate import clipped_ratio
+
+
+@method("token", "arXiv 2510.10150", "code")
+def steer(least: float = 0.8, epsilon_low: float = 0.2, epsilon_high: float = 0.28) -> Objective:
+    """DAPO's loss, lighter on tokens whose update would move the entropy most.
+
+        A_t = λ_t A_i,   λ_t = least^(|Ω_t| / max |Ω|),   Ω = (A / p_old) · p (1 - p) (log p + H)
+
+    with A_i GRPO's advantage and the maximum over the optimiser step, at least 0.02. Zero where all rewards of a group
+    are equal.
+
+    Args:
+        least: the weight of the token that moves the entropy most.
+        epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+
+    Source: arXiv 2510.10150, official code, its exponential map. Difference: the maximum is that of the step, not of a
+    micro-batch; no dual clip at 10. λ is positive, so weighing the advantage is weighing the clipped loss.
+    """
+    advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_change(least)
+    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -1,0 +1,30 @@
+"""TEMPO: temporal differences on the tree of sampled rollouts."""
+
+from qredit.chain import on_span
+from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.prefix_tree import add_tree_difference
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_token
+from qredit.surrogate import clipped_ratio
+
+
+@method("token", "arXiv 2509.18314", "code")
+def tempo(epsilon_low: float = 0.2, epsilon_high: float = 0.28, epsilon_std: float = 1e-6) -> Objective:
+    """GRPO's advantage plus the change of outlook at each token where rollouts of the prompt fork.
+
+        A_t = (r_i - mean_g r + V(s_{t+1}) - V(s_t)) / (std_g r + epsilon_std)
+
+    V(s) is the mean reward of the rollouts that begin with s. Zero where all rewards of a group are equal; GRPO's
+    advantage from the token on which nobody shares.
+
+    Args:
+        epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+        epsilon_std: added to the standard deviation (n-1).
+
+    Source: arXiv 2509.18314, official code. Difference: a rollout alone in its group gets 0, where the code's standard
+    deviation is NaN. As there, the walk stops at the first token that was not sampled.
+    """
+    advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std) | add_tree_difference()
+    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

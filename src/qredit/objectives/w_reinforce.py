@@ -1,0 +1,24 @@
+"""W-REINFORCE: wrong rollouts at full weight, right ones at a small one."""
+
+from qredit.chain import on_span
+from qredit.credit.counts import weigh_right_and_wrong
+from qredit.credit.reward import reward
+from qredit.objective import Objective
+from qredit.objectives._method import method
+from qredit.reduce import mean_per_token
+from qredit.surrogate import clipped_ratio
+
+
+@method("group", "arXiv 2506.01347", "code")
+def w_reinforce(weight: float = 0.1, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
+    """Advantage `weight` on right rollouts and -1 on wrong ones; all rows stay in the token mean.
+
+        loss = -(1/Σ_i|o_i|) Σ_i Σ_t min(ρ A_i, clip(ρ) A_i),   A_i = weight if r_i = 1 else -1
+
+    weight = 1 is REINFORCE with rewards of ±1; at weight = 0 only wrong rollouts push, as in `nsr`, but divided by the
+    tokens of all. Zero on unscored rollouts only. Raises QreditError for rewards other than 0 and 1.
+
+    Source: arXiv 2506.01347, the authors' code.
+    """
+    weighed = reward() | weigh_right_and_wrong(weight, -1.0)
+    return Objective(on_span("sampled", weighed), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

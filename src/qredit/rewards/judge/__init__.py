@@ -1,0 +1,27 @@
+"""Judges of single reasoning steps: where steps end in token ids, and who says which of them are wrong.
+
+    numbers = steps_of(ids, tokenizer)                          # one number per sampled token: the batch field `step`
+    texts = step_texts(ids, tokenizer)
+    scores = ProcessRewardModel.load(path).score(question, texts)        # or EndpointJudge(url, model).wrong_steps(…)
+    step_score = at_step_ends(numbers, scores)                  # one number per token: the batch field `step_score`
+
+The sampled ids are never decoded and encoded again: a judge reads text, and what it says is put back by step number.
+"""
+
+from qredit.rewards.judge.endpoint import Case, EndpointJudge
+from qredit.rewards.judge.model import ProcessRewardModel
+from qredit.rewards.judge.steps import at_step_ends, in_steps, step_texts, steps_of
+from qredit.rewards.judge.vote import intersection, majority, union
+
+__all__ = [
+    "Case",
+    "EndpointJudge",
+    "ProcessRewardModel",
+    "at_step_ends",
+    "in_steps",
+    "intersection",
+    "majority",
+    "step_texts",
+    "steps_of",
+    "union",
+]

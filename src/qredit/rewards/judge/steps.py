@@ -1,0 +1,80 @@
+"""Reasoning steps as runs of token ids: a blank line ends one."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+_LONGEST_WAIT = 8  # tokens; a character is at most four bytes
+
+
+def pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
+    """The text that each token adds to what the tokens before it say; together they are the decoded text.
+
+    A token that only begins a character adds "", the one that completes it adds it. Each token is decoded with its
+    neighbours on the left, so that what depends on them, such as a leading space, is right.
+    """
+
+    def decoded(start: int, end: int) -> str:
+        return str(tokenizer.decode(ids[start:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    found: list[str] = []
+    start = told = 0
+    for end in range(1, len(ids) + 1):
+        text = decoded(start, end)
+        waits = text.endswith(_UNFINISHED) and end < len(ids) and end - told < _LONGEST_WAIT
+        found.append("" if waits else text[len(decoded(start, told)) :])
+        if not waits:
+            start, told = told, end
+    return found
+
+
+def steps_of(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """The number of the reasoning step of each token, from 0.
+
+    A step ends at a blank line: two line breaks with nothing but white space between them. The tokens of the blank
+    line belong to the step that it ends. A token that holds both sides of one belongs to the step before it.
+    """
+    texts = pieces(ids, tokenizer)
+    numbers = list(_numbers(texts))
+    for place in reversed(range(len(numbers) - 1)):
+        if texts[place] == "":  # the first bytes of a character belong where its last does
+            numbers[place] = numbers[place + 1]
+    return numbers
+
+
+def _numbers(texts: Sequence[str]) -> Iterator[int]:
+    number, breaks, begun = 0, 0, False
+    for text in texts:
+        own: int | None = None
+        for character in text:
+            if character.isspace():
+                breaks += character == "\n"
+                continue
+            number += begun and breaks >= 2
+            breaks, begun = 0, True
+            own = number if own is None else own
+        yield number if own is None else own
+
+
+def step_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
+    """The text of each step, without white space around it."""
+    texts = pieces(ids, tokenizer)
+    numbers = steps_of(ids, tokenizer)
+    found = [""] * (max(numbers, default=-1) + 1)
+    for number, text in zip(numbers, texts, strict=True):
+        found[number] += text
+    return [text.strip() for text in found]
+
+
+def at_step_ends(numbers: Sequence[int], scores: Sequence[float]) -> list[float]:
+    """Each step's score on its last token, 0 on all others. Numbers below 0 are of no step."""
+    found = [0.0] * len(numbers)
+    for step, place in {number: place for place, number in enumerate(numbers)}.items():
+        if step >= 0:
+            found[place] = float(scores[step])
+    return found
+
+
+def in_steps(numbers: Sequence[int], chosen: Collection[int]) -> list[bool]:
+    """Whether each token lies in one of the chosen steps."""
+    return [number >= 0 and number in chosen for number in numbers]

@@ -1,0 +1,64 @@
+"""How many rows one forward and backward pass may hold: measured on the model at hand, not guessed."""
+
+from collections.abc import Callable
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+SHARE = 0.6  # of the memory that is free; the rest is for the backward pass's own needs and for fragments
+
+
+def bytes_per_token(run: Callable[[], Tensor], tokens: int, device: torch.device, model: nn.Module) -> float:
+    """What a forward pass holds for its backward pass, divided by its tokens.
+
+    On an accelerator the peak of both passes is measured, with gradients into memory of their own; elsewhere the
+    tensors that autograd saves are counted, each storage once and parameters not at all.
+
+    Args:
+        run: a small forward pass; its result is differentiable.
+        tokens: how many tokens it computes.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            return _peak(run, model, device) / tokens
+        return _saved(run, {p.untyped_storage().data_ptr() for p in model.parameters()}) / tokens
+
+
+def _peak(run: Callable[[], Tensor], model: nn.Module, device: torch.device) -> float:
+    torch.cuda.reset_peak_memory_stats(device)
+    level = torch.cuda.memory_allocated(device)
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    torch.autograd.grad(run().sum(), wanted, allow_unused=True)
+    gradients = sum(p.numel() * p.element_size() for p in wanted)
+    return float(max(torch.cuda.max_memory_allocated(device) - level - gradients, 1))
+
+
+def _saved(run: Callable[[], Tensor], known: set[int]) -> float:
+    sizes: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), torch.enable_grad():
+        held = run()
+    del held
+    return float(max(sum(sizes.values()), 1))
+
+
+def free_bytes(device: torch.device) -> float:
+    """Memory that a pass may use, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return SHARE * (free + cached)
+    return SHARE * float(psutil.virtual_memory().available)
+
+
+def rows_that_fit(tokens: int, prompt: int, completion: int, group: int) -> int:
+    """The most rows whose tokens, with the prompt of every group begun, number no more than `tokens`; at least 1."""
+    whole, rest = divmod(tokens, prompt + group * completion)
+    return max(whole * group + max(rest - prompt, 0) // max(completion, 1), 1)

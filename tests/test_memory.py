@@ -1,0 +1,54 @@
+"""What a forward pass holds is measured, and how many rows fit follows from it."""
+
+import pytest
+import torch
+from runs import first_step_gradients, relative_difference, trainer
+from torch import nn
+
+from qredit.trl import trainer as trainer_module
+from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit
+
+
+def test_what_autograd_saves_is_counted_once_and_weights_are_not():
+    model = nn.Linear(3, 5, bias=False)
+    x = torch.randn(7, 3)
+
+    def run():
+        return model(x).exp().sum() + model(x).sum()  # exp keeps its result; both products keep one and the same x
+
+    assert bytes_per_token(run, 7, torch.device("cpu"), model) == 4 * (7 * 3 + 7 * 5) / 7
+
+
+def test_measuring_draws_no_random_numbers():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    bytes_per_token(lambda: model(torch.ones(2, 3)), 2, torch.device("cpu"), model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rows"),
+    [(10, 1), (100, 1), (120, 2), (140, 4), (180, 8), (280, 8), (290, 9), (360, 16), (10**6, 44444)],
+)
+def test_rows_share_a_prompt_up_to_their_group(tokens, rows):
+    """A prompt of 100 tokens, completions of 10, groups of 8: 180 tokens for each whole group."""
+    assert rows_that_fit(tokens, prompt=100, completion=10, group=8) == pytest.approx(rows, rel=1e-3)
+
+
+def test_free_memory_is_some_and_not_all():
+    assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
+
+
+def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, monkeypatch):
+    whole = trainer(tmp_path)
+    expected = first_step_gradients(whole)
+    monkeypatch.setattr(trainer_module, "free_bytes", lambda device: 2e5)
+    cut = trainer(tmp_path)
+    passes = []
+    scored = cut._score
+    cut._score = lambda network, rows, only=None: passes.append(len(rows.batch.mask)) or scored(network, rows, only)
+    found = first_step_gradients(cut)
+    assert relative_difference(found, expected) < 1e-5
+    assert len(passes) > 3
+    assert max(passes) < len(cut._generation.microbatches[0].rows.batch.mask)
