@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check test-long results theory bench pocket golden-verl resolve clean
+.PHONY: demo test lint check test-long results theory bench performance true-shape pages pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -30,6 +30,7 @@ results: $(STAMP)
 	$(BIN)/python experiments/results.py
 	$(BIN)/python experiments/open_questions.py
 	$(BIN)/python experiments/escape_time.py
+	$(BIN)/python experiments/credit_rules.py
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)
@@ -38,6 +39,18 @@ theory: $(STAMP)
 # Cost of a training step beside TRL's own; run it while nothing else runs. About three minutes.
 bench: $(STAMP)
 	$(BIN)/python experiments/step_cost.py
+
+# docs/performance.md: `qredit bench step` at four sizes and a sweep; run it while nothing else runs. About 20 minutes.
+performance: $(STAMP)
+	$(BIN)/python experiments/performance.py
+
+# Two GARL steps at the shape of Qwen3-0.6B on a CPU. About five minutes, 16 GiB.
+true-shape: $(STAMP)
+	$(BIN)/python experiments/true_shape.py
+
+# The pages of docs/objectives, with the cost of every method. About five minutes.
+pages: $(STAMP)
+	$(BIN)/python experiments/objective_pages.py
 
 # Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
 pocket: $(STAMP)

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from page import insert
-from parallel import in_parallel
 from rich.console import Console
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Budget, sample
 from qredit.run.experiment import cached, hash_of_weights
 from qredit.run.load import load_model, load_tokenizer
+from qredit.run.parallel import in_parallel
 from qredit.seed import mix
 from qredit.text import parse
 

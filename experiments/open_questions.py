@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from page import insert
-from parallel import in_parallel
 from rich.console import Console
 
 from qredit import pocket, tasks
 from qredit.quiet import quiet_libraries
 from qredit.run.experiment import Arm, Held, cached, curves, evaluated, result_of, weights_of
 from qredit.run.options import POCKET_BUDGET, TrainOptions
+from qredit.run.parallel import in_parallel
 from qredit.run.train import train
 from qredit.tsallis import escort
 

@@ -588,7 +588,7 @@ def test_rows_whose_likelihood_is_learnt_are_never_left_out():
 def test_an_unscored_row_neither_counts_nor_is_weighed():
     batch = reward_batch([1.0, math.nan, 1.0], group=[0, 0, 1])
     found = (reward() | leave_out_equal_groups())(batch)
-    assert found.weight[:, 0].tolist() == [0.0, 1.0, 0.0]
+    assert found.weight[:, 0].tolist() == [0.0, 0.0, 0.0]
     assert found.keep[:, 0].tolist() == [False, False, False]
 
 

@@ -1,6 +1,7 @@
 """The house rules that a machine can keep: who imports whom."""
 
 import ast
+import statistics
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,28 @@ def test_an_objective_is_imported_by_the_registry_and_by_objectives_built_on_it_
     for name in imports(path):
         if name.startswith("qredit.objectives.") and not name.endswith("_method"):
             assert place(path) == "objectives", f"{path} imports {name}"
+
+
+def code_lines(path):
+    """Numbers of the lines that are neither blank, nor comment, nor docstring."""
+    text = path.read_text()
+    told = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            told |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return {n for n, line in lines if n not in told and line.strip() and not line.strip().startswith("#")}
+
+
+def function_lengths(path):
+    counted = code_lines(path)
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    return [sum(node.lineno <= line <= node.end_lineno for line in counted) for node in functions]
+
+
+def test_objectives_and_functions_of_the_core_stay_short():
+    objectives = [p for p in modules() if place(p) == "objectives" and not p.name.startswith("_")]
+    assert statistics.median(len(code_lines(path)) for path in objectives) <= 15
+    lengths = sorted(length for path in modules() if place(path) in CORE for length in function_lengths(path))
+    assert lengths[int(0.9 * len(lengths))] <= 30
+    assert len(lengths) > 500

@@ -43,7 +43,13 @@ def evaluated(objective, batch):
     try:
         return objective.evaluate(batch)
     except QreditError as error:
-        refusals = ("one number per rollout", "changes the reduction's denominator", "needs rewards of 0 or 1")
+        refusals = (
+            "one number per rollout",
+            "changes the reduction's denominator",
+            "needs rewards of 0 or 1",
+            "needs rewards ≥ 0",
+            "must lie between 0",
+        )
         if any(words in str(error) for words in refusals):
             return None
         raise

@@ -564,3 +564,57 @@ def test_training_arguments_are_saved_and_read_back(tmp_path):
     args = torch.load(tmp_path / "checkpoint-3" / "training_args.bin", weights_only=False)
     assert args.answer_budget == 3
     assert Path(args.output_dir) == tmp_path
+
+
+# --- dynamic sampling
+
+
+def only_even_prompts_vary(prompts, completions, **columns):
+    """Rewards that differ within the groups of every other prompt, and are 0 in the rest."""
+    seen = {}
+    for number, prompt in enumerate(prompts):
+        seen.setdefault(prompt, []).append(number)
+    values = [0.0] * len(prompts)
+    for prompt, rows in seen.items():
+        for place, row in enumerate(rows):
+            values[row] = float(place % 2) * (sum(map(ord, prompt)) % 3 == 0)
+    return values
+
+
+def dynamic(tmp_path, rounds, **changes):
+    made = trainer(tmp_path, "dapo()", reward_funcs=only_even_prompts_vary, dynamic_sampling=rounds, **changes)
+    first_step_gradients(made)
+    return made
+
+
+def flat_groups(made):
+    reward = torch.cat([m.rows.batch.reward for m in made._generation.microbatches]).view(-1, 4)
+    return int((reward == reward[:, :1]).all(1).sum())
+
+
+def test_groups_of_equal_rewards_make_room_for_groups_with_spread(tmp_path):
+    assert flat_groups(dynamic(tmp_path, 0)) > 0
+    made = dynamic(tmp_path, 12)
+    assert flat_groups(made) == 0
+    batch = made._generation.microbatches[0].rows
+    prompts = [tuple(row.tolist()) for row in batch.prompt_ids.view(-1, 4, batch.prompt_ids.shape[1])[:, 0]]
+    assert len(batch.batch.group.unique()) == len(prompts)
+    assert made._metrics["train"]["groups/replaced"][0] > 0
+    again = dynamic(tmp_path, 12)._generation.microbatches[0].rows
+    assert torch.equal(again.batch.ids, batch.batch.ids)
+
+
+def test_what_the_rounds_do_not_find_stays(tmp_path):
+    made = trainer(
+        tmp_path, "dapo()", reward_funcs=lambda completions, **c: [0.0] * len(completions), dynamic_sampling=2
+    )
+    gradients = first_step_gradients(made)
+    assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values())
+    assert made._metrics["train"]["groups/replaced"] == [0.0]
+
+
+def test_groups_that_carry_a_likelihood_are_never_replaced(tmp_path):
+    with pytest.raises(QreditError, match="carry gradient all the same under garl"):
+        trainer(tmp_path, dynamic_sampling=3)
+    with pytest.raises(QreditError, match="dynamic_sampling is a number of rounds"):
+        trainer(tmp_path, "dapo()", dynamic_sampling=-1)

@@ -142,6 +142,15 @@ class RolloutBatch:
         """Tokens that may carry a coefficient: drawn from the policy, or of the gold answer. Forced tokens may not."""
         return self.sampled | self.answer
 
+    @cached_property
+    def drawn_once(self) -> Bool[Tensor, "B T"]:
+        """Sampled tokens, each once: of two rows that share a rationale, those of the row with more sampled tokens."""
+        if self.rollout is None:
+            return self.sampled
+        tokens, rows = self.sampled.sum(1), Groups.of(self.rollout)
+        chosen = rows.dense(tokens, -1).argmax(1)
+        return self.sampled & (rows.slot == chosen[rows.index])[:, None]
+
     @property
     def rollouts(self) -> int:
         """Number of rollouts: rows, with two tails of one rationale counted once."""

@@ -11,7 +11,7 @@ Stages are frozen dataclasses in lower case, because a printed chain is the expe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import reduce
@@ -40,6 +40,14 @@ class When(IntEnum):
 
     ROLLOUT = 0
     UPDATE = 1
+
+
+_TOLD = frozenset({"logp", "entropy", "answer_logp", "nucleus_entropy", "hidden", "prediction_error"})
+
+
+def when_read(needs: Iterable[str]) -> When:
+    """When what is made of these batch fields is fixed: fields that a forward pass tells change with every update."""
+    return When.UPDATE if any(name.partition("@")[0] in _TOLD for name in needs) else When.ROLLOUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +134,8 @@ class Stage(ABC):  # noqa: B024  # what Source and Credit share; neither has the
 
     @property
     def when(self) -> When:
-        """When the result is fixed."""
-        return When.ROLLOUT
+        """When the result is fixed: UPDATE where a field is read that a forward pass tells."""
+        return when_read(self.needs)
 
     def children(self) -> Iterator[tuple[str, "Stage"]]:
         """The stages inside this one, each with the name that leads to it."""

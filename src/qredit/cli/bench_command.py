@@ -88,8 +88,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
 
 def _show(rows: Sequence[Row], out: Console) -> None:
-    table = Table(title="times as fast as TRL, and as the ordinary path", title_justify="left")
-    for name in ("size", "phase", "objective", "TRL", "ordinary", "seconds", "tokens/s", "peak FLOP/s", "memory"):
+    title = "times as fast as TRL and as the ordinary path; seconds; tokens/s; share of peak FLOP/s; memory, of TRL's"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("size", "phase", "objective", "TRL", "ordinary", "s", "tok/s", "peak", "mem"):
         table.add_column(name, justify="left" if name in ("phase", "objective") else "right", no_wrap=True)
     pairs: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:

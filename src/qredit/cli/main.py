@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
     "train": "train a model from questions and answers",
     "eval": "sample answers and score them: p@1, p@k, maj@k, with intervals",
+    "compare": "train with several objectives on equal rollouts: one table, one figure",
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
     "bench": "time a training step beside TRL's own",

@@ -122,6 +122,8 @@ def build(
         for key, value in source.items():
             if key in fields:
                 choices = fields[key].metadata.get("choices", ())
+                if isinstance(value, list) and "joined_by" in fields[key].metadata:
+                    value = fields[key].metadata["joined_by"].join(map(str, value))
                 values[key] = converted(key, kinds_of(options, key), value, choices)
             elif key in others:
                 training[key] = _converted_if_simple(key, others[key], value)

@@ -17,7 +17,7 @@ from qredit.seed import mix
 class drop_covariance_band(Credit):
     """c_it ← 0 on a few tokens drawn at random among those of large covariance.
 
-        C_it = (c_it - mean c) · (log p_it - mean log p),   means over all N sampled tokens of the step
+        C_it = (c_it - mean c) · (log p_it - mean log p),   means over the N sampled tokens of scored rollouts
         eligible: low < C_it < high, and the clipped ratio has a gradient there
 
     n = max(1, ⌊share · N⌋) of them are drawn without replacement, all of them if there are fewer; none eligible changes

@@ -38,13 +38,13 @@ def judged(
 
 @dataclass(frozen=True)
 class leave_out_zeros(Credit):
-    """Leave out the rows whose coefficient is exactly 0."""
+    """Leave out the rows whose coefficient is exactly 0, and those that were not scored."""
 
     scope = Scope.BATCH
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, rows = judged(coefficient, batch, self)
-        return leave_out(coefficient, rows & (value == 0))
+        return leave_out(coefficient, ~batch.has_answer & ~(rows & (value != 0)))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class leave_out_equal_groups(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, rows = judged(coefficient, batch, self)
-        return leave_out(coefficient, rows & batch.groups.is_constant(value, rows))
+        return leave_out(coefficient, ~batch.has_answer & batch.groups.is_constant(value, rows))
 
 
 @dataclass(frozen=True)

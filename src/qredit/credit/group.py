@@ -3,10 +3,13 @@
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from qredit import masked
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope
+from qredit.errors import QreditError
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,15 @@ class scale_by_group_std(Credit):
 class center_and_scale_by_group_mean(Credit):
     """c_i ← (c_i - mean) / (mean + epsilon) over the group; exactly 0 where the mean is 0 or the whole group is equal.
 
-    With 0/1 rewards this is MaxRL's advantage (arXiv 2602.02710): the gradient of log p instead of p.
+    With 0/1 rewards this is MaxRL's advantage (arXiv 2602.02710): the gradient of log p instead of p. Raises
+    QreditError for a negative coefficient, whose mean would turn the sign.
     """
 
     epsilon: float = 1e-6
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, keep = coefficient.per_rollout(self)
+        value, keep = _not_negative(coefficient, self)
         mean = batch.groups.mean(value, keep)
         nothing = (mean == 0) | batch.groups.is_constant(value, keep)
         return coefficient.with_row(torch.where(nothing, 0.0, (value - mean) / (mean + self.epsilon)))
@@ -75,15 +79,22 @@ class divide_by_group_mean(Credit):
     """c_i ← c_i / mean over the group; exactly 0 where the mean is 0.
 
     With 0/1 rewards the average of c_i ∇log p over the group is the mean score of its right rollouts, the unbiased
-    gradient of log p truncated at order M (arXiv 2602.02710).
+    gradient of log p truncated at order M (arXiv 2602.02710). Raises QreditError for a negative coefficient.
     """
 
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, keep = coefficient.per_rollout(self)
+        value, keep = _not_negative(coefficient, self)
         mean = batch.groups.mean(value, keep)
         return coefficient.with_row(torch.where(mean == 0, 0.0, value / mean))
+
+
+def _not_negative(coefficient: Coefficient, stage: Credit) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    value, keep = coefficient.per_rollout(stage)
+    if bool((value[keep] < 0).any()):
+        raise QreditError(f"{stage} needs rewards ≥ 0, got {float(value[keep].min()):g}")
+    return value, keep
 
 
 @dataclass(frozen=True)

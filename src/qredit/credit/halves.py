@@ -70,7 +70,10 @@ class center_by_halves(Credit):
         if isinstance(self.between, Schedule):
             raise QreditError(f"between of {self} is a schedule; take objective.at(progress) first")
         if isinstance(self.between, Source):
-            return self.between(batch).per_rollout(self)[0]
+            share = self.between(batch).per_rollout(self)[0]
+            if bool(((share < 0) | (share > 1)).any()):
+                raise QreditError(f"between of {self} must lie between 0 and 1, got {float(share.min()):g} or more")
+            return share
         return float(self.between)
 
 

@@ -16,7 +16,7 @@ class majority_vote(Source):
 
     Answers are equal where the field `cluster` is; an empty answer (-1) has no vote and gets 0. Among clusters of one
     size the smallest number wins. With `leave_one_out` a rollout is compared with the majority of the others' answers,
-    and gets 0 where they have none.
+    and gets 0 where they have none. Rows of a gold answer are kept out.
 
     Source: arXiv 2511.17938 (SPINE) and other test-time RL, from others' notes. Difference: ties are not stated there.
     """
@@ -27,13 +27,15 @@ class majority_vote(Source):
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         groups = batch.groups
-        cluster = groups.dense(batch.require("cluster", str(self)).double(), -1.0)
+        keep = ~batch.has_answer
+        said = torch.where(keep, batch.require("cluster", str(self)).double(), -1.0)
+        cluster = groups.dense(said, -1.0)
         width = cluster.shape[1]
         voter = (cluster >= 0)[:, None, :].expand(-1, width, -1)
         if self.leave_one_out:
             voter = voter & ~torch.eye(width, dtype=torch.bool, device=cluster.device)
         agrees = (cluster == _winner(cluster, voter)) & (cluster >= 0)
-        return Coefficient(groups.rows(agrees.double())[:, None])
+        return Coefficient(groups.rows(agrees.double())[:, None], keep=keep[:, None])
 
 
 def _winner(cluster: Float[Tensor, "G M"], voter: Bool[Tensor, "G M M"]) -> Float[Tensor, "G M"]:

@@ -13,19 +13,25 @@ from qredit.lab.fields import random_field
 from qredit.objective import Objective
 
 SIZES = (4, 3, 1, 5)
-_WIDTHS = {"rationale": 6, "close": 2, "tail": 4}
+WIDTHS = (6, 2, 4)  # the longest rationale, closing and tail
 
 
-def batch_for(objective: Objective, seed: int) -> RolloutBatch:
+def batch_for(
+    objective: Objective, seed: int, sizes: tuple[int, ...] = SIZES, widths: tuple[int, int, int] = WIDTHS
+) -> RolloutBatch:
     """A random batch with the tails that an objective needs: the gold answer, a sampled one, or both in two rows."""
     wants = objective.needs & {"reward", "answer_logp"}
-    batch = random_batch(seed, gold="answer_logp" in wants, said="reward" in wants or not wants)
+    batch = random_batch(
+        seed, gold="answer_logp" in wants, said="reward" in wants or not wants, sizes=sizes, widths=widths
+    )
     missing = sorted(objective.needs - set(batch.present))
     generator = torch.Generator().manual_seed(seed + 1)
     return replace(batch, extra={name: random_field(name, batch, generator) for name in missing})
 
 
-def random_batch(seed: int, gold: bool, said: bool, sizes: tuple[int, ...] = SIZES) -> RolloutBatch:
+def random_batch(
+    seed: int, gold: bool, said: bool, sizes: tuple[int, ...] = SIZES, widths: tuple[int, int, int] = WIDTHS
+) -> RolloutBatch:
     """Rollouts of groups of these `sizes`, every optional field filled; a function of `seed`.
 
     Args:
@@ -37,7 +43,7 @@ def random_batch(seed: int, gold: bool, said: bool, sizes: tuple[int, ...] = SIZ
     tails = [tail for tail, wanted in (("answer", gold), ("response", said)) if wanted]
     rollout = torch.arange(sum(sizes)).repeat_interleave(len(tails))
     is_gold = torch.tensor([tail == "answer" for tail in tails]).repeat(sum(sizes))
-    spans = _spans(rollout, is_gold, generator)
+    spans = _spans(rollout, is_gold, widths, generator)
     rows, width = spans["mask"].shape
     spread = 60 * torch.rand(rows, 1, dtype=torch.float64, generator=generator)
     logp = -torch.rand(rows, width, dtype=torch.float64, generator=generator)
@@ -46,7 +52,7 @@ def random_batch(seed: int, gold: bool, said: bool, sizes: tuple[int, ...] = SIZ
         **spans,
         group=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[rollout],
         ids=torch.randint(50, (rows, width), generator=generator),
-        turn=torch.zeros(rows, width, dtype=torch.long),
+        turn=(torch.arange(width) >= 3).long().expand(rows, width),
         rollout=rollout if gold and said else None,
         seed=seed,
         reward=torch.where(is_gold & said, torch.nan, reward) if said else None,
@@ -57,15 +63,17 @@ def random_batch(seed: int, gold: bool, said: bool, sizes: tuple[int, ...] = SIZ
     )
 
 
-def _spans(rollout: Int[Tensor, " B"], is_gold: Tensor, generator: torch.Generator) -> dict[str, Any]:
+def _spans(
+    rollout: Int[Tensor, " B"], is_gold: Tensor, widths: tuple[int, int, int], generator: torch.Generator
+) -> dict[str, Any]:
     """Ragged spans (B, T): a rationale, a closing that is forced in half of the rollouts, a tail."""
 
     def lengths(most: int) -> Tensor:
         return torch.randint(1, most + 1, (int(rollout.max()) + 1,), generator=generator)[rollout]
 
-    thought, closing, tail = (lengths(most) for most in _WIDTHS.values())
+    thought, closing, tail = (lengths(most) for most in widths)
     forced = torch.randint(2, (int(rollout.max()) + 1,), generator=generator).bool()[rollout]
-    column = torch.arange(sum(_WIDTHS.values()))
+    column = torch.arange(sum(widths))
     starts = [thought, thought + closing, thought + closing + tail]
     before_close, before_tail, before_end = (column < start[:, None] for start in starts)
     close, last = before_tail & ~before_close, before_end & ~before_tail

@@ -8,7 +8,7 @@ from qredit.objective import Objective
 from qredit.objectives._method import method
 
 
-@method("group", "arXiv 2510.23049", "paper", example="0.5 * arcsine() + success_std()")
+@method("group", "arXiv 2510.23049", "own", example="0.5 * arcsine() + success_std()")
 def from_surrogate(goal: Goal) -> Objective:
     """Advantages that climb F(p), the surrogate reward of a prompt's success rate p.
 

@@ -28,8 +28,8 @@ def spine(
     Forks are each row's sampled tokens of highest entropy. No gold answer is used.
 
     Args:
-        kl, above, below: weights of the divergence from the reference and of the band's hinges. Not stated in what is
-            known of the method: no default.
+        kl, above, below: weights of the divergence from the reference (0 needs none) and of the band's hinges. Not
+            stated in what is known of the method: no default.
         share: of a row's tokens that are forks.
         leave_one_out: compare with the majority of the other rollouts.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
@@ -40,6 +40,7 @@ def spine(
     are ours.
     """
     advantage = majority_vote(leave_one_out) | center_by_group() | scale_by_group_std() | keep_forks(share)
-    penalties = (fork_kl_to_reference(kl, share), fork_entropy_band(above, below, share))
+    band = fork_entropy_band(above, below, share)
+    penalties = (fork_kl_to_reference(kl, share), band) if kl else (band,)
     surrogate = clipped_ratio(epsilon_low, epsilon_high)
     return Objective(on_span("sampled", advantage), surrogate, mean_per_rollout(), penalties)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, State, When
+from qredit.chain import Scope, State, When, when_read
 
 
 class Penalty(ABC):
@@ -41,8 +41,8 @@ class Penalty(ABC):
 
     @property
     def when(self) -> When:
-        """UPDATE where the weight reads what a forward pass tells."""
-        return When.ROLLOUT
+        """When the weight is fixed: UPDATE where a field is read that a forward pass tells."""
+        return when_read(self.needs)
 
     @abstractmethod
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
@@ -68,10 +68,13 @@ class Penalty(ABC):
 
 
 class TokenMeanPenalty(Penalty):
-    """A penalty averaged over all sampled tokens of the optimiser step, whatever the policy term's reduction."""
+    """A penalty averaged over all sampled tokens of the optimiser step, whatever the policy term's reduction.
+
+    A token that stands in two rows, before ŷ and before y*, counts once.
+    """
 
     def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
-        return float(batch.sampled.sum())
+        return float(batch.drawn_once.sum())
 
 
 class StatefulPenalty(Penalty):

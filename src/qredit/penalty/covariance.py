@@ -41,9 +41,9 @@ class kl_covariance(TokenMeanPenalty):
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         logp = batch.require("logp", str(self)).double()
-        varying = covariance(coefficient.double(), logp, batch.sampled)
-        count = max(1, int(self.share * int(batch.sampled.sum()) + 1e-9))
-        return self.strength * top(varying, batch.sampled, count).double()
+        varying = covariance(coefficient.double(), logp, batch.drawn_once)
+        count = max(1, int(self.share * int(batch.drawn_once.sum()) + 1e-9))
+        return self.strength * top(varying, batch.drawn_once, count).double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         return since_sampled(logp, batch).abs()
@@ -70,12 +70,12 @@ class covariance_entropy_bonus(EntropyPenalty):
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         logp = batch.require("logp", str(self)).double()
-        varying = covariance(coefficient.double(), logp, batch.sampled)
-        spread = masked(varying, batch.sampled, -torch.inf).softmax(1)
-        return -masked((self.scale * spread).clamp(max=self.most), batch.sampled)
+        varying = covariance(coefficient.double(), logp, batch.drawn_once)
+        spread = masked(varying, batch.drawn_once, -torch.inf).softmax(1)
+        return -masked((self.scale * spread).clamp(max=self.most), batch.drawn_once)
 
 
 def since_sampled(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
     """log p - log p_sampler of each sampled token, differentiable; 0 on-policy and on other tokens."""
     before = logp.detach() if batch.sampler_logp is None else batch.sampler_logp.to(logp.dtype)
-    return torch.where(batch.sampled, logp - before, 0.0)
+    return torch.where(batch.drawn_once, logp - before, 0.0)

@@ -22,7 +22,7 @@ class EntropyPenalty(TokenMeanPenalty):
     def summed(self, batch: RolloutBatch) -> State:
         """The sum of H over the sampled tokens, and their number."""
         entropy = batch.require("entropy", str(self)).double()
-        return {"entropy": float(masked(entropy, batch.sampled).sum()), "tokens": float(batch.sampled.sum())}
+        return {"entropy": float(masked(entropy, batch.drawn_once).sum()), "tokens": float(batch.drawn_once.sum())}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class entropy_bonus(EntropyPenalty):
     strength: float
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return -self.strength * batch.sampled.double()
+        return -self.strength * batch.drawn_once.double()
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,4 @@ class adaptive_entropy(StatefulPenalty, EntropyPenalty):
 
     def weight_from(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: State) -> Float[Tensor, "B T"]:
         strength = float(state["strength"]) if state["active"] else 0.0
-        return -strength * batch.sampled.double()
+        return -strength * batch.drawn_once.double()

@@ -26,7 +26,7 @@ class _OnForks(Penalty):
 
     def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
         anything = torch.zeros(batch.mask.shape, device=batch.mask.device)  # how many there are is known before H is
-        return float(row_top(anything, batch.sampled, self.share).sum())
+        return float(row_top(anything, batch.drawn_once, self.share).sum())
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class fork_entropy_band(_OnForks):
         return forks(batch, self.share, str(self)).double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        entropy = masked(batch.require("entropy", str(self)), batch.sampled)
+        entropy = masked(batch.require("entropy", str(self)), batch.drawn_once)
         chosen = forks(batch, self.share, str(self))
         low, high = (row_quantile(entropy.detach(), chosen, level) for level in (0.1, 0.5))
         return self.below * (low - entropy).relu() + self.above * (entropy - high).relu()

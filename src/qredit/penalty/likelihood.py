@@ -41,8 +41,8 @@ class _KeepLikelihood(Penalty):
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         lost = -since_sampled(batch.require("logp", str(self)).double(), batch)
-        counted = batch.sampled & _good(coefficient, batch)[:, None] & self.gate(lost, batch)
-        length = batch.sampled.sum(1, keepdim=True).clamp(min=1)
+        counted = batch.drawn_once & _good(coefficient, batch)[:, None] & self.gate(lost, batch)
+        length = batch.drawn_once.sum(1, keepdim=True).clamp(min=1)
         return self.strength * counted * self._answer_factor(batch) / length
 
     @abstractmethod
@@ -59,7 +59,7 @@ class _KeepLikelihood(Penalty):
         factor = torch.ones(batch.mask.shape, dtype=torch.float64, device=batch.mask.device)
         if self.searches is None:
             return factor
-        turns = Segments.of(batch.require("turn", str(self)), batch.sampled)
+        turns = Segments.of(batch.require("turn", str(self)), batch.drawn_once)
         earned = ((turns.exists.sum(1) - 1).double() / self.searches).clamp(0, 1)
         return torch.where(batch.require("response", str(self)), earned[:, None], factor)
 
@@ -87,7 +87,7 @@ class keep_likelihood(_KeepLikelihood):
         return super().needs | {"turn"}
 
     def gate(self, lost: Float[Tensor, "B T"], batch: RolloutBatch) -> Bool[Tensor, "B #T"]:
-        turns = Segments.of(batch.require("turn", str(self)), batch.sampled)
+        turns = Segments.of(batch.require("turn", str(self)), batch.drawn_once)
         return turns.spread(turns.total(lost)) > 0
 
 
@@ -114,5 +114,6 @@ class keep_likelihood_of_responses(_KeepLikelihood):
 
 
 def _good(coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Bool[Tensor, " B"]:
-    """Rows that have sampled tokens, on which the mean coefficient is not negative."""
-    return batch.sampled.any(1) & (masked(coefficient.double(), batch.sampled).sum(1) >= 0)
+    """Scored rows that have sampled tokens, on which the mean coefficient is not negative."""
+    unscored = torch.zeros_like(batch.has_answer) if batch.reward is None else batch.reward.isnan() & ~batch.has_answer
+    return batch.drawn_once.any(1) & (masked(coefficient.double(), batch.drawn_once).sum(1) >= 0) & ~unscored

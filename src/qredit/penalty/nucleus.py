@@ -13,6 +13,11 @@ from qredit.penalty.base import StatefulPenalty
 from qredit.schedule import check_range
 
 
+def in_nucleus(ordered: Float[Tensor, "*N V"], mass: float) -> Bool[Tensor, "*N V"]:
+    """Of probabilities in falling order, those whose running sum stays below `mass`."""
+    return ordered.cumsum(-1) < mass
+
+
 def nucleus_entropy(logits: Float[Tensor, "*N V"], mass: float) -> Float[Tensor, "*N"]:
     """H of the softmax renormalised over its most probable tokens whose probabilities sum to less than `mass`; nats.
 
@@ -22,7 +27,7 @@ def nucleus_entropy(logits: Float[Tensor, "*N V"], mass: float) -> Float[Tensor,
     Source: the reading of SIREN's official code (arXiv 2509.25133). The usual nucleus keeps the crossing token.
     """
     ordered = logits.log_softmax(-1).sort(-1, descending=True).values
-    inside = ordered.exp().cumsum(-1) < mass
+    inside = in_nucleus(ordered.exp(), mass)
     inside = torch.where(inside.any(-1, keepdim=True), inside, torch.arange(ordered.shape[-1]).to(ordered) == 0)
     log_share = torch.where(inside, ordered, -torch.inf).log_softmax(-1)
     return -torch.where(inside, log_share.exp() * torch.where(inside, log_share, 0.0), 0.0).sum(-1)
@@ -36,7 +41,7 @@ class nucleus_entropy_anchor(StatefulPenalty):
 
     H is `nucleus_entropy` in nats; a row with nothing above its quantile counts as 0 in the mean over rows. As a loss
     that is no sum over tokens it is stated by slopes: H_it has weight 2·strength·(H_sel - anchor)·s_it/Σ_t s_it, the
-    denominator is the number of rows, and the number logged is Σ weight · H / rows, not the squared distance.
+    denominator is the number of rollouts, and the number logged is Σ weight · H / rollouts, not the squared distance.
 
     Args:
         strength: 0.005 in the authors' script.
@@ -45,7 +50,7 @@ class nucleus_entropy_anchor(StatefulPenalty):
         anchor: nats; None takes H_sel of the first step, in which the penalty is 0.
 
     Source: arXiv 2509.25133 (SIREN), official code. Difference: the code selects padding too where it exceeds the
-    quantile; H_sel runs over the step, not a micro-batch.
+    quantile, and looks at the 10,000 most probable tokens alone; H_sel runs over the step, not a micro-batch.
     """
 
     strength: float = 0.005
@@ -73,7 +78,7 @@ class nucleus_entropy_anchor(StatefulPenalty):
 
     def statistics(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> State:
         entropy, peaks = self._peaks(batch)
-        return {"sum": float(row_mean(entropy, peaks).sum()), "rows": float(len(entropy))}
+        return {"sum": float(row_mean(entropy, peaks).sum()), "rows": float(batch.rollouts)}
 
     def update(self, state: State, statistics: State) -> State:
         if state["steps"] or not statistics["rows"]:
@@ -82,7 +87,7 @@ class nucleus_entropy_anchor(StatefulPenalty):
 
     def weight_from(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: State) -> Float[Tensor, "B T"]:
         entropy, peaks = self._peaks(batch)
-        selected = row_mean(entropy, peaks).mean()
+        selected = row_mean(entropy, peaks).sum() / max(batch.rollouts, 1)
         known = state["anchor"] if state["steps"] else selected
         anchor = known if self.anchor is None else self.anchor
         return 2 * self.strength * (selected - anchor) * peaks / peaks.sum(1, keepdim=True).clamp(min=1)
@@ -91,8 +96,8 @@ class nucleus_entropy_anchor(StatefulPenalty):
         return batch.require(self.field, str(self))
 
     def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
-        return float(len(batch.mask))
+        return float(batch.rollouts)
 
     def _peaks(self, batch: RolloutBatch) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         entropy = batch.require(self.field, str(self)).double()
-        return entropy, batch.sampled & (entropy > row_quantile(entropy, batch.sampled, self.level))
+        return entropy, batch.drawn_once & (entropy > row_quantile(entropy, batch.drawn_once, self.level))

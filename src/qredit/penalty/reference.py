@@ -19,11 +19,11 @@ class _ToReference(TokenMeanPenalty):
     needs = frozenset({"reference_logp"})
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return self.strength * batch.sampled.double()
+        return self.strength * batch.drawn_once.double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         gap = batch.require("reference_logp", str(self)).to(logp.dtype) - logp
-        return self.estimate(torch.where(batch.sampled, gap, 0.0))
+        return self.estimate(torch.where(batch.drawn_once, gap, 0.0))
 
     @abstractmethod
     def estimate(self, gap: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

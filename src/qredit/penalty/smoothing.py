@@ -74,4 +74,4 @@ class entropy_smoothing(StatefulPenalty, EntropyPenalty):
             return torch.zeros_like(entropy)
         usual = state["sum"] / state["steps"]
         slope = (entropy > self.high * usual).double() - (entropy < self.low * usual).double()
-        return self.strength * self.phase * self.height * masked(slope, batch.sampled)
+        return self.strength * self.phase * self.height * masked(slope, batch.drawn_once)

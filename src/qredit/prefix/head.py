@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qredit.penalty import nucleus
+
 MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # what fits a cache; what fills a GPU
 FEWEST = 64  # tokens at a time, so that reading a large head is shared
 
@@ -55,12 +57,9 @@ def prediction_errors(
 
 
 def in_nucleus(share: Float[Tensor, "S V"], mass: float) -> Bool[Tensor, "S V"]:
-    """The most probable tokens whose probabilities sum to no more than `mass`: the one that crosses it is left out.
-
-    The reading of SIREN's released code (arXiv 2509.25133); a token that alone holds more leaves nothing.
-    """
+    """The most probable tokens whose probabilities sum to less than `mass`, as in `qredit.penalty.nucleus`."""
     ordered, order = share.sort(1, descending=True)
-    inside = ordered.cumsum(1) <= mass
+    inside = nucleus.in_nucleus(ordered, mass)
     return torch.zeros_like(inside).scatter_(1, order, inside)
 
 

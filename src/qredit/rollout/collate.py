@@ -1,5 +1,6 @@
 """From rollouts and gold answers to padded rows: the batch an objective reads and the ids a model scores."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -27,6 +28,16 @@ class Sampled:
     fields: Mapping[str, Values] = field(default_factory=dict)
 
 
+def whole_groups(sampled: Sequence[Sampled], m: int) -> list[list[Sampled]]:
+    """Neighbours of one prompt, M at a time."""
+    return [list(sampled[start : start + m]) for start in range(0, len(sampled), m)]
+
+
+def all_equal(group: Sequence[Sampled]) -> bool:
+    """Whether the scored rollouts of a group have one and the same reward, so that none is better than another."""
+    return len({one.reward for one in group if not math.isnan(one.reward)}) < 2
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Padded rows: prompts to the left, completions to the right.
@@ -52,14 +63,17 @@ class Rows:
         )
 
 
+_OF_RESPONSES = frozenset({"reward", "cluster", "difficulty_tag", "response"})
+
+
 def tails_for(needs: Iterable[str]) -> tuple[Tail, ...]:
-    """Which tails an objective's needs call for: the gold answer for its likelihood, ŷ for a reward.
+    """Which tails an objective's needs call for: the gold answer for its likelihood, ŷ for what is judged of ŷ.
 
     An objective that needs neither is given ŷ, the completion as it was sampled.
     """
     needs = set(needs)
     gold: tuple[Tail, ...] = ("answer",) if "answer_logp" in needs else ()
-    return gold + (("response",) if "reward" in needs or not gold else ())
+    return gold + (("response",) if needs & _OF_RESPONSES or not gold else ())
 
 
 def collate(sampled: Sequence[Sampled], tails: Sequence[Tail], pad: int, seed: int, device: torch.device) -> Rows:
@@ -89,6 +103,7 @@ def collate(sampled: Sequence[Sampled], tails: Sequence[Tail], pad: int, seed: i
         response=spread("response", torch.bool),
         sampled=spread("sampled", torch.bool),
         ids=spread("ids", torch.long, pad),
+        turn=torch.zeros(len(rows), width, dtype=torch.long, device=device),
         sampler_logp=spread("logp", torch.float32),
         group=torch.tensor([item.group for _, item, _ in rows], device=device),
         rollout=torch.tensor([number for number, _, _ in rows], device=device) if both else None,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qredit.errors import QreditError
+from qredit.rewards.judge.steps import steps_of
 
 Values = bool | int | float | Sequence[bool] | Sequence[int] | Sequence[float]
 
@@ -58,7 +59,14 @@ def difficulty_tags(rollouts: Sequence[Seen], tokenizer: Any) -> list[int]:
     return [tag(f"{seen.rationale} {seen.response}") for seen in rollouts]
 
 
-MAKERS: Mapping[str, Maker] = MappingProxyType({"cluster": clusters, "difficulty_tag": difficulty_tags})
+def reasoning_steps(rollouts: Sequence[Seen], tokenizer: Any) -> list[list[int]]:
+    """`step`: the number of the reasoning step of each rationale token; a blank line ends a step."""
+    return [steps_of(seen.ids[: seen.thought], tokenizer) for seen in rollouts]
+
+
+MAKERS: Mapping[str, Maker] = MappingProxyType(
+    {"cluster": clusters, "difficulty_tag": difficulty_tags, "step": reasoning_steps}
+)
 
 
 def as_field(name: str, values: Sequence[Values], kept: Sequence[int], width: int) -> Tensor:

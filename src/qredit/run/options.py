@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,7 +57,14 @@ class TrainOptions:
     model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
     coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
     chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
-    objective: str = option("garl", "objective by name or in full, such as 'garl(q=0.75)'; see `qredit objectives`")
+    objective: str = field(
+        default="garl",
+        metadata={
+            "help": "objective by name or in full, such as 'garl(q=0.75)'; in YAML also a list of parts; "
+            "see `qredit objectives`",
+            "joined_by": " | ",
+        },
+    )
     q: float | None = option(None, "commitment, 0 to 1, of an objective given by name; default 0.75")
     m: int = option(16, "rollouts per prompt")
     prompts_per_step: int = option(8, "prompts per optimiser step, over all processes")
@@ -197,7 +205,8 @@ def _arguments(name: str, q: float | None, length: int) -> dict[str, Any]:
         raise QreditError(f"q must be a number between 0 and 1, got {q}")
     if takes_q:
         return {"q": 0.75 if q is None else q}
-    return {"length": length} if name == "dr_grpo" else {}
+    required = inspect.signature(objectives.REGISTRY[name]).parameters.get("length")
+    return {} if required is None else {"length": length}
 
 
 def check_least(options: Any, least: Mapping[str, int]) -> None:

@@ -33,6 +33,11 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
             f"{objective} takes rationales as draws of the model itself; {shown} would draw them from another "
             "distribution. Leave the defaults, or set biased_sampling to accept the bias"
         )
+    if "answer_logp" in objective.needs and args.dynamic_sampling:
+        raise QreditError(
+            f"dynamic_sampling={args.dynamic_sampling} would replace groups of equal rewards, which carry gradient all "
+            f"the same under {objective}: the likelihood of their gold answers. Leave it at 0"
+        )
     reused = args.steps_per_generation * args.num_iterations > args.gradient_accumulation_steps
     if "answer_logp" in objective.needs and args.temperature != 1.0 and reused:
         raise QreditError(

@@ -11,20 +11,20 @@ from qredit.rollout.sample import Budget, Draw
 
 OWNED = {
     "loss_type": "choose the objective: grpo(), dapo(), dr_grpo(length=…), …",
-    "beta": "leave it at 0; no stage for the KL to a reference model exists yet",
+    "beta": "add a penalty: … | kl_to_reference(strength)",
     "epsilon": "grpo(epsilon_low=…)",
     "epsilon_high": "grpo(epsilon_high=…)",
     "delta": "no stage for two-sided clipping exists yet",
     "scale_rewards": "grpo() scales by group; rloo() and dr_grpo(length=…) do not; scale_by_batch_std() is a stage",
     "multi_objective_aggregation": "rewards are summed by reward_weights; write other combinations as stages",
-    "importance_sampling_level": "no stage for sequence-level ratios exists yet",
+    "importance_sampling_level": "gspo()",
     "mask_truncated_completions": "write a stage that keeps the rows you want",
-    "top_entropy_quantile": "no stage for an entropy quantile exists yet",
-    "entropy_coef": "Objective(…, penalties=(entropy_bonus(strength=…),))",
-    "use_adaptive_entropy": "no controller for the entropy bonus exists yet",
+    "top_entropy_quantile": "top_entropy(), or the stage keep_top_entropy",
+    "entropy_coef": "add a penalty: … | entropy_bonus(strength)",
+    "use_adaptive_entropy": "add a penalty: … | adaptive_entropy()",
     "off_policy_mask_threshold": "no stage for off-policy masks exists yet",
-    "use_bias_correction_kl": "leave it; no stage for the KL to a reference model exists yet",
-    "sync_ref_model": "leave it off; no stage uses a reference model yet",
+    "use_bias_correction_kl": "leave it; kl_to_reference has no such correction",
+    "sync_ref_model": "leave it off; the reference is the model that the run began with",
     "sapo_temperature_neg": "no stage for SAPO exists yet",
     "sapo_temperature_pos": "no stage for SAPO exists yet",
     "vespo_k_pos": "no stage for VESPO exists yet",
@@ -81,6 +81,13 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     verify_prefix: bool = field(
         default=False,
         metadata={"help": "Before the first update, hold the shared prefix's gradient against the ordinary one."},
+    )
+    dynamic_sampling: int = field(
+        default=0,
+        metadata={
+            "help": "Rounds in which groups of equal rewards make room for groups of further prompts; for objectives "
+            "of rewards alone."
+        },
     )
     biased_sampling: bool = field(
         default=False,
@@ -145,6 +152,8 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             )
         if self.rows_per_forward is not None and self.rows_per_forward < 1:
             raise QreditError(f"rows_per_forward must be at least 1, got {self.rows_per_forward}")
+        if self.dynamic_sampling < 0:
+            raise QreditError(f"dynamic_sampling is a number of rounds, at least 0, got {self.dynamic_sampling}")
         evaluated = self.num_generations_eval or m
         if self.eval_strategy != "no" and self.per_device_eval_batch_size % evaluated:
             raise QreditError(

@@ -36,7 +36,7 @@ from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
-from qredit.rollout.collate import Rows, Sampled, collate, tails_for
+from qredit.rollout.collate import Rows, Sampled, all_equal, collate, tails_for, whole_groups
 from qredit.rollout.fields import Maker, Seen, Values
 from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Rollout, sample
@@ -55,6 +55,7 @@ from qredit.trl.rewards import checked_reward
 from qredit.trl.whole_step import Generation, Microbatch, add_into, evaluated_together, shared_denominators
 
 _EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
+_FURTHER = 1 << 41  # and those of further prompts apart from both
 _log = get_logger(__name__)
 
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
@@ -249,7 +250,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return _EVALUATION + mix(*self._evaluated) % _EVALUATION
 
     def _new_generation(self, inputs: list[dict[str, Any]]) -> Generation:
-        sampled = self._sampled(inputs, number=self._step // self._period)
+        number = self._step // self._period
+        sampled = self._sampled(inputs, number)
+        if self.args.dynamic_sampling:
+            sampled = self._with_spread(sampled, number)
+            self.rollouts = [one.rollout for one in sampled]
         size = self.args.per_device_train_batch_size
         vocabulary = self._vocabulary(sampled)
         microbatches = [
@@ -312,6 +317,33 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 zip(inputs, self.rollouts, rewards, fields, strict=True)
             )
         ]
+
+    def _with_spread(self, sampled: Sequence[Sampled], number: int) -> list[Sampled]:
+        """The groups, those of equal rewards replaced by groups of further prompts that have some spread.
+
+        The further prompts are drawn from the whole data set, a function of seed, generation, round and process. A
+        group for which none is found in `dynamic_sampling` rounds stays (arXiv 2503.14476, section 3.2, samples on).
+        """
+        m = self._rollouts_per_prompt
+        groups = whole_groups(sampled, m)
+        flat = [place for place, group in enumerate(groups) if all_equal(group)]
+        found = 0
+        for attempt in range(1, self.args.dynamic_sampling + 1):
+            wanted = max(gather_object([len(flat)]))  # rewards are gathered: every process samples alike
+            if wanted == 0:
+                break
+            seed = mix(self.args.seed, number, attempt, self.accelerator.process_index)
+            generator = torch.Generator().manual_seed(seed)
+            drawn = torch.randint(len(self.train_dataset), (wanted,), generator=generator).tolist()
+            inputs = [dict(self.train_dataset[index]) for index in drawn for _ in range(m)]
+            fresh = self._sampled(inputs, _FURTHER + mix(number, attempt) % _FURTHER)
+            varied = [group for group in whole_groups(fresh, m) if not all_equal(group)]
+            for place, group in zip(flat, varied, strict=False):
+                groups[place] = [replace(one, group=groups[place][0].group) for one in group]
+            found += min(len(flat), len(varied))
+            flat = flat[len(varied) :]
+        self._metrics["train"]["groups/replaced"].append(found / len(groups))
+        return [one for group in groups for one in group]
 
     def _fields(self, inputs: Sequence[Mapping[str, Any]], rollouts: Sequence[Rollout]) -> list[dict[str, Values]]:
         """What the makers make of the rollouts, for each of them."""
@@ -413,24 +445,29 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return self.objective.at(self.state.global_step / max(self.state.max_steps, 1))
 
     def _compute_loss(self, model: nn.Module, inputs: Microbatch) -> Tensor:
-        mode = "train" if self.model.training else "eval"
         objective = self._objective_now()
-        credited = inputs.credited
-        if mode == "eval":
-            counts: Mapping[str, float] = objective.denominators(inputs.rows.batch)
-        elif objective.scope == Scope.BATCH:
+        if not self.model.training:
+            return self._evaluation_loss(model, objective, inputs.rows)
+        if objective.scope == Scope.BATCH:
             credited, counts = self._whole_step_credit(model, objective)
         else:
-            counts = self._counts()
+            credited, counts = inputs.credited, self._counts()
         if self.args.verify_prefix and not self._verified and self.layout is pack:
             found = verify(self.accelerator.unwrap_model(model), inputs.rows, bool(self.args.bf16 or self.args.fp16))
             _log.warning(f"shared prefix verified: gradients within {found:.1g} of the ordinary ones")
             self._verified = True
         batch, loss = self._loss(model, objective, inputs.rows, credited, counts)
-        if mode == "train":
-            self._update_state(objective, batch)
-        self._log_batch(mode, objective, batch)
+        self._update_state(objective, batch)
+        self._log_batch("train", objective, batch)
         return loss
+
+    def _evaluation_loss(self, model: nn.Module, objective: Objective, rows: Rows) -> Tensor:
+        """The loss of an evaluation batch as if it were a whole step."""
+        batch = self._scored_without_gradient(model, rows)
+        credited = objective.evaluate(batch, self.objective_state)
+        self._log_batch("eval", objective, batch)
+        logp = batch.require("logp", str(objective))
+        return sum_terms(objective.numerators(logp, batch, credited), objective.denominators(batch, credited))
 
     def _credited(self, objective: Objective, batch: RolloutBatch) -> Credited:
         """The objective on these rows, whose denominators are known already.
@@ -586,13 +623,13 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     # --- what a whole optimiser step shares
 
-    def _counts(self) -> dict[str, float]:
+    def _counts(self) -> Mapping[str, float]:
         """The denominators of the current optimiser step, which may span several generations of equal size."""
         assert self._generation is not None
         generations = max(self.current_gradient_accumulation_steps / self._period, 1.0)
         return {name: generations * n for name, n in self._generation.denominators[self._step % self._period].items()}
 
-    def _whole_step_credit(self, model: nn.Module, objective: Objective) -> tuple[Credited, Mapping[str, float]]:
+    def _whole_step_credit(self, model: nn.Module, objective: Objective) -> tuple[Credited | None, Mapping[str, float]]:
         """Coefficients and denominators where a stage's statistics run over the whole optimiser step.
 
         At the step's first micro-batch all of them are scored without gradient, gathered from every process, evaluated

@@ -76,6 +76,7 @@ def _settings(size: Size, folder: str) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "max_steps": 2,
+        "logging_steps": 1,
         "per_device_train_batch_size": size.m,
         "num_generations": size.m,
         "max_completion_length": size.completion,

@@ -35,7 +35,8 @@ class Row:
         low, high: smallest and largest ratio of the rounds.
         seconds: ours, the median.
         tokens_per_second: useful tokens, the prompt counted once.
-        roofline: useful floating-point operations per second over those of a large matrix product; update only.
+        roofline: useful floating-point operations per second over those of a large matrix product; of updates that
+            differentiate every row, so not PAFT's.
         peak_memory_ratio: our peak memory over theirs, each less the level after model and optimiser exist.
     """
 
@@ -85,7 +86,15 @@ def compare(
     peak_rate = matmul_rate(cpu)
     flops = shape.useful_flops(size)
     return [
-        _row(size, phase, objective, against, seconds, peaks, flops / peak_rate if phase == "update" else None)
+        _row(
+            size,
+            phase,
+            objective,
+            against,
+            seconds,
+            peaks,
+            flops / peak_rate if phase == "update" and objective != "paft" else None,
+        )
         for phase in phases
         for objective in objectives
         for against in AGAINST

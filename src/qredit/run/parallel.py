@@ -15,10 +15,10 @@ T = TypeVar("T")
 WORKERS = 2
 
 
-def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console) -> list[T]:
+def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console, workers: int = WORKERS) -> list[T]:
     """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function."""
     with (
-        ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), initializer=_prepare) as pool,
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare) as pool,
         progress(console) as bars,
     ):
         bar = bars.add_task(title, total=len(jobs), note="")

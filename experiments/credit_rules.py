@@ -1,0 +1,61 @@
+"""Credit rules side by side on the pocket model, cold and warm: part of `make results`.
+
+Every run is kept in runs/results/compare. About half an hour from scratch on two cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+import torch
+from page import insert
+from rich.console import Console
+
+from qredit.quiet import quiet_libraries
+from qredit.run.compare import Compared, Settings, compared, plot
+
+FOLDER, PAGE = Path("runs/results/compare"), Path("docs/results.md")
+TEXT = Path(__file__).with_name("credit_rules.md.in")
+OBJECTIVES = (
+    *("grpo()", "dr_grpo(length=40)", "dapo()", "gspo()", "cispo()", "maxrl()", "pass_at_k(k=4)"),
+    *("kl_cov()", "steer()", "tempo()", "llds(kl=0.0)", "dapo() | entropy_bonus(0.01)"),
+    *("garl(q=0.75)", "garl(q=0.75) | scale_by_entropy_change()", "paft(q=0.75)"),
+)
+COMPARISONS = {"warm": Settings(style="warm", iterations=2), "cold": Settings(style="cold", steps=40)}
+COLUMNS = ("p@1", "p@16", "entropy", "length", "seconds")
+
+
+def told(row: Compared, of_grpo: Compared) -> str:
+    """What a method's page says of its runs."""
+    parts = [f"p@1 {row.cell('p@1')} %", f"p@16 {row.cell('p@16')} %", f"entropy {row.cell('entropy')}"]
+    parts.append(f"length {row.cell('length')}")
+    grpo = f"p@1 {of_grpo.cell('p@1')} %, p@16 {of_grpo.cell('p@16')} %, entropy {of_grpo.cell('entropy')}"
+    return f"{', '.join(parts)}; GRPO {grpo} (pocket-hotpot, three seeds, [docs/results.md](../results.md))"
+
+
+def table(rows: Sequence[Compared]) -> str:
+    """One line for each objective."""
+    return "\n".join(f"| `{row.objective}` | {' | '.join(row.cell(name) for name in COLUMNS)} |" for row in rows)
+
+
+def main() -> None:
+    """Run what is missing, draw the figures and write the section."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    quiet_libraries()
+    found = {}
+    for kind, settings in COMPARISONS.items():
+        rows = compared(OBJECTIVES, settings, FOLDER / kind, Console(highlight=False))
+        plot(rows, Path(f"docs/compare-{kind}.png"), f"pocket-hotpot, {kind} prompts, three seeds")
+        kept = [{"objective": row.objective, "told": told(row, rows[0])} for row in rows if row is not rows[0]]
+        (FOLDER / f"{kind}.json").write_text(json.dumps({"rows": kept}))
+        found[kind] = table(rows)
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run"
+    insert(PAGE, "credit rules", Template(TEXT.read_text()).safe_substitute(found, machine=machine))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Objectives side by side: the same model, questions, rollouts and learning rate for each."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from qredit.run.draw import smoothed
+from qredit.run.experiment import Arm, Held, result_of
+from qredit.run.options import TrainOptions
+from qredit.run.parallel import in_parallel
+
+LAST = 5  # steps that the end of a curve is the mean of
+CURVES = {"success": "reward", "entropy": "entropy", "length": "completions/mean_length"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs of a comparison share.
+
+    Attributes:
+        steps: optimiser steps; with several iterations as many fewer generations are sampled.
+        iterations: how often each generation is learned from.
+    """
+
+    task: str = "pocket-hotpot"
+    style: Literal["cold", "warm"] = "warm"
+    steps: int = 60
+    lr: float = 3e-4
+    iterations: int = 1
+    seeds: tuple[int, ...] = (0, 1, 2)
+    questions: int = 128
+
+    def options(self, objective: str, seed: int) -> TrainOptions:
+        """One run."""
+        training = {"num_iterations": self.iterations} if self.iterations > 1 else {}
+        return TrainOptions(
+            task=self.task,
+            style=self.style,
+            objective=objective,
+            steps=self.steps,
+            lr=self.lr,
+            seed=seed,
+            save_every=0,
+            cpu=True,
+            training=training,
+        )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One objective's runs, a value or a curve for each seed."""
+
+    objective: str
+    values: dict[str, list[float]]
+    curves: dict[str, list[list[float]]]
+
+    def cell(self, name: str) -> str:
+        """Mean and range over seeds, as a table shows them."""
+        scale, digits = {"p@1": (100, 1), "p@16": (100, 1), "entropy": (1, 2), "length": (1, 1), "seconds": (1, 0)}[
+            name
+        ]
+        values = [scale * value for value in self.values[name]]
+        mean = f"{statistics.mean(values):.{digits}f}"
+        return mean if len(values) == 1 else f"{mean} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: mean, smallest and largest of each value."""
+        found = {
+            name: {"mean": statistics.mean(v), "low": min(v), "high": max(v), "seeds": v}
+            for name, v in self.values.items()
+        }
+        return {"objective": self.objective, **found}
+
+
+def compared(
+    objectives: Sequence[str], settings: Settings, folder: Path, console: Console, workers: int = 2
+) -> list[Compared]:
+    """Every objective with every seed, from its folder where it is kept.
+
+    Raises:
+        QreditError: an objective that cannot be read, before any run.
+    """
+    wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
+    held = Held(questions=settings.questions)
+    jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held) for name, options in wanted]
+    found = in_parallel("compare", jobs, console, workers)
+    rows = []
+    for number, objective in enumerate(objectives):
+        own = found[number * len(settings.seeds) : (number + 1) * len(settings.seeds)]
+        curves = {name: [result[name] for result in own] for name in CURVES}
+        ends = {name: [statistics.mean(curve[-LAST:]) for curve in curves[name]] for name in ("entropy", "length")}
+        measured = {name: [result[name] for result in own] for name in ("p@1", "p@16", "seconds")}
+        values = {**measured, **ends}
+        rows.append(Compared(objective, values, curves))
+    return rows
+
+
+def _one(options: TrainOptions, folder: Path, held: Held) -> dict[str, Any]:
+    result = result_of(Arm(options), folder, held, Console(quiet=True))
+    return {**result, **curves_of(folder / "run" / "metrics.jsonl")}
+
+
+def curves_of(metrics: Path) -> dict[str, list[float]]:
+    """Success, entropy and length of the rollouts, where metrics.jsonl tells them."""
+    entries = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return {name: [entry[key] for entry in entries if key in entry] for name, key in CURVES.items()}
+
+
+def plain(objective: str) -> str:
+    """An objective's text as part of a folder's name."""
+    spaced = objective.replace("=", "").replace(", ", "-").replace(" | ", "+")
+    return "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
+
+
+def plot(rows: Sequence[Compared], path: Path, title: str) -> None:
+    """Success, entropy and length against the step, and held-out success with its range over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 4, figsize=(15, 1.8 + 0.28 * max(len(rows), 9)), dpi=130)
+    colours = pyplot.get_cmap("tab20" if len(rows) > 10 else "tab10")
+    for number, row in enumerate(rows):
+        for panel, name in zip(axes[1:], CURVES, strict=True):
+            scale = 100 if name == "success" else 1
+            middle = [scale * statistics.mean(values) for values in zip(*row.curves[name], strict=False)]
+            panel.plot(range(1, len(middle) + 1), smoothed(middle), color=colours(number), linewidth=1.6)
+        values = [100 * value for value in row.values["p@1"]]
+        axes[0].plot([min(values), max(values)], [number, number], color=colours(number), linewidth=2)
+        axes[0].plot(statistics.mean(values), number, "o", color=colours(number))
+    axes[0].set_yticks(range(len(rows)), [row.objective for row in rows], fontsize=8)
+    axes[0].invert_yaxis()
+    axes[0].set(xlabel="held-out p@1 (%)", xlim=(-3, 103))
+    for panel, label in zip(axes[1:], ("successful rollouts (%)", "entropy (nats a token)", "tokens"), strict=True):
+        panel.set(xlabel="step", ylabel=label)
+    for panel in axes:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    pyplot.close(figure)
