@@ -14,7 +14,7 @@ from battery import (
     standardised,
 )
 
-from qredit.chain import Coefficient, Credit, Scope, Source, on_span, per_span
+from qredit.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.likelihood import (
     amplified_likelihood,
@@ -190,6 +190,27 @@ class _reads_in_secret(Credit):
 
 
 @dataclass(frozen=True)
+class _wants_what_it_leaves(Credit):
+    """Says that it needs an entropy, and never looks at it."""
+
+    needs = frozenset({"entropy"})
+
+    def __call__(self, coefficient, batch):
+        return coefficient
+
+
+@dataclass(frozen=True)
+class _fixes_entropy_early(Credit):
+    """Reads the entropy of a forward pass, and is said to be fixed before there is one."""
+
+    needs = frozenset({"entropy"})
+    when = When.ROLLOUT
+
+    def __call__(self, coefficient, batch):
+        return replace(coefficient, value=coefficient.value * batch.entropy)
+
+
+@dataclass(frozen=True)
 class _forgets_its_parts(Source):
     """A combinator that does not pass on what its parts need."""
 
@@ -330,6 +351,8 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         Subject(_both(_exponentiated_early(1.0))),
     ),
     "needs are read": (Subject(_rewarded(_reads_in_secret())),),
+    "needs are used": (Subject(_rewarded(_wants_what_it_leaves())),),
+    "what a pass tells is recomputed": (Subject(_rewarded(_fixes_entropy_early())),),
     "needs are the union": (Subject(Objective(_forgets_its_parts(reward()))),),
 }
 STAGE_MUTANTS: Mapping[str, tuple[StageSubject, ...]] = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from batches import reward_batch
 
+from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, on_span
 from qredit.credit.covariance import drop_covariance_band
 from qredit.credit.fork import keep_forks
@@ -606,3 +607,24 @@ def test_penalties_are_written_in_the_text_form(text):
 def test_a_reference_is_asked_for_only_where_it_counts(kl):
     for objective in (tea_rl(kl=kl), llds(kl=kl), one_shot_entropy(kl=kl)):
         assert ("reference_logp" in objective.needs) == (kl > 0)
+
+
+def test_a_token_that_stands_in_two_rows_counts_once():
+    """Two rationale tokens of entropy 1, before the gold answer and again before the sampled one, whose two have 0."""
+    mask = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    rationale = torch.tensor([[True, True, False, False]] * 2)
+    batch = RolloutBatch(
+        mask=mask,
+        rationale=rationale,
+        answer=torch.tensor([[False, False, True, False], [False] * 4]),
+        response=torch.tensor([[False] * 4, [False, False, True, True]]),
+        group=torch.zeros(2, dtype=torch.long),
+        rollout=torch.zeros(2, dtype=torch.long),
+        reward=torch.tensor([torch.nan, 1.0]),
+        answer_logp=torch.tensor([-1.0, 0.0]),
+        entropy=rationale.double(),
+    )
+    bonus = entropy_bonus(1.0)
+    weight = bonus.weight(torch.zeros(2, 4), batch)
+    assert batch.drawn_once.tolist() == [[False] * 4, [True] * 4]
+    assert float(bonus.numerator(torch.zeros(2, 4), batch, weight)) / bonus.denominator(batch) == pytest.approx(-0.5)

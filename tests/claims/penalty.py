@@ -258,7 +258,12 @@ BATTERY: tuple[Subject, ...] = (
     Subject(Objective(on_span("sampled", reward()), penalties=(entropy_bonus(0.1),))),
     Subject(rloo() | kl_to_reference_k1(0.1), loss=_k1),
     Subject(rloo() | kl_to_reference_k2(0.1), loss=_k2),
-    Subject(clip_cov(share=1.0, low=0.02), reference=_without_the_band(1.0, 0.02, 5.0), zero=(EQUAL_REWARDS, UNSCORED)),
+    Subject(
+        clip_cov(share=1.0, low=0.02),
+        reference=_without_the_band(1.0, 0.02, 5.0),
+        zero=(EQUAL_REWARDS, UNSCORED),
+        unused=frozenset({"seed"}),
+    ),
     Subject(clip_cov(share=0.1, low=0.02)),
     Subject(kl_cov(strength=0.7, share=0.15), loss=_kl_cov, zero=(EQUAL_REWARDS, UNSCORED)),
     Subject(siren(length=8, strength=0.5, anchor=0.3), loss=_siren, zero=(EQUAL_REWARDS, UNSCORED)),

@@ -130,7 +130,7 @@ BATTERY: tuple[Subject, ...] = (
         pear(right=1.0, wrong=0.0, answer_weight=-1.0),
         reference=_of_rewards(lambda batch, row: _phase(batch, row, 1.0, 0.0, -1.0), _standardised),
     ),
-    Subject(rlpr(), reference=_rlpr, zero=(NO_ANSWER,)),
+    Subject(rlpr(), reference=_rlpr, zero=(NO_ANSWER,), unused=frozenset({"answer_logp"})),
 )
 STAGES: tuple[StageSubject, ...] = (
     StageSubject(subtract_overlong(8, 4)),

@@ -200,7 +200,12 @@ BATTERY: tuple[Subject, ...] = (
     Subject(pure(temperature=2.0, verifiable=0.5), reference=_pure(2.0, 0.5)),
     Subject(pure_strict(), reference=_pure_strict),
     Subject(capo(), reference=_capo(2.0, 1.0), zero=(UNSCORED,)),
-    Subject(capo(whole=1.0, process=0.0), reference=_capo(1.0, 0.0), zero=(UNSCORED, EQUAL_REWARDS)),
+    Subject(
+        capo(whole=1.0, process=0.0),
+        reference=_capo(1.0, 0.0),
+        zero=(UNSCORED, EQUAL_REWARDS),
+        unused=frozenset({"wrong_step"}),
+    ),
     Subject(tp_grpo(alpha=0.3), reference=_tp_grpo(0.3), zero=(UNSCORED,)),
     Subject(ma_rlhf(), reference=_macro_reference(lambda place, size: 1.0), zero=(UNSCORED,)),
     Subject(

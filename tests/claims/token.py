@@ -389,6 +389,7 @@ BATTERY: tuple[Subject, ...] = (
     Subject(top_entropy(), reference=_top_entropy, zero=ZERO),
     Subject(
         Objective(on_span("sampled", GRPO_CHAIN | keep_top_entropy(1.0)), grpo().surrogate, grpo().reduction),
+        unused=frozenset({"entropy"}),
         equals=((grpo(), lambda size: 1.0),),
     ),
     Subject(agentic_aepo(), reference=_agentic_aepo, loss=_agentic_aepo_loss, zero=ZERO),

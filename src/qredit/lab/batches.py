@@ -52,7 +52,7 @@ def random_batch(
         **spans,
         group=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[rollout],
         ids=torch.randint(50, (rows, width), generator=generator),
-        turn=(torch.arange(width) >= 3).long().expand(rows, width),
+        turn=(torch.arange(width) >= torch.randint(1, 6, (rows, 1), generator=generator)).long(),
         rollout=rollout if gold and said else None,
         seed=seed,
         reward=torch.where(is_gold & said, torch.nan, reward) if said else None,

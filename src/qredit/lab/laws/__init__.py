@@ -37,6 +37,8 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("graded rewards are refused", lambda s: s.binary, values.graded_rewards_are_refused),
     Law("finite on degenerate groups", everything, values.finite_on_degenerate_groups),
     Law("needs are read", everything, needs.needs_are_what_is_read),
+    Law("needs are used", everything, needs.needs_are_used),
+    Law("what a pass tells is recomputed", everything, needs.what_a_pass_tells_is_recomputed),
     Law("needs are the union", everything, needs.needs_are_the_union),
 )
 STAGE_LAWS: tuple[Law[StageSubject], ...] = (

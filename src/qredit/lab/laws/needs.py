@@ -1,11 +1,15 @@
 """Laws of what is read: the fields that an objective or a stage says it needs are the fields it reads."""
 
+import torch
+from torch import Tensor
+
 from qredit.batch import RolloutBatch
-from qredit.chain import stages
+from qredit.chain import When, stages, when_read
 from qredit.errors import QreditError
 from qredit.lab.batches import batch_for, replaced
 from qredit.lab.laws.compare import check_each_close
 from qredit.lab.laws.subject import Subject
+from qredit.objective import Objective
 
 ALWAYS = frozenset({"mask", "rationale", "answer", "group", "close", "response", "sampled", "rollout"}) | {
     "sampler_logp"  # that it is None says something: on-policy
@@ -26,6 +30,37 @@ def needs_are_what_is_read(subject: Subject) -> None:
                 raise AssertionError(f"refused without {name}, but not by its name: {error}") from None
         else:
             raise AssertionError(f"credit was given without {name}, which is among the needs")
+
+
+def needs_are_used(subject: Subject) -> None:
+    """Other values in any field that it needs make another coefficient, weight or loss on some random batch."""
+    objective = subject.objective
+    for name in sorted(objective.needs - ALWAYS - subject.unused):
+        if not any(_differs(objective, name, seed) for seed in range(6)):
+            raise AssertionError(f"{name} is among the needs, but its values change nothing")
+
+
+def _differs(objective: Objective, name: str, seed: int) -> bool:
+    batch = batch_for(objective, seed)
+    other = batch_for(objective, seed + 100).require(name, "law")
+    changed = replaced(batch, {name: other if other.dim() else other + 1})
+    before, after = (_told(objective, one) for one in (batch, changed))
+    return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _told(objective: Objective, batch: RolloutBatch) -> list[Tensor]:
+    credited = objective.evaluate(batch)
+    logp = torch.where(batch.mask, -1.0, 0.0).double()
+    terms = objective.numerators(logp, batch, credited)
+    return [credited.value, *credited.penalties, *terms.values()]
+
+
+def what_a_pass_tells_is_recomputed(subject: Subject) -> None:
+    """An objective that reads what a forward pass tells is evaluated after one, at every update."""
+    objective = subject.objective
+    read = sorted(name for name in objective.needs if when_read({name}) is When.UPDATE)
+    if read and objective.when is not When.UPDATE:
+        raise AssertionError(f"{', '.join(read)} change with the parameters, but the result is fixed with the rollouts")
 
 
 def needs_are_the_union(subject: Subject) -> None:

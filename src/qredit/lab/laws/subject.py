@@ -47,6 +47,8 @@ class Subject:
         zero: where the coefficient is exactly 0.
         reference: batch → coefficients (B, T), the method's formula written a second time, plainly, row by row.
         binary: rewards other than 0 and 1 are refused.
+        unused: fields that it needs and whose values do not matter to it: they only ask for a tail, or another
+            hyper-parameter silences them.
         loss: (log p, batch) → the whole loss as a scalar, the method's formula written a second time; its slopes in
             log p and in the entropies of the batch are the objective's.
     """
@@ -60,6 +62,7 @@ class Subject:
     plug_in: Objective | None = None
     equals: tuple[tuple[Objective, Callable[[int], float]], ...] = ()
     zero: tuple[Condition, ...] = ()
+    unused: frozenset[str] = frozenset()
     reference: Callable[[RolloutBatch], Tensor] | None = None
     loss: Callable[[Tensor, RolloutBatch], Tensor] | None = None
     binary: bool = False
