@@ -49,6 +49,7 @@ class Method:
     loss_agg_mode: str
     advantage_options: Mapping[str, Any] = field(default_factory=dict)
     actor_options: Mapping[str, Any] = field(default_factory=dict)
+    policy_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 # REINFORCE with truncated importance weights; all other settings of this class are its defaults.
@@ -81,6 +82,23 @@ METHODS = {
         {"clip_ratio_low": 1.0, "clip_ratio_high": 0.5},
     ),
     "reinforce_pp_baseline": Method("reinforce_plus_plus_baseline", "vanilla", "token-mean"),
+    # a tenth of the tokens, and half the penalty of the scripts
+    "kl_cov": Method(
+        "grpo",
+        "kl_cov",
+        "token-mean",
+        {"norm_adv_by_std_in_grpo": True},
+        policy_options={"kl_cov_ratio": 0.1, "ppo_kl_coef": 0.5},
+    ),
+    # every eligible token, so that nothing is drawn
+    "clip_cov": Method(
+        "grpo",
+        "clip_cov",
+        "token-mean",
+        {"norm_adv_by_std_in_grpo": True},
+        {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28},
+        {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.1, "clip_cov_ub": 0.3},
+    ),
 }
 
 
@@ -135,7 +153,9 @@ def actor_config(method: Method, batch: Batch) -> ActorConfig:
         ppo_micro_batch_size_per_gpu=len(batch.group),
         loss_agg_mode=method.loss_agg_mode,
         policy_loss=PolicyLossConfig(
-            loss_mode=method.loss_mode, rollout_correction=RolloutCorrectionConfig(**TRUNCATED)
+            loss_mode=method.loss_mode,
+            rollout_correction=RolloutCorrectionConfig(**TRUNCATED),
+            **method.policy_options,
         ),
         **method.actor_options,
     )

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from qredit import Objective, RolloutBatch, on_span
 from qredit.chain import Coefficient, Credit, Scope
+from qredit.credit.covariance import drop_covariance_band
 from qredit.credit.group import center_by_group, scale_by_batch_std, scale_by_group_std
 from qredit.credit.reward import reward
 from qredit.objectives import cispo, dapo, dr_grpo, grpo, gspo, maxrl, reinforce_pp, reinforce_pp_baseline, rloo
+from qredit.penalty.covariance import kl_covariance
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length
-from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, score_function
+from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, plain_ratio, score_function
 
 LENGTH = 8
 METHODS = ("grpo", "dr_grpo", "dapo", "rloo", "maxrl", "gspo", "cispo")
@@ -30,6 +32,8 @@ def objectives(epsilon_std: float) -> dict[str, Objective]:
         "gspo": gspo(*WIDTHS, epsilon_std),
         "cispo": cispo(CAP, epsilon_std),
         "reinforce_pp_baseline": reinforce_pp_baseline(),
+        "kl_cov": replace(dapo(epsilon_std=epsilon_std), surrogate=plain_ratio()) | kl_covariance(0.5, share=0.1),
+        "clip_cov": dapo(epsilon_std=epsilon_std) | drop_covariance_band(1.0, 0.1, 0.3, 0.2, 0.28),
     }
 
 
@@ -67,6 +71,10 @@ MUTANTS = {
     ("maxrl", "divided by the group's std"): replace(maxrl(), source=SCALED),
     ("maxrl", "one mean over all tokens"): replace(maxrl(), reduction=mean_per_token()),
     ("maxrl", "ratios not truncated"): replace(maxrl(), surrogate=score_function(math.inf)),
+    ("kl_cov", "the penalty on every token"): replace(dapo(), surrogate=plain_ratio()) | kl_covariance(0.5, share=1.0),
+    ("kl_cov", "ratios clipped"): dapo() | kl_covariance(0.5, share=0.1),
+    ("clip_cov", "the tokens above the band too"): dapo() | drop_covariance_band(1.0, 0.1, 60.0, 0.2, 0.28),
+    ("clip_cov", "none dropped"): dapo(),
     ("gspo", "a ratio for each token"): replace(gspo(), surrogate=clipped_ratio(*WIDTHS)),
     ("gspo", "one mean over all tokens"): replace(gspo(*WIDTHS), reduction=mean_per_token()),
     ("gspo", "no clip"): replace(gspo(), surrogate=clipped_sequence_ratio(1.0, math.inf)),

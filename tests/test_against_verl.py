@@ -31,7 +31,9 @@ def rollouts(number):
         answer=torch.zeros_like(mask),
         group=torch.tensor(told["group"]),
         reward=torch.tensor(told["reward"]),
+        logp=torch.tensor(told["log_prob"]),
         sampler_logp=torch.tensor(told["old_log_prob"]),
+        seed=0,
     )
 
 
@@ -46,7 +48,8 @@ def loss_and_gradient(objective, number):
 def test_advantage_loss_and_gradient_are_verls(method, number):
     objective, verls = objectives(epsilon_std=1e-6)[method], CASES[method, number]
     loss, gradient = loss_and_gradient(objective, number)
-    assert disagreement(objective.credit(rollouts(number)), torch.tensor(verls["advantage"])) < 1e-5
+    if method != "clip_cov":  # there verl drops tokens in the loss, ours in the coefficient
+        assert disagreement(objective.credit(rollouts(number)), torch.tensor(verls["advantage"])) < 1e-5
     assert loss.item() == pytest.approx(verls["loss"], rel=1e-5)
     assert disagreement(gradient, torch.tensor(verls["gradient"])) < 1e-5
     assert float(gradient.abs().max()) > 1e-3
