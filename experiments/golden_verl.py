@@ -97,7 +97,7 @@ METHODS = {
         "token-mean",
         {"norm_adv_by_std_in_grpo": True},
         {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28},
-        {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.1, "clip_cov_ub": 0.3},
+        {"clip_cov_ratio": 1.0, "clip_cov_lb": 0.02, "clip_cov_ub": 0.3},
     ),
 }
 

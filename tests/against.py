@@ -33,7 +33,7 @@ def objectives(epsilon_std: float) -> dict[str, Objective]:
         "cispo": cispo(CAP, epsilon_std),
         "reinforce_pp_baseline": reinforce_pp_baseline(),
         "kl_cov": replace(dapo(epsilon_std=epsilon_std), surrogate=plain_ratio()) | kl_covariance(0.5, share=0.1),
-        "clip_cov": dapo(epsilon_std=epsilon_std) | drop_covariance_band(1.0, 0.1, 0.3, 0.2, 0.28),
+        "clip_cov": dapo(epsilon_std=epsilon_std) | drop_covariance_band(1.0, 0.02, 0.3, 0.2, 0.28),
     }
 
 
@@ -73,7 +73,7 @@ MUTANTS = {
     ("maxrl", "ratios not truncated"): replace(maxrl(), surrogate=score_function(math.inf)),
     ("kl_cov", "the penalty on every token"): replace(dapo(), surrogate=plain_ratio()) | kl_covariance(0.5, share=1.0),
     ("kl_cov", "ratios clipped"): dapo() | kl_covariance(0.5, share=0.1),
-    ("clip_cov", "the tokens above the band too"): dapo() | drop_covariance_band(1.0, 0.1, 60.0, 0.2, 0.28),
+    ("clip_cov", "the tokens above the band too"): dapo() | drop_covariance_band(1.0, 0.02, 60.0, 0.2, 0.28),
     ("clip_cov", "none dropped"): dapo(),
     ("gspo", "a ratio for each token"): replace(gspo(), surrogate=clipped_ratio(*WIDTHS)),
     ("gspo", "one mean over all tokens"): replace(gspo(*WIDTHS), reduction=mean_per_token()),
