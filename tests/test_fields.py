@@ -6,13 +6,13 @@ import pytest
 import torch
 from peft import LoraConfig
 from runs import first_step_gradients, length_reward, relative_difference, trainer
-from tiny import model
+from tiny import model, tokenizer
 
 from qredit import Objective, QreditError, attention_roles, on_span
 from qredit.chain import Coefficient, Source, When
 from qredit.penalty.base import Penalty
 from qredit.rollout.collate import Sampled, collate
-from qredit.rollout.fields import Seen, as_field, clusters, difficulty_tags
+from qredit.rollout.fields import Seen, as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
 from qredit.rollout.sample import Rollout
 from qredit.trl.attention import middle_layers
 
@@ -197,5 +197,23 @@ def test_answers_of_one_text_are_a_cluster_of_their_group():
     assert found[4] not in found[:4]
 
 
-def test_the_first_tag_counts():
-    assert difficulty_tags([seen("[Hard] no, [Easy]"), seen("x", rationale="[Easy]"), seen("x")], None) == [2, 1, 0]
+def test_a_tag_counts_where_the_completion_begins_with_it():
+    told = [
+        seen("x", rationale="[Easy] so"),
+        seen("[hard]"),
+        seen("x", rationale="I say [Easy]"),
+        seen("[Easy]", rationale="x"),
+    ]
+    assert difficulty_tags(told, None) == [1, 2, 0, 0]
+
+
+def test_a_judges_scores_stand_where_the_steps_of_the_rationale_end():
+    text = tokenizer()("one two\n\nthree", add_special_tokens=False).input_ids
+    closing = tokenizer()("\nAnswer:\n4", add_special_tokens=False).input_ids
+    rollout = Seen((*text, *closing), len(text), "", "", 0, {"prompt": "?"})
+    steps = reasoning_steps([rollout], tokenizer())[0]
+    scores = step_scores_by(lambda prompt, texts: [0.9, -0.8][: len(texts)])([rollout], tokenizer())[0]
+    ends = [place for place, score in enumerate(scores) if score]
+    assert [scores[place] for place in ends] == [0.9, -0.8]
+    assert [steps[place] for place in ends] == [0, 1]
+    assert ends[-1] == len(text) - 1

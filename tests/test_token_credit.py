@@ -638,8 +638,8 @@ def test_a_token_without_a_coefficient_has_no_gradient_whatever_its_probability(
 
 TOKEN_STAGES = (
     *(scale_by_entropy_change(), scale_by_entropy_change_linearly(), scale_by_entropy_score(), keep_top_entropy()),
-    *(keep_top_weighted_entropy(0.2), keep_widest_of_group(2), keep_widest_of_batch(2), amplify_preplans()),
-    *(amplify_anchors(), tilt_by_influence(), soften_by_influence(), weigh_by_gradient_side()),
+    *(keep_top_weighted_entropy(0.2), keep_widest_of_group(2), keep_widest_of_batch(2)),
+    *(tilt_by_influence(), soften_by_influence(), weigh_by_gradient_side()),
 )
 
 
@@ -648,7 +648,7 @@ def test_what_a_forward_pass_tells_is_read_anew_at_every_update(stage):
     assert stage.when is When.UPDATE
 
 
-@pytest.mark.parametrize("stage", [add_tree_difference(), amplify_planning()], ids=str)
+@pytest.mark.parametrize("stage", [add_tree_difference(), amplify_planning(), amplify_anchors()], ids=str)
 def test_what_ids_and_marks_tell_is_fixed_with_the_rollouts(stage):
     assert stage.when is When.ROLLOUT
 

@@ -246,7 +246,8 @@ def _mean_loss(weigh, left_out=None):
 
 def _gspo_loss(logp, batch):
     """Mean over rows of -min(s A, clip(s) A), s differentiated as it stands."""
-    advantage = grpo().credit(batch).amax(1) + grpo().credit(batch).amin(1)
+    credit = grpo().credit(batch)
+    advantage = credit.gather(1, credit.abs().argmax(1, keepdim=True))[:, 0]
     terms = []
     for row in range(len(batch.group)):
         on = batch.sampled[row]

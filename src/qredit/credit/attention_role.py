@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, When
+from qredit.chain import Coefficient, Credit
 from qredit.credit.token_weight import drawn, times
 from qredit.errors import QreditError
 from qredit.masked import masked, row_quantile, row_top
@@ -37,7 +37,6 @@ class _AttentionRole(Credit):
 
     amplify: float = 1.5
     share: float = 0.4
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("amplify", self.amplify, 0.0, math.inf)

@@ -15,6 +15,8 @@ class contrastive_reward(Source):
     `better_logp` and `worse_logp` (B, T) are a reference model's log-probabilities of the same tokens after two
     prompts that ask it to revise the answer, one for the better, one for the worse.
 
+    Rows of a gold answer, which share their rationale with a row of a sampled one, are kept out.
+
     Source: arXiv 2412.02685, known from others' notes.
     """
 
@@ -22,4 +24,5 @@ class contrastive_reward(Source):
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         better, worse = (batch.require(name, str(self)).double() for name in ("better_logp", "worse_logp"))
-        return Coefficient(torch.where(batch.sampled, (better - worse).sigmoid() - 0.5, 0.0))
+        value = torch.where(batch.sampled, (better - worse).sigmoid() - 0.5, 0.0)
+        return Coefficient(value, keep=~batch.has_answer[:, None])

@@ -23,13 +23,18 @@ def steps_in(batch: RolloutBatch, wanted_by: str) -> Segments:
 
 @dataclass(frozen=True)
 class step_scores(Source):
-    """c_{i,t} = s_{i,n} on the last token of step n, 0 on all others. Every token of a row without a step gets 0."""
+    """c_{i,t} = s_{i,n} on the last token of step n, 0 on all others. Every token of a row without a step gets 0.
+
+    Rows of a gold answer, which share their rationale with a row of a sampled one, are kept out.
+    """
 
     needs = frozenset({"step", "step_score"})
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         ends = steps_in(batch, str(self)).last
-        return Coefficient(masked(batch.require("step_score", str(self)).double(), ends))
+        return Coefficient(
+            masked(batch.require("step_score", str(self)).double(), ends), keep=~batch.has_answer[:, None]
+        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class TokenGradients:
     """Head gradients of N tokens, as their two factors, in float32 at least.
 
     Attributes:
-        error: (N, V') prediction errors on the token ids that occur in the step, not renormalised.
+        error: (N, V') prediction errors on the token ids that occur in the generation, not renormalised.
         hidden: (N, E) last-layer states.
     """
 

@@ -23,7 +23,7 @@ def attention_credit(role: Credit, epsilon_low: float = 0.2, epsilon_high: float
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2510.13554, section 5; how the maps are read, and the thresholds of the coupled strategy, from
-    others' notes. Difference: roles are taken anew at every update on the same rollouts.
+    others' notes. The roles are fixed with the rollouts.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | role
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

@@ -25,8 +25,9 @@ def rlpr(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float
     Zero outside the rationale, in rows without a gold answer and where all rewards of a group are equal.
 
     Source: arXiv 2506.18254, known from others' notes. Difference: the answer's probability without a rationale is
-    not subtracted, which takes a further forward pass; no filter of groups by the spread of their rewards; the reward
-    is that of the current parameters at each update.
+    not subtracted, which takes a further forward pass; the mean runs over the seam and the end of the answer too, which
+    are nearly certain; no filter of groups by the spread of their rewards; the reward is that of the current parameters
+    at each update; a row's loss is divided by its rationale and its gold answer together.
     """
     advantage = mean_answer_probability() | center_by_group() | scale_by_group_std(epsilon_std)
     return Objective(on_span("rationale", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

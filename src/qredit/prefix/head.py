@@ -46,9 +46,10 @@ def prediction_errors(
     bias: Float[Tensor, " V"] | None,
     target: Int[Tensor, " S"],
     among: Int[Tensor, " v"],
+    temperature: float = 1.0,
 ) -> Float[Tensor, "S v"]:
-    """onehot(target) - p at temperature 1, of the tokens `among` alone, not renormalised."""
-    head = _Head(weight, bias, 1.0)
+    """onehot(target) - p of the tokens `among` alone, not renormalised: times h / temperature, the head's gradient."""
+    head = _Head(weight, bias, temperature)
     errors = hidden.new_empty(len(hidden), len(among), dtype=torch.float32)
     for part in head.parts(len(hidden)):
         share = head.scores(hidden[part]).softmax(1)[:, among]

@@ -174,5 +174,5 @@ def _scores(model: PreTrainedModel, layout: Layout, temperature: float, wanted: 
         logp, entropy = token_scores(*of_tokens, temperature, wanted.nuclei)
         if wanted.among is None:
             return TokenScores(logp=logp, entropy=entropy)
-        error = prediction_errors(*of_tokens, wanted.among)
+        error = prediction_errors(*of_tokens, wanted.among, temperature)
     return TokenScores(logp=logp, entropy=entropy, hidden=hidden.detach().float(), error=error)

@@ -45,7 +45,7 @@ class Rows:
     Attributes:
         prompt_ids, prompt_mask: (B, P).
         batch: the completions (B, T) with spans, ids and fields.
-        vocabulary: the ids that occur in the whole optimiser step, where prediction errors are asked for among them.
+        vocabulary: the ids that occur in the generation, gold answers included, where prediction errors are asked for.
     """
 
     prompt_ids: Int[Tensor, "B P"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qredit.errors import QreditError
-from qredit.rewards.judge.steps import steps_of
+from qredit.rewards.judge.steps import at_step_ends, step_texts, steps_of
 
 Values = bool | int | float | Sequence[bool] | Sequence[int] | Sequence[float]
 
@@ -49,19 +49,31 @@ def clusters(rollouts: Sequence[Seen], tokenizer: Any) -> list[int]:
 
 
 def difficulty_tags(rollouts: Sequence[Seen], tokenizer: Any) -> list[int]:
-    """`difficulty_tag`: 1 where the completion names itself [Easy], 2 where [Hard], whichever comes first; else 0."""
-    tags = {"[Easy]": 1, "[Hard]": 2}
+    """`difficulty_tag`: 1 where the completion begins with [Easy], 2 where with [Hard], in any case; else 0.
 
-    def tag(text: str) -> int:
-        places = {text.find(name): number for name, number in tags.items() if name in text}
-        return places[min(places)] if places else 0
-
-    return [tag(f"{seen.rationale} {seen.response}") for seen in rollouts]
+    As AdaCtrl's released code reads it (arXiv 2505.18822): a tag that comes later was not said before solving.
+    """
+    tags = {"[easy]": 1, "[hard]": 2}
+    return [tags.get((seen.rationale or seen.response)[:6].casefold(), 0) for seen in rollouts]
 
 
 def reasoning_steps(rollouts: Sequence[Seen], tokenizer: Any) -> list[list[int]]:
     """`step`: the number of the reasoning step of each rationale token; a blank line ends a step."""
     return [steps_of(seen.ids[: seen.thought], tokenizer) for seen in rollouts]
+
+
+def step_scores_by(score: Callable[[str, Sequence[str]], Sequence[float]]) -> Maker:
+    """A maker of `step_score` from a judge: (prompt, texts of the steps) → a score for each step."""
+
+    def make(rollouts: Sequence[Seen], tokenizer: Any) -> list[list[float]]:
+        found = []
+        for seen in rollouts:
+            thought = seen.ids[: seen.thought]
+            scores = score(str(seen.example["prompt"]), step_texts(thought, tokenizer))
+            found.append(at_step_ends(steps_of(thought, tokenizer), scores))
+        return found
+
+    return make
 
 
 MAKERS: Mapping[str, Maker] = MappingProxyType(

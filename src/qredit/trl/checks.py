@@ -18,6 +18,10 @@ from qredit.trl.attention import INFLUENCE, LOCALITY
 from qredit.trl.config import QreditConfig
 from qredit.trl.reference import REFERENCE
 
+_CARRIED_BY_EQUAL_REWARDS = frozenset(
+    {"answer_logp", "cluster", "step_score", "wrong_step", "difficulty_tag", "better_logp", "worse_logp"}
+)
+
 
 def check_sampling(objective: Objective, args: QreditConfig) -> None:
     """Refuse a changed sampling distribution where rationales must be draws of the model itself.
@@ -33,10 +37,11 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
             f"{objective} takes rationales as draws of the model itself; {shown} would draw them from another "
             "distribution. Leave the defaults, or set biased_sampling to accept the bias"
         )
-    if "answer_logp" in objective.needs and args.dynamic_sampling:
+    carried = sorted(_CARRIED_BY_EQUAL_REWARDS & objective.needs)
+    if carried and args.dynamic_sampling:
         raise QreditError(
             f"dynamic_sampling={args.dynamic_sampling} would replace groups of equal rewards, which carry gradient all "
-            f"the same under {objective}: the likelihood of their gold answers. Leave it at 0"
+            f"the same under {objective}, by {', '.join(carried)}. Leave it at 0"
         )
     reused = args.steps_per_generation * args.num_iterations > args.gradient_accumulation_steps
     if "answer_logp" in objective.needs and args.temperature != 1.0 and reused:

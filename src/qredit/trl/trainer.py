@@ -269,7 +269,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return Generation(microbatches, denominators, made_at=self.state.global_step)
 
     def _vocabulary(self, sampled: Sequence[Sampled]) -> Tensor | None:
-        """The ids that occur in the completions of all processes, where the objective asks for prediction errors."""
+        """The ids that occur in a generation, on all processes, where the objective asks for prediction errors.
+
+        Gold answers among them: one set for every stage and every tail.
+        """
         if not STATES & self.objective.needs:
             return None
         own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
@@ -290,7 +293,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.reference is not None:
             chunks = self._chunks(rows, torch.arange(len(rows.batch.mask)))
             assert self.layout is not None
-            told[REFERENCE] = self.reference.logp(policy, rows, chunks, self.layout, self._scoring_temperature)
+            with self.accelerator.autocast():  # as the policy is scored, or rounding alone would be a divergence
+                told[REFERENCE] = self.reference.logp(policy, rows, chunks, self.layout, self._scoring_temperature)
         if {LOCALITY, INFLUENCE} & self.objective.needs:
             told |= token_roles(policy, rows)
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))

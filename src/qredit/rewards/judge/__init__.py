@@ -1,9 +1,11 @@
 """Judges of single reasoning steps: where steps end in token ids, and who says which of them are wrong.
 
-    numbers = steps_of(ids, tokenizer)                          # one number per sampled token: the batch field `step`
-    texts = step_texts(ids, tokenizer)
+    thought = rollout.ids[: rollout.close_start]                 # the rationale: what the batch field `step` numbers
+    numbers, texts = steps_of(thought, tokenizer), step_texts(thought, tokenizer)
     scores = ProcessRewardModel.load(path).score(question, texts)        # or EndpointJudge(url, model).wrong_steps(…)
     step_score = at_step_ends(numbers, scores)                  # one number per token: the batch field `step_score`
+
+`qredit.rollout.fields.step_scores_by` makes this a maker of the field for the trainer.
 
 The sampled ids are never decoded and encoded again: a judge reads text, and what it says is put back by step number.
 """
