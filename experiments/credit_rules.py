@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -26,20 +27,35 @@ OBJECTIVES = (
     *("garl(q=0.75)", "garl(q=0.75) | scale_by_entropy_change()", "paft(q=0.75)"),
 )
 COMPARISONS = {"warm": Settings(style="warm", iterations=2), "cold": Settings(style="cold", steps=40)}
-COLUMNS = ("p@1", "p@16", "entropy", "length", "seconds")
 
 
 def told(row: Compared, of_grpo: Compared) -> str:
     """What a method's page says of its runs."""
     parts = [f"p@1 {row.cell('p@1')} %", f"p@16 {row.cell('p@16')} %", f"entropy {row.cell('entropy')}"]
-    parts.append(f"length {row.cell('length')}")
+    parts += [f"length {row.cell('length')}", f"generations to 90 %: {generations_to(row)}"]
     grpo = f"p@1 {of_grpo.cell('p@1')} %, p@16 {of_grpo.cell('p@16')} %, entropy {of_grpo.cell('entropy')}"
     return f"{', '.join(parts)}; GRPO {grpo} (pocket-hotpot, three seeds, [docs/results.md](../results.md))"
 
 
+def generations_to(row: Compared, share: float = 0.9) -> str:
+    """How many generations each seed needed until the mean success of five was `share`, as the table shows it."""
+    curves = row.curves["success"]
+    ends = [next((n for n in range(5, len(c) + 1) if sum(c[n - 5 : n]) / 5 >= share), None) for c in curves]
+    reached = [end for end in ends if end is not None]
+    if not reached:
+        return "never"
+    some = "" if len(reached) == len(ends) else f" ({len(reached)} of {len(ends)})"
+    return f"{statistics.mean(reached):.0f} [{min(reached)}, {max(reached)}]{some}"
+
+
 def table(rows: Sequence[Compared]) -> str:
     """One line for each objective."""
-    return "\n".join(f"| `{row.objective}` | {' | '.join(row.cell(name) for name in COLUMNS)} |" for row in rows)
+    lines = []
+    for row in rows:
+        cells = [row.cell("p@1"), row.cell("p@16"), generations_to(row), row.cell("entropy"), row.cell("length")]
+        name = row.objective.replace("|", "\\|")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
