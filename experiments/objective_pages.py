@@ -33,7 +33,7 @@ FOLDER, PAGES, COMPARED = Path("runs/objectives"), Path("docs/objectives"), Path
 PAGE, INDEX = (Path(__file__).with_name(name) for name in ("objective_page.md.in", "objective_index.md.in"))
 WRITTEN = ("garl", "paft", "grpo")  # by hand; their numbers are in the index
 GROUPS, WIDTHS = (16,) * 8, (32, 1, 8)  # the sizes of a pocket step
-STEPS, REPEATS = 5, 7
+STEPS, REPEATS = 4, 7
 
 
 @dataclass(frozen=True)

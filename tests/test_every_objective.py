@@ -34,7 +34,7 @@ GIVEN = {
     "worse_logp": per_token(lambda token, place: -1.0 - token % 5),
     "value": per_token(lambda token, place: token % 5 / 5),
     "macro": per_token(lambda token, place: place // 2),
-    "budget": per_token(lambda token, place: min(place // 2, 2)),
+    "budget": per_token(lambda token, place: min(place // 2, 3)),
     **{
         f"budget_reward@{j}": (lambda seen, tokenizer, j=j: [(n + j) % 3 / 2 for n in range(len(seen))])
         for j in range(3)

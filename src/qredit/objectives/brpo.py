@@ -8,7 +8,7 @@ from qredit.reduce import mean_per_token
 from qredit.surrogate import clipped_ratio
 
 
-@method("step", "arXiv 2505.13438", "code", formula_only=True, example="prior=(0.25, 0.25, 0.5)")
+@method("step", "arXiv 2505.13438", "code", formula_only=True, example="prior=(0.25, 0.25, 0.25, 0.25)")
 def brpo(prior: tuple[float, ...], epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
     """Maximise the accuracy of answers given at several thinking budgets, averaged under a prior over budgets.
 

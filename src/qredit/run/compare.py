@@ -137,9 +137,11 @@ def plot(rows: Sequence[Compared], path: Path, title: str) -> None:
         axes[0].plot(statistics.mean(values), number, "o", color=colours(number))
     axes[0].set_yticks(range(len(rows)), [row.objective for row in rows], fontsize=8)
     axes[0].invert_yaxis()
-    axes[0].set(xlabel="held-out p@1 (%)", xlim=(-3, 103))
-    for panel, label in zip(axes[1:], ("successful rollouts (%)", "entropy (nats a token)", "tokens"), strict=True):
-        panel.set(xlabel="step", ylabel=label)
+    worst = min(100 * value for row in rows for value in row.values["p@1"])
+    axes[0].set(xlabel="held-out p@1 (%)", xlim=(worst - 3 if worst > 50 else -3, 103))
+    labels = {"successful rollouts (%)": "generation", "entropy (nats a token)": "step", "tokens": "generation"}
+    for panel, (label, along) in zip(axes[1:], labels.items(), strict=True):
+        panel.set(xlabel=along, ylabel=label)
     for panel in axes:
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
