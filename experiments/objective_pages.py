@@ -7,6 +7,7 @@ minutes on two cores.
 import argparse
 import inspect
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ def credit_cost(objective: Objective) -> float:
 def step_cost(objective: str, folder: Path) -> float:
     """Seconds of a training step on warm pocket-hotpot, 8 questions × 16 rollouts, the median after the first."""
     options = TrainOptions(style="warm", objective=objective, steps=STEPS, lr=1e-9, save_every=0, cpu=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
     train(options, folder, Console(quiet=True))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return statistics.median([line["step_time"] for line in lines if "step_time" in line][1:])
@@ -134,7 +136,8 @@ def index(costs: Mapping[str, Cost], measured: Mapping[str, Mapping[str, str]]) 
         told, found = about(name, REGISTRY[name]), costs[name]
         step = "" if found.step is None or found.grpo is None else f"{found.step / found.grpo:.2f}"
         cells = [f"[{name}]({name}.md)", told["family"], told["source"].removeprefix("arXiv "), told["certainty"]]
-        lines.append(f"| {' | '.join([*cells, f'{found.credit:.1f}', step, told['summary']])} |")
+        summary = told["summary"].replace("|", "\\|")
+        lines.append(f"| {' | '.join([*cells, f'{found.credit:.1f}', step, summary])} |")
     return Template(INDEX.read_text()).substitute(count=len(REGISTRY), rows="\n".join(lines))
 
 

@@ -113,7 +113,9 @@ def plot(rows: Sequence[Row]) -> None:
     right.plot(ends, [per_token * end / 1000 for end in ends], "k-", linewidth=1, label=f"{per_token:.2f} ms a token")
     left.set(xlabel="rollouts M", ylabel="seconds of an update", xscale="log", yscale="log", title="against M")
     right.set(xlabel="P + M·C, tokens", xscale="log", yscale="log", title="prompt shared: against P + M·C")
-    for axes in (left, right):
+    for axes, ticks in ((left, ROLLOUTS), (right, (200, 500, 1000, 2000, 3000))):
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25, which="both")
         axes.spines[["top", "right"]].set_visible(False)

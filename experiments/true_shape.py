@@ -29,7 +29,7 @@ def main() -> None:
     quiet_libraries()
     torch.set_num_threads(os.cpu_count() or 1)
     start = time.perf_counter()
-    arm = QreditArm(SIZE, SHAPE, True, "garl(q=0.75)", shared=True)
+    arm = QreditArm(SIZE, SHAPE, True, "garl(q=0.75)", shared=True, checkpointing=True)
     made = time.perf_counter() - start
     parameters = sum(p.numel() for p in arm.trainer.model.parameters())
     start = time.perf_counter()

@@ -6,7 +6,7 @@ from runs import first_step_gradients, relative_difference, trainer
 from torch import nn
 
 from qredit.trl import trainer as trainer_module
-from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit
+from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
 
 def test_what_autograd_saves_is_counted_once_and_weights_are_not():
@@ -52,3 +52,13 @@ def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, mo
     assert relative_difference(found, expected) < 1e-5
     assert len(passes) > 3
     assert max(passes) < len(cut._generation.microbatches[0].rows.batch.mask)
+
+
+def test_gradients_and_moments_that_are_not_there_yet_are_left_room():
+    model = nn.Linear(10, 10, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    assert yet_to_come(model, optimizer) == 3 * 400
+    model(torch.ones(1, 10)).sum().backward()
+    assert yet_to_come(model, optimizer) == 2 * 400
+    optimizer.step()
+    assert yet_to_come(model, optimizer) == 0

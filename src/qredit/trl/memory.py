@@ -1,6 +1,7 @@
 """How many rows one forward and backward pass may hold: measured on the model at hand, not guessed."""
 
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import torch
@@ -56,6 +57,14 @@ def free_bytes(device: torch.device) -> float:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return SHARE * (free + cached)
     return SHARE * float(psutil.virtual_memory().available)
+
+
+def yet_to_come(model: nn.Module, optimizer: Any) -> float:
+    """Bytes that training takes after its first step and does not hold before: gradients, and two moments of Adam."""
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    size = float(sum(p.numel() * p.element_size() for p in wanted))
+    moments = 0.0 if optimizer is not None and optimizer.state else 2 * size
+    return moments + (0.0 if any(p.grad is not None for p in wanted) else size)
 
 
 def rows_that_fit(tokens: int, prompt: int, completion: int, group: int) -> int:

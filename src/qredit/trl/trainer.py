@@ -48,7 +48,7 @@ from qredit.trl.checks import check_positions, check_sampling, check_steps, chec
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, context_of, encode_examples
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
-from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit
+from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 from qredit.trl.order import GroupOrder
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.rewards import checked_reward
@@ -621,7 +621,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             tokens = (prompt if shared > 1 else 2 * prompt) + 2 * completion
             model = self.accelerator.unwrap_model(self.model)
             held = bytes_per_token(lambda: self._score(model, few)["logp"], tokens, device, model)
-            self._tokens_that_fit = int(free_bytes(device) / held)
+            free = free_bytes(device) - yet_to_come(model, self.optimizer)
+            self._tokens_that_fit = max(int(free / held), 1)
         group = min(self._rollouts_per_prompt * len(self.tails), shared)
         return rows_that_fit(self._tokens_that_fit, prompt, completion, group)
 

@@ -151,12 +151,15 @@ class TrlArm(Arm):
 class QreditArm(Arm):
     """Our trainer with an objective; prompts shared, or repeated as in the ordinary forward pass."""
 
-    def __init__(self, size: Size, shape: Shape, cpu: bool, objective: str, shared: bool) -> None:
+    def __init__(
+        self, size: Size, shape: Shape, cpu: bool, objective: str, shared: bool, checkpointing: bool = False
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory()
+        settings = _settings(size, self._folder.name) | {"gradient_checkpointing": checkpointing}
         self.trainer = QreditTrainer(
             shape.model(size.prompt + size.completion + 16),
             objective,
-            QreditConfig(**_settings(size, self._folder.name), use_cpu=cpu, answer_budget=ANSWER, shared_prefix=shared),
+            QreditConfig(**settings, use_cpu=cpu, answer_budget=ANSWER, shared_prefix=shared),
             _data(size, shape),
             reward_funcs=_spread,
             processing_class=shape.tokenizer(),

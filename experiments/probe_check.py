@@ -1,0 +1,224 @@
+"""Is the advice of `qredit probe` worth more than a constant choice? Part of `make results`.
+
+Every setting of probe_settings.py is trained with every constant objective and with what the probe advises, five seeds
+each. Runs are kept in runs/results/probe, so that it goes on where it was stopped: about three hours from scratch on
+two cores. `--only NAME` runs one setting and writes nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from open_questions import T_95, Question, answer
+from page import insert
+from probe_settings import (
+    CONSTANT,
+    LEARNING_RATE,
+    PROBED,
+    PROMPTS,
+    QUESTIONS,
+    ROLLOUTS,
+    SEEDS,
+    SETTINGS,
+    STEPS,
+    Setting,
+)
+from rich.console import Console
+
+from qredit import pocket, tasks
+from qredit.probe import load, measure, predict, recommend
+from qredit.quiet import quiet_libraries
+from qredit.run.experiment import Held, cached, weights_of
+from qredit.run.options import POCKET_BUDGET, TrainOptions
+from qredit.run.parallel import in_parallel
+
+FOLDER, PAGE = Path("runs/results/probe"), Path("docs/probe.md")
+TEXT = Path(__file__).with_name("probe_check.md.in")
+HELD = Held(questions=QUESTIONS)
+BETWEEN = " lies in "  # in a sentence of the context, before the place
+
+
+def asked_of(setting: Setting) -> TrainOptions:
+    """The setting as it is evaluated: on right golds."""
+    return TrainOptions(
+        task=setting.task,
+        style=setting.style,  # type: ignore[arg-type]
+        coldness=setting.coldness,
+        lr=LEARNING_RATE,
+        steps=STEPS,
+        m=ROLLOUTS,
+        prompts_per_step=PROMPTS,
+        save_every=0,
+        cpu=True,
+    )
+
+
+def trained_on(setting: Setting, objective: str, seed: int) -> TrainOptions:
+    """The setting as it is trained; m stays as it is, whatever is advised: rollouts are equal."""
+    given = {**asdict(asked_of(setting)), "objective": objective, "seed": seed}
+    if setting.flipped:
+        total, answer_tokens = POCKET_BUDGET
+        model = str(pocket.path(pocket.name_for(setting.task, setting.coldness)))
+        given |= {"task": "jsonl", "data": str(wrong_golds(setting)), "model": model, "coldness": None}
+        given |= {"max_completion_length": total, "answer_budget": answer_tokens}
+    return TrainOptions(**given)
+
+
+def slug(setting: Setting) -> str:
+    """The setting as part of a folder's name."""
+    return setting.name.replace(",", "").replace(" ", "-")
+
+
+def wrong_golds(setting: Setting, seed: int = 0) -> Path:
+    """The training questions with a share of the golds replaced by another place of the same context."""
+    folder = FOLDER / "data" / slug(setting)
+    path = folder / "train.jsonl"
+    if not path.exists():
+        rng, rows = random.Random(seed), []
+        for example in tasks.get(setting.task).load(None, "train", setting.style):  # type: ignore[arg-type]
+            lines = [line for line in str(example.prompt).split("\n") if BETWEEN in line]
+            others = [place for line in lines if (place := line.rsplit(" ", 1)[1].rstrip(".")) != example.answer]
+            wrong = rng.choice(others)
+            gold = wrong if rng.random() < setting.flipped else example.answer
+            rows.append(json.dumps({"id": example.id, "prompt": example.prompt, "answer": gold}))
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".writing")
+        aside.write_text("\n".join(rows) + "\n")
+        aside.rename(path)
+    return folder
+
+
+def probed(setting: Setting, seed: int) -> dict[str, Any]:
+    """What the probe measures on the questions that would be trained on, wrong golds among them; from its folder."""
+    torch.set_num_threads(1)
+    options = trained_on(setting, "grpo()", seed)
+
+    def make() -> dict[str, Any]:
+        measured = measure(load(options, PROBED), ROLLOUTS, seed)
+        return {
+            "log_w": measured.log_w.tolist(),
+            "right": measured.right.tolist(),
+            "forced": float(measured.forced.double().mean()),
+        }
+
+    told = {"setting": asdict(setting), "probed": PROBED, "m": ROLLOUTS, "seed": seed}
+    return cached(FOLDER / f"probe-{slug(setting)}-{seed}", told | {"weights": weights_of(asked_of(setting))}, make)
+
+
+def advised(found: Mapping[str, Any]) -> str | None:
+    """The objective that the probe advises; recomputed, so that kept measurements serve changed thresholds."""
+    predicted = predict(torch.tensor(found["log_w"], dtype=torch.float64), torch.tensor(found["right"]))
+    return recommend(predicted, found["forced"]).objective
+
+
+def question(setting: Setting, objective: str, seed: int) -> Question:
+    """One run."""
+    return Question(slug(setting), trained_on(setting, objective, seed), asked_of(setting), HELD)
+
+
+def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> dict[str, Any]:
+    """p@1 of every constant and of the advice, in every setting with every seed: {setting: {objective: [p@1]}}."""
+    cells = [(setting, seed) for setting in settings for seed in seeds]
+    for setting in settings:
+        if setting.flipped:
+            wrong_golds(setting)
+    looked = in_parallel("probe", [partial(probed, *cell) for cell in cells], console)
+    advice = {cell: advised(found) for cell, found in zip(cells, looked, strict=True)}
+    wanted = {
+        (setting, seed, name): question(setting, name, seed)
+        for setting, seed in cells
+        for name in dict.fromkeys((*CONSTANT, advice[setting, seed] or CONSTANT[0]))
+    }
+    jobs = [partial(answer, one, FOLDER) for one in wanted.values()]
+    p_at_1 = {key: one["p@1"] for key, one in zip(wanted, in_parallel("probe check", jobs, console), strict=True)}
+    return {
+        setting.name: {
+            "advice": [advice[setting, seed] for seed in seeds],
+            # where no q helps any would do, and the first is as good as none
+            "advised": [p_at_1[setting, seed, advice[setting, seed] or CONSTANT[0]] for seed in seeds],
+            **{name: [p_at_1[setting, seed, name] for seed in seeds] for name in CONSTANT},
+        }
+        for setting in settings
+    }
+
+
+def regrets(found: Mapping[str, Any], name: str) -> list[float]:
+    """Per seed, the mean over settings of what was lost against the best constant of that setting and seed, points."""
+    lost = [
+        [100 * (max(row[one][n] for one in CONSTANT) - row[name][n]) for n in range(len(row[name]))]
+        for row in found.values()
+    ]
+    return [statistics.mean(of_seed) for of_seed in zip(*lost, strict=True)]
+
+
+def paired(left: Sequence[float], right: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of left less right, seed by seed, with a 95 % interval (Student's t)."""
+    differences = [a - b for a, b in zip(left, right, strict=True)]
+    middle, half = statistics.mean(differences), T_95 * statistics.stdev(differences) / len(differences) ** 0.5
+    return middle, middle - half, middle + half
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """What stands between the markers of docs/probe.md."""
+    own = regrets(found, "advised")
+    versus = {name: paired(regrets(found, name), own) for name in CONSTANT}
+    better = [name for name, (_, low, _) in versus.items() if low > 0]
+    lower = [name for name, (middle, _, _) in versus.items() if middle > 0]
+    return Template(TEXT.read_text()).substitute(
+        machine=f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run",
+        count=len(found),
+        steps=STEPS,
+        rate=f"{LEARNING_RATE:g}",
+        prompts=PROMPTS,
+        rollouts=ROLLOUTS,
+        probed=PROBED,
+        questions=QUESTIONS,
+        seeds=f"{SEEDS[0]} to {SEEDS[-1]}",
+        header=" | ".join(f"`{name}`" for name in CONSTANT),
+        rule="---|" * len(CONSTANT),
+        settings="\n".join(_setting_row(name, row) for name, row in found.items()),
+        own=f"{statistics.mean(own):.1f}",
+        regrets="\n".join(_regret_row(name, regrets(found, name), versus[name]) for name in CONSTANT),
+        lower=f"{len(lower)} of {len(CONSTANT)}",
+        better=f"{len(better)} of {len(CONSTANT)}",
+    )
+
+
+def _setting_row(name: str, row: Mapping[str, Any]) -> str:
+    advice = ", ".join(f"`{one}`" if one else "no q helps" for one in dict.fromkeys(row["advice"]))
+    cells = [f"{100 * statistics.mean(row[objective]):.1f}" for objective in ("advised", *CONSTANT)]
+    return f"| {name} | {advice} | {' | '.join(cells)} |"
+
+
+def _regret_row(name: str, lost: Sequence[float], versus: tuple[float, float, float]) -> str:
+    middle, low, high = versus
+    return f"| `{name}` | {statistics.mean(lost):.1f} | {middle:+.1f} [{low:+.1f}, {high:+.1f}] |"
+
+
+def main() -> None:
+    """Run what is missing and write the section of docs/probe.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=[setting.name for setting in SETTINGS], help="one setting; no page")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="with --only, how many of the seeds")
+    given = parser.parse_args()
+    quiet_libraries()
+    console = Console(highlight=False)
+    if given.only:
+        chosen = [setting for setting in SETTINGS if setting.name == given.only]
+        console.print_json(data=run(console, chosen, SEEDS[: given.seeds]))
+    else:
+        insert(PAGE, "probe check", section(run(console, SETTINGS, SEEDS)))
+
+
+if __name__ == "__main__":
+    main()
