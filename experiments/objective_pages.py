@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from qredit.cli.objectives_command import CERTAINTY, about
+from qredit.cli.objectives_command import CERTAINTY, about, cost_in_words
 from qredit.errors import QreditError
 from qredit.lab.batches import batch_for
 from qredit.objective import Objective, sum_terms
@@ -92,7 +92,7 @@ def cost(name: str) -> Cost:
     return Cost(**json.loads(path.read_text()))
 
 
-def cost_in_words(found: Cost) -> str:
+def measured(found: Cost) -> str:
     """The cost as the page says it."""
     share = "" if found.grpo is None else f", {100 * found.credit / 1000 / found.grpo:.1f} % of a GRPO step"
     told = f"Coefficients and loss of 128 rollouts of up to 41 tokens take {found.credit:.1f} ms{share}."
@@ -124,7 +124,7 @@ def page(name: str, found: Cost, effect: Mapping[str, str]) -> str:
         example=str(objective),
         expansion="\n".join(f"    {line}" for line in objective.expansion.splitlines()),
         needs=", ".join(f"`{need}`" for need in told["needs"]),
-        cost=cost_in_words(found),
+        cost="".join(f"{words[0].upper()}{words[1:]}. " for words in cost_in_words(objective)) + measured(found),
         effect=said or "Not compared in a trained run.",
     )
 

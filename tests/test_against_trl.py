@@ -23,6 +23,8 @@ from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from qredit import RolloutBatch
 from qredit.objectives import dapo, rloo
+from qredit.penalty.entropy import entropy_bonus
+from qredit.penalty.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
 from qredit.surrogate import score_function
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
@@ -38,6 +40,12 @@ SETTINGS = MappingProxyType(
         "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28},
         "rloo": {"loss_type": "cispo", "scale_rewards": "none", "epsilon_high": 2.0},
         "maxrl": {"loss_type": "cispo", "scale_rewards": "none", "epsilon_high": 2.0},
+        "penalised": {
+            "loss_type": "dapo",
+            "scale_rewards": "group",
+            "entropy_coef": 0.05,
+            "use_bias_correction_kl": False,
+        },
         "cispo": {"loss_type": "cispo", "scale_rewards": "group", "epsilon_high": CAP},
         "gspo": {
             "loss_type": "grpo",
@@ -95,7 +103,7 @@ def prepared(trainer, accumulation):
 
 def grpo_trainer(tmp_path, plan, accumulation, off_policy, **settings):
     """TRL's; off policy it keeps the log-probabilities of the sampler, as it does when a generation is used twice."""
-    args = GRPOConfig(**common(tmp_path, accumulation), num_iterations=1 + off_policy, **settings)
+    args = GRPOConfig(**(common(tmp_path, accumulation) | settings), num_iterations=1 + off_policy)
 
     def planted(prompts, trainer):
         ids = trainer.processing_class(text=prompts)["input_ids"]
@@ -156,14 +164,20 @@ def rollouts(plan, made):
     )
 
 
-def ours(objective, trainer, plan, made):
-    """Loss and gradient of one step, on the log-probabilities that TRL's loss reads."""
-    trainer.model.zero_grad()
+def scores(trainer, made):
+    """log-probability and entropy of every completion token, by TRL's own function."""
     ids = torch.cat([made["prompt_ids"], made["completion_ids"]], 1)
     attended = torch.cat([made["prompt_mask"], made["completion_mask"]], 1)
     width = made["completion_ids"].shape[1]
-    logp = trainer._get_per_token_logps_and_entropies(trainer.model, ids, attended, width)[0]
-    loss = objective.loss(logp, rollouts(plan, made))
+    return trainer._get_per_token_logps_and_entropies(trainer.model, ids, attended, width, compute_entropy=True)[:2]
+
+
+def ours(objective, trainer, plan, made):
+    """Loss and gradient of one step, on the log-probabilities that TRL's loss reads."""
+    trainer.model.zero_grad()
+    logp, entropy = scores(trainer, made)
+    extra = {"reference_logp": made["ref_per_token_logps"]} if "ref_per_token_logps" in made else {}
+    loss = objective.loss(logp, replace(rollouts(plan, made), entropy=entropy, extra=extra))
     loss.backward()
     return loss.item(), gradient(trainer.model)
 
@@ -182,6 +196,8 @@ def step(method, tmp_path, seed, accumulation, off_policy):
     plan = draw_plan(seed, unscored=not by_rollout)
     trainer = grpo_trainer(tmp_path, plan, accumulation, off_policy, **SETTINGS[method])
     made = generation(trainer)
+    if method == "penalised":  # TRL would load the reference from a path; it is the model before it moves
+        trainer.beta, made["ref_per_token_logps"] = 0.2, scores(trainer, made)[0].detach()
     if off_policy:
         move(trainer.model)
     return trainer, plan, with_advantages_of(method, plan, made) if by_rollout else made
@@ -190,14 +206,27 @@ def step(method, tmp_path, seed, accumulation, off_policy):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("off_policy", [False, True], ids=["on", "off"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "penalised"])
 def test_loss_and_gradient_are_trls(tmp_path, method, off_policy, accumulation, seed):
+    if method == "penalised" and accumulation > 1:
+        pytest.skip("TRL's entropy bonus is the mean of the micro-batches' means, ours is that of the step's tokens")
     trainer, plan, made = step(method, tmp_path, seed, accumulation, off_policy)
-    loss, slope = ours(objectives(epsilon_std=1e-4)[method], trainer, plan, made)
+    known = {
+        **objectives(epsilon_std=1e-4),
+        "penalised": dapo(epsilon_high=0.2) | kl_to_reference(0.2) | entropy_bonus(0.05),
+    }
+    loss, slope = ours(known[method], trainer, plan, made)
     expected, expected_slope = trls(trainer, made, accumulation)
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert disagreement(slope, expected_slope) < 1e-5
     assert float(expected_slope.norm()) > 1e-3
+
+
+@pytest.mark.parametrize("mistake", [kl_to_reference_k1, kl_to_reference_k2], ids=lambda kind: kind.__name__)
+def test_another_estimator_of_the_divergence_would_be_seen(tmp_path, mistake):
+    trainer, plan, made = step("penalised", tmp_path, 0, 1, True)
+    _, slope = ours(dapo(epsilon_high=0.2) | mistake(0.2) | entropy_bonus(0.05), trainer, plan, made)
+    assert disagreement(slope, trls(trainer, made, 1)[1]) > 1e-3
 
 
 @pytest.mark.parametrize(("method", "mistake"), MISTAKES, ids=[": ".join(key) for key in MISTAKES])

@@ -170,6 +170,23 @@ def test_every_objective_and_stage_can_be_explained(name, command):
     assert name in out
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("grpo", []),
+        ("paft", ["scoring pass over all rows"]),
+        ("spine", ["second model"]),
+        ("attention_credit", ["attention maps"]),
+        ("delta", ["prediction errors", "whole optimiser step"]),
+        ("siren", ["sort of the vocabulary", "whole optimiser step"]),
+    ],
+)
+def test_an_objective_says_what_it_costs(name, words, command):
+    told = json.loads(command("objectives", name, "--json")[1])["cost"]
+    assert len(told) == len(words)
+    assert all(word in cost for word, cost in zip(words, told, strict=True))
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_table_of_tasks_names_them(name, command):
     assert name in command("tasks")[1]

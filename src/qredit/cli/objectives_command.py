@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from qredit.chain import Scope
 from qredit.cli.options import read_arguments
 from qredit.errors import look_up
+from qredit.objective import Objective
 from qredit.objectives import REGISTRY, Method
 from qredit.text import PENALTIES, STAGES, SURROGATES, example
 
@@ -83,9 +85,26 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
         found |= about(name, REGISTRY[name]) | {"expansion": made.expansion, "example": str(made)}
         known = CERTAINTY[found["certainty"]] + ("; a formula over supplied fields" if found["formula_only"] else "")
         out.print(f"\nfamily {found['family']}, {escape(found['source'])}, known from {known}")
-        out.print(f"needs {', '.join(found['needs']) or 'nothing'}\n")
+        found["cost"] = cost_in_words(made)
+        out.print(f"needs {', '.join(found['needs']) or 'nothing'}")
+        out.print(f"costs {'; '.join(found['cost']) or 'nothing beyond log-probabilities and rewards'}\n")
         out.print(escape(f"{made}\n{made.expansion}"))
     return found
+
+
+def cost_in_words(objective: Objective) -> list[str]:
+    """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
+    kinds = {name.partition("@")[0] for name in objective.needs}
+    costs = {
+        "a forward pass of a second model, held in memory, for each generation": "reference_logp" in kinds,
+        "attention maps of every rollout, computed the slow way, for each generation": "attention_influence" in kinds,
+        "last-layer states and prediction errors of every token": "prediction_error" in kinds,
+        "a sort of the vocabulary at every token": "nucleus_entropy" in kinds,
+        "a scoring pass over the whole optimiser step before the first backward pass": objective.scope is Scope.BATCH,
+        "a scoring pass over all rows before those drawn are differentiated": objective.draws
+        and objective.scope is not Scope.BATCH,
+    }
+    return [words for words, paid in costs.items() if paid]
 
 
 def _summaries(things: Mapping[str, Any]) -> list[dict[str, str]]:
