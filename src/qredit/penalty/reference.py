@@ -38,6 +38,7 @@ class kl_to_reference(_ToReference):
     KL(policy ‖ reference); its slope in log p is 1 - exp(g), whose mean is the slope of KL(reference ‖ policy).
 
     Source: the estimator of GRPO (arXiv 2402.03300) and of TRL and verl's code ("low_var_kl" there, without its clamp).
+    Difference: TRL multiplies it by the importance ratio unless `use_bias_correction_kl` is switched off.
     """
 
     def estimate(self, gap: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
