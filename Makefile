@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check test-long results theory bench performance true-shape pages pocket golden-verl resolve clean
+.PHONY: demo test lint check test-long test-page results theory bench performance true-shape pages pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -24,6 +24,10 @@ check: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
 
+# The report's page in a browser; skipped where there is no chromium or chrome on the path. About a minute.
+test-page: $(STAMP)
+	$(BIN)/pytest -m long tests/test_page.py
+
 # The evidence in docs/results.md and of the pocket model in docs/theory.md: every run is kept, so that it goes on where
 # it was stopped. About three hours from scratch.
 results: $(STAMP)
@@ -31,6 +35,7 @@ results: $(STAMP)
 	$(BIN)/python experiments/open_questions.py
 	$(BIN)/python experiments/escape_time.py
 	$(BIN)/python experiments/credit_rules.py
+	$(BIN)/python experiments/probe_check.py
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)

@@ -91,7 +91,7 @@ def logits(folder):
 def test_a_run_folder_holds_config_record_metrics_samples_and_the_model(train, data, network):
     run, told = train(seed=3, save_every=1, reward="normalized_exact_match")
     assert sorted(path.name for path in run.path.iterdir()) == [
-        *("README.md", "checkpoint-1", "checkpoint-2", "config.yaml", "final"),
+        *("README.md", "checkpoint-1", "checkpoint-2", "config.yaml", "credit.jsonl", "final"),
         *("metrics.jsonl", "record.json", "samples.jsonl"),
     ]
     kept = yaml.safe_load(run.config.read_text())

@@ -239,15 +239,17 @@ class Objective:
                 raise QreditError(f"{penalty} counts coefficients; its scope must be BATCH")
 
 
-def trace(objective: Objective, batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:
+def trace(
+    objective: Objective, batch: RolloutBatch, state: Mapping[str, State] | None = None
+) -> dict[str, Float[Tensor, "B T"]]:
     """What each stage of the chain made of the coefficient: an ordered map stage → coefficient (B, T), float32.
 
-    The last entry, 'credit', is `objective.credit(batch)`. A stage inside a span operator is shown on its span, under
-    the span's name: `rationale/amplified_likelihood(q=0.75)`. Logs, reports and viewers read this; formulas hold no
-    metrics code.
+    The last entry, 'credit', is `objective.credit(batch, state)`. A stage inside a span operator is shown on its span,
+    under the span's name: `rationale/amplified_likelihood(q=0.75)`. Logs, reports and viewers read this; formulas hold
+    no metrics code.
     """
     objective._check_ready(batch)
-    walk = Walk(seen={})
+    walk = Walk(state=state or {}, seen={})
     final = objective.source.run(batch, walk)
     shown: dict[str, Tensor] = {}
     for place, (stage, coefficient, within) in (walk.seen or {}).items():

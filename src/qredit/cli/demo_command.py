@@ -17,6 +17,7 @@ from rich.table import Table
 
 from qredit.cli.options import add_options, build, read_arguments
 from qredit.errors import QreditError
+from qredit.report.write import write
 from qredit.run.draw import blocks, plot_curves
 from qredit.run.experiment import Arm, Held, result_of, spread
 from qredit.run.options import TrainOptions, check_least, option
@@ -76,12 +77,15 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     title = f"{demo.task}, {demo.style} prompts"
     plot_curves(by_label, picture, title)
     _show(base, by_label, demo, out)
+    report = write([folder / arm_name(o, f"seed{seed}") for o in objectives for seed in seeds], folder / "report.html")
     out.print(f"\ncurves: {picture}", soft_wrap=True)
+    out.print(f"report: {report}", soft_wrap=True)
     shown = ("objective", "q", "seed", "p@1", "p@16", "m@16", "steps", "seconds")
     result = {
         "arms": [{name: arm[name] for name in shown} for arm in arms],
         "base": {name: base[name] for name in ("p@1", "p@16", "m@16")},
         "run": str(folder),
+        "report": str(report),
     }
     (folder / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
     return result

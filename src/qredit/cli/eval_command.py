@@ -8,9 +8,9 @@ import itertools
 import math
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from qredit import rewards, tasks
-from qredit.cli.options import Kinds, add_options, build, read_arguments, read_yaml
+from qredit.cli.options import Kinds, add_options, build, read_arguments, read_yaml, some_of
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, Estimate, answer_all, summary, write_samples
 from qredit.plain import visible
@@ -63,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The options of the evaluation, then those it shares with training."""
     parser.add_argument("--samples", metavar="FILE", help="write every sample there, as JSON lines")
     add_options(parser, EvalOptions, "evaluation")
-    add_options(parser, _shared_options(), "data and format, as in `qredit train`")
+    add_options(parser, some_of(TrainOptions, _SHARED), "data and format, as in `qredit train`")
 
 
 def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
@@ -245,14 +245,3 @@ def _show(
         table.add_row(name, f"{100 * estimate.value:.1f}", f"{low:.1f} – {high:.1f}")
     out.print(table)
     out.print(f"p@k and m@k count success by {scorer}; a tie in m@k counts its expectation")
-
-
-def _shared_options() -> type:
-    """The fields of TrainOptions that an evaluation takes."""
-    hints = get_type_hints(TrainOptions)
-    picked = [
-        (f.name, hints[f.name], field(default=f.default, metadata=f.metadata))
-        for f in fields(TrainOptions)
-        if f.name in _SHARED
-    ]
-    return make_dataclass("Shared", picked, frozen=True)

@@ -21,8 +21,10 @@ from qredit.quiet import quiet_libraries
 COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
     "train": "train a model from questions and answers",
+    "probe": "before a run: is this model too cold for GRPO, which estimator, q and M",
     "eval": "sample answers and score them: p@1, p@k, maj@k, with intervals",
     "compare": "train with several objectives on equal rollouts: one table, one figure",
+    "report": "show runs on one HTML page: curves, words, and the credit of every token",
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
     "bench": "time a training step beside TRL's own",

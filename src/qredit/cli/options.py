@@ -51,6 +51,17 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str) -> N
         group.add_argument(flag(field.name), **settings)
 
 
+def some_of(options: type, names: Iterable[str]) -> type:
+    """A dataclass with some of the fields of another, in its order."""
+    hints, kept = get_type_hints(options), set(names)
+    picked = [
+        (f.name, hints[f.name], dataclasses.field(default=f.default, metadata=f.metadata))
+        for f in dataclasses.fields(options)
+        if f.name in kept
+    ]
+    return dataclasses.make_dataclass("Shared", picked, frozen=True)
+
+
 def read_arguments(
     parser: argparse.ArgumentParser, argv: Sequence[str], further: Mapping[str, Kinds] | None = None
 ) -> dict[str, Any]:

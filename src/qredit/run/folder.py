@@ -26,7 +26,8 @@ class RunFolder:
     """Paths of a run.
 
     config.yaml: its options, to be run again. record.json: seed, versions, objective in full, data, machine.
-    metrics.jsonl, samples.jsonl, validation.jsonl: one line per entry. checkpoint-*: to resume from. final: the model.
+    metrics.jsonl, samples.jsonl, credit.jsonl, validation.jsonl: one line per entry. checkpoint-*: to resume from.
+    final: the model.
     """
 
     path: Path
@@ -46,6 +47,10 @@ class RunFolder:
     @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def credit(self) -> Path:
+        return self.path / "credit.jsonl"
 
     @property
     def validation(self) -> Path:

@@ -35,6 +35,7 @@ from qredit.run.watch import KeepSamples, ShowProgress, Validate, best_step, pro
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
 from qredit.trl.metrics_file import MetricsFile
+from qredit.trl.record import CreditRecorder
 from qredit.trl.resume import STATE
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
@@ -123,7 +124,8 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         "model_path": path,
     }
     samples = KeepSamples(folder.samples, options.log_every)
-    watchers: list[Any] = [MetricsFile(folder.metrics), samples]
+    recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
+    watchers: list[Any] = [MetricsFile(folder.metrics), samples, recorder]
     model = load_model(path)
     validation = _validation(options, task.metrics, tokenizer, model, args, folder)
     with _in_one_line(ValueError, ImportError):
@@ -275,7 +277,7 @@ def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Pa
         if folder.final.exists():
             raise QreditError(f"the run in {folder.path} is finished, and kept no checkpoint to go on from")
         console.print("no whole checkpoint yet: starting from the beginning")
-        for path in (folder.metrics, folder.samples, folder.validation):
+        for path in (folder.metrics, folder.samples, folder.credit, folder.validation):
             path.unlink(missing_ok=True)
     elif step_of(found) > options.steps:
         raise QreditError(f"the run in {folder.path} has done {step_of(found)} steps, more than steps={options.steps}")

@@ -50,6 +50,7 @@ from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough,
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 from qredit.trl.order import GroupOrder
+from qredit.trl.record import CreditRecorder, Learned
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.rewards import checked_reward
 from qredit.trl.whole_step import Generation, Microbatch, add_into, evaluated_together, shared_denominators
@@ -156,6 +157,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._writing_to: Path | None = None
         self._verified = False
         self._tokens_that_fit: int | None = None
+        self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
 
     def _encode_data(self, args: QreditConfig) -> None:
         """Check every prompt and answer, and keep their ids as columns."""
@@ -284,7 +286,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         rows = self._with_passes(replace(rows, vocabulary=vocabulary))
         objective = self._objective_now()
         fixed = objective.when == When.ROLLOUT and objective.scope != Scope.BATCH
-        return Microbatch(rows, self._credited(objective, rows.batch) if fixed else None)
+        credited = self._credited(objective, rows.batch) if fixed else None
+        return Microbatch(rows, credited, first=sampled[: self._rollouts_per_prompt])
 
     def _with_passes(self, rows: Rows) -> Rows:
         """The rows with what forward passes of their own tell, where the objective needs it."""
@@ -461,6 +464,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             _log.warning(f"shared prefix verified: gradients within {found:.1g} of the ordinary ones")
             self._verified = True
         batch, loss = self._loss(model, objective, inputs.rows, credited, counts)
+        if self.recorder is not None:
+            learned = Learned(objective, inputs.rows, batch, credited, self.objective_state, inputs.first)
+            self.recorder.see(self.state.global_step + 1, learned)
         self._update_state(objective, batch)
         self._log_batch("train", objective, batch)
         return loss

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from qredit.batch import RolloutBatch, concatenate
 from qredit.chain import State
 from qredit.objective import Credited, Objective
-from qredit.rollout.collate import Rows
+from qredit.rollout.collate import Rows, Sampled
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +20,12 @@ class Microbatch:
     Attributes:
         rows: ids and batch.
         credited: coefficients that were fixed when the rollouts were made; None when they are computed at each update.
+        first: the rollouts of the first group, for records; not kept in checkpoints.
     """
 
     rows: Rows
     credited: Credited | None = None
+    first: Sequence[Sampled] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,155 @@
+"""Measure how cold a model is on its training data, and what that means for GRPO and for every q.
+
+M rationales are sampled for each of some training examples, and the gold answer's likelihood is taken after each. From
+these: what GRPO and GARL would see, how long they would need, and which estimator, q and M to train with.
+"""
+
+import math
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qredit.cli.options import Kinds, add_options, build, read_arguments, some_of
+from qredit.plain import visible
+from qredit.probe import Advice, Measured, Prediction, load, measure, predict, recommend, words
+from qredit.probe.recommend import is_graded
+from qredit.run.options import POCKET, TrainOptions, check_least, option
+from qredit.run.watch import progress as bars_on
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What is probed, and with how many rollouts."""
+
+    model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
+    m: int = option(32, "rollouts per example, and the group size that is predicted for")
+    examples: int = option(64, "training examples, in hash order")
+    rows_per_batch: int = option(256, "rollouts sampled and scored at once")
+    seed: int = option(0, "seed of the rollouts")
+
+    def __post_init__(self) -> None:
+        check_least(self, {"m": 2, "examples": 1, "rows_per_batch": 1, "seed": 0})
+
+
+_SHARED = (
+    "task", "data", "style", "answer_column", "reward", "coldness", "chat", "max_completion_length", "answer_budget",
+    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
+)  # fmt: skip
+_TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the probe, then those it shares with training."""
+    add_options(parser, ProbeOptions, "probe")
+    add_options(parser, some_of(TrainOptions, _SHARED), "data and format, as in `qredit train`")
+
+
+def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """The flags given."""
+    return read_arguments(parser, argv, further=_TEMPLATE)
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Measure, predict, advise; show it."""
+    own = set(ProbeOptions.__dataclass_fields__)
+    asked = build(ProbeOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
+    shared = {name: value for name, value in given.items() if name not in own}
+    options = build(TrainOptions, [("the command line", {**shared, "model": asked.model})], _TEMPLATE)
+    subject = load(options, asked.examples)
+    with bars_on(progress) as bars:
+        bar = bars.add_task("probe", total=len(subject.examples), note="")
+        measured = measure(
+            subject, asked.m, asked.seed, asked.rows_per_batch, lambda count: bars.update(bar, completed=count)
+        )
+    predicted = predict(measured.log_w, measured.right)
+    given_advice = recommend(predicted, float(measured.forced.double().mean()))
+    notices = list(words.notices(subject, measured, predicted))
+    _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, out)
+    return _record(asked, options, measured, predicted, given_advice, notices)
+
+
+def _record(
+    asked: ProbeOptions,
+    options: TrainOptions,
+    measured: Measured,
+    predicted: Prediction,
+    advice: Advice,
+    notices: Sequence[str],
+) -> Mapping[str, Any]:
+    """Everything, for JSON; what is no number there (infinite, not a number) is null."""
+    told: dict[str, Any] = _plain(
+        {
+            **asdict(asked),
+            "task": options.task,
+            "style": options.style,
+            "forced": float(measured.forced.double().mean()),
+            "ended": float(measured.ended.double().mean()),
+            "log_w": measured.log_w.tolist(),
+            "right": measured.right.tolist(),
+            "predicted": {**asdict(predicted), "mixed": predicted.mixed, "graded": is_graded(predicted)},
+            "advice": {
+                "estimator": advice.estimator,
+                "objective": advice.objective,
+                "q": advice.start,
+                "m": advice.m,
+                "case": advice.case.name.lower(),
+                "sentences": words.advice(predicted, advice),
+            },
+            "notices": list(notices),
+        }
+    )
+    return told
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show(title: str, predicted: Prediction, advice: Advice, notices: Sequence[str], out: Console) -> None:
+    size = f"{predicted.examples} examples × {predicted.rollouts}"
+    out.print(f"[bold]{escape(visible(title))}[/bold], {size} rollouts", soft_wrap=True)
+    out.print(f"sampled success: {escape(words.interval(predicted.success))}")
+    out.print(f"likelihood P̂: {escape(words.interval(predicted.p_hat))}")
+    low, middle, high = map(words.power, predicted.levels)
+    out.print(f"p̂ of an example: median {middle}, middle 80 % {low} to {high}")
+    out.print(words.regime(predicted))
+    for notice in notices:
+        out.print(escape(visible(notice)), soft_wrap=True)
+    out.print(_table(predicted))
+    out.print(
+        "signal: share of groups; reward: a group's largest effective one; times: steps to escape, of those at "
+        "q = 1; bias and deviation: of the gradient's length; noise: of its direction, GARL/PAFT. "
+        + escape(words.ASSUMED)
+    )
+    out.print()
+    for sentence in words.advice(predicted, advice):
+        out.print(escape(sentence))
+
+
+def _table(predicted: Prediction) -> Table:
+    table = Table(title=f"groups of {predicted.m}", title_justify="left")
+    headings = ("signal", "reward", "times", "bias", "deviation", "noise")
+    table.add_column("objective")
+    for name in headings:
+        table.add_column(name, justify="right")
+    table.add_row("grpo", words.share(predicted.mixed), *["–"] * 5)
+    for one in predicted.of:
+        table.add_row(
+            f"q = {one.q:g}",
+            words.share(one.signal),
+            "–" if math.isnan(one.reward) else words.power(one.reward),
+            words.multiple(one.escape),
+            words.share(one.bias),
+            words.share(one.deviation),
+            f"{one.noise:.2g}/{one.noise_paft:.2g}",
+        )
+    return table

@@ -1,0 +1,81 @@
+"""Intervals for rates too small to be seen: Clopper-Pearson, and a bootstrap of a mean of weights, both in logs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LEVEL = 0.95
+_HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its interval, each as a logarithm to base 10; -inf stands for 0."""
+
+    log10: float
+    low: float
+    high: float
+
+
+def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> Interval:
+    """The exact interval of a success rate: the rates under which what was seen is not too rare.
+
+    Two-sided at `level`. Without a success it is one-sided: from 0 to 1 - (1 - level)^{1/n}, about 3/n at 95 % (the
+    rule of three); with nothing but successes it is its mirror image. Trials are taken as independent. Rates that
+    differ between trials only make it wider than it need be, as an interval for their mean.
+    """
+    rate = math.log10(successes / trials) if successes else -math.inf
+    if successes == 0:
+        return Interval(rate, -math.inf, _log10(-math.expm1(math.log1p(-level) / trials)))
+    if successes == trials:
+        return Interval(rate, math.log1p(-level) / trials / math.log(10), 0.0)
+    tail = (1 - level) / 2
+    low = _root(lambda p: _at_least(successes, trials, p) < tail)
+    high = _root(lambda p: 1 - _at_least(successes + 1, trials, p) > tail)
+    return Interval(rate, _log10(low), _log10(high))
+
+
+def bootstrap_mean(log_w: Float[Tensor, "N M"], level: float = LEVEL, resamples: int = 1000, seed: int = 0) -> Interval:
+    """The mean of all weights, given as logs, with a percentile interval: the rollouts of each example are redrawn.
+
+    It holds for these examples. It knows only the rollouts that were drawn: success on rationales that none of them
+    showed is missed, by any amount. (0, 0, 0), as logs -inf, if every weight is 0.
+    """
+    top = float(log_w.max())
+    if top == -math.inf:
+        return Interval(-math.inf, -math.inf, -math.inf)
+    scaled = (log_w - top).exp()
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.empty(resamples, dtype=torch.float64)
+    for number in range(resamples):
+        drawn = torch.randint(log_w.shape[1], log_w.shape, generator=generator)
+        means[number] = scaled.gather(1, drawn).mean()
+    ends = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
+    value, low, high = ((x.log() + top) / math.log(10) for x in (scaled.mean(), *ends))
+    return Interval(float(value), float(low), float(high))
+
+
+def _at_least(successes: int, trials: int, p: float) -> float:
+    """The chance of that many successes or more."""
+    k = torch.arange(successes, trials + 1, dtype=torch.float64)
+    n = torch.tensor(float(trials), dtype=torch.float64)
+    ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return float((ways + k * math.log(p) + (n - k) * math.log1p(-p)).logsumexp(0).exp())
+
+
+def _root(below: Callable[[float], bool]) -> float:
+    """The rate up to which `below` holds, by halving its logit."""
+    low, high = -60.0, 60.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        p = 1 / (1 + math.exp(-middle))
+        low, high = (middle, high) if p < 1 and below(p) else (low, middle)
+    return 1 / (1 + math.exp(-low))
+
+
+def _log10(p: float) -> float:
+    return math.log10(p) if p > 0 else -math.inf

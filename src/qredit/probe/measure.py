@@ -1,0 +1,185 @@
+"""What a model does on some training examples: M rationales each, the gold answer's likelihood after every one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from qredit import rewards, tasks
+from qredit.device import autocast
+from qredit.errors import QreditError
+from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.layout import Layout
+from qredit.prefix.packing import pack, repeat
+from qredit.rollout.collate import Rows, Sampled, collate
+from qredit.rollout.format import TokenFormat
+from qredit.rollout.sample import Budget, Rollout, sample
+from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.run.options import TrainOptions
+from qredit.run.train import token_format
+from qredit.seed import mix
+from qredit.tasks.base import Example
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, how it is asked, what it is asked, and who judges.
+
+    Attributes:
+        examples: those that can be scored, with the ids of their gold answers in `golds`.
+        apart: id and reason of each example whose answer does not join at the seam.
+        long: how many prompts did not fit the context.
+        unparseable: how many of `examples` have a gold answer that the reward cannot read.
+    """
+
+    network: PreTrainedModel
+    tokens: TokenFormat
+    budget: Budget
+    template: Mapping[str, Any]
+    half: bool
+    reward: str
+    examples: Sequence[Example]
+    golds: Sequence[tuple[int, ...]]
+    apart: tuple[tuple[str, str], ...]
+    long: int
+    unparseable: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """N examples with M rollouts each.
+
+    Attributes:
+        log_w: log-likelihood of the gold answer after each rationale, end included, nats.
+        right: the sampled answer has reward 1.
+        forced: thinking was closed by force.
+        ended: the sampled answer ended by itself.
+    """
+
+    log_w: Float[Tensor, "N M"]
+    right: Bool[Tensor, "N M"]
+    forced: Bool[Tensor, "N M"]
+    ended: Bool[Tensor, "N M"]
+
+
+def load(options: TrainOptions, limit: int) -> Subject:
+    """The model and the first `limit` training examples, in the order that a run with these options would see.
+
+    Raises:
+        QreditError: whatever would stop a run, except an answer that does not join at the seam: those are named and
+            left out, unless none joins.
+    """
+    path = model_path(options.model, options.task, options.coldness)
+    tokens = token_format(options, load_tokenizer(path))
+    found = load_examples(options, "train", limit)
+    joined, apart = _joined(found, tokens)
+    network = load_model(path, options.device)
+    template = options.training.get("chat_template_kwargs") or {}
+    asked = ready(
+        [example for example, _ in joined],
+        tokens,
+        network,
+        options.sampling_budget,
+        chat=options.chat,
+        skip_long=options.skip_long,
+        template=template,
+        name=f"{options.task} train",
+    )
+    ids = {example.id: gold for example, gold in joined}
+    reward = rewards.get(options.reward or tasks.get(options.task).reward).name
+    return Subject(
+        network=network,
+        tokens=tokens,
+        budget=options.sampling_budget,
+        template=template,
+        half=options.half,
+        reward=reward,
+        examples=asked,
+        golds=[ids[example.id] for example in asked],
+        apart=apart,
+        long=len(joined) - len(asked),
+        unparseable=len(rewards.unparseable(reward, asked)),
+    )
+
+
+def _joined(
+    examples: Sequence[Example], tokens: TokenFormat
+) -> tuple[list[tuple[Example, tuple[int, ...]]], tuple[tuple[str, str], ...]]:
+    """The examples whose answers join at the seam, with their ids; the others' names, with the reason."""
+    joined, apart = [], []
+    for example in examples:
+        try:
+            joined.append((example, tuple(tokens.answer_ids(example.answer))))
+        except QreditError as error:
+            apart.append((example.id, str(error)))
+    if not joined:
+        raise QreditError(f"none of {len(examples)} answers joins at the seam; {apart[0][0]}: {apart[0][1]}")
+    return joined, tuple(apart)
+
+
+def measure(
+    subject: Subject, m: int, seed: int, rows_per_batch: int = 256, done: Callable[[int], None] = lambda count: None
+) -> Measured:
+    """Sample m rollouts of every example at temperature 1 and score its gold answer after each rationale.
+
+    Args:
+        seed: the draws are a function of it, of m and of `rows_per_batch`.
+        done: told the number of examples that are ready.
+    """
+    share_prefix(subject.network)
+    size = max(rows_per_batch // m, 1)
+    parts = []
+    for start in range(0, len(subject.examples), size):
+        parts.append(_part(subject, slice(start, start + size), m, mix(seed, start)))
+        done(min(start + size, len(subject.examples)))
+    log_w, right, forced, ended = (torch.cat(tables) for tables in zip(*parts, strict=True))
+    return Measured(log_w, right, forced, ended)
+
+
+def _part(subject: Subject, chunk: slice, m: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    examples, golds = subject.examples[chunk], subject.golds[chunk]
+    prompts = [tuple(subject.tokens.prompt_ids(example.prompt, **subject.template)) for example in examples]
+    pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
+    stops = stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
+    rows = [prompt for prompt in prompts for _ in range(m)]
+    with autocast(subject.network.device, subject.half):
+        rollouts = sample(subject.network, rows, subject.tokens, subject.budget, stop_tokens=stops, pad=pad, seed=seed)
+        items = [
+            Sampled(rollout, row, number // m, golds[number // m], reward=0.0)
+            for number, (rollout, row) in enumerate(zip(rollouts, rows, strict=True))
+        ]
+        log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
+
+    def table(values: Sequence[bool]) -> Tensor:
+        return torch.tensor(values).view(len(examples), m)
+
+    return (
+        log_w.view(len(examples), m).cpu(),
+        table(_right(subject, examples, rollouts)),
+        table([rollout.forced for rollout in rollouts]),
+        table([rollout.ended for rollout in rollouts]),
+    )
+
+
+def _right(subject: Subject, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[bool]:
+    judge, m = rewards.get(subject.reward), len(rollouts) // len(examples)
+    said = [subject.tokens.response_text(rollout.answer_ids) for rollout in rollouts]
+    golds = [(example.answer, *example.aliases) for example in examples for _ in range(m)]
+    return [judge(text, gold) >= 1.0 for text, gold in zip(said, golds, strict=True)]
+
+
+@torch.no_grad()
+def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]:
+    """Per row, the log-likelihood of its gold answer: a float64 sum over its tokens, nats."""
+    if not scores_tokens(network):
+        raise QreditError("this model's head cannot score tokens, which the probe needs")
+    layout: Layout = repeat(rows) if share_prefix(network) else pack(rows)
+    was_training = network.training
+    network.eval()
+    logp = score(network, layout.only(rows.batch.answer))["logp"].double()
+    network.train(was_training)
+    return torch.where(rows.batch.answer, logp, 0.0).sum(1)

@@ -1,0 +1,266 @@
+"""What weights and successes predict for GRPO and for every q, without a model and without a free constant.
+
+Assumed: rollouts are independent draws; an answer is rewarded if it is the gold one, unless sampled successes say more;
+times are those of gradient flow in the sigmoid model, which Adam flattens.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qredit.errors import QreditError
+from qredit.probe.interval import Interval, bootstrap_mean, clopper_pearson
+from qredit.tsallis import estimator_bias
+
+COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ADAM_EPSILON = 1e-8
+SIZES = (8, 16, 32, 64, 128)
+ESCAPED = 0.5  # success probability at which an example has escaped
+_TERMS = 80  # of a series in powers of ESCAPED
+_LEVELS = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class OfCommitment:
+    """What GARL and PAFT at one q would see in groups of m.
+
+    Attributes:
+        signal: share of groups whose largest effective reward a_m/m^q exceeds Adam's epsilon in float32.
+        rationale_signal: share of groups in which that holds for |c_m|/m^q: some rationale is told from the others.
+        reward: log10 of a group's largest effective reward, median over groups; the median rollout would say how
+            bad a wrong rationale is.
+        escape: log10 of the escape time, mean over examples, as a multiple of that at q = 1; None if nothing is left
+            to escape.
+        bias: relative bias of the gradient's length, median over examples, were all scores one vector:
+            -(q(1-q)/2)·CV²/m.
+        deviation: its relative standard deviation between groups, (1-q)·CV/√m.
+        noise, noise_paft: energy of a gradient made of unrelated scores of unit size, as a multiple of the squared
+            total weight: Σc²/(Σa)² for GARL, 1/ESS + (1 - 1/ESS)/m for PAFT.
+    """
+
+    q: float
+    signal: float
+    rationale_signal: float
+    reward: float
+    escape: float | None
+    bias: float
+    deviation: float
+    noise: float
+    noise_paft: float
+
+
+@dataclass(frozen=True)
+class OfSize:
+    """Groups of m: the share that GRPO learns from, and the effective number of rationales."""
+
+    m: int
+    mixed: float
+    ess: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted for groups of m.
+
+    Attributes:
+        success: of the sampled answers, over all rollouts.
+        p_hat: mean likelihood of the gold answer, over all rollouts.
+        levels: log10 p̂ of an example, quantiles 0.1, 0.5 and 0.9 over examples.
+        impossible: share of examples with likelihood 0 after every rationale.
+        ess: effective number of rationales in a group, (Σw)²/Σw², median over groups with likelihood.
+        spread: standard deviation of log w within a group, median over groups, nats.
+        mixed_seen: share of groups with both right and wrong answers, from the sampled answers.
+        mixed_expected: the same from the likelihoods.
+        of: one for each q.
+        sizes: what other group sizes would see, extrapolated from each example's own estimates.
+    """
+
+    examples: int
+    rollouts: int
+    m: int
+    success: Interval
+    p_hat: Interval
+    levels: tuple[float, float, float]
+    impossible: float
+    ess: float
+    spread: float
+    mixed_seen: float
+    mixed_expected: float
+    of: tuple[OfCommitment, ...]
+    sizes: tuple[OfSize, ...]
+
+    @property
+    def mixed(self) -> float:
+        """Share of groups that GRPO learns from: the larger of the two estimates; the reward may take other answers."""
+        return max(self.mixed_seen, self.mixed_expected)
+
+
+def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | None = None) -> Prediction:
+    """Predictions for groups of m rollouts, from N examples with M rollouts each.
+
+    Args:
+        log_w: log-likelihood of the gold answer after each rationale, nats; -inf is a likelihood of 0.
+        right: whether the sampled answer was rewarded.
+        m: group size of the run; M if not given. Each example's rollouts are cut into groups of it.
+
+    Raises:
+        QreditError: shapes that differ, NaN or positive logs, fewer than two rollouts, m outside 2 … M.
+    """
+    m = _checked(log_w, right, m)
+    log_w = log_w.double().clamp(max=0.0)
+    groups = _cut(log_w, m)
+    finite = groups[groups.amax(1) > -torch.inf]
+    log_p = log_mean_exp(log_w)
+    levels = log_p.sort().values / math.log(10)
+    ess = effective_size(finite)
+    spread = torch.where(finite.isfinite().all(1), finite.std(1), torch.inf) if len(finite) else finite.new_empty(0)
+    return Prediction(
+        examples=len(log_w),
+        rollouts=log_w.shape[1],
+        m=m,
+        success=clopper_pearson(int(right.sum()), right.numel()),
+        p_hat=bootstrap_mean(log_w),
+        levels=tuple(float(levels[math.ceil(level * len(levels)) - 1]) for level in _LEVELS),  # type: ignore[arg-type]
+        impossible=float((log_p == -torch.inf).double().mean()),
+        ess=_median(ess),
+        spread=_median(spread),
+        mixed_seen=mixed_seen(right, m),
+        mixed_expected=mixed_expected(groups),
+        of=tuple(_of(q, log_w, finite, len(groups)) for q in COMMITMENTS),
+        sizes=tuple(_of_size(size, log_w, right) for size in SIZES),
+    )
+
+
+def log_mean_exp(log_w: Float[Tensor, "G m"]) -> Float[Tensor, " G"]:
+    """log of the mean weight of each group; -inf where every weight is 0."""
+    return log_w.logsumexp(1) - math.log(log_w.shape[1])
+
+
+def effective_size(log_w: Float[Tensor, "G m"]) -> Float[Tensor, " G"]:
+    """(Σw)²/Σw²: 1 if one rationale carries all, m if all are alike."""
+    return (2 * log_w.logsumexp(1) - (2 * log_w).logsumexp(1)).exp()
+
+
+def mixed_seen(right: Bool[Tensor, "N M"], m: int) -> float:
+    """The chance that m of an example's M answers are neither all wrong nor all right; mean over examples, unbiased."""
+    total = right.shape[1]
+    all_equal = [(math.comb(total - k, m) + math.comb(k, m)) / math.comb(total, m) for k in range(total + 1)]
+    counts: list[int] = right.sum(1).tolist()
+    return 1 - math.fsum(all_equal[k] for k in counts) / len(counts)
+
+
+def mixed_expected(log_w: Float[Tensor, "G m"]) -> float:
+    """The chance that a group's answers, drawn after these rationales, are neither all wrong nor all right.
+
+    1 - Π(1 - w_j) - Π w_j, mean over groups: unbiased for 1 - (1-p)^m - p^m, if the reward takes the gold answer alone.
+    """
+    some_right = -torch.expm1(torch.log1p(-log_w.exp()).sum(1))
+    return float((some_right - log_w.sum(1).exp()).clamp(min=0).mean())
+
+
+def effective_rewards(log_w: Float[Tensor, "G m"], q: float) -> tuple[Float[Tensor, "G m"], Float[Tensor, "G m"]]:
+    """log(a_j/m^q) and c_j/m^q, of groups that have likelihood: a_j = w_j/w̄^q, c_j = a_j - w̄_{¬j}^{1-q}."""
+    m = log_w.shape[1]
+    log_mean = log_mean_exp(log_w)[:, None]
+    log_a = log_w - q * log_mean
+    own = torch.eye(m, dtype=torch.bool)
+    log_others = log_w[:, None, :].masked_fill(own, -torch.inf).logsumexp(2) - math.log(m - 1)
+    baseline = torch.exp((1 - q) * log_others) if q < 1 else torch.ones_like(log_others)
+    return log_a - q * math.log(m), (log_a.exp() - baseline) / m**q
+
+
+def log_escape_time(log_p: Float[Tensor, " N"], q: float, delta: float = ESCAPED) -> Float[Tensor, " N"]:
+    """log T_q(p0, δ) of gradient flow in the sigmoid model: `tsallis.escape_time`, for p0 however small.
+
+    T_q = ∫_{p0}^{δ} du / (u^{2-q}(1-u)²) = Σ_n (n+1) ∫ u^{n+q-2} du, by its terms; -inf where p0 ≥ δ, inf at p0 = 0.
+    """
+    log_p = log_p.clamp(max=math.log(delta))
+    rest = torch.zeros_like(log_p)
+    for n in range(1, _TERMS):
+        power = n + q - 1
+        end = math.log(delta) * power
+        rest += (n + 1) * ((math.log(delta) - log_p) if power == 0 else (math.exp(end) - (power * log_p).exp()) / power)
+    if q == 1.0:
+        return (math.log(delta) - log_p + rest).log()
+    first = (1 - q) * (math.log(delta) - log_p)  # log of (p0/δ)^{-(1-q)}
+    scale = -(1 - q) * math.log(delta) - math.log(1 - q)
+    long = first + torch.log(-torch.expm1(-first)) + scale
+    return torch.logaddexp(long, rest.clamp(min=0).log())
+
+
+def _of(q: float, log_w: Tensor, finite: Tensor, groups: int) -> OfCommitment:
+    m = finite.shape[1]
+    log_a, c = effective_rewards(finite, q)
+    squared = _squared_variation(log_w[log_w.amax(1) > -torch.inf])
+    ess = effective_size(finite)
+    total = (log_a.logsumexp(1) if len(finite) else log_a.sum(1)).exp()
+    return OfCommitment(
+        q=q,
+        signal=float((log_a.amax(1).exp().float() > ADAM_EPSILON).sum() / groups) if len(finite) else 0.0,
+        rationale_signal=float((c.abs().amax(1).float() > ADAM_EPSILON).sum() / groups) if len(finite) else 0.0,
+        reward=_median(log_a.amax(1)) / math.log(10),
+        escape=_escape(log_mean_exp(log_w), q),
+        bias=_median(torch.stack([_bias(row, q, m) for row in log_w if row.max() > -torch.inf] or [torch.tensor(0.0)])),
+        deviation=(1 - q) * math.sqrt(max(_median(squared), 0.0) / m),
+        noise=_median(torch.where(total > 0, c.square().sum(1) / total**2, torch.inf)),
+        noise_paft=_median(1 / ess + (1 - 1 / ess) / m),
+    )
+
+
+def _bias(log_w: Float[Tensor, " M"], q: float, m: int) -> Tensor:
+    """The relative bias in groups of m, to leading order, with one and the same score for every rationale."""
+    w = (log_w - log_w.logsumexp(0) + math.log(len(log_w))).exp()  # in units of their mean, which cancels
+    alike = torch.ones(len(w), 1, dtype=torch.float64)
+    return -estimator_bias(torch.full_like(w, 1 / len(w)), w, alike, q)[0] / m
+
+
+def _squared_variation(log_w: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
+    """CV², the variance of an example's weights over their squared mean."""
+    w = (log_w - log_mean_exp(log_w)[:, None]).exp()
+    return (w - 1).square().mean(1)
+
+
+def _escape(log_p: Float[Tensor, " N"], q: float) -> float | None:
+    log_p = log_p[log_p > -torch.inf]
+    cold = log_p[log_p < math.log(ESCAPED)]
+    if not len(cold):
+        return None
+    return float(log_escape_time(cold, q).logsumexp(0) - log_escape_time(cold, 1.0).logsumexp(0)) / math.log(10)
+
+
+def _of_size(m: int, log_w: Tensor, right: Tensor) -> OfSize:
+    def mixed(p: Tensor) -> float:
+        return float((-torch.expm1(m * torch.log1p(-p)) - p**m).clamp(min=0).mean())
+
+    alive = log_w[log_w.amax(1) > -torch.inf]
+    share = _median(1 / (1 + _squared_variation(alive)))
+    return OfSize(m, max(mixed(log_mean_exp(log_w).exp()), mixed(right.double().mean(1))), max(m * share, 1.0))
+
+
+def _cut(log_w: Tensor, m: int) -> Float[Tensor, "G m"]:
+    whole = log_w.shape[1] // m * m
+    return log_w[:, :whole].reshape(-1, m)
+
+
+def _median(values: Tensor | Sequence[float]) -> float:
+    """The lower median; NaN of nothing."""
+    values = torch.as_tensor(values, dtype=torch.float64)
+    return float(values.median()) if len(values) else math.nan
+
+
+def _checked(log_w: Tensor, right: Tensor, m: int | None) -> int:
+    if log_w.ndim != 2 or log_w.shape != right.shape or log_w.shape[1] < 2 or not len(log_w):
+        raise QreditError(
+            f"the probe needs examples × rollouts, two rollouts at least, of likelihoods and successes alike; got "
+            f"{tuple(log_w.shape)} and {tuple(right.shape)}"
+        )
+    if bool(log_w.isnan().any()) or float(log_w.max()) > 1e-6:
+        raise QreditError("log-likelihoods must be numbers of at most 0")
+    m = log_w.shape[1] if m is None else m
+    if not 2 <= m <= log_w.shape[1]:
+        raise QreditError(f"groups of m={m} cannot be cut from {log_w.shape[1]} rollouts; m is 2 to as many")
+    return m

@@ -1,0 +1,114 @@
+"""What a prediction advises: an estimator, q or a schedule of it, and a group size; or that no q will help."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from qredit.probe.predict import SIZES, OfCommitment, OfSize, Prediction
+
+WARM = 0.25
+"""Share of mixed groups from which GRPO is advised: two of the eight groups of a step; nothing is faster than reward
+itself there, and q = 0 is what label noise cannot contaminate."""
+SOLVED = 0.9
+"""Success, sampled or by likelihood, from which rewards are mute because nearly all are 1: no coldness, no cure."""
+HEARD = 0.05
+"""Share of groups in which some rationale must be told from the others; below it fewer than one group in two steps of
+eight says anything of rationales, whatever q."""
+COUNTED = 0.9
+"""Share of groups whose effective reward must exceed Adam's epsilon at the q that a schedule starts from."""
+SLOWER = 1.0
+"""log10 of how much longer than q = 1 the start may take to escape: ten times, which Adam has been seen to flatten."""
+SINGLE = 2.0
+"""Effective number of rationales below which w̄ is one draw: the sample does not see P, and amplification saturates."""
+SEVERAL = 4.0
+"""Effective number of rationales that a group should hold: the noise of its direction, 1/ESS, is then a quarter."""
+HALF = 0.5
+"""Share of mixed groups that a GRPO run is sized for: twice that is all there is."""
+CUT = 0.5
+"""Share of rationales closed by force from which only drawn rationales are imitated (PAFT): the others are torsos."""
+PAFT_COMMITMENT = 0.75
+"""q of PAFT at a warm start, where the method's authors advise 0.75 or more."""
+
+
+class Case(Enum):
+    """Why something is advised."""
+
+    WARM = "rewards are mixed within groups already"
+    CUT = "rewards are mixed, but most rationales are closed by force"
+    SOLVED = "nearly every answer is right"
+    COLD = "rewards are mute, likelihood speaks and is graded"
+    SINGLE = "rewards are mute, likelihood speaks through single rationales"
+    UNREACHABLE = "neither rewards nor likelihoods tell rationales apart"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to train with.
+
+    Attributes:
+        objective: in the text form that `qredit train --objective` takes; None where no q will help.
+        start: q at the start of the schedule, or q itself; None for GRPO and where none will help.
+        m: rollouts per prompt.
+    """
+
+    case: Case
+    objective: str | None
+    start: float | None
+    m: int
+
+    @property
+    def estimator(self) -> str | None:
+        """grpo, garl or paft."""
+        return None if self.objective is None else self.objective.split("(")[0]
+
+
+def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
+    """The advice, by thresholds that stand above with their reasons.
+
+    1. Groups with mixed rewards are common: GRPO, or PAFT if most rationales are closed by force.
+    2. Else, if nearly every answer is right: GRPO, for what is left.
+    3. Else, at some q, likelihood tells rationales apart: GARL from the smallest q that is loud and fast enough, down
+       to 0 at the end of training, where success is common and wrong labels would be learned.
+    4. Else nothing that is sampled at this m says which rationale is better.
+
+    Args:
+        forced: share of rationales closed by force.
+    """
+    if predicted.mixed >= WARM:
+        if forced >= CUT:
+            return Advice(Case.CUT, f"paft(q={PAFT_COMMITMENT})", PAFT_COMMITMENT, _size(predicted, _several))
+        return Advice(Case.WARM, "grpo()", None, _size(predicted, _half_mixed))
+    if max(predicted.success.log10, predicted.p_hat.log10) >= math.log10(SOLVED):
+        return Advice(Case.SOLVED, "grpo()", None, _size(predicted, _half_mixed))
+    if max(one.rationale_signal for one in predicted.of) < HEARD:
+        return Advice(Case.UNREACHABLE, None, None, SIZES[-1])
+    case = Case.COLD if is_graded(predicted) else Case.SINGLE
+    start = _start(predicted)
+    return Advice(case, f"garl(q=linear({start}, 0.0))", start, _size(predicted, _several))
+
+
+def is_graded(predicted: Prediction) -> bool:
+    """Whether the weights of a group do not rest on one rationale, so that its mean is near P and P^{-q} is real."""
+    return predicted.ess >= SINGLE
+
+
+def _start(predicted: Prediction) -> float:
+    """The smallest q above 0 that counts in most groups and escapes fast enough; 1 always does what can be done."""
+
+    def enough(one: OfCommitment) -> bool:
+        return one.signal >= COUNTED * (1 - predicted.impossible) and (one.escape or 0.0) <= SLOWER
+
+    return next((one.q for one in predicted.of if one.q > 0 and enough(one)), 1.0)
+
+
+def _size(predicted: Prediction, enough: Callable[[OfSize], bool]) -> int:
+    return next((size.m for size in predicted.sizes if enough(size)), SIZES[-1])
+
+
+def _several(size: OfSize) -> bool:
+    return math.isnan(size.ess) or size.ess >= SEVERAL
+
+
+def _half_mixed(size: OfSize) -> bool:
+    return size.mixed >= HALF

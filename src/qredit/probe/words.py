@@ -1,0 +1,129 @@
+"""A probe in words: two sentences of advice, and what else has to be said about what was measured."""
+
+import math
+from collections.abc import Iterator
+
+from qredit.probe.interval import Interval
+from qredit.probe.measure import Measured, Subject
+from qredit.probe.predict import Prediction
+from qredit.probe.recommend import Advice, Case, is_graded
+
+ASSUMED = (
+    "P̂ and its interval hold for these examples and know only the rollouts that were drawn: success on rationales that "
+    "none of them showed is missed. Escape times are those of gradient flow; Adam rescales small gradients, so that q "
+    "changes them far less until a coefficient nears 1e-8."
+)
+
+
+def power(log10: float) -> str:
+    """A probability from its logarithm: 0.12, 3.4e-09, 1e-304, 0."""
+    if log10 == -math.inf:
+        return "0"
+    if -3 < log10 <= 0:
+        return f"{10**log10:.3g}"
+    exponent = math.floor(log10)
+    digits = f"{10 ** (log10 - exponent):.1f}"
+    return f"1.0e{exponent + 1}" if digits == "10.0" else f"{digits}e{exponent}"
+
+
+def interval(of: Interval) -> str:
+    """An estimate with its interval."""
+    if of.log10 == -math.inf and of.high > -math.inf:
+        return f"0, at most {power(of.high)}"
+    return f"{power(of.log10)} [{power(of.low)}, {power(of.high)}]"
+
+
+def share(value: float) -> str:
+    """A share in per cent; one too small for that as a probability."""
+    if 0 < value < 1e-4:
+        return power(math.log10(value))
+    return f"{100 * value + 0.0:.3g} %"
+
+
+def multiple(log10: float | None) -> str:
+    """How many times as long: 4.1, 240, 2.6e+05."""
+    if log10 is None:
+        return "–"
+    return f"{10**log10:.1f}" if log10 < 1 else f"{10**log10:.0f}" if log10 < 4 else power(log10)
+
+
+def advice(predicted: Prediction, given: Advice) -> tuple[str, str]:
+    """Two sentences: what is seen, and what follows."""
+    return _seen(predicted, given.case), _follows(predicted, given)
+
+
+def _seen(predicted: Prediction, case: Case) -> str:
+    mixed = f"{share(predicted.mixed)} of groups of {predicted.m} hold both right and wrong answers"
+    if case is Case.WARM:
+        return f"This model is warm enough for GRPO: {mixed}, and it learns from every one of them."
+    if case is Case.CUT:
+        return f"This model is warm ({mixed}), but most of its rationales are closed by force."
+    if case is Case.SOLVED:
+        rate = power(max(predicted.success.log10, predicted.p_hat.log10))
+        return f"This model answers nearly all of it already (success {rate}): {mixed}."
+    if case is Case.UNREACHABLE:
+        told = share(max(one.rationale_signal for one in predicted.of))
+        return (
+            f"No q will help at m = {predicted.m}: {mixed}, and likelihood tells rationales apart in {told} of groups."
+        )
+    means = "amplification is real" if case is Case.COLD else "amplification saturates near m^q and more rollouts help"
+    return (
+        f"This model is too cold for GRPO: {mixed}; but the median example gives its gold answer "
+        f"{power(predicted.levels[1])}, which rests on {predicted.ess:.1f} of {predicted.m} rationales, so "
+        f"that {means}."
+    )
+
+
+def _follows(predicted: Prediction, given: Advice) -> str:
+    train = f"Train with {given.objective} and m = {given.m}"
+    if given.case is Case.WARM:
+        return f"{train}: the reward is followed as it is, and wrong gold answers are not memorised as at large q."
+    if given.case is Case.CUT:
+        return f"{train}: PAFT imitates only rationales that lead to the answer; look at the thinking budget first."
+    if given.case is Case.SOLVED:
+        return f"{train} for what is left; harder questions would teach more."
+    if given.case is Case.UNREACHABLE:
+        return (
+            "Warm the model up first (a prompt that shows the answer's form, worked examples, SFT) or look for success "
+            "with many more rollouts; q = 1 would teach answers without their rationales."
+        )
+    start = next(one for one in predicted.of if one.q == given.start)
+    pace = "escapes fastest" if given.start == 1 else f"needs {multiple(start.escape)} times the steps of q = 1"
+    return (
+        f"{train}: at the start q = {given.start:g} is heard in {share(start.signal)} of groups and {pace}, and by the "
+        "end q = 0 no longer memorises wrong gold answers."
+    )
+
+
+def regime(predicted: Prediction) -> str:
+    """Graded or sparse, with the numbers that say so."""
+    if math.isnan(predicted.ess):
+        return "likelihood is 0 after every rationale"
+    kind = "graded" if is_graded(predicted) else "sparse: it rests on single rationales"
+    return (
+        f"likelihood is {kind} (effective rationales {predicted.ess:.1f} of {predicted.m}, spread of log w within a "
+        f"group {predicted.spread:.2g} nats)"
+    )
+
+
+def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iterator[str]:
+    """What was left out, and what is odd: one line each, nothing where all is well."""
+    forced, ended = float(measured.forced.double().mean()), float(measured.ended.double().mean())
+    if subject.apart:
+        names = ", ".join(name for name, _ in subject.apart[:5]) + (", …" if len(subject.apart) > 5 else "")
+        yield f"{len(subject.apart)} answers do not join at the seam and are left out ({names}): {subject.apart[0][1]}"
+    if subject.long:
+        yield f"{subject.long} prompts do not fit the context and are left out"
+    if subject.unparseable:
+        yield f"{subject.unparseable} gold answers cannot be read by {subject.reward}; GRPO can never be rewarded there"
+    if forced > 0:
+        yield f"{share(forced)} of rationales were closed by force"
+    if ended < 1:
+        yield f"{share(1 - ended)} of sampled answers did not end by themselves"
+    if predicted.impossible:
+        yield f"{share(predicted.impossible)} of examples have likelihood 0 after every rationale; no q moves them"
+    if predicted.success.low > predicted.p_hat.high:
+        yield (
+            f"answers succeed more often ({interval(predicted.success)}) than the gold string is likely "
+            f"({interval(predicted.p_hat)}): {subject.reward} takes other answers too, and likelihood undervalues them"
+        )

@@ -1,0 +1,134 @@
+"""The curves of a report: which numbers, over which stretch they are averaged, with which interval."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qredit.report.chart import Line, Panel
+from qredit.report.collect import RunData
+
+_NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A mean over neighbouring logged steps, with a 95 % interval from how these steps differ."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def window(entries: int) -> int:
+    """How many logged steps a moving mean covers: a twentieth of them, at least 5."""
+    return max(5, entries // 20)
+
+
+def moving(values: Sequence[float | None], over: int) -> list[Moving | None]:
+    """The mean of each value and those before it; None where there is none among them."""
+    return [_mean_of(values[max(0, end - over) : end]) for end in range(1, len(values) + 1)]
+
+
+def _mean_of(values: Sequence[float | None]) -> Moving | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    mean = statistics.fmean(known)
+    if len(known) < 2:
+        return Moving(mean, None, None)
+    margin = _NORMAL * statistics.stdev(known) / math.sqrt(len(known))
+    low, high = mean - margin, mean + margin
+    if all(0.0 <= value <= 1.0 for value in known):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Moving(mean, low, high)
+
+
+def ends(run: RunData, name: str) -> tuple[Moving, Moving] | None:
+    """A metric over the first and over the last stretch of a run; None where it was not logged."""
+    _, values = run.series(name)
+    over = window(len(values))
+    first, last = _mean_of(values[:over]), _mean_of(values[-over:])
+    return None if first is None or last is None else (first, last)
+
+
+def panels(runs: Sequence[RunData]) -> list[Panel]:
+    """The panels that at least one run has numbers for."""
+    smooth = "Moving mean over a twentieth of the logged steps, at least 5."
+    made = [
+        Panel(
+            "Success of the training rollouts",
+            "mean reward (%)",
+            _lines(runs, "reward", scale=100.0, band=True),
+            f"{smooth} Shaded: 95 % interval from how the steps within it differ.",
+            (0.0, 100.0) if _is_share(runs) else None,
+        ),
+        Panel(
+            "Likelihood of the gold answer",
+            "p̂ (log axis)",
+            [line for place, run in enumerate(runs) for line in _fan(place, run)],
+            "Mean over a group's rationales. Line: median over the groups of a step; shaded: 10 % to 90 % quantile.",
+            decades=True,
+        ),
+        Panel(
+            "Effective reward, largest of a step",
+            "a / M^q (no unit)",
+            _lines(runs, "effective_reward/max"),
+            "Figure 3 of arXiv 2604.25907: 1 where one rationale carries its whole group.",
+        ),
+        Panel(
+            "Centred weight, largest of a step",
+            "c / M^q (no unit)",
+            _lines(runs, "centred_weight/max"),
+            "What the leave-one-out baseline leaves of the effective reward on rationale tokens.",
+        ),
+        Panel("Entropy", "nats a token", _lines(runs, "entropy"), "Of the sampled tokens that were scored."),
+        Panel("Completion length", "tokens", _lines(runs, "completions/mean_length"), "Mean over the rollouts."),
+        Panel(
+            "Effective sample size of the weights",
+            "rollouts of a group",
+            _lines(runs, "weights/ess"),
+            "(Σw)² / Σw², mean over groups: 1 where a single rationale carries all.",
+        ),
+        Panel("Commitment", "q (no unit)", _lines(runs, "q", smooth=False), "0: reward; 1: likelihood.", (0.0, 1.0)),
+    ]
+    return [panel for panel in made if panel.lines]
+
+
+def _is_share(runs: Sequence[RunData]) -> bool:
+    values = [value for run in runs for value in run.series("reward")[1] if value is not None]
+    return all(0.0 <= value <= 1.0 for value in values)
+
+
+def _lines(
+    runs: Sequence[RunData], name: str, scale: float = 1.0, smooth: bool = True, band: bool = False
+) -> list[Line]:
+    found = []
+    for place, run in enumerate(runs):
+        steps, values = run.series(name)
+        if not steps:
+            continue
+        means = moving(values, window(len(values)) if smooth else 1)
+        found.append(
+            Line(
+                run.name,
+                place,
+                steps,
+                _each(means, lambda m: scale * m.mean),
+                _each(means, lambda m: None if m.low is None else scale * m.low) if band else None,
+                _each(means, lambda m: None if m.high is None else scale * m.high) if band else None,
+            )
+        )
+    return found
+
+
+def _each(means: Sequence[Moving | None], take: Callable[[Moving], float | None]) -> list[float | None]:
+    return [None if mean is None else take(mean) for mean in means]
+
+
+def _fan(place: int, run: RunData) -> list[Line]:
+    steps, median = run.series("p_hat/log10_q50")
+    if not steps:
+        return []
+    low, high = (dict(zip(*run.series(f"p_hat/log10_q{level}"), strict=True)) for level in (10, 90))
+    return [Line(run.name, place, steps, median, [low.get(s) for s in steps], [high.get(s) for s in steps])]

@@ -1,0 +1,146 @@
+"""Records of credit.jsonl as the viewer shows them: checked, made safe to show, and beside them other objectives."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Scope
+from qredit.errors import QreditError
+from qredit.objective import Objective
+from qredit.report.collect import RunData
+from qredit.report.stretches import stretches
+from qredit.text import parse
+
+BESIDE = ("grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)")
+_SPANS = ("rationale", "close", "response", "answer", "sampled")
+
+Record = dict[str, Any]
+
+
+def shown(run: RunData, beside: Sequence[str] = BESIDE) -> list[Record]:
+    """The records of a run that are whole, each with what other objectives make of the same rollouts.
+
+    Raises:
+        QreditError: an objective that cannot be read.
+    """
+    for text in beside:
+        _parsed(text)
+    found = []
+    for entry in run.credit:
+        try:
+            found.append(_record(entry, beside, run.steps))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError):
+            continue
+    return found
+
+
+def _record(entry: Mapping[str, Any], beside: Sequence[str], steps: int) -> Record:
+    texts = {str(int(number)): str(text) for number, text in entry["texts"].items()}
+    record: Record = {
+        "step": int(entry["step"]),
+        "objective": str(entry["objective"]),
+        "prompt": str(entry["prompt"]),
+        "gold": None if entry.get("gold") is None else str(entry["gold"]),
+        "likely": bool(entry["likely"]),
+        "exact": bool(entry["exact"]),
+        "stages": [str(stage) for stage in entry["stages"]],
+        "texts": texts,
+        "rollouts": [_rollout(one, len(entry["stages"]), texts, entry) for one in entry["rollouts"]],
+    }
+    if not record["rollouts"]:
+        raise ValueError("a record without rollouts")
+    batch = batch_of(entry, record["rollouts"])
+    progress = min(record["step"] / max(steps, 1), 1.0)
+    return record | {"beside": [_beside(text, batch, progress) for text in beside]}
+
+
+def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entry: Mapping[str, Any]) -> Record:
+    ids = [int(number) for number in one["ids"]]
+    values = [[[_number(value), int(count)] for value, count in stage] for stage in one["values"]]
+    spans = {name: [[int(a), int(b)] for a, b in one["spans"].get(name, [])] for name in _SPANS}
+    counts = {sum(int(pair[1]) for pair in stage) for stage in one["values"]}
+    edges = [edge for runs in spans.values() for span in runs for edge in span]
+    if len(values) != stages or counts - {len(ids)} or any(str(number) not in texts for number in ids):
+        raise ValueError("a record whose parts do not fit")
+    if any(not 0 <= edge <= len(ids) for edge in edges):
+        raise ValueError("a span outside its row")
+    responses, place = entry.get("responses") or [], int(one.get("rollout", -1))
+    cut = one.get("cut")
+    return {
+        "tail": "answer" if one["tail"] == "answer" else "response",
+        "rollout": place,
+        "reward": _number(one["reward"]),
+        "log_w": _number(one["log_w"]),
+        "credit_sum": _number(one["credit_sum"]),
+        "cut": None if cut is None else [int(cut[0]), int(cut[1])],
+        "ids": ids,
+        "spans": spans,
+        "values": values,
+        "response": str(responses[place]) if 0 <= place < len(responses) else None,
+    }
+
+
+def batch_of(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutBatch:
+    """The recorded rows as a batch: ids, spans, rewards and likelihoods, one group."""
+    width = max(len(one["ids"]) for one in rollouts)
+
+    def span(name: str) -> Tensor:
+        marked = torch.zeros(len(rollouts), width, dtype=torch.bool)
+        for row, one in enumerate(rollouts):
+            for start, end in one["spans"][name]:
+                marked[row, start:end] = True
+        return marked
+
+    lengths = torch.tensor([len(one["ids"]) for one in rollouts])
+    ids = torch.zeros(len(rollouts), width, dtype=torch.long)
+    for row, one in enumerate(rollouts):
+        ids[row, : len(one["ids"])] = torch.tensor(one["ids"])
+    numbers = [one["rollout"] for one in rollouts]
+    return RolloutBatch(
+        mask=torch.arange(width)[None] < lengths[:, None],
+        ids=ids,
+        rationale=span("rationale"),
+        close=span("close"),
+        response=span("response"),
+        answer=span("answer"),
+        sampled=span("sampled"),
+        group=torch.full((len(rollouts),), int(entry.get("group", 0))),
+        rollout=torch.tensor(numbers) if len(set(numbers)) < len(numbers) else None,
+        seed=None if entry.get("seed") is None else int(entry["seed"]),
+        reward=_column([one["reward"] for one in rollouts], math.nan),
+        answer_logp=_column([one["log_w"] for one in rollouts], -math.inf) if entry["likely"] else None,
+    )
+
+
+def _column(values: Sequence[float | None], unknown: float) -> Tensor:
+    return torch.tensor([unknown if value is None else value for value in values], dtype=torch.float64)
+
+
+def _beside(text: str, batch: RolloutBatch, progress: float) -> Record:
+    """What another objective gives these rows, or why it can give nothing."""
+    objective = _parsed(text)
+    missing = sorted(objective.needs - set(batch.present))
+    if missing:
+        return {"name": text, "why": f"it needs {', '.join(missing)}, which this run did not record"}
+    if objective.scope == Scope.BATCH:
+        return {"name": text, "why": "its statistics run over a whole optimiser step, and one group is recorded"}
+    try:
+        credit = objective.at(progress).credit(batch)
+    except QreditError as error:
+        return {"name": text, "why": str(error)}
+    rows = zip(credit.tolist(), batch.mask.sum(1).tolist(), strict=True)
+    return {"name": text, "values": [stretches(values[:length]) for values, length in rows]}
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(float(value)) else float(value)
+
+
+@cache
+def _parsed(text: str) -> Objective:
+    return parse(text)

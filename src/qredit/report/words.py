@@ -1,0 +1,153 @@
+"""What happened in a run, in plain sentences made from its numbers."""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+from qredit.report.collect import RunData, number
+from qredit.report.curves import Moving, ends, window
+
+PARTS = {"time/sample": "sampling", "time/score": "scoring", "time/update": "update"}
+_OFTEN = 0.5  # share of groups or rollouts from which something is worth a warning
+
+
+def sentences(run: RunData) -> list[str]:
+    """What is to be said of one run, most important first."""
+    if not run.metrics:
+        return ["No step was logged, so there is nothing to tell yet."]
+    told = (_what, _success, _held_out, _stalled, _likelihood, _shape, _faint, _time, _torn)
+    return [sentence for tell in told for sentence in tell(run)]
+
+
+def across(runs: Sequence[RunData]) -> list[str]:
+    """What is to be said of several runs together: which ended highest, and whether the intervals part them."""
+    found = [(run, found) for run in runs if (found := ends(run, "reward")) is not None]
+    if len(found) < 2:
+        return []
+    ranked = sorted(found, key=lambda pair: -pair[1][1].mean)
+    (best, (_, top)), (second, (_, next_to)) = ranked[:2]
+    apart = top.low is not None and next_to.high is not None and top.low > next_to.high
+    verdict = "their intervals do not overlap" if apart else "their intervals overlap, so the order may be chance"
+    follows = f"next is {second.name}, at {_mean(second, next_to)}"
+    return [f"{best.name} ended highest, at {_mean(best, top)}; {follows}: {verdict}."]
+
+
+def seconds(run: RunData) -> dict[str, float]:
+    """Mean seconds of a micro-batch, by what it was spent on; empty where it was not logged."""
+    found = {}
+    for key, label in PARTS.items():
+        known = [value for value in run.series(key)[1] if value is not None]
+        if known:
+            found[label] = statistics.fmean(known)
+    return found
+
+
+def as_share(run: RunData, value: float) -> str:
+    """A reward in per cent where every reward is a share, else as it is."""
+    known = [reward for reward in run.series("reward")[1] if reward is not None]
+    return f"{100 * value:.1f} %" if all(0 <= reward <= 1 for reward in known) else f"{value:.4g}"
+
+
+def _what(run: RunData) -> Iterator[str]:
+    prompts, m = number(run.config.get("prompts_per_step")), number(run.config.get("m"))
+    size = f" of {prompts:.0f} prompts × {m:.0f} rollouts" if prompts and m else ""
+    style = f" ({run.config['style']} prompts)" if "style" in run.config else ""
+    task = f" on {run.config['task']}{style}" if "task" in run.config else ""
+    wanted = number(run.config.get("steps"))
+    short = f", stopped before its {wanted:.0f} steps were done" if wanted and run.steps < wanted else ""
+    yield f"{run.objective}{task}: {run.steps} steps{size}{short}."
+
+
+def _success(run: RunData) -> Iterator[str]:
+    found = ends(run, "reward")
+    if found is None:
+        return
+    first, last = found
+    over = min(window(len(run.series("reward")[1])), len(run.metrics))
+    if first.mean == last.mean:
+        yield f"Mean reward of the training rollouts stayed at {_mean(run, last)} (first and last {over} logged steps)."
+        return
+    moved = "rose" if last.mean > first.mean else "fell"
+    yield (
+        f"Mean reward of the training rollouts {moved} from {as_share(run, first.mean)} (first {over} logged steps) "
+        f"to {_mean(run, last)} (last {over})."
+    )
+
+
+def _mean(run: RunData, value: Moving) -> str:
+    if value.low is None or value.high is None or value.low == value.high:
+        return as_share(run, value.mean)
+    return f"{as_share(run, value.mean)} [{as_share(run, value.low)}, {as_share(run, value.high)}]"
+
+
+def _held_out(run: RunData) -> Iterator[str]:
+    if "p@1" in run.held:
+        value, low, high = (100 * run.held["p@1"][part] for part in ("value", "low", "high"))
+        yield f"On held-out questions the final model has p@1 = {value:.1f} % [{low:.1f} %, {high:.1f} %]."
+    if run.validation:
+        last = run.validation[-1]
+        found = {name: value for name in last if "@" in name and (value := number(last[name])) is not None}
+        if found:
+            shown = ", ".join(f"{name} = {100 * value:.1f} %" for name, value in found.items())
+            yield f"Last validation, at step {last['step']:.0f}: {shown}."
+
+
+def _stalled(run: RunData) -> Iterator[str]:
+    rewards = [value for value in run.series("reward")[1] if value is not None]
+    equal = [value for value in run.series("frac_reward_zero_std")[1] if value is not None]
+    if rewards and not any(rewards):
+        yield "No logged step had a single rollout with a reward."
+    if equal and all(value == 1 for value in equal):
+        yield (
+            "In every logged group all rewards were equal: an objective of rewards alone had nothing to learn from "
+            "there."
+        )
+
+
+def _likelihood(run: RunData) -> Iterator[str]:
+    known = [value for value in run.series("p_hat/log10_q50")[1] if value is not None]
+    if known:
+        yield f"The gold answer's median likelihood p̂ went from {_power(known[0])} to {_power(known[-1])}."
+
+
+def _power(log10: float) -> str:
+    return f"{10**log10:.2g}" if log10 > -3 else f"1e{log10:.1f}"
+
+
+def _shape(run: RunData) -> Iterator[str]:
+    moved = [
+        _moved(run, "entropy", "entropy", lambda value: f"{value:.3g} nats a token"),
+        _moved(run, "completions/mean_length", "mean length", lambda value: f"{value:.1f} tokens"),
+    ]
+    if any(moved):
+        yield f"From first to last: {'; '.join(filter(None, moved))}."
+    cut = ends(run, "completions/clipped_ratio")
+    if cut is not None and cut[1].mean >= _OFTEN:
+        yield f"At the end {100 * cut[1].mean:.0f} % of the completions were cut off by the token limit."
+
+
+def _moved(run: RunData, name: str, label: str, show: Callable[[float], str]) -> str:
+    found = ends(run, name)
+    return "" if found is None else f"{label} {show(found[0].mean)} → {show(found[1].mean)}"
+
+
+def _faint(run: RunData) -> Iterator[str]:
+    steps, values = run.series("groups/below_adam_epsilon")
+    faint = [step for step, value in zip(steps, values, strict=True) if value is not None and value >= _OFTEN]
+    if faint:
+        yield (
+            f"In {len(faint)} of {len(steps)} logged steps most groups had coefficients below 1e-8, which hardly move "
+            "the weights: a larger q amplifies them."
+        )
+
+
+def _time(run: RunData) -> Iterator[str]:
+    found = seconds(run)
+    total = sum(found.values())
+    if total:
+        shares = ", ".join(f"{label} {100 * value / total:.0f} %" for label, value in found.items())
+        yield f"A micro-batch took {total:.3g} s: {shares}."
+
+
+def _torn(run: RunData) -> Iterator[str]:
+    if run.torn:
+        yield f"{run.torn} unreadable line{'s' if run.torn > 1 else ''} of its files left out."

@@ -1,0 +1,34 @@
+"""From run folders to the file of a report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qredit.errors import QreditError
+from qredit.report.collect import collect
+from qredit.report.page import MARK, page
+from qredit.report.records import BESIDE
+
+
+def write(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ()) -> Path:
+    """Write the page of these runs; an older report is replaced, whole.
+
+    Args:
+        beside: further objectives to recompute in the credit viewer.
+
+    Raises:
+        QreditError: a folder that is no run, a file that is no report of ours, a place that cannot be written.
+    """
+    if path.is_dir():
+        raise QreditError(f"{path} is a folder; give a file for the report")
+    runs = collect(folders)
+    try:
+        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+            raise QreditError(f"{path} is no report of ours and is left alone; give another --output")
+        text = page(runs, tuple(dict.fromkeys((*beside, *BESIDE))))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".writing")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise QreditError(f"cannot write {path}: {error.strerror}") from None
+    return path

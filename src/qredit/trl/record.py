@@ -1,0 +1,182 @@
+"""What a run's tokens were credited with, step by step, written down for the credit viewer of `qredit report`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from qredit.batch import RolloutBatch
+from qredit.chain import Scope, State
+from qredit.objective import Credited, Objective, trace
+from qredit.plain import json_line
+from qredit.report.stretches import rounded, stretches
+from qredit.rollout.collate import Rows, Sampled
+from qredit.trl.metrics_file import AppendLines
+
+RECORDS = 200  # at most, over a run
+TOKENS = 4096  # of a record, over all its rows
+_LEAST_PER_ROW = 64
+_PROMPT = 4000  # characters
+_SPANS = ("rationale", "close", "response", "answer", "sampled")
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a micro-batch was learned from.
+
+    Attributes:
+        objective: the plain objective of that moment.
+        batch: rows.batch with what the forward passes told.
+        credited: the coefficients, where they were evaluated before the forward pass.
+        state: that of stateful stages, before the step.
+        first: the rollouts of the first group; empty after a resume in the middle of a generation.
+    """
+
+    objective: Objective
+    rows: Rows
+    batch: RolloutBatch
+    credited: Credited | None = None
+    state: Mapping[str, State] = field(default_factory=dict)
+    first: Sequence[Sampled] = ()
+
+
+class CreditRecorder(AppendLines):
+    """Appends the coefficients of the first group's tokens, stage by stage, to a file such as credit.jsonl.
+
+    Give it to the trainer as a callback. It writes on the main process, at every `every`-th step or, in a long run, at
+    a multiple of it, so that there are at most 200 records. It reads what was computed and changes nothing.
+    """
+
+    def __init__(self, path: Path, every: int, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(path)
+        self.every, self.texts = every, TokenTexts(tokenizer)
+        self._spacing, self._done = 0, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if state.is_world_process_zero:
+            self._spacing = spacing(state.max_steps, self.every)
+            self._done = state.global_step
+
+    def see(self, step: int, learned: Learned) -> None:
+        """Record the first micro-batch of a step, if it is that step's turn."""
+        if not self._spacing or step <= self._done or step % self._spacing:
+            return
+        self._done = step
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json_line({"step": step} | record_of(learned, self.texts)))
+
+
+def spacing(steps: int, every: int) -> int:
+    """Steps between records: a multiple of `every` that leaves at most 200 of them."""
+    return every * max(math.ceil(steps / every / RECORDS), 1)
+
+
+class TokenTexts:
+    """The text of each token by itself; every id is decoded once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+
+    def of(self, ids: Sequence[int]) -> dict[str, str]:
+        """Text by id, the ids as JSON writes keys."""
+        unknown = sorted(set(ids) - self._known.keys())
+        pieces = self.tokenizer.convert_ids_to_tokens(unknown)
+        for number, piece in zip(unknown, pieces, strict=True):
+            text = str(self.tokenizer.decode([number]))
+            leads = str(piece).startswith("▁") and not text.startswith(" ")  # a lone word piece is decoded without
+            self._known[number] = f" {text}" if leads else text
+        return {str(number): self._known[number] for number in sorted(set(ids))}
+
+    def joined(self, ids: Sequence[int]) -> str:
+        """The text of ids in a row."""
+        return str(self.tokenizer.decode(list(ids)))
+
+
+def record_of(learned: Learned, texts: TokenTexts) -> dict[str, Any]:
+    """The first group of a micro-batch as plain data.
+
+    `texts` maps token ids to text; `stages` names the entries of `qredit.objective.trace`, the last of which is the
+    coefficient itself. For each row: `ids`, `spans` as [start, end) runs, `values`, for each stage runs of
+    [coefficient, tokens], to four significant digits; `credit_sum`, the sum over all its tokens; `log_w` in nats, null
+    where w is 0. Where a row is too long its middle is left out, and `cut` says [where, how many tokens]. `likely` is
+    False where no likelihood was computed. `exact` is False where stages that look at the whole optimiser step were
+    shown this micro-batch alone; the last one, 'credit', is exact even then.
+    """
+    batch = learned.batch
+    rows = (batch.group == batch.group[0]).nonzero()[:, 0]
+    shown, exact = _traced(learned, rows)
+    few = batch.select(rows)
+    assert few.ids is not None
+    kept = [_kept(mask, max(TOKENS // len(rows), _LEAST_PER_ROW)) for mask in few.mask.cpu()]
+    own_ids = [ids[columns].tolist() for ids, columns in zip(few.ids.cpu(), kept, strict=True)]
+    width = int(learned.rows.prompt_mask[rows[0]].sum())
+    return {
+        "objective": str(learned.objective),
+        "group": int(batch.group[0]),
+        "seed": batch.seed,
+        "prompt": texts.joined(learned.rows.prompt_ids[rows[0]].tolist()[-width:])[-_PROMPT:],
+        "gold": texts.joined(learned.first[0].gold) if learned.first else None,
+        "responses": [texts.joined(one.rollout.answer_ids) for one in learned.first],
+        "texts": texts.of([number for ids in own_ids for number in ids]),
+        "stages": list(shown),
+        "likely": batch.answer_logp is not None,
+        "exact": exact,
+        "rollouts": [
+            _row(few, shown, number, columns, ids)
+            for number, (columns, ids) in enumerate(zip(kept, own_ids, strict=True))
+        ],
+    }
+
+
+def _traced(learned: Learned, rows: Int[Tensor, " R"]) -> tuple[dict[str, Tensor], bool]:
+    """The trace on these rows, on the CPU, and whether it is that of the whole optimiser step."""
+    wide = learned.objective.scope == Scope.BATCH
+    with torch.no_grad():
+        found = trace(learned.objective, learned.batch if wide else learned.batch.select(rows), learned.state)
+    shown = {name: (value[rows] if wide else value).cpu() for name, value in found.items()}
+    if learned.credited is None:
+        return shown, not wide
+    own = learned.credited.value[rows].cpu()
+    exact = not wide or torch.allclose(shown["credit"], own, rtol=1e-4, atol=0.0)
+    return shown | {"credit": own}, exact
+
+
+def _kept(mask: Bool[Tensor, " T"], most: int) -> Int[Tensor, " K"]:
+    """The columns that are recorded: all, or the first and the last of them."""
+    columns = mask.nonzero()[:, 0]
+    head = most // 2
+    return columns if len(columns) <= most else torch.cat([columns[:head], columns[len(columns) - (most - head) :]])
+
+
+def _row(
+    batch: RolloutBatch, shown: Mapping[str, Tensor], number: int, columns: Int[Tensor, " K"], ids: list[int]
+) -> dict[str, Any]:
+    spans = {name: getattr(batch, name) for name in _SPANS if getattr(batch, name) is not None}
+    left_out = int(batch.mask[number].sum()) - len(ids)
+    gold = bool(batch.has_answer[number])
+    return {
+        "tail": "answer" if gold else "response",
+        "rollout": number if batch.rollout is None else int(batch.rollout[number]),
+        "reward": None if batch.reward is None else rounded(float(batch.reward[number])),
+        "log_w": rounded(float(batch.answer_logp[number]), 10) if gold and batch.answer_logp is not None else None,
+        "credit_sum": rounded(float(shown["credit"][number].double().sum())),
+        "cut": [len(ids) // 2, left_out] if left_out else None,
+        "ids": ids,
+        "spans": {name: list(_marked(span[number].cpu()[columns].tolist())) for name, span in spans.items()},
+        "values": [stretches(value[number][columns].tolist()) for value in shown.values()],
+    }
+
+
+def _marked(span: Sequence[bool]) -> Iterator[list[int]]:
+    """The stretches of True, as [start, end)."""
+    edges = [place for place, (before, after) in enumerate(pairwise([False, *span, False])) if before != after]
+    yield from ([start, end] for start, end in zip(edges[::2], edges[1::2], strict=True))

@@ -1,0 +1,392 @@
+"""qredit probe: what is predicted agrees with closed forms, what is advised with what was seen."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qredit import tsallis
+from qredit.cli.main import main
+from qredit.errors import QreditError
+from qredit.lab.theory.regime import HIT, MISS_LOG_LIKELIHOOD, PRIOR, SHAPE
+from qredit.objectives import REGISTRY
+from qredit.probe import predict, recommend, words
+from qredit.probe.interval import bootstrap_mean, clopper_pearson
+from qredit.probe.predict import (
+    COMMITMENTS,
+    effective_rewards,
+    effective_size,
+    log_escape_time,
+    mixed_expected,
+    mixed_seen,
+)
+from qredit.probe.recommend import Case, is_graded
+from qredit.text import parse
+
+M, N = 32, 64
+
+
+def none_right(log_w):
+    return torch.zeros(log_w.shape, dtype=torch.bool)
+
+
+def constant(p, examples=N, m=M):
+    return torch.full((examples, m), math.log(p), dtype=torch.float64)
+
+
+def graded(p, examples=N, m=M):
+    """Draws from the lab's graded policy."""
+    drawn = torch.multinomial(torch.tensor(PRIOR), examples * m, replacement=True).view(examples, m)
+    return torch.tensor(SHAPE, dtype=torch.float64).log()[drawn] + math.log(p)
+
+
+def sparse(p, examples=N, m=M):
+    """Draws from the lab's sparse policy."""
+    hit = torch.rand(examples, m) < p / HIT
+    return torch.where(hit, math.log(HIT), MISS_LOG_LIKELIHOOD).double()
+
+
+def wide(middle, deviation, examples=N, m=M):
+    return torch.randn(examples, m, dtype=torch.float64) * deviation + middle
+
+
+def at(predicted, q):
+    return predicted.of[COMMITMENTS.index(q)]
+
+
+# Intervals
+
+
+def test_clopper_pearson_has_its_textbook_values():
+    found = clopper_pearson(3, 20)
+    assert 10**found.log10 == pytest.approx(0.15)
+    assert 10**found.low == pytest.approx(0.032071, abs=1e-6)
+    assert 10**found.high == pytest.approx(0.378927, abs=1e-6)
+
+
+def test_without_a_success_the_bound_is_the_rule_of_three():
+    found = clopper_pearson(0, 2048)
+    assert found.log10 == found.low == -math.inf
+    assert 10**found.high == pytest.approx(1 - 0.05 ** (1 / 2048), rel=1e-12)
+    assert 10**found.high == pytest.approx(3 / 2048, rel=3e-3)
+
+
+def test_with_nothing_but_successes_the_bound_is_mirrored():
+    found = clopper_pearson(100, 100)
+    assert (found.log10, found.high) == (0.0, 0.0)
+    assert 10**found.low == pytest.approx(0.05 ** (1 / 100), rel=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.004, 0.1, 0.6])
+def test_the_exact_interval_covers_at_least_as_often_as_it_says(p):
+    trials = 200
+    chance = torch.distributions.Binomial(trials, torch.tensor(p, dtype=torch.float64)).log_prob
+    inside = [k for k in range(trials + 1) if (f := clopper_pearson(k, trials)).low <= math.log10(p) <= f.high]
+    covered = float(chance(torch.tensor(inside, dtype=torch.float64)).exp().sum())
+    assert 0.949 < covered < 0.995
+
+
+def test_the_bootstrap_covers_the_mean_of_graded_weights():
+    """Exact value e^{σ²/2} above the middle; 200 data sets of 16 examples × 32 rollouts, seeded."""
+    truth = (-30 + 0.5) / math.log(10)
+    found = [bootstrap_mean(wide(-30, 1.0, 16), resamples=300, seed=n) for n in range(200)]
+    covered = sum(one.low <= truth <= one.high for one in found) / len(found)
+    assert 0.88 <= covered <= 0.99
+
+
+def test_the_bootstrap_stays_in_logs():
+    found = bootstrap_mean(wide(-2000, 1.0))
+    assert -880 < found.low < found.log10 < found.high < -860
+    assert bootstrap_mean(torch.full((2, 4), -math.inf)).high == -math.inf
+
+
+# Signal
+
+
+@pytest.mark.parametrize("p", [1e-12, 1e-3, 0.3, 0.999])
+def test_the_expected_share_of_mixed_groups_is_the_closed_form(p):
+    assert mixed_expected(constant(p)) == pytest.approx(1 - (1 - p) ** M - p**M, rel=1e-3 if p < 1e-9 else 1e-9)
+
+
+def test_the_expected_share_is_unbiased_for_weights_that_differ():
+    """Two rationales, w = 0.9 and 0.1, each with chance 1/2; groups of 2 listed by hand: P = 0.5."""
+    high, low = math.log(0.9), math.log(0.1)
+    groups = torch.tensor([[high, high], [high, low], [low, high], [low, low]], dtype=torch.float64)
+    assert mixed_expected(groups) == pytest.approx(1 - 0.5**2 - 0.5**2)
+
+
+def test_the_seen_share_of_mixed_groups_is_that_of_all_subsets():
+    right = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    assert mixed_seen(right, 4) == pytest.approx(1 / 3)
+    assert mixed_seen(right, 2) == pytest.approx((3 / 6) / 3)
+
+
+def test_a_reward_that_takes_other_answers_counts_for_grpo():
+    right = none_right(constant(1e-9))
+    right[:, :8] = True
+    predicted = predict(constant(1e-9), right)
+    assert predicted.mixed == predicted.mixed_seen == 1.0
+    assert predicted.mixed_expected < 1e-6
+    assert recommend(predicted).objective == "grpo()"
+
+
+def test_effective_rewards_are_those_of_the_objective():
+    log_w = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log()
+    log_a, c = effective_rewards(log_w, 0.5)
+    assert log_a.exp().tolist()[0] == pytest.approx([w / 0.25**0.5 / 4**0.5 for w in (0.5, 0.25, 0.125, 0.125)])
+    others = [(1 - w) / 3 for w in (0.5, 0.25, 0.125, 0.125)]
+    by_hand = [(w / 0.5 - o**0.5) / 2 for w, o in zip((0.5, 0.25, 0.125, 0.125), others, strict=True)]
+    assert c.tolist()[0] == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(("q", "heard"), [(0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.75, 1.0), (1.0, 1.0)])
+def test_groups_are_heard_where_the_effective_reward_exceeds_adams_epsilon(q, heard):
+    """All weights 1e-24: a/M^q = w^{1-q}/M^q, 1e-12 at q = 0.5 and 7e-8 at q = 0.75."""
+    predicted = predict(constant(1e-24), none_right(constant(1e-24)))
+    assert at(predicted, q).signal == heard
+    assert at(predicted, q).reward == pytest.approx(-24 * (1 - q) - q * math.log10(M))
+
+
+def test_equal_likelihoods_are_heard_but_tell_no_rationale_from_another():
+    predicted = predict(constant(1e-4), none_right(constant(1e-4)))
+    assert all(one.signal == 1 and one.rationale_signal == 0 for one in predicted.of)
+
+
+# Escape, bias, noise
+
+
+@pytest.mark.parametrize("q", COMMITMENTS)
+@pytest.mark.parametrize("p", [1e-9, 1e-3, 0.2, 0.4])
+def test_the_escape_time_is_the_integral(p, q):
+    log_p = torch.tensor([math.log(p)], dtype=torch.float64)
+    assert float(log_escape_time(log_p, q).exp()) == pytest.approx(tsallis.escape_time(p, 0.5, q, 20_000), rel=1e-5)
+
+
+@pytest.mark.parametrize("q", COMMITMENTS)
+def test_the_escape_time_of_what_no_float_holds_is_its_asymptote(q):
+    found = float(log_escape_time(torch.tensor([-2000.0], dtype=torch.float64), q))
+    assert found == pytest.approx(math.log(2000) if q == 1 else 2000 * (1 - q) - math.log(1 - q), rel=1e-3)
+
+
+def test_escape_is_averaged_over_examples_and_not_taken_at_their_mean():
+    log_w = torch.cat([constant(1e-2, 1), constant(1e-8, 1)])
+    predicted = predict(log_w, none_right(log_w))
+    times = {q: sum(tsallis.escape_time(p, 0.5, q, 20_000) for p in (1e-2, 1e-8)) for q in (0.5, 1.0)}
+    assert at(predicted, 0.5).escape == pytest.approx(math.log10(times[0.5] / times[1.0]), abs=1e-4)
+    mean = (1e-2 + 1e-8) / 2
+    at_mean = tsallis.escape_time(mean, 0.5, 0.5) / tsallis.escape_time(mean, 0.5, 1.0)
+    assert at(predicted, 0.5).escape > math.log10(at_mean) + 1
+
+
+def test_nothing_is_left_to_escape_above_one_half():
+    predicted = predict(constant(0.9), none_right(constant(0.9)))
+    assert [one.escape for one in predicted.of] == [None] * 5
+
+
+@pytest.mark.parametrize("q", COMMITMENTS)
+def test_bias_and_deviation_are_those_of_the_length_of_the_gradient(q):
+    """E[w̄^{1-q}] and its deviation, by many groups drawn from one example's weights."""
+    pool = torch.tensor([0.5, 1.0, 2.25, 0.25], dtype=torch.float64).log() - 20
+    predicted = predict(pool.repeat(3, 8), none_right(pool.repeat(3, 8)))
+    drawn = pool[torch.randint(4, (200_000, 32))]
+    length = ((1 - q) * (drawn.logsumexp(1) - pool.logsumexp(0) + math.log(4 / 32))).exp()
+    assert at(predicted, q).bias == pytest.approx(float(length.mean()) - 1, abs=1e-3)
+    assert at(predicted, q).deviation == pytest.approx(float(length.std()), abs=2e-3)
+
+
+def test_noise_of_paft_is_that_of_its_resampling():
+    log_w = torch.tensor([[0.6, 0.3, 0.1, 0.0]], dtype=torch.float64).log()
+    predicted = predict(log_w, none_right(log_w))
+    share = log_w.exp()
+    counts = torch.distributions.Multinomial(4, share[0]).sample((100_000,))
+    assert at(predicted, 1.0).noise_paft == pytest.approx(float((counts / 4).square().sum(1).mean()), rel=0.01)
+    assert float(effective_size(log_w)) == pytest.approx(1 / 0.46)
+
+
+def test_smaller_groups_are_cut_from_the_rollouts():
+    predicted = predict(graded(1e-5), none_right(graded(1e-5)), m=8)
+    assert (predicted.m, predicted.rollouts) == (8, M)
+    assert 4 < predicted.ess < 7
+
+
+# Graded or sparse
+
+
+@pytest.mark.parametrize("p", [1e-3, 1e-5, 1e-30])
+def test_the_graded_policy_is_told_from_its_weights(p):
+    predicted = predict(graded(p), none_right(graded(p)))
+    assert is_graded(predicted)
+    assert max(one.rationale_signal for one in predicted.of) == 1
+
+
+def test_weights_that_rest_on_single_rationales_are_sparse():
+    predicted = predict(wide(-60, 12.0), none_right(constant(0.5)))
+    assert not is_graded(predicted)
+    assert recommend(predicted).case is Case.SINGLE
+
+
+def test_success_that_no_rollout_showed_is_out_of_reach_of_every_q():
+    log_w = sparse(1e-5)
+    assert float(log_w.max()) == MISS_LOG_LIKELIHOOD
+    advised = recommend(predict(log_w, none_right(log_w)))
+    assert (advised.case, advised.objective, advised.estimator) == (Case.UNREACHABLE, None, None)
+
+
+def test_where_every_likelihood_is_zero_no_q_helps_and_nothing_is_nan():
+    log_w = torch.full((4, 8), -math.inf, dtype=torch.float64)
+    predicted = predict(log_w, none_right(log_w))
+    advised = recommend(predicted)
+    assert predicted.impossible == 1
+    assert predicted.mixed == 0
+    assert advised.objective is None
+    assert words.advice(predicted, advised)[0].startswith("No q will help at m = 8")
+    assert "likelihood is 0" in words.regime(predicted)
+
+
+# Advice
+
+
+@pytest.mark.parametrize("forced", [0.0, 0.9])
+def test_a_warm_model_is_trained_by_grpo_unless_its_rationales_are_cut(forced):
+    log_w = constant(0.3)
+    advised = recommend(predict(log_w, torch.rand(log_w.shape) < 0.3), forced)
+    assert advised.objective == ("grpo()" if forced == 0 else "paft(q=0.75)")
+
+
+def test_a_model_that_is_right_everywhere_is_not_called_cold():
+    log_w = constant(0.9999)
+    advised = recommend(predict(log_w, ~none_right(log_w)))
+    assert (advised.case, advised.objective) == (Case.SOLVED, "grpo()")
+
+
+@pytest.mark.parametrize(("p", "start"), [(3e-3, 0.5), (1e-4, 0.75), (1e-8, 1.0), (1e-14, 1.0), (1e-60, 1.0)])
+def test_the_colder_a_graded_model_the_larger_the_q_it_starts_from(p, start):
+    advised = recommend(predict(graded(p), none_right(graded(p))))
+    assert advised.case is Case.COLD
+    assert advised.start == start
+    assert advised.objective == f"garl(q=linear({start}, 0.0))"
+
+
+def test_more_rollouts_are_advised_where_the_weights_rest_on_few():
+    few, many = (predict(w, none_right(w)) for w in (wide(-40, 2.0), graded(1e-6)))
+    assert recommend(few).m > recommend(many).m == 8
+
+
+def test_every_advice_can_be_trained_and_its_name_is_registered():
+    for log_w in (constant(0.3), graded(1e-3), graded(1e-12), wide(-60, 12.0)):
+        for forced in (0.0, 1.0):
+            advised = recommend(predict(log_w, none_right(log_w)), forced)
+            assert str(parse(advised.objective)) == advised.objective
+            assert advised.estimator in REGISTRY
+
+
+def test_the_words_hold_the_numbers():
+    predicted = predict(graded(1e-5), none_right(graded(1e-5)))
+    advised = recommend(predicted)
+    seen, follows = words.advice(predicted, advised)
+    for number in (words.share(predicted.mixed), words.power(predicted.levels[1]), f"{predicted.ess:.1f} of 32"):
+        assert number in seen
+    start = at(predicted, advised.start)
+    for number in (advised.objective, f"m = {advised.m}", f"q = {advised.start:g}", words.share(start.signal)):
+        assert number in follows
+    assert f"{words.multiple(start.escape)} times" in follows
+
+
+@pytest.mark.parametrize(
+    ("log10", "text"),
+    [(-math.inf, "0"), (math.log10(0.125), "0.125"), (-304.5, "3.2e-305"), (-7.00001, "1.0e-7"), (5.0, "1.0e5")],
+)
+def test_probabilities_are_written_from_their_logarithm(log10, text):
+    assert words.power(log10) == text
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("log_w", "right", "m", "says"),
+    [
+        (constant(0.5, 2, 1), torch.zeros(2, 1, dtype=torch.bool), None, "two rollouts at least"),
+        (constant(0.5, 2, 4), torch.zeros(2, 3, dtype=torch.bool), None, "got (2, 4) and (2, 3)"),
+        (constant(0.5, 2, 4), torch.zeros(2, 4, dtype=torch.bool), 8, "m=8 cannot be cut from 4"),
+        (constant(1.5, 2, 4), torch.zeros(2, 4, dtype=torch.bool), None, "at most 0"),
+    ],
+)
+def test_arrays_that_cannot_be_read_are_refused(log_w, right, m, says):
+    with pytest.raises(QreditError, match=says.replace("(", r"\(").replace(")", r"\)")):
+        predict(log_w, right, m)
+
+
+# The command
+
+
+def probed(capsys, *more):
+    argv = ["probe", "--task", "pocket-dial", "--m", "4", "--examples", "6", "--cpu", "--quiet"]
+    status = main([*argv, *more])
+    return status, capsys.readouterr()
+
+
+def test_a_cold_pocket_model_is_probed(capsys):
+    status, said = probed(capsys, "--coldness", "6", "--json")
+    assert status == 0
+    found = json.loads(said.out)
+    assert (len(found["log_w"]), len(found["log_w"][0])) == (6, 4)
+    assert found["advice"]["estimator"] == "garl"
+    assert -8.5 < found["predicted"]["levels"][1] < -5.5
+    again = json.loads(probed(capsys, "--coldness", "6", "--json")[1].out)
+    assert again == found
+
+
+def test_a_warm_pocket_model_is_advised_grpo_in_words(capsys):
+    status, said = probed(capsys, "--coldness", "6", "--style", "warm")
+    assert status == 0
+    assert "Train with grpo()" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--m", "1"], "m must be at least 2, got 1"),
+        (["--examples", "0"], "examples must be at least 1"),
+        (["--colness", "2"], "did you mean '--coldness'"),
+        (["--model", "./nowhere"], "no model folder nowhere"),
+    ],
+)
+def test_what_cannot_be_probed_is_said_in_one_line(more, says, capsys):
+    status, said = probed(capsys, *more)
+    assert status == 2
+    assert says in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_answers_that_do_not_join_are_counted_and_named(tmp_path, monkeypatch, capsys):
+    from qredit.rollout.format import TokenFormat
+
+    joins = TokenFormat.answer_ids
+
+    def refusing(self, answer):
+        if answer == "bad":
+            raise QreditError("answer 'bad' does not join at the seam")
+        return joins(self, answer)
+
+    monkeypatch.setattr(TokenFormat, "answer_ids", refusing)
+    rows = [{"id": f"row-{n}", "prompt": "Who?", "answer": "bad" if n == 1 else "ba"} for n in range(3)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    from qredit import pocket
+
+    options = ["--task", "jsonl", "--data", str(tmp_path), "--model", str(pocket.path("dial-2"))]
+    status, said = probed(capsys, *options, "--max-completion-length", "12", "--answer-budget", "4", "--json")
+    assert status == 0
+    found = json.loads(said.out)
+    assert len(found["log_w"]) == 2
+    assert any("1 answers do not join at the seam and are left out (row-1)" in notice for notice in found["notices"])
+
+
+def test_the_group_size_is_extrapolated_from_each_examples_own_estimates():
+    predicted = predict(constant(0.01), none_right(constant(0.01)))
+    for size in predicted.sizes:
+        assert size.mixed == pytest.approx(1 - 0.99**size.m - 0.01**size.m)
+        assert size.ess == pytest.approx(size.m)
+    assert recommend(replace(predicted, mixed_seen=1.0)).m == 128
