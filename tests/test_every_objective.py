@@ -37,7 +37,7 @@ GIVEN = {
     "budget": per_token(lambda token, place: min(place // 2, 3)),
     **{
         f"budget_reward@{j}": (lambda seen, tokenizer, j=j: [(n + j) % 3 / 2 for n in range(len(seen))])
-        for j in range(3)
+        for j in range(4)
     },
     "cluster": by_place(lambda number: number % 3),
 }
