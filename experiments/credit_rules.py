@@ -17,7 +17,7 @@ from page import insert
 from rich.console import Console
 
 from qredit.quiet import quiet_libraries
-from qredit.run.compare import Compared, Settings, compared, plot
+from qredit.run.compare import Compared, Settings, compared, plot, reached
 
 FOLDER, PAGE = Path("runs/results/compare"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("credit_rules.md.in")
@@ -39,13 +39,12 @@ def told(row: Compared, of_grpo: Compared) -> str:
 
 def generations_to(row: Compared, share: float = 0.9) -> str:
     """How many generations each seed needed until the mean success of five was `share`, as the table shows it."""
-    curves = row.curves["success"]
-    ends = [next((n for n in range(5, len(c) + 1) if sum(c[n - 5 : n]) / 5 >= share), None) for c in curves]
-    reached = [end for end in ends if end is not None]
-    if not reached:
+    ends = [reached(curve, share) for curve in row.curves["success"]]
+    known = [end for end in ends if end is not None]
+    if not known:
         return "never"
-    some = "" if len(reached) == len(ends) else f" ({len(reached)} of {len(ends)})"
-    return f"{statistics.mean(reached):.0f} [{min(reached)}, {max(reached)}]{some}"
+    some = "" if len(known) == len(ends) else f" ({len(known)} of {len(ends)})"
+    return f"{statistics.mean(known):.0f} [{min(known)}, {max(known)}]{some}"
 
 
 def table(rows: Sequence[Compared]) -> str:

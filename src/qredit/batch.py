@@ -22,7 +22,8 @@ from torch import Tensor
 from qredit.errors import QreditError
 from qredit.groups import Groups
 
-_SPANS = ("mask", "rationale", "answer", "close", "response", "sampled")
+SPANS = ("rationale", "answer", "close", "response", "sampled")
+_SPANS = ("mask", *SPANS)
 _PER_ROW = ("reward", "answer_logp", "rollout")
 _PER_TOKEN = ("ids", "turn", "logp", "sampler_logp", "entropy")
 _LOGP_SLACK = 1e-3  # a log-likelihood may exceed 0 by rounding, not by more
@@ -103,7 +104,7 @@ class RolloutBatch:
                 raise QreditError(f"extra field '{name}' must be (B,) or (B, T, …), got {tuple(value.shape)}")
 
     def _check_spans(self) -> None:
-        for name in _SPANS[1:]:
+        for name in SPANS:
             span = getattr(self, name)
             if span is not None and bool((span & ~self.mask).any()):
                 raise QreditError(f"{name} marks positions that the mask leaves out")

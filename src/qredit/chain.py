@@ -42,12 +42,18 @@ class When(IntEnum):
     UPDATE = 1
 
 
-_TOLD = frozenset({"logp", "entropy", "answer_logp", "nucleus_entropy", "hidden", "prediction_error"})
+TOLD = frozenset({"logp", "entropy", "answer_logp", "nucleus_entropy", "hidden", "prediction_error"})
+"""Kinds of batch fields that a forward pass tells."""
+
+
+def kinds(needs: Iterable[str]) -> frozenset[str]:
+    """The kinds of these batch fields: their names without the number after an @."""
+    return frozenset(name.partition("@")[0] for name in needs)
 
 
 def when_read(needs: Iterable[str]) -> When:
     """When what is made of these batch fields is fixed: fields that a forward pass tells change with every update."""
-    return When.UPDATE if any(name.partition("@")[0] in _TOLD for name in needs) else When.ROLLOUT
+    return When.UPDATE if kinds(needs) & TOLD else When.ROLLOUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +125,8 @@ class Walk:
         return coefficient
 
 
-class Stage(ABC):  # noqa: B024  # what Source and Credit share; neither has the other's signature
-    """What Source and Credit share: what they need, where their statistics run, when they are computed."""
+class Declared:
+    """What a part of an objective says of itself: what it needs, where its statistics run, when it is computed."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -136,6 +142,10 @@ class Stage(ABC):  # noqa: B024  # what Source and Credit share; neither has the
     def when(self) -> When:
         """When the result is fixed: UPDATE where a field is read that a forward pass tells."""
         return when_read(self.needs)
+
+
+class Stage(Declared, ABC):  # what Source and Credit share; neither has the other's signature
+    """What Source and Credit share."""
 
     def children(self) -> Iterator[tuple[str, "Stage"]]:
         """The stages inside this one, each with the name that leads to it."""

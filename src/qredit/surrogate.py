@@ -49,36 +49,10 @@ class score_function(Surrogate):
         return -coefficient * ratio * logp
 
 
-@dataclass(frozen=True)
-class clipped_ratio(Surrogate):
-    """-min(ratio · c, clip(ratio, 1 - low, 1 + high) · c), the clipped surrogate of PPO (arXiv 1707.06347, eq. 7).
+class _Clipped(Surrogate):
+    """-min(ratio · c, clip(ratio) · c): what the surrogates with a trust region share.
 
-    `low` and `high` are the half-widths of the trust region below and above 1; DAPO's "clip-higher" sets high > low.
-    """
-
-    low: float = 0.2
-    high: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_range("the lower clip", self.low, 0.0, 1.0)
-        check_range("the upper clip", self.high, 0.0, math.inf)
-
-    def __call__(
-        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
-    ) -> Float[Tensor, "B T"]:
-        ratio = importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
-        clipped = ratio.clamp(1 - self.low, 1 + self.high)
-        return -torch.minimum(ratio * coefficient, clipped * coefficient)
-
-
-@dataclass(frozen=True)
-class clipped_sequence_ratio(Surrogate):
-    """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for the whole rollout: GSPO (arXiv 2507.18071).
-
-        ρ_it = sg[s_i] · p_it / sg[p_it],   s_i = exp( mean over sampled tokens t of log p_it - sampler's log p_it )
-
-    Its value is the same on every sampled token; its slope in log p_it is s_i, so that under `mean_per_rollout` a
-    coefficient per rollout has the gradient of s_i itself. Tokens that were not sampled have ratio 1.
+    `low` and `high` are its half-widths below and above a ratio of 1.
     """
 
     low: float
@@ -91,11 +65,47 @@ class clipped_sequence_ratio(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        whole = torch.where(batch.sampled & (coefficient != 0), sequence_ratio(logp.detach(), batch), 1.0)
-        logp = _where_it_counts(coefficient, logp, batch)
-        ratio = whole * torch.exp(logp - logp.detach())
+        ratio = self.ratio(coefficient, logp, batch)
         clipped = ratio.clamp(1 - self.low, 1 + self.high)
         return -torch.minimum(ratio * coefficient, clipped * coefficient)
+
+    def ratio(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        """current/sampler, differentiable, 1 where the coefficient is 0."""
+        return importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
+
+
+@dataclass(frozen=True)
+class clipped_ratio(_Clipped):
+    """-min(ratio · c, clip(ratio, 1 - low, 1 + high) · c), the clipped surrogate of PPO (arXiv 1707.06347, eq. 7).
+
+    `low` and `high` are the half-widths of the trust region below and above 1; DAPO's "clip-higher" sets high > low.
+    """
+
+    low: float = 0.2
+    high: float = 0.2
+
+
+@dataclass(frozen=True)
+class clipped_sequence_ratio(_Clipped):
+    """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for the whole rollout: GSPO (arXiv 2507.18071).
+
+        ρ_it = sg[s_i] · p_it / sg[p_it],   s_i = exp( mean over sampled tokens t of log p_it - sampler's log p_it )
+
+    Its value is the same on every sampled token; its slope in log p_it is s_i, so that under `mean_per_rollout` a
+    coefficient per rollout has the gradient of s_i itself. Tokens that were not sampled have ratio 1.
+    """
+
+    low: float
+    high: float
+
+    def ratio(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        whole = torch.where(batch.sampled & (coefficient != 0), sequence_ratio(logp.detach(), batch), 1.0)
+        logp = _where_it_counts(coefficient, logp, batch)
+        return whole * torch.exp(logp - logp.detach())
 
 
 def sequence_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B 1"]:
@@ -118,7 +128,7 @@ class plain_ratio(Surrogate):
 
 
 @dataclass(frozen=True)
-class gradient_keeping_clip(Surrogate):
+class gradient_keeping_clip(_Clipped):
     """-min(ratio · c, clip(ratio) · c) whose upper bound is (1 + high) · ratio / sg[ratio] (arXiv 2510.14545).
 
     In value it is PPO's clipped surrogate. Its slope differs in one region: for c > 0 and ratio > 1 + high it is
@@ -129,16 +139,12 @@ class gradient_keeping_clip(Surrogate):
     low: float = 0.2
     high: float = 0.2
 
-    def __post_init__(self) -> None:
-        check_range("the lower clip", self.low, 0.0, 1.0)
-        check_range("the upper clip", self.high, 0.0, math.inf)
-
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
         logp = _where_it_counts(coefficient, logp, batch)
         ratio = importance_ratio(logp, batch)
-        bound = (1 + self.high) * torch.exp(logp - logp.detach())
+        bound = (1 + self.high) * torch.exp(logp - logp.detach())  # not ratio / sg[ratio], which is 0/0 far off
         clipped = torch.where(ratio > 1 + self.high, bound, ratio).clamp(min=1 - self.low)
         return -torch.minimum(ratio * coefficient, clipped * coefficient)
 

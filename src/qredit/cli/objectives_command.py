@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from qredit.chain import Scope
+from qredit.chain import Scope, kinds
 from qredit.cli.options import read_arguments
 from qredit.errors import look_up
 from qredit.objective import Objective
@@ -94,12 +94,12 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
 
 def cost_in_words(objective: Objective) -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
-    kinds = {name.partition("@")[0] for name in objective.needs}
+    read = kinds(objective.needs)
     costs = {
-        "a forward pass of a second model, held in memory, for each generation": "reference_logp" in kinds,
-        "attention maps of every rollout, computed the slow way, for each generation": "attention_influence" in kinds,
-        "last-layer states and prediction errors of every token": "prediction_error" in kinds,
-        "a sort of the vocabulary at every token": "nucleus_entropy" in kinds,
+        "a forward pass of a second model, held in memory, for each generation": "reference_logp" in read,
+        "attention maps of every rollout, computed the slow way, for each generation": "attention_influence" in read,
+        "last-layer states and prediction errors of every token": "prediction_error" in read,
+        "a sort of the vocabulary at every token": "nucleus_entropy" in read,
         "a scoring pass over the whole optimiser step before the first backward pass": objective.scope is Scope.BATCH,
         "a scoring pass over all rows before those drawn are differentiated": objective.draws
         and objective.scope is not Scope.BATCH,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Source, When
+from qredit.chain import Coefficient, Source
 from qredit.masked import masked, row_mean
 
 
@@ -17,7 +17,6 @@ class mean_answer_probability(Source):
     """
 
     needs = frozenset({"logp", "answer_logp"})
-    when = When.UPDATE
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         logp = masked(batch.require("logp", str(self)).double(), batch.answer)

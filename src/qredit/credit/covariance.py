@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.chain import Coefficient, Credit, Scope
+from qredit.credit.token_weight import drawn
 from qredit.masked import covariance
 from qredit.schedule import check_range
 from qredit.seed import mix
@@ -40,7 +41,6 @@ class drop_covariance_band(Credit):
     clip_high: float = 1.0
     needs = frozenset({"logp", "seed"})
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("share", self.share, 0.0, 1.0)
@@ -48,11 +48,11 @@ class drop_covariance_band(Credit):
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         logp, seed = batch.require("logp", str(self)).double(), int(batch.require("seed", str(self)))
         value = coefficient.value.expand(batch.mask.shape)
-        counted = batch.sampled if coefficient.keep is None else batch.sampled & coefficient.keep
+        counted = drawn(coefficient, batch)
         varying = covariance(value, logp, counted)
         eligible = counted & (varying > self.low) & (varying < self.high) & ~self._clipped(value, logp, batch)
         count = max(1, int(self.share * int(counted.sum()) + 1e-9))
-        dropped = drawn(varying, eligible, count, torch.Generator().manual_seed(mix(seed)))
+        dropped = picked(varying, eligible, count, torch.Generator().manual_seed(mix(seed)))
         return replace(coefficient, value=torch.where(dropped, 0.0, value))
 
     def _clipped(
@@ -65,7 +65,7 @@ class drop_covariance_band(Credit):
         return ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * value < ratio * value
 
 
-def drawn(
+def picked(
     rank_by: Float[Tensor, "B T"], eligible: Bool[Tensor, "B T"], count: int, generator: torch.Generator
 ) -> Bool[Tensor, "B T"]:
     """`count` of the eligible tokens, each set as likely as any other; laid out by `rank_by`, then drawn."""

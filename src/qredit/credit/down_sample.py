@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import drawn, times
 from qredit.errors import QreditError
 from qredit.masked import masked, quantile, row_mean
@@ -66,7 +66,6 @@ class _Widest(Credit):
 
     rollouts: float | Schedule
     needs = frozenset({"entropy"})
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("rollouts", self.rollouts, 1.0, math.inf)
@@ -123,7 +122,6 @@ class _TopShare(Credit):
     share: float | Schedule
     needs = frozenset({"entropy"})
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("share", self.share, 0.0, 1.0)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import drawn, times
 from qredit.masked import is_constant, masked, rescaled
 from qredit.schedule import check_range
@@ -40,7 +40,6 @@ class _EntropyChange(Credit):
 
     needs = frozenset({"logp", "entropy"})
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         counts = drawn(coefficient, batch)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import drawn, times
 from qredit.masked import z_score
 from qredit.schedule import check_range
@@ -23,7 +23,6 @@ class scale_by_entropy_score(Credit):
     strength: float = 0.2
     needs = frozenset({"entropy"})
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("strength", self.strength, 0.0, math.inf)

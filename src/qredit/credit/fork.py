@@ -6,7 +6,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, When
+from qredit.chain import Coefficient, Credit
 from qredit.masked import row_top
 from qredit.schedule import check_range
 
@@ -21,7 +21,6 @@ class keep_forks(Credit):
 
     share: float = 0.2
     needs = frozenset({"entropy"})
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("share", self.share, 0.0, 1.0)

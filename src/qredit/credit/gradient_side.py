@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.chain import Coefficient, Credit, Scope
 from qredit.credit.token_gradient import NEEDS, TokenGradients
 from qredit.credit.token_weight import times
 from qredit.errors import QreditError
@@ -61,7 +61,6 @@ class weigh_by_gradient_side(Credit):
     refinements: int = 1
     needs = NEEDS
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("least", self.least, 0.0, math.inf)

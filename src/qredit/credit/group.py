@@ -9,6 +9,7 @@ from torch import Tensor
 from qredit import masked
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope
+from qredit.credit.token_weight import drawn
 from qredit.errors import QreditError
 
 
@@ -127,7 +128,7 @@ class whiten_over_tokens(Credit):
     scope = Scope.BATCH
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counted = batch.sampled if coefficient.keep is None else batch.sampled & coefficient.keep
+        counted = drawn(coefficient, batch)
         value = coefficient.value.expand(batch.mask.shape)
         mean = masked.mean(value, counted)
         variance = masked.masked(value - mean, counted).square().sum() / (counted.sum() - 1).clamp(min=1)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Source, When
+from qredit.chain import Coefficient, Credit, Scope, Source
 from qredit.errors import QreditError
 from qredit.groups import Groups
 from qredit.schedule import Schedule, check_range
@@ -49,10 +49,6 @@ class center_by_halves(Credit):
     @property
     def scope(self) -> Scope:
         return max(Scope.GROUP, *(source.scope for source in self._sources))
-
-    @property
-    def when(self) -> When:
-        return max(source.when for source in self._sources)
 
     @property
     def _sources(self) -> tuple[Source, ...]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Source, When
+from qredit.chain import Coefficient, Credit, Scope, Source
 from qredit.errors import QreditError
 from qredit.schedule import Schedule, check_range
 from qredit.seed import mix
@@ -29,7 +29,6 @@ class _LikelihoodStage:
     normalize: bool = True
     needs = frozenset({"answer_logp"})
     scope = Scope.GROUP
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("q", self.q, 0.0, 1.0)
@@ -114,7 +113,6 @@ class resample_by_likelihood(Credit):
     resamples: int | None = None
     needs = frozenset({"answer_logp", "seed"})
     scope = Scope.GROUP
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         if self.resamples is not None and self.resamples < 1:

@@ -6,7 +6,7 @@ import torch
 
 from qredit import masked
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Scope, Source, When
+from qredit.chain import Coefficient, Scope, Source
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class mean_entropy(Source):
     """The mean entropy (nats) of the sampled tokens of each rollout; 0 for a row without one."""
 
     needs = frozenset({"entropy"})
-    when = When.UPDATE
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         entropy = batch.require("entropy", str(self)).double()

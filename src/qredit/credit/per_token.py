@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope
+from qredit.credit.token_weight import drawn
 from qredit.groups import Groups
 from qredit.masked import masked
 from qredit.segment import suffix_sum
@@ -18,7 +19,7 @@ from qredit.segment import suffix_sum
 
 def per_token(coefficient: Coefficient, batch: RolloutBatch) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """The value of each sampled token that counts, 0 elsewhere, and which tokens those are."""
-    counts = batch.sampled if coefficient.keep is None else batch.sampled & coefficient.keep
+    counts = drawn(coefficient, batch)
     return masked(coefficient.value.expand(batch.mask.shape), counts), counts
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, When
+from qredit.chain import Coefficient, Credit
 from qredit.masked import row_mean
 from qredit.schedule import check_range
 
@@ -25,7 +25,6 @@ class reward_by_phase_entropy(Credit):
     wrong: float
     answer_weight: float = 1.0
     needs = frozenset({"entropy"})
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("right", self.right, 0.0, 1.0)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, When
+from qredit.chain import Coefficient, Credit, Scope
 from qredit.credit.token_gradient import NEEDS, TokenGradients
 from qredit.credit.token_weight import drawn, times
 from qredit.masked import row_mean
@@ -27,7 +27,6 @@ class _Influence(Credit):
     strictness: float
     needs = NEEDS | {"reward"}
     scope = Scope.GROUP
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("strictness", self.strictness, 0.0, math.inf)

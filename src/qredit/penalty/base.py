@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, State, When, when_read
+from qredit.chain import Declared, State
 
 
-class Penalty(ABC):
+class Penalty(Declared, ABC):
     """A loss term beside the policy's: Σ weight · term / denominator.
 
     A penalty is to its term what a credit chain is to log p: it says which number the quantity of each token is
@@ -28,21 +28,6 @@ class Penalty(ABC):
     def name(self) -> str:
         """Under which the term is logged."""
         return type(self).__name__
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Names of the batch fields read."""
-        return frozenset()
-
-    @property
-    def scope(self) -> Scope:
-        """Rows that the weight's statistics run over."""
-        return Scope.ROW
-
-    @property
-    def when(self) -> When:
-        """When the weight is fixed: UPDATE where a field is read that a forward pass tells."""
-        return when_read(self.needs)
 
     @abstractmethod
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:

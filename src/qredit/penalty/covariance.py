@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, When
+from qredit.chain import Scope
 from qredit.masked import covariance, masked, top
 from qredit.penalty.base import TokenMeanPenalty
 from qredit.penalty.entropy import EntropyPenalty
@@ -34,7 +34,6 @@ class kl_covariance(TokenMeanPenalty):
     share: float = 2e-4
     needs = frozenset({"logp"})
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("share", self.share, 0.0, 1.0)
@@ -66,7 +65,6 @@ class covariance_entropy_bonus(EntropyPenalty):
     most: float = 5.0
     needs = frozenset({"entropy", "logp"})
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         logp = batch.require("logp", str(self)).double()

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import State, When
+from qredit.chain import State
 from qredit.masked import masked
 from qredit.penalty.base import StatefulPenalty, TokenMeanPenalty
 
@@ -62,7 +62,6 @@ class adaptive_entropy(StatefulPenalty, EntropyPenalty):
     least: float = 0.0
     most: float = 0.005
     start: float = 0.0
-    when = When.UPDATE
 
     def init(self) -> State:
         return {"strength": self.start, "active": 1}

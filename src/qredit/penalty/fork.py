@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import When
 from qredit.credit.fork import forks
 from qredit.masked import masked, row_quantile, row_top
 from qredit.penalty.base import Penalty
@@ -19,7 +18,6 @@ class _OnForks(Penalty):
     """A penalty averaged over the forks of the optimiser step."""
 
     share: float
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("share", self.share, 0.0, 1.0)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, When
+from qredit.chain import Scope
 from qredit.errors import QreditError
 from qredit.masked import masked
 from qredit.penalty.base import Penalty
@@ -28,7 +28,6 @@ class _KeepLikelihood(Penalty):
     strength: float = 0.2
     searches: int | None = None
     scope = Scope.BATCH
-    when = When.UPDATE
     counts_coefficients = True
 
     def __post_init__(self) -> None:

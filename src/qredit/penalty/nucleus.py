@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, State, When
+from qredit.chain import Scope, State
 from qredit.masked import row_mean, row_quantile
 from qredit.penalty.base import StatefulPenalty
 from qredit.schedule import check_range
@@ -58,7 +58,6 @@ class nucleus_entropy_anchor(StatefulPenalty):
     level: float = 0.8
     anchor: float | None = None
     scope = Scope.BATCH
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("mass", self.mass, 0.0, 1.0)

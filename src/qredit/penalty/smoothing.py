@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import State, When
+from qredit.chain import State
 from qredit.errors import QreditError
 from qredit.masked import masked
 from qredit.penalty.base import StatefulPenalty
@@ -42,7 +42,6 @@ class entropy_smoothing(StatefulPenalty, EntropyPenalty):
     height: float
     decay: float
     progress: float | Schedule = linear(0.0, 1.0)
-    when = When.UPDATE
 
     def __post_init__(self) -> None:
         check_range("progress", self.progress, 0.0, 1.0)

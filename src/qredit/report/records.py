@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
+from qredit.batch import SPANS, RolloutBatch
 from qredit.chain import Scope
 from qredit.errors import QreditError
 from qredit.objective import Objective
@@ -17,7 +17,6 @@ from qredit.report.stretches import stretches
 from qredit.text import parse
 
 BESIDE = ("grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)")
-_SPANS = ("rationale", "close", "response", "answer", "sampled")
 
 Record = dict[str, Any]
 
@@ -62,7 +61,7 @@ def _record(entry: Mapping[str, Any], beside: Sequence[str], steps: int) -> Reco
 def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entry: Mapping[str, Any]) -> Record:
     ids = [int(number) for number in one["ids"]]
     values = [[[_number(value), int(count)] for value, count in stage] for stage in one["values"]]
-    spans = {name: [[int(a), int(b)] for a, b in one["spans"].get(name, [])] for name in _SPANS}
+    spans = {name: [[int(a), int(b)] for a, b in one["spans"].get(name, [])] for name in SPANS}
     counts = {sum(int(pair[1]) for pair in stage) for stage in one["values"]}
     edges = [edge for runs in spans.values() for span in runs for edge in span]
     if len(values) != stages or counts - {len(ids)} or any(str(number) not in texts for number in ids):
@@ -101,14 +100,11 @@ def batch_of(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutBat
     for row, one in enumerate(rollouts):
         ids[row, : len(one["ids"])] = torch.tensor(one["ids"])
     numbers = [one["rollout"] for one in rollouts]
+    spans: dict[str, Any] = {name: span(name) for name in SPANS}
     return RolloutBatch(
         mask=torch.arange(width)[None] < lengths[:, None],
         ids=ids,
-        rationale=span("rationale"),
-        close=span("close"),
-        response=span("response"),
-        answer=span("answer"),
-        sampled=span("sampled"),
+        **spans,
         group=torch.full((len(rollouts),), int(entry.get("group", 0))),
         rollout=torch.tensor(numbers) if len(set(numbers)) < len(numbers) else None,
         seed=None if entry.get("seed") is None else int(entry["seed"]),

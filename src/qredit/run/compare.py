@@ -112,6 +112,12 @@ def curves_of(metrics: Path) -> dict[str, list[float]]:
     return {name: [entry[key] for entry in entries if key in entry] for name, key in CURVES.items()}
 
 
+def reached(curve: Sequence[float], share: float, window: int = 5) -> int | None:
+    """The first place at which the mean of the last `window` values is at least `share`; None if it never is."""
+    ends = range(window, len(curve) + 1)
+    return next((end for end in ends if sum(curve[end - window : end]) / window >= share), None)
+
+
 def plain(objective: str) -> str:
     """An objective's text as part of a folder's name."""
     spaced = objective.replace("=", "").replace(", ", "-").replace(" | ", "+")

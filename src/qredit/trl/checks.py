@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope
+from qredit.chain import Scope, kinds
 from qredit.errors import QreditError
 from qredit.objective import Objective
 from qredit.prefix.install import NUCLEUS, STATES
@@ -61,7 +61,7 @@ def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Ma
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")
-    wanted = sorted(name for name in objective.needs if name.partition("@")[0] not in told)
+    wanted = sorted(name for name in objective.needs if not kinds({name}) & told)
     for name in wanted:
         if name not in given and name not in MAKERS:
             raise QreditError(

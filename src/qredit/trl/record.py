@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from qredit.batch import RolloutBatch
+from qredit.batch import SPANS, RolloutBatch
 from qredit.chain import Scope, State
 from qredit.objective import Credited, Objective, trace
 from qredit.plain import json_line
@@ -24,7 +24,6 @@ RECORDS = 200  # at most, over a run
 TOKENS = 4096  # of a record, over all its rows
 _LEAST_PER_ROW = 64
 _PROMPT = 4000  # characters
-_SPANS = ("rationale", "close", "response", "answer", "sampled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +159,7 @@ def _kept(mask: Bool[Tensor, " T"], most: int) -> Int[Tensor, " K"]:
 def _row(
     batch: RolloutBatch, shown: Mapping[str, Tensor], number: int, columns: Int[Tensor, " K"], ids: list[int]
 ) -> dict[str, Any]:
-    spans = {name: getattr(batch, name) for name in _SPANS if getattr(batch, name) is not None}
+    spans = {name: getattr(batch, name) for name in SPANS if getattr(batch, name) is not None}
     left_out = int(batch.mask[number].sum()) - len(ids)
     gold = bool(batch.has_answer[number])
     return {

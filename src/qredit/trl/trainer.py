@@ -27,7 +27,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import add_fused_lm_head
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, State, When
+from qredit.chain import TOLD, Scope, State, When, kinds
 from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
 from qredit.errors import QreditError
 from qredit.objective import Credited, Objective, sum_terms
@@ -210,7 +210,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         reason = share_prefix(self.model) if args.shared_prefix else "it was asked for"
         if reason is None:
             return pack
-        told = {name.partition("@")[0] for name in self.objective.needs} & {NUCLEUS, *STATES, REFERENCE}
+        told = kinds(self.objective.needs) & {NUCLEUS, *STATES, REFERENCE}
         if told and not scores_tokens(self.model):
             raise QreditError(f"{self.objective} needs {', '.join(sorted(told))}, which this model's head cannot tell")
         if args.shared_prefix:
@@ -306,8 +306,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """One rollout and its reward for each input row; rows of one prompt are neighbours and share a group."""
         start = time.perf_counter()
         self.rollouts = self._rollouts([row[PROMPT_IDS] for row in inputs], number)
-        rewards = self._rewarded(inputs, self.rollouts)
-        fields = self._fields(inputs, self.rollouts) if self.makers else [{}] * len(inputs)
+        said = [self._said(rollout) for rollout in self.rollouts]
+        rewards = self._rewarded(inputs, self.rollouts, said)
+        fields = self._fields(inputs, self.rollouts, said) if self.makers else [{}] * len(inputs)
         groups = len(inputs) // self._rollouts_per_prompt
         first = (number * self.accelerator.num_processes + self.accelerator.process_index) * groups
         self._seconds["sample"] += time.perf_counter() - start
@@ -352,24 +353,28 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._metrics["train"]["groups/replaced"].append(found / len(groups))
         return [one for group in groups for one in group]
 
-    def _fields(self, inputs: Sequence[Mapping[str, Any]], rollouts: Sequence[Rollout]) -> list[dict[str, Values]]:
+    def _said(self, rollout: Rollout) -> dict[str, str]:
+        """The sampled answer and the rationale as text, as reward functions and makers of fields receive them."""
+        thought = self._tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True)
+        return {"response": self.format.response_text(rollout.answer_ids), "rationale": str(thought)}
+
+    def _fields(
+        self, inputs: Sequence[Mapping[str, Any]], rollouts: Sequence[Rollout], said: Sequence[Mapping[str, str]]
+    ) -> list[dict[str, Values]]:
         """What the makers make of the rollouts, for each of them."""
         seen = [
             Seen(
                 ids=rollout.ids,
                 thought=rollout.close_start,
-                rationale=self._rationale_text(rollout),
-                response=self.format.response_text(rollout.answer_ids),
+                rationale=texts["rationale"],
+                response=texts["response"],
                 group=index // self._rollouts_per_prompt,
-                example={key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)},
+                example=_shown(row),
             )
-            for index, (row, rollout) in enumerate(zip(inputs, rollouts, strict=True))
+            for index, (row, rollout, texts) in enumerate(zip(inputs, rollouts, said, strict=True))
         ]
         made = {name: maker(seen, self._tokenizer) for name, maker in self.makers.items()}
         return [{name: values[index] for name, values in made.items()} for index in range(len(seen))]
-
-    def _rationale_text(self, rollout: Rollout) -> str:
-        return str(self._tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True))
 
     @property
     def _rollouts_per_prompt(self) -> int:
@@ -397,20 +402,15 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 seed=mix(self.args.seed, number, self.accelerator.process_index),
             )
 
-    def _rewarded(self, inputs: list[dict[str, Any]], rollouts: Sequence[Rollout]) -> list[float]:
+    def _rewarded(
+        self, inputs: list[dict[str, Any]], rollouts: Sequence[Rollout], said: Sequence[Mapping[str, str]]
+    ) -> list[float]:
         """The weighted reward of each rollout, NaN where no function scored it; TRL's metrics and tables are filled."""
         prompts = [row["prompt"] for row in inputs]
         texts = self._tokenizer.batch_decode([r.ids for r in rollouts], skip_special_tokens=True)
         chat = is_conversational({"prompt": prompts[0]})
         completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
-        columns = [
-            {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
-            | {
-                "response": self.format.response_text(rollout.answer_ids),
-                "rationale": self._rationale_text(rollout),
-            }
-            for row, rollout in zip(inputs, rollouts, strict=True)
-        ]
+        columns = [{**_shown(row), **texts} for row, texts in zip(inputs, said, strict=True)]
         per_function = self._calculate_rewards(columns, prompts, completions, [list(r.ids) for r in rollouts])
         total = (per_function * self.reward_weights.to(per_function.device)).nansum(1)
         total[per_function.isnan().all(1)] = torch.nan
@@ -546,8 +546,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _enough(self, objective: Objective, batch: RolloutBatch) -> Tensor | None:
         """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
-        read = {name.partition("@")[0] for name in objective.needs}
-        return None if read & {"logp", "entropy", "sampler_logp", NUCLEUS, *STATES} else batch.answer
+        return None if kinds(objective.needs) & (TOLD - {"answer_logp"}) else batch.answer
 
     def _score(self, model: nn.Module, rows: Rows, only: Tensor | None = None) -> Scores:
         """log-probability and entropy of each completion token, and what the objective needs beside them.
@@ -835,6 +834,11 @@ class _FollowEpoch(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's row without the ids that were added to it."""
+    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
 
 
 def _fill(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
