@@ -22,6 +22,7 @@ from rich.console import Console
 
 from qredit import pocket, tasks
 from qredit.quiet import quiet_libraries
+from qredit.run.compare import reached
 from qredit.run.experiment import Arm, Held, cached, curves, evaluated, result_of, weights_of
 from qredit.run.options import POCKET_BUDGET, TrainOptions
 from qredit.run.parallel import in_parallel
@@ -86,8 +87,8 @@ def answer(question: Question, folder: Path) -> dict[str, Any]:
             "validation": [json.loads(line)["p@1"] for line in lines],
         }
 
-    trained = {**asdict(question.train), "model": Path(question.train.model).name}  # wherever the package lies
-    told = {"train": trained, "asked": asdict(question.asked), "held": asdict(question.held)}
+    trained = {**question.train.changed(), "model": Path(question.train.model).name}  # wherever the package lies
+    told = {"train": trained, "asked": question.asked.changed(), "held": asdict(question.held)}
     told |= {"weights": weights_of(question.asked), "threads": 1}
     return cached(folder / question.name, told, make)
 
@@ -207,16 +208,11 @@ def _spread(values: Sequence[float]) -> str:
     return f"{100 * statistics.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
 
 
-def half_at(curve: Sequence[float]) -> int | None:
-    """The first step at which the mean success of five steps is at least one half."""
-    return next((n for n in range(5, len(curve) + 1) if sum(curve[n - 5 : n]) / 5 >= 0.5), None)
-
-
 def _schedule_row(name: str, rates: Mapping[str, float], by: Runs) -> str:
     cells = []
     for kind in ("clean", "noisy"):
         runs = _of_seeds(kind, name, rates[name], by)
-        steps = [step for step in (half_at(one["curve"]) for one in runs) if step is not None]
+        steps = [step for step in (reached(one["curve"], 0.5) for one in runs) if step is not None]
         cells.append(_spread([one["p@1"] for one in runs]))
         cells.append(f"{min(steps)}–{max(steps)} ({len(steps)} of {len(runs)})" if steps else "never")
     return f"| `{name}` | {' | '.join(cells)} |"

@@ -128,7 +128,7 @@ def question(setting: Setting, objective: str, seed: int) -> Question:
 
 def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> dict[str, Any]:
     """p@1 of every constant and of the advice, in every setting with every seed: {setting: {objective: [p@1]}}."""
-    cells = [(setting, seed) for setting in settings for seed in seeds]
+    cells = [(setting, seed) for seed in seeds for setting in settings]
     for setting in settings:
         if setting.flipped:
             wrong_golds(setting)

@@ -104,7 +104,7 @@ def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
         found = evaluated(options, str(folder / "run" / "final"), HELD)
         return {"p@1": found["p@1"]["value"], "curve": curve}
 
-    told = {"what": "TRL's GRPOTrainer", "options": asdict(options), "held": asdict(HELD)}
+    told = {"what": "TRL's GRPOTrainer", "options": options.changed(), "held": asdict(HELD)}
     return cached(folder, told | {"weights": weights_of(options)}, make)
 
 
@@ -135,7 +135,7 @@ def swapped(options: TrainOptions, weights: Path, folder: Path) -> dict[str, Any
                 scores[name] += [float(t == e.answer) for t, e in zip(texts, examples, strict=True)]
         return {name: asdict(bootstrap(values)) for name, values in scores.items()}
 
-    told = {"what": "swap", "options": asdict(options), "held": asdict(HELD), "weights": hash_of_weights(weights)}
+    told = {"what": "swap", "options": options.changed(), "held": asdict(HELD), "weights": hash_of_weights(weights)}
     return cached(folder, told, make)
 
 

@@ -101,7 +101,8 @@ def result_of(arm: Arm, folder: Path, held: Held, console: Console) -> dict[str,
         }
 
     told = {
-        "arm": asdict(arm),
+        "options": arm.options.changed(),
+        "trained": arm.trained,
         "held": asdict(held),
         "weights": weights_of(arm.options),
         "device": arm.options.device.type,

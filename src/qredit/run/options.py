@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -124,6 +124,10 @@ class TrainOptions:
             )
         self.made_objective()
 
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their default: what tells runs apart, also when options have been added since."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
+
     @property
     def is_pocket(self) -> bool:
         """Whether the model is the task's own pocket model."""
@@ -207,6 +211,10 @@ def _arguments(name: str, q: float | None, length: int) -> dict[str, Any]:
         return {"q": 0.75 if q is None else q}
     required = inspect.signature(objectives.REGISTRY[name]).parameters.get("length")
     return {} if required is None else {"length": length}
+
+
+def _default(declared: "Field[Any]") -> Any:
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
 def check_least(options: Any, least: Mapping[str, int]) -> None:
