@@ -21,6 +21,7 @@ CASES = (
     ("garl(q=0.75)", "plain"),
     ("garl(q=0.75)", "chunks"),
     ("garl(q=0.75)", "hopeless"),
+    ("garl(q=auto())", "plain"),
     ("paft(q=0.5)", "plain"),
     ("dapo()", "plain"),
     ("grpo()", "one-empty"),

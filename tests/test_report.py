@@ -681,3 +681,19 @@ def test_learned_needs_no_more_than_an_objective_and_rows(tmp_path):
     bare = Learned(seen[1].objective, seen[1].rows, replace(seen[1].batch))
     found = record_of(bare, TokenTexts(tokenizer()))
     assert (found["gold"], found["responses"]) == (None, [])
+
+
+def test_decisions_are_told_and_shown_as_text(tmp_path):
+    folder = made_run(tmp_path / "guided")
+    lines = [
+        {"step": 0, "change": "garl(q=0.9)", "reason": "median p̂ is 1e-14"},
+        {"step": 7, "change": "paft(q=0)", "reason": HOSTILE},
+    ]
+    (folder / "decisions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    run = collect([folder])[0]
+    assert "It was guided: from garl(q=0.9) after step 0; last, after step 7: paft(q=0)." in sentences(run)
+    read = Page(page([run]))
+    assert "Decisions" in read.texts
+    assert "median p̂ is 1e-14" in read.texts
+    assert not any(tag == "img" for tag, _ in read.elements)
+    assert "Decisions" not in Page(page(collect([made_run(tmp_path / "plain")]))).texts

@@ -47,10 +47,19 @@ def no_success(batch: RolloutBatch) -> Float[Tensor, " G"]:
     return (_one_per_group(batch, succeeded, scored) == 0).double()
 
 
+def success(batch: RolloutBatch) -> Float[Tensor, " G"]:
+    """The mean reward of every group with a scored reward."""
+    if batch.reward is None:
+        return torch.zeros(0, dtype=torch.float64)
+    scored = ~batch.reward.isnan()
+    return _one_per_group(batch, batch.groups.mean(batch.reward.nan_to_num().double(), scored), scored)
+
+
 def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
     """What `likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
 
-    One number per group: `p_hat` (log10), `effective` (largest a_m/M^q), `centred` (largest c_m/M^q), `ess`. One per
+    One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w), `effective` (largest a_m/M^q),
+    `centred` (largest c_m/M^q); `ess` of each group that has likelihood. One per
     row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
     float32. Empty for an objective without a likelihood stage.
     """
@@ -63,6 +72,7 @@ def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, 
     finite = keep & (log_w > -torch.inf)
     return {
         "p_hat": group_p_hat(batch) / math.log(10),
+        "largest": _one_per_group(batch, log_w, keep) / math.log(10),
         "effective": _one_per_group(batch, amplified.value[:, 0], keep),
         "centred": _one_per_group(batch, centred.value[:, 0], keep),
         "ess": effective_sample_size(batch),

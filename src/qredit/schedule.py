@@ -7,6 +7,7 @@ training). `resolve` replaces every schedule inside a tree of frozen dataclasses
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -87,18 +88,41 @@ class steps(Schedule):
         return min(self.values), max(self.values)
 
 
+@dataclass(frozen=True)
+class auto(Schedule):
+    """Not progress but the run itself decides: a trainer looks at what its groups show (`qredit.guide`).
+
+    Args:
+        start: the most that it may begin with; what it is wherever nothing guides it.
+    """
+
+    start: float = 1.0
+
+    def at(self, progress: float) -> float:
+        return self.start
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        return min(0.0, self.start), max(0.0, self.start)
+
+
 def resolve(value: T, progress: float) -> T:
     """`value` with every schedule in it replaced by its number at `progress`; the same object if there is none."""
+    return replaced(value, lambda schedule: schedule.at(progress))
+
+
+def replaced(value: T, by: Callable[[Schedule], Any]) -> T:
+    """`value` with every schedule in it replaced by what `by` makes of it; the same object where nothing changes."""
     if isinstance(value, Schedule):
-        return value.at(progress)  # type: ignore[return-value]
+        return by(value)  # type: ignore[no-any-return]
     if isinstance(value, tuple):
-        items = tuple(resolve(item, progress) for item in value)
+        items = tuple(replaced(item, by) for item in value)
         return value if all(a is b for a, b in zip(items, value, strict=True)) else items  # type: ignore[return-value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changed: dict[str, Any] = {}
         for f in dataclasses.fields(value):
             old = getattr(value, f.name)
-            new = resolve(old, progress)
+            new = replaced(old, by)
             if new is not old:
                 changed[f.name] = new
         return dataclasses.replace(value, **changed) if changed else value

@@ -27,7 +27,7 @@ from qredit.objective import Objective
 from qredit.objectives import REGISTRY
 from qredit.penalty.base import Penalty
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
-from qredit.schedule import cosine, linear, steps
+from qredit.schedule import auto, cosine, linear, steps
 
 
 def _modules(package: ModuleType) -> list[ModuleType]:
@@ -53,7 +53,7 @@ _PARTS: Mapping[str, Callable[..., Any]] = {
     for part in (
         *(add, chain, on_span, per_span, Objective),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
-        *(linear, cosine, steps, halves.cosine_restarts),
+        *(linear, cosine, steps, auto, halves.cosine_restarts),
         *(goal.success, goal.log_success, goal.arcsine, goal.pass_at, goal.success_std, goal.imported_slope),
     )
 }

@@ -132,10 +132,10 @@ def build(
     for where, source in sources:
         for key, value in source.items():
             if key in fields:
-                choices = fields[key].metadata.get("choices", ())
+                choices, words = (fields[key].metadata.get(name, ()) for name in ("choices", "words"))
                 if isinstance(value, list) and "joined_by" in fields[key].metadata:
                     value = fields[key].metadata["joined_by"].join(map(str, value))
-                values[key] = converted(key, kinds_of(options, key), value, choices)
+                values[key] = converted(key, kinds_of(options, key), value, choices, words)
             elif key in others:
                 training[key] = _converted_if_simple(key, others[key], value)
             else:
@@ -145,12 +145,14 @@ def build(
     return options(**values)
 
 
-def converted(name: str, kinds: Kinds, value: Any, choices: Sequence[str] = ()) -> Any:
-    """A value as one of the types it may have.
+def converted(name: str, kinds: Kinds, value: Any, choices: Sequence[str] = (), words: Sequence[str] = ()) -> Any:
+    """A value as one of the types it may have, or one of the words that may stand in its place.
 
     Raises:
         QreditError: it is none of the choices, or cannot be read as any of the types.
     """
+    if value in words:
+        return value
     if choices and value is not None and value not in choices:
         raise QreditError(f"{name} must be {' or '.join(choices)}, got {value!r}{_nearest(str(value), choices)}")
     if value is None or (isinstance(value, str) and value.lower() in ("none", "null") and type(None) in kinds):
@@ -161,7 +163,7 @@ def converted(name: str, kinds: Kinds, value: Any, choices: Sequence[str] = ()) 
     try:
         return read(value)
     except (TypeError, ValueError, OverflowError):
-        raise QreditError(f"{name} must be {word}, got {value!r}") from None
+        raise QreditError(f"{name} must be {' or '.join((word, *words))}, got {value!r}") from None
 
 
 def kinds_of(options: type, name: str) -> Kinds:
@@ -215,6 +217,8 @@ def _metavar(options: type, field: "dataclasses.Field[Any]") -> str:
     if field.metadata.get("choices"):
         return "|".join(field.metadata["choices"])
     kinds = kinds_of(options, field.name)
+    if field.metadata.get("words"):
+        return "|".join(("X", *field.metadata["words"]))
     return "" if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT"
 
 

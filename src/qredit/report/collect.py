@@ -22,6 +22,7 @@ class RunData:
     Attributes:
         name: short, and different for each run of a report.
         metrics: the entries of steps, in order: those that hold a reward.
+        decisions: what guide and guard changed: step, change and reason.
         held: p@1, p@k, m@k as {value, low, high}, where an experiment evaluated the final model.
         torn: lines of its files that could not be read.
     """
@@ -33,6 +34,7 @@ class RunData:
     metrics: Sequence[Entry] = ()
     validation: Sequence[Entry] = ()
     credit: Sequence[Entry] = ()
+    decisions: Sequence[Entry] = ()
     held: Entry = field(default_factory=dict)
     torn: int = 0
 
@@ -93,7 +95,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _read(path: Path, name: str) -> RunData:
     run = RunFolder(path)
     try:
-        files = {file.name: _lines(file) for file in (run.metrics, run.validation, run.credit)}
+        files = {file.name: _lines(file) for file in (run.metrics, run.validation, run.credit, run.decisions)}
         return RunData(
             name=name,
             path=path,
@@ -102,6 +104,7 @@ def _read(path: Path, name: str) -> RunData:
             metrics=[entry for entry in files[run.metrics.name][0] if "reward" in entry],
             validation=files[run.validation.name][0],
             credit=files[run.credit.name][0],
+            decisions=files[run.decisions.name][0],
             held=_held(path),
             torn=sum(torn for _, torn in files.values()),
         )

@@ -185,7 +185,16 @@ def _curves(runs: Sequence[RunData]) -> str:
     if not figures:
         return "<p>No step was logged, so there is nothing to draw.</p>"
     legend = _legend(runs) if len(runs) > 1 else ""
-    return legend + '\n<div class="panels">\n' + "\n".join(figures) + "\n</div>"
+    return legend + '\n<div class="panels">\n' + "\n".join(figures) + "\n</div>" + _decisions(runs)
+
+
+def _decisions(runs: Sequence[RunData]) -> str:
+    rows = [
+        [run.name, f"{one['step']:.0f}", _plain(one.get("change", "")), _plain(one.get("reason", ""))]
+        for run in runs
+        for one in run.decisions
+    ]
+    return "\n<h3>Decisions</h3>\n" + _grid(("Run", "After step", "Change", "Why"), rows) if rows else ""
 
 
 def _spent(spent: Mapping[str, Mapping[str, float]]) -> str:

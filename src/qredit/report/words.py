@@ -14,7 +14,7 @@ def sentences(run: RunData) -> list[str]:
     """What is to be said of one run, most important first."""
     if not run.metrics:
         return ["No step was logged, so there is nothing to tell yet."]
-    told = (_what, _success, _held_out, _stalled, _likelihood, _shape, _faint, _time, _torn)
+    told = (_what, _success, _held_out, _stalled, _likelihood, _decided, _shape, _faint, _time, _torn)
     return [sentence for tell in told for sentence in tell(run)]
 
 
@@ -107,6 +107,13 @@ def _likelihood(run: RunData) -> Iterator[str]:
     known = [value for value in run.series("p_hat/log10_q50")[1] if value is not None]
     if known:
         yield f"The gold answer's median likelihood p̂ went from {_power(known[0])} to {_power(known[-1])}."
+
+
+def _decided(run: RunData) -> Iterator[str]:
+    if run.decisions:
+        first, last = run.decisions[0], run.decisions[-1]
+        more = "" if len(run.decisions) == 1 else f"; last, after step {last['step']:.0f}: {last.get('change')}"
+        yield f"It was guided: from {first.get('change')} after step {first['step']:.0f}{more}."
 
 
 def _power(log10: float) -> str:

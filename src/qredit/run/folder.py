@@ -26,7 +26,8 @@ class RunFolder:
     """Paths of a run.
 
     config.yaml: its options, to be run again. record.json: seed, versions, objective in full, data, machine.
-    metrics.jsonl, samples.jsonl, credit.jsonl, validation.jsonl: one line per entry. checkpoint-*: to resume from.
+    metrics.jsonl, samples.jsonl, credit.jsonl, validation.jsonl, decisions.jsonl: one line per entry.
+    checkpoint-*: to resume from.
     final: the model.
     """
 
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def validation(self) -> Path:
         return self.path / "validation.jsonl"
+
+    @property
+    def decisions(self) -> Path:
+        return self.path / "decisions.jsonl"
 
     @property
     def final(self) -> Path:

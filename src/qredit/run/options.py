@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qredit.rollout.sample import Budget
 
 POCKET = "pocket"
+AUTO = "auto"
 POCKET_BUDGET = (40, 8)
 BUDGET = (2048, 128)
 SEEDS = 2**32
@@ -65,7 +66,14 @@ class TrainOptions:
             "joined_by": " | ",
         },
     )
-    q: float | None = option(None, "commitment, 0 to 1, of an objective given by name; default 0.75")
+    q: float | str | None = field(
+        default=None,
+        metadata={
+            "help": "commitment, 0 to 1, of an objective given by name, or 'auto': chosen before the first step and "
+            "lowered as the answers become likely; default 0.75",
+            "words": (AUTO,),
+        },
+    )
     m: int = option(16, "rollouts per prompt")
     prompts_per_step: int = option(8, "prompts per optimiser step, over all processes")
     prompts_per_forward: int | None = option(None, "prompts per forward pass; default: all of a process's")
@@ -94,6 +102,11 @@ class TrainOptions:
     eval_every: int = option(0, "steps between validations; the final model is then the best one by m@k; 0: never")
     eval_questions: int = option(64, "questions of a validation")
     eval_k: int = option(16, "samples per question of a validation")
+    guard: Literal["stop", "roll_back", "paft"] | None = option(
+        None,
+        "on a collapse restore the best checkpoint, then stop, go on at half the learning rate, or with PAFT",
+        *("stop", "roll_back", "paft"),
+    )
     save_every: int = option(50, "steps between checkpoints, the last 3 of which are kept; 0: only at validations")
     log_every: int = option(1, "steps between entries of metrics.jsonl")
     training: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "further fields of QreditConfig"})
@@ -122,6 +135,8 @@ class TrainOptions:
                 f"max_completion_length={total} is less than answer_budget={answer}; it holds the rationale and the "
                 "answer"
             )
+        if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
+            raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
         self.made_objective()
 
     def changed(self) -> dict[str, Any]:
@@ -180,7 +195,7 @@ class TrainOptions:
         if text not in objectives.REGISTRY:
             raise unknown("objective", text, objectives.REGISTRY)
         arguments = _arguments(text, self.q, self.budget[0])
-        return parse(f"{text}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})")
+        return parse(f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})")
 
     def subset_size(self) -> int | None:
         """How many training examples are used; None is all.
@@ -200,17 +215,19 @@ class TrainOptions:
         return int(self.subset)
 
 
-def _arguments(name: str, q: float | None, length: int) -> dict[str, Any]:
-    """The arguments of an objective that is given by name alone."""
+def _arguments(name: str, q: float | str | None, length: int) -> dict[str, str]:
+    """The arguments of an objective that is given by name alone, as text."""
     takes_q = name in ("garl", "paft")
     if q is not None and not takes_q:
         raise QreditError(f"objective {name} takes no q, got q={q}; garl and paft do")
-    if q is not None and not 0 <= q <= 1:
-        raise QreditError(f"q must be a number between 0 and 1, got {q}")
+    if q == AUTO:
+        return {"q": "auto()"}
+    if q is not None and (isinstance(q, str) or not 0 <= q <= 1):
+        raise QreditError(f"q must be a number between 0 and 1, or auto, got {q}")
     if takes_q:
-        return {"q": 0.75 if q is None else q}
+        return {"q": repr(0.75 if q is None else q)}
     required = inspect.signature(objectives.REGISTRY[name]).parameters.get("length")
-    return {} if required is None else {"length": length}
+    return {} if required is None else {"length": repr(length)}
 
 
 def _default(declared: "Field[Any]") -> Any:

@@ -31,9 +31,10 @@ from qredit.run.load import (
     ready,
 )
 from qredit.run.options import TrainOptions
-from qredit.run.watch import KeepSamples, ShowProgress, Validate, best_step, progress
+from qredit.run.watch import KeepDecisions, KeepSamples, ShowProgress, Validate, best_step, progress
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
+from qredit.trl.guard import Guard
 from qredit.trl.metrics_file import MetricsFile
 from qredit.trl.record import CreditRecorder
 from qredit.trl.resume import STATE
@@ -126,6 +127,8 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     samples = KeepSamples(folder.samples, options.log_every)
     recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
     watchers: list[Any] = [MetricsFile(folder.metrics), samples, recorder]
+    decisions = KeepDecisions(folder.decisions)
+    guard = None if options.guard is None else Guard(options.guard, validates=options.eval_every > 0)
     model = load_model(path)
     validation = _validation(options, task.metrics, tokenizer, model, args, folder)
     with _in_one_line(ValueError, ImportError):
@@ -136,11 +139,11 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
             as_dataset(examples, as_chat(examples, tokenizer, options.chat)),
             reward_funcs=rewards.as_reward(reward),
             processing_class=tokenizer,
-            callbacks=[*watchers, *([validation] if validation else [])],
+            callbacks=[*watchers, *filter(None, (validation, guard, decisions))],  # validated before it is judged
             peft_config=_lora(options),
         )
     trainer.remove_callback(PrinterCallback)
-    for watcher in (samples, validation):
+    for watcher in (samples, decisions, validation):
         if watcher is not None:
             watcher.trainer = trainer
     facts["train_prompts"] = len(trainer.train_dataset)
@@ -277,7 +280,7 @@ def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Pa
         if folder.final.exists():
             raise QreditError(f"the run in {folder.path} is finished, and kept no checkpoint to go on from")
         console.print("no whole checkpoint yet: starting from the beginning")
-        for path in (folder.metrics, folder.samples, folder.credit, folder.validation):
+        for path in (folder.metrics, folder.samples, folder.credit, folder.validation, folder.decisions):
             path.unlink(missing_ok=True)
     elif step_of(found) > options.steps:
         raise QreditError(f"the run in {folder.path} has done {step_of(found)} steps, more than steps={options.steps}")

@@ -120,11 +120,15 @@ class Validate(AppendLines):
             )
         )
         every: list[Answered] = gather_object(mine)
+        estimates = summary(every, self.scorers[0], self.k)
+        found = {name: estimate.value for name, estimate in estimates.items()}
+        self._keep_best(trainer, step, found[f"m@{self.k}"])
+        if trainer.guard is not None:
+            success = estimates["p@1"]
+            trainer.guard.check(step, success.value, success.low, success.high)
         if trainer.is_world_process_zero():
-            found = {name: estimate.value for name, estimate in summary(every, self.scorers[0], self.k).items()}
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, "questions": len(every), **found}) + "\n")
-            self._keep_best(trainer, step, found[f"m@{self.k}"])
             for name, value in found.items():
                 trainer._metrics["train"][f"validation/{name}"].append(value)
 
@@ -133,6 +137,40 @@ class Validate(AppendLines):
         state = trainer.state
         if state.best_metric is None or value > state.best_metric:
             state.best_metric, state.best_global_step = value, step
+
+
+class KeepDecisions(AppendLines):
+    """Appends what guide and guard decided, with the reason, to decisions.jsonl; `step` is the last one before it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.trainer: QreditTrainer | None = None
+        self._kept = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self._kept = len(self._decided()) if state.global_step else 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._keep(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._keep(state)
+
+    def _keep(self, state: Any) -> None:
+        fresh = self._decided()[self._kept :]
+        self._kept += len(fresh)
+        if state.is_world_process_zero and fresh:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json_line(one) for one in fresh)
+
+    def _decided(self) -> list[dict[str, Any]]:
+        """Every decision so far, in order."""
+        if self.trainer is None:
+            return []
+        guide, guard = self.trainer.guide, self.trainer.guard
+        chosen = [] if guide is None else [one.told() for one in guide.decisions]
+        return sorted(chosen + ([] if guard is None else guard.done), key=lambda one: int(one["step"]))
 
 
 def best_step(path: Path, metric: str) -> int | None:

@@ -28,8 +28,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from qredit.batch import RolloutBatch
 from qredit.chain import TOLD, Scope, State, When, kinds
-from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success
+from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success, success
 from qredit.errors import QreditError
+from qredit.guide.objective import automatic
 from qredit.objective import Credited, Objective, sum_terms
 from qredit.prefix.install import NUCLEUS, STATES, Wanted, score, scores_tokens, share_prefix
 from qredit.prefix.layout import Layout
@@ -47,6 +48,8 @@ from qredit.trl.attention import INFLUENCE, LOCALITY, token_roles
 from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights, makers_for
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, check_columns, check_enough, context_of, encode_examples
+from qredit.trl.guard import Guard
+from qredit.trl.guide import LOOKED, Guide
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 from qredit.trl.order import GroupOrder
@@ -57,6 +60,7 @@ from qredit.trl.whole_step import Generation, Microbatch, add_into, evaluated_to
 
 _EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
 _FURTHER = 1 << 41  # and those of further prompts apart from both
+_BEFORE = 1 << 42  # and those of the look before the first step
 _log = get_logger(__name__)
 
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
@@ -130,7 +134,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[*(callbacks or []), _FollowEpoch(self)],
+            callbacks=[*(callbacks or []), _FollowEpoch(self), _LookFirst(self)],
             **kwargs,
         )
         if self._is_vlm:
@@ -157,7 +161,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._writing_to: Path | None = None
         self._verified = False
         self._tokens_that_fit: int | None = None
+        self.step_success: list[float] | None = None
+        self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
+        self.guard = next((one for one in callbacks or () if isinstance(one, Guard)), None)
+        if self.guard is not None:
+            self.guard.attach(self)
 
     def _encode_data(self, args: QreditConfig) -> None:
         """Check every prompt and answer, and keep their ids as columns."""
@@ -229,6 +238,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             shuffle=self.shuffle_dataset,
         )
         return self.order
+
+    def drop_rollouts(self) -> None:
+        """Sample anew for the next step: the weights are no longer those that the rollouts in use belong to."""
+        self._generation = None
 
     @property
     def _period(self) -> int:
@@ -449,7 +462,37 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _objective_now(self) -> Objective:
         """The plain objective of this moment of training."""
-        return self.objective.at(self.state.global_step / max(self.state.max_steps, 1))
+        objective = self.objective if self.guide is None else self.guide.now()
+        objective = (self.guard and self.guard.objective()) or objective
+        return objective.at(self.state.global_step / max(self.state.max_steps, 1))
+
+    # --- guidance
+
+    def look_first(self) -> None:
+        """Let the guide begin from what some prompts show of their likelihood; nothing is learned from them."""
+        assert self.guide is not None
+        self.model.train()
+        world, rank, m = self.accelerator.num_processes, self.accelerator.process_index, self.num_generations
+        count = max(min(LOOKED, len(self.train_dataset)) // world, 1) * world  # as many for each process
+        own = [place * len(self.train_dataset) // count for place in range(count)][rank::world]
+        size = max(self.args.per_device_train_batch_size // m, 1)
+        found = [self._likelihood_of(own[start : start + size], number=start) for start in range(0, len(own), size)]
+        decision = self.guide.begin(_joined(gather_object(found)), m)
+        _log.info(f"{decision.estimator}(q={decision.q:g}): {decision.reason}")
+
+    def _likelihood_of(self, places: Sequence[int], number: int) -> dict[str, Tensor]:
+        """The likelihood facts of some prompts of the data set."""
+        m = self.num_generations
+        inputs = [dict(self.train_dataset[place]) for place in places for _ in range(m)]
+        rollouts = self._rollouts([row[PROMPT_IDS] for row in inputs], _BEFORE + number)
+        sampled = [
+            Sampled(rollout, tuple(row[PROMPT_IDS]), index // m, tuple(row[ANSWER_IDS]), reward=torch.nan)
+            for index, (row, rollout) in enumerate(zip(inputs, rollouts, strict=True))
+        ]
+        rows = collate(sampled, self.tails, self._tokenizer.pad_token_id, self.args.seed, self.accelerator.device)
+        rows = replace(rows, vocabulary=self._vocabulary(sampled))
+        batch = self._scored_without_gradient(self.model_wrapped, rows)
+        return _on_cpu(likelihood_facts(self._objective_now(), batch))
 
     def _compute_loss(self, model: nn.Module, inputs: Microbatch) -> Tensor:
         objective = self._objective_now()
@@ -721,22 +764,35 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         facts = {
             **likelihood_facts(objective, batch),
             "no_success": no_success(batch),
+            "success": success(batch),
             "entropy": torch.stack([entropy[scored].sum().double(), scored.sum().double()])[None],
         }
-        self._facts.append({name: values.double().cpu() for name, values in facts.items()})
+        self._facts.append(_on_cpu(facts))
         if mode == "train" and not self.accelerator.sync_gradients:
             return
-        gathered = gather_object(self._facts)
+        whole = _joined(gather_object(self._facts))
         self._facts = []
-        whole = {name: torch.cat([part[name] for part in gathered if name in part]) for name in gathered[0]}
         q = commitment(objective)
         found = {
             "groups/no_success": mean_or_nan(whole["no_success"]),
             "entropy": float(whole["entropy"][:, 0].sum() / whole["entropy"][:, 1].sum().clamp(min=1)),
             **({} if q is None or "p_hat" not in whole else likelihood_metrics(q, whole)),
         }
+        if mode == "train":
+            self._guided_by(whole, found)
         for name, value in found.items():
             self._metrics[mode][name].append(value)
+
+    def _guided_by(self, facts: Mapping[str, Tensor], found: dict[str, float]) -> None:
+        """Tell guide and guard what this step's groups showed; `found` is what will be logged of it."""
+        likely = facts.get("p_hat")
+        self.step_success = (10**likely if likely is not None else facts["success"]).tolist()
+        if self.guide is None:
+            return
+        found["guide/paft"] = float(self.guide.estimator == "paft")
+        decision = None if likely is None else self.guide.see(self.state.global_step + 1, facts)
+        if decision is not None:
+            _log.info(f"{decision.estimator}(q={decision.q:g}) from step {decision.step + 1}: {decision.reason}")
 
     # --- checkpoints
 
@@ -776,6 +832,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.objective_state, self._pending_statistics = state["objective_state"], state["pending_statistics"]
         for name, values in state["metrics"].items():
             self._metrics["train"][name] = values
+        for guidance in (self.guide, self.guard):
+            if guidance is not None and type(guidance).__name__ in state:
+                guidance.restore(state[type(guidance).__name__])
         path = folder / resume.rollouts_file(self.accelerator.process_index)
         self._generation = resume.load_generation(path, self.accelerator.device)
 
@@ -819,6 +878,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 "objective_state": self.objective_state,
                 "pending_statistics": self._pending_statistics,
                 "metrics": dict(self._metrics["train"]),
+                **{type(one).__name__: one.state() for one in (self.guide, self.guard) if one is not None},
             }
             resume.save_state(written, state)
 
@@ -834,6 +894,26 @@ class _FollowEpoch(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.order.set_epoch(int((state.epoch or 0.0) + 1e-6))
+
+
+class _LookFirst(TrainerCallback):  # type: ignore[misc]
+    """Before the first step of a run that leaves q to its guide, lets it look; a resumed run has looked already."""
+
+    def __init__(self, trainer: QreditTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.guide is not None and not self.trainer.guide.begun:
+            self.trainer.look_first()
+
+
+def _on_cpu(facts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values.double().cpu() for name, values in facts.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The facts of several batches, name by name."""
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[0]}
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""When a run has collapsed: a stated test on what each step's groups, or each validation, show."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+WINDOW = 5
+"""Steps whose groups are taken together."""
+SHARE = 0.5
+"""A fall to less than this share of the best."""
+ERRORS = 4.0
+"""By so many standard errors of the difference: over ten thousand looks, chance alone does it less than once."""
+VALIDATED = 0.75
+"""A validation's fall, to less than this share of the best; its intervals must part as well."""
+
+
+@dataclass(frozen=True)
+class Fallen:
+    """A collapse.
+
+    Attributes:
+        best: the step to which what was best belongs.
+        reason: in words, with its numbers.
+    """
+
+    best: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Mean, its squared standard error and last step of some neighbouring steps' groups."""
+
+    step: int
+    mean: float
+    squared_error: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A validation: a rate with its 95 % interval."""
+
+    step: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Watches shares of success, sampled or by likelihood, and the validations where there are any.
+
+    Attributes:
+        recent: each of the last steps' groups: their mean likelihood p̂, or their mean reward.
+        best: the best stretch of steps so far.
+        validated: the best validation so far.
+    """
+
+    recent: tuple[tuple[float, ...], ...] = ()
+    best: Stretch | None = None
+    validated: Checked | None = None
+
+    def see(self, step: int, groups: Sequence[float]) -> tuple["Collapse", Fallen | None]:
+        """After a step's groups: collapsed if their mean over `WINDOW` steps is below `SHARE` of the best such mean,
+        by `ERRORS` standard errors of the difference.
+        """
+        seen = replace(self, recent=(*self.recent, tuple(groups))[-WINDOW:])
+        values = [value for one in seen.recent for value in one]
+        if len(seen.recent) < WINDOW or len(values) < 2:
+            return seen, None
+        now = Stretch(step, statistics.fmean(values), statistics.variance(values) / len(values))
+        if self.best is None or now.mean >= self.best.mean:
+            return replace(seen, best=now), None
+        fall, error = self.best.mean - now.mean, math.sqrt(now.squared_error + self.best.squared_error)
+        if now.mean >= SHARE * self.best.mean or fall < ERRORS * error:
+            return seen, None
+        reason = f"success fell from {_share(self.best.mean)} (step {self.best.step}) to {_share(now.mean)}"
+        return seen, Fallen(self.best.step, reason)
+
+    def check(self, now: Checked) -> tuple["Collapse", Fallen | None]:
+        """After a validation: collapsed if it is below `VALIDATED` of the best one and their intervals part."""
+        if self.validated is None or now.value >= self.validated.value:
+            return replace(self, validated=now), None
+        if now.value >= VALIDATED * self.validated.value or now.high >= self.validated.low:
+            return self, None
+        best = self.validated
+        reason = (
+            f"validation fell from {_share(best.value)} (step {best.step}, at least {_share(best.low)}) to "
+            f"{_share(now.value)} (at most {_share(now.high)})"
+        )
+        return self, Fallen(best.step, reason)
+
+    def after(self) -> "Collapse":
+        """Once something was done about it: what was best stays, what is recent begins anew."""
+        return replace(self, recent=())
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return asdict(self)
+
+
+def restored(state: dict[str, Any]) -> Collapse:
+    """The watch of a `state`."""
+    best, validated = state["best"], state["validated"]
+    return Collapse(
+        recent=tuple(tuple(one) for one in state["recent"]),
+        best=None if best is None else Stretch(**best),
+        validated=None if validated is None else Checked(**validated),
+    )
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g} %"

@@ -1,0 +1,379 @@
+"""Guidance during a run: how loud a q is, what the controller decides, when a run has collapsed, what a guard does."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import length_reward, questions, trainer
+from tiny import model
+from transformers import TrainerCallback
+
+from qredit import QreditError
+from qredit.guide import Collapse, Controller, Groups, begin, loudness, quietest
+from qredit.guide import collapse as collapse_module
+from qredit.guide import controller as controller_module
+from qredit.guide.collapse import Checked
+from qredit.guide.controller import LEVEL, WINDOW
+from qredit.guide.loudness import GRID
+from qredit.guide.objective import automatic, guided, may_move
+from qredit.text import parse
+from qredit.trl.checkpoint import checkpoints
+from qredit.trl.guard import Guard
+
+M = 16
+
+
+# --- loudness
+
+
+def test_loudness_by_hand():
+    """One rationale of four carries 1e-4: w̄ = 2.5e-5, and w/(w̄^q 4^q) = 1e-4^(1-q)."""
+    mean = math.log10(2.5e-5)
+    for q in (0.0, 0.25, 0.5, 1.0):
+        assert loudness([-4.0], [mean], 4, q) == pytest.approx(-4 * (1 - q))
+
+
+def test_groups_without_likelihood_count_as_silent():
+    assert loudness([-4.0, -math.inf], [-4.0, -math.inf], 1, 0.0) == pytest.approx(-4 - math.log10(2))
+    assert loudness([-math.inf], [-math.inf], 4, 0.5) == -math.inf
+
+
+def test_loudness_does_not_underflow_where_likelihoods_do():
+    assert loudness([-500.0], [-500.0], 1, 0.0) == -500.0
+
+
+groups_of = st.lists(st.floats(-40, 0), min_size=1, max_size=8)
+
+
+@given(groups_of, st.floats(-6, -2))
+def test_quietest_is_loud_enough_and_nothing_smaller_is(p_hat, level):
+    largest = [min(p + 0.5, 0.0) for p in p_hat]
+    q = quietest(largest, p_hat, M, level)
+    if q < 1:
+        assert loudness(largest, p_hat, M, q) >= level
+    assert all(loudness(largest, p_hat, M, smaller) < level for smaller in GRID if smaller < q)
+
+
+# --- the controller
+
+
+def groups(p_hat, ess=8.0, count=8):
+    return Groups((p_hat,) * count, (p_hat,) * count, (ess,) * count)
+
+
+def after(controller, *seen):
+    decisions = []
+    for step, one in enumerate(seen, start=1):
+        controller, decision = controller.see(step, one)
+        decisions += [decision] if decision else []
+    return controller, decisions
+
+
+def test_it_begins_at_the_quietest_q_that_is_loud():
+    """All alike at w = 1e-14, M = 16: the effective reward is 10^(-14 + q(14 - log10 16)), 0.01 from q = 0.937 on."""
+    controller, decision = begin(groups(-14.0), M, 1.0, True)
+    assert controller.q == decision.q == 0.95
+    assert "1e-14.0" in decision.reason
+    assert begin(groups(-14.0), M, 0.8, True)[0].q == 0.8
+    assert begin(groups(-1.0), M, 1.0, True)[0].q == 0.0
+
+
+def test_q_falls_as_likelihood_rises_and_never_comes_back():
+    start, _ = begin(groups(-14.0), M, 1.0, False)
+    controller, decisions = after(start, *[groups(-8.0)] * WINDOW, *[groups(-3.0)] * WINDOW, *[groups(-14.0)] * WINDOW)
+    falling = [one.q for one in decisions]
+    assert falling == sorted(falling, reverse=True)
+    assert controller.q == falling[-1] == quietest([-3.0], [-3.0], M, LEVEL)
+
+
+def test_one_lucky_step_decides_nothing():
+    start, _ = begin(groups(-14.0), M, 1.0, False)
+    controller, decisions = after(start, *[groups(-14.0)] * WINDOW, groups(-1.0), *[groups(-14.0)] * WINDOW)
+    assert controller.q == start.q
+    assert decisions == []
+
+
+def test_a_controller_that_trusts_its_last_step_would_be_seen(monkeypatch):
+    """The mutant of the test above."""
+    monkeypatch.setattr(controller_module, "WINDOW", 1)
+    start, _ = begin(groups(-14.0), M, 1.0, False)
+    assert after(start, groups(-14.0), groups(-1.0))[0].q < start.q
+
+
+@pytest.mark.parametrize(
+    ("q", "ess", "moves", "estimator"),
+    [(0.0, 8.0, True, "paft"), (0.0, 8.0, False, "garl"), (0.0, 2.0, True, "garl"), (1.0, 8.0, True, "garl")],
+)
+def test_paft_takes_over_where_posterior_sampling_is_sound_and_nothing_is_left_to_amplify(q, ess, moves, estimator):
+    p_hat = -1.0 if q == 0.0 else -14.0
+    controller, _ = after(Controller(q, M, moves=moves), *[groups(p_hat, ess)] * WINDOW)
+    assert controller.estimator == estimator
+
+
+def test_a_controller_comes_back_from_json_as_it_was():
+    controller, _ = after(Controller(0.9, M), *[groups(-9.0)] * 3, Groups((-math.inf,), (-math.inf,), ()))
+    assert controller_module.restored(json.loads(json.dumps(controller.state()))) == controller
+
+
+# --- the objective
+
+
+def test_auto_is_found_in_garl_and_refused_elsewhere():
+    assert automatic(parse("garl(q=0.5)")) is None
+    assert automatic(parse("garl(q=auto(start=0.5))")).start == 0.5
+    assert may_move(parse("garl(q=auto())"))
+    assert not may_move(parse("garl(q=auto(), normalize=False)"))
+    assert not may_move(parse("garl(q=auto()) | entropy_bonus(0.01)"))
+    with pytest.raises(QreditError, match=r"auto\(\) stands for q"):
+        automatic(parse("grpo() | keep_top_entropy(share=auto())"))
+    with pytest.raises(QreditError, match=r"auto\(\) stands for q"):
+        automatic(parse("garl(q=auto()) | keep_top_entropy(share=auto(start=0.5))"))
+    with pytest.raises(QreditError, match="start|q must"):
+        parse("garl(q=auto(start=2.0))")
+
+
+def test_what_a_controller_asks_for_is_the_plain_objective():
+    assert guided(parse("garl(q=auto())"), "garl", 0.25) == parse("garl(q=0.25)")
+    assert guided(parse("garl(q=auto())"), "paft", 0.25) == parse("paft(q=0.25)")
+    with_bonus = parse("garl(q=auto()) | entropy_bonus(0.01)")
+    assert guided(with_bonus, "garl", 0.25) == parse("garl(q=0.25) | entropy_bonus(0.01)")
+
+
+# --- in a run
+
+
+def easy(folder, **changes):
+    """A run that learns one answer to every question within a few steps."""
+    data = Dataset.from_dict({"prompt": [f"What is {i}? " for i in range(8)], "answer": ["7"] * 8})
+    given = {"max_steps": 16, "learning_rate": 2e-2, "lr_scheduler_type": "constant"} | changes
+    return trainer(folder, "garl(q=auto())", data, **given)
+
+
+def logged(made, name):
+    return [entry[name] for entry in made.state.log_history if name in entry]
+
+
+def test_a_run_with_auto_follows_its_controller(tmp_path, monkeypatch):
+    """A level that the tiny model's likelihoods reach at some q below 1, later at q = 0, where PAFT takes over."""
+    monkeypatch.setattr(controller_module, "SEVERAL", 0.5)
+    made = easy(tmp_path)
+    made.train()
+    decisions = made.guide.decisions
+    assert decisions[0].step == 0
+    for step, (q, paft) in enumerate(zip(logged(made, "q"), logged(made, "guide/paft"), strict=True), start=1):
+        held = [one for one in decisions if one.step < step][-1]
+        assert q == held.q
+        assert paft == float(held.estimator == "paft")
+    assert decisions[-1].estimator == "paft", decisions
+
+
+def test_the_look_before_the_first_step_leaves_no_trace_in_its_numbers(tmp_path):
+    plain = trainer(tmp_path / "plain", "garl(q=1.0)", max_steps=1)
+    looked = trainer(tmp_path / "looked", "garl(q=auto())", max_steps=1)
+    looked.guide.begin = lambda facts, m: type(looked.guide).begin(
+        looked.guide, {**facts, "p_hat": facts["p_hat"] - 99, "largest": facts["largest"] - 99}, m
+    )
+    plain.train()
+    looked.train()
+    assert logged(looked, "q") == [1.0]
+    for name in ("loss", "reward", "p_hat/log10_q50", "completions/mean_length", "num_tokens"):
+        assert logged(looked, name) == logged(plain, name), name
+
+
+def test_a_resumed_run_decides_as_if_never_stopped(tmp_path):
+    whole = easy(tmp_path, save_strategy="steps", save_steps=1)
+    whole.train()
+    assert len(whole.guide.decisions) > 2
+    middle = whole.guide.decisions[1].step
+    for step in (2, middle, middle + 1):
+        again = easy(tmp_path, save_strategy="steps", save_steps=1, network=model(seed=5))
+        again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert again.guide.decisions == whole.guide.decisions
+        assert weights(again) == weights(whole)
+
+
+def test_a_cut_up_step_decides_like_a_whole_one(tmp_path):
+    whole = easy(tmp_path / "whole", per_device_train_batch_size=16)
+    cut = easy(tmp_path / "cut", gradient_accumulation_steps=2)
+    for made in (whole, cut):
+        made.train()
+    assert len(whole.guide.decisions) > 2
+    assert [one.q for one in whole.guide.decisions] == [one.q for one in cut.guide.decisions]
+
+
+def weights(made):
+    return [p.detach().flatten().tolist() for p in made.model.parameters()]
+
+
+# --- collapse
+
+
+def watched(means, spread=0.05, count=16):
+    """The steps at which a collapse is found in steps whose groups lie evenly around these means."""
+    watch, found = Collapse(), []
+    for step, mean in enumerate(means, start=1):
+        values = [mean + spread * (2 * place / (count - 1) - 1) for place in range(count)]
+        watch, fallen = watch.see(step, values)
+        found += [(step, fallen.best)] if fallen else []
+    return found
+
+
+def test_a_fall_to_under_half_is_a_collapse_once_the_window_shows_it():
+    """Five steps at 0.8, then 0: the mean of the last five is 0.48 after two steps, 0.32 after three."""
+    assert watched([0.8] * 5 + [0.0] * 3) == [(8, 5)]
+    assert watched([0.8] * 5 + [0.5] * 20) == []
+
+
+def test_a_fall_within_the_noise_is_none():
+    """Few successes: 2 of 80 groups, then none. The mean falls to 0, by two standard errors."""
+    watch = Collapse()
+    steps = [(1.0,) + (0.0,) * 15] * 2 + [(0.0,) * 16] * 20
+    for step, values in enumerate(steps, start=1):
+        watch, fallen = watch.see(step, values)
+        assert fallen is None
+
+
+def test_a_test_without_standard_errors_would_be_seen(monkeypatch):
+    """The mutant of the test above."""
+    monkeypatch.setattr(collapse_module, "ERRORS", 0.0)
+    watch, found = Collapse(), []
+    for step, values in enumerate([(1.0,) + (0.0,) * 15] * 2 + [(0.0,) * 16] * 20, start=1):
+        watch, fallen = watch.see(step, values)
+        found.append(fallen)
+    assert any(found)
+
+
+@given(st.integers(0, 10_000))
+def test_a_steady_run_never_collapses(seed):
+    generator = torch.Generator().manual_seed(seed)
+    watch = Collapse()
+    for step in range(60):
+        watch, fallen = watch.see(step, (torch.rand(8, generator=generator) < 0.5).double().tolist())
+        assert fallen is None
+
+
+def test_a_validation_must_fall_by_a_quarter_and_out_of_its_interval():
+    best = Checked(10, 0.8, 0.7, 0.9)
+    watch, fallen = Collapse().check(best)
+    assert fallen is None
+    assert watch.check(Checked(20, 0.65, 0.6, 0.68))[1] is None  # out of the interval, by less than a quarter
+    assert watch.check(Checked(20, 0.5, 0.2, 0.75))[1] is None  # by more, and within
+    fallen = watch.check(Checked(20, 0.5, 0.4, 0.6))[1]
+    assert fallen.best == 10
+    assert "80 %" in fallen.reason
+
+
+def test_a_watch_comes_back_from_json_as_it_was():
+    watch, _ = Collapse().see(1, [0.1, 0.2])
+    watch, _ = replace(watch, recent=watch.recent * WINDOW).see(6, [0.3, 0.4])
+    watch, _ = watch.check(Checked(10, 0.8, 0.7, 0.9))
+    assert watch.best is not None
+    assert collapse_module.restored(json.loads(json.dumps(watch.state()))) == watch
+
+
+# --- the guard
+
+
+class Scripted(TrainerCallback):
+    """Puts a script in place of what the groups showed: success until a step, none after it."""
+
+    def __init__(self, until, again=None):
+        self.until, self.again, self.made, self.rates, self.seen = until, again, None, [], {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        good = step <= self.until or (self.again is not None and self.until + 4 < step <= self.again)
+        self.made.step_success = [0.8 + 0.01 * place if good else 0.0 for place in range(8)]
+        self.rates.append(self.made.optimizer.param_groups[0]["lr"])
+        self.seen[step] = weights(self.made)
+
+
+def guarded(folder, action, until=6, again=None, **changes):
+    script, guard = Scripted(until, again), Guard(action)
+    made = trainer(
+        folder, changes.pop("objective", "garl(q=0.75)"), callbacks=[script, guard], max_steps=14,
+        save_strategy="steps", save_steps=2, reward_funcs=length_reward, lr_scheduler_type="constant", **changes,
+    )  # fmt: skip
+    script.made = made
+    return made, script, guard
+
+
+def test_stop_ends_the_run_with_the_best_checkpoints_weights(tmp_path):
+    """Good until step 6; the window of five shows it at step 9; checkpoint 6 is the last up to the best steps."""
+    made, script, guard = guarded(tmp_path, "stop")
+    made.train()
+    assert made.state.global_step == 9
+    assert weights(made) == script.seen[6]
+    assert [one["step"] for one in guard.done] == [9]
+    assert guard.done[0]["change"] == "stopped, with the weights of checkpoint-6"
+
+
+def test_roll_back_goes_on_at_half_the_rate(tmp_path):
+    made, script, guard = guarded(tmp_path, "roll_back", again=14)
+    made.train()
+    assert made.state.global_step == 14
+    assert script.rates[:9] == [1e-3] * 9
+    assert script.rates[9:] == pytest.approx([5e-4] * 5)
+    assert len(guard.done) == 1
+    moved = torch.tensor(
+        [abs(a - b) for x, y in zip(script.seen[10], script.seen[6], strict=True) for a, b in zip(x, y, strict=True)]
+    )
+    assert 0 < float(moved.max()) <= 2 * 5e-4  # one step of Adam away from checkpoint 6, not from step 9
+
+
+def test_roll_back_ends_after_its_chances(tmp_path):
+    made, _, guard = guarded(tmp_path, "roll_back", until=6)
+    made.args.max_steps = 60
+    made.train()
+    assert [one["change"].split(",")[0] for one in guard.done] == ["on at 0.5 of the learning rate"] * 3 + ["stopped"]
+    assert made.state.global_step < 60
+
+
+def test_paft_takes_over(tmp_path):
+    made, _, guard = guarded(tmp_path, "paft", again=14)
+    made.train()
+    assert guard.instead
+    assert str(made._objective_now()) == "paft(q=0.75)"
+    assert made.state.global_step == 14
+
+
+def test_a_guard_without_a_good_checkpoint_ends_the_run(tmp_path):
+    made, _, guard = guarded(tmp_path, "roll_back", save_only_model=False)
+    made.args.save_steps = made.state.save_steps = 100
+    made.train()
+    assert made.state.global_step == 9
+    assert "no checkpoint was good" in guard.done[0]["change"]
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_guard_remembers_over_a_resume(tmp_path):
+    made, _, guard = guarded(tmp_path, "paft", again=14)
+    made.train()
+    again, _, second = guarded(tmp_path, "paft", again=14, network=model(seed=5))
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
+    assert second.done == guard.done
+    assert second.instead
+    assert weights(again) == weights(made)
+
+
+def test_a_guard_that_cannot_do_its_work_says_so_at_once(tmp_path):
+    with pytest.raises(QreditError, match=r"guard=paft needs an objective of the answer's likelihood.*grpo"):
+        guarded(tmp_path, "paft", objective="grpo()")
+
+
+def test_without_likelihood_the_guard_watches_rewards(tmp_path):
+    seen = []
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(made.step_success)
+
+    made = trainer(tmp_path, "grpo()", callbacks=[Keep()], reward_funcs=length_reward, data=questions(8))
+    made.train()
+    assert all(len(one) == 2 for one in seen)
+    assert [sum(one) / 2 for one in seen] == pytest.approx(logged(made, "reward"))
