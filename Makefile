@@ -36,6 +36,7 @@ results: $(STAMP)
 	$(BIN)/python experiments/escape_time.py
 	$(BIN)/python experiments/credit_rules.py
 	$(BIN)/python experiments/probe_check.py
+	$(BIN)/python experiments/guidance.py
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)

@@ -152,12 +152,16 @@ def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> 
     }
 
 
-def regrets(found: Mapping[str, Any], name: str) -> list[float]:
-    """Per seed, the mean over settings of what was lost against the best constant of that setting and seed, points."""
-    lost = [
-        [100 * (max(row[one][n] for one in CONSTANT) - row[name][n]) for n in range(len(row[name]))]
-        for row in found.values()
-    ]
+def regrets(found: Mapping[str, Any], name: str, among: Sequence[str] = CONSTANT) -> list[float]:
+    """Per seed, the mean over settings of what was lost against the best of `among` in that setting, points.
+
+    The best is that on average over the seeds: the best of each seed would profit from its own luck.
+    """
+
+    def best(row: Mapping[str, Any]) -> str:
+        return max(among, key=lambda one: statistics.mean(row[one]))
+
+    lost = [[100 * (row[best(row)][n] - row[name][n]) for n in range(len(row[name]))] for row in found.values()]
     return [statistics.mean(of_seed) for of_seed in zip(*lost, strict=True)]
 
 

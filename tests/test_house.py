@@ -27,6 +27,7 @@ CORE = (
     "seed",
     "diagnostics",
     "text",
+    "guide",
 )
 ENGINES = {"trl": "trl", "verl": "verl"}
 

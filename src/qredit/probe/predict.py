@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.errors import QreditError
+from qredit.guide.controller import LEVEL
+from qredit.guide.loudness import quietest
 from qredit.probe.interval import Interval, bootstrap_mean, clopper_pearson
 from qredit.tsallis import estimator_bias
 
@@ -75,6 +77,7 @@ class Prediction:
         spread: standard deviation of log w within a group, median over groups, nats.
         mixed_seen: share of groups with both right and wrong answers, from the sampled answers.
         mixed_expected: the same from the likelihoods.
+        loud: the smallest q at which the mean effective reward is what `q: auto` keeps, 10^-2; 1 where none is.
         of: one for each q.
         sizes: what other group sizes would see, extrapolated from each example's own estimates.
     """
@@ -90,6 +93,7 @@ class Prediction:
     spread: float
     mixed_seen: float
     mixed_expected: float
+    loud: float
     of: tuple[OfCommitment, ...]
     sizes: tuple[OfSize, ...]
 
@@ -130,6 +134,7 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
         spread=_median(spread),
         mixed_seen=mixed_seen(right, m),
         mixed_expected=mixed_expected(groups),
+        loud=_loud(groups),
         of=tuple(_of(q, log_w, finite, len(groups)) for q in COMMITMENTS),
         sizes=tuple(_of_size(size, log_w, right) for size in SIZES),
     )
@@ -190,6 +195,11 @@ def log_escape_time(log_p: Float[Tensor, " N"], q: float, delta: float = ESCAPED
     scale = -(1 - q) * math.log(delta) - math.log(1 - q)
     long = first + torch.log(-torch.expm1(-first)) + scale
     return torch.logaddexp(long, rest.clamp(min=0).log())
+
+
+def _loud(groups: Float[Tensor, "G m"]) -> float:
+    largest, means = groups.amax(1) / math.log(10), log_mean_exp(groups) / math.log(10)
+    return quietest(largest.tolist(), means.tolist(), groups.shape[1], LEVEL)
 
 
 def _of(q: float, log_w: Tensor, finite: Tensor, groups: int) -> OfCommitment:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from qredit.probe.predict import SIZES, OfCommitment, OfSize, Prediction
+from qredit.probe.predict import SIZES, OfSize, Prediction
 
 WARM = 0.25
 """Share of mixed groups from which GRPO is advised: two of the eight groups of a step; nothing is faster than reward
@@ -15,10 +15,6 @@ SOLVED = 0.9
 HEARD = 0.05
 """Share of groups in which some rationale must be told from the others; below it fewer than one group in two steps of
 eight says anything of rationales, whatever q."""
-COUNTED = 0.9
-"""Share of groups whose effective reward must exceed Adam's epsilon at the q that a schedule starts from."""
-SLOWER = 1.0
-"""log10 of how much longer than q = 1 the start may take to escape: ten times, which Adam has been seen to flatten."""
 SINGLE = 2.0
 """Effective number of rationales below which w̄ is one draw: the sample does not see P, and amplification saturates."""
 SEVERAL = 4.0
@@ -48,7 +44,7 @@ class Advice:
 
     Attributes:
         objective: in the text form that `qredit train --objective` takes; None where no q will help.
-        start: q at the start of the schedule, or q itself; None for GRPO and where none will help.
+        start: q at the start of the run, or q itself; None for GRPO and where none will help.
         m: rollouts per prompt.
     """
 
@@ -68,8 +64,8 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
 
     1. Groups with mixed rewards are common: GRPO, or PAFT if most rationales are closed by force.
     2. Else, if nearly every answer is right: GRPO, for what is left.
-    3. Else, at some q, likelihood tells rationales apart: GARL from the smallest q that is loud and fast enough, down
-       to 0 at the end of training, where success is common and wrong labels would be learned.
+    3. Else, at some q, likelihood tells rationales apart: GARL with `q: auto`, which begins at the smallest q that is
+       loud enough and lowers it as answers become likely: where reward alone is loud, wrong labels would be learned.
     4. Else nothing that is sampled at this m says which rationale is better.
 
     Args:
@@ -84,22 +80,12 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
     if max(one.rationale_signal for one in predicted.of) < HEARD:
         return Advice(Case.UNREACHABLE, None, None, SIZES[-1])
     case = Case.COLD if is_graded(predicted) else Case.SINGLE
-    start = _start(predicted)
-    return Advice(case, f"garl(q=linear({start}, 0.0))", start, _size(predicted, _several))
+    return Advice(case, "garl(q=auto())", predicted.loud, _size(predicted, _several))
 
 
 def is_graded(predicted: Prediction) -> bool:
     """Whether the weights of a group do not rest on one rationale, so that its mean is near P and P^{-q} is real."""
     return predicted.ess >= SINGLE
-
-
-def _start(predicted: Prediction) -> float:
-    """The smallest q above 0 that counts in most groups and escapes fast enough; 1 always does what can be done."""
-
-    def enough(one: OfCommitment) -> bool:
-        return one.signal >= COUNTED * (1 - predicted.impossible) and (one.escape or 0.0) <= SLOWER
-
-    return next((one.q for one in predicted.of if one.q > 0 and enough(one)), 1.0)
 
 
 def _size(predicted: Prediction, enough: Callable[[OfSize], bool]) -> int:

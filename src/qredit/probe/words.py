@@ -87,11 +87,9 @@ def _follows(predicted: Prediction, given: Advice) -> str:
             "Warm the model up first (a prompt that shows the answer's form, worked examples, SFT) or look for success "
             "with many more rollouts; q = 1 would teach answers without their rationales."
         )
-    start = next(one for one in predicted.of if one.q == given.start)
-    pace = "escapes fastest" if given.start == 1 else f"needs {multiple(start.escape)} times the steps of q = 1"
     return (
-        f"{train}: at the start q = {given.start:g} is heard in {share(start.signal)} of groups and {pace}, and by the "
-        "end q = 0 no longer memorises wrong gold answers."
+        f"{train}: it begins near q = {given.start:g}, the smallest whose mean effective reward is 0.01, and lowers q "
+        "as answers become likely, so that wrong gold answers are not memorised as at a large q."
     )
 
 
