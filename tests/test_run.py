@@ -1,6 +1,7 @@
 """Runs end to end on tiny models: what they leave on disk, that they repeat and resume, and how they are evaluated."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -606,3 +607,37 @@ def test_control_characters_are_shown_as_their_escapes():
 )
 def test_of_an_error_by_others_the_first_line_is_said_or_its_type(error, said):
     assert first_line(error) == said
+
+
+@pytest.fixture
+def easy(tmp_path):
+    """Questions with one answer, learned within a few steps, so that q falls."""
+    return data_file(tmp_path / "easy.jsonl", rows(8, answer=lambda n: "7"))
+
+
+EASY = {"q": "auto", "steps": 14, "m": 4, "lr": 2e-2, "warmup": 0, "save_every": 7}
+
+
+def test_decisions_are_kept_and_those_after_the_checkpoint_made_anew(train, easy, tmp_path):
+    run, _ = train("guided", data=easy, **EASY)
+    kept = lines(run.decisions)
+    assert kept[0]["step"] == 0
+    assert len(kept) > 2
+    assert {"step", "change", "reason"} == set(kept[0])
+    logged = {entry["step"]: entry["q"] for entry in lines(run.metrics) if "q" in entry}
+    for step, q in logged.items():
+        held = [one for one in kept if one["step"] < step][-1]
+        assert held["change"].endswith(f"(q={q:g})")
+    shutil.rmtree(run.final)
+    for path in checkpoints(run.path)[:-1]:
+        shutil.rmtree(path)
+    train("guided", "--resume", data=easy, **EASY)
+    assert lines(run.decisions) == kept
+
+
+def test_the_newest_decision_is_told_to_the_view(train, easy, monkeypatch):
+    told = []
+    monkeypatch.setattr("qredit.run.live.LiveView.note", lambda self, text: told.append(text))
+    run, _ = train("told", data=easy, **EASY)
+    newest = [lines(run.decisions)[0], lines(run.decisions)[-1]]
+    assert [told[0], told[-1]] == [f"after step {one['step']}: {one['change']}; {one['reason']}" for one in newest]

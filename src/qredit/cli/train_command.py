@@ -2,7 +2,7 @@
 
 Without options: the pocket model on pocket-hotpot, GARL q = 0.75, cold prompts; about a minute on two cores.
 Any field of QreditConfig (TRL's and transformers' training arguments) can be given too, as --name-of-field VALUE or as
-a key of the YAML file.
+a key of the YAML file: --report-to tensorboard,wandb sends every metric there as well.
 """
 
 import dataclasses

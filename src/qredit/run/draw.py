@@ -5,7 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
+from qredit.run.sparkline import LEVELS
+
+BLOCKS = " " + LEVELS
 _DASHES = ("-", "--", "-", "-.", ":")
 
 

@@ -20,6 +20,7 @@ from qredit.plain import first_line
 from qredit.rollout.format import Format, TokenFormat
 from qredit.run import plan as planning
 from qredit.run.folder import RunFolder
+from qredit.run.live import LiveView
 from qredit.run.load import (
     as_chat,
     as_dataset,
@@ -30,8 +31,9 @@ from qredit.run.load import (
     model_path,
     ready,
 )
+from qredit.run.loggers import services
 from qredit.run.options import TrainOptions
-from qredit.run.watch import KeepDecisions, KeepSamples, ShowProgress, Validate, best_step, progress
+from qredit.run.watch import KeepDecisions, KeepSamples, Validate, best_step
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
 from qredit.trl.guard import Guard
@@ -81,11 +83,14 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
 
 
 def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) -> None:
-    """Train under a bar, from a checkpoint if there is one."""
-    bars = progress(console) if trainer.is_world_process_zero() else None
-    with bars if bars is not None else contextlib.nullcontext():
-        if bars is not None:
-            trainer.add_callback(ShowProgress(bars, str(trainer.objective)))
+    """Train in view of the console, from a checkpoint if there is one."""
+    shown = LiveView(console, str(trainer.objective)) if trainer.is_world_process_zero() else None
+    with shown if shown is not None else contextlib.nullcontext():
+        if shown is not None:
+            trainer.add_callback(shown)
+            for keeper in trainer.callback_handler.callbacks:
+                if isinstance(keeper, KeepDecisions):
+                    keeper.tell = shown.note
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
 
@@ -191,14 +196,14 @@ def config(options: TrainOptions, output: Path) -> QreditConfig:
         "logging_steps": options.log_every,
         "save_strategy": "steps" if saves else "no",
         "save_steps": saves or 500,
-        "report_to": [],
         "disable_tqdm": True,
         "save_total_limit": 3,
         "use_cpu": options.device.type == "cpu",
         "bf16": options.half,
     }
+    chosen |= {**options.training, "report_to": services(options.training.get("report_to"))}
     with _in_one_line(ValueError, TypeError):
-        return QreditConfig(**(chosen | dict(options.training)))
+        return QreditConfig(**chosen)
 
 
 @contextlib.contextmanager

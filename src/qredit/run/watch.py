@@ -1,7 +1,7 @@
-"""Callbacks of a run: progress on the terminal, samples on disk, validation."""
+"""Callbacks of a run: samples on disk, validation; and the bars that runs and experiments show."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from transformers import TrainerCallback
+from rich.table import Column
 
 from qredit.evaluate import Answered, answer_all, summary
 from qredit.plain import json_line
@@ -24,41 +23,24 @@ from qredit.tasks import Example
 from qredit.trl import QreditTrainer
 from qredit.trl.metrics_file import AppendLines
 
+_PERIOD = 3600.0  # seconds that an estimate looks back on: steps and jobs may take minutes each
+
 
 def progress(console: Console) -> Progress:
-    """Bars with counts, elapsed time and an estimate of what is left; nothing is shown on a quiet console."""
+    """Bars with counts, elapsed time and an estimate of what is left; nothing is shown on a quiet console.
+
+    Where the console is narrow the bar gives way, not the numbers.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("eta"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    return Progress(*columns, console=console, transient=False, disable=console.quiet)
-
-
-class ShowProgress(TrainerCallback):  # type: ignore[misc]
-    """One bar for the run, with the success rate of the samples and the likelihood of the answers beside it."""
-
-    def __init__(self, bars: Progress, title: str) -> None:
-        self.bars, self.title = bars, title
-        self.bar: TaskID | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.bar = self.bars.add_task(self.title, total=state.max_steps, completed=state.global_step, note="")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.bar is not None:
-            self.bars.update(self.bar, completed=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if self.bar is not None and logs and "reward" in logs:
-            likelihood = logs.get("p_hat/log10_q50")
-            note = f"success {logs['reward']:.1%}" + ("" if likelihood is None else f"  p̂ 1e{likelihood:.1f}")
-            self.bars.update(self.bar, note=note)
+    return Progress(*columns, console=console, speed_estimate_period=_PERIOD, disable=console.quiet)
 
 
 class KeepSamples(AppendLines):
@@ -140,10 +122,15 @@ class Validate(AppendLines):
 
 
 class KeepDecisions(AppendLines):
-    """Appends what guide and guard decided, with the reason, to decisions.jsonl; `step` is the last one before it."""
+    """Appends what guide and guard decided, with the reason, to decisions.jsonl; `step` is the last one before it.
+
+    Attributes:
+        tell: also told the newest decision, in a line.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.tell: Callable[[str], None] = lambda text: None
         self.trainer: QreditTrainer | None = None
         self._kept = 0
 
@@ -163,6 +150,7 @@ class KeepDecisions(AppendLines):
         if state.is_world_process_zero and fresh:
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(json_line(one) for one in fresh)
+            self.tell("after step {step}: {change}; {reason}".format_map(fresh[-1]))
 
     def _decided(self) -> list[dict[str, Any]]:
         """Every decision so far, in order."""

@@ -1,0 +1,26 @@
+"""A row of numbers as a row of blocks, one character each, on a given scale."""
+
+import math
+from collections.abc import Iterable
+
+LEVELS = "▁▂▃▄▅▆▇█"
+GAP = "·"
+
+
+def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
+    """One block a value: the lowest at `low` and below, the highest at `high` and above, nearest level between.
+
+    A value that is missing or not finite leaves a dot. On a scale without extent every value is at its foot.
+
+    >>> sparkline([0.0, None, 0.5, 1.0], 0.0, 1.0)
+    '▁·▅█'
+    """
+    return "".join(_block(value, low, high) for value in values)
+
+
+def _block(value: float | None, low: float, high: float) -> str:
+    if value is None or not math.isfinite(value):
+        return GAP
+    share = (value - low) / (high - low) if high > low else 0.0
+    top = len(LEVELS) - 1
+    return LEVELS[math.floor(min(max(share, 0.0), 1.0) * top + 0.5)]
