@@ -347,6 +347,19 @@ def test_a_cold_pocket_model_is_probed(capsys):
     assert again == found
 
 
+def test_a_recipe_can_be_probed_and_flags_win_over_it(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "task: pocket-dial\ncoldness: 6\nobjective: grpo()\nm: 4\nseed: 3\nsteps: 7\nmax_grad_norm: 0.5\n"
+    )
+    plain = json.loads(probed(capsys, "--coldness", "6", "--seed", "3", "--json")[1].out)
+    argv = ["probe", "--config", str(recipe), "--examples", "6", "--cpu", "--quiet", "--json"]
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out) == plain
+    assert main([*argv, "--style", "warm"]) == 0
+    assert json.loads(capsys.readouterr().out)["advice"]["objective"] == "grpo()"
+
+
 def test_a_warm_pocket_model_is_advised_grpo_in_words(capsys):
     status, said = probed(capsys, "--coldness", "6", "--style", "warm")
     assert status == 0

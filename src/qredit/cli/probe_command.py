@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.options import Kinds, add_options, build, read_arguments, some_of
+from qredit.cli.options import Kinds, add_options, build, read_arguments, read_yaml, some_of
+from qredit.cli.train_command import chosen
 from qredit.plain import visible
 from qredit.probe import Advice, Measured, Prediction, load, measure, predict, recommend, words
 from qredit.probe.recommend import is_graded
@@ -45,6 +46,7 @@ _TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of the probe, then those it shares with training."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file of a run, such as a recipe; flags win over it")
     add_options(parser, ProbeOptions, "probe")
     add_options(parser, some_of(TrainOptions, _SHARED), "data and format, as in `qredit train`")
 
@@ -57,9 +59,12 @@ def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Measure, predict, advise; show it."""
     own = set(ProbeOptions.__dataclass_fields__)
-    asked = build(ProbeOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
-    shared = {name: value for name, value in given.items() if name not in own}
-    options = build(TrainOptions, [("the command line", {**shared, "model": asked.model})], _TEMPLATE)
+    config = given.pop("config", None)
+    planned = {} if config is None else read_yaml(config)
+    options = chosen({name: value for name, value in given.items() if name not in own - {"model"}}, config, None)
+    sizes: dict[str, Any] = {name: planned[name] for name in ("m", "seed") if name in planned}
+    both = {**sizes, **given, "model": options.model}
+    asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
     subject = load(options, asked.examples)
     with bars_on(progress) as bars:
         bar = bars.add_task("probe", total=len(subject.examples), note="")
