@@ -27,6 +27,7 @@ CORE = (
     "seed",
     "diagnostics",
     "text",
+    "power",
     "guide",
 )
 ENGINES = {"trl": "trl", "verl": "verl"}

@@ -115,9 +115,9 @@ def test_seconds_are_those_of_a_step_not_of_a_micro_batch():
 @pytest.mark.parametrize(
     ("logs", "said"),
     [
-        ({"reward": 0.125, "p_hat/log10_q50": -2.25}, "success 12.5%  p̂ 1e-2.2"),
+        ({"reward": 0.125, "p_hat/log10_q50": -2.25}, "success 12.5%  p̂ 0.0056"),
         ({"reward": None, "p_hat/log10_q50": -math.inf}, "success ·  p̂ 0"),
-        ({"reward": 1.0, "p_hat/log10_q50": -0.01}, "success 100.0%  p̂ 1e0.0"),
+        ({"reward": 1.0, "p_hat/log10_q50": -0.01}, "success 100.0%  p̂ 0.98"),
         ({"reward": 1.0}, "success 100.0%"),
     ],
 )

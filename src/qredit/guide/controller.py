@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from qredit.guide.loudness import loudness, quietest
+from qredit.power import power
 
 LEVEL = -2.0
 """log10 of the mean effective reward to be kept: a factor 10^6 above Adam's epsilon, and below 1/M, which q = 1
@@ -113,11 +114,6 @@ def restored(state: dict[str, Any]) -> Controller:
     """The controller of a `state`."""
     recent = tuple(Groups(**{name: tuple(values) for name, values in one.items()}) for one in state["recent"])
     return Controller(**{**state, "recent": recent})
-
-
-def power(log10: float) -> str:
-    """A probability in few characters, from its logarithm."""
-    return f"{10**log10:.2g}" if log10 > -3 else f"1e{log10:.1f}"
 
 
 def _decided(controller: Controller, step: int, reason: str) -> tuple[Controller, Decision]:

@@ -7,7 +7,7 @@ page's own policy allows its one script and style, by their hashes, and no reque
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from qredit.errors import QreditError
 from qredit.plain import visible
+from qredit.power import power
 from qredit.report.chart import bars, draw, look_of
 from qredit.report.collect import RunData, number
 from qredit.report.curves import ends, panels
@@ -149,17 +150,17 @@ def _table_row(run: RunData) -> list[str]:
         "" if reward is None else as_share(run, reward[0].mean),
         "" if reward is None else as_share(run, reward[1].mean),
         "" if held is None else f"{100 * held['value']:.1f} %",
-        _end(run, "p_hat/log10_q50", "1e{:.1f}"),
-        _end(run, "entropy", "{:.3g}"),
-        _end(run, "completions/mean_length", "{:.1f}"),
-        _end(run, "weights/ess", "{:.2f}"),
+        _end(run, "p_hat/log10_q50", power),
+        _end(run, "entropy", "{:.3g}".format),
+        _end(run, "completions/mean_length", "{:.1f}".format),
+        _end(run, "weights/ess", "{:.2f}".format),
         f"{total:.3g}" if total else "",
     ]
 
 
-def _end(run: RunData, name: str, form: str) -> str:
+def _end(run: RunData, name: str, show: Callable[[float], str]) -> str:
     found = ends(run, name)
-    return "" if found is None else form.format(found[1].mean)
+    return "" if found is None else show(found[1].mean)
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 10**6) -> str:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
+from qredit.power import power
 from qredit.report.collect import RunData, number
 from qredit.report.curves import Moving, ends, window
 
@@ -106,7 +107,7 @@ def _stalled(run: RunData) -> Iterator[str]:
 def _likelihood(run: RunData) -> Iterator[str]:
     known = [value for value in run.series("p_hat/log10_q50")[1] if value is not None]
     if known:
-        yield f"The gold answer's median likelihood p̂ went from {_power(known[0])} to {_power(known[-1])}."
+        yield f"The gold answer's median likelihood p̂ went from {power(known[0])} to {power(known[-1])}."
 
 
 def _decided(run: RunData) -> Iterator[str]:
@@ -114,10 +115,6 @@ def _decided(run: RunData) -> Iterator[str]:
         first, last = run.decisions[0], run.decisions[-1]
         more = "" if len(run.decisions) == 1 else f"; last, after step {last['step']:.0f}: {last.get('change')}"
         yield f"It was guided: from {first.get('change')} after step {first['step']:.0f}{more}."
-
-
-def _power(log10: float) -> str:
-    return f"{10**log10:.2g}" if log10 > -3 else f"1e{log10:.1f}"
 
 
 def _shape(run: RunData) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import set_cell_size
 from rich.text import Text
 
+from qredit.power import power
 from qredit.run.sparkline import GAP, sparkline
 
 WINDOW = 40
@@ -81,7 +82,7 @@ class Readings:
         told = f"{name} {GAP if reward is None else format(reward, form)}"
         if likelihood is None:
             return told
-        return f"{told}  p̂ " + (f"1e{likelihood:z.1f}" if math.isfinite(likelihood) else "0")
+        return f"{told}  p̂ {power(likelihood)}"
 
 
 def _line(
