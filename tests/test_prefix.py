@@ -22,12 +22,12 @@ from transformers import (
 
 from qredit import QreditError, RolloutBatch
 from qredit.objective import Credited
-from qredit.prefix import attention, head, packing
+from qredit.prefix import attention, head, install, packing
 from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.prefix.head import token_scores
-from qredit.prefix.install import Wanted, score, scores_tokens, share_prefix
-from qredit.prefix.layout import PackedGroup
-from qredit.prefix.packing import pack, repeat
+from qredit.prefix.install import Wanted, score, score_chosen, scores_tokens, share_prefix
+from qredit.prefix.layout import PackedGroup, Prompts
+from qredit.prefix.packing import going_on, pack, prompts_of, repeat
 from qredit.prefix.support import why_not
 from qredit.rollout.collate import Rows
 from qredit.trl import trainer as trainer_module
@@ -184,6 +184,79 @@ def test_rows_with_their_own_prompts_score_the_same(name):
     expected = gradients(made, ordinary(made, rows))
     assert scores_tokens(made)
     assert relative_difference(gradients(made, scored(made, repeat(rows))), expected) < 1e-5
+
+
+# --- rows that are chosen by the scores of all, prompts computed once for both
+
+CHOSEN = torch.tensor([5, 0, 7, 3, 9])  # of two of the three groups, in no order
+
+
+def chosen(made, rows, which=CHOSEN, only=None):
+    """What is told of all rows without gradient, and of the chosen ones with it."""
+    prompts, seen = prompts_of(rows), []
+
+    def choose(told):
+        seen.append(told)
+        return going_on(prompts, rows.select(which))
+
+    layout = going_on(prompts, rows)
+    told = score_chosen(made, layout if only is None else layout.only(only), choose)
+    return seen[0], (told["logp"], told["entropy"])
+
+
+def compare_chosen(made, rows, base=None):
+    """Largest relative gradient difference, the chosen rows on kept prompts against their own packing."""
+    share_prefix(base or made)
+    whole, part = scored(made, pack(rows)), scored(made, pack(rows.select(CHOSEN)))
+    expected = gradients(made, part)
+    told, found = chosen(made, rows)
+    assert not told["logp"].requires_grad
+    for one, other in zip((told["logp"], told["entropy"], *found), (*whole, *part), strict=True):
+        assert torch.allclose(one, other, atol=2e-5)
+    return relative_difference(gradients(made, found), expected)
+
+
+@pytest.mark.parametrize("attend", [attend_in_two_parts, attend_to_copies], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_chosen_rows_on_kept_prompts_have_the_gradient_of_their_own_packing(name, attend, monkeypatch):
+    monkeypatch.setattr(attention, "attend_in_two_parts", attend)
+    assert compare_chosen(network(CONFIGS[name]), ragged_rows()) < 1e-5
+
+
+def test_chosen_rows_with_lora_adapters():
+    base = network(CONFIGS["qwen3"])
+    made = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    assert compare_chosen(made, ragged_rows(), base) < 1e-5
+
+
+def test_chosen_rows_under_autocast_have_the_gradient_of_their_own_packing():
+    made, rows = network(CONFIGS["qwen3"]), ragged_rows()
+    share_prefix(made)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = gradients(made, scored(made, pack(rows.select(CHOSEN))))
+        found = gradients(made, chosen(made, rows)[1])
+    assert relative_difference(found, expected) < 0.1
+
+
+def test_what_is_told_of_a_few_tokens_is_what_is_told_of_all():
+    made, rows = network(CONFIGS["qwen3"]), ragged_rows()
+    share_prefix(made)
+    only = rows.batch.mask & (torch.arange(rows.batch.mask.shape[1]) % 3 == 0)
+    few, all_of_them = chosen(made, rows, only=only)[0], chosen(made, rows)[0]
+    assert torch.allclose(few["logp"], all_of_them["logp"] * only, atol=1e-6)
+
+
+def test_keys_that_are_not_on_the_graph_are_caught(monkeypatch):
+    keep = Prompts.keep
+    monkeypatch.setattr(Prompts, "keep", lambda own, layer, *line: keep(own, layer, *(x.detach() for x in line)))
+    assert compare_chosen(network(CONFIGS["qwen3"]), ragged_rows()) > 1e-2
+
+
+def test_a_feed_forward_part_at_the_wrong_tokens_is_caught(monkeypatch):
+    at = install._last_mlp_at
+    monkeypatch.setattr(install, "_last_mlp_at", lambda made, ids, places: at(made, ids, places[:-1]))
+    with pytest.raises(AssertionError):
+        compare_chosen(network(CONFIGS["qwen3"]), ragged_rows())
 
 
 # --- mutants of the two laws above
@@ -372,6 +445,7 @@ def test_the_temperature_reaches_the_head(tmp_path):
 
 def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
     made = trainer(tmp_path, "paft(q=0.75)", rows_per_forward=8)
+    made._keeps_prompts = False
     seen = []
     scored = made._score
 
@@ -385,6 +459,31 @@ def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
     drawn = int(Credited(_credit_of(made)).learning.sum())
     assert seen == [(False, 8, False), (True, drawn, True)]
     assert drawn < 8
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 2}], ids=str)
+def test_a_draw_computes_its_prompts_once_with_the_same_gradient(tmp_path, changes):
+    """Against scoring first and a second forward pass; the prompts' tokens are counted."""
+    kept, again = (trainer(tmp_path, "paft(q=0.75, resamples=1)", **changes) for _ in range(2))
+    again._keeps_prompts = False
+    tokens = {}
+    for made in (kept, again):
+        counted = tokens[made] = []
+        made.model.model.layers[0].register_forward_hook(_count_into(counted))
+    assert relative_difference(first_step_gradients(kept), first_step_gradients(again)) < 1e-5
+    assert kept._keeps_prompts
+    prompts, whole, drawn = tokens[kept][-3:]
+    assert [whole + prompts - 2, drawn + prompts - 2] == tokens[again][-2:]  # two groups, whose last tokens stand anew
+
+
+def _count_into(counted):
+    return lambda module, args, output: counted.append(args[0].shape[1]) if module.training else None
+
+
+def test_prompts_are_not_kept_where_layers_run_again(tmp_path):
+    made = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=True)
+    first_step_gradients(made)
+    assert made._keeps_prompts is False
 
 
 def _credit_of(made):

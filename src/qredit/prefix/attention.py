@@ -9,6 +9,8 @@ every rollout is ever held: with lse = log(e^{lse_prompt} + e^{lse_own}),
 
     out = out_own + σ(lse_prompt - lse_own)·(out_prompt - out_own).
 
+Prompts may also be computed alone, their keys and values kept on the graph, and completions go on from them later.
+
 The backward pass of each part is the flash backward with the whole's output and normaliser in place of its own, which
 is exact because the gradient of a score needs nothing else of the other part (arXiv 2307.08691, section 3.1.2).
 """
@@ -24,9 +26,10 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from qredit.prefix.decode import Decoding
-from qredit.prefix.layout import PackedGroup, Packing
+from qredit.prefix.layout import Continuing, PackedGroup, Packing, Prompts
 from qredit.prefix.support import NAME
 
+_attend = nn.functional.scaled_dot_product_attention
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _NOWHERE = 1e30  # a normaliser so large that a padded query's weights are exactly 0
@@ -39,7 +42,7 @@ def shared_prefix_attention(
     value: Float[Tensor, "1 K N D"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    shared_prefix: Packing | None = None,
+    shared_prefix: Packing | Prompts | Continuing | None = None,
     decoding: Decoding | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "1 N H D"], None]:
@@ -57,95 +60,109 @@ def shared_prefix_attention(
         return decoding.attend(layer, query, key, value, scale).transpose(1, 2), None
     if decoding is not None:
         decoding.keep_prompts(layer, key, value)
-    attend = attend_in_two_parts if query.device.type == "cpu" else attend_to_copies
     repeats = query.shape[1] // key.shape[1]
-    out = attend(query, repeat_kv(key, repeats), repeat_kv(value, repeats), shared_prefix.groups, scale)
-    return out.transpose(1, 2).contiguous(), None
+    line = query, repeat_kv(key, repeats), repeat_kv(value, repeats)
+    if isinstance(shared_prefix, Prompts):
+        shared_prefix.keep(layer, *line[1:])
+    kept = shared_prefix.prompt_keys(layer) if isinstance(shared_prefix, Continuing) else None
+    parts = _of_groups(line, kept, shared_prefix.groups, scale)
+    return torch.cat([part.transpose(1, 2) for part in parts], 1), None
+
+
+def _of_groups(
+    line: Sequence[Float[Tensor, "1 H N D"]],
+    kept: Sequence[Sequence[Float[Tensor, "1 H P D"]]] | None,
+    groups: Sequence[PackedGroup],
+    scale: float,
+) -> list[Float[Tensor, "1 H n D"]]:
+    """The outputs of each group's prompt and of its completions, by query, key and value of the whole sequence.
+
+    Where the prompts' keys and values are `kept` from before, of a prompt only its last token stands in the sequence,
+    which sees all of them.
+    """
+    attend = attend_in_two_parts if line[0].device.type == "cpu" else attend_to_copies
+    sizes = [size for group in groups for size in (group.prompt, sum(group.completions))]
+    pieces = list(zip(*(tensor.split(sizes, 2) for tensor in line), strict=True))
+    parts = []
+    for place, (group, prompt, own) in enumerate(zip(groups, pieces[::2], pieces[1::2], strict=True)):
+        key, value = prompt[1:] if kept is None else kept[place]
+        parts.append(_attend(prompt[0], key, value, is_causal=kept is None, scale=scale))
+        if sum(group.completions):
+            parts.append(attend(own[0], own[1], own[2], key, value, group.completions, scale))
+    return parts
 
 
 def attend_to_copies(
     query: Float[Tensor, "1 H N D"],
     key: Float[Tensor, "1 H N D"],
     value: Float[Tensor, "1 H N D"],
-    groups: Sequence[PackedGroup],
+    prompt_key: Float[Tensor, "1 H P D"],
+    prompt_value: Float[Tensor, "1 H P D"],
+    lengths: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "1 H N D"]:
-    """The same by SDPA on any device: each completion beside a copy of its prompt's keys and values."""
-    parts = []
-    for group in groups:
-        q, k, v = (tensor[:, :, group.start : group.end] for tensor in (query, key, value))
-        prompt = [tensor[:, :, : group.prompt] for tensor in (q, k, v)]
-        parts.append(
-            nn.functional.scaled_dot_product_attention(prompt[0], prompt[1], prompt[2], is_causal=True, scale=scale)
-        )
-        if sum(group.completions) == 0:
-            continue
-        own = [_rows_of(tensor[:, :, group.prompt :], group.completions) for tensor in (q, k, v)]
-        rows, width = own[0].shape[0], own[0].shape[2]
-        keys, values = (
-            torch.cat([shared.expand(rows, -1, -1, -1), mine], 2)
-            for shared, mine in zip(prompt[1:], own[1:], strict=True)
-        )
-        sees = torch.ones(width, group.prompt + width, dtype=torch.bool, device=q.device).tril(group.prompt)
-        out = nn.functional.scaled_dot_product_attention(own[0], keys, values, attn_mask=sees, scale=scale)
-        parts += [row[None, :, :length] for row, length in zip(out, group.completions, strict=True)]
-    return torch.cat(parts, 2)
+    """Completions in a line by SDPA on any device: each beside a copy of its prompt's keys and values."""
+    own = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
+    rows, width = own[0].shape[0], own[0].shape[2]
+    keys, values = (
+        torch.cat([shared.expand(rows, -1, -1, -1), mine], 2)
+        for shared, mine in zip((prompt_key, prompt_value), own[1:], strict=True)
+    )
+    prompt = prompt_key.shape[2]
+    sees = torch.ones(width, prompt + width, dtype=torch.bool, device=query.device).tril(prompt)
+    out = _attend(own[0], keys, values, attn_mask=sees, scale=scale)
+    return torch.cat([row[None, :, :length] for row, length in zip(out, lengths, strict=True)], 2)
 
 
 def attend_in_two_parts(
     query: Float[Tensor, "1 H N D"],
     key: Float[Tensor, "1 H N D"],
     value: Float[Tensor, "1 H N D"],
-    groups: Sequence[PackedGroup],
+    prompt_key: Float[Tensor, "1 H P D"],
+    prompt_value: Float[Tensor, "1 H P D"],
+    lengths: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "1 H N D"]:
-    """Without a copy of the prompt's keys, by PyTorch's flash kernel for CPUs."""
-    out: Tensor = _TwoParts.apply(query, key, value, tuple(groups), scale)
+    """The same without a copy of the prompt's keys, by PyTorch's flash kernel for CPUs."""
+    out: Tensor = _TwoParts.apply(query, key, value, prompt_key, prompt_value, tuple(lengths), scale)
     return out
 
 
 class _TwoParts(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, groups: tuple[PackedGroup, ...], scale: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        prompt_key: Tensor,
+        prompt_value: Tensor,
+        lengths: tuple[int, ...],
+        scale: float,
     ) -> Tensor:
-        out, lse = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=torch.float32)
-        for group in groups:
-            shared, own = group.shared, group.own
-            prompt = [tensor[:, :, shared] for tensor in (query, key, value)]
-            out[:, :, shared], lse[:, :, shared] = _flash(*prompt, 0.0, True, scale=scale)
-            if own.stop > own.start:
-                q, k, v = (tensor[:, :, own] for tensor in (query, key, value))
-                of_prompt, lse_prompt = _flash(q, prompt[1], prompt[2], 0.0, False, scale=scale)
-                rows = [_rows_of(tensor, group.completions) for tensor in (q, k, v)]
-                for line, part in zip((out, lse), _flash(*rows, 0.0, True, scale=scale), strict=True):
-                    _put_in_line(line[:, :, own], part, group.completions)
-                lse_own = lse[:, :, own]
-                out[:, :, own].lerp_(of_prompt, (lse_prompt - lse_own).sigmoid()[..., None].to(out.dtype))
-                torch.logaddexp(lse_prompt, lse_own, out=lse_own)
-        ctx.save_for_backward(query, key, value, out, lse)
-        ctx.groups, ctx.scale = groups, scale
+        of_prompt, lse_prompt = _flash(query, prompt_key, prompt_value, 0.0, False, scale=scale)
+        out, lse = query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=torch.float32)
+        rows = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
+        for line, part in zip((out, lse), _flash(*rows, 0.0, True, scale=scale), strict=True):
+            _put_in_line(line, part, lengths)
+        out.lerp_(of_prompt, (lse_prompt - lse).sigmoid()[..., None].to(out.dtype))
+        torch.logaddexp(lse_prompt, lse, out=lse)
+        ctx.save_for_backward(query, key, value, prompt_key, prompt_value, out, lse)
+        ctx.lengths, ctx.scale = lengths, scale
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
-        query, key, value, out, lse = ctx.saved_tensors
-        slopes = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for group in ctx.groups:
-            shared, own = group.shared, group.own
-            k, v = key[:, :, shared], value[:, :, shared]
-            here = [tensor[:, :, shared] for tensor in (grad, query, out, lse)]
-            of_prompt = _slopes(here, k, v, True, ctx.scale)
-            for slope, part in zip(slopes, of_prompt, strict=True):
-                slope[:, :, shared] = part
-            if own.stop > own.start:
-                here = [tensor[:, :, own] for tensor in (grad, query, out, lse)]
-                by_prompt = _slopes(here, k, v, False, ctx.scale)
-                _own_slopes(slopes, here, key[:, :, own], value[:, :, own], own, group.completions, ctx.scale)
-                slopes[0][:, :, own] += by_prompt[0]
-                slopes[1][:, :, shared] += by_prompt[1]
-                slopes[2][:, :, shared] += by_prompt[2]
-        return *slopes, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, prompt_key, prompt_value, out, lse = ctx.saved_tensors
+        lengths = ctx.lengths
+        by_prompt = _slopes((grad, query, out, lse), prompt_key, prompt_value, False, ctx.scale)
+        wide = [*(_rows_of(tensor, lengths) for tensor in (grad, query, out)), _rows_of(lse, lengths, _NOWHERE)]
+        by_own = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), True, ctx.scale)
+        slopes = [tensor.new_empty(tensor.shape) for tensor in (query, key, value)]
+        for line, part in zip(slopes, by_own, strict=True):
+            _put_in_line(line, part, lengths)
+        slopes[0] += by_prompt[0]
+        return *slopes, *by_prompt[1:], None, None
 
 
 def _slopes(
@@ -155,23 +172,6 @@ def _slopes(
     grad, query, out, lse = here
     slopes: tuple[Tensor, Tensor, Tensor] = _flash_backward(grad, query, key, value, out, lse, 0.0, causal, scale=scale)
     return slopes
-
-
-def _own_slopes(
-    slopes: Sequence[Tensor],
-    here: Sequence[Tensor],
-    key: Tensor,
-    value: Tensor,
-    own: slice,
-    lengths: Sequence[int],
-    scale: float,
-) -> None:
-    """Put in its place what flows to the completions through their own tokens."""
-    grad, query, out, lse = here
-    wide = [*(_rows_of(tensor, lengths) for tensor in (grad, query, out)), _rows_of(lse, lengths, _NOWHERE)]
-    found = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), True, scale)
-    for line, part in zip(slopes, found, strict=True):
-        _put_in_line(line[:, :, own], part, lengths)
 
 
 def _rows_of(line: Float[Tensor, "1 H N *D"], lengths: Sequence[int], fill: float = 0.0) -> Float[Tensor, "M H C *D"]:

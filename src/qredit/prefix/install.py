@@ -1,7 +1,8 @@
 """Scoring a layout inside the model's own forward, so that wrappers (DDP, PEFT) see an ordinary call."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.utils import ModelOutput
 from qredit.prefix import attention  # noqa: F401  # registers itself with transformers
 from qredit.prefix.decode import Decoding
 from qredit.prefix.head import prediction_errors, token_scores
-from qredit.prefix.layout import Layout, Packing, Repeated
+from qredit.prefix.layout import Continuing, Layout, Packing, Repeated
 from qredit.prefix.support import NAME, changed_head, inside, why_not
 
 
@@ -73,10 +74,14 @@ def install(model: PreTrainedModel) -> None:
         decoding: Decoding | None = None,
         temperature: float = 1.0,
         wanted: Wanted = Wanted(),
+        choose: Callable[[TokenScores], Continuing] | None = None,
         **kwargs: Any,
     ) -> Any:
         if decoding is not None:
             return _next_logits(model, layout, decoding, **kwargs)
+        if choose is not None:
+            assert isinstance(layout, Continuing)
+            return _scores_of_chosen(model, layout, temperature, wanted, choose)
         if layout is not None:
             return _scores(model, layout, temperature, wanted)
         return ordinary(*args, **kwargs)
@@ -122,17 +127,54 @@ def score(
     Args:
         temperature: logits are divided by it.
     """
-    found = model(layout=layout, temperature=temperature, wanted=wanted)
+    return _told(model(layout=layout, temperature=temperature, wanted=wanted), layout, wanted)
+
+
+def score_chosen(
+    model: nn.Module,
+    layout: Continuing,
+    choose: Callable[[dict[str, Tensor]], Continuing],
+    temperature: float = 1.0,
+    wanted: Wanted = Wanted(),
+) -> dict[str, Float[Tensor, "B T *more"]]:
+    """`score` of rows that are chosen by the scores of all rows; the prompts of both are computed once.
+
+    In one call of the wrapped model: a second one before the backward pass is not every wrapper's business.
+
+    Args:
+        layout: all rows.
+        choose: receives their scores, without gradient; returns the layout of some of the rows, on the same prompts.
+    """
+    chosen: list[Continuing] = []
+
+    def see(found: TokenScores) -> Continuing:
+        chosen.append(choose(_told(found, layout, wanted)))
+        return chosen[0]
+
+    found = model(layout=layout, temperature=temperature, wanted=wanted, choose=see)
+    return _told(found, chosen[0], wanted)
+
+
+def _told(found: TokenScores, layout: Layout, wanted: Wanted) -> dict[str, Tensor]:
+    """By the names of batch fields, in their places."""
+    assert found.logp is not None
+    assert found.entropy is not None
     told = {"logp": found.logp, "entropy": found.entropy[:, 0]}
     told |= {f"{NUCLEUS}@{mass:g}": found.entropy[:, n] for n, mass in enumerate(wanted.nuclei, start=1)}
-    if wanted.among is not None:
+    if found.hidden is not None and found.error is not None:
         told |= {"hidden": found.hidden, "prediction_error": found.error}
     return {name: layout.spread(value) for name, value in told.items()}
 
 
-def _hidden(model: PreTrainedModel, ids: Tensor, positions: Tensor, **more: Any) -> Float[Tensor, "B N E"]:
+Embed = Callable[[Int[Tensor, "B N"]], Float[Tensor, "B N E"]]
+
+
+def _hidden(
+    model: PreTrainedModel, ids: Tensor, positions: Tensor, embed: Embed | None = None, **more: Any
+) -> Float[Tensor, "B N E"]:
+    tokens = {"input_ids": ids} if embed is None else {"inputs_embeds": embed(ids)}
     found: Tensor = model.base_model(
-        input_ids=ids,
+        **tokens,
         position_ids=positions,
         attention_mask=ids.new_zeros(1, 1, 1, 1),  # four dimensions: taken as it is, and read by nothing
         use_cache=False,
@@ -161,9 +203,11 @@ def _next_logits(
     return logits.float()
 
 
-def _scores(model: PreTrainedModel, layout: Layout, temperature: float, wanted: Wanted) -> TokenScores:
+def _scores(
+    model: PreTrainedModel, layout: Layout, temperature: float, wanted: Wanted, embed: Embed | None = None
+) -> TokenScores:
     if isinstance(layout, Packing):
-        hidden = _hidden(model, layout.ids, layout.positions, shared_prefix=layout)
+        hidden = _hidden(model, layout.ids, layout.positions, embed, shared_prefix=layout)
     else:
         assert isinstance(layout, Repeated)
         hidden = model.base_model(input_ids=layout.ids, attention_mask=layout.mask, use_cache=False).last_hidden_state
@@ -176,3 +220,49 @@ def _scores(model: PreTrainedModel, layout: Layout, temperature: float, wanted: 
             return TokenScores(logp=logp, entropy=entropy)
         error = prediction_errors(*of_tokens, wanted.among, temperature)
     return TokenScores(logp=logp, entropy=entropy, hidden=hidden.detach().float(), error=error)
+
+
+def _scores_of_chosen(
+    model: PreTrainedModel,
+    layout: Continuing,
+    temperature: float,
+    wanted: Wanted,
+    choose: Callable[[TokenScores], Continuing],
+) -> TokenScores:
+    prompts = layout.prompts
+    embed = _embedded_once(model, torch.cat([prompts.ids, layout.ids], 1))
+    # before the part without gradient: autocast keeps the first cast of a weight, which must be on the graph
+    with _last_mlp_at(model, prompts.ids, layout.predictor[:0]):
+        _hidden(model, prompts.ids, prompts.positions, embed, shared_prefix=prompts)
+    with torch.no_grad():
+        with _last_mlp_at(model, layout.ids, layout.predictor.unique()):
+            found = _scores(model, layout, temperature, wanted, embed)
+        with torch.autocast(layout.ids.device.type, enabled=False):
+            chosen = choose(found)
+    return _scores(model, chosen, temperature, wanted, embed)
+
+
+def _embedded_once(model: PreTrainedModel, ids: Int[Tensor, "1 N"]) -> Embed:
+    """The embedding of tokens among these, looked up once: its gradient, as large as the whole table, is made once."""
+    known = ids.unique()
+    rows = model.get_input_embeddings()(known[None])[0]
+    return lambda some: nn.functional.embedding(torch.searchsorted(known, some), rows)
+
+
+@contextmanager
+def _last_mlp_at(model: PreTrainedModel, ids: Int[Tensor, "1 N"], places: Int[Tensor, " R"]) -> Iterator[None]:
+    """The feed-forward part of the last layer on these tokens alone, where those of others are not read."""
+    layers = getattr(model.base_model, "layers", None)
+    mlp = None if layers is None else getattr(layers[-1], "mlp", None)
+    if mlp is None:
+        yield
+        return
+
+    def narrow(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return given[0][:, places], *given[1:]
+
+    def widen(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return out.new_zeros(*ids.shape, out.shape[2]).index_copy(1, places, out)
+
+    with mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen):
+        yield

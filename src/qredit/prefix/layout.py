@@ -1,9 +1,10 @@
 """How rows lie in a forward pass: each prompt once for its group and no padding, or each row with its own copy."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Self
 
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -78,6 +79,48 @@ class Packing(Layout):
     ids: Int[Tensor, "1 N"]
     positions: Int[Tensor, "1 N"]
     groups: tuple[PackedGroup, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Prompts in one sequence, to be computed once for several packings that go on from them.
+
+    Attributes:
+        ids, positions: (1, N).
+        groups: in the order of the sequence, without completions.
+        place: of each group among them, by its number in the batch.
+        keys: of each layer, the key and value of every group for each query head, once computed; on the graph.
+    """
+
+    ids: Int[Tensor, "1 N"]
+    positions: Int[Tensor, "1 N"]
+    groups: tuple[PackedGroup, ...]
+    place: Mapping[int, int]
+    keys: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def keep(self, layer: int, key: Float[Tensor, "1 H N D"], value: Float[Tensor, "1 H N D"]) -> None:
+        """Remember the keys and values of a layer."""
+        sizes = [group.prompt for group in self.groups]
+        self.keys[layer] = list(zip(key.split(sizes, 2), value.split(sizes, 2), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Continuing(Packing):
+    """Rows that go on from prompts computed before, of which the last token alone stands here, to predict the first.
+
+    Thus nothing is needed of the prompts but their keys and values: not even what their last layer does with them.
+
+    Attributes:
+        prompts: those that the groups go on from.
+        members: the place of each group among them.
+    """
+
+    prompts: Prompts
+    members: tuple[int, ...]
+
+    def prompt_keys(self, layer: int) -> list[tuple[Tensor, Tensor]]:
+        """The keys and values of each group's prompt."""
+        return [self.prompts.keys[layer][place] for place in self.members]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,15 @@
 """From padded rows to a layout of the forward pass."""
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from qredit.errors import QreditError
-from qredit.prefix.layout import PackedGroup, Packing, Repeated
+from qredit.prefix.layout import Continuing, PackedGroup, Packing, Prompts, Repeated
 from qredit.rollout.collate import Rows
 
 
@@ -17,37 +19,66 @@ def pack(rows: Rows) -> Packing:
     Raises:
         QreditError: rows of one group have different prompts.
     """
+    return Packing(**_packed(rows, skip_prompts=False))
+
+
+def prompts_of(rows: Rows) -> Prompts:
+    """The prompt of each group.
+
+    Raises:
+        QreditError: rows of one group have different prompts.
+    """
+    members = _members(rows)
+    prompts = [_shared_prompt(rows, group, numbers) for group, numbers in members.items()]
+    starts = accumulate(map(len, prompts), initial=0)
+    return Prompts(
+        ids=torch.cat(prompts)[None],
+        positions=torch.cat([torch.arange(len(prompt)) for prompt in prompts])[None].to(rows.prompt_ids.device),
+        groups=tuple(PackedGroup(start, len(prompt), ()) for start, prompt in zip(starts, prompts, strict=False)),
+        place={group: place for place, group in enumerate(members)},
+    )
+
+
+def going_on(prompts: Prompts, rows: Rows) -> Continuing:
+    """The packing of some or all rows of the groups whose prompts these are."""
+    members = tuple(prompts.place[group] for group in _members(rows))
+    return Continuing(**_packed(rows, skip_prompts=True), prompts=prompts, members=members)
+
+
+def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
+    """What a packing holds; of prompts that are skipped the last token alone."""
     ids, mask = rows.batch.ids, rows.batch.mask
     assert ids is not None
     lengths = mask.sum(1).tolist()
-    members: dict[int, list[int]] = {}
-    for row, group in enumerate(rows.batch.group.tolist()):
-        members.setdefault(group, []).append(row)
     parts: list[Tensor] = []
     positions: list[Tensor] = []
     groups: list[PackedGroup] = []
     scored: list[tuple[Tensor, int, int]] = []
-    for group, numbers in members.items():
+    for group, numbers in _members(rows).items():
         prompt = _shared_prompt(rows, group, numbers)
+        skipped = len(prompt) - 1 if skip_prompts else 0
         start = groups[-1].end if groups else 0
-        packed = PackedGroup(start, len(prompt), tuple(max(lengths[row] - 1, 0) for row in numbers))
+        packed = PackedGroup(start, len(prompt) - skipped, tuple(max(lengths[row] - 1, 0) for row in numbers))
         groups.append(packed)
-        parts += [prompt, *(ids[row, : max(lengths[row] - 1, 0)] for row in numbers)]
-        positions += [torch.arange(len(prompt)), *(len(prompt) + torch.arange(n) for n in packed.completions)]
+        parts += [prompt[skipped:], *(ids[row, : max(lengths[row] - 1, 0)] for row in numbers)]
+        positions += [
+            torch.arange(skipped, len(prompt)),
+            *(len(prompt) + torch.arange(n) for n in packed.completions),
+        ]
         scored += _predictors(packed, numbers, lengths)
     device = ids.device
     rows_of = torch.cat([torch.full((length,), number) for _, number, length in scored]).to(device)
     columns = torch.cat([torch.arange(length) for _, _, length in scored]).to(device)
-    return Packing(
-        ids=torch.cat(parts)[None],
-        positions=torch.cat(positions)[None].to(device),
-        groups=tuple(groups),
-        predictor=torch.cat([places for places, _, _ in scored]).to(device),
-        target=ids[rows_of, columns],
-        row=rows_of,
-        column=columns,
-        shape=(mask.shape[0], mask.shape[1]),
-    )
+    return {
+        "ids": torch.cat(parts)[None],
+        "positions": torch.cat(positions)[None].to(device),
+        "groups": tuple(groups),
+        "predictor": torch.cat([places for places, _, _ in scored]).to(device),
+        "target": ids[rows_of, columns],
+        "row": rows_of,
+        "column": columns,
+        "shape": (mask.shape[0], mask.shape[1]),
+    }
 
 
 def repeat(rows: Rows) -> Repeated:
@@ -65,6 +96,14 @@ def repeat(rows: Rows) -> Repeated:
         column=column,
         shape=(len(ids), width),
     )
+
+
+def _members(rows: Rows) -> dict[int, list[int]]:
+    """The rows of each group, by its number."""
+    members: dict[int, list[int]] = {}
+    for row, group in enumerate(rows.batch.group.tolist()):
+        members.setdefault(group, []).append(row)
+    return members
 
 
 def _shared_prompt(rows: Rows, group: int, numbers: Sequence[int]) -> Int[Tensor, " P"]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils import DistributedType, gather_object, is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -32,9 +32,10 @@ from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics,
 from qredit.errors import QreditError
 from qredit.guide.objective import automatic
 from qredit.objective import Credited, Objective, sum_terms
-from qredit.prefix.install import NUCLEUS, STATES, Wanted, score, scores_tokens, share_prefix
-from qredit.prefix.layout import Layout
-from qredit.prefix.packing import pack, repeat
+from qredit.prefix.install import NUCLEUS, STATES, Wanted, score, score_chosen, scores_tokens, share_prefix
+from qredit.prefix.layout import Continuing, Layout
+from qredit.prefix.packing import going_on, pack, prompts_of, repeat
+from qredit.prefix.support import inside
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, all_equal, collate, tails_for, whole_groups
@@ -160,6 +161,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._seconds = {"sample": 0.0, "score": 0.0}
         self._writing_to: Path | None = None
         self._verified = False
+        self._keeps_prompts: bool | None = None
         self._tokens_that_fit: int | None = None
         self.step_success: list[float] | None = None
         self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
@@ -542,10 +544,14 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         others fit one forward, coefficients come from that same forward unless they are known before.
         """
         whole = torch.arange(len(rows.batch.mask))
-        if credited is None and len(self._chunks(rows, whole)) == 1 and not objective.draws:
-            told = self._score(model, rows)
-            batch = self._scored(rows.batch, told)
-            return batch, sum_terms(objective.numerators(told["logp"], batch, self._credited(objective, batch)), counts)
+        if credited is None and len(self._chunks(rows, whole)) == 1:
+            if not objective.draws:
+                told = self._score(model, rows)
+                batch = self._scored(rows.batch, told)
+                credited = self._credited(objective, batch)
+                return batch, sum_terms(objective.numerators(told["logp"], batch, credited), counts)
+            if self._prompts_can_be_kept():
+                return self._loss_of_chosen_rows(model, objective, rows, counts)
         scores: Scores = {}
         if credited is None:
             self._score_without_gradient(model, rows, whole, scores, only=self._enough(objective, rows.batch))
@@ -570,8 +576,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         constant, so that the logged loss is the whole one. Where no row carries any, one of them takes part all the
         same: gradients are averaged over processes.
         """
-        live = credited.learning.nonzero()[:, 0]
-        chunks = self._chunks(rows, live if len(live) else torch.tensor([0]))
+        chunks = self._chunks(rows, _live(credited))
         done = torch.zeros((), device=self.accelerator.device)
         for number, chunk in enumerate(chunks):
             part = rows.select(chunk)
@@ -586,6 +591,45 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                     self.accelerator.backward(loss)
             done = done + loss.detach()
         raise AssertionError("there is always a last chunk")
+
+    def _loss_of_chosen_rows(
+        self, model: nn.Module, objective: Objective, rows: Rows, counts: Mapping[str, float]
+    ) -> tuple[RolloutBatch, Tensor]:
+        """`_loss` where all rows are scored before those that carry a coefficient are known: prompts computed once."""
+        start = time.perf_counter()
+        only = self._enough(objective, rows.batch)
+        prompts = prompts_of(rows)
+        layout = going_on(prompts, rows)
+        scores: Scores = {}
+        chosen: list[tuple[Tensor, Credited]] = []
+
+        def choose(told: Scores) -> Continuing:
+            _fill(scores, rows, torch.arange(len(rows.batch.mask)), _unscored_is_nan(told, only))
+            self._seconds["score"] += time.perf_counter() - start
+            credited = self._credited(objective, self._scored(rows.batch, scores))
+            live = _live(credited)
+            chosen.append((live, credited.select(live)))
+            return going_on(prompts, rows.select(live))
+
+        wanted = Wanted.of(self.objective.needs, rows.vocabulary)
+        layout = layout if only is None else layout.only(only)
+        told = score_chosen(model, layout, choose, self._scoring_temperature, wanted)
+        live, credited = chosen[0]
+        _fill(scores, rows, live, told)
+        own = self._scored(rows.select(live).batch, told)
+        loss = sum_terms(objective.numerators(told["logp"], own, credited), counts)
+        return self._scored(rows.batch, scores), loss
+
+    def _prompts_can_be_kept(self) -> bool:
+        """Whether the keys of prompts may be kept on the graph for two passes over completions.
+
+        Not where layers run again in the backward pass, nor where their weights come and go.
+        """
+        if self._keeps_prompts is None:
+            resident = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+            again = inside(self.accelerator.unwrap_model(self.model)).is_gradient_checkpointing
+            self._keeps_prompts = self.layout is pack and self.accelerator.distributed_type in resident and not again
+        return self._keeps_prompts
 
     def _enough(self, objective: Objective, batch: RolloutBatch) -> Tensor | None:
         """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
@@ -605,8 +649,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             layout = self.layout(rows)
             if only is None:
                 return score(model, layout, self._scoring_temperature, wanted)
-            scores = score(model, layout.only(only), self._scoring_temperature, wanted)
-            return scores | {"entropy": torch.where(only, scores["entropy"], torch.nan)}
+            return _unscored_is_nan(score(model, layout.only(only), self._scoring_temperature, wanted), only)
         assert batch.ids is not None
         logp, entropy, _ = self._get_per_token_logps_and_entropies(
             model,
@@ -927,6 +970,17 @@ def _fill(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
         if name not in scores:
             scores[name] = value.new_zeros(len(rows.batch.mask), *value.shape[1:])
         scores[name][which] = value.detach()
+
+
+def _live(credited: Credited) -> Tensor:
+    """The rows that carry a coefficient; the first where none does."""
+    live = credited.learning.nonzero()[:, 0]
+    return live if len(live) else torch.tensor([0])
+
+
+def _unscored_is_nan(told: Scores, only: Tensor | None) -> Scores:
+    """The entropy of tokens that were left out is not known."""
+    return told if only is None else told | {"entropy": torch.where(only, told["entropy"], torch.nan)}
 
 
 def _evaluations(evaluation: Any) -> dict[str, Any]:
