@@ -20,7 +20,8 @@ def garl(q: float | Schedule, normalize: bool = True, pathwise: bool = True) -> 
     by an end-of-text: that decision is not scored.
 
     Args:
-        q: commitment, 0 (RLVR; equals `verifree`) … 1 (log marginal likelihood; the IWAE gradient). May be a schedule.
+        q: commitment, 0 (RLVR; equals `verifree`) … 1 (log marginal likelihood; the IWAE gradient). May be a schedule,
+            or `auto()`: left to the run (docs/guidance.md).
         normalize: keep the factor 1/M^q, which bounds a_m/M^q by 1; a rescaled learning rate otherwise.
         pathwise: False gives the answer's tokens no gradient: the ablation that the paper leaves open.
 
