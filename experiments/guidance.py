@@ -20,7 +20,7 @@ import torch
 from open_questions import COLLAPSE_RATE, COLLAPSE_STEPS, HELD, SEEDS, T_95, WARM, Question, answer
 from page import insert
 from probe_check import FOLDER as SETTINGS_FOLDER
-from probe_check import paired, question, regrets, wrong_golds
+from probe_check import HALF, paired, question, regrets, wrong_golds
 from probe_settings import LEARNING_RATE, PROMPTS, QUESTIONS, ROLLOUTS, SETTINGS, STEPS, Setting
 from probe_settings import SEEDS as SETTING_SEEDS
 from rich.console import Console
@@ -34,7 +34,6 @@ TEXT = Path(__file__).with_name("guidance.md.in")
 AUTO = "garl(q=auto())"
 FIXED = tuple(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0))
 COLD_ADVICE, WARM_ADVICE = "garl(q=0.75)", "garl(q=0.25)"
-HALF = 0.5  # of the training rollouts right, mean of five steps
 GUARDS = (None, "stop", "roll_back", "paft")
 GUARDED, SAVED_EVERY = "garl(q=0.25)", 2
 

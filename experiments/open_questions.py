@@ -88,7 +88,7 @@ def answer(question: Question, folder: Path) -> dict[str, Any]:
         }
 
     trained = {**question.train.changed(), "model": Path(question.train.model).name}  # wherever the package lies
-    told = {"train": trained, "asked": question.asked.changed(), "held": asdict(question.held)}
+    told: dict[str, Any] = {"train": trained, "asked": question.asked.changed(), "held": asdict(question.held)}
     told |= {"weights": weights_of(question.asked), "threads": 1}
     return cached(folder / question.name, told, make)
 

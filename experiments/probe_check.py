@@ -11,7 +11,7 @@ import os
 import platform
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from rich.console import Console
 from qredit import pocket, tasks
 from qredit.probe import load, measure, predict, recommend
 from qredit.quiet import quiet_libraries
+from qredit.run.compare import reached
 from qredit.run.experiment import Held, cached, weights_of
 from qredit.run.options import POCKET_BUDGET, TrainOptions
 from qredit.run.parallel import in_parallel
@@ -45,6 +46,7 @@ from qredit.run.parallel import in_parallel
 FOLDER, PAGE = Path("runs/results/probe"), Path("docs/probe.md")
 TEXT = Path(__file__).with_name("probe_check.md.in")
 HELD = Held(questions=QUESTIONS)
+HALF = 0.5
 BETWEEN = " lies in "  # in a sentence of the context, before the place
 
 
@@ -127,7 +129,10 @@ def question(setting: Setting, objective: str, seed: int) -> Question:
 
 
 def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> dict[str, Any]:
-    """p@1 of every constant and of the advice, in every setting with every seed: {setting: {objective: [p@1]}}."""
+    """Every constant and the advice, in every setting with every seed: {setting: {objective: [p@1]}}.
+
+    "steps" beside them holds, likewise, after how many steps half of the training rollouts were right (`STEPS`: never).
+    """
     cells = [(setting, seed) for seed in seeds for setting in settings]
     for setting in settings:
         if setting.flipped:
@@ -140,13 +145,18 @@ def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> 
         for name in dict.fromkeys((*CONSTANT, advice[setting, seed] or CONSTANT[0]))
     }
     jobs = [partial(answer, one, FOLDER) for one in wanted.values()]
-    p_at_1 = {key: one["p@1"] for key, one in zip(wanted, in_parallel("probe check", jobs, console), strict=True)}
+    found = dict(zip(wanted, in_parallel("probe check", jobs, console), strict=True))
+
+    def arms(setting: Setting, read: Callable[[Mapping[str, Any]], float]) -> dict[str, list[float]]:
+        # where no q helps any would do, and the first is as good as none
+        advised = [read(found[setting, seed, advice[setting, seed] or CONSTANT[0]]) for seed in seeds]
+        return {"advised": advised} | {name: [read(found[setting, seed, name]) for seed in seeds] for name in CONSTANT}
+
     return {
         setting.name: {
             "advice": [advice[setting, seed] for seed in seeds],
-            # where no q helps any would do, and the first is as good as none
-            "advised": [p_at_1[setting, seed, advice[setting, seed] or CONSTANT[0]] for seed in seeds],
-            **{name: [p_at_1[setting, seed, name] for seed in seeds] for name in CONSTANT},
+            **arms(setting, lambda one: float(one["p@1"])),
+            "steps": arms(setting, lambda one: float(reached(one["curve"], HALF) or STEPS)),
         }
         for setting in settings
     }
@@ -163,6 +173,11 @@ def regrets(found: Mapping[str, Any], name: str, among: Sequence[str] = CONSTANT
 
     lost = [[100 * (row[best(row)][n] - row[name][n]) for n in range(len(row[name]))] for row in found.values()]
     return [statistics.mean(of_seed) for of_seed in zip(*lost, strict=True)]
+
+
+def mean_steps(found: Mapping[str, Any], name: str) -> list[float]:
+    """Per seed, the mean over settings of the steps until half of the training rollouts were right."""
+    return [statistics.mean(of_seed) for of_seed in zip(*(row["steps"][name] for row in found.values()), strict=True)]
 
 
 def paired(left: Sequence[float], right: Sequence[float]) -> tuple[float, float, float]:
@@ -192,7 +207,8 @@ def section(found: Mapping[str, Any]) -> str:
         rule="---|" * len(CONSTANT),
         settings="\n".join(_setting_row(name, row) for name, row in found.items()),
         own=f"{statistics.mean(own):.1f}",
-        regrets="\n".join(_regret_row(name, regrets(found, name), versus[name]) for name in CONSTANT),
+        own_steps=f"{statistics.mean(mean_steps(found, 'advised')):.1f}",
+        regrets="\n".join(_regret_row(name, found, versus[name]) for name in CONSTANT),
         lower=f"{len(lower)} of {len(CONSTANT)}",
         better=f"{len(better)} of {len(CONSTANT)}",
     )
@@ -204,9 +220,16 @@ def _setting_row(name: str, row: Mapping[str, Any]) -> str:
     return f"| {name} | {advice} | {' | '.join(cells)} |"
 
 
-def _regret_row(name: str, lost: Sequence[float], versus: tuple[float, float, float]) -> str:
-    middle, low, high = versus
-    return f"| `{name}` | {statistics.mean(lost):.1f} | {middle:+.1f} [{low:+.1f}, {high:+.1f}] |"
+def _regret_row(name: str, found: Mapping[str, Any], versus: tuple[float, float, float]) -> str:
+    steps, (later, soonest, latest) = (
+        mean_steps(found, name),
+        paired(mean_steps(found, name), mean_steps(found, "advised")),
+    )
+    lost, (middle, low, high) = statistics.mean(regrets(found, name)), versus
+    return (
+        f"| `{name}` | {lost:.1f} | {middle:+.1f} [{low:+.1f}, {high:+.1f}] | {statistics.mean(steps):.1f} | "
+        f"{later:+.1f} [{soonest:+.1f}, {latest:+.1f}] |"
+    )
 
 
 def main() -> None:
