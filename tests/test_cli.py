@@ -377,7 +377,7 @@ def test_a_missing_config_file(refused, tmp_path):
         ({"objective": "grpo", "q": "auto"}, "objective grpo takes no q, got q=auto"),
         ({"guard": "rollback"}, "did you mean 'roll_back'"),
         ({"guard": "roll_back", "save_every": 0}, "guard=roll_back needs checkpoints to return to"),
-        ({"guard": "paft", "objective": "grpo"}, "guard=paft needs an objective of the answer's likelihood"),
+        ({"guard": "paft", "objective": "grpo"}, "guard=paft takes over from GARL"),
         ({"chat": True}, "the tokenizer has no chat template"),
         ({"loss_type": "grpo"}, "loss_type='grpo' belongs to the objective: choose the objective"),
         ({"beta": 0.1}, "beta=0.1 belongs to the objective"),

@@ -6,36 +6,39 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-WINDOW = 5
-"""Steps whose groups are taken together."""
+WINDOW = 10
+"""Steps whose groups are taken together, if these are `LEAST` or more."""
 SHARE = 0.5
 """A fall to less than this share of the best."""
 ERRORS = 4.0
-"""By so many standard errors of the difference: over ten thousand looks, chance alone does it less than once."""
+"""By so many standard errors of the difference, both means with the larger of the two variances, for the best is chosen
+among many and a window of failures alone has no variance. Chance seldom does that in a steady run of hundreds of steps.
+"""
+LEAST = 40
+"""Groups that are taken together at least, over as many steps as that takes."""
 VALIDATED = 0.75
 """A validation's fall, to less than this share of the best; its intervals must part as well."""
 
 
 @dataclass(frozen=True)
 class Fallen:
-    """A collapse.
+    """A collapse, in words with its numbers."""
 
-    Attributes:
-        best: the step to which what was best belongs.
-        reason: in words, with its numbers.
-    """
-
-    best: int
     reason: str
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Mean, its squared standard error and last step of some neighbouring steps' groups."""
+    """Mean, variance, number and last step of some neighbouring steps' groups."""
 
     step: int
     mean: float
-    squared_error: float
+    variance: float
+    count: int
+
+    def error(self, other: "Stretch") -> float:
+        """The standard error of the difference of two means, both with the larger variance."""
+        return math.sqrt(max(self.variance, other.variance) * (1 / self.count + 1 / other.count))
 
 
 @dataclass(frozen=True)
@@ -55,29 +58,32 @@ class Collapse:
     Attributes:
         recent: each of the last steps' groups: their mean likelihood p̂, or their mean reward.
         best: the best stretch of steps so far.
+        good: whether the last stretch is as good, within one standard error of the difference.
         validated: the best validation so far.
     """
 
     recent: tuple[tuple[float, ...], ...] = ()
     best: Stretch | None = None
+    good: bool = False
     validated: Checked | None = None
 
     def see(self, step: int, groups: Sequence[float]) -> tuple["Collapse", Fallen | None]:
-        """After a step's groups: collapsed if their mean over `WINDOW` steps is below `SHARE` of the best such mean,
-        by `ERRORS` standard errors of the difference.
+        """After a step's groups: collapsed if their mean over the last steps is below `SHARE` of the best such mean,
+        by `ERRORS` standard errors of the difference. Shares of success are meant: a best mean of 0 or less is none.
         """
-        seen = replace(self, recent=(*self.recent, tuple(groups))[-WINDOW:])
+        seen = replace(self, recent=_latest((*self.recent, tuple(groups))))
         values = [value for one in seen.recent for value in one]
-        if len(seen.recent) < WINDOW or len(values) < 2:
-            return seen, None
-        now = Stretch(step, statistics.fmean(values), statistics.variance(values) / len(values))
+        if len(seen.recent) < WINDOW or len(values) < LEAST:
+            return replace(seen, good=False), None
+        now = Stretch(step, statistics.fmean(values), statistics.variance(values), len(values))
         if self.best is None or now.mean >= self.best.mean:
-            return replace(seen, best=now), None
-        fall, error = self.best.mean - now.mean, math.sqrt(now.squared_error + self.best.squared_error)
-        if now.mean >= SHARE * self.best.mean or fall < ERRORS * error:
+            return replace(seen, best=now, good=True), None
+        fall, error = self.best.mean - now.mean, self.best.error(now)
+        seen = replace(seen, good=fall <= error)
+        if self.best.mean <= 0 or now.mean >= SHARE * self.best.mean or fall < ERRORS * error:
             return seen, None
         reason = f"success fell from {_share(self.best.mean)} (step {self.best.step}) to {_share(now.mean)}"
-        return seen, Fallen(self.best.step, reason)
+        return seen, Fallen(reason)
 
     def check(self, now: Checked) -> tuple["Collapse", Fallen | None]:
         """After a validation: collapsed if it is below `VALIDATED` of the best one and their intervals part."""
@@ -90,11 +96,11 @@ class Collapse:
             f"validation fell from {_share(best.value)} (step {best.step}, at least {_share(best.low)}) to "
             f"{_share(now.value)} (at most {_share(now.high)})"
         )
-        return self, Fallen(best.step, reason)
+        return self, Fallen(reason)
 
     def after(self) -> "Collapse":
         """Once something was done about it: what was best stays, what is recent begins anew."""
-        return replace(self, recent=())
+        return replace(self, recent=(), good=False)
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -106,9 +112,17 @@ def restored(state: dict[str, Any]) -> Collapse:
     best, validated = state["best"], state["validated"]
     return Collapse(
         recent=tuple(tuple(one) for one in state["recent"]),
+        good=state["good"],
         best=None if best is None else Stretch(**best),
         validated=None if validated is None else Checked(**validated),
     )
+
+
+def _latest(steps: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    """The last steps: no more than it takes to have `WINDOW` of them and `LEAST` groups."""
+    while len(steps) > WINDOW and sum(map(len, steps[1:])) >= LEAST:
+        steps = steps[1:]
+    return steps
 
 
 def _share(value: float) -> str:

@@ -10,8 +10,8 @@ from qredit.guide.loudness import loudness, quietest
 from qredit.power import power
 
 LEVEL = -2.0
-"""log10 of the mean effective reward to be kept: a factor 10^6 above Adam's epsilon, and below 1/M, which q = 1
-reaches in any group. Kept and not only reached, for Adam remembers the scale of past gradients."""
+"""log10 of the median group's effective reward to be kept: a factor 10^6 above Adam's epsilon. Kept and not only
+reached, for Adam remembers the scale of past gradients."""
 WINDOW = 5
 """Steps that a decision looks at."""
 SEVERAL = 4.0
@@ -57,7 +57,8 @@ class Decision:
 class Controller:
     """Lowers q as P̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
 
-    q is the smallest at which the mean effective reward was 10^`LEVEL` in each of the last steps; it only falls. PAFT
+    q is the smallest at which the median group's effective reward was 10^`LEVEL` in each of the last steps; it only
+    falls. PAFT
     takes over at q = 0, where nothing is left to amplify, if the median group rests on `SEVERAL` rationales.
 
     Attributes:
@@ -123,8 +124,10 @@ def _decided(controller: Controller, step: int, reason: str) -> tuple[Controller
 def _because(seen: Sequence[Groups], m: int, q: float) -> str:
     """Why this q: how likely answers are, and how loud the quietest of these steps was with it."""
     p_hat = _median([value for one in seen for value in one.p_hat], -math.inf)
+    if p_hat == -math.inf:
+        return "most groups give their gold answer no likelihood at all"
     level = min(loudness(one.largest, one.p_hat, m, q) for one in seen)
-    return f"median p̂ is {power(p_hat)}, and at q = {q:g} the mean effective reward is {power(level)} or more"
+    return f"median p̂ is {power(p_hat)}, and at q = {q:g} the median group's effective reward is {power(level)} or more"
 
 
 def _median(values: Sequence[float], nothing: float) -> float:

@@ -1,31 +1,37 @@
-"""How loud a q is: the mean effective reward of groups, and the smallest q that is loud enough."""
+"""How loud a q is: the effective reward of the median group, and the smallest q that is loud enough."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 GRID = tuple(step / 20 for step in range(21))
 
 
 def loudness(largest: Sequence[float], p_hat: Sequence[float], m: int, q: float) -> float:
-    """log10 of the mean over groups of the largest effective reward, w_max/(w̄^q M^q): the scale of a step's gradient.
+    """log10 of the largest effective reward of a group, w_max/(w̄^q M^q): the scale of its gradient; median over groups.
 
-    Adam divides by that scale, whatever it is, until coefficients near its epsilon: of two q that are both loud
-    enough, neither is faster for its loudness, and the smaller memorises fewer wrong answers.
+    Adam divides by the scale of all groups together, whatever it is, until coefficients near its epsilon: of two q at
+    which most groups are loud, neither is faster, and the smaller memorises fewer wrong answers. The median, for the
+    mean follows the likeliest prompts: a few that are warm would leave the others unheard.
 
     Args:
         largest, p_hat: log10 of each group's largest w and of its mean w̄; -inf in groups without likelihood, which
-            count with 0.
+            count as silent.
 
     Returns:
-        -inf where no group has likelihood.
+        -inf where half of the groups, or all, have no likelihood.
     """
-    logs = [top - q * (mean + math.log10(m)) for top, mean in zip(largest, p_hat, strict=True) if top > -math.inf]
-    if not logs:
-        return -math.inf
-    peak = max(logs)
-    return peak + math.log10(math.fsum(10 ** (log - peak) for log in logs) / len(largest))
+    logs = [
+        top - q * (mean + math.log10(m)) if top > -math.inf else top for top, mean in zip(largest, p_hat, strict=True)
+    ]
+    return statistics.median_low(logs) if logs else -math.inf
 
 
 def quietest(largest: Sequence[float], p_hat: Sequence[float], m: int, level: float) -> float:
-    """The smallest q, on a grid of 0.05, whose loudness reaches `level` (log10); 1 where none does."""
+    """The smallest q, on a grid of 0.05, whose loudness reaches a level (log10); 1 where none does.
+
+    Args:
+        level: lowered to 1/(2M) where it is more: q = 1 reaches 1/M in every group.
+    """
+    level = min(level, -math.log10(2 * m))
     return next((q for q in GRID if loudness(largest, p_hat, m, q) >= level), 1.0)

@@ -1,11 +1,14 @@
 """Objectives whose q is left to the run, `garl(q=auto())`, and what they are at a given estimator and q."""
 
+from dataclasses import fields, is_dataclass
+
+from qredit.chain import stages
 from qredit.diagnostics import commitment
 from qredit.errors import QreditError
 from qredit.guide.controller import Estimator
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY
-from qredit.schedule import Schedule, auto, replaced
+from qredit.schedule import auto, replaced
 
 
 def automatic(objective: Objective) -> auto | None:
@@ -14,19 +17,18 @@ def automatic(objective: Objective) -> auto | None:
     Raises:
         QreditError: it stands for something else than the q of GARL or PAFT, or there are several that differ.
     """
-    found: set[auto] = set()
-
-    def look(schedule: Schedule) -> Schedule:
-        if isinstance(schedule, auto):
-            found.add(schedule)
-        return schedule
-
-    replaced(objective, look)
+    found = {
+        (f.name, value)
+        for part in (*(stage for _, stage in stages(objective.source)), *objective.penalties, objective.surrogate)
+        for f in (fields(part) if is_dataclass(part) else ())
+        if isinstance(value := getattr(part, f.name), auto)
+    }
     if not found:
         return None
-    if len(found) > 1 or commitment(at_q(objective, 0.5)) != 0.5:
-        raise QreditError(f"{objective}: auto() stands for q, once, as in garl(q=auto())")
-    return found.pop()
+    name, value = next(iter(found))
+    if len(found) > 1 or name != "q" or commitment(at_q(objective, 0.5)) is None:
+        raise QreditError(f"{objective}: auto() stands for the q of garl or paft, as in garl(q=auto())")
+    return value
 
 
 def at_q(objective: Objective, q: float) -> Objective:

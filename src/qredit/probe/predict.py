@@ -77,7 +77,7 @@ class Prediction:
         spread: standard deviation of log w within a group, median over groups, nats.
         mixed_seen: share of groups with both right and wrong answers, from the sampled answers.
         mixed_expected: the same from the likelihoods.
-        loud: the smallest q at which the mean effective reward is what `q: auto` keeps, 10^-2; 1 where none is.
+        loud: the smallest q at which the median group's effective reward is what `q: auto` keeps; 1 where none is.
         of: one for each q.
         sizes: what other group sizes would see, extrapolated from each example's own estimates.
     """

@@ -76,7 +76,7 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
             return Advice(Case.CUT, f"paft(q={PAFT_COMMITMENT})", PAFT_COMMITMENT, _size(predicted, _several))
         return Advice(Case.WARM, "grpo()", None, _size(predicted, _half_mixed))
     if max(predicted.success.log10, predicted.p_hat.log10) >= math.log10(SOLVED):
-        return Advice(Case.SOLVED, "grpo()", None, _size(predicted, _half_mixed))
+        return Advice(Case.SOLVED, "grpo()", None, predicted.m)
     if max(one.rationale_signal for one in predicted.of) < HEARD:
         return Advice(Case.UNREACHABLE, None, None, SIZES[-1])
     case = Case.COLD if is_graded(predicted) else Case.SINGLE

@@ -88,8 +88,8 @@ def _follows(predicted: Prediction, given: Advice) -> str:
             "with many more rollouts; q = 1 would teach answers without their rationales."
         )
     return (
-        f"{train}: it begins near q = {given.start:g}, the smallest whose mean effective reward is 0.01, and lowers q "
-        "as answers become likely, so that wrong gold answers are not memorised as at a large q."
+        f"{train}: it begins near q = {given.start:g}, the smallest at which the median group is loud enough, and "
+        "lowers q as answers become likely, so that wrong gold answers are not memorised as at a large q."
     )
 
 

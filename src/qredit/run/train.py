@@ -36,7 +36,7 @@ from qredit.run.options import TrainOptions
 from qredit.run.watch import KeepDecisions, KeepSamples, Validate, best_step
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
-from qredit.trl.guard import Guard
+from qredit.trl.guard import Guard, was_ended
 from qredit.trl.metrics_file import MetricsFile
 from qredit.trl.record import CreditRecorder
 from qredit.trl.resume import STATE
@@ -75,7 +75,7 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
         for notice in planning.notices(facts):
             console.print(notice, markup=False)
     done = 0 if start is None else step_of(start)
-    if done < options.steps:
+    if done < options.steps and not (start is not None and was_ended(start)):
         _take_steps(trainer, start, console)
         start, done = None, trainer.state.global_step
     best = _write_final(trainer, options, folder, start)

@@ -136,7 +136,7 @@ class KeepDecisions(AppendLines):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
-        self._kept = len(self._decided()) if state.global_step else 0
+        self._kept = len(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._keep(state)

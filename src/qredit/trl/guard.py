@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
+from qredit.diagnostics import commitment
 from qredit.errors import QreditError
 from qredit.guide.collapse import Checked, Collapse, Fallen, restored
 from qredit.objective import Objective
@@ -21,6 +23,7 @@ Action = Literal["stop", "roll_back", "paft"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 SLOWER = 0.5
 """The learning rate after a roll-back, as a share of that before it: the same steps would lead to the same end."""
+_STOPPED = "stopped"
 _CHANCES: Mapping[str, int] = {"roll_back": 3, "paft": 1}
 PAFT_COMMITMENT = 0.75
 """q of PAFT where GARL collapses, as the method's authors advise."""
@@ -34,12 +37,16 @@ class Guard(TrainerCallback):  # type: ignore[misc]
     - "paft": goes on with `paft(q=0.75)`; a second collapse ends the run.
 
     It watches validations where there are any, and always the groups' mean likelihood, or their mean reward where the
-    objective reads no likelihood. The best checkpoint is that of the best validation, else the last one saved no later
-    than the best steps.
+    objective reads no likelihood. The best checkpoint is that of the best validation, else the last one whose steps
+    were as good as the best, within their error; `save_total_limit` does not delete it. Give it to the trainer among
+    its `callbacks`.
 
     Args:
         action: what to do.
         validates: whether `check` will be told of validations, which then choose the best checkpoint.
+
+    Attributes:
+        done: what was done: step, change and reason.
     """
 
     def __init__(self, action: Action, validates: bool = False) -> None:
@@ -47,21 +54,26 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.trainer: QreditTrainer | None = None
         self.watch, self.instead = Collapse(), False
         self.done: list[dict[str, Any]] = []
+        self.good: int | None = None
         self._validation: Checked | None = None
 
     def attach(self, trainer: "QreditTrainer") -> None:
         """Serve a trainer.
 
         Raises:
-            QreditError: PAFT is to take over from an objective that reads no likelihood; weights cannot be restored.
+            QreditError: PAFT cannot take over from this objective; settings under which weights cannot be restored.
         """
-        if self.action == "paft" and "answer_logp" not in trainer.objective.needs:
-            raise QreditError(
-                f"guard=paft needs an objective of the answer's likelihood, such as garl(q=0.75); this is "
-                f"{trainer.objective}"
-            )
+        objective, args = trainer.objective.at(0.0), trainer.args
+        if self.action == "paft" and (commitment(objective) is None or objective.draws):
+            raise QreditError(f"guard=paft takes over from GARL, such as garl(q=0.75); this is {trainer.objective}")
         if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
             raise QreditError("the guard restores whole weights, which DeepSpeed and FSDP cut apart; leave guard out")
+        if args.save_only_model:
+            raise QreditError("the guard restores the optimiser's moments too, which save_only_model leaves out")
+        if args.load_best_model_at_end:
+            raise QreditError("the guard keeps the best checkpoint itself; leave load_best_model_at_end out")
+        if self.action == "roll_back" and args.lr_scheduler_type == "reduce_lr_on_plateau":
+            raise QreditError("guard=roll_back halves the rates of a schedule; reduce_lr_on_plateau has none")
         self.trainer = trainer
 
     def objective(self) -> Objective | None:
@@ -82,46 +94,60 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             fallen, self._validation = fallen or worse, None
         if fallen is not None:
             self._act(trainer, fallen, state.global_step, control)
-        elif control.should_save and not self.validates and self._at_best(state.global_step):
-            state.best_global_step = state.global_step  # which save_total_limit does not delete
+        self._keep(state, control)
 
-    def _at_best(self, step: int) -> bool:
-        return self.watch.best is None or self.watch.best.step == step
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._keep(state, control)
+
+    def _keep(self, state: Any, control: Any) -> None:
+        """Remember a good checkpoint that is about to be written as the one that rotation must not delete."""
+        if control.should_save and self.watch.good:
+            self.good = state.global_step
+        if self.good is not None and state.best_metric is None:  # no validation has chosen one
+            state.best_global_step = self.good
 
     def _act(self, trainer: "QreditTrainer", fallen: Fallen, step: int, control: Any) -> None:
-        best = self._checkpoint(trainer, fallen)
+        best = self._checkpoint(trainer)
         if best is not None:
             _return_to(trainer, best)
         again = best is not None and self.action != "stop" and len(self.done) < _CHANCES[self.action]
         if not again:
             control.should_training_stop = True
-        elif self.action == "paft":
-            self.instead = True
         else:
-            _slow_down(trainer, SLOWER)
+            self.instead = self.action == "paft"
+            _slow_down(trainer, 1.0 if self.instead else SLOWER)
         self.watch = self.watch.after()
         self.done.append({"step": step, "change": self._told(best, again), "reason": fallen.reason})
 
     def _told(self, best: Path | None, again: bool) -> str:
-        follows = "stopped"
+        follows = _STOPPED
         if again:
             follows = f"on with {self.objective()}" if self.instead else f"on at {SLOWER:g} of the learning rate"
         return f"{follows}, with the weights of {'now: no checkpoint was good' if best is None else best.name}"
 
-    def _checkpoint(self, trainer: "QreditTrainer", fallen: Fallen) -> Path | None:
-        """The newest whole checkpoint up to the best step; of the validation's own step where validations choose."""
-        wanted = trainer.state.best_global_step if self.validates else fallen.best
-        whole = (path for path in checkpoints(Path(trainer.args.output_dir)) if fault(path) is None)
-        return next((path for path in whole if wanted and step_of(path) <= wanted), None)
+    def _checkpoint(self, trainer: "QreditTrainer") -> Path | None:
+        """The best checkpoint, or the newest whole one before it; the main process chooses, for all."""
+        wanted = (trainer.state.best_global_step if self.validates else None) or self.good
+        run = Path(trainer.args.output_dir)
+        found = (path for path in checkpoints(run) if wanted and step_of(path) <= wanted and fault(path) is None)
+        names = [path.name if (path := next(found, None)) is not None else None]
+        name = broadcast_object_list(names)[0]
+        return None if name is None else run / str(name)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        return {"watch": self.watch.state(), "instead": self.instead, "done": self.done}
+        return {"watch": self.watch.state(), "instead": self.instead, "done": self.done, "good": self.good}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self.watch, self.instead = restored(state["watch"]), state["instead"]
-        self.done = list(state["done"])
+        self.done, self.good = list(state["done"]), state["good"]
+
+
+def was_ended(checkpoint: Path) -> bool:
+    """Whether the guard had ended the run when this checkpoint was written: there is nothing to go on with."""
+    done = ((load_state(checkpoint) or {}).get("Guard") or {}).get("done") or [{"change": ""}]
+    return str(done[-1]["change"]).startswith(_STOPPED)
 
 
 def _return_to(trainer: "QreditTrainer", folder: Path) -> None:
@@ -139,7 +165,7 @@ def _return_to(trainer: "QreditTrainer", folder: Path) -> None:
 
 
 def _slow_down(trainer: "QreditTrainer", factor: float) -> None:
-    """Multiply the learning rate of this and all later steps."""
+    """Multiply the learning rate of this and all later steps, by the schedule as it stands now."""
     scheduler: Any = getattr(trainer.lr_scheduler, "scheduler", trainer.lr_scheduler)  # accelerate wraps it
     scheduler.base_lrs = [factor * rate for rate in scheduler.base_lrs]
     scheduler._last_lr = [factor * rate for rate in scheduler._last_lr]
