@@ -63,12 +63,12 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
     made = QreditTrainer(
         model(), objective, args, questions(PROMPTS), reward_funcs=rewards(case), processing_class=tokenizer()
     )
-    made._rollouts = lambda prompts, number: recorded(prompts)
+    made.sampling.draw = lambda prompts, number: recorded(prompts)
     if case == "hopeless":
-        made._scored = without_likelihood_in_half(made._scored)
+        made.passes.scored = without_likelihood_in_half(made.passes.scored)
     if case == "past-ddp":
-        score = made._score
-        made._score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
+        score = made.passes.score
+        made.passes.score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
     gradients = {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
     assert made.layout is pack, "the prompts were not shared"
     return gradients

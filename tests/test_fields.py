@@ -70,9 +70,9 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     with torch.no_grad():
         for parameter in made.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    rows = made._with_passes(made._generation.microbatches[0].rows)
+    rows = made.collation.with_passes(made._generation.microbatches[0].rows)
     assert torch.allclose(rows.batch.extra["reference_logp"], reference, atol=1e-6)
-    assert not torch.allclose(made._score(made.model, rows)["logp"], reference, atol=1e-2)
+    assert not torch.allclose(made.passes.score(made.model, rows)["logp"], reference, atol=1e-2)
 
 
 def test_a_model_with_adapters_is_its_own_reference(tmp_path):
@@ -80,7 +80,7 @@ def test_a_model_with_adapters_is_its_own_reference(tmp_path):
     made, batch = stepped(tmp_path, "reference_logp", peft_config=adapters)
     assert made.reference.model is None
     with made.model.disable_adapter():
-        expected = made._score(made.model, made._generation.microbatches[0].rows)["logp"]
+        expected = made.passes.score(made.model, made._generation.microbatches[0].rows)["logp"]
     assert torch.allclose(batch.extra["reference_logp"], expected, atol=1e-6)
     assert not torch.allclose(batch.extra["reference_logp"], batch.logp, atol=1e-3)
 

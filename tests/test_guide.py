@@ -397,8 +397,23 @@ def test_paft_takes_over(tmp_path):
     made, _, guard = guarded(tmp_path, "paft", again=24)
     made.train()
     assert guard.instead
-    assert str(made._objective_now()) == "paft(q=0.75)"
+    assert str(made.objective_now()) == "paft(q=0.75)"
     assert made.state.global_step == 24
+
+
+def test_once_paft_has_taken_over_the_guide_is_silent(tmp_path):
+    made, _, guard = guarded(tmp_path, "paft", again=24, objective="garl(q=auto())", learning_rate=2e-2)
+    made.train()
+    assert guard.instead
+    assert all(one.step < 18 for one in made.guide.decisions)
+    assert logged(made, "guide/paft")[18:] == [1.0] * 6
+    assert logged(made, "q")[18:] == [0.75] * 6
+
+
+def test_of_steps_logged_together_the_last_q_is_told(tmp_path):
+    made = trainer(tmp_path, "garl(q=linear(1.0, 0.0))", max_steps=4, logging_steps=2)
+    made.train()
+    assert logged(made, "q") == [0.75, 0.25]
 
 
 def test_a_guard_without_a_good_checkpoint_ends_the_run(tmp_path):

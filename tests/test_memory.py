@@ -5,8 +5,8 @@ import torch
 from runs import first_step_gradients, relative_difference, trainer
 from torch import nn
 
-from qredit.trl import trainer as trainer_module
-from qredit.trl.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
+from qredit.trl.step import passes as passes_module
+from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
 
 def test_what_autograd_saves_is_counted_once_and_weights_are_not():
@@ -43,11 +43,13 @@ def test_free_memory_is_some_and_not_all():
 def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, monkeypatch):
     whole = trainer(tmp_path)
     expected = first_step_gradients(whole)
-    monkeypatch.setattr(trainer_module, "free_bytes", lambda device: 2e5)
+    monkeypatch.setattr(passes_module, "free_bytes", lambda device: 2e5)
     cut = trainer(tmp_path)
     passes = []
-    scored = cut._score
-    cut._score = lambda network, rows, only=None: passes.append(len(rows.batch.mask)) or scored(network, rows, only)
+    scored = cut.passes.score
+    cut.passes.score = lambda network, rows, only=None: (
+        passes.append(len(rows.batch.mask)) or scored(network, rows, only)
+    )
     found = first_step_gradients(cut)
     assert relative_difference(found, expected) < 1e-5
     assert len(passes) > 3

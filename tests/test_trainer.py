@@ -47,17 +47,17 @@ def test_row_chunks_have_the_gradient_of_the_whole_group(tmp_path, objective, ro
     assert relative_difference(first_step_gradients(cut), first_step_gradients(whole)) < 1e-5
 
 
-def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path):
+def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path, monkeypatch):
     """The mutant of the two tests above: coefficients evaluated chunk by chunk move the gradient."""
-    whole = trainer(tmp_path)
-    mutant = trainer(tmp_path, rows_per_forward=3)
+    whole = first_step_gradients(trainer(tmp_path))
 
-    def chunk_by_chunk(objective, batch):
+    def chunk_by_chunk(objective, batch, state):
         parts = [objective.evaluate(batch.select(chunk)) for chunk in torch.arange(len(batch.mask)).split(3)]
         return Credited(torch.cat([part.value for part in parts]))
 
-    mutant._credited = chunk_by_chunk
-    assert relative_difference(first_step_gradients(mutant), first_step_gradients(whole)) > 1e-2
+    monkeypatch.setattr("qredit.trl.step.loss.credited_by", chunk_by_chunk)
+    mutant = trainer(tmp_path, rows_per_forward=3)
+    assert relative_difference(first_step_gradients(mutant), whole) > 1e-2
 
 
 def test_a_mixed_objective_learns_from_both_tails_as_from_each_alone(tmp_path):
@@ -82,7 +82,7 @@ def test_the_gradient_is_the_objectives_own_on_the_recorded_rollouts(tmp_path):
     width = rows.batch.mask.shape[1]
     logits = network(ids, attention_mask=mask).logits[:, -width - 1 : -1]
     logp = logits.log_softmax(-1).gather(-1, rows.batch.ids[..., None])[..., 0]
-    batch = made._scored(rows.batch, {"logp": logp, "entropy": None})
+    batch = made.passes.scored(rows.batch, {"logp": logp, "entropy": None})
     assert torch.allclose(batch.answer_logp, (logp.detach().double() * batch.answer).sum(1))
     garl(0.75).loss(logp, batch).backward()
     own = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -104,14 +104,14 @@ def test_a_run_repeats_bit_for_bit_and_depends_on_its_seed(tmp_path):
 def test_later_updates_on_a_generation_are_off_policy(tmp_path):
     made = trainer(tmp_path, steps_per_generation=2, num_iterations=2, max_steps=4)
     seen = []
-    scored = made._scored
+    scored = made.passes.scored
 
     def watch(batch, scores):
         result = scored(batch, scores)
         seen.append(result.sampler_logp is not None)
         return result
 
-    made._scored = watch
+    made.passes.scored = watch
     made.train()
     assert seen == [False, True, True, True]
 
@@ -143,7 +143,7 @@ def test_state_moves_once_a_step_from_all_its_micro_batches(tmp_path):
     objective = Objective(on_span("sampled", reward() | subtract_running_mean(0.5)))
     made = trainer(tmp_path, objective, gradient_accumulation_steps=2, max_steps=2, reward_funcs=length_reward)
     made.train()
-    (state,) = made.objective_state.values()
+    (state,) = made.stages.state.values()
     rewards = [entry["reward"] for entry in made.state.log_history if "reward" in entry]
     assert state["steps"] == 2
     assert state["mean"] == pytest.approx(0.5 * rewards[0] + 0.5 * rewards[1], rel=1e-5)
@@ -162,7 +162,7 @@ def test_state_behind_a_statistic_of_the_whole_step_does_not_depend_on_its_cutti
             max_steps=1,
         )
         made.train()
-        return next(iter(made.objective_state.values()))["mean"]
+        return next(iter(made.stages.state.values()))["mean"]
 
     assert mean(16, 1) == pytest.approx(mean(4, 4), rel=1e-6)
 
@@ -492,7 +492,7 @@ def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
     made = trainer(tmp_path, temperature=0.7, biased_sampling=True, max_steps=1)
     made.train()
     rows = made._generation.microbatches[0].rows
-    logp = made._score(made.model, rows)["logp"]
+    logp = made.passes.score(made.model, rows)["logp"]
     with torch.no_grad():
         ids = torch.cat([rows.prompt_ids, rows.batch.ids], 1)
         mask = torch.cat([rows.prompt_mask, rows.batch.mask.long()], 1)

@@ -1,9 +1,10 @@
 """Checking a data set before any compute is spent, and turning its prompts and answers into ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
@@ -11,8 +12,10 @@ from qredit.errors import QreditError, unknown
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
 from qredit.tasks.base import answer_text
+from qredit.trl.config import QreditConfig
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,54 @@ def encode_examples(
         dropped = set(long)
         dataset = dataset.select([row for row in range(len(dataset)) if row not in dropped])
     return dataset, len(long)
+
+
+def encode_all(
+    training: Dataset,
+    evaluation: Any,
+    args: QreditConfig,
+    tokens: TokenFormat,
+    context: int | None,
+    template: dict[str, Any],
+) -> tuple[Dataset, Any]:
+    """The data sets of a run by `encode_examples`, with a warning where prompts were dropped.
+
+    Args:
+        evaluation: a data set, several by name, or None.
+
+    Raises:
+        QreditError: as `encode_examples`; too few prompts for a step.
+    """
+
+    def encoded(dataset: Dataset, name: str) -> Dataset:
+        ready, dropped = encode_examples(
+            dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name
+        )
+        if dropped:
+            _log.warning(f"{name}: {dropped} prompts were too long and are left out")
+        return ready
+
+    training = encoded(training, "train_dataset")
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    needed = max(args.generation_batch_size, per_step) // args.num_generations
+    check_enough(len(training), needed, "train_dataset")
+    if isinstance(evaluation, dict):
+        return training, {name: encoded(part, f"eval_dataset '{name}'") for name, part in evaluation.items()}
+    return training, None if evaluation is None else encoded(evaluation, "eval_dataset")
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's row without the ids that were added to it."""
+    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
+
+
+def evaluations(evaluation: Any) -> dict[str, Any]:
+    """Each evaluation data set under the name that errors give it."""
+    if evaluation is None:
+        return {}
+    if isinstance(evaluation, dict):
+        return {f"eval_dataset '{name}'": dataset for name, dataset in evaluation.items()}
+    return {"eval_dataset": evaluation}
 
 
 def check_enough(prompts: int, per_generation: int, name: str) -> None:

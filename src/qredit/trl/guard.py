@@ -160,7 +160,7 @@ def _return_to(trainer: "QreditTrainer", folder: Path) -> None:
     trainer.optimizer.load_state_dict(moments)
     kept = load_state(folder)
     if kept is not None:
-        trainer.objective_state = kept["objective_state"]
+        trainer.stages.state = kept["objective_state"]
     trainer.drop_rollouts()
 
 

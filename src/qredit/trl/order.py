@@ -1,9 +1,11 @@
 """The order in which prompts are visited: whole groups, a permutation of its own for every epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 
 from qredit.seed import mix
 
@@ -48,3 +50,17 @@ class GroupOrder(Sampler[int]):
 
     def __len__(self) -> int:
         return self.prompts // self.per_generation * self.per_generation * self.rollouts * self.repeats
+
+
+class FollowEpoch(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of prompts which epoch begins, also in a run that was resumed inside one.
+
+    Args:
+        order: the order in use, which a trainer makes anew for every call of `train`.
+    """
+
+    def __init__(self, order: Callable[[], GroupOrder]) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.order().set_epoch(int((state.epoch or 0.0) + 1e-6))

@@ -10,7 +10,7 @@ import torch
 from qredit.batch import RolloutBatch
 from qredit.objective import Credited
 from qredit.rollout.collate import Rows
-from qredit.trl.whole_step import Generation, Microbatch
+from qredit.trl.step.whole_step import Generation, Microbatch
 
 STATE = "qredit_state.json"
 

@@ -17,6 +17,7 @@ from qredit.rollout.collate import Sampled, collate
 from qredit.rollout.sample import Rollout
 from qredit.trl.bench.size import ANSWER, Shape, Size
 from qredit.trl.config import QreditConfig
+from qredit.trl.step.loss import MicrobatchLoss
 from qredit.trl.trainer import QreditTrainer
 
 PROMPTS = 4  # a data set must hold a few
@@ -172,15 +173,16 @@ class QreditArm(Arm):
 
     def update(self, rollouts: Given) -> None:
         trainer = self.trainer
-        objective = trainer._objective_now()
+        objective = trainer.objective_now()
         rows = self._rows(rollouts)
         known = None if "answer_logp" in objective.needs else objective.evaluate(rows.batch)
-        _, loss = trainer._loss(trainer.model, objective, rows, known, objective.denominators(rows.batch))
+        counts, state = objective.denominators(rows.batch), trainer.stages.state
+        _, loss = MicrobatchLoss(trainer.passes, trainer.model, objective, rows, counts, state).of(known)
         loss.backward()
 
     def score(self, rollouts: Given) -> None:
         with torch.no_grad():
-            self.trainer._score(self.trainer.model, self._rows(rollouts))
+            self.trainer.passes.score(self.trainer.model, self._rows(rollouts))
 
     def _rows(self, rollouts: Given) -> Any:
         sampled = [

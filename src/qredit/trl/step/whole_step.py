@@ -1,6 +1,6 @@
 """What a whole optimiser step shares: denominators, and statistics that run over all its rows on all processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from qredit.batch import RolloutBatch, concatenate
-from qredit.chain import State
+from qredit.chain import Scope, State
 from qredit.objective import Credited, Objective
 from qredit.rollout.collate import Rows, Sampled
 
@@ -41,6 +41,68 @@ class Generation:
     microbatches: Sequence[Microbatch]
     denominators: Sequence[Mapping[str, float]]
     made_at: int
+
+
+class StageState:
+    """The state of an objective's stateful stages, moved once for every optimiser step.
+
+    Attributes:
+        state: by the stage's place.
+        pending: what the step in progress adds to it so far, on this process.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.state: dict[str, State] = objective.init_state()
+        self.pending: dict[str, State] = {}
+
+    def update(self, objective: Objective, batch: RolloutBatch, accelerator: Accelerator) -> None:
+        """Collect what stateful stages need; move their state once the optimiser step is complete."""
+        if not self.state:
+            return
+        if objective.scope != Scope.BATCH:
+            add_into(self.pending, objective.statistics(batch, self.state))
+        if accelerator.sync_gradients:
+            everywhere: dict[str, State] = {}
+            for part in gather_object([self.pending]):
+                add_into(everywhere, part)
+            self.state = objective.update_state(self.state, everywhere)
+            self.pending = {}
+
+
+class StepCredit:
+    """Coefficients where a stage's statistics run over the whole optimiser step.
+
+    At the step's first micro-batch all of them are scored without gradient, gathered from every process, evaluated
+    together and cut apart again: the result does not depend on how the step is cut up.
+
+    Args:
+        window: micro-batches of a step.
+    """
+
+    def __init__(self, window: int, stages: StageState, accelerator: Accelerator) -> None:
+        self.window, self.stages, self.accelerator = window, stages, accelerator
+        self._credited: list[Credited] = []
+
+    def at(
+        self, position: int, generation: Generation, objective: Objective, scored: Callable[[Rows], RolloutBatch]
+    ) -> tuple[Credited, Mapping[str, float] | None]:
+        """The coefficients of a micro-batch, and the denominators of its step where they follow from coefficients.
+
+        Args:
+            position: that of the micro-batch in its generation.
+            scored: scores rows without gradient.
+        """
+        first = position - position % self.window
+        micro = generation.microbatches[first : first + self.window]
+        if position == first or not self._credited:
+            local = [scored(m.rows) for m in micro]
+            self._credited, statistics = evaluated_together(objective, local, self.stages.state, self.accelerator)
+            self.stages.pending = statistics if self.accelerator.is_main_process else {}
+        credited = self._credited[position - first]
+        if credited.weight is None and not objective.counts_coefficients:
+            return credited, None
+        counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._credited, strict=True)]
+        return credited, shared_denominators(counts, self.window, 1, self.accelerator)[0]
 
 
 def shared_denominators(

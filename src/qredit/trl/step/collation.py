@@ -1,0 +1,61 @@
+"""Sampled rollouts as the rows of a micro-batch, with what forward passes of their own tell of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from qredit.prefix.install import STATES
+from qredit.rollout.collate import Rows, Sampled, Tail, collate
+from qredit.trl.attention import INFLUENCE, LOCALITY, token_roles
+from qredit.trl.reference import REFERENCE, Reference
+from qredit.trl.step.passes import Passes
+
+
+@dataclass(frozen=True, eq=False)
+class Collation:
+    """Makes rows for an objective.
+
+    Attributes:
+        needs: the objective's.
+        pad: the id that fills rows up.
+        reference: the model that the objective takes a KL to, if it does.
+    """
+
+    accelerator: Accelerator
+    needs: frozenset[str]
+    tails: Sequence[Tail]
+    pad: int
+    passes: Passes
+    reference: Reference | None
+
+    def rows(self, sampled: Sequence[Sampled], seed: int, vocabulary: Tensor | None) -> Rows:
+        """One row for each rollout and tail."""
+        rows = collate(sampled, self.tails, self.pad, seed, self.accelerator.device)
+        return replace(rows, vocabulary=vocabulary)
+
+    def vocabulary(self, sampled: Sequence[Sampled]) -> Tensor | None:
+        """The ids that occur in a generation, on all processes, where the objective asks for prediction errors.
+
+        Gold answers among them: one set for every stage and every tail.
+        """
+        if not STATES & self.needs:
+            return None
+        own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
+        return torch.tensor(sorted(set().union(*gather_object([own]))), device=self.accelerator.device)
+
+    def with_passes(self, rows: Rows) -> Rows:
+        """The rows with what forward passes of their own tell, where the objective needs it."""
+        told: dict[str, Tensor] = {}
+        policy, layout = self.passes.policy, self.passes.run.layout
+        if self.reference is not None:
+            chunks = self.passes.chunks(rows, torch.arange(len(rows.batch.mask)))
+            assert layout is not None
+            with self.accelerator.autocast():  # as the policy is scored, or rounding alone would be a divergence
+                told[REFERENCE] = self.reference.logp(policy, rows, chunks, layout, self.passes.temperature)
+        if {LOCALITY, INFLUENCE} & self.needs:
+            told |= token_roles(policy, rows)
+        return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))

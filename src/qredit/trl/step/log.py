@@ -1,0 +1,59 @@
+"""The facts of an optimiser step, collected micro-batch by micro-batch, and what they say over all processes."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from qredit.batch import RolloutBatch
+from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success, success
+from qredit.objective import Objective
+
+
+class StepLog:
+    """The facts of the micro-batches since it was last asked."""
+
+    def __init__(self) -> None:
+        self._facts: list[dict[str, Tensor]] = []
+
+    def add(self, objective: Objective, batch: RolloutBatch) -> None:
+        """Take in a scored micro-batch.
+
+        The entropy is that of the tokens that were scored: PAFT scores the rationales that it draws.
+        """
+        entropy = batch.require("entropy", "the log").detach()
+        scored = batch.sampled & ~entropy.isnan()
+        facts = {
+            **likelihood_facts(objective, batch),
+            "no_success": no_success(batch),
+            "success": success(batch),
+            "entropy": torch.stack([entropy[scored].sum().double(), scored.sum().double()])[None],
+        }
+        self._facts.append(on_cpu(facts))
+
+    def take(self) -> dict[str, Tensor]:
+        """The facts of all processes, name by name; from here on it collects anew."""
+        whole = joined(gather_object(self._facts))
+        self._facts = []
+        return whole
+
+
+def metrics_of(objective: Objective, facts: Mapping[str, Tensor]) -> dict[str, float]:
+    """What is logged of a step."""
+    q = commitment(objective)
+    return {
+        "groups/no_success": mean_or_nan(facts["no_success"]),
+        "entropy": float(facts["entropy"][:, 0].sum() / facts["entropy"][:, 1].sum().clamp(min=1)),
+        **({} if q is None or "p_hat" not in facts else likelihood_metrics(q, facts)),
+    }
+
+
+def on_cpu(facts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Facts as they are gathered."""
+    return {name: values.double().cpu() for name, values in facts.items()}
+
+
+def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The facts of several batches, name by name."""
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[0]}

@@ -1,0 +1,180 @@
+"""The forward passes of a micro-batch: what they tell of each token, in chunks that fit the memory."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+from qredit.batch import RolloutBatch
+from qredit.objective import Objective
+from qredit.prefix.install import Wanted, score
+from qredit.prefix.layout import Layout
+from qredit.prefix.packing import pack
+from qredit.prefix.support import inside
+from qredit.rollout.collate import Rows
+from qredit.trl.config import QreditConfig
+from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
+
+Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
+
+
+class Run(Protocol):
+    """What passes ask of the trainer, each time anew: wrappers and the optimiser come after it is made.
+
+    Attributes:
+        layout: how rows lie in a forward pass; None is TRL's own pass.
+        temperature: that of sampling.
+        off_policy: whether the weights moved since the rollouts in use were sampled.
+    """
+
+    args: QreditConfig
+    objective: Objective
+    model: Any
+    optimizer: Any
+    accelerator: Accelerator
+    layout: Callable[[Rows], Layout] | None
+    tails: Sequence[str]
+    temperature: float
+
+    @property
+    def rollouts_per_prompt(self) -> int: ...
+
+    @property
+    def off_policy(self) -> bool: ...
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Any]: ...
+
+
+class Passes:
+    """Scores rows with the model of a run.
+
+    Attributes:
+        seconds: spent on scoring without gradient; for its reader to set back.
+        keeps_prompts: whether `prompts_can_be_kept`, once it was asked.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.seconds = 0.0
+        self.keeps_prompts: bool | None = None
+        self._tokens_that_fit: int | None = None
+
+    @property
+    def policy(self) -> Any:
+        """The model without its wrappers."""
+        return self.run.accelerator.unwrap_model(self.run.model)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by."""
+        return 1.0 if "answer_logp" in self.run.objective.needs else float(self.run.temperature)
+
+    def wanted(self, rows: Rows) -> Wanted:
+        """What the objective needs of each token beside its log-probability and entropy."""
+        return Wanted.of(self.run.objective.needs, rows.vocabulary)
+
+    def prompts_can_be_kept(self) -> bool:
+        """Whether the keys of prompts may be kept on the graph for two passes over completions.
+
+        Not where layers run again in the backward pass, nor where their weights come and go.
+        """
+        if self.keeps_prompts is None:
+            resident = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+            again = inside(self.policy).is_gradient_checkpointing
+            self.keeps_prompts = (
+                self.run.layout is pack and self.run.accelerator.distributed_type in resident and not again
+            )
+        return self.keeps_prompts
+
+    def score(self, model: nn.Module, rows: Rows, only: Tensor | None = None) -> Scores:
+        """log-probability and entropy of each completion token, and what the objective needs beside them.
+
+        Through the wrapped model; differentiable.
+
+        Args:
+            only: (B, T) tokens that suffice; the entropy of others is NaN.
+        """
+        batch = rows.batch
+        if self.run.layout is not None:
+            layout = self.run.layout(rows)
+            if only is None:
+                return score(model, layout, self.temperature, self.wanted(rows))
+            return unscored_is_nan(score(model, layout.only(only), self.temperature, self.wanted(rows)), only)
+        assert batch.ids is not None
+        logp, entropy, _ = self.run._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([rows.prompt_ids, batch.ids], 1),
+            torch.cat([rows.prompt_mask, batch.mask.long()], 1),
+            batch.mask.shape[1],
+            compute_entropy=True,
+        )
+        device = batch.mask.device  # a model that TRL spread over several devices answers on its last one
+        return {"logp": logp.to(device), "entropy": entropy.to(device)}
+
+    def scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
+        """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
+        logp = scores["logp"].detach()
+        return replace(
+            batch,
+            logp=logp,
+            entropy=scores["entropy"],
+            answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.run.tails else None,
+            sampler_logp=batch.sampler_logp if self.run.off_policy else None,
+            extra={**batch.extra, **{name: told for name, told in scores.items() if name not in ("logp", "entropy")}},
+        )
+
+    def scored_without_gradient(self, model: nn.Module, rows: Rows) -> RolloutBatch:
+        """The batch of all rows, scored."""
+        scores: Scores = {}
+        self.score_without_gradient(model, rows, torch.arange(len(rows.batch.mask)), scores)
+        return self.scored(rows.batch, scores)
+
+    def score_without_gradient(
+        self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores, only: Tensor | None = None
+    ) -> None:
+        """Fill in the scores of some rows, of some of their tokens."""
+        start = time.perf_counter()
+        with torch.no_grad():
+            for chunk in self.chunks(rows, which) if len(which) else ():
+                few = None if only is None else only[chunk]
+                fill(scores, rows, chunk, self.score(model, rows.select(chunk), few))
+        self.seconds += time.perf_counter() - start
+
+    def chunks(self, rows: Rows, which: Tensor) -> list[Tensor]:
+        """Row numbers cut to what fits a forward pass."""
+        fits = self.run.args.rows_per_forward or self._rows_that_fit(rows)
+        return list(which.split(min(fits, max(len(which), 1))))
+
+    def _rows_that_fit(self, rows: Rows) -> int:
+        """As many as the memory holds, by what two rows of the first micro-batch were seen to need."""
+        run, whole = self.run, len(rows.batch.mask)
+        if not run.model.training and self._tokens_that_fit is None:
+            return whole
+        prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
+        shared = whole if run.layout is pack else 1
+        if self._tokens_that_fit is None:
+            few, device, model = rows.select(torch.arange(min(2, whole))), run.accelerator.device, self.policy
+            tokens = (prompt if shared > 1 else 2 * prompt) + 2 * completion
+            held = bytes_per_token(lambda: self.score(model, few)["logp"], tokens, device, model)
+            free = free_bytes(device) - yet_to_come(model, run.optimizer)
+            self._tokens_that_fit = max(int(free / held), 1)
+        group = min(run.rollouts_per_prompt * len(run.tails), shared)
+        return rows_that_fit(self._tokens_that_fit, prompt, completion, group)
+
+
+def fill(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
+    """Put what was told of some rows in its place among all of them."""
+    for name, value in told.items():
+        if name not in scores:
+            scores[name] = value.new_zeros(len(rows.batch.mask), *value.shape[1:])
+        scores[name][which] = value.detach()
+
+
+def unscored_is_nan(told: Scores, only: Tensor | None) -> Scores:
+    """The entropy of tokens that were left out is not known."""
+    return told if only is None else told | {"entropy": torch.where(only, told["entropy"], torch.nan)}

@@ -1,0 +1,48 @@
+"""A model made ready to be scored: exactly, at temperature 1 where that is wanted, prompts computed once if it can."""
+
+from collections.abc import Callable
+from typing import Any
+
+from accelerate.logging import get_logger
+from accelerate.utils import is_peft_model
+from trl.trainer.utils import add_fused_lm_head
+
+from qredit.chain import kinds
+from qredit.errors import QreditError
+from qredit.objective import Objective
+from qredit.prefix.install import NUCLEUS, STATES, scores_tokens, share_prefix
+from qredit.prefix.layout import Layout
+from qredit.prefix.packing import pack, repeat
+from qredit.rollout.collate import Rows
+from qredit.trl.config import QreditConfig
+from qredit.trl.reference import REFERENCE
+
+_log = get_logger(__name__)
+
+
+def score_at_temperature_one(model: Any, objective: Objective, args: QreditConfig) -> None:
+    """The gold answer's likelihood is wanted at temperature 1 and exact: TRL's head divides by the sampling
+    temperature, and under bf16 rounds each token's logit by some hundredths of a nat.
+    """
+    if "answer_logp" in objective.needs and (args.temperature != 1.0 or args.bf16 or args.fp16):
+        base = model.get_base_model() if is_peft_model(model) else model
+        add_fused_lm_head(base, temperature=1.0, cast_lm_head_to_fp32=True, outputs=("log_probs", "entropy"))
+
+
+def layout_for(model: Any, objective: Objective, args: QreditConfig) -> Callable[[Rows], Layout] | None:
+    """How rows lie in a forward pass: prompts computed once if the model can, said if it cannot.
+
+    Where nothing is shared, accelerators keep TRL's fused head, whose tiles are slow on a CPU.
+
+    Raises:
+        QreditError: the objective needs what the model's head cannot tell.
+    """
+    reason = share_prefix(model) if args.shared_prefix else "it was asked for"
+    if reason is None:
+        return pack
+    told = kinds(objective.needs) & {NUCLEUS, *STATES, REFERENCE}
+    if told and not scores_tokens(model):
+        raise QreditError(f"{objective} needs {', '.join(sorted(told))}, which this model's head cannot tell")
+    if args.shared_prefix:
+        _log.warning(f"prompts are computed once for each rollout, not once for each group: {reason}")
+    return repeat if (told or args.use_cpu) and scores_tokens(model) else None

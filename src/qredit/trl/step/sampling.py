@@ -1,0 +1,114 @@
+"""Rollouts for the rows of a data set, with their rewards and fields; further prompts where rewards are all equal."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase
+
+from qredit.rollout.collate import Sampled, all_equal, whole_groups
+from qredit.rollout.fields import Maker, Seen, Values
+from qredit.rollout.format import TokenFormat
+from qredit.rollout.sample import Rollout
+from qredit.seed import mix
+from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, shown
+
+_FURTHER = 1 << 41  # keeps the seeds of further prompts apart from those of other rollouts
+
+
+@dataclass
+class Sampling:
+    """Samples for one process.
+
+    Attributes:
+        draw: (ids of each prompt, a number that the seed depends on) → rollouts.
+        reward: (rows of the data set, rollouts, their texts) → rewards; called on every process alike.
+        makers: of batch fields.
+        seconds: spent so far; for its reader to set back.
+    """
+
+    accelerator: Accelerator
+    format: TokenFormat
+    tokenizer: PreTrainedTokenizerBase
+    draw: Callable[[list[list[int]], int], list[Rollout]]
+    reward: Callable[[list[dict[str, Any]], Sequence[Rollout], Sequence[Mapping[str, str]]], list[float]]
+    makers: Mapping[str, Maker]
+    seconds: float = 0.0
+
+    def sampled(self, inputs: list[dict[str, Any]], number: int, m: int) -> list[Sampled]:
+        """One rollout and its reward for each input row; the m rows of one prompt are neighbours and share a group."""
+        start = time.perf_counter()
+        rollouts = self.draw([row[PROMPT_IDS] for row in inputs], number)
+        said = [self._said(rollout) for rollout in rollouts]
+        rewards = self.reward(inputs, rollouts, said)
+        fields = self._fields(inputs, rollouts, said, m) if self.makers else [{}] * len(inputs)
+        first = (number * self.accelerator.num_processes + self.accelerator.process_index) * (len(inputs) // m)
+        self.seconds += time.perf_counter() - start
+        return [
+            Sampled(
+                rollout=rollout,
+                prompt=tuple(row[PROMPT_IDS]),
+                group=first + index // m,
+                gold=tuple(row[ANSWER_IDS]),
+                reward=reward,
+                fields=made,
+            )
+            for index, (row, rollout, reward, made) in enumerate(zip(inputs, rollouts, rewards, fields, strict=True))
+        ]
+
+    def with_spread(
+        self, sampled: Sequence[Sampled], number: int, m: int, dataset: Any, rounds: int, seed: int
+    ) -> tuple[list[Sampled], float]:
+        """The groups, those of equal rewards replaced by groups of further prompts that have some; the share replaced.
+
+        The further prompts are drawn from the whole data set, a function of seed, generation, round and process. A
+        group for which none is found in `rounds` stays (arXiv 2503.14476, section 3.2, samples on).
+        """
+        groups = whole_groups(sampled, m)
+        flat = [place for place, group in enumerate(groups) if all_equal(group)]
+        found = 0
+        for attempt in range(1, rounds + 1):
+            wanted = max(gather_object([len(flat)]))  # rewards are gathered: every process samples alike
+            if wanted == 0:
+                break
+            generator = torch.Generator().manual_seed(mix(seed, number, attempt, self.accelerator.process_index))
+            drawn = torch.randint(len(dataset), (wanted,), generator=generator).tolist()
+            inputs = [dict(dataset[index]) for index in drawn for _ in range(m)]
+            fresh = self.sampled(inputs, _FURTHER + mix(number, attempt) % _FURTHER, m)
+            varied = [group for group in whole_groups(fresh, m) if not all_equal(group)]
+            for place, group in zip(flat, varied, strict=False):
+                groups[place] = [replace(one, group=groups[place][0].group) for one in group]
+            found += min(len(flat), len(varied))
+            flat = flat[len(varied) :]
+        return [one for group in groups for one in group], found / len(groups)
+
+    def _said(self, rollout: Rollout) -> dict[str, str]:
+        """The sampled answer and the rationale as text, as reward functions and makers of fields receive them."""
+        thought = self.tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True)
+        return {"response": self.format.response_text(rollout.answer_ids), "rationale": str(thought)}
+
+    def _fields(
+        self,
+        inputs: Sequence[Mapping[str, Any]],
+        rollouts: Sequence[Rollout],
+        said: Sequence[Mapping[str, str]],
+        m: int,
+    ) -> list[dict[str, Values]]:
+        """What the makers make of the rollouts, for each of them."""
+        seen = [
+            Seen(
+                ids=rollout.ids,
+                thought=rollout.close_start,
+                rationale=texts["rationale"],
+                response=texts["response"],
+                group=index // m,
+                example=shown(row),
+            )
+            for index, (row, rollout, texts) in enumerate(zip(inputs, rollouts, said, strict=True))
+        ]
+        made = {name: maker(seen, self.tokenizer) for name, maker in self.makers.items()}
+        return [{name: values[index] for name, values in made.items()} for index in range(len(seen))]
