@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 WINDOW = 10
-"""Steps whose groups are taken together, if these are `LEAST` or more."""
+"""Steps whose groups are taken together at most, if these are `LEAST` or more."""
 SHARE = 0.5
 """A fall to less than this share of the best."""
 ERRORS = 4.0
@@ -73,7 +73,7 @@ class Collapse:
         """
         seen = replace(self, recent=_latest((*self.recent, tuple(groups))))
         values = [value for one in seen.recent for value in one]
-        if len(seen.recent) < WINDOW or len(values) < LEAST:
+        if len(values) < LEAST:
             return replace(seen, good=False), None
         now = Stretch(step, statistics.fmean(values), statistics.variance(values), len(values))
         if self.best is None or now.mean >= self.best.mean:
@@ -119,7 +119,7 @@ def restored(state: dict[str, Any]) -> Collapse:
 
 
 def _latest(steps: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
-    """The last steps: no more than it takes to have `WINDOW` of them and `LEAST` groups."""
+    """The last steps: `WINDOW` at most, or as many as it takes to have `LEAST` groups."""
     while len(steps) > WINDOW and sum(map(len, steps[1:])) >= LEAST:
         steps = steps[1:]
     return steps
