@@ -363,13 +363,14 @@ def guarded(folder, action, until=12, again=None, **changes):
 
 
 def test_stop_ends_the_run_with_the_best_checkpoints_weights(tmp_path):
-    """Good until step 12; the window of ten shows it at step 18; checkpoint 12 is the last good one."""
+    """Good until step 12; the window of ten shows it at step 18; the last checkpoint whose own
+    groups, those of the next step, were good is 10."""
     made, script, guard = guarded(tmp_path, "stop")
     made.train()
     assert made.state.global_step == 18
-    assert weights(made) == script.seen[12]
+    assert weights(made) == script.seen[10]
     assert [one["step"] for one in guard.done] == [18]
-    assert guard.done[0]["change"] == "stopped, with the weights of checkpoint-12"
+    assert guard.done[0]["change"] == "stopped, with the weights of checkpoint-10"
 
 
 def test_roll_back_goes_on_at_half_the_rate(tmp_path):
@@ -380,9 +381,9 @@ def test_roll_back_goes_on_at_half_the_rate(tmp_path):
     assert script.rates[18:] == pytest.approx([5e-4] * 6)
     assert len(guard.done) == 1
     moved = torch.tensor(
-        [abs(a - b) for x, y in zip(script.seen[19], script.seen[12], strict=True) for a, b in zip(x, y, strict=True)]
+        [abs(a - b) for x, y in zip(script.seen[19], script.seen[10], strict=True) for a, b in zip(x, y, strict=True)]
     )
-    assert 0 < float(moved.max()) <= 2 * 5e-4  # one step of Adam away from checkpoint 12, not from step 18
+    assert 0 < float(moved.max()) <= 2 * 5e-4  # one step of Adam away from checkpoint 10, not from step 18
 
 
 def test_roll_back_ends_after_its_chances(tmp_path):
@@ -454,8 +455,8 @@ def test_a_good_checkpoint_outlives_the_rotation(tmp_path):
     """Saved every step, two kept: at step 18, when the collapse shows, the good one is long past."""
     made, script, guard = guarded(tmp_path, "stop", save_total_limit=2, save_steps=1)
     made.train()
-    assert guard.good == 12
-    assert weights(made) == script.seen[12]
+    assert guard.good == 11
+    assert weights(made) == script.seen[11]
 
 
 def test_every_step_on_a_plateau_is_good_and_none_of_a_fall():

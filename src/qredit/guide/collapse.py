@@ -58,7 +58,8 @@ class Collapse:
     Attributes:
         recent: each of the last steps' groups: their mean likelihood p̂, or their mean reward.
         best: the best stretch of steps so far.
-        good: whether the last stretch is as good, within one standard error of the difference.
+        good: whether the last stretch is as good, within one standard error of the difference, and its last step not
+            below `SHARE` of it.
         validated: the best validation so far.
     """
 
@@ -77,9 +78,9 @@ class Collapse:
             return replace(seen, good=False), None
         now = Stretch(step, statistics.fmean(values), statistics.variance(values), len(values))
         if self.best is None or now.mean >= self.best.mean:
-            return replace(seen, best=now, good=True), None
+            return replace(seen, best=now, good=_holds(groups, now)), None
         fall, error = self.best.mean - now.mean, self.best.error(now)
-        seen = replace(seen, good=fall <= error)
+        seen = replace(seen, good=fall <= error and _holds(groups, self.best))
         if self.best.mean <= 0 or now.mean >= SHARE * self.best.mean or fall < ERRORS * error:
             return seen, None
         reason = f"success fell from {_share(self.best.mean)} (step {self.best.step}) to {_share(now.mean)}"
@@ -123,6 +124,11 @@ def _latest(steps: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ..
     while len(steps) > WINDOW and sum(map(len, steps[1:])) >= LEAST:
         steps = steps[1:]
     return steps
+
+
+def _holds(groups: Sequence[float], best: Stretch) -> bool:
+    """Whether the last step by itself is no collapse: its mean is not below `SHARE` of the best."""
+    return bool(groups) and statistics.fmean(groups) >= SHARE * best.mean
 
 
 def _share(value: float) -> str:

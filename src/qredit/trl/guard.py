@@ -54,6 +54,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.trainer: QreditTrainer | None = None
         self.watch, self.instead = Collapse(), False
         self.done: list[dict[str, Any]] = []
+        self.saved: int | None = None
         self.good: int | None = None
         self._validation: Checked | None = None
 
@@ -100,9 +101,14 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self._keep(state, control)
 
     def _keep(self, state: Any, control: Any) -> None:
-        """Remember a good checkpoint that is about to be written as the one that rotation must not delete."""
-        if control.should_save and self.watch.good:
-            self.good = state.global_step
+        """Remember a good checkpoint as the one that rotation must not delete.
+
+        A step's groups were sampled by the weights before it: what is saved now is judged by the next step.
+        """
+        if self.watch.good and self.saved is not None and self.saved < state.global_step:
+            self.good = self.saved
+        if control.should_save:
+            self.saved = state.global_step
         if self.good is not None and state.best_metric is None:  # no validation has chosen one
             state.best_global_step = self.good
 
@@ -136,12 +142,13 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        return {"watch": self.watch.state(), "instead": self.instead, "done": self.done, "good": self.good}
+        found = {"instead": self.instead, "done": self.done, "saved": self.saved, "good": self.good}
+        return {"watch": self.watch.state(), **found}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self.watch, self.instead = restored(state["watch"]), state["instead"]
-        self.done, self.good = list(state["done"]), state["good"]
+        self.done, self.saved, self.good = list(state["done"]), state["saved"], state["good"]
 
 
 def was_ended(checkpoint: Path) -> bool:
