@@ -5,15 +5,12 @@ Every run is kept in runs/results/compare. About half an hour from scratch on tw
 
 import argparse
 import json
-import os
-import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-import torch
-from page import insert
+from page import insert, machine_line
 from rich.console import Console
 
 from qredit.quiet import quiet_libraries
@@ -68,7 +65,7 @@ def main() -> None:
         kept = [{"objective": row.objective, "told": told(row, rows[0])} for row in rows if row is not rows[0]]
         (FOLDER / f"{kind}.json").write_text(json.dumps({"rows": kept}))
         found[kind] = table(rows)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run"
+    machine = machine_line()
     insert(PAGE, "credit rules", Template(TEXT.read_text()).safe_substitute(found, machine=machine))
 
 

@@ -6,8 +6,6 @@ of probe_check.py; and the collapsing runs of open_questions.py once more, under
 
 import argparse
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,13 +14,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
 from open_questions import COLLAPSE_RATE, COLLAPSE_STEPS, HELD, SEEDS, T_95, WARM, Question, answer
 from page import insert
 from probe_check import FOLDER as SETTINGS_FOLDER
-from probe_check import HALF, paired, question, regrets, wrong_golds
-from probe_settings import LEARNING_RATE, PROMPTS, QUESTIONS, ROLLOUTS, SETTINGS, STEPS, Setting
+from probe_check import HALF, paired, question, regrets, told, wrong_golds
 from probe_settings import SEEDS as SETTING_SEEDS
+from probe_settings import SETTINGS, Setting
 from rich.console import Console
 
 from qredit.quiet import quiet_libraries
@@ -83,13 +80,7 @@ def section(found: Mapping[str, Any]) -> str:
     own = regrets(table, AUTO, (AUTO, *FIXED))
     versus = {name: regrets(table, name, (AUTO, *FIXED)) for name in (*FIXED, "paper")}
     return Template(TEXT.read_text()).substitute(
-        machine=f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run",
-        steps=STEPS,
-        rate=f"{LEARNING_RATE:g}",
-        prompts=PROMPTS,
-        rollouts=ROLLOUTS,
-        questions=QUESTIONS,
-        seeds=f"{SETTING_SEEDS[0]} to {SETTING_SEEDS[-1]}",
+        told(),
         header=" | ".join(f"`{name}`" for name in FIXED),
         rule="---|" * len(FIXED),
         settings="\n".join(_row(name, arms) for name, arms in table.items()),

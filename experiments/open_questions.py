@@ -5,8 +5,6 @@ Does zeroing the pathwise term stop GARL's collapse at a warm start? Does a sche
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import insert
+from page import insert, machine_line
 from rich.console import Console
 
 from qredit import pocket, tasks
@@ -180,7 +178,7 @@ def section(found: Mapping[str, Any]) -> str:
     wrong = torch.tensor([1 - FLIPPED, FLIPPED / 2, FLIPPED / 2], dtype=torch.float64)
     commitments = (0.25, 0.5, 0.75, 1.0)
     return Template(TEXT.read_text()).safe_substitute(
-        machine=f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run",
+        machine=machine_line(),
         steps=STEPS,
         questions=HELD.questions,
         flipped=f"{100 * FLIPPED:.0f}",

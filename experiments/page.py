@@ -1,7 +1,11 @@
 """Measured parts of a page: what stands between two markers is written by a script."""
 
+import os
+import platform
 import re
 from pathlib import Path
+
+import torch
 
 
 def insert(page: Path, name: str, text: str) -> None:
@@ -11,3 +15,8 @@ def insert(page: Path, name: str, text: str) -> None:
     whole, count = pattern.subn(lambda _: before + text + after, page.read_text())
     assert count == 1, f"{page} has no place for {name}"
     page.write_text(whole)
+
+
+def machine_line() -> str:
+    """What the runs of a page were made on."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run"

@@ -7,8 +7,6 @@ two cores. `--only NAME` runs one setting and writes nothing.
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +18,7 @@ from typing import Any
 
 import torch
 from open_questions import T_95, Question, answer
-from page import insert
+from page import insert, machine_line
 from probe_settings import (
     CONSTANT,
     LEARNING_RATE,
@@ -187,6 +185,19 @@ def paired(left: Sequence[float], right: Sequence[float]) -> tuple[float, float,
     return middle, middle - half, middle + half
 
 
+def told() -> dict[str, Any]:
+    """What pages tell of every run in these settings."""
+    return {
+        "machine": machine_line(),
+        "steps": STEPS,
+        "rate": f"{LEARNING_RATE:g}",
+        "prompts": PROMPTS,
+        "rollouts": ROLLOUTS,
+        "questions": QUESTIONS,
+        "seeds": f"{SEEDS[0]} to {SEEDS[-1]}",
+    }
+
+
 def section(found: Mapping[str, Any]) -> str:
     """What stands between the markers of docs/probe.md."""
     own = regrets(found, "advised")
@@ -194,15 +205,9 @@ def section(found: Mapping[str, Any]) -> str:
     better = [name for name, (_, low, _) in versus.items() if low > 0]
     lower = [name for name, (middle, _, _) in versus.items() if middle > 0]
     return Template(TEXT.read_text()).substitute(
-        machine=f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run",
+        told(),
         count=len(found),
-        steps=STEPS,
-        rate=f"{LEARNING_RATE:g}",
-        prompts=PROMPTS,
-        rollouts=ROLLOUTS,
         probed=PROBED,
-        questions=QUESTIONS,
-        seeds=f"{SEEDS[0]} to {SEEDS[-1]}",
         header=" | ".join(f"`{name}`" for name in CONSTANT),
         rule="---|" * len(CONSTANT),
         settings="\n".join(_setting_row(name, row) for name, row in found.items()),
@@ -221,11 +226,9 @@ def _setting_row(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _regret_row(name: str, found: Mapping[str, Any], versus: tuple[float, float, float]) -> str:
-    steps, (later, soonest, latest) = (
-        mean_steps(found, name),
-        paired(mean_steps(found, name), mean_steps(found, "advised")),
-    )
-    lost, (middle, low, high) = statistics.mean(regrets(found, name)), versus
+    steps, lost = mean_steps(found, name), statistics.mean(regrets(found, name))
+    later, soonest, latest = paired(steps, mean_steps(found, "advised"))
+    middle, low, high = versus
     return (
         f"| `{name}` | {lost:.1f} | {middle:+.1f} [{low:+.1f}, {high:+.1f}] | {statistics.mean(steps):.1f} | "
         f"{later:+.1f} [{soonest:+.1f}, {latest:+.1f}] |"

@@ -5,7 +5,6 @@ own with each prompt computed once, in turns in one process, on the same random 
 is the median over rounds of their seconds / our seconds. Run it while nothing else runs.
 """
 
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from qredit.cli.options import add_options, build, read_arguments
+from qredit.cli.options import Parser, add_options, build
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
 from qredit.run.options import check_least, option
@@ -49,15 +48,10 @@ def parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """What to measure, and its options."""
     parser.add_argument("what", choices=("step",), help="what to measure")
     add_options(parser, BenchOptions, "options")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

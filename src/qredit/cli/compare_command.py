@@ -4,7 +4,6 @@
 length and time in one table and one figure. Runs that are done are taken from --output.
 """
 
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qredit.cli.options import add_options, build, read_arguments
+from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError
 from qredit.run.compare import Settings, compared, plot
 from qredit.run.options import check_least, option
@@ -41,15 +40,10 @@ class CompareOptions:
             )
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The objectives, and how they are compared."""
     parser.add_argument("objectives", nargs="+", help="objectives in full, such as 'dapo()' or 'garl(q=0.75)'")
     add_options(parser, CompareOptions, "options")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

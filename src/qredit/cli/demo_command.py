@@ -6,7 +6,6 @@ dial. Every run starts from the same base model, which never answers as asked. R
 """
 
 import json
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qredit.cli.options import add_options, build, read_arguments
+from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError
 from qredit.report.write import write
 from qredit.run.draw import blocks, plot_curves
@@ -49,15 +48,10 @@ class DemoOptions:
             raise QreditError(f"the demo runs on pocket tasks, got {self.task}; use `qredit train` for the others")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The options of the demo."""
     parser.add_argument("--full", action="store_true", help="every q, and PAFT at 0.75 and 1")
     add_options(parser, DemoOptions, "options")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ expectation. Intervals are 95 % bootstraps over questions.
 
 import itertools
 import math
-from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,7 +17,8 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from qredit import rewards, tasks
-from qredit.cli.options import Kinds, add_options, build, read_arguments, read_yaml, some_of
+from qredit.cli.asking import SHARED, TEMPLATE, add_shared
+from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, Estimate, answer_all, summary, write_samples
 from qredit.plain import visible
@@ -52,23 +52,11 @@ class EvalOptions:
             rewards.get(self.metric)
 
 
-_SHARED = (
-    "task", "data", "style", "answer_column", "coldness", "chat", "max_completion_length", "answer_budget",
-    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
-)  # fmt: skip
-_TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
-
-
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The options of the evaluation, then those it shares with training."""
     parser.add_argument("--samples", metavar="FILE", help="write every sample there, as JSON lines")
     add_options(parser, EvalOptions, "evaluation")
-    add_options(parser, some_of(TrainOptions, _SHARED), "data and format, as in `qredit train`")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv, further=_TEMPLATE)
+    add_shared(parser)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
@@ -144,15 +132,15 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
     for run_folder, weights in ((folder, folder / "final"), (folder.parent, folder)):
         config = run_folder / "config.yaml"
         if config.is_file() and weights.is_dir():
-            taken = (*_SHARED, *_TEMPLATE, "model")
+            taken = (*SHARED, *TEMPLATE, "model")
             stored = {key: value for key, value in read_yaml(str(config)).items() if key in taken}
             data = stored.get("data")
             if asked.split != "train" and "data" not in shared and isinstance(data, str) and is_file(data):
                 raise QreditError(
                     f"the run was trained on {data}; give --data with questions that were held out, or --split train"
                 )
-            return str(weights), build(TrainOptions, [(str(config), stored), ("the command line", shared)], _TEMPLATE)
-    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], _TEMPLATE)
+            return str(weights), build(TrainOptions, [(str(config), stored), ("the command line", shared)], TEMPLATE)
+    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], TEMPLATE)
 
 
 def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:

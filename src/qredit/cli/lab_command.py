@@ -5,8 +5,7 @@ Each one writes a plot (PNG) and every point of it (CSV), and prints a table and
 
 import contextlib
 import csv
-from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit.cli.lab_draw import draw
-from qredit.cli.options import add_options, build, read_arguments
+from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError, look_up
 from qredit.lab.theory import REGISTRY
 from qredit.lab.theory.finding import Finding
@@ -33,15 +32,10 @@ class LabOptions:
     output: str = option("runs/lab", "folder for the plots and their points")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The theorem, and where its files go."""
     parser.add_argument("theorem", help=f"{', '.join(REGISTRY)}, or {ALL}")
     add_options(parser, LabOptions, "options")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

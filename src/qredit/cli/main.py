@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.options import Parser
+from qredit.cli.options import Parser, read_arguments
 from qredit.errors import QreditError, unknown
 from qredit.plain import one_line
 from qredit.quiet import quiet_libraries
@@ -107,7 +107,7 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     parser.add_argument("--json", action="store_true", help="print one JSON object, everything else to standard error")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     module.add_arguments(parser)
-    given = module.read(parser, rest)
+    given = read_arguments(parser, rest)
     quiet = given.pop("quiet")
     given.pop("json")
     out = Console(file=sys.stdout, quiet=as_json, highlight=False, emoji=False)

@@ -1,8 +1,7 @@
 """List the objectives and the parts they are made of; name one to see what it claims and what it expands to."""
 
 import inspect
-from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from qredit.chain import Scope, kinds
-from qredit.cli.options import read_arguments
+from qredit.cli.options import Parser
 from qredit.errors import look_up
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY, Method
@@ -26,14 +25,9 @@ CERTAINTY = {
 }
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """An objective or a part to look at."""
     parser.add_argument("name", nargs="?", help="objective, stage, penalty or surrogate to explain")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

@@ -19,9 +19,16 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors raised as one line."""
+    """argparse, with its errors raised as one line.
+
+    Attributes:
+        further: names that may be given as flags beside the parser's own, each with the types it may have.
+    """
+
+    further: Mapping[str, Kinds]
 
     def __init__(self, **kwargs: Any) -> None:
+        self.further = {}
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -62,19 +69,14 @@ def some_of(options: type, names: Iterable[str]) -> type:
     return dataclasses.make_dataclass("Shared", picked, frozen=True)
 
 
-def read_arguments(
-    parser: argparse.ArgumentParser, argv: Sequence[str], further: Mapping[str, Kinds] | None = None
-) -> dict[str, Any]:
+def read_arguments(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
     """The flags given, by name.
-
-    Args:
-        further: names that may be given as flags beside the parser's own, each with the types it may have.
 
     Raises:
         QreditError: an unknown flag (with the nearest one), a flag without its value.
     """
     known, rest = parser.parse_known_args(list(argv))
-    given, kinds, words = dict(vars(known)), further or {}, list(rest)
+    given, kinds, words = dict(vars(known)), parser.further, list(rest)
     while words:
         name, equals, value = words.pop(0).partition("=")
         key = name.removeprefix("--").replace("-", "_")

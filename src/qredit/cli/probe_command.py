@@ -5,7 +5,6 @@ these: what GRPO and GARL would see, how long they would need, and which estimat
 """
 
 import math
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.options import Kinds, add_options, build, read_arguments, read_yaml, some_of
-from qredit.cli.train_command import chosen
+from qredit.cli.asking import add_shared
+from qredit.cli.options import Parser, add_options, build, read_yaml
+from qredit.cli.train_command import training_fields
 from qredit.plain import visible
 from qredit.probe import Advice, Measured, Prediction, load, measure, predict, recommend, words
 from qredit.probe.recommend import is_graded
@@ -37,23 +37,11 @@ class ProbeOptions:
         check_least(self, {"m": 2, "examples": 1, "rows_per_batch": 1, "seed": 0})
 
 
-_SHARED = (
-    "task", "data", "style", "answer_column", "reward", "coldness", "chat", "max_completion_length", "answer_budget",
-    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
-)  # fmt: skip
-_TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
-
-
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The options of the probe, then those it shares with training."""
     parser.add_argument("--config", metavar="FILE", help="YAML file of a run, such as a recipe; flags win over it")
     add_options(parser, ProbeOptions, "probe")
-    add_options(parser, some_of(TrainOptions, _SHARED), "data and format, as in `qredit train`")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv, further=_TEMPLATE)
+    add_shared(parser, "reward")
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
@@ -61,7 +49,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     own = set(ProbeOptions.__dataclass_fields__)
     config = given.pop("config", None)
     planned = {} if config is None else read_yaml(config)
-    options = chosen({name: value for name, value in given.items() if name not in own - {"model"}}, config, None)
+    shared = {name: value for name, value in given.items() if name not in own - {"model"}}
+    options = build(TrainOptions, [(str(config), planned), ("the command line", shared)], training_fields())
     sizes: dict[str, Any] = {name: planned[name] for name in ("m", "seed") if name in planned}
     both = {**sizes, **given, "model": options.model}
     asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])

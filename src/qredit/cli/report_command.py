@@ -4,15 +4,14 @@
 `qredit compare` is given by its runs: `qredit report runs/demo/g*`.
 """
 
-from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.options import add_options, build, read_arguments
+from qredit.cli.options import Parser, add_options, build
 from qredit.report.write import write
 from qredit.run.options import option
 
@@ -24,7 +23,7 @@ class ReportOptions:
     output: str = option("report.html", "the page; an older report of that name is replaced, no other file is")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The runs, and what is shown beside them."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     parser.add_argument(
@@ -35,11 +34,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="an objective that the credit viewer recomputes on the recorded rollouts; may be given several times",
     )
     add_options(parser, ReportOptions, "options")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

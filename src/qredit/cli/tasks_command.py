@@ -1,24 +1,18 @@
 """List the tasks: what they are, where their data comes from, how answers are judged."""
 
-from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from qredit.cli.options import read_arguments
+from qredit.cli.options import Parser
 from qredit.tasks import REGISTRY
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Nothing but the shared flags."""
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:

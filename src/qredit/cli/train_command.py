@@ -6,8 +6,7 @@ a key of the YAML file: --report-to tensorboard,wandb sends every metric there a
 """
 
 import dataclasses
-from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.markup import escape
 
-from qredit.cli.options import Kinds, add_options, build, kinds_of, read_arguments, read_yaml
+from qredit.cli.options import Kinds, Parser, add_options, build, kinds_of, read_yaml
 from qredit.errors import QreditError
 from qredit.plain import visible
 from qredit.run.folder import RunFolder
@@ -28,7 +27,7 @@ from qredit.trl import QreditConfig
 _OURS = ("output", "resume", "dry_run", "config", "quiet", "json")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The flags of the run itself, then one for every option."""
     run = parser.add_argument_group("run")
     run.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
@@ -36,11 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
     run.add_argument("--dry-run", action="store_true", help="show prompts, seam, sizes and memory; train nothing")
     add_options(parser, TrainOptions, "options")
-
-
-def read(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """The flags given."""
-    return read_arguments(parser, argv, further=training_fields())
+    parser.further = training_fields()
 
 
 def training_fields() -> dict[str, Kinds]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from qredit.trl.trainer import QreditTrainer
 
 Action = Literal["stop", "roll_back", "paft"]
-ACTIONS: tuple[str, ...] = get_args(Action)
 SLOWER = 0.5
 """The learning rate after a roll-back, as a share of that before it: the same steps would lead to the same end."""
-_STOPPED = "stopped"
 _CHANCES: Mapping[str, int] = {"roll_back": 3, "paft": 1}
 PAFT_COMMITMENT = 0.75
 """q of PAFT where GARL collapses, as the method's authors advise."""
@@ -47,6 +45,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     Attributes:
         done: what was done: step, change and reason.
+        ended: whether it ended the run.
     """
 
     def __init__(self, action: Action, validates: bool = False) -> None:
@@ -54,6 +53,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.trainer: QreditTrainer | None = None
         self.watch, self.instead = Collapse(), False
         self.done: list[dict[str, Any]] = []
+        self.ended = False
         self.saved: int | None = None
         self.good: int | None = None
         self._validation: Checked | None = None
@@ -118,7 +118,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             _return_to(trainer, best)
         again = best is not None and self.action != "stop" and len(self.done) < _CHANCES[self.action]
         if not again:
-            control.should_training_stop = True
+            self.ended = control.should_training_stop = True
         else:
             self.instead = self.action == "paft"
             _slow_down(trainer, 1.0 if self.instead else SLOWER)
@@ -126,7 +126,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.done.append({"step": step, "change": self._told(best, again), "reason": fallen.reason})
 
     def _told(self, best: Path | None, again: bool) -> str:
-        follows = _STOPPED
+        follows = "stopped"
         if again:
             follows = f"on with {self.objective()}" if self.instead else f"on at {SLOWER:g} of the learning rate"
         return f"{follows}, with the weights of {'now: no checkpoint was good' if best is None else best.name}"
@@ -142,19 +142,20 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        found = {"instead": self.instead, "done": self.done, "saved": self.saved, "good": self.good}
-        return {"watch": self.watch.state(), **found}
+        names = ("instead", "done", "ended", "saved", "good")
+        return {"watch": self.watch.state(), **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self.watch, self.instead = restored(state["watch"]), state["instead"]
-        self.done, self.saved, self.good = list(state["done"]), state["saved"], state["good"]
+        self.done, self.ended = list(state["done"]), state["ended"]
+        self.saved, self.good = state["saved"], state["good"]
 
 
 def was_ended(checkpoint: Path) -> bool:
     """Whether the guard had ended the run when this checkpoint was written: there is nothing to go on with."""
-    done = ((load_state(checkpoint) or {}).get("Guard") or {}).get("done") or [{"change": ""}]
-    return str(done[-1]["change"]).startswith(_STOPPED)
+    guard = (load_state(checkpoint) or {}).get("Guard")
+    return guard is not None and bool(guard["ended"])
 
 
 def _return_to(trainer: "QreditTrainer", folder: Path) -> None:
