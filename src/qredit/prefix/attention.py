@@ -60,18 +60,16 @@ def shared_prefix_attention(
         return decoding.attend(layer, query, key, value, scale).transpose(1, 2), None
     if decoding is not None:
         decoding.keep_prompts(layer, key, value)
-    repeats = query.shape[1] // key.shape[1]
-    line = query, repeat_kv(key, repeats), repeat_kv(value, repeats)
     if isinstance(shared_prefix, Prompts):
-        shared_prefix.keep(layer, *line[1:])
+        shared_prefix.keep(layer, key, value)
     kept = shared_prefix.prompt_keys(layer) if isinstance(shared_prefix, Continuing) else None
-    parts = _of_groups(line, kept, shared_prefix.groups, scale)
+    parts = _of_groups((query, key, value), kept, shared_prefix.groups, scale)
     return torch.cat([part.transpose(1, 2) for part in parts], 1), None
 
 
 def _of_groups(
-    line: Sequence[Float[Tensor, "1 H N D"]],
-    kept: Sequence[Sequence[Float[Tensor, "1 H P D"]]] | None,
+    line: Sequence[Float[Tensor, "1 #H N D"]],
+    kept: Sequence[Sequence[Float[Tensor, "1 K P D"]]] | None,
     groups: Sequence[PackedGroup],
     scale: float,
 ) -> list[Float[Tensor, "1 H n D"]]:
@@ -86,7 +84,8 @@ def _of_groups(
     parts = []
     for place, (group, prompt, own) in enumerate(zip(groups, pieces[::2], pieces[1::2], strict=True)):
         key, value = prompt[1:] if kept is None else kept[place]
-        parts.append(_attend(prompt[0], key, value, is_causal=kept is None, scale=scale))
+        shares = key.shape[1] != prompt[0].shape[1]
+        parts.append(_attend(prompt[0], key, value, is_causal=kept is None, scale=scale, enable_gqa=shares))
         if sum(group.completions):
             parts.append(attend(own[0], own[1], own[2], key, value, group.completions, scale))
     return parts
@@ -94,18 +93,19 @@ def _of_groups(
 
 def attend_to_copies(
     query: Float[Tensor, "1 H N D"],
-    key: Float[Tensor, "1 H N D"],
-    value: Float[Tensor, "1 H N D"],
-    prompt_key: Float[Tensor, "1 H P D"],
-    prompt_value: Float[Tensor, "1 H P D"],
+    key: Float[Tensor, "1 K N D"],
+    value: Float[Tensor, "1 K N D"],
+    prompt_key: Float[Tensor, "1 K P D"],
+    prompt_value: Float[Tensor, "1 K P D"],
     lengths: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "1 H N D"]:
     """Completions in a line by SDPA on any device: each beside a copy of its prompt's keys and values."""
     own = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
     rows, width = own[0].shape[0], own[0].shape[2]
+    repeats = query.shape[1] // key.shape[1]
     keys, values = (
-        torch.cat([shared.expand(rows, -1, -1, -1), mine], 2)
+        repeat_kv(torch.cat([shared.expand(rows, -1, -1, -1), mine], 2), repeats)
         for shared, mine in zip((prompt_key, prompt_value), own[1:], strict=True)
     )
     prompt = prompt_key.shape[2]
@@ -116,14 +116,14 @@ def attend_to_copies(
 
 def attend_in_two_parts(
     query: Float[Tensor, "1 H N D"],
-    key: Float[Tensor, "1 H N D"],
-    value: Float[Tensor, "1 H N D"],
-    prompt_key: Float[Tensor, "1 H P D"],
-    prompt_value: Float[Tensor, "1 H P D"],
+    key: Float[Tensor, "1 K N D"],
+    value: Float[Tensor, "1 K N D"],
+    prompt_key: Float[Tensor, "1 K P D"],
+    prompt_value: Float[Tensor, "1 K P D"],
     lengths: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "1 H N D"]:
-    """The same without a copy of the prompt's keys, by PyTorch's flash kernel for CPUs."""
+    """The same without any copy of keys, by PyTorch's flash kernel for CPUs."""
     out: Tensor = _TwoParts.apply(query, key, value, prompt_key, prompt_value, tuple(lengths), scale)
     return out
 
@@ -141,10 +141,8 @@ class _TwoParts(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         of_prompt, lse_prompt = _flash(query, prompt_key, prompt_value, 0.0, False, scale=scale)
-        out, lse = query.new_empty(query.shape), query.new_empty(query.shape[:3], dtype=torch.float32)
         rows = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
-        for line, part in zip((out, lse), _flash(*rows, 0.0, True, scale=scale), strict=True):
-            _put_in_line(line, part, lengths)
+        out, lse = (_in_line(part, lengths) for part in _flash(*rows, 0.0, True, scale=scale))
         out.lerp_(of_prompt, (lse_prompt - lse).sigmoid()[..., None].to(out.dtype))
         torch.logaddexp(lse_prompt, lse, out=lse)
         ctx.save_for_backward(query, key, value, prompt_key, prompt_value, out, lse)
@@ -158,9 +156,7 @@ class _TwoParts(torch.autograd.Function):
         by_prompt = _slopes((grad, query, out, lse), prompt_key, prompt_value, False, ctx.scale)
         wide = [*(_rows_of(tensor, lengths) for tensor in (grad, query, out)), _rows_of(lse, lengths, _NOWHERE)]
         by_own = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), True, ctx.scale)
-        slopes = [tensor.new_empty(tensor.shape) for tensor in (query, key, value)]
-        for line, part in zip(slopes, by_own, strict=True):
-            _put_in_line(line, part, lengths)
+        slopes = [_in_line(part, lengths) for part in by_own]
         slopes[0] += by_prompt[0]
         return *slopes, *by_prompt[1:], None, None
 
@@ -184,13 +180,14 @@ def _rows_of(line: Float[Tensor, "1 H N *D"], lengths: Sequence[int], fill: floa
     return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=fill).transpose(1, 2)
 
 
-def _put_in_line(line: Float[Tensor, "1 H N *D"], rows: Float[Tensor, "M H C *D"], lengths: Sequence[int]) -> None:
-    """The inverse of `_rows_of`, into a line that is there."""
+def _in_line(rows: Float[Tensor, "M H C *D"], lengths: Sequence[int]) -> Float[Tensor, "1 H N *D"]:
+    """The inverse of `_rows_of`; a view where all are equally long and lie as the line does."""
     if len(set(lengths)) == 1:
-        _rows_of(line, lengths).copy_(rows)
-        return
-    for part, row, length in zip(line[0].split(list(lengths), 1), rows, lengths, strict=True):
-        part.copy_(row[:, :length])
+        line: Tensor = rows.transpose(0, 1).flatten(1, 2)
+    else:
+        line = torch.cat([row.transpose(0, 1)[:length] for row, length in zip(rows, lengths, strict=True)])
+        line = line.transpose(0, 1)
+    return line[None]
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

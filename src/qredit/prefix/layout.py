@@ -89,7 +89,7 @@ class Prompts:
         ids, positions: (1, N).
         groups: in the order of the sequence, without completions.
         place: of each group among them, by its number in the batch.
-        keys: of each layer, the key and value of every group for each query head, once computed; on the graph.
+        keys: of each layer, the key and value of every group for each key head, once computed; on the graph.
     """
 
     ids: Int[Tensor, "1 N"]
@@ -98,7 +98,7 @@ class Prompts:
     place: Mapping[int, int]
     keys: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
-    def keep(self, layer: int, key: Float[Tensor, "1 H N D"], value: Float[Tensor, "1 H N D"]) -> None:
+    def keep(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
         """Remember the keys and values of a layer."""
         sizes = [group.prompt for group in self.groups]
         self.keys[layer] = list(zip(key.split(sizes, 2), value.split(sizes, 2), strict=True))
