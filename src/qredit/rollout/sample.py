@@ -152,8 +152,10 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         self, input_ids: Int[Tensor, "R L"], scores: Float[Tensor, "R V"], rows: Int[Tensor, " R"]
     ) -> Int[Tensor, " B"]:
         """Every row's next token, from the scores of those rows that are not done; padding for the others."""
-        log_probs = (scores.float() / (self.draw.temperature or 1.0)).log_softmax(-1)
-        drawn = self._drawn(self.warpers(input_ids, scores.float()) if self.warpers else log_probs, rows)
+        scores = scores.float()
+        tempered = scores if self.draw.temperature in (0.0, 1.0) else scores / self.draw.temperature
+        log_probs = tempered.log_softmax(-1)
+        drawn = self._drawn(self.warpers(input_ids, scores) if self.warpers else log_probs, rows)
         token = torch.full((self.rows,), self.pad, device=self.device).index_copy_(0, rows, drawn)
         logp = torch.zeros(self.rows, device=self.device)
         logp[rows] = log_probs.gather(1, drawn[:, None])[:, 0]
@@ -177,7 +179,7 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         if self.draw.temperature == 0.0:
             return scores.argmax(-1)
         noise = torch.empty(self.rows, scores.shape[1], device=self.device).exponential_(generator=self.generator)
-        return (scores.softmax(-1) / noise[rows]).argmax(-1)
+        return scores.softmax(-1).div_(noise.index_select(0, rows)).argmax(-1)
 
     def _force(self, rows: Tensor) -> None:
         """Start closing by force in these rows, at the next token."""
