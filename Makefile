@@ -46,7 +46,7 @@ theory: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python experiments/step_cost.py
 
-# docs/performance.md: `qredit bench step` at four sizes and a sweep; run it while nothing else runs. About 20 minutes.
+# docs/performance.md: `qredit bench step` at four sizes and a sweep; run it while nothing else runs. About 25 minutes.
 performance: $(STAMP)
 	$(BIN)/python experiments/performance.py
 

@@ -1,6 +1,6 @@
 """What a training step costs: the numbers and plots of docs/performance.md, `make performance`.
 
-Measurements are kept in runs/performance; delete a file there to make it anew. About 20 minutes on two cores; run it
+Measurements are kept in runs/performance; delete a file there to make it anew. About 25 minutes on two cores; run it
 while nothing else runs.
 """
 
@@ -115,6 +115,8 @@ def plot(rows: Sequence[Row]) -> None:
     right.set(xlabel="P + M·C, tokens", xscale="log", yscale="log", title="prompt shared: against P + M·C")
     for axes, ticks in ((left, ROLLOUTS), (right, (200, 500, 1000, 2000, 3000))):
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        seconds = [tick for tick in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if tick < axes.get_ylim()[1]]
+        axes.set_yticks(seconds, [f"{tick:g}" for tick in seconds])
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8)
         axes.grid(alpha=0.25, which="both")
