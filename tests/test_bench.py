@@ -75,7 +75,18 @@ def test_the_command_prints_rows(capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [("--sizes 5/5", "5/5"), ("--objectives grp", "'grpo'"), ("--runs 0", "runs")]
+    ("words", "said"),
+    [
+        ("--sizes 5/5", "5/5"),
+        ("--sizes ²/48/16", "²/48/16"),
+        ("--sizes 99999999999999999999/48/16", "1,000,000"),
+        ("--sizes ,", "sizes must name"),
+        ("--objectives grp", "'grpo'"),
+        ("--objectives ,", "grpo, garl, paft"),
+        ("--phases ,", "sample, score, update, step"),
+        ("--runs 0", "runs"),
+        ("--threads 100000000000", "100000000000"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(words, said, capsys):
     assert main(["bench", "step", *words.split()]) == 2

@@ -10,7 +10,7 @@ from tiny import model, tokenizer
 
 from qredit.prefix import decode
 from qredit.prefix.decode import Decoder, Decoding
-from qredit.prefix.install import share_prefix
+from qredit.prefix.share import share_prefix
 from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Budget, Draw, sample
 

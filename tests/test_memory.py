@@ -5,6 +5,8 @@ import torch
 from runs import first_step_gradients, relative_difference, trainer
 from torch import nn
 
+from qredit.batch import RolloutBatch
+from qredit.rollout.collate import Rows
 from qredit.trl.step import passes as passes_module
 from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
@@ -54,6 +56,21 @@ def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, mo
     assert relative_difference(found, expected) < 1e-5
     assert len(passes) > 3
     assert max(passes) < len(cut._generation.microbatches[0].rows.batch.mask)
+
+
+def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(passes_module, "free_bytes", lambda device: 2e7)
+    ids = torch.ones(8, 100, dtype=torch.long)
+    lengths = torch.tensor([3, 3, 100, 100, 100, 100, 100, 100])
+    found = []
+    for order in (torch.arange(8), torch.arange(7, -1, -1)):
+        mask = torch.arange(100) < lengths[order, None]
+        batch = RolloutBatch(mask=mask, rationale=mask, answer=~mask & False, group=torch.zeros(8).long(), ids=ids)
+        prompts = torch.ones(8, 5, dtype=torch.long)
+        made = trainer(tmp_path, "grpo()")
+        made.model.train()
+        found.append(made.passes._rows_that_fit(Rows(prompts, prompts, batch)))
+    assert found[0] == found[1] < 1000
 
 
 def test_gradients_and_moments_that_are_not_there_yet_are_left_room():

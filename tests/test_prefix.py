@@ -10,6 +10,9 @@ from runs import first_step_gradients, length_reward, relative_difference, setti
 from tiny import model
 from transformers import (
     AutoModelForCausalLM,
+    DeepseekV3Config,
+    DiffLlamaConfig,
+    DogeConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
@@ -22,13 +25,16 @@ from transformers import (
 
 from qredit import QreditError, RolloutBatch
 from qredit.objective import Credited
-from qredit.prefix import attention, head, install, packing
+from qredit.prefix import attention, head, install, packing, share
 from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
+from qredit.prefix.decode import Decoder, shares_prefix
 from qredit.prefix.head import token_scores
-from qredit.prefix.install import Wanted, score, score_chosen, scores_tokens, share_prefix
+from qredit.prefix.install import Wanted, score, score_chosen, scores_tokens
 from qredit.prefix.layout import PackedGroup, Prompts
 from qredit.prefix.packing import going_on, pack, prompts_of, repeat
+from qredit.prefix.share import share_prefix
 from qredit.prefix.support import why_not
+from qredit.prefix.verify import verify
 from qredit.rollout.collate import Rows
 from qredit.trl import trainer as trainer_module
 from qredit.trl.step import prepare
@@ -43,6 +49,10 @@ SHAPE = {
     "head_dim": 8,
     "max_position_embeddings": 256,
 }
+COMPRESSED = SHAPE | {
+    "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
+    "v_head_dim": 8, "first_k_dense_replace": 3,
+}  # fmt: skip
 CONFIGS = {
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE),
@@ -145,6 +155,17 @@ def test_in_bfloat16_it_is_as_near_as_the_ordinary_path_is_to_float32():
     apart = float((ordinary(half, ragged_rows())[0].detach() - exact).abs().max())
     share_prefix(half)
     assert float((scored(half, pack(ragged_rows()))[0].detach() - exact).abs().max()) < 2 * apart + 1e-2
+
+
+def test_gradients_in_bfloat16_are_as_near_as_the_ordinary_ones_to_float32():
+    rows, exact, half = ragged_rows(), network(CONFIGS["qwen3"]), network(CONFIGS["qwen3"]).bfloat16()
+    expected = gradients(exact, ordinary(exact, rows))
+    share_prefix(half)
+    repeated, packed = (
+        {name: slope.float() for name, slope in gradients(half, scored(half, lay(rows))).items()}
+        for lay in (repeat, pack)
+    )
+    assert relative_difference(packed, expected) < 1.2 * relative_difference(repeated, expected)
 
 
 def test_prompts_may_be_padded_on_either_side():
@@ -264,6 +285,7 @@ def test_a_feed_forward_part_at_the_wrong_tokens_is_caught(monkeypatch):
 
 
 def test_parts_that_are_not_weighted_by_their_normaliser_are_caught(monkeypatch):
+    monkeypatch.setattr(share, "tried", lambda model: None)
     monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
@@ -281,6 +303,7 @@ def _with_running_positions(made):
 
 
 def test_completions_that_see_each_other_are_caught(monkeypatch):
+    monkeypatch.setattr(share, "tried", lambda model: None)
     def one_row(line, lengths, fill=0.0):
         return line
 
@@ -396,6 +419,8 @@ def test_prediction_errors_and_states_give_the_heads_gradient():
         (GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4), "positions are not rotary"),
         (Qwen3Config(**SHAPE, attention_dropout=0.1), "dropout"),
         (LlamaConfig(**SHAPE, attn_implementation="eager"), "eager"),
+        (LlamaConfig(**SHAPE, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}), "dynamic"),
+        (DeepseekV3Config(**COMPRESSED), "kv_lora_rank=8"),
     ],
     ids=lambda value: getattr(value, "model_type", None),
 )
@@ -405,7 +430,65 @@ def test_a_model_it_cannot_serve_is_told_why(config, words):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_model_it_serves(name):
-    assert why_not(network(CONFIGS[name])) is None
+    made = network(CONFIGS[name])
+    assert why_not(made) is None
+    assert share_prefix(made) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (DiffLlamaConfig(**SHAPE), "layer 0 attends more than once"),
+        (DogeConfig(**SHAPE, bos_token_id=1, eos_token_id=1), "attention mask of its own"),
+    ],
+    ids=["diffllama", "doge"],
+)
+def test_a_model_that_a_trial_finds_out_is_not_served(config, words):
+    made = network(config)
+    rows = ragged_rows()
+    expected = ordinary(made.eval(), rows)
+    assert why_not(made) is None
+    assert words in share_prefix(made)
+    assert words in share_prefix(made)
+    assert not shares_prefix(made)
+    assert torch.allclose(ordinary(made, rows)[0], expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["packed", "kept", "decoded"])
+def test_the_trial_finds_a_wrong_way(way, monkeypatch):
+    if way == "decoded":
+        monkeypatch.setattr(Decoder, "step", _one_further(Decoder.step))
+    else:
+        name = "pack" if way == "packed" else "going_on"
+        monkeypatch.setattr(share, name, _later_completions(getattr(share, name)))
+    assert "differ by" in share_prefix(network(CONFIGS["qwen3"], attn_implementation="sdpa"))
+
+
+def _one_further(step):
+    def further(decoder, tokens):
+        decoder.starts = decoder.starts + 1
+        return step(decoder, tokens)
+
+    return further
+
+
+def _later_completions(make):
+    def later(*args):
+        made = make(*args)
+        made.positions[:, -3:] += 4
+        return made
+
+    return later
+
+
+def test_a_trial_leaves_the_model_as_it_was():
+    made = network(CONFIGS["qwen3"]).train()
+    before, state = {name: value.clone() for name, value in made.state_dict().items()}, torch.get_rng_state()
+    share_prefix(made)
+    assert made.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+    assert all(parameter.grad is None for parameter in made.parameters())
 
 
 def test_a_scaled_head_is_not_served():
@@ -518,7 +601,17 @@ def test_the_self_check_passes_and_is_told(tmp_path, caplog):
     assert sum("shared prefix verified" in record.message for record in caplog.records) == 1
 
 
+def test_the_self_check_does_not_mind_dropout_in_adapters():
+    base = network(CONFIGS["qwen3"])
+    made = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False, lora_dropout=0.5))
+    made.train()
+    share_prefix(made)
+    assert verify(made, ragged_rows(), half=False) < 1e-5
+    assert all(module.training for module in made.modules())
+
+
 def test_the_self_check_refuses_a_wrong_attention(tmp_path, monkeypatch):
+    monkeypatch.setattr(share, "tried", lambda model: None)
     monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(QreditError, match="differ by .* set shared_prefix to false"):
         trainer(tmp_path, verify_prefix=True).train()

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from qredit.device import autocast
 from qredit.errors import QreditError
 from qredit.plain import json_line
-from qredit.prefix.install import share_prefix
+from qredit.prefix.share import share_prefix
 from qredit.rewards import get as scorer_named
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget, Draw, sample

@@ -5,6 +5,7 @@ own with each prompt computed once, in turns in one process, on the same random 
 is the median over rounds of their seconds / our seconds. Run it while nothing else runs.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +36,14 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         check_least(self, {"runs": 1, "threads": 1})
+        cores = os.cpu_count() or 1
+        if self.threads > max(cores, 2):
+            raise QreditError(f"threads must be at most {max(cores, 2)} on this machine, got {self.threads}")
+        if not parts(self.sizes):
+            raise QreditError(f"sizes must name at least one PROMPT/COMPLETION/ROLLOUTS, got '{self.sizes}'")
         for name, known in (("objectives", OBJECTIVES), ("phases", PHASES)):
+            if not parts(getattr(self, name)):
+                raise QreditError(f"{name} must name at least one of {', '.join(known)}, got '{getattr(self, name)}'")
             for given in parts(getattr(self, name)):
                 if given not in known:
                     raise unknown(name[:-1], given, known)
@@ -44,8 +52,8 @@ class BenchOptions:
 
 
 def parts(text: str) -> list[str]:
-    """The parts between commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """The parts between commas, each once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def add_arguments(parser: Parser) -> None:
@@ -58,8 +66,6 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Measure every size and show the table."""
     given.pop("what")
     options = build(BenchOptions, [("the command line", given)])
-    if not parts(options.sizes) or not parts(options.objectives):
-        raise QreditError("bench step needs at least one size and one objective")
     torch.set_num_threads(options.threads)
     cpu = usable_device(options.cpu).type == "cpu"
     rows: list[Row] = []

@@ -4,10 +4,12 @@ Registered with transformers under `NAME`; without a packing in the forward call
 
     out_c = softmax([q_c·K_prompt, q_c·K_own]) · [V_prompt, V_own]
 
-in two parts whose log-normalisers are known, so that neither the (C, P + C) scores nor a copy of the prompt's keys for
-every rollout is ever held: with lse = log(e^{lse_prompt} + e^{lse_own}),
+on a CPU in two parts whose log-normalisers are known, so that neither the (C, P + C) scores nor a copy of the prompt's
+keys for every rollout is ever held: with lse = log(e^{lse_prompt} + e^{lse_own}),
 
     out = out_own + σ(lse_prompt - lse_own)·(out_prompt - out_own).
+
+Elsewhere each completion has a copy of its prompt's keys beside its own.
 
 Prompts may also be computed alone, their keys and values kept on the graph, and completions go on from them later.
 
@@ -52,6 +54,8 @@ def shared_prefix_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return ordinary
+    if attention_mask is None or attention_mask.numel() != 1:
+        raise RuntimeError("the model made an attention mask of its own")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary positions leave them in float32
     layer = int(module.layer_idx)  # type: ignore[arg-type]

@@ -47,7 +47,13 @@ class Decoding:
     layers: dict[int, LayerKeys] = field(default_factory=dict)
 
     def keep_prompts(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
-        """Remember the keys of the prefill."""
+        """Remember the keys of the prefill.
+
+        Raises:
+            RuntimeError: they are there already.
+        """
+        if layer in self.layers:
+            raise RuntimeError(f"layer {layer} attends more than once")
         parts = [(key[:, :, group.shared].detach(), value[:, :, group.shared].detach()) for group in self.groups]
         self.layers[layer] = LayerKeys(parts)
 

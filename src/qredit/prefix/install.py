@@ -16,7 +16,7 @@ from qredit.prefix import attention  # noqa: F401  # registers itself with trans
 from qredit.prefix.decode import Decoding
 from qredit.prefix.head import prediction_errors, token_scores
 from qredit.prefix.layout import Continuing, Layout, Packing, Repeated
-from qredit.prefix.support import NAME, changed_head, inside, why_not
+from qredit.prefix.support import changed_head, inside
 
 
 @dataclass
@@ -99,22 +99,6 @@ def scores_tokens(model: PreTrainedModel) -> bool:
     install(base)
     base.scores_tokens = True
     return True
-
-
-def share_prefix(model: PreTrainedModel) -> str | None:
-    """Prepare a model, once, to compute each prompt once; why not, if it cannot. Adapters are looked through.
-
-    The attention implementation is set for good, because a checkpointed layer runs again in the backward pass; without
-    a packing it is SDPA.
-    """
-    base = inside(model)
-    if getattr(base, "shares_prefix", False):
-        return None
-    reason = why_not(base)
-    if reason is None and scores_tokens(base):
-        base.set_attn_implementation(NAME)
-        base.shares_prefix = True
-    return reason
 
 
 def score(

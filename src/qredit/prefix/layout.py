@@ -43,6 +43,7 @@ class Layout:
     """Where the S completion tokens of a (B, T) batch are scored in a forward pass.
 
     Attributes:
+        ids: (1, N) or (B, L) the tokens of the forward pass, padding included.
         predictor: (S,) the place in the flattened forward pass whose output predicts each token: the token before it,
             and for the first of a row the prompt's last.
         target: (S,) the completion tokens.
@@ -50,6 +51,7 @@ class Layout:
         shape: (B, T).
     """
 
+    ids: Int[Tensor, "R N"]
     predictor: Int[Tensor, " S"]
     target: Int[Tensor, " S"]
     row: Int[Tensor, " S"]
@@ -72,11 +74,10 @@ class Packing(Layout):
     """Rows with their prompts shared: N tokens in one sequence.
 
     Attributes:
-        ids, positions: (1, N) tokens; the positions of every completion go on from its prompt's.
+        positions: (1, N); those of every completion go on from its prompt's.
         groups: in the order of the sequence.
     """
 
-    ids: Int[Tensor, "1 N"]
     positions: Int[Tensor, "1 N"]
     groups: tuple[PackedGroup, ...]
 
@@ -99,7 +100,13 @@ class Prompts:
     keys: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def keep(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
-        """Remember the keys and values of a layer."""
+        """Remember the keys and values of a layer.
+
+        Raises:
+            RuntimeError: they are there already.
+        """
+        if layer in self.keys:
+            raise RuntimeError(f"layer {layer} attends more than once")
         sizes = [group.prompt for group in self.groups]
         self.keys[layer] = list(zip(key.split(sizes, 2), value.split(sizes, 2), strict=True))
 
@@ -128,8 +135,7 @@ class Repeated(Layout):
     """Each row with its own copy of the prompt, padded: the ordinary forward pass, its head on scored places alone.
 
     Attributes:
-        ids, mask: (B, L).
+        mask: (B, L).
     """
 
-    ids: Int[Tensor, "B L"]
     mask: Int[Tensor, "B L"]

@@ -1,6 +1,6 @@
 """Which models the shared prefix serves, and the reason where it does not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -26,8 +26,19 @@ def _layers(model: PreTrainedModel, config: Any) -> str | None:
 
 
 def _positions(model: PreTrainedModel, config: Any) -> str | None:
-    rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
-    return None if rotary else "its positions are not rotary"
+    rotary = [module for name, module in model.named_modules() if name.endswith("rotary_emb")]
+    if not rotary:
+        return "its positions are not rotary"
+    kinds = {kind for module in rotary for kind in _kinds(getattr(module, "rope_type", None))}
+    changing = sorted(kinds & {"dynamic", "longrope"})
+    return f"its rotary frequencies depend on the length of the sequence ({', '.join(changing)})" if changing else None
+
+
+def _kinds(rope_type: str | Mapping[str, str] | None) -> set[str]:
+    """The kinds of rotary positions of a module, which may have one for each kind of layer."""
+    if rope_type is None:
+        return set()
+    return set(rope_type.values()) if isinstance(rope_type, Mapping) else {rope_type}
 
 
 def _attention(model: PreTrainedModel, config: Any) -> str | None:
@@ -37,6 +48,8 @@ def _attention(model: PreTrainedModel, config: Any) -> str | None:
         return f"its attention implementation is {config._attn_implementation}, not sdpa"
     if getattr(config, "attn_logit_softcapping", None):
         return "its attention scores are soft-capped"
+    if getattr(config, "kv_lora_rank", None):
+        return f"its keys and values are compressed (kv_lora_rank={config.kv_lora_rank})"
     if getattr(config, "attention_dropout", 0.0):
         return f"its attention has dropout ({config.attention_dropout:g})"
     return None
@@ -58,6 +71,8 @@ def _head(model: PreTrainedModel, config: Any) -> str | None:
     for name in scaled:
         if getattr(config, name, None) not in (None, 1.0):
             return f"its head changes the logits ({name}={getattr(config, name)})"
+    if model.base_model is model:
+        return "its layers cannot be called apart from its head"
     head = model.get_output_embeddings()
     return None if isinstance(head, nn.Linear) else "its head is not a linear layer"
 

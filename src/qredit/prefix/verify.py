@@ -1,5 +1,8 @@
 """The self-check of a shared prefix: on given rows, its gradient against that of the ordinary forward pass."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -21,8 +24,22 @@ def gradient_difference(model: nn.Module, rows: Rows) -> float:
     def gradients(layout: Layout) -> tuple[torch.Tensor, ...]:
         return torch.autograd.grad(score(model, layout)["logp"].sum(), parameters, materialize_grads=True)
 
-    pairs = zip(gradients(pack(rows)), gradients(repeat(rows)), strict=True)
+    with _without_dropout(model):
+        pairs = list(zip(gradients(pack(rows)), gradients(repeat(rows)), strict=True))
     return max(float((one - other).norm() / other.norm().clamp(min=1e-12)) for one, other in pairs)
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Adapters may have dropout, which would draw differently in each pass."""
+    switched = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.training]
+    for module in switched:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in switched:
+            module.train()
 
 
 def verify(model: nn.Module, rows: Rows, half: bool) -> float:

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from qredit import rewards, tasks
 from qredit.device import autocast
 from qredit.errors import QreditError
-from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.install import score, scores_tokens
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
+from qredit.prefix.share import share_prefix
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget, Rollout, sample

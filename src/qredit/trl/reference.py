@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qredit.errors import QreditError
-from qredit.prefix.install import score, scores_tokens, share_prefix
+from qredit.prefix.install import score, scores_tokens
 from qredit.prefix.layout import Layout
+from qredit.prefix.share import share_prefix
 from qredit.rollout.collate import Rows
 
 REFERENCE = "reference_logp"

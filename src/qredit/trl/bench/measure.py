@@ -37,7 +37,8 @@ class Row:
         tokens_per_second: useful tokens, the prompt counted once.
         roofline: useful floating-point operations per second over those of a large matrix product; of updates that
             differentiate every row, so not PAFT's.
-        peak_memory_ratio: our peak memory over theirs, each less the level after model and optimiser exist.
+        peak_memory_ratio: our peak memory of an update over theirs, each less the level after model and optimiser
+            exist; None in rows of another phase.
     """
 
     prompt: int
@@ -154,7 +155,7 @@ def _row(
         their_seconds=statistics.median(other),
         tokens_per_second=tokens / middle,
         roofline=None if ideal is None else ideal / middle,
-        peak_memory_ratio=peaks[ours] / peaks[theirs] if peaks else None,
+        peak_memory_ratio=peaks[ours] / peaks[theirs] if peaks and phase == "update" else None,
     )
 
 

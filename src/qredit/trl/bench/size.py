@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from qredit.errors import QreditError
 
 ANSWER = 8
+LARGEST = 1_000_000
 SPECIAL = ("<pad>", "<end>", "<think>", "</think>")
 
 
@@ -24,14 +25,17 @@ class Size:
         """`512/64/16`.
 
         Raises:
-            QreditError: not three whole numbers, a completion too short for an answer, fewer than two rollouts.
+            QreditError: not three whole numbers up to `LARGEST`, a completion too short for an answer, fewer than two
+                rollouts.
         """
         parts = text.strip().split("/")
-        if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
             raise QreditError(
                 f"a size is PROMPT/COMPLETION/ROLLOUTS in tokens and rollouts, such as 512/64/16, not {text}"
             )
         size = cls(*map(int, parts))
+        if max(size.prompt, size.completion, size.m) > LARGEST:
+            raise QreditError(f"size {text}: no number may be larger than {LARGEST:,}")
         if size.prompt < 2 or size.completion < ANSWER + 3 or size.m < 2:
             raise QreditError(f"size {text}: prompt ≥ 2, completion ≥ {ANSWER + 3} and at least 2 rollouts are needed")
         return size

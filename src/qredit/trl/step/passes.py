@@ -151,15 +151,16 @@ class Passes:
         return list(which.split(min(fits, max(len(which), 1))))
 
     def _rows_that_fit(self, rows: Rows) -> int:
-        """As many as the memory holds, by what two rows of the first micro-batch were seen to need."""
+        """As many as the memory holds, by what the two longest rows of the first micro-batch were seen to need."""
         run, whole = self.run, len(rows.batch.mask)
         if not run.model.training and self._tokens_that_fit is None:
             return whole
         prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
         shared = whole if run.layout is pack else 1
         if self._tokens_that_fit is None:
-            few, device, model = rows.select(torch.arange(min(2, whole))), run.accelerator.device, self.policy
-            tokens = (prompt if shared > 1 else 2 * prompt) + 2 * completion
+            device, model = run.accelerator.device, self.policy
+            few = rows.select(rows.batch.mask.sum(1).topk(min(2, whole)).indices)
+            tokens = len(few.batch.mask) * (prompt + completion) if run.layout is None else run.layout(few).ids.numel()
             held = bytes_per_token(lambda: self.score(model, few)["logp"], tokens, device, model)
             free = free_bytes(device) - yet_to_come(model, run.optimizer)
             self._tokens_that_fit = max(int(free / held), 1)

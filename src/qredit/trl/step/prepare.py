@@ -10,9 +10,10 @@ from trl.trainer.utils import add_fused_lm_head
 from qredit.chain import kinds
 from qredit.errors import QreditError
 from qredit.objective import Objective
-from qredit.prefix.install import NUCLEUS, STATES, scores_tokens, share_prefix
+from qredit.prefix.install import NUCLEUS, STATES, scores_tokens
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
+from qredit.prefix.share import share_prefix
 from qredit.rollout.collate import Rows
 from qredit.trl.config import QreditConfig
 from qredit.trl.reference import REFERENCE
