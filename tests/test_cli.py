@@ -1,6 +1,7 @@
 """The command line: its flags and files, its JSON, and the one clear line that anything unusable gets."""
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import pytest
 import torch
 from folders import SHORT, data_file, flags, lines, model_folder, rows
-from transformers import Qwen3ForCausalLM, Qwen3Model
+from transformers import AutoTokenizer, Qwen3ForCausalLM, Qwen3Model
 
 import qredit.rewards as rewards
 from qredit.cli import main
@@ -20,6 +21,7 @@ from qredit.run.folder import RunFolder
 from qredit.run.options import TrainOptions
 from qredit.tasks import REGISTRY as TASKS
 from qredit.text import STAGES
+from qredit.trl import QreditTrainer
 
 HOSTILE = "[bold]loud[/bold] :smile: \x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnorw\r end"
 
@@ -233,11 +235,11 @@ def test_an_interrupt_ends_with_status_130(command, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Qwen3Model, "forward", interrupt)
+    monkeypatch.setattr(QreditTrainer, "_new_generation", interrupt)
     status, out, err = command("train", "--json", "--quiet")
     assert status == 130
     assert json.loads(out) == {"error": "interrupted"}
-    assert err == "qredit: interrupted\n"
+    assert err.startswith("qredit: interrupted; go on with it: qredit train --resume --output ")
 
 
 def test_standard_output_of_a_process_holds_one_json_object_and_nothing_else(network, tmp_path):
@@ -367,8 +369,8 @@ def test_a_missing_config_file(refused, tmp_path):
         ({"lr": "fast"}, "lr must be a number, got 'fast'"),
         ({"style": "warn"}, "did you mean 'warm'?"),
         ({"dtype": "float16"}, "dtype must be float32 or bfloat16, got 'float16'"),
-        ({"subset": "half"}, "subset must be a number of examples or 'paper', got 'half'"),
-        ({"subset": "²"}, "subset must be a number of examples or 'paper'"),
+        ({"subset": "half"}, "subset must be a number of examples, at least 1, or 'paper', got 'half'"),
+        ({"subset": "²"}, "subset must be a number of examples, at least 1, or 'paper'"),
         ({"subset": "paper"}, "no published size for task jsonl"),
         ({"reward": "exact_mach"}, "unknown reward 'exact_mach'; did you mean 'exact_match'"),
         ({"coldness": 3}, "coldness chooses a pocket-dial model"),
@@ -496,6 +498,53 @@ def test_prompts_that_do_not_fit_an_evaluation_can_be_left_out_with_a_count(comm
     assert status == 0
     assert (json.loads(out)["questions"], json.loads(out)["skipped"]) == (4, 2)
     assert "2 prompts were too long for the context and are left out" in command("eval", "--skip-long", data=path)[1]
+
+
+def test_a_run_whose_prompts_all_do_not_fit_is_refused_for_that(refused, tmp_path):
+    path = data_file(tmp_path / "train.jsonl", rows(prompt=long_in(*range(6))))
+    said = refused("train", "--skip-long", data=path)
+    assert "6 of 6 prompts do not fit" in said
+    assert "skip_long" not in said
+
+
+def test_data_is_looked_at_before_a_model_that_must_be_fetched(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *a, **k: pytest.fail("the hub was asked"))
+    for name in ("train", "eval", "probe"):
+        assert "nowhere.jsonl" in refused(name, task="jsonl", data=tmp_path / "nowhere.jsonl", model="some/model")
+
+
+def test_a_run_folder_is_not_a_model(refused, tmp_path):
+    run = tmp_path / "mine"
+    run.mkdir()
+    (run / "config.yaml").write_text("task: jsonl\n")
+    assert f"go on with it: qredit train --resume --output {run}" in refused("train", model=run)
+    (run / "final").mkdir()
+    assert f"its model is {run / 'final'}" in refused("train", model=run)
+
+
+def test_a_misspelt_run_is_not_looked_for_on_the_hub(refused, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text("task: jsonl\n")
+    monkeypatch.chdir(tmp_path)
+    assert "no model folder runs/mein" in refused("eval", model="runs/mein")
+
+
+def test_a_rank_of_adapters_needs_adapters(refused):
+    assert "lora_r needs lora" in refused("train", lora_r=4)
+
+
+def test_a_misspelt_argument_of_an_objective_is_named(refused):
+    said = refused("train", objective="garl(p=0.75)")
+    assert "'p'" in said
+    assert "it takes q" in said
+
+
+def test_characters_that_the_terminal_does_not_know_are_escaped(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert main(["objectives", "garl"]) == 0
+    sys.stdout.flush()
+    assert b"\\u" in raw.getvalue() or b"\\x" in raw.getvalue()
 
 
 def test_an_evaluation_of_prompts_that_all_do_not_fit_is_refused(refused, tmp_path):

@@ -304,6 +304,7 @@ def _with_running_positions(made):
 
 def test_completions_that_see_each_other_are_caught(monkeypatch):
     monkeypatch.setattr(share, "tried", lambda model: None)
+
     def one_row(line, lengths, fill=0.0):
         return line
 

@@ -433,6 +433,11 @@ def test_rewards_that_are_no_shares_are_not_shown_in_per_cent(tmp_path):
     assert "rose from 1 (first 5 logged steps) to 4 [" in told[1]
 
 
+def test_runs_without_a_success_are_not_ranked(tmp_path):
+    folders = [made_run(tmp_path / name, [entry(n, reward=0.0) for n in range(1, 6)]) for name in ("one", "other")]
+    assert across(collect(folders)) == ["No run ended with a success."]
+
+
 @pytest.mark.parametrize(("second", "verdict"), [(0.3, "do not overlap"), (0.88, "may be chance")])
 def test_runs_are_ranked_with_their_intervals(tmp_path, second, verdict):
     wobble = (0.0, 0.05, -0.05, 0.02, -0.02)

@@ -146,8 +146,8 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
 def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     """Everything loaded and checked, nothing sampled yet."""
     path = model_path(model, options.task, options.coldness)
-    tokens = token_format(options, load_tokenizer(path))
     examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
+    tokens = token_format(options, load_tokenizer(path))
     network = load_model(path, options.device)
     budget, template = options.sampling_budget, options.training.get("chat_template_kwargs") or {}
     questions = ready(

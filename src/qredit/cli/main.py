@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import itertools
 import json
 import os
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     2: something given cannot be used, said in one line. 1: an error of our own, with its traceback. 130: interrupted.
     """
     words = _command_first(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not know every character of a text
     if not words or words[0] in ("-h", "--help"):
         print(_help())  # noqa: T201
         return 0
@@ -86,8 +90,8 @@ def _run(words: Sequence[str], as_json: bool) -> tuple[int, Any]:
         line = one_line(str(error))
         print(f"qredit: {line}", file=sys.stderr)  # noqa: T201
         return USAGE, {"error": line}
-    except KeyboardInterrupt:
-        print("qredit: interrupted", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["qredit: interrupted", *map(one_line, interrupt.args)]), file=sys.stderr)  # noqa: T201
         return INTERRUPTED, {"error": "interrupted"}
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

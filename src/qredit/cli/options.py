@@ -221,7 +221,7 @@ def _metavar(options: type, field: "dataclasses.Field[Any]") -> str:
     kinds = kinds_of(options, field.name)
     if field.metadata.get("words"):
         return "|".join(("X", *field.metadata["words"]))
-    return "" if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT"
+    return "true|false" if bool in kinds else "N" if int in kinds else "X" if float in kinds else "TEXT"
 
 
 def _unknown_flag(parser: argparse.ArgumentParser, name: str, further: Iterable[str]) -> QreditError:

@@ -55,7 +55,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         show_plan(found, out)
         return found.as_dict()
     output = Path(broadcast_object_list([own["output"] or default_output(options)])[0])  # one clock names the folder
-    finished = train(options, output, progress, resume=bool(own["resume"]))
+    try:
+        finished = train(options, output, progress, resume=bool(own["resume"]))
+    except KeyboardInterrupt:
+        if not RunFolder(output).config.is_file():
+            raise
+        raise KeyboardInterrupt(f"go on with it: qredit train --resume --output {visible(str(output))}") from None
     facts = finished.facts
     for notice in notices(facts):
         out.print(notice)

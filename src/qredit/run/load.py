@@ -27,20 +27,29 @@ def model_path(model: str, task: str, coldness: int | None) -> str:
     """Where the weights are: the pocket model's folder, a folder on disk, or a model id.
 
     Raises:
-        QreditError: a folder without weights, a path that does not exist, a task that has no pocket model.
+        QreditError: a folder without weights, a path that does not exist, a task that has no pocket model, a run.
     """
     if model == POCKET:
         return str(pocket.path(pocket.name_for(task, coldness)))
     folder = Path(model).expanduser()
     if folder.is_dir():
+        if (folder / "config.yaml").is_file() and not (folder / "config.json").exists():
+            raise QreditError(_of_run(folder))
         if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
             raise QreditError(f"model folder {folder} holds no config.json; is it a model?")
         if not any(list(folder.glob(pattern)) for pattern in _WEIGHTS):
             raise QreditError(f"model folder {folder} holds no weights ({' or '.join(_WEIGHTS)})")
         return str(folder)
-    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    beside_runs = "/" in model and any(folder.parent.glob("*/config.yaml"))
+    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1 or beside_runs:
         raise QreditError(f"no model folder {folder}")
     return model
+
+
+def _of_run(folder: Path) -> str:
+    if (folder / "final").is_dir():
+        return f"{folder} is a run; its model is {folder / 'final'}"
+    return f"the run in {folder} has no final model yet; go on with it: qredit train --resume --output {folder}"
 
 
 def is_adapter(path: str) -> bool:

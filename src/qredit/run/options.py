@@ -120,8 +120,9 @@ class TrainOptions:
             raise QreditError(f"seed must be less than {SEEDS}, got {self.seed}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise QreditError(f"lr must lie between 0 and 1, got {self.lr}")
-        if self.merge_lora and not self.lora:
-            raise QreditError("merge_lora needs lora")
+        for name in ("merge_lora", "lora_r"):
+            if name in self.changed() and not self.lora:
+                raise QreditError(f"{name} needs lora")
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         if self.answer_column != "answer" and self.task != "jsonl":
@@ -211,7 +212,7 @@ class TrainOptions:
                 raise QreditError(f"subset 'paper': no published size for task {self.task}; give a number")
             return sizes["train"]
         if not self.subset.isdecimal() or int(self.subset) < 1:
-            raise QreditError(f"subset must be a number of examples or 'paper', got {self.subset!r}")
+            raise QreditError(f"subset must be a number of examples, at least 1, or 'paper', got {self.subset!r}")
         return int(self.subset)
 
 

@@ -119,9 +119,9 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     path = model_path(options.model, options.task, options.coldness)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
-    tokenizer = load_tokenizer(path)
     args = config(options, folder.path)
     examples = load_examples(options, "train", options.subset_size())
+    tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     task = tasks.get(options.task)
     reward = rewards.get(options.reward or task.reward).name
     facts = {

@@ -46,7 +46,8 @@ class Rows:
         return QreditError(
             f"{self.where}: {len(long)} of {len(prompt_ids)} prompts do not fit ({self.kind}s {shown}; longest "
             f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
-            f"{budget.answer} for the answer; lower max_completion_length or set skip_long to drop them"
+            f"{budget.answer} for the answer; lower max_completion_length"
+            + (" or set skip_long to drop them" if len(long) < len(prompt_ids) else "")
         )
 
 
@@ -102,7 +103,7 @@ def encode_examples(
     answer_ids = [known[answer] for answer in answers]
     prompt_ids = [tokens.prompt_ids(prompt, **template) for prompt in dataset["prompt"]]
     long = too_long(prompt_ids, [max(len(ids), budget.answer) for ids in answer_ids], tokens, budget, context)
-    if long and not skip_long:
+    if long and not (skip_long and len(long) < len(prompt_ids)):
         raise rows.do_not_fit(long, prompt_ids, budget, context)
     if answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
@@ -174,7 +175,8 @@ def check_enough(prompts: int, per_generation: int, name: str) -> None:
     if prompts < per_generation:
         raise QreditError(
             f"{name} has {prompts} prompts, but one step needs {per_generation} different ones; lower the prompts per "
-            "step (per_device_train_batch_size, gradient_accumulation_steps, num_generations) or add data"
+            "step (--prompts-per-step; in a script per_device_train_batch_size, gradient_accumulation_steps, "
+            "num_generations) or add data"
         )
 
 

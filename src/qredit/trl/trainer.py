@@ -142,6 +142,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.train_dataset, self.eval_dataset = encode_all(
             self.train_dataset, self.eval_dataset, args, self.format, context_of(self.model), self.chat_template_kwargs
         )
+        self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
+        self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
+        self.guard = next((one for one in callbacks or () if isinstance(one, Guard)), None)
+        if self.guard is not None:
+            self.guard.attach(self)
         score_at_temperature_one(self.model, self.objective, args)
         self.reference = Reference(self.model) if REFERENCE in self.objective.needs else None
         self.layout = layout_for(self.model, self.objective, args)
@@ -150,11 +155,6 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._evaluated = (0, -1)
         self._verified = False
         self.step_success: list[float] | None = None
-        self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
-        self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
-        self.guard = next((one for one in callbacks or () if isinstance(one, Guard)), None)
-        if self.guard is not None:
-            self.guard.attach(self)
 
     def _build(self, makers: Mapping[str, Maker]) -> None:
         """The parts that the methods below put together."""
