@@ -529,6 +529,13 @@ def test_a_misspelt_run_is_not_looked_for_on_the_hub(refused, tmp_path, monkeypa
     assert "no model folder runs/mein" in refused("eval", model="runs/mein")
 
 
+@pytest.mark.parametrize("words", [("lab", "escape"), ("compare", "grpo()", "garl(q=0.5)")], ids=["lab", "compare"])
+def test_an_output_that_is_a_file_is_refused_before_compute(refused, tmp_path, words):
+    name, *rest = words
+    (tmp_path / "taken").write_text("mine")
+    assert f"{tmp_path / 'taken'} is a file; give a folder" in refused(name, *rest, output=tmp_path / "taken")
+
+
 def test_a_rank_of_adapters_needs_adapters(refused):
     assert "lora_r needs lora" in refused("train", lora_r=4)
 

@@ -1,6 +1,10 @@
 """qredit compare: equal rollouts for every objective, one table and one figure."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -63,3 +67,24 @@ def test_a_cell_holds_mean_and_range(tmp_path):
     assert row.cell("seconds") == "10 [10, 10]"
     plot([row], tmp_path / "figure.png", "two seeds")
     assert (tmp_path / "figure.png").exists()
+
+
+def test_an_interrupt_does_not_wait_for_runs_that_are_going_on(tmp_path):
+    script = tmp_path / "sleepers.py"
+    script.write_text(
+        "import functools, time\n"
+        "from rich.console import Console\n"
+        "from qredit.run.parallel import in_parallel\n"
+        "if __name__ == '__main__':\n"
+        "    print('going', flush=True)\n"
+        "    in_parallel('sleep', [functools.partial(time.sleep, 300)] * 4, Console(quiet=True))\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sleeper:
+        assert sleeper.stdout is not None
+        try:
+            sleeper.stdout.readline()
+            time.sleep(10)
+            sleeper.send_signal(signal.SIGINT)
+            assert sleeper.wait(timeout=60) != 0
+        finally:
+            sleeper.kill()

@@ -20,6 +20,7 @@ from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError, look_up
 from qredit.lab.theory import REGISTRY
 from qredit.lab.theory.finding import Finding
+from qredit.run.folder import writable
 from qredit.run.options import option
 
 ALL = "all"
@@ -41,8 +42,9 @@ def add_arguments(parser: Parser) -> None:
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Measure one theorem, or all of them by name."""
     asked = given.pop("theorem")
-    folder = Path(build(LabOptions, [("the command line", given)]).output)
+    options = build(LabOptions, [("the command line", given)])
     look_up("theorem", asked, {**REGISTRY, ALL: None})
+    folder = writable(Path(options.output))
     found: dict[str, Any] = {}
     for name in REGISTRY if asked == ALL else (asked,):
         finding, files = measured(name, folder, progress)

@@ -21,6 +21,28 @@ PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "dat
 MAY_CHANGE = ("steps", "save_every", "log_every", "data", "model")
 
 
+def writable(folder: Path) -> Path:
+    """The folder, made if it was not there.
+
+    Raises:
+        QreditError: it is a file, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise QreditError(f"{folder} is a file; give a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _probe(folder)
+    except OSError as error:
+        raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
+    return folder
+
+
+def _probe(folder: Path) -> None:
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of a run.
@@ -80,7 +102,7 @@ class RunFolder:
                 )
             made = list(itertools.takewhile(lambda folder: not folder.exists(), (self.path, *self.path.parents)))
             self.path.mkdir(parents=True, exist_ok=True)
-            self._probe()
+            _probe(self.path)
         except OSError as error:
             raise QreditError(f"cannot write to {self.path}: {error.strerror}") from None
         return made
@@ -94,14 +116,9 @@ class RunFolder:
         if not self.config.is_file():
             raise QreditError(f"nothing to resume in {self.path}: there is no {self.config.name}")
         try:
-            self._probe()
+            _probe(self.path)
         except OSError as error:
             raise QreditError(f"cannot write to {self.path}: {error.strerror}") from None
-
-    def _probe(self) -> None:
-        probe = self.path / ".writable"
-        probe.touch()
-        probe.unlink()
 
     def write_config(self, options: TrainOptions) -> None:
         """Write the options, complete, so that `--config` repeats the run."""

@@ -27,6 +27,10 @@ def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console, w
             for _ in as_completed(running):
                 bars.advance(bar)
             return [job.result() for job in running]
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():  # they would first end the runs that they are at
+                worker.terminate()
+            raise
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
