@@ -15,7 +15,6 @@ from rich.table import Table
 from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError
 from qredit.run.compare import Settings, compared, plot
-from qredit.run.folder import writable
 from qredit.run.options import check_least, option
 
 
@@ -60,7 +59,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         seeds=tuple(range(options.seeds)),
         questions=options.questions,
     )
-    folder = writable(Path(options.output))
+    folder = Path(options.output)
     rows = compared(objectives, settings, folder, progress, options.workers)
     picture = folder / "compare.png"
     plot(rows, picture, f"{options.task}, {options.style} prompts")

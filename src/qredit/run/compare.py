@@ -12,6 +12,7 @@ from rich.console import Console
 
 from qredit.run.draw import smoothed
 from qredit.run.experiment import Arm, Held, result_of
+from qredit.run.folder import writable
 from qredit.run.options import TrainOptions
 from qredit.run.parallel import in_parallel
 
@@ -84,9 +85,10 @@ def compared(
     """Every objective with every seed, from its folder where it is kept.
 
     Raises:
-        QreditError: an objective that cannot be read, before any run.
+        QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
     """
     wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
+    writable(folder)
     held = Held(questions=settings.questions)
     jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held) for name, options in wanted]
     found = in_parallel("compare", jobs, console, workers)
