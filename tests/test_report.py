@@ -433,6 +433,12 @@ def test_rewards_that_are_no_shares_are_not_shown_in_per_cent(tmp_path):
     assert "rose from 1 (first 5 logged steps) to 4 [" in told[1]
 
 
+def test_runs_with_negative_rewards_are_ranked(tmp_path):
+    ends = {"zero": 0.0, "below": -1.0}
+    folders = [made_run(tmp_path / name, [entry(n, reward=end) for n in range(1, 6)]) for name, end in ends.items()]
+    assert across(collect(folders))[0].startswith("zero ended highest")
+
+
 def test_runs_without_a_success_are_not_ranked(tmp_path):
     folders = [made_run(tmp_path / name, [entry(n, reward=0.0) for n in range(1, 6)]) for name in ("one", "other")]
     assert across(collect(folders)) == ["No run ended with a success."]

@@ -13,7 +13,7 @@ stage or objective, imported by that path.
 import ast
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pkgutil import iter_modules
 from types import ModuleType
@@ -124,10 +124,23 @@ class _Reader:
             raise QreditError(f"objective {self.text!r}: * and ** are not allowed in {ast.unparse(function)}(…)")
         positional = [self.read(argument) for argument in arguments]
         named = {str(keyword.arg): self.read(keyword.value) for keyword in keywords}
+        if isinstance(function, ast.Name):
+            self._check_names(function.id, inspect.signature(make), positional, named)
         try:
             return make(*positional, **named)
         except TypeError as error:
             raise QreditError(f"objective {self.text!r}: {error}") from None
+
+    def _check_names(
+        self, name: str, takes: inspect.Signature, positional: Sequence[Any], named: Mapping[str, Any]
+    ) -> None:
+        """Told before what is missing: a name that is not known may be a misspelling of it."""
+        try:
+            takes.bind_partial(*positional, **named)
+        except TypeError as error:
+            raise QreditError(
+                f"objective {self.text!r}: {name} {error}; it takes {', '.join(takes.parameters)}"
+            ) from None
 
     def _callee(self, function: ast.expr) -> Callable[..., Any]:
         if isinstance(function, ast.Name):

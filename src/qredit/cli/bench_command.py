@@ -36,15 +36,16 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         check_least(self, {"runs": 1, "threads": 1})
-        cores = os.cpu_count() or 1
-        if self.threads > max(cores, 2):
-            raise QreditError(f"threads must be at most {max(cores, 2)} on this machine, got {self.threads}")
+        most = max(os.cpu_count() or 1, 2)
+        if self.threads > most:
+            raise QreditError(f"threads must be at most {most} on this machine, got {self.threads}")
         if not parts(self.sizes):
             raise QreditError(f"sizes must name at least one PROMPT/COMPLETION/ROLLOUTS, got '{self.sizes}'")
         for name, known in (("objectives", OBJECTIVES), ("phases", PHASES)):
-            if not parts(getattr(self, name)):
-                raise QreditError(f"{name} must name at least one of {', '.join(known)}, got '{getattr(self, name)}'")
-            for given in parts(getattr(self, name)):
+            text = getattr(self, name)
+            if not parts(text):
+                raise QreditError(f"{name} must name at least one of {', '.join(known)}, got '{text}'")
+            for given in parts(text):
                 if given not in known:
                     raise unknown(name[:-1], given, known)
         for size in parts(self.sizes):

@@ -45,11 +45,6 @@ class Method(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Objective:
         """The objective; its `text` is this call with arguments at their defaults left out: `garl(q=0.75)`."""
         signature = inspect.signature(self.make)
-        unknown = [name for name in kwargs if name not in signature.parameters]
-        if unknown:  # told before what is missing: it may be a misspelling of it
-            raise TypeError(
-                f"got an unexpected keyword argument '{unknown[0]}'; it takes {', '.join(signature.parameters)}"
-            )
         given = signature.bind(*args, **kwargs).arguments
         shown = [f"{k}={v!r}" for k, v in given.items() if v != signature.parameters[k].default]
         return replace(self.make(*args, **kwargs), text=f"{self.name}({', '.join(shown)})")

@@ -171,4 +171,4 @@ def _prompts_alone(prompts: Sequence[Sequence[int]], device: torch.device) -> Pa
 
 def shares_prefix(model: PreTrainedModel) -> bool:
     """Whether `share_prefix` prepared this model, or the one inside its adapters."""
-    return bool(getattr(inside(model), "shares_prefix", False))
+    return getattr(inside(model), "why_not_shared", "it was not prepared") is None

@@ -29,7 +29,6 @@ def share_prefix(model: PreTrainedModel) -> str | None:
     base = inside(model)
     if not hasattr(base, "why_not_shared"):
         base.why_not_shared = _prepared(base)
-    base.shares_prefix = base.why_not_shared is None
     reason: str | None = base.why_not_shared
     return reason
 

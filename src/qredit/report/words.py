@@ -26,7 +26,7 @@ def across(runs: Sequence[RunData]) -> list[str]:
         return []
     ranked = sorted(found, key=lambda pair: -pair[1][1].mean)
     (best, (_, top)), (second, (_, next_to)) = ranked[:2]
-    if top.mean == 0:
+    if all(end.mean == 0 for _, (_, end) in found):
         return ["No run ended with a success."]
     apart = top.low is not None and next_to.high is not None and top.low > next_to.high
     verdict = "their intervals do not overlap" if apart else "their intervals overlap, so the order may be chance"

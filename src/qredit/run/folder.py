@@ -29,18 +29,14 @@ def writable(folder: Path) -> Path:
     """
     if folder.exists() and not folder.is_dir():
         raise QreditError(f"{folder} is a file; give a folder")
+    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _probe(folder)
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
     return folder
-
-
-def _probe(folder: Path) -> None:
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
 
 
 @dataclass(frozen=True)
@@ -101,10 +97,9 @@ class RunFolder:
                     f"run folder {self.path} is already used; add --resume to go on, or give another --output"
                 )
             made = list(itertools.takewhile(lambda folder: not folder.exists(), (self.path, *self.path.parents)))
-            self.path.mkdir(parents=True, exist_ok=True)
-            _probe(self.path)
         except OSError as error:
             raise QreditError(f"cannot write to {self.path}: {error.strerror}") from None
+        writable(self.path)
         return made
 
     def claim_again(self) -> None:
@@ -115,10 +110,7 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise QreditError(f"nothing to resume in {self.path}: there is no {self.config.name}")
-        try:
-            _probe(self.path)
-        except OSError as error:
-            raise QreditError(f"cannot write to {self.path}: {error.strerror}") from None
+        writable(self.path)
 
     def write_config(self, options: TrainOptions) -> None:
         """Write the options, complete, so that `--config` repeats the run."""

@@ -163,8 +163,8 @@ def ready(
     ids = [tokens.prompt_ids(prompt, **template) for prompt in prompts]
     context = context_of(model)
     long = too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
-    if long and (not skip_long or len(long) == len(ids)):
-        raise Rows.of([example.id for example in examples], len(ids), name).do_not_fit(long, ids, budget, context)
+    rows = Rows.of([example.id for example in examples], len(ids), name)
+    rows.check_long(long, ids, budget, context, skip_long)
     dropped = set(long)
     return [example for row, example in enumerate(wrapped) if row not in dropped]
 

@@ -37,13 +37,24 @@ class Rows:
         """A single row."""
         return f"{self.where}, {self.kind} {self.names[row]}"
 
-    def do_not_fit(
-        self, long: Sequence[int], prompt_ids: Sequence[Sequence[int]], budget: Budget, context: int | None
-    ) -> QreditError:
-        """The error for rows whose prompts are too long: all of them counted, the first ones named."""
+    def check_long(
+        self,
+        long: Sequence[int],
+        prompt_ids: Sequence[Sequence[int]],
+        budget: Budget,
+        context: int | None,
+        skip_long: bool,
+    ) -> None:
+        """Refuse rows whose prompts are too long, unless they are to be left out and others stay.
+
+        Raises:
+            QreditError: all of them counted, the first ones named.
+        """
+        if not long or (skip_long and len(long) < len(prompt_ids)):
+            return
         longest = max(map(len, prompt_ids))
         shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
-        return QreditError(
+        raise QreditError(
             f"{self.where}: {len(long)} of {len(prompt_ids)} prompts do not fit ({self.kind}s {shown}; longest "
             f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
             f"{budget.answer} for the answer; lower max_completion_length"
@@ -103,8 +114,7 @@ def encode_examples(
     answer_ids = [known[answer] for answer in answers]
     prompt_ids = [tokens.prompt_ids(prompt, **template) for prompt in dataset["prompt"]]
     long = too_long(prompt_ids, [max(len(ids), budget.answer) for ids in answer_ids], tokens, budget, context)
-    if long and not (skip_long and len(long) < len(prompt_ids)):
-        raise rows.do_not_fit(long, prompt_ids, budget, context)
+    rows.check_long(long, prompt_ids, budget, context, skip_long)
     if answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
     columns = {"answer": answers, PROMPT_IDS: prompt_ids, ANSWER_IDS: answer_ids}
