@@ -1,4 +1,4 @@
-"""What the README shows is true: its tree, its files, its scripts."""
+"""What the README and the docs show is true: the tree, links, scripts."""
 
 import re
 import runpy
@@ -6,16 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tree import lines
+from tree import PAGE, lines, page
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 
 
 def test_the_tree_names_every_file_with_its_purpose():
-    told = re.search(r"<!-- tree: python tests/tree.py -->\n```\n(.*?)```", README, re.DOTALL)
-    assert told is not None
-    assert told.group(1).splitlines() == lines()
+    assert PAGE.read_text() == page(), "run python tests/tree.py"
 
 
 def test_every_file_has_a_purpose_of_its_own():

@@ -1,9 +1,10 @@
-"""The source tree with one purpose per file: the first sentence of each module. Prints the block for the README."""
+"""The source tree with one purpose per file: the first sentence of each module. Run it to write docs/tree.md."""
 
 import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "qredit"
+PAGE = Path(__file__).parents[1] / "docs" / "tree.md"
 MANY = 20  # files of one kind: their folder is named, its files are not
 
 
@@ -27,5 +28,21 @@ def lines(folder: Path = SOURCE, depth: int = 0) -> list[str]:
     return found
 
 
+def page() -> str:
+    """The text of docs/tree.md."""
+    return "\n".join(
+        [
+            "# Every file of src/qredit with its purpose",
+            "",
+            "Made by `python tests/tree.py`, which writes this page anew from the first line of each file.",
+            "",
+            "```",
+            *lines(),
+            "```",
+            "",
+        ]
+    )
+
+
 if __name__ == "__main__":
-    print("\n".join(lines()))  # noqa: T201
+    PAGE.write_text(page())
