@@ -27,6 +27,7 @@ from verl.workers.config import ActorConfig, PolicyLossConfig
 LENGTH = 8
 GROUP_SIZES = (4, 2, 5, 3)
 REWARDS = ((0.0, 0.25, 0.5, 1.0), (0.0, 1.0), (0.0, 0.0, 0.0, 1.0))  # graded, even, rare: what each batch draws from
+FAR = 4.0  # log-ratios of one more batch, for the methods whose second clip is compared
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ METHODS = {
         {"loss_scale_factor": LENGTH},
     ),
     "dapo": Method("grpo", "vanilla", "token-mean", {"norm_adv_by_std_in_grpo": True}, {"clip_ratio_high": 0.28}),
+    "dapo_capped_at_10": Method(
+        "grpo",
+        "vanilla",
+        "token-mean",
+        {"norm_adv_by_std_in_grpo": True},
+        {"clip_ratio_high": 0.28, "clip_ratio_c": 10.0},
+    ),
     "rloo": Method("rloo", "bypass_mode", "seq-mean-token-sum"),
     "maxrl": Method("grpo", "bypass_mode", "seq-mean-token-sum", {"norm_adv_by_std_in_grpo": False}),
     "gspo": Method(
@@ -102,10 +110,13 @@ METHODS = {
 }
 
 
-def draw_batch(seed: int, rewards: tuple[float, ...]) -> Batch:
+CAPPED = ("dapo", "dapo_capped_at_10", "dr_grpo")  # verl's second clip at 3 by default
+
+
+def draw_batch(seed: int, rewards: tuple[float, ...], spread: float = 1.0) -> Batch:
     """Random rollouts. Ratios lie in (0.37, 2.72): beyond both clips, below verl's second one at 3.
 
-    Every third lies between the two upper clips, 1.2 and 1.28.
+    Every third lies between the two upper clips, 1.2 and 1.28. A `spread` of 4 draws the others up to a ratio of 54.
     """
     rng = random.Random(seed)
     group = [number for number, size in enumerate(GROUP_SIZES) for _ in range(size)]
@@ -118,13 +129,13 @@ def draw_batch(seed: int, rewards: tuple[float, ...]) -> Batch:
         reward=[fixed.get(number, rng.choice(rewards)) for number in group],
         mask=[[int(t < length and rng.random() < 0.85) for t in range(LENGTH)] for length in lengths],
         log_prob=log_prob,
-        old_log_prob=[[round(value - draw_log_ratio(rng), 4) for value in row] for row in log_prob],
+        old_log_prob=[[round(value - draw_log_ratio(rng, spread), 4) for value in row] for row in log_prob],
     )
 
 
-def draw_log_ratio(rng: random.Random) -> float:
+def draw_log_ratio(rng: random.Random, spread: float) -> float:
     """log of current / old."""
-    return rng.uniform(0.19, 0.24) if rng.random() < 1 / 3 else rng.uniform(-1, 1)
+    return rng.uniform(0.19, 0.24) if rng.random() < 1 / 3 else rng.uniform(-spread, spread)
 
 
 def advantage(method: Method, batch: Batch) -> Tensor:
@@ -205,14 +216,17 @@ def main(path: Path) -> None:
     """Write the golden file."""
     torch.set_num_threads(1)
     batches = [draw_batch(seed, rewards) for seed, rewards in enumerate(REWARDS)]
+    cases = [golden(name, number, batch) for name in METHODS for number, batch in enumerate(batches)]
+    far = draw_batch(len(batches), REWARDS[1], FAR)
+    cases += [golden(name, len(batches), far) for name in CAPPED]
     content = {
         "command": "make golden-verl",
         "versions": {"verl": verl.__version__, "torch": torch.__version__.split("+")[0]},
         "length": LENGTH,
         "methods": {name: asdict(method) for name, method in METHODS.items()},
         "rollout_correction": TRUNCATED,
-        "batches": [asdict(batch) for batch in batches],
-        "cases": [golden(name, number, batch) for name in METHODS for number, batch in enumerate(batches)],
+        "batches": [asdict(batch) for batch in (*batches, far)],
+        "cases": cases,
     }
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")

@@ -27,6 +27,7 @@ def objectives(epsilon_std: float) -> dict[str, Objective]:
         "grpo": grpo(epsilon_std=epsilon_std),
         "dr_grpo": dr_grpo(length=LENGTH),
         "dapo": dapo(epsilon_std=epsilon_std),
+        "dapo_capped_at_10": dapo(epsilon_std=epsilon_std, dual_clip=10.0),
         "rloo": rloo(),
         "maxrl": maxrl(),
         "gspo": gspo(*WIDTHS, epsilon_std),

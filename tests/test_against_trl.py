@@ -37,12 +37,13 @@ SETTINGS = MappingProxyType(
     {
         "grpo": {"loss_type": "grpo", "scale_rewards": "group", "mask_truncated_completions": True},
         "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
-        "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28},
+        "dapo": {"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28, "delta": 3.0},
         "rloo": {"loss_type": "cispo", "scale_rewards": "none", "epsilon_high": 2.0},
         "maxrl": {"loss_type": "cispo", "scale_rewards": "none", "epsilon_high": 2.0},
         "penalised": {
             "loss_type": "dapo",
             "scale_rewards": "group",
+            "delta": 3.0,
             "entropy_coef": 0.05,
             "use_bias_correction_kl": False,
         },

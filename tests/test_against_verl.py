@@ -2,8 +2,8 @@
 
 verl adds 1e-6 to the standard deviation, so do ours here. Its RLOO and MaxRL losses are its REINFORCE with importance
 weights truncated at 2. It ships no MaxRL advantage: experiments/golden_verl.py makes one of its centred reward. Not
-compared, because the two differ by design: groups of one, and ratios above 3 with a negative advantage, where verl
-clips a second time.
+compared, because the two differ by design: groups of one, and ratios above 3 with a negative advantage of the methods
+that have no second clip of their own, where verl has one at 3.
 """
 
 import json
@@ -15,11 +15,12 @@ import torch
 from against import LENGTH, MUTANTS, disagreement, objectives
 
 from qredit import RolloutBatch
+from qredit.objectives import dapo, dr_grpo
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "verl.json").read_text())
 CASES = {(case["method"], case["batch"]): case for case in GOLDEN["cases"]}
-BATCHES = range(len(GOLDEN["batches"]))
+BATCHES, FAR = range(3), 3  # of the last one the ratios reach 54
 
 
 def rollouts(number):
@@ -53,6 +54,38 @@ def test_advantage_loss_and_gradient_are_verls(method, number):
     assert loss.item() == pytest.approx(verls["loss"], rel=1e-5)
     assert disagreement(gradient, torch.tensor(verls["gradient"])) < 1e-5
     assert float(gradient.abs().max()) > 1e-3
+
+
+CAPPED = {
+    "dapo": dapo(epsilon_std=1e-6),
+    "dapo_capped_at_10": dapo(epsilon_std=1e-6, dual_clip=10.0),
+    "dr_grpo": dr_grpo(LENGTH, dual_clip=3.0),
+}
+
+
+@pytest.mark.parametrize("method", CAPPED)
+def test_the_second_clip_is_verls(method):
+    """verl caps the loss of a negative advantage at -3 A by default, `clip_ratio_c`."""
+    verls = CASES[method, FAR]
+    loss, gradient = loss_and_gradient(CAPPED[method], FAR)
+    assert loss.item() == pytest.approx(verls["loss"], rel=1e-5)
+    assert disagreement(gradient, torch.tensor(verls["gradient"])) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("method", "mistaken"),
+    [
+        ("dapo", dapo(epsilon_std=1e-6, dual_clip=None)),
+        ("dapo", dapo(epsilon_std=1e-6, dual_clip=10.0)),
+        ("dapo_capped_at_10", dapo(epsilon_std=1e-6)),
+        ("dapo_capped_at_10", dapo(epsilon_std=1e-6, dual_clip=None)),
+        ("dr_grpo", dr_grpo(LENGTH)),
+    ],
+    ids=str,
+)
+def test_another_second_clip_would_be_seen(method, mistaken):
+    _, gradient = loss_and_gradient(mistaken, FAR)
+    assert disagreement(gradient, torch.tensor(CASES[method, FAR]["gradient"])) > 0.01
 
 
 @pytest.mark.parametrize(("method", "mistake"), MUTANTS, ids=[": ".join(key) for key in MUTANTS])

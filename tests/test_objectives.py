@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from qredit import Objective
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
+from qredit.errors import QreditError
 from qredit.objective import sum_terms
-from qredit.objectives import dapo, dr_grpo, garl, grpo, maxrl, paft, rloo
+from qredit.objectives import REGISTRY, dapo, dr_grpo, garl, grpo, maxrl, paft, rloo
 from qredit.penalty.entropy import entropy_bonus
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
-from qredit.surrogate import clipped_ratio, score_function
+from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, gradient_keeping_clip, score_function
+from qredit.text import example
 
 
 def test_worked_advantages_of_one_success_in_four():
@@ -94,6 +96,45 @@ def test_the_clipped_ratio_on_each_side():
     assert slope(clipped_ratio(0.2, 0.28), coefficient, logp, batch)[:, 0].tolist() == pytest.approx(
         [0.0, 1.5, -0.5, 0.0]
     )
+
+
+OFFICIAL_DUAL_CLIP = {
+    **dict.fromkeys(("canon", "siren", "tempo", "epo", "agentic_aepo", "dapo", "dapo_overlong"), 3.0),
+    **dict.fromkeys(("delta", "steer", "tea_rl"), 10.0),
+}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_far_token_of_a_bad_rollout_learns_or_not_as_in_the_official_code(name):
+    """A = -2: beyond the second clip the gradient is 0 and the loss -c·A; without one it is -A·ratio in both."""
+    surrogate, cap = example(name).surrogate, OFFICIAL_DUAL_CLIP.get(name)
+    if isinstance(surrogate, score_function | clipped_sequence_ratio):
+        assert cap is None  # no ratio per token that is clipped
+        return
+    batch = replace(reward_batch([0.0] * 3, lengths=[1] * 3), sampler_logp=torch.zeros(3, 1))
+    logp, coefficient = torch.tensor([2.9, 4.0, 12.0]).log()[:, None], torch.full((3, 1), -2.0)
+    learns = [cap is None or ratio < cap for ratio in (2.9, 4.0, 12.0)]
+    sizes = [2 * ratio for ratio in (2.9, 4.0, 12.0)]
+    losses = [size if near else 2 * cap for size, near in zip(sizes, learns, strict=True)]
+    assert surrogate(coefficient, logp, batch)[:, 0].tolist() == pytest.approx(losses)
+    slopes = [size * near for size, near in zip(sizes, learns, strict=True)]
+    assert slope(surrogate, coefficient, logp, batch)[:, 0].tolist() == pytest.approx(slopes)
+
+
+@pytest.mark.parametrize("made", [clipped_ratio, gradient_keeping_clip])
+def test_the_second_clip_leaves_good_rollouts_and_near_tokens_alone(made):
+    ratios = torch.tensor([0.1, 0.9, 1.1, 2.9, 5.0, 9.0]).log()
+    batch = replace(reward_batch([0.0] * 12, lengths=[1] * 12), sampler_logp=torch.zeros(12, 1))
+    logp, coefficient = torch.cat([ratios, ratios])[:, None], torch.tensor([1.5] * 6 + [-1.5] * 6)[:, None]
+    plain, capped = slope(made(), coefficient, logp, batch), slope(made(dual_clip=3.0), coefficient, logp, batch)
+    assert torch.equal(plain[:10], capped[:10])
+    assert plain[10:].min() > 5
+    assert not capped[10:].any()
+
+
+def test_a_second_clip_below_one_is_refused():
+    with pytest.raises(QreditError, match="dual clip"):
+        clipped_ratio(dual_clip=0.5)
 
 
 def test_off_policy_only_sampled_tokens_carry_a_truncated_ratio():

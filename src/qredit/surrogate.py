@@ -53,21 +53,28 @@ class _Clipped(Surrogate):
     """-min(ratio · c, clip(ratio) · c): what the surrogates with a trust region share.
 
     `low` and `high` are its half-widths below and above a ratio of 1.
+
+    `dual_clip` > 1 caps the loss of c < 0 at -dual_clip · c, so that its gradient is 0 beyond that ratio: PPO's own
+    clip does not bound it, and one token that became far more likely than it was would rule the step (arXiv
+    1912.09729, eq. 5; verl's `clip_ratio_c`, TRL's `delta`). None leaves it without a bound.
     """
 
     low: float
     high: float
+    dual_clip: float | None = None
 
     def __post_init__(self) -> None:
         check_range("the lower clip", self.low, 0.0, 1.0)
         check_range("the upper clip", self.high, 0.0, math.inf)
+        if self.dual_clip is not None:
+            check_range("the dual clip", self.dual_clip, 1.0, math.inf)
 
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
         ratio = self.ratio(coefficient, logp, batch)
         clipped = ratio.clamp(1 - self.low, 1 + self.high)
-        return -torch.minimum(ratio * coefficient, clipped * coefficient)
+        return self._cap(-torch.minimum(ratio * coefficient, clipped * coefficient), coefficient)
 
     def ratio(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
@@ -75,16 +82,23 @@ class _Clipped(Surrogate):
         """current/sampler, differentiable, 1 where the coefficient is 0."""
         return importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
 
+    def _cap(self, loss: Float[Tensor, "B T"], coefficient: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        if self.dual_clip is None:
+            return loss
+        return torch.where(coefficient < 0, torch.minimum(loss, -self.dual_clip * coefficient), loss)
+
 
 @dataclass(frozen=True)
 class clipped_ratio(_Clipped):
     """-min(ratio · c, clip(ratio, 1 - low, 1 + high) · c), the clipped surrogate of PPO (arXiv 1707.06347, eq. 7).
 
     `low` and `high` are the half-widths of the trust region below and above 1; DAPO's "clip-higher" sets high > low.
+    With `dual_clip` the loss of c < 0 is at most -dual_clip · c (arXiv 1912.09729, eq. 5); None sets no bound.
     """
 
     low: float = 0.2
     high: float = 0.2
+    dual_clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,11 +147,12 @@ class gradient_keeping_clip(_Clipped):
 
     In value it is PPO's clipped surrogate. Its slope differs in one region: for c > 0 and ratio > 1 + high it is
     -(1 + high) · c · ∇log p where PPO's is 0, so a good token that has moved far still learns, by a bounded amount. For
-    c < 0 and ratio < 1 - low it stays 0.
+    c < 0 and ratio < 1 - low it stays 0. `dual_clip` as in `clipped_ratio`.
     """
 
     low: float = 0.2
     high: float = 0.2
+    dual_clip: float | None = None
 
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
@@ -146,7 +161,7 @@ class gradient_keeping_clip(_Clipped):
         ratio = importance_ratio(logp, batch)
         bound = (1 + self.high) * torch.exp(logp - logp.detach())  # not ratio / sg[ratio], which is 0/0 far off
         clipped = torch.where(ratio > 1 + self.high, bound, ratio).clamp(min=1 - self.low)
-        return -torch.minimum(ratio * coefficient, clipped * coefficient)
+        return self._cap(-torch.minimum(ratio * coefficient, clipped * coefficient), coefficient)
 
 
 def importance_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:

@@ -11,7 +11,9 @@ from qredit.surrogate import gradient_keeping_clip
 
 
 @method("token", "arXiv 2510.14545", "notes")
-def agentic_aepo(strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
+def agentic_aepo(
+    strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float = 0.2, dual_clip: float | None = 3.0
+) -> Objective:
     """GRPO, heavier where the policy was unsure, under a clip that keeps the gradient of good tokens that moved far.
 
         A_t = A_i (1 + strength · z_t),   z_t = (H_t - mean H) / std H over the step
@@ -21,10 +23,11 @@ def agentic_aepo(strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: 
     Args:
         strength: of the entropy score.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
 
     Source: arXiv 2510.14545, from others' notes and the code of a fork. Difference: advantage and clip alone; its
     branching rollouts belong to the sampler. Clip widths and reduction are GRPO's, for want of a source.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_score(strength)
-    clip = gradient_keeping_clip(epsilon_low, epsilon_high)
+    clip = gradient_keeping_clip(epsilon_low, epsilon_high, dual_clip)
     return Objective(on_span("sampled", advantage), clip, mean_per_rollout())

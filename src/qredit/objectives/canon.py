@@ -19,6 +19,7 @@ def canon(
     high: float = 1.0,
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.28,
+    dual_clip: float | None = 3.0,
 ) -> Objective:
     """Amplify what a metric does to the reward, without saying which direction is good.
 
@@ -34,10 +35,13 @@ def canon(
             cosine ones.
         low, high: factors on the rewards of the halves where they are compared: α ≤ 1 on the low-entropy half, or on
             the long half.
+        epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
 
     Zero where all rewards of a group of two or more are equal and low = high = 1. A rollout alone keeps its reward.
 
     Source: arXiv 2509.23962, the authors' code.
     """
     advantage = reward() | center_by_halves(metric, between, low, high)
-    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), sum_per_length(length))
+    surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)
+    return Objective(on_span("sampled", advantage), surrogate, sum_per_length(length))

@@ -19,6 +19,8 @@ def clip_cov(
         epsilon_low, epsilon_high: half-widths of the ratio's trust region; 1 in the authors' scripts, nearly unclipped.
 
     Zero where all rewards of a group are equal. Source: arXiv 2505.22617, official code. Difference: statistics over
-    the step, not a micro-batch; no dual clip.
+    the step, not a micro-batch.
     """
-    return dapo(epsilon_low, epsilon_high) | drop_covariance_band(share, low, high, epsilon_low, epsilon_high)
+    return dapo(epsilon_low, epsilon_high, dual_clip=None) | drop_covariance_band(
+        share, low, high, epsilon_low, epsilon_high
+    )

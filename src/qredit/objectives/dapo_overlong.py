@@ -18,6 +18,7 @@ def dapo_overlong(
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.28,
     epsilon_std: float = 1e-4,
+    dual_clip: float | None = 3.0,
 ) -> Objective:
     """DAPO's loss on the reward less a punishment that grows over the last `buffer` tokens before `length`.
 
@@ -28,9 +29,11 @@ def dapo_overlong(
         strength: the punishment at full length.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1).
+        dual_clip: as in `dapo`.
 
     Zero where all rewards so made are equal. Source: arXiv 2503.14476, eq. 13. Difference: no dynamic sampling.
     """
     made = reward() | subtract_overlong(length, buffer, strength)
     advantage = made | center_by_group() | scale_by_group_std(epsilon_std)
-    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())
+    surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)
+    return Objective(on_span("sampled", advantage), surrogate, mean_per_token())

@@ -17,6 +17,7 @@ def delta(
     refinements: int = 1,
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.28,
+    dual_clip: float | None = 10.0,
 ) -> Objective:
     """DAPO's loss, heavier on tokens whose gradient separates the rewarded side from the other.
 
@@ -29,9 +30,11 @@ def delta(
         least, most: range of the weights.
         refinements: how often the two centres are recomputed with the weights.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 10 in its scripts.
 
     Source: arXiv 2605.21467, from others' notes. Difference: γ is the mean size of the margins of the token's side,
     where the source's formula is not known to us.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | weigh_by_gradient_side(least, most, refinements)
-    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())
+    surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)
+    return Objective(on_span("sampled", advantage), surrogate, mean_per_token())

@@ -16,6 +16,7 @@ def epo(
     strength: float = 0.001,
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
+    dual_clip: float | None = 3.0,
 ) -> Objective:
     """GRPO's advantage with a token mean, less strength · (mean H - β · the mean distance of H from its band).
 
@@ -26,9 +27,10 @@ def epo(
             to 1.5, for their own form of the penalty.
         strength: of both entropy terms.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
 
     Zero, but for the entropy terms, where all rewards of a group are equal. Source: arXiv 2509.22576, the paper's text.
     Difference: see `entropy_smoothing`.
     """
     smoothing = entropy_smoothing(strength, low, high, height, decay)
-    return dapo(epsilon_low, epsilon_high) | entropy_bonus(strength) | smoothing
+    return dapo(epsilon_low, epsilon_high, dual_clip=dual_clip) | entropy_bonus(strength) | smoothing

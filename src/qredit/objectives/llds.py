@@ -28,5 +28,5 @@ def llds(
     those that sampled. Source: arXiv 2512.04220, the paper's text; the token
     mean of the policy term is that of the released code. Difference: see `keep_likelihood`.
     """
-    kept = dapo(epsilon_low, epsilon_high) | keep_likelihood(strength, searches)
+    kept = dapo(epsilon_low, epsilon_high, dual_clip=None) | keep_likelihood(strength, searches)
     return kept | kl_to_reference(kl) if kl else kept

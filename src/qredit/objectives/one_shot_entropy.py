@@ -31,6 +31,6 @@ def one_shot_entropy(
 
     Source: arXiv 2504.20571, official code, whose H is that of the logits at the sampling temperature.
     """
-    base = dapo(epsilon_low, epsilon_high)
+    base = dapo(epsilon_low, epsilon_high, dual_clip=None)
     open_ended = replace(base, source=policy * base.source) | entropy_bonus(strength)
     return open_ended | kl_to_reference(kl) if kl else open_ended

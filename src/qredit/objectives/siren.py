@@ -15,6 +15,7 @@ def siren(
     anchor: float | None = None,
     epsilon_low: float = 0.28,
     epsilon_high: float = 0.28,
+    dual_clip: float | None = 3.0,
 ) -> Objective:
     """Dr.GRPO, with the nucleus entropy of each row's most uncertain tokens held near its value at the start.
 
@@ -24,9 +25,10 @@ def siren(
         length: Dr.GRPO's constant.
         strength, mass, level, anchor: see `nucleus_entropy_anchor`.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
 
     Zero, but for the entropy term, where all rewards of a group are equal; that term is 0 in the first step.
 
     Source: arXiv 2509.25133, official code. Difference: see `nucleus_entropy_anchor`.
     """
-    return dr_grpo(length, epsilon_low, epsilon_high) | nucleus_entropy_anchor(strength, mass, level, anchor)
+    return dr_grpo(length, epsilon_low, epsilon_high, dual_clip) | nucleus_entropy_anchor(strength, mass, level, anchor)

@@ -11,7 +11,9 @@ from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2510.10150", "code")
-def steer(least: float = 0.8, epsilon_low: float = 0.2, epsilon_high: float = 0.28) -> Objective:
+def steer(
+    least: float = 0.8, epsilon_low: float = 0.2, epsilon_high: float = 0.28, dual_clip: float | None = 10.0
+) -> Objective:
     """DAPO's loss, lighter on tokens whose update would move the entropy most.
 
         A_t = λ_t A_i,   λ_t = least^(|Ω_t| / max |Ω|),   Ω = (A / p_old) · p (1 - p) (log p + H)
@@ -22,9 +24,11 @@ def steer(least: float = 0.8, epsilon_low: float = 0.2, epsilon_high: float = 0.
     Args:
         least: the weight of the token that moves the entropy most.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 10 in its recipe.
 
     Source: arXiv 2510.10150, official code, its exponential map. Difference: the maximum is that of the step, not of a
-    micro-batch; no dual clip at 10. λ is positive, so weighing the advantage is weighing the clipped loss.
+    micro-batch. λ is positive, so weighing the advantage is weighing the clipped loss.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_change(least)
-    return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())
+    surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)
+    return Objective(on_span("sampled", advantage), surrogate, mean_per_token())

@@ -14,7 +14,7 @@ OWNED = {
     "beta": "add a penalty: … | kl_to_reference(strength)",
     "epsilon": "grpo(epsilon_low=…)",
     "epsilon_high": "grpo(epsilon_high=…)",
-    "delta": "no stage for two-sided clipping exists yet",
+    "delta": "dapo(dual_clip=…), or clipped_ratio(dual_clip=…)",
     "scale_rewards": "grpo() scales by group; rloo() and dr_grpo(length=…) do not; scale_by_batch_std() is a stage",
     "multi_objective_aggregation": "rewards are summed by reward_weights; write other combinations as stages",
     "importance_sampling_level": "gspo()",
