@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check test-long test-page results theory bench performance true-shape pages pocket golden-verl resolve clean
+.PHONY: demo test lint check catalog test-long test-page results theory bench performance true-shape pages pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -57,6 +57,10 @@ true-shape: $(STAMP)
 # The pages of docs/objectives, with the cost of every method. About five minutes.
 pages: $(STAMP)
 	$(BIN)/python experiments/objective_pages.py
+
+# What `qredit objectives` lists, read from the registries; after a change to an objective, stage, penalty or surrogate.
+catalog: $(STAMP)
+	$(BIN)/python -m qredit.catalog
 
 # Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
 pocket: $(STAMP)

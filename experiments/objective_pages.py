@@ -20,7 +20,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from qredit.cli.objectives_command import CERTAINTY, about, cost_in_words
+from qredit.catalog import about
+from qredit.cli.objectives_command import CERTAINTY, cost_in_words
 from qredit.errors import QreditError
 from qredit.lab.batches import batch_for
 from qredit.objective import Objective, sum_terms

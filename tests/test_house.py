@@ -104,3 +104,9 @@ def test_objectives_and_functions_of_the_core_stay_short():
     lengths = sorted(length for path in modules() if place(path) in CORE for length in function_lengths(path))
     assert lengths[int(0.9 * len(lengths))] <= 30
     assert len(lengths) > 500
+
+
+def test_the_catalog_is_what_the_registries_say():
+    from qredit.catalog import FILE, as_text, read_registries
+
+    assert FILE.read_text(encoding="utf-8") == as_text(read_registries()), "run python -m qredit.catalog"

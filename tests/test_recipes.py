@@ -30,7 +30,7 @@ def unmarked(text: str) -> list[str]:
 
 
 def options(path: Path) -> TrainOptions:
-    return build(TrainOptions, [(str(path), read_yaml(str(path)))], further=training_fields())
+    return build(TrainOptions, [(str(path), read_yaml(str(path)))], further=training_fields)
 
 
 def test_there_is_one_for_each_published_experiment_and_nothing_else():

@@ -1,5 +1,11 @@
 """The command line: qredit demo | train | probe | eval | compare | report | objectives | tasks | lab | bench."""
 
-from qredit.cli.main import main
+import sys
+
+try:
+    from qredit.cli.main import main
+except KeyboardInterrupt:  # pressed while it is imported, before `main` could answer it
+    print("qredit: interrupted", file=sys.stderr)  # noqa: T201
+    raise SystemExit(130) from None
 
 __all__ = ["main"]

@@ -15,4 +15,9 @@ TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
 def add_shared(parser: Parser, *more: str) -> None:
     """A flag for each option of training that counts, and for `more` of them."""
     add_options(parser, some_of(TrainOptions, (*SHARED, *more)), "data and format, as in `qredit train`")
-    parser.further = TEMPLATE
+    parser.further = template_options
+
+
+def template_options() -> Mapping[str, Kinds]:
+    """What may be given beside the options of training where questions are only asked."""
+    return TEMPLATE

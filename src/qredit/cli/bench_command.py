@@ -8,9 +8,8 @@ is the median over rounds of their seconds / our seconds. Run it while nothing e
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -18,8 +17,9 @@ from qredit.cli.options import Parser, add_options, build
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
 from qredit.run.options import check_least, option
-from qredit.trl.bench.measure import OBJECTIVES, PHASES, Row, compare
-from qredit.trl.bench.size import Shape, Size
+
+if TYPE_CHECKING:
+    from qredit.trl.bench.measure import Row
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class BenchOptions:
             raise QreditError(f"threads must be at most {most} on this machine, got {self.threads}")
         if not parts(self.sizes):
             raise QreditError(f"sizes must name at least one PROMPT/COMPLETION/ROLLOUTS, got '{self.sizes}'")
+        from qredit.trl.bench.measure import OBJECTIVES, PHASES
+        from qredit.trl.bench.size import Size
+
         for name, known in (("objectives", OBJECTIVES), ("phases", PHASES)):
             text = getattr(self, name)
             if not parts(text):
@@ -67,6 +70,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Measure every size and show the table."""
     given.pop("what")
     options = build(BenchOptions, [("the command line", given)])
+    import torch
+
+    from qredit.trl.bench.measure import compare
+    from qredit.trl.bench.size import Shape, Size
+
     torch.set_num_threads(options.threads)
     cpu = usable_device(options.cpu).type == "cpu"
     rows: list[Row] = []
@@ -88,7 +96,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     return {"rows": [asdict(row) for row in rows], "torch": torch.__version__, "machine": machine}
 
 
-def _show(rows: Sequence[Row], out: Console) -> None:
+def _show(rows: "Sequence[Row]", out: Console) -> None:
     title = "times as fast as TRL and as the ordinary path; seconds; tokens/s; share of peak FLOP/s; memory, of TRL's"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("size", "phase", "objective", "TRL", "ordinary", "s", "tok/s", "peak", "mem"):

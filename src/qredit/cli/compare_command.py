@@ -7,15 +7,17 @@ length and time in one table and one figure. Runs that are done are taken from -
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError
-from qredit.run.compare import Settings, compared, plot
 from qredit.run.options import check_least, option
+
+if TYPE_CHECKING:
+    from qredit.run.compare import Settings
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Train and evaluate every objective with every seed, then show the table and draw the figure."""
     objectives = given.pop("objectives")
     options = build(CompareOptions, [("the command line", given)])
+    from qredit.run.compare import Settings, compared, plot
+
     settings = Settings(
         task=options.task,
         style=options.style,  # type: ignore[arg-type]
@@ -68,7 +72,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     return {"rows": [row.summary() for row in rows], "figure": str(picture)}
 
 
-def _show(rows: Sequence[Any], settings: Settings, out: Console) -> None:
+def _show(rows: Sequence[Any], settings: "Settings", out: Console) -> None:
     table = Table(title=f"{settings.task}, {settings.style} prompts, {settings.steps} steps", title_justify="left")
     for name in ("objective", "p@1 in %", "p@16 in %", "entropy", "tokens", "seconds"):
         table.add_column(name, justify="left" if name == "objective" else "right")

@@ -16,9 +16,7 @@ from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError
-from qredit.report.write import write
 from qredit.run.draw import blocks, plot_curves
-from qredit.run.experiment import Arm, Held, result_of, spread
 from qredit.run.options import TrainOptions, check_least, option
 
 BRIEF = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
@@ -58,6 +56,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Run the arms, then show table, curves and a paragraph."""
     objectives = FULL if given.pop("full") else BRIEF
     demo = build(DemoOptions, [("the command line", given)])
+    from qredit.report.write import write
+    from qredit.run.experiment import Arm, Held, result_of
+
     folder, held = Path(demo.output), Held(questions=demo.questions)
     base = result_of(Arm(_options(demo, "grpo()", 0), trained=False), folder / "base", held, progress)
     seeds = range(demo.seed, demo.seed + demo.seeds)
@@ -128,12 +129,16 @@ def _show(
 
 
 def _cell(found: Sequence[Mapping[str, Any]], metric: str) -> str:
+    from qredit.run.experiment import spread
+
     mean, low, high = (100 * value for value in spread(found, metric))
     return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]], demo: DemoOptions) -> str:
     """What happened, in plain words, from the numbers of this very run."""
+    from qredit.run.experiment import spread
+
     sizes = _options(demo, "grpo()", 0)
     rollouts = sizes.m * sizes.prompts_per_step * demo.steps * demo.seeds
     stalled = [label for label, found in arms.items() if spread(found, "p@1")[2] < 0.01]

@@ -9,26 +9,26 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers import PreTrainedModel
 
 from qredit import rewards, tasks
-from qredit.cli.asking import SHARED, TEMPLATE, add_shared
+from qredit.cli.asking import SHARED, TEMPLATE, add_shared, template_options
 from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.errors import QreditError
-from qredit.evaluate import Answered, Estimate, answer_all, summary, write_samples
 from qredit.plain import visible
-from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget, Draw
-from qredit.run.load import is_file, load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.run.options import POCKET, TrainOptions, check_least, option
-from qredit.run.train import token_format
-from qredit.run.watch import progress as bars_on
 from qredit.tasks import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from qredit.evaluate import Answered, Estimate
+    from qredit.rollout.format import TokenFormat
+    from qredit.rollout.sample import Budget
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     stream = _answers(asked, subject, progress)
     answered = list(stream) if samples is None else _kept(stream, Path(samples))
     scorer = subject.scorers[0]
+    from qredit.evaluate import summary
+
     found = summary(answered, scorer, asked.k)
     _show(found, asked, options, len(answered), scorer, out)
     if subject.skipped:
@@ -100,9 +102,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 class _Subject:
     """What is evaluated: a model, how it is asked, what it is asked, and who judges."""
 
-    network: PreTrainedModel
-    tokens: TokenFormat
-    budget: Budget
+    network: "PreTrainedModel"
+    tokens: "TokenFormat"
+    budget: "Budget"
     template: Mapping[str, Any]
     questions: Sequence[Example]
     skipped: int
@@ -135,16 +137,23 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
             taken = (*SHARED, *TEMPLATE, "model")
             stored = {key: value for key, value in read_yaml(str(config)).items() if key in taken}
             data = stored.get("data")
+            from qredit.run.load import is_file
+
             if asked.split != "train" and "data" not in shared and isinstance(data, str) and is_file(data):
                 raise QreditError(
                     f"the run was trained on {data}; give --data with questions that were held out, or --split train"
                 )
-            return str(weights), build(TrainOptions, [(str(config), stored), ("the command line", shared)], TEMPLATE)
-    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], TEMPLATE)
+            return str(weights), build(
+                TrainOptions, [(str(config), stored), ("the command line", shared)], template_options
+            )
+    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], template_options)
 
 
 def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     """Everything loaded and checked, nothing sampled yet."""
+    from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready
+    from qredit.run.train import token_format
+
     path = model_path(model, options.task, options.coldness)
     examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
     tokens = token_format(options, load_tokenizer(path))
@@ -175,8 +184,13 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     )
 
 
-def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> Iterator[Answered]:
+def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> "Iterator[Answered]":
     """The questions as they are answered, under a bar."""
+    from qredit.evaluate import answer_all
+    from qredit.rollout.sample import Draw
+    from qredit.run.load import stop_tokens
+    from qredit.run.watch import progress as bars_on
+
     tokenizer: Any = subject.tokens.tokenizer
     with bars_on(progress) as bars:
         bar = bars.add_task("eval", total=len(subject.questions), note="")
@@ -199,15 +213,17 @@ def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> Iterat
             bars.advance(bar)
 
 
-def _kept(stream: Iterable[Answered], path: Path) -> list[Answered]:
+def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
     """The answers, each written to a new file as it comes.
 
     Raises:
         QreditError: the file cannot be written; said before the first answer is sampled.
     """
+    from qredit.evaluate import write_samples
+
     answered: list[Answered] = []
 
-    def passed() -> Iterator[Answered]:
+    def passed() -> "Iterator[Answered]":
         for question in stream:
             answered.append(question)
             yield question
@@ -221,7 +237,12 @@ def _kept(stream: Iterable[Answered], path: Path) -> list[Answered]:
 
 
 def _show(
-    found: Mapping[str, Estimate], asked: EvalOptions, options: TrainOptions, questions: int, scorer: str, out: Console
+    found: "Mapping[str, Estimate]",
+    asked: EvalOptions,
+    options: TrainOptions,
+    questions: int,
+    scorer: str,
+    out: Console,
 ) -> None:
     title = f"{asked.model}: {options.task} {options.style}, {asked.split}, {questions} questions × {asked.k}"
     table = Table(title=escape(visible(title)), title_justify="left")

@@ -8,20 +8,20 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.lab_draw import draw
 from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError, look_up
 from qredit.lab.theory import REGISTRY
-from qredit.lab.theory.finding import Finding
 from qredit.run.folder import writable
 from qredit.run.options import option
+
+if TYPE_CHECKING:
+    from qredit.lab.theory.finding import Finding
 
 ALL = "all"
 
@@ -54,12 +54,14 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     return found if asked == ALL else found[asked]
 
 
-def measured(name: str, folder: Path, progress: Console) -> tuple[Finding, dict[str, str]]:
+def measured(name: str, folder: Path, progress: Console) -> "tuple[Finding, dict[str, str]]":
     """Measure a theorem; draw it and write its points. The paths of the two files come with it.
 
     Raises:
         QreditError: the folder cannot be written.
     """
+    from qredit.cli.lab_draw import draw
+
     with progress.status(f"measuring {name}"), _one_thread():
         finding = REGISTRY[name]()
     picture, points = folder / f"{name}.png", folder / f"{name}.csv"
@@ -75,6 +77,8 @@ def measured(name: str, folder: Path, progress: Console) -> tuple[Finding, dict[
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute on one thread: the tensors are small, and on a busy machine two threads mostly wait for each other."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -83,7 +87,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def facts(finding: Finding) -> dict[str, Any]:
+def facts(finding: "Finding") -> dict[str, Any]:
     """A finding as it is printed by --json: its tables and numbers by name, each claim, and the verdict."""
     tables = {name: [asdict(row) for row in rows] for name, rows in finding.tables.items()}
     claims = [
@@ -94,7 +98,7 @@ def facts(finding: Finding) -> dict[str, Any]:
     return {**tables, **finding.numbers, "claims": claims, **told}
 
 
-def write_points(finding: Finding, path: Path) -> None:
+def write_points(finding: "Finding", path: Path) -> None:
     """Every point of the plot, one a line: panel, curve, kind, x and y with the axes' names."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -106,7 +110,7 @@ def write_points(finding: Finding, path: Path) -> None:
                     writer.writerow(row)
 
 
-def show(name: str, finding: Finding, out: Console) -> None:
+def show(name: str, finding: "Finding", out: Console) -> None:
     """The theorem, its tables, what could not be measured, and the verdict."""
     out.print(f"[bold]{name}[/bold]: {escape(finding.theorem)}", soft_wrap=True)
     for title, rows in finding.tables.items():

@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from rich.console import Console
-
-from qredit.cli.options import Parser, read_arguments
 from qredit.errors import QreditError, unknown
 from qredit.plain import one_line
 from qredit.quiet import quiet_libraries
@@ -105,6 +102,10 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     name, *rest = words
     if name not in COMMANDS:
         raise unknown("subcommand", name, COMMANDS)
+    from rich.console import Console  # here, for the help above needs none of it
+
+    from qredit.cli.options import Parser, read_arguments
+
     quiet_libraries()
     module: ModuleType = importlib.import_module(f"qredit.cli.{name}_command")
     parser = Parser(prog=f"qredit {name}", description=module.__doc__)

@@ -2,21 +2,20 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from qredit.chain import Scope, kinds
+from qredit.catalog import PARTS, about, catalog, signature
 from qredit.cli.options import Parser
 from qredit.errors import look_up
-from qredit.objective import Objective
-from qredit.objectives import REGISTRY, Method
-from qredit.text import PENALTIES, STAGES, SURROGATES, example
 
-PARTS = {"stages": STAGES, "penalties": PENALTIES, "surrogates": SURROGATES}
+if TYPE_CHECKING:
+    from qredit.objective import Objective
+
 CERTAINTY = {
     "paper": "the paper's text",
     "code": "official code",
@@ -34,7 +33,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Show all of them, or one."""
     if given["name"] is not None:
         return _explain(given["name"], out)
-    objectives = [about(name, made) for name, made in sorted(REGISTRY.items())]
+    listed = catalog()
+    objectives = listed["objectives"]
     for family in dict.fromkeys(row["family"] for row in objectives):
         table = Table(title=f"{family} objectives", title_justify="left", title_style="bold", box=None)
         for column in ("name", "what it does", "source", "known from"):
@@ -45,34 +45,22 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
                 table.add_row(row["name"], escape(row["summary"]) + only, row["source"], row["certainty"])
         out.print(table)
         out.print()
-    listed = {title: _summaries(parts) for title, parts in PARTS.items()}
-    for title, rows in listed.items():
+    for title in PARTS:
         out.print(f"[bold]{title}[/bold]")
-        for part in rows:
+        for part in listed[title]:
             out.print(Padding(f"[bold]{escape(part['name'])}[/bold]{escape(part['signature'])}", (0, 0, 0, 2)))
             out.print(Padding(escape(part["summary"]), (0, 0, 0, 6)))
-    return {"objectives": objectives, **listed}
-
-
-def about(name: str, made: Method[Any]) -> dict[str, Any]:
-    """One line of an objective, as it is listed."""
-    return {
-        "name": name,
-        "signature": _signature(made),
-        "summary": _first_line(made),
-        "family": made.family,
-        "source": made.source,
-        "certainty": made.certainty,
-        "formula_only": made.formula_only,
-        "needs": sorted(example(name).needs),
-    }
+    return listed
 
 
 def _explain(name: str, out: Console) -> Mapping[str, Any]:
-    parts = {part: made for kind in PARTS.values() for part, made in kind.items()}
-    explained = look_up("objective or part", name, {**REGISTRY, **parts})
+    look_up("objective or part", name, {row["name"]: row for rows in catalog().values() for row in rows})
+    from qredit.objectives import REGISTRY
+    from qredit.text import PENALTIES, STAGES, SURROGATES, example
+
+    explained: Any = {**STAGES, **PENALTIES, **SURROGATES, **REGISTRY}[name]
     text = inspect.getdoc(explained) or ""
-    found: dict[str, Any] = {"name": name, "signature": _signature(explained), "doc": text}
+    found: dict[str, Any] = {"name": name, "signature": signature(explained), "doc": text}
     out.print(f"[bold]{escape(name)}[/bold]{escape(found['signature'])}\n\n{escape(text)}")
     if name in REGISTRY:
         made = example(name)
@@ -86,8 +74,10 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
     return found
 
 
-def cost_in_words(objective: Objective) -> list[str]:
+def cost_in_words(objective: "Objective") -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
+    from qredit.chain import Scope, kinds
+
     read = kinds(objective.needs)
     costs = {
         "a forward pass of a second model, held in memory, for each generation": "reference_logp" in read,
@@ -99,19 +89,3 @@ def cost_in_words(objective: Objective) -> list[str]:
         and objective.scope is not Scope.BATCH,
     }
     return [words for words, paid in costs.items() if paid]
-
-
-def _summaries(things: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [
-        {"name": name, "signature": _signature(thing), "summary": _first_line(thing)}
-        for name, thing in sorted(things.items())
-    ]
-
-
-def _first_line(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _signature(thing: Any) -> str:
-    parameters = inspect.signature(thing).parameters.values()
-    return f"({', '.join(p.name if p.default is p.empty else f'{p.name}={p.default!r}' for p in parameters)})"

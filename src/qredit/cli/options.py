@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from qredit.errors import QreditError
-from qredit.run.options import literal
 
 T = TypeVar("T")
 Kinds = tuple[Any, ...]
@@ -22,13 +19,14 @@ class Parser(argparse.ArgumentParser):
     """argparse, with its errors raised as one line.
 
     Attributes:
-        further: names that may be given as flags beside the parser's own, each with the types it may have.
+        further: names that may be given as flags beside the parser's own, each with the types it may have; called
+            where a flag is none of the parser's own, for the names may be those of a library that takes long to import.
     """
 
-    further: Mapping[str, Kinds]
+    further: Callable[[], Mapping[str, Kinds]]
 
     def __init__(self, **kwargs: Any) -> None:
-        self.further = {}
+        self.further = dict
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -76,7 +74,8 @@ def read_arguments(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
         QreditError: an unknown flag (with the nearest one), a flag without its value.
     """
     known, rest = parser.parse_known_args(list(argv))
-    given, kinds, words = dict(vars(known)), parser.further, list(rest)
+    given, words = dict(vars(known)), list(rest)
+    kinds = parser.further() if words else {}
     while words:
         name, equals, value = words.pop(0).partition("=")
         key = name.removeprefix("--").replace("-", "_")
@@ -101,6 +100,8 @@ def read_yaml(path: str) -> dict[str, Any]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise QreditError(f"no config file {file}")
+    import yaml  # here, as below: a command without options of training does not wait for what reads them
+
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -117,18 +118,22 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def build(
-    options: type[T], sources: Sequence[tuple[str, Mapping[str, Any]]], further: Mapping[str, Kinds] | None = None
+    options: type[T],
+    sources: Sequence[tuple[str, Mapping[str, Any]]],
+    further: Callable[[], Mapping[str, Kinds]] = dict,
 ) -> T:
     """The options from several sources, the later ones winning; each source has a name for its errors.
 
     Args:
-        further: names that are no fields of `options` and go into its field `training`, with the types each may have.
+        further: names that are no fields of `options` and go into its field `training`, with the types each may have;
+            called where a key is no field.
 
     Raises:
         QreditError: an unknown key (with the nearest one), a value of the wrong type or none of the choices.
     """
     fields = {f.name: f for f in dataclasses.fields(options) if f.name != "training"}  # type: ignore[arg-type]
-    others = further or {}
+    unread = {key for _, source in sources for key in source} - set(fields)
+    others = further() if unread else {}
     values: dict[str, Any] = {}
     training: dict[str, Any] = {}
     for where, source in sources:
@@ -179,6 +184,8 @@ def _converted_if_simple(name: str, kinds: Kinds, value: Any) -> Any:
     """A value of a field that is not ours: read by its type if that is plain, else as a Python constant or text."""
     if set(kinds) <= {bool, int, float, type(None)}:
         return converted(name, kinds, value)
+    from qredit.run.options import literal
+
     return literal(value) if isinstance(value, str) else value
 
 

@@ -7,7 +7,7 @@ these: what GRPO and GARL would see, how long they would need, and which estimat
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +17,10 @@ from qredit.cli.asking import add_shared
 from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.cli.train_command import training_fields
 from qredit.plain import visible
-from qredit.probe import Advice, Measured, Prediction, load, measure, predict, recommend, words
-from qredit.probe.recommend import is_graded
 from qredit.run.options import POCKET, TrainOptions, check_least, option
-from qredit.run.watch import progress as bars_on
+
+if TYPE_CHECKING:
+    from qredit.probe import Advice, Measured, Prediction
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     config = given.pop("config", None)
     planned = {} if config is None else read_yaml(config)
     shared = {name: value for name, value in given.items() if name not in own - {"model"}}
-    options = build(TrainOptions, [(str(config), planned), ("the command line", shared)], training_fields())
+    options = build(TrainOptions, [(str(config), planned), ("the command line", shared)], training_fields)
     sizes: dict[str, Any] = {name: planned[name] for name in ("m", "seed") if name in planned}
     both = {**sizes, **given, "model": options.model}
     asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
+    from qredit.probe import load, measure, predict, recommend, words
+    from qredit.run.watch import progress as bars_on
+
     subject = load(options, asked.examples)
     with bars_on(progress) as bars:
         bar = bars.add_task("probe", total=len(subject.examples), note="")
@@ -70,12 +73,15 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 def _record(
     asked: ProbeOptions,
     options: TrainOptions,
-    measured: Measured,
-    predicted: Prediction,
-    advice: Advice,
+    measured: "Measured",
+    predicted: "Prediction",
+    advice: "Advice",
     notices: Sequence[str],
 ) -> Mapping[str, Any]:
     """Everything, for JSON; what is no number there (infinite, not a number) is null."""
+    from qredit.probe import words
+    from qredit.probe.recommend import is_graded
+
     told: dict[str, Any] = _plain(
         {
             **asdict(asked),
@@ -108,7 +114,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(title: str, predicted: Prediction, advice: Advice, notices: Sequence[str], out: Console) -> None:
+def _show(title: str, predicted: "Prediction", advice: "Advice", notices: Sequence[str], out: Console) -> None:
+    from qredit.probe import words
+
     size = f"{predicted.examples} examples × {predicted.rollouts}"
     out.print(f"[bold]{escape(visible(title))}[/bold], {size} rollouts", soft_wrap=True)
     out.print(f"sampled success: {escape(words.interval(predicted.success))}")
@@ -129,7 +137,9 @@ def _show(title: str, predicted: Prediction, advice: Advice, notices: Sequence[s
         out.print(escape(sentence))
 
 
-def _table(predicted: Prediction) -> Table:
+def _table(predicted: "Prediction") -> Table:
+    from qredit.probe import words
+
     table = Table(title=f"groups of {predicted.m}", title_justify="left")
     headings = ("signal", "reward", "times", "bias", "deviation", "noise")
     table.add_column("objective")

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.report.write import write
 from qredit.run.options import option
 
 
@@ -40,6 +39,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Read the runs, write the page, say where it is."""
     folders, beside = given.pop("runs"), given.pop("beside")
     options = build(ReportOptions, [("the command line", given)])
+    from qredit.report.write import write
+
     path = write(folders, Path(options.output).expanduser(), beside)
     out.print(f"report: {path}", markup=False, soft_wrap=True)
     return {"report": str(path), "runs": [str(folder) for folder in folders], "bytes": path.stat().st_size}

@@ -9,9 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.markup import escape
 
@@ -20,9 +19,9 @@ from qredit.errors import QreditError
 from qredit.plain import visible
 from qredit.run.folder import RunFolder
 from qredit.run.options import TrainOptions
-from qredit.run.plan import Plan, notices
-from qredit.run.train import plan, train
-from qredit.trl import QreditConfig
+
+if TYPE_CHECKING:
+    from qredit.run.plan import Plan
 
 _OURS = ("output", "resume", "dry_run", "config", "quiet", "json")
 
@@ -35,11 +34,13 @@ def add_arguments(parser: Parser) -> None:
     run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
     run.add_argument("--dry-run", action="store_true", help="show prompts, seam, sizes and memory; train nothing")
     add_options(parser, TrainOptions, "options")
-    parser.further = training_fields()
+    parser.further = training_fields
 
 
 def training_fields() -> dict[str, Kinds]:
     """Fields of QreditConfig that can be given beside the options, with the types each may have."""
+    from qredit.trl import QreditConfig
+
     own = {field.name for field in dataclasses.fields(TrainOptions)} | {"output_dir", "config"}
     unused = {"resume_from_checkpoint"}  # --resume finds the checkpoint
     names = [field.name for field in dataclasses.fields(QreditConfig)]
@@ -50,6 +51,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """Train, or show what would be done."""
     own = {name: given.pop(name, None) for name in _OURS}
     options = chosen(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
+    from accelerate.utils import broadcast_object_list
+
+    from qredit.run.plan import notices
+    from qredit.run.train import plan, train
+
     if own["dry_run"]:
         found = plan(options)
         show_plan(found, out)
@@ -83,7 +89,7 @@ def chosen(given: Mapping[str, Any], config: str | None, resumed: Path | None) -
         sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
     if config is not None:
         sources.append((config, read_yaml(config)))
-    return build(TrainOptions, [*sources, ("the command line", given)], further=training_fields())
+    return build(TrainOptions, [*sources, ("the command line", given)], further=training_fields)
 
 
 def _resumed(output: str | None) -> Path:
@@ -99,8 +105,10 @@ def default_output(options: TrainOptions) -> str:
     return f"runs/{options.task}-{objective[:40]}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def show_plan(found: Plan, out: Console) -> None:
+def show_plan(found: "Plan", out: Console) -> None:
     """The plan in words; prompts and tokens come from data, and none of their characters is obeyed."""
+    from qredit.run.plan import notices
+
     for number, prompt in enumerate(found.prompts, start=1):
         shown = prompt if len(prompt) <= 1200 else f"{prompt[:800]} … {prompt[-400:]}"
         out.print(f"[bold]prompt {number}[/bold]\n{escape(visible(shown))}\n", soft_wrap=True)

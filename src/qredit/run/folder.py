@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from qredit.errors import QreditError
@@ -153,6 +152,8 @@ def _as_yaml(options: TrainOptions) -> str:
 
 def machine() -> dict[str, Any]:
     """What the numbers were made on."""
+    import torch  # here, for commands that only ask where a folder lies do not compute
+
     return {
         "system": platform.platform(),
         "processor": platform.machine(),

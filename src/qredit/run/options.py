@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from qredit import objectives, tasks
+from qredit import tasks
+from qredit.catalog import objective_names
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
-from qredit.objective import Objective
-from qredit.text import parse
 
 if TYPE_CHECKING:
+    import torch
+
+    from qredit.objective import Objective
     from qredit.rollout.sample import Budget
 
 POCKET = "pocket"
@@ -150,7 +150,7 @@ class TrainOptions:
         return self.model == POCKET
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the run computes."""
         return usable_device(self.cpu)
 
@@ -180,21 +180,23 @@ class TrainOptions:
         total, answer = self.budget
         return Budget(thinking=total - answer, answer=answer)
 
-    def made_objective(self) -> Objective:
+    def made_objective(self) -> "Objective":
         """The objective that `objective` and `q` stand for.
 
         Raises:
             QreditError: an unknown name, a q beside one inside the text, a q for an objective that takes none.
         """
         text = self.objective.strip()
+        if text.isidentifier() and text not in objective_names():
+            raise unknown("objective", text, objective_names())
+        from qredit.text import parse  # here, for it loads torch, which a misspelt name does not need
+
         if not text.isidentifier():
             if self.q is not None:
                 raise QreditError(
                     f"q={self.q} stands beside the q inside the objective's text '{text}'; give one of them"
                 )
             return parse(text)
-        if text not in objectives.REGISTRY:
-            raise unknown("objective", text, objectives.REGISTRY)
         arguments = _arguments(text, self.q, self.budget[0])
         return parse(f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})")
 
@@ -227,7 +229,9 @@ def _arguments(name: str, q: float | str | None, length: int) -> dict[str, str]:
         raise QreditError(f"q must be a number between 0 and 1, or auto, got {q}")
     if takes_q:
         return {"q": repr(0.75 if q is None else q)}
-    required = inspect.signature(objectives.REGISTRY[name]).parameters.get("length")
+    from qredit.objectives import REGISTRY
+
+    required = inspect.signature(REGISTRY[name]).parameters.get("length")
     return {} if required is None else {"length": repr(length)}
 
 

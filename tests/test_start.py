@@ -1,0 +1,109 @@
+"""Start-up: what only shows text imports none of the heavy libraries, and Ctrl-C while they load ends in one line."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+import qredit
+from qredit.cli.main import COMMANDS
+
+HEAVY = ("torch", "transformers", "trl", "datasets", "numpy", "accelerate", "peft", "matplotlib")
+STARTED = """
+import json, sys
+from qredit.cli import main
+try:
+    status = main({argv!r})
+except SystemExit as ended:
+    status = ended.code
+print(json.dumps([status, [name for name in {heavy!r} if name in sys.modules]]), file=sys.stderr)
+"""
+# A real SIGINT, sent where a named module is about to be imported.
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+from qredit.cli import main
+sys.exit(main({argv!r}))
+"""
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("status", "argv"),
+    [
+        (0, ["--help"]),
+        (0, ["--version"]),
+        *((0, [name, "--help"]) for name in COMMANDS),
+        (0, ["objectives"]),
+        (0, ["objectives", "--json"]),
+        (0, ["tasks"]),
+        (0, ["tasks", "--json"]),
+        (2, ["tarin"]),
+        (2, ["tasks", "--jsno"]),
+        (2, ["objectives", "papt"]),
+        (2, ["compare", "grpo()", "--stpes", "3"]),
+        (2, ["eval", "--steps", "3"]),
+        (2, ["eval", "--k", "0"]),
+        (2, ["train", "--m", "few"]),
+        (2, ["train", "--task", "jsnol"]),
+        (2, ["train", "--objective", "gral"]),
+        (2, ["lab", "escpae"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_what_only_shows_or_refuses_text_imports_no_heavy_library(status, argv):
+    ended = python(STARTED.format(argv=argv, heavy=HEAVY))
+    *said, found = ended.stderr.splitlines()
+    assert json.loads(found) == [status, []]
+    assert len(said) == (1 if status else 0)
+
+
+def test_the_package_imports_no_heavy_library():
+    ended = python(f"import sys, qredit; sys.exit(any(name in sys.modules for name in {HEAVY!r}))")
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("name", qredit.__all__)
+def test_every_name_of_the_package_is_what_its_module_calls_it(name):
+    home = importlib.import_module(getattr(getattr(qredit, name), "__module__", "qredit.tsallis"))
+    assert getattr(qredit, name) is getattr(home, name, home)
+    assert name in dir(qredit)
+
+
+def test_chain_stays_the_function_when_the_module_of_that_name_is_imported():
+    code = "import qredit.chain, qredit; from qredit import chain; assert callable(chain) and qredit.chain is chain"
+    ended = python(code)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_name_that_the_package_does_not_have_is_no_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'chian'"):
+        qredit.chian  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [
+        ("qredit.cli.main", ["tasks"]),
+        ("rich.console", ["tasks"]),
+        ("torch", ["train", "--dry-run"]),
+        ("torch.nn", ["train", "--dry-run"]),
+        ("transformers", ["eval"]),
+        ("trl", ["train", "--max-grad-norm", "1"]),
+    ],
+)
+def test_ctrl_c_while_libraries_are_imported_ends_in_one_line(name, argv):
+    ended = python(INTERRUPTED.format(name=name, argv=argv))
+    assert (ended.returncode, ended.stderr) == (130, "qredit: interrupted\n")
