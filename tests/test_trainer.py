@@ -487,6 +487,33 @@ def test_objectives_that_do_not_fit_the_settings(tmp_path, objective, changes, w
         trainer(tmp_path, objective, **changes)
 
 
+class Room:
+    """An environment as TRL takes them."""
+
+    def reset(self, **columns):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tools": [len]}, "tools is not supported: .*tools are not called"),
+        ({"environment_factory": Room}, "environment_factory is not supported"),
+        ({"environment_factory": {"room": Room}}, "environment_factory is not supported"),
+        ({"rollout_func": print}, "rollout_func is not supported"),
+        ({"quantization_config": object()}, "quantization_config has no effect on a model that is loaded already"),
+    ],
+)
+def test_arguments_that_would_have_no_effect_are_refused(tmp_path, given, words):
+    with pytest.raises(QreditError, match=words):
+        QreditTrainer(model(), "grpo()", settings(tmp_path), questions(), processing_class=tokenizer(), **given)
+
+
+def test_settings_for_loading_are_refused_with_a_model_that_is_loaded(tmp_path):
+    with pytest.raises(QreditError, match="model_init_kwargs has no effect on a model that is loaded already"):
+        trainer(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
+
+
 def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
     trainer(tmp_path, "grpo()", temperature=0.7, max_steps=1).train()
     made = trainer(tmp_path, temperature=0.7, biased_sampling=True, max_steps=1)

@@ -1,18 +1,25 @@
 """The facts about TRL that qredit.trl rests on, each against the installed TRL: drift fails here, by name."""
 
 import dataclasses
+import importlib
 import inspect
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from tiny import model, tokenizer
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from qredit.trl.config import _UNSUPPORTED, OWNED
+import qredit.trl
+from qredit import QreditError
+from qredit.trl import QreditConfig
+from qredit.trl.config import DEFAULTS
+from qredit.trl.refused import ARGUMENTS, OWNED, UNSUPPORTED
 
 
 def parameters(function):
@@ -62,9 +69,84 @@ def test_a_checkpoint_is_written_where_the_output_folder_says():
     assert "self.save_model(output_dir, _internal_call=True)" in source
 
 
-def test_every_field_that_the_objective_owns_exists():
-    names = {f.name for f in dataclasses.fields(GRPOConfig)}
-    assert set(OWNED) | set(_UNSUPPORTED) <= names
+# Fields that act through code that is still TRL's or transformers', or that ours reads.
+READ = """
+    output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
+    lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
+    optim_target_modules
+    gradient_accumulation_steps max_grad_norm bf16 fp16 bf16_full_eval fp16_full_eval gradient_checkpointing
+    gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode use_liger_kernel
+    liger_kernel_config use_cache torch_empty_cache_steps logging_strategy logging_first_step logging_nan_inf_filter
+    disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id eval_strategy
+    eval_delay per_device_eval_batch_size eval_on_start save_only_model save_strategy save_steps save_total_limit
+    enable_jit_checkpoint push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
+    load_best_model_at_end metric_for_best_model greater_is_better ignore_data_skip
+    restore_callback_states_from_checkpoint full_determinism seed use_cpu accelerator_config dataloader_drop_last
+    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    dataloader_multiprocessing_context dataloader_in_order ddp_find_unused_parameters ddp_bucket_cap_mb
+    ddp_broadcast_buffers ddp_static_graph fsdp fsdp_config deepspeed debug skip_memory_metrics model_init_kwargs
+    trust_remote_code disable_dropout cast_lm_head_to_fp32 num_generations num_generations_eval max_completion_length
+    ds3_gather_for_generation shuffle_dataset generation_batch_size steps_per_generation temperature top_p top_k min_p
+    chat_template_kwargs repetition_penalty num_iterations reward_weights log_completions num_completions_to_print
+    log_unique_prompts log_completions_hub_repo
+"""
+# Fields that TrainingArguments itself acts on.
+OF_ARGUMENTS = """
+    tf32 logging_steps log_on_each_node log_level log_level_replica eval_steps save_on_each_node ddp_backend ddp_timeout
+"""
+# Fields that change nothing, with the reason why that misleads nobody.
+IDLE = {
+    "do_train": "documented as for scripts alone",
+    "do_eval": "documented as for scripts alone",
+    "do_predict": "documented as for scripts alone",
+    "local_rank": "set by launchers of old; kept by transformers so that they run",
+    "prediction_loss_only": "an evaluation gives the loss alone, as if it were on",
+}
+REPLACED = """
+    _prepare_inputs _compute_loss _get_train_sampler _generate _generate_single_turn _generate_and_score_completions
+    _tool_call_loop
+"""
+
+
+def sources():
+    """The code that reads settings: ours, what TRL's trainer keeps, transformers' trainer."""
+    ours = [path for path in Path(qredit.trl.__file__).parent.rglob("*.py") if path.name != "refused.py"]
+    kept = [f for name, f in inspect.getmembers(GRPOTrainer, inspect.isfunction) if name not in REPLACED.split()]
+    libraries = ("trainer", "trainer_callback", "trainer_optimizer", "trainer_utils", "integrations.integration_utils")
+    return "\n".join(
+        [path.read_text() for path in ours]
+        + [inspect.getsource(f) for f in kept]
+        + [inspect.getsource(importlib.import_module(f"transformers.{name}")) for name in libraries]
+    )
+
+
+def test_every_setting_of_trl_has_an_effect_or_is_refused_or_says_why_not():
+    """A field that a new version of TRL or transformers brings is in none of these lists, and fails here by name."""
+    divided = [*READ.split(), *OF_ARGUMENTS.split(), *IDLE, *OWNED, *UNSUPPORTED]
+    assert sorted(divided) == sorted({f.name for f in dataclasses.fields(GRPOConfig)})
+    found = set(re.findall(r"(?<=args\.)\w+|(?<=self\.)\w+", sources()))
+    assert set(READ.split()) <= found
+    code = inspect.getsource(TrainingArguments)
+    assert set(OF_ARGUMENTS.split()) <= set(re.findall(r"(?<=self\.)\w+", code))
+
+
+def other(value):
+    """A value that differs from a field's default."""
+    return not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else "other"
+
+
+@pytest.mark.parametrize("name", [*OWNED, *UNSUPPORTED])
+def test_a_setting_that_nothing_here_reads_is_refused_by_name(name, tmp_path):
+    with pytest.raises(QreditError, match=f"^{name}=.* (is not supported|belongs to the objective): "):
+        QreditConfig(output_dir=str(tmp_path), use_cpu=True, **{name: other(DEFAULTS[name])})
+
+
+def test_every_argument_of_the_trainer_is_taken_or_refused():
+    taken = """
+        self model reward_funcs args train_dataset eval_dataset processing_class reward_processing_classes callbacks
+        optimizers quantization_config peft_config
+    """
+    assert sorted(parameters(GRPOTrainer.__init__)) == sorted([*taken.split(), *ARGUMENTS])
 
 
 @pytest.fixture

@@ -8,34 +8,11 @@ from trl import GRPOConfig
 from qredit.device import usable_device
 from qredit.errors import QreditError
 from qredit.rollout.sample import Budget, Draw
+from qredit.trl.refused import OWNED, UNCHANGED, UNSUPPORTED
 
-OWNED = {
-    "loss_type": "choose the objective: grpo(), dapo(), dr_grpo(length=…), …",
-    "beta": "add a penalty: … | kl_to_reference(strength)",
-    "epsilon": "grpo(epsilon_low=…)",
-    "epsilon_high": "grpo(epsilon_high=…)",
-    "delta": "dapo(dual_clip=…), or clipped_ratio(dual_clip=…)",
-    "scale_rewards": "grpo() scales by group; rloo() and dr_grpo(length=…) do not; scale_by_batch_std() is a stage",
-    "multi_objective_aggregation": "rewards are summed by reward_weights; write other combinations as stages",
-    "importance_sampling_level": "gspo()",
-    "mask_truncated_completions": "write a stage that keeps the rows you want",
-    "top_entropy_quantile": "top_entropy(), or the stage keep_top_entropy",
-    "entropy_coef": "add a penalty: … | entropy_bonus(strength)",
-    "use_adaptive_entropy": "add a penalty: … | adaptive_entropy()",
-    "off_policy_mask_threshold": "no stage for off-policy masks exists yet",
-    "use_bias_correction_kl": "leave it; kl_to_reference has no such correction",
-    "sync_ref_model": "leave it off; the reference is the model that the run began with",
-    "sapo_temperature_neg": "no stage for SAPO exists yet",
-    "sapo_temperature_pos": "no stage for SAPO exists yet",
-    "vespo_k_pos": "no stage for VESPO exists yet",
-    "vespo_k_neg": "no stage for VESPO exists yet",
-    "vespo_lambda_pos": "no stage for VESPO exists yet",
-    "vespo_lambda_neg": "no stage for VESPO exists yet",
-}
-_UNSUPPORTED = {
-    "use_vllm": "rollouts are sampled with transformers generate; vLLM is not there yet",
-    "use_transformers_continuous_batching": "rollouts are sampled with transformers generate, one batch at a time",
-    "generation_kwargs": "set temperature, top_p, top_k, min_p or repetition_penalty themselves",
+DEFAULTS = {
+    f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+    for f in dataclasses.fields(GRPOConfig)
 }
 
 
@@ -49,8 +26,9 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     off on the CPU.
 
     Raises:
-        QreditError: a field that the objective owns is set, naming the stage to use instead; sizes that split a group,
-            with those that fit; M < 2; a combination of accumulation and generation steps that does not line up.
+        QreditError: a field that the objective owns is set, naming the stage to use instead; a field that nothing here
+            reads (`qredit.trl.refused`); sizes that split a group, with those that fit; M < 2; a combination of
+            accumulation and generation steps that does not line up.
     """
 
     answer_column: str = field(default="answer", metadata={"help": "Data set column that holds the gold answer."})
@@ -126,10 +104,9 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         return Draw(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
 
     def _refuse_owned(self) -> None:
-        defaults = {f.name: f.default for f in dataclasses.fields(GRPOConfig)}
-        for name, instead in (OWNED | _UNSUPPORTED).items():
+        for name, instead in {**OWNED, **UNSUPPORTED}.items():
             value = getattr(self, name)
-            if value != defaults[name]:
+            if value not in (DEFAULTS[name], *UNCHANGED.get(name, ())):
                 owner = "belongs to the objective" if name in OWNED else "is not supported"
                 raise QreditError(f"{name}={value!r} {owner}: {instead}")
 

@@ -43,6 +43,7 @@ from qredit.trl.look import LookFirst
 from qredit.trl.order import FollowEpoch, GroupOrder
 from qredit.trl.record import CreditRecorder, Learned
 from qredit.trl.reference import REFERENCE, Reference
+from qredit.trl.refused import check_arguments
 from qredit.trl.rewards import checked_reward
 from qredit.trl.saving import Saving
 from qredit.trl.step.collation import Collation
@@ -71,7 +72,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
         fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollout/fields.py`).
-        processing_class, callbacks, optimizers, quantization_config, peft_config: as in TRL.
+        processing_class, callbacks, optimizers, quantization_config, peft_config, reward_processing_classes: as in TRL.
+            Its tools, environment_factory and rollout_func are refused.
 
     Raises:
         QreditError: a data set, model or setting that cannot be used, before any compute.
@@ -113,6 +115,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         args = args if args is not None else QreditConfig()
         if not isinstance(args, QreditConfig):
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
+        check_arguments(model, args, kwargs)
         check_sampling(self.objective, args)
         makers = makers_for(self.objective, fields or {})
         check_steps(self.objective, args)
