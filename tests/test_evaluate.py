@@ -115,9 +115,30 @@ def test_the_interval_is_a_function_of_the_seed():
     assert bootstrap(values, seed=5) != first
 
 
-def test_constant_data_has_an_interval_of_no_width():
+@pytest.mark.parametrize("count", [1, 2, 64])
+def test_questions_that_are_all_wrong_or_all_right_leave_room_for_the_other_outcome(count):
+    """0 of 2 says little: the exact one-sided bound, 1 - 0.05^(1/n), and its mirror image."""
+    wrong, right = bootstrap([0.0] * count), bootstrap([1.0] * count)
+    assert (wrong.value, wrong.low) == (0.0, 0.0)
+    assert wrong.high == pytest.approx(1 - 0.05 ** (1 / count))
+    assert (right.value, right.high) == (1.0, 1.0)
+    assert right.low == pytest.approx(0.05 ** (1 / count))
+
+
+def test_questions_that_all_have_one_value_between_have_an_interval_of_some_width():
+    """9 questions of 0.3 each lie between the exact intervals of 2 and of 3 successes in 9."""
     found = bootstrap([0.3] * 9)
-    assert (found.low, found.high) == pytest.approx((found.value, found.value))
+    assert found.low == pytest.approx(0.028145, abs=1e-5)
+    assert found.high == pytest.approx(0.700703, abs=1e-5)
+    assert bootstrap([1 / 3] * 3).low == pytest.approx(0.008404, abs=1e-5)  # that of 1 in 3, though 3·(1/3) is rounded
+
+
+def test_equal_values_on_a_scale_without_known_ends_are_left_alone():
+    assert bootstrap([-2.0] * 4) == evaluate.Estimate(-2.0, -2.0, -2.0)
+
+
+def test_a_table_of_two_wrong_answers_does_not_claim_to_know_the_rate():
+    assert summary([said("no"), said("no")], "exact_match", 1)["p@1"].high > 0.5
 
 
 def test_nothing_to_average_is_refused():

@@ -10,10 +10,10 @@ import torch
 from qredit import tsallis
 from qredit.cli.main import main
 from qredit.errors import QreditError
+from qredit.interval import bootstrap_mean, clopper_pearson
 from qredit.lab.theory.regime import HIT, MISS_LOG_LIKELIHOOD, PRIOR, SHAPE
 from qredit.objectives import REGISTRY
 from qredit.probe import predict, recommend, words
-from qredit.probe.interval import bootstrap_mean, clopper_pearson
 from qredit.probe.predict import (
     COMMITMENTS,
     effective_rewards,

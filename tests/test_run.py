@@ -414,6 +414,11 @@ def test_a_run_folder_is_evaluated_with_its_own_options(train, evaluated, data):
         ({}, Budget(thinking=32, answer=8)),
         ({"model": "owner/name"}, Budget(thinking=1920, answer=128)),
         ({"max_completion_length": 20, "answer_budget": 6}, Budget(thinking=14, answer=6)),
+        # a default that nobody gave makes room for what was given, to half of the whole
+        ({"model": "owner/name", "max_completion_length": 64}, Budget(thinking=32, answer=32)),
+        ({"model": "owner/name", "max_completion_length": 1}, Budget(thinking=0, answer=1)),
+        ({"max_completion_length": 12}, Budget(thinking=6, answer=6)),
+        ({"answer_budget": 100}, Budget(thinking=100, answer=100)),
     ],
 )
 def test_training_and_evaluation_sample_as_many_tokens(tmp_path, given, budget):

@@ -25,11 +25,17 @@ from qredit.objective import Credited
 from qredit.objectives import garl
 from qredit.penalty.entropy import entropy_bonus
 from qredit.schedule import linear
-from qredit.trl import QreditTrainer
+from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import fault
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
 OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", "dr_grpo(length=10)", "rloo()", "maxrl()", BATCH_STD]
+
+
+@pytest.mark.parametrize(("length", "answer"), [(256, 128), (1024, 128), (64, 32), (9, 4)])
+def test_an_answer_budget_that_nobody_gave_fits_the_completion(tmp_path, length, answer):
+    args = QreditConfig(str(tmp_path), max_completion_length=length, num_generations=2, use_cpu=True, report_to=[])
+    assert (args.answer_budget, args.budget.thinking) == (answer, length - answer)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)

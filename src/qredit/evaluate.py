@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from qredit.device import autocast
 from qredit.errors import QreditError
+from qredit.interval import mean_interval
 from qredit.plain import json_line
 from qredit.prefix.share import share_prefix
 from qredit.rewards import get as scorer_named
@@ -22,7 +23,7 @@ from qredit.tasks import Example
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over questions and its 95 % bootstrap interval."""
+    """A mean over questions and its 95 % interval."""
 
     value: float
     low: float
@@ -72,14 +73,11 @@ def majority(predictions: Sequence[str], scores: Sequence[float]) -> float:
 
 
 def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean and its 95 % percentile interval over resampled questions."""
+    """Mean and its 95 % interval over questions: `mean_interval`, exact where all of them have the same value."""
     if not values:
         raise QreditError("nothing to average: there are no questions")
-    data = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(data), (resamples, len(data)), generator=generator)
-    low, high = torch.quantile(data[draws].mean(1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(float(data.mean()), low, high)
+    low, high = mean_interval(values, resamples=resamples, seed=seed)
+    return Estimate(float(torch.tensor(values, dtype=torch.float64).mean()), low, high)
 
 
 def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Estimate]:

@@ -1,7 +1,7 @@
 """Sample answers to questions and score them.
 
 p@1 is the mean success of one sample; p@k is unbiased; m@k is majority voting over the k samples, a tie counting its
-expectation. Intervals are 95 % bootstraps over questions.
+expectation. Intervals are 95 % bootstraps over questions, exact ones where all questions have the same value.
 """
 
 import itertools

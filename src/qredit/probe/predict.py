@@ -15,7 +15,7 @@ from torch import Tensor
 from qredit.errors import QreditError
 from qredit.guide.controller import LEVEL
 from qredit.guide.loudness import quietest
-from qredit.probe.interval import Interval, bootstrap_mean, clopper_pearson
+from qredit.interval import Interval, bootstrap_mean, clopper_pearson
 from qredit.tsallis import estimator_bias
 
 COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)

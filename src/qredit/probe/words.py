@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from qredit.probe.interval import Interval
+from qredit.interval import Interval
 from qredit.probe.measure import Measured, Subject
 from qredit.probe.predict import Prediction
 from qredit.probe.recommend import Advice, Case, is_graded

@@ -12,6 +12,7 @@ from qredit import tasks
 from qredit.catalog import objective_names
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
+from qredit.rollout.answer_budget import ANSWER_BUDGET, fitting_answer
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
-BUDGET = (2048, 128)
+BUDGET = (2048, ANSWER_BUDGET)
 SEEDS = 2**32
 RENAMED = {
     "num_generations": "m",
@@ -81,8 +82,12 @@ class TrainOptions:
     steps: int = option(100, "optimiser steps")
     lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
     warmup: int = option(5, "steps over which the learning rate rises; constant afterwards")
-    max_completion_length: int | None = option(None, "tokens for rationale and answer together")
-    answer_budget: int | None = option(None, "tokens of these kept for the answer")
+    max_completion_length: int | None = option(
+        None, "tokens for rationale and answer together; default: 40 (pocket) or 2048, at least twice answer_budget"
+    )
+    answer_budget: int | None = option(
+        None, "tokens of these kept for the answer; default: 8 (pocket) or 128, at most half of them"
+    )
     thinking_opening: str | None = option(None, "text that opens thinking; default: by tokenizer")
     thinking_closing: str | None = option(None, "text that ends thinking; default: by tokenizer")
     answer_seam: str | None = option(None, "fixed text between closing and answer; default: by tokenizer")
@@ -168,9 +173,10 @@ class TrainOptions:
 
     @property
     def budget(self) -> tuple[int, int]:
-        """Tokens of a completion, and those of them kept for the answer."""
+        """Tokens of a completion, and those of them kept for the answer; what nobody gave makes room for what was."""
         total, answer = POCKET_BUDGET if self.is_pocket else BUDGET
-        return self.max_completion_length or total, self.answer_budget or answer
+        total = self.max_completion_length or max(total, 2 * (self.answer_budget or 0))
+        return total, self.answer_budget or fitting_answer(answer, total)
 
     @property
     def sampling_budget(self) -> "Budget":

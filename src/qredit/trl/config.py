@@ -7,6 +7,7 @@ from trl import GRPOConfig
 
 from qredit.device import usable_device
 from qredit.errors import QreditError
+from qredit.rollout.answer_budget import ANSWER_BUDGET, fitting_answer
 from qredit.rollout.sample import Budget, Draw
 from qredit.trl.refused import OWNED, UNCHANGED, UNSUPPORTED
 
@@ -32,7 +33,10 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     """
 
     answer_column: str = field(default="answer", metadata={"help": "Data set column that holds the gold answer."})
-    answer_budget: int = field(default=128, metadata={"help": "Tokens kept for the sampled answer."})
+    answer_budget: int = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Tokens kept for the sampled answer. Default: 128, at most half of max_completion_length."},
+    )
     thinking_opening: str | None = field(
         default=None,
         metadata={"help": "Text that opens thinking, put at the end of the prompt. Default: by tokenizer."},
@@ -88,6 +92,8 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             self.bf16 = accelerated and not self.fp16
         if self.gradient_checkpointing is None:
             self.gradient_checkpointing = accelerated
+        if self.answer_budget is None:
+            self.answer_budget = fitting_answer(ANSWER_BUDGET, int(self.max_completion_length))
         self._refuse_owned()
         self._refuse_split_groups()
         super().__post_init__()

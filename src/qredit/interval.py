@@ -1,7 +1,7 @@
-"""Intervals for rates too small to be seen: Clopper-Pearson, and a bootstrap of a mean of weights, both in logs."""
+"""Intervals that hold at the ends: Clopper-Pearson, and bootstraps of means, of weights in logs and of plain values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 LEVEL = 0.95
 _HALVINGS = 60
+_ROUNDING = 1e-9  # n·(k/n) is k only to rounding
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,31 @@ def bootstrap_mean(log_w: Float[Tensor, "N M"], level: float = LEVEL, resamples:
     ends = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     value, low, high = ((x.log() + top) / math.log(10) for x in (scaled.mean(), *ends))
     return Interval(float(value), float(low), float(high))
+
+
+def mean_interval(
+    values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The ends of an interval for the mean of one value per question, not in logs: percentiles over redrawn questions.
+
+    Questions that all have the same value resample to it alone, an interval of no width that holds nothing. Values
+    between 0 and 1 get the exact interval of a rate there: 0 of n questions reach up to 1 - (1 - level)^{1/n}, about
+    3/n. A value v in between is held by the intervals of ⌊n·v⌋ and of ⌈n·v⌉ successes, the widest that its mean may
+    have. Other scales have no known ends, and keep the width 0.
+
+    Args:
+        values: one for each question, taken as independent; at least one.
+    """
+    if min(values) == max(values) and 0 <= values[0] <= 1:
+        total, count = len(values) * values[0], len(values)
+        low = clopper_pearson(math.floor(total + _ROUNDING), count, level).low
+        return 10**low, 10 ** clopper_pearson(math.ceil(total - _ROUNDING), count, level).high
+    data = torch.tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    means = data[torch.randint(len(data), (resamples, len(data)), generator=generator)].mean(1)
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.quantile(means, ends).tolist()
+    return low, high
 
 
 def _at_least(successes: int, trials: int, p: float) -> float:
