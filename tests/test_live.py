@@ -112,6 +112,30 @@ def test_seconds_are_those_of_a_step_not_of_a_micro_batch():
     assert line.plain == "0.25 s a step: update 0.25"
 
 
+MUTE = {"reward": 0.0, "loss": 0.0, "grad_norm": 0.0, "frac_reward_zero_std": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("logs", "said"),
+    [
+        (MUTE, "loss 0: all rewards in every group are 0, so that an objective of rewards has nothing to learn from; "),
+        ({**MUTE, "reward": 1.0}, "loss 0: all rewards in every group are equal, so that"),
+        ({**MUTE, "loss": 0.1}, "gradient 0: all rewards in every group are 0"),  # a penalty that is constant
+        ({**MUTE, "p_hat/log10_q50": -400.0}, "loss 0: the gold answers are so unlikely that every coefficient is 0"),
+        ({**MUTE, "frac_reward_zero_std": 0.5}, "loss 0: no rollout of this step carries a coefficient"),
+    ],
+)
+def test_a_step_without_a_gradient_says_why(logs, said):
+    assert readings(STEP, logs).facts()[-1].plain.startswith(said)
+
+
+@pytest.mark.parametrize("change", [{"grad_norm": 0.3}, {"grad_norm": None}, {"grad_norm": math.nan}])
+def test_a_loss_of_0_with_a_gradient_is_nothing_to_explain(change):
+    """Advantages sum to 0 within a group: the loss of GRPO on fresh rollouts is 0 while it learns."""
+    assert readings({**MUTE, **change}).silence == ""
+    assert readings(MUTE, {**MUTE, **change}).silence == ""
+
+
 @pytest.mark.parametrize(
     ("logs", "said"),
     [
@@ -225,6 +249,19 @@ def test_a_title_too_long_for_its_line_stands_above_the_bar(width):
     assert "━" in shown[1]
     assert all(cell_len(line) <= width for line in shown)
     assert shown[-1].endswith("…")
+
+
+@pytest.mark.parametrize("shown", [terminal, console])
+def test_a_run_that_learns_nothing_says_so_wherever_it_is_shown(shown):
+    run = Run(shown(), title="grpo()", seconds=100.0)
+    with run.view:
+        run.begin()
+        run.step(**MUTE, **{"p_hat/log10_q50": None})
+        run.step(**MUTE, **{"p_hat/log10_q50": None})
+        during = run.seen() + run.view.console.file.getvalue()
+    assert "loss 0: all rewards in every group are 0" in during
+    if not run.view.redrawn:
+        assert "loss 0: all rewards" in run.view.console.file.getvalue().splitlines()[-2]  # under the bar that stays
 
 
 def test_a_resumed_run_goes_on_with_its_curves():

@@ -407,7 +407,7 @@ def test_words_say_the_numbers(tmp_path):
     assert told[1] == (
         "Mean reward of the training rollouts rose from 0.0 % (first 5 logged steps) to 75.0 % (last 5)."
     )
-    assert "The gold answer's median likelihood p̂ went from 1e-13.0 to 1e-4.0." in told
+    assert "The gold answer's median likelihood p̂ went from 1e-11.0 (first 5 logged steps) to 1e-6.0 (last 5)." in told
     assert (
         "From first to last: entropy 1.7 nats a token → 1.2 nats a token; mean length 20.0 tokens → 20.0 tokens."
         in told
@@ -417,6 +417,26 @@ def test_words_say_the_numbers(tmp_path):
         sentence.startswith("In 2 of 10 logged steps most groups had coefficients below 1e-8") for sentence in told
     )
     assert "A micro-batch took 4 s: sampling 75 %, scoring 0 %, update 25 %." in told
+
+
+def likelihood_said(tmp_path, values):
+    metrics = [entry(step, **{"p_hat/log10_q50": value}) for step, value in enumerate(values, start=1)]
+    told = sentences(collect([made_run(tmp_path / "made", metrics)])[0])
+    (sentence,) = [sentence for sentence in told if "p̂" in sentence]
+    return sentence
+
+
+@pytest.mark.parametrize("values", [[-10.2, -9.9, -9.8, -9.4], [-10.2] * 4 + [-1.0] * 5, [-3.0]])
+def test_a_few_steps_of_different_questions_are_no_trend(tmp_path, values):
+    said = likelihood_said(tmp_path, values)
+    assert "different questions, too few steps" in said
+    assert "went" not in said
+
+
+def test_likelihoods_that_differ_no_more_than_between_questions_are_no_trend(tmp_path):
+    said = likelihood_said(tmp_path, [-10.0, -4.0, -9.0, -5.0, -7.0, -6.5, -9.5, -4.0, -8.0, -5.0])
+    assert "was not seen to move" in said
+    assert "went" not in said
 
 
 def test_a_stall_is_said(tmp_path):

@@ -24,12 +24,25 @@ from qredit.credit.running import subtract_running_mean
 from qredit.objective import Credited
 from qredit.objectives import garl
 from qredit.penalty.entropy import entropy_bonus
+from qredit.rollout.sample import Rollout
 from qredit.schedule import linear
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import fault
+from qredit.trl.logs import length_facts, length_metrics
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
 OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", "dr_grpo(length=10)", "rloo()", "maxrl()", BATCH_STD]
+
+
+def test_the_lengths_that_are_logged_add_up_and_keep_to_the_budget():
+    """A closing that was forced has no part in the budget; one that was sampled has."""
+    forced = Rollout((5,) * 12, (0.0,) * 12, close_start=4, close_end=9, forced=True, dropped_end=False, ended=False)
+    sampled = Rollout((5,) * 6, (0.0,) * 6, close_start=2, close_end=4, forced=False, dropped_end=False, ended=True)
+    found = length_metrics(length_facts([forced, sampled]))  # budget: 4 of thinking, 3 of the answer
+    assert (found["completions/max_length"], found["completions/min_length"]) == (7, 6)
+    assert (found["rationale/mean_length"], found["response/mean_length"]) == (3, 2.5)
+    assert found["completions/mean_length"] == 6.5 == 3 + 2.5 + 2 / 2  # the second row's closing was sampled
+    assert float(length_facts([forced, sampled])[:, -1].sum()) == 18  # every token counts as seen
 
 
 @pytest.mark.parametrize(("length", "answer"), [(256, 128), (1024, 128), (64, 32), (9, 4)])

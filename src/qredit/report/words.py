@@ -107,9 +107,34 @@ def _stalled(run: RunData) -> Iterator[str]:
 
 
 def _likelihood(run: RunData) -> Iterator[str]:
-    known = [value for value in run.series("p_hat/log10_q50")[1] if value is not None]
-    if known:
-        yield f"The gold answer's median likelihood p̂ went from {power(known[0])} to {power(known[-1])}."
+    """How p̂ moved, where it did: each step has other questions, whose p̂ differ by themselves."""
+    name = "p_hat/log10_q50"
+    known = [value for value in run.series(name)[1] if value is not None]
+    found = ends(run, name)
+    if not known or found is None:
+        return
+    over, (first, last) = window(len(run.series(name)[1])), found
+    if len(known) < 2 * over:
+        few = "1 logged step" if len(known) == 1 else f"{len(known)} logged steps"
+        yield (
+            f"The gold answer's median likelihood p̂ was {power(statistics.median(known))} over {few}: different "
+            f"questions, too few steps to see whether it moved ({2 * over} are needed)."
+        )
+        return
+    stretch = f"{power(first.mean)} (first {over} logged steps) to {power(last.mean)} (last {over})"
+    if _apart(first, last):
+        yield f"The gold answer's median likelihood p̂ went from {stretch}."
+    else:
+        yield (
+            f"The gold answer's median likelihood p̂, {stretch}, was not seen to move: steps have different questions, "
+            "and the two intervals overlap."
+        )
+
+
+def _apart(one: Moving, other: Moving) -> bool:
+    if None in (one.low, one.high, other.low, other.high):
+        return False
+    return bool(one.high < other.low or other.high < one.low)  # type: ignore[operator]
 
 
 def _decided(run: RunData) -> Iterator[str]:

@@ -51,7 +51,9 @@ class LiveView(TrainerCallback):  # type: ignore[misc]
         self.live.stop()
         if self.bar is not None and not self.redrawn:
             self.bars.update(self.bar, note=self.readings.summary())
-            self.console.print(self.bars.get_renderable(), *self._note())
+            self.console.print(
+                self.bars.get_renderable(), *map(Text, filter(None, [self.readings.silence])), *self._note()
+            )
 
     def note(self, text: str) -> None:
         """Show one line of text, in place of the one before; what would be markup is shown as it is."""
@@ -85,13 +87,19 @@ class LiveView(TrainerCallback):  # type: ignore[misc]
         task = self.bars.tasks[0]
         left = "unknown" if task.time_remaining is None else _clock(task.time_remaining)
         told = f"{self.title}: step {state.global_step} of {state.max_steps}, {_clock(task.elapsed or 0)}, eta {left}"
-        self.console.print(Text(", ".join(filter(None, (told, self.readings.summary(), self.noted)))), soft_wrap=True)
+        self.console.print(
+            Text(", ".join(filter(None, (told, self.readings.summary(), self.readings.silence, self.noted)))),
+            soft_wrap=True,
+        )
 
     def _view(self) -> RenderableType:
         title = [] if self.inline else [Text(self.title, no_wrap=True, overflow="ellipsis")]
         facts = self.readings.facts() if self.running else []
         curves = self.readings.curves(self.console.width)
         return Group(*title, self.bars.get_renderable(), *curves, *facts, *self._note())
+
+    def _silence(self) -> list[Text]:
+        return [Text(self.readings.silence)] if self.readings.silence else []
 
     def _note(self) -> list[Text]:
         return [Text(self.noted, no_wrap=True, overflow="ellipsis")] if self.noted else []

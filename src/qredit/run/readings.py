@@ -1,4 +1,4 @@
-"""What the last steps of a run say, in lines for a terminal: success, likelihood of the answers, q, seconds."""
+"""What the last steps of a run say, in lines for a terminal: success, likelihood, q, seconds, and silence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,14 @@ class Readings:
         reward: mean reward of the rollouts, of the last steps; None where a step has none.
         likelihood: median log10 p̂, likewise; -inf where p̂ is 0.
         seconds: of one optimiser step, by what they were spent on.
+        silence: why the last step taught nothing, if it did not.
     """
 
     reward: Values = ()
     likelihood: Values = ()
     q: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    silence: str = ""
 
     def after(self, logs: Mapping[str, Any], micro_batches: int) -> "Readings":
         """The readings one logged step later; logs without a reward are no step's.
@@ -47,6 +49,7 @@ class Readings:
             (*self.likelihood, _number(logs.get("p_hat/log10_q50")))[-WINDOW:],
             _number(logs.get("q")),
             {part: micro_batches * value for part, value in times.items() if value is not None},
+            silence(logs),
         )
 
     def curves(self, width: int) -> list[Text]:
@@ -66,12 +69,13 @@ class Readings:
         return lines
 
     def facts(self) -> list[Text]:
-        """q, and what a step takes; nothing where neither is known."""
+        """q, what a step takes, and why it taught nothing; nothing where none is known."""
         told = [] if self.q is None else [f"q {self.q:.3g}"]
         if self.seconds:
             parts = ", ".join(f"{part} {_short(value)}" for part, value in self.seconds.items())
             told.append(f"{_short(sum(self.seconds.values()))} s a step: {parts}")
-        return [Text("   ".join(told), style="dim")] if told else []
+        lines = [Text("   ".join(told), style="dim")] if told else []
+        return [*lines, *([Text(self.silence, style="yellow")] if self.silence else [])]
 
     def summary(self) -> str:
         """Success and p̂ now, in a few words."""
@@ -83,6 +87,26 @@ class Readings:
         if likelihood is None:
             return told
         return f"{told}  p̂ {power(likelihood)}"
+
+
+def silence(logs: Mapping[str, Any]) -> str:
+    """Why a step has no gradient, in words; nothing where it has one, or where that is not known.
+
+    A loss of 0 alone does not say so: advantages sum to 0 within a group, and their gradient does not.
+    """
+    norm, likelihood = _number(logs.get("grad_norm")), _number(logs.get("p_hat/log10_q50"))
+    if norm is None or norm != 0:
+        return ""
+    loss = "loss 0" if _number(logs.get("loss")) == 0 else "gradient 0"
+    if likelihood is not None:
+        return f"{loss}: the gold answers are so unlikely that every coefficient is 0; see qredit probe"
+    if _number(logs.get("frac_reward_zero_std")) == 1:
+        rewards = "0" if _number(logs.get("reward")) == 0 else "equal"
+        return (
+            f"{loss}: all rewards in every group are {rewards}, so that an objective of rewards has nothing to learn "
+            "from; see qredit probe"
+        )
+    return f"{loss}: no rollout of this step carries a coefficient"
 
 
 def _line(

@@ -33,16 +33,32 @@ def reward_metrics(
     }
 
 
-def length_facts(rollouts: Sequence[Rollout]) -> Float[Tensor, "N 5"]:
-    """Per rollout: tokens, ended by itself, rationale tokens, closed by force, end-of-text dropped while thinking."""
+def length_facts(rollouts: Sequence[Rollout]) -> Float[Tensor, "N 7"]:
+    """Per rollout: sampled tokens, ended by itself, tokens of the rationale and of the answer, closed by force,
+    end-of-text dropped while thinking, and all its tokens.
+
+    A closing that was forced is not sampled and has no part in the budget, so the first is at most its length.
+    """
     return torch.tensor(
-        [[len(r.ids), r.ended, r.close_start, r.forced, r.dropped_end] for r in rollouts], dtype=torch.float32
+        [
+            [
+                len(r.ids) - (r.close_end - r.close_start if r.forced else 0),
+                r.ended,
+                r.close_start,
+                len(r.answer_ids),
+                r.forced,
+                r.dropped_end,
+                len(r.ids),
+            ]
+            for r in rollouts
+        ],
+        dtype=torch.float32,
     )
 
 
-def length_metrics(facts: Float[Tensor, "N 5"]) -> Mapping[str, float]:
+def length_metrics(facts: Float[Tensor, "N 7"]) -> Mapping[str, float]:
     """Lengths and how rollouts ended, from the facts of all processes."""
-    length, ended, rationale, forced, dropped = facts.T
+    length, ended, rationale, response, forced, dropped, _ = facts.T
     finished = length[ended.bool()]
     return {
         "completions/mean_length": float(length.mean()),
@@ -53,6 +69,7 @@ def length_metrics(facts: Float[Tensor, "N 5"]) -> Mapping[str, float]:
         "rationale/mean_length": float(rationale.mean()),
         "rationale/forced": float(forced.mean()),
         "rationale/dropped_end": float(dropped.mean()),
+        "response/mean_length": float(response.mean()),
     }
 
 

@@ -77,7 +77,7 @@ class Rewarding:
             of._metrics[mode][name].append(value)
         if mode == "train":
             read = torch.tensor(float(sum(len(row[PROMPT_IDS]) for row in inputs)), device=device)
-            of.state.num_input_tokens_seen += int(of.accelerator.reduce(read, "sum") + facts[:, 0].sum())
+            of.state.num_input_tokens_seen += int(of.accelerator.reduce(read, "sum") + facts[:, -1].sum())
         of._metrics[mode]["num_tokens"] = [of.state.num_input_tokens_seen]
         of._logs["prompt"].extend(gather_object(list(prompts)))
         of._logs["completion"].extend(gather_object(list(completions)))
