@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import claims.token
 from battery import (
     centred,
     garl_weights,
@@ -15,6 +16,8 @@ from battery import (
 )
 
 from qredit.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
+from qredit.credit.attention_role import amplify_anchors
+from qredit.credit.gradient_side import weigh_by_gradient_side
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.likelihood import (
     amplified_likelihood,
@@ -27,7 +30,7 @@ from qredit.credit.reward import reward
 from qredit.lab.laws import StageSubject, Subject
 from qredit.lab.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
 from qredit.objective import Credited, Objective
-from qredit.objectives import dr_grpo, garl, grpo, maxrl, rloo
+from qredit.objectives import attention_credit, dr_grpo, garl, grpo, maxrl, rloo
 from qredit.penalty.entropy import entropy_bonus
 from qredit.reduce import mean_per_token, sum_per_rollout
 
@@ -224,6 +227,27 @@ class _forgets_its_parts(Source):
         return self.inner(batch)
 
 
+# --- published token weights gone wrong
+
+
+@dataclass(frozen=True)
+class _centres_of_signs(weigh_by_gradient_side):
+    """DelTA's centres weighted by the sign of the advantage alone."""
+
+    def __call__(self, coefficient, batch):
+        signs = super().__call__(replace(coefficient, value=coefficient.value.sign()), batch)
+        return replace(signs, value=signs.value * coefficient.value.abs())
+
+
+@dataclass(frozen=True)
+class _weights_of_learning_rows(weigh_by_gradient_side):
+    """DelTA's weights brought to a mean of one over the tokens that have an advantage."""
+
+    def __call__(self, coefficient, batch):
+        learning = batch.sampled & (coefficient.spread(batch) != 0)
+        return super().__call__(coefficient, replace(batch, sampled=learning))
+
+
 # --- objectives and reductions gone wrong
 
 
@@ -338,7 +362,19 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             weights=lambda log_w: ([0.0] * len(log_w), garl_weights(0.5, normalize=False)(log_w)[1]),
         ),
     ),
-    "the formula written plainly": (Subject(rloo(), reference=lambda batch: grpo().credit(batch)),),
+    "the formula written plainly": (
+        Subject(rloo(), reference=lambda batch: grpo().credit(batch)),
+        *(
+            Subject(_rewarded(center_by_group(), scale_by_group_std(), weigh), reference=claims.token.delta_credit)
+            for weigh in (
+                _centres_of_signs(),
+                _weights_of_learning_rows(),
+                weigh_by_gradient_side(refinements=0),
+                weigh_by_gradient_side(refinements=2),
+            )
+        ),
+        Subject(attention_credit(amplify_anchors(both_signs=False)), reference=claims.token.anchor_credit),
+    ),
     "slopes of the loss": (Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),),
     "zero where said": (
         Subject(_rewarded(_centred_with_a_residue()), zero=(EQUAL_REWARDS,)),

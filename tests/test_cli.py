@@ -179,7 +179,8 @@ def test_every_objective_and_stage_can_be_explained(name, command):
         ("paft", ["scoring pass over all rows"]),
         ("spine", ["second model"]),
         ("attention_credit", ["attention maps"]),
-        ("delta", ["prediction errors", "whole optimiser step"]),
+        ("delta", ["last layer's state", "whole generation"]),
+        ("nthr", ["prediction errors"]),
         ("siren", ["sort of the vocabulary", "whole optimiser step"]),
     ],
 )

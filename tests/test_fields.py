@@ -23,10 +23,11 @@ class reads(Source):
 
     name: str
     seen: tuple[list, ...] = ([],)
+    also: tuple[str, ...] = ()
 
     @property
     def needs(self):
-        return frozenset({self.name})
+        return frozenset({self.name, *self.also})
 
     @property
     def when(self):
@@ -54,9 +55,9 @@ class nucleus_bonus(Penalty):
         return float(batch.sampled.sum())
 
 
-def stepped(tmp_path, name, **changes):
+def stepped(tmp_path, name, also=(), **changes):
     """A trainer after the gradient of its first step, and the batch that its objective saw."""
-    source = reads(name, ([],))
+    source = reads(name, ([],), also)
     made = trainer(tmp_path, Objective(on_span("sampled", source)), reward_funcs=length_reward, **changes)
     first_step_gradients(made)
     return made, source.seen[0][-1]
@@ -97,18 +98,24 @@ def test_a_penalty_on_a_nucleus_reaches_the_gradient_alike_on_every_path(tmp_pat
 
 
 def test_states_and_prediction_errors_are_told_among_the_ids_of_the_step(tmp_path):
-    made, batch = stepped(tmp_path, "hidden", rows_per_forward=3)
+    made, batch = stepped(tmp_path, "prediction_error", rows_per_forward=3)
     vocabulary = made._generation.microbatches[0].rows.vocabulary
     assert set(vocabulary.tolist()) >= set(batch.ids[batch.mask].tolist())
-    assert batch.extra["hidden"].shape == (*batch.mask.shape, 32)
     error = batch.extra["prediction_error"]
     own = (batch.ids[..., None] == vocabulary).nonzero()
     row, column, place = own[len(own) // 2]
     assert float(1 - error[row, column, place]) == pytest.approx(float(batch.logp[row, column].exp()), abs=1e-5)
 
 
+def test_states_are_told_without_prediction_errors(tmp_path):
+    _, batch = stepped(tmp_path, "hidden", rows_per_forward=3)
+    assert batch.extra["hidden"].shape == (*batch.mask.shape, 32)
+    assert "prediction_error" not in batch.extra
+
+
 def test_attention_roles_are_those_of_the_row_alone(tmp_path):
-    made, batch = stepped(tmp_path, "attention_locality")
+    needed = ("attention_influence@11", "attention_influence@100")
+    made, batch = stepped(tmp_path, "attention_locality", also=needed, max_completion_length=20)
     rows = made._generation.microbatches[0].rows
     network = model()
     network.set_attn_implementation("eager")
@@ -117,24 +124,40 @@ def test_attention_roles_are_those_of_the_row_alone(tmp_path):
     ids = torch.cat([prompt, batch.ids[row][batch.mask[row]]])[None]
     told = network(ids, output_attentions=True).attentions
     maps = torch.cat([told[layer][0] for layer in middle_layers(2)])
-    local, far = attention_roles.local_and_global(maps)
+    local, far = attention_roles.local_and_global(maps, len(prompt))
     width = int(batch.mask[row].sum())
     found = batch.extra["attention_locality"][row, :width]
     assert torch.allclose(found, attention_roles.locality(local)[len(prompt) :], atol=1e-5)
-    expected = attention_roles.influence(far)[len(prompt) :]
-    assert torch.allclose(batch.extra["attention_influence"][row, :width], expected, atol=1e-5)
+    for horizon in (11, 100):
+        expected = attention_roles.influence(far, far=horizon)[len(prompt) :]
+        assert torch.allclose(batch.extra[f"attention_influence@{horizon}"][row, :width], expected, atol=1e-5)
     assert made.model.config._attn_implementation != "eager"
 
 
 def test_attention_roles_by_hand():
     near = torch.eye(4)[[0, 0, 1, 2]]  # each token looks one back
     far = torch.eye(4)[[0, 0, 0, 0]]  # each token looks at the first
-    local, wide = attention_roles.local_and_global(torch.stack([far, near]))
+    local, wide = attention_roles.local_and_global(torch.stack([far, near]), start=0)
     assert torch.equal(local, near)
     assert torch.equal(wide, far)
     assert attention_roles.locality(far, window=2).tolist() == [0, 1, 2, 2]
     assert attention_roles.influence(far, near=1, far=2).tolist() == [1, 0, 0, 0]
     assert attention_roles.influence(far, near=10, far=50).tolist() == [0, 0, 0, 0]
+
+
+def test_how_far_a_head_looks_back_is_said_by_the_rows_of_the_completion():
+    far_in_the_prompt = torch.eye(6)[[0, 0, 0, 0, 3, 4]]
+    far_in_the_completion = torch.eye(6)[[0, 0, 1, 2, 1, 1]]
+    local, wide = attention_roles.local_and_global(torch.stack([far_in_the_prompt, far_in_the_completion]), start=4)
+    assert torch.equal(local, far_in_the_prompt)
+    assert torch.equal(wide, far_in_the_completion)
+
+
+def test_the_influence_is_looked_for_up_to_the_hundredth_token_later():
+    late = torch.zeros(120, 120)
+    late[100, 0] = 91.0
+    assert attention_roles.influence(late)[0] == pytest.approx(1.0)
+    assert attention_roles.influence(late, far=50)[0] == 0
 
 
 @pytest.mark.parametrize(("count", "layers"), [(2, [0, 1]), (12, [4, 5, 6, 7]), (28, [9, 11, 14, 16, 18])])

@@ -398,8 +398,8 @@ def test_prediction_errors_and_states_give_the_heads_gradient():
     share_prefix(made)
     rows = ragged_rows()
     among = torch.arange(97)
-    told = score(made, pack(rows), wanted=Wanted(among=among))
-    few = score(made, pack(rows), wanted=Wanted(among=among[5:20]))
+    told = score(made, pack(rows), wanted=Wanted(hidden=True, among=among))
+    few = score(made, pack(rows), wanted=Wanted(hidden=True, among=among[5:20]))
     row, column = 2, 1
     made.zero_grad()
     told["logp"][row, column].backward()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -29,14 +30,14 @@ from qredit.credit.entropy_change import (
     scale_by_entropy_change_linearly,
 )
 from qredit.credit.entropy_weight import scale_by_entropy_score
-from qredit.credit.gradient_side import side_share, weigh_by_gradient_side
+from qredit.credit.gradient_side import side_scale, side_shares, weigh_by_gradient_side
 from qredit.credit.group import center_by_group
 from qredit.credit.planning import amplify_planning
 from qredit.credit.prefix_tree import add_tree_difference
 from qredit.credit.reward import reward
 from qredit.credit.token_gradient import TokenGradients
 from qredit.credit.token_influence import soften_by_influence, tilt_by_influence
-from qredit.objectives import d3s, dapo, delta, grpo, hicra, steer, tempo, top_entropy
+from qredit.objectives import attention_credit, d3s, dapo, delta, grpo, hicra, steer, tempo, top_entropy
 from qredit.rollout.planning import mark_grams, strategic_grams
 from qredit.schedule import linear
 from qredit.surrogate import clipped_ratio, gradient_keeping_clip
@@ -60,7 +61,8 @@ def tokens_batch(advantage, **fields):
     return Coefficient(value if value.dim() == 2 else value[:, None]), batch
 
 
-EXTRA = ("planning", "attention_locality", "attention_influence", "prediction_error", "hidden")
+INFLUENCE = "attention_influence@100"
+EXTRA = ("planning", "attention_locality", INFLUENCE, "prediction_error", "hidden")
 
 
 # --- STEER
@@ -154,7 +156,7 @@ def random_tokens(seed, rows=3, width=4, ids=5, states=6, dtype=torch.float64):
 
 
 @given(st.integers(0, 10**6))
-def test_inner_products_and_distances_are_those_of_the_outer_products(seed):
+def test_inner_products_are_those_of_the_outer_products(seed):
     fields = random_tokens(seed)
     _, batch = tokens_batch([0] * 3, **fields)
     tokens = TokenGradients.of(batch, batch.mask, "test")
@@ -164,7 +166,6 @@ def test_inner_products_and_distances_are_those_of_the_outer_products(seed):
     explicit = weight @ formed
     assert torch.allclose(bank.flatten(), explicit)
     assert torch.allclose(tokens.inner(bank), formed @ explicit)
-    assert torch.allclose(tokens.square_distance(bank), (formed - explicit).square().sum(1))
 
 
 def test_half_precision_states_are_accumulated_in_float32():
@@ -249,63 +250,117 @@ def test_influence_and_threshold_are_those_of_the_group():
 # --- DelTA
 
 
-def test_a_margin_of_its_scale_gives_the_worked_weight():
-    share = side_share(f64(1.0, -3.0), torch.tensor([True, False]))
-    assert float(share[0]) == pytest.approx(0.731, abs=5e-4)
-    assert 0.8 + 0.4 * float(share[0]) == pytest.approx(1.092, abs=5e-4)
+def proxies(*rows, p=0.0):
+    """Rows of tokens whose (1 - p) h are these vectors."""
+    hidden = torch.tensor(rows, dtype=torch.float64) / (1 - p)
+    return {"hidden": hidden, "logp": torch.full(hidden.shape[:2], p, dtype=torch.float64).log()}
 
 
-def test_the_scale_of_margins_is_that_of_the_side():
-    share = side_share(f64(1.0, 3.0, -10.0), torch.tensor([True, True, False]))
-    assert share.tolist() == pytest.approx([1 / (1 + math.exp(-x)) for x in (0.5, 1.5, -1.0)])
+def weighed(values, stage=None, **fields):
+    """λ · N / Σ λ of each token: what the stage makes of advantages, divided by them."""
+    coefficient, batch = tokens_batch(values, **fields)
+    return (stage or weigh_by_gradient_side())(coefficient, batch).value / coefficient.value
 
 
-def test_equal_gradients_on_both_sides_weigh_one():
-    _, batch = tokens_batch([1, -1], prediction_error=torch.ones(2, 3, 2), hidden=torch.ones(2, 3, 2))
-    found = weigh_by_gradient_side()(Coefficient(f64([1], [-1])), batch)
-    assert torch.allclose(found.weight, torch.ones(2, 3, dtype=torch.float64))
+def test_the_worked_weights_of_delta():
+    hidden = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
+    logp = f64([0.5, 0.9], [0.5, 0.1]).log()  # the first row drew token 0 twice, the second token 1
+    found = weighed([1.0, -1.0], hidden=hidden, logp=logp)
+    assert found.flatten().tolist() == pytest.approx([1.082, 1.080, 0.803, 1.035], abs=6e-4)
 
 
-def sides(*values):
-    _, batch = tokens_batch([0] * len(values), **random_tokens(5, rows=len(values)))
-    return Coefficient(f64(values).T), batch
+def official(advantage, proxy, refinements, least=0.8, most=1.2):
+    """DelTA's weights from the text of its algorithm, per token (advantage, v), in plain loops."""
+    sides = {s: [n for n, a in enumerate(advantage) if s * a > 0] for s in (1, -1)}
+    share = [1.0] * len(advantage)
+
+    def margins():
+        centre = {}
+        for s, side in sides.items():
+            total = sum(abs(advantage[n]) * share[n] for n in side)
+            centre[s] = [
+                sum(abs(advantage[n]) * share[n] * proxy[n][d] for n in side) / total for d in range(len(proxy[0]))
+            ]
+        off = lambda n, s: sum((x - y) ** 2 for x, y in zip(proxy[n], centre[s], strict=True))  # noqa: E731
+        return {n: off(n, -s) - off(n, s) for s, side in sides.items() for n in side}
+
+    def scales(margin):
+        spread = lambda side: max(statistics.pvariance([margin[n] for n in side]), 1e-8) ** 0.5  # noqa: E731
+        return {n: spread(side) for side in sides.values() for n in side}
+
+    margin = margins()
+    scale = scales(margin)
+    for _ in range(refinements):
+        for n in margin:
+            share[n] = 1 / (1 + math.exp(-margin[n] / scale[n]))
+        scale, margin = scales(margin), margins()
+    weight = [least] * len(advantage)
+    for n in margin:
+        weight[n] += (most - least) / (1 + math.exp(-margin[n] / scale[n]))
+    return [w * len(weight) / sum(weight) for w in weight]
 
 
-def test_advantages_of_one_sign_keep_their_size():
-    coefficient, batch = sides(1.0, 2.0, 0.0)
-    found = weigh_by_gradient_side()(coefficient, batch)
-    assert torch.equal(found.value, coefficient.value.expand(3, 4))
-    assert torch.equal(found.weight, torch.ones_like(found.weight))
+@pytest.mark.parametrize("refinements", [0, 1, 2, 3])
+@given(st.integers(0, 10**6))
+def test_the_weights_are_those_of_the_algorithm_written_plainly(refinements, seed):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(4, 3, 5, dtype=torch.float64, generator=generator)
+    logp = -torch.rand(4, 3, dtype=torch.float64, generator=generator)
+    advantage = f64(1.5, -0.5, -1.0, 0.0)
+    coefficient, batch = tokens_batch(advantage, hidden=hidden, logp=logp)
+    found = weigh_by_gradient_side(refinements=refinements)(coefficient, batch).value
+    proxy = ((1 - logp.exp())[..., None] * hidden).flatten(0, 1).tolist()
+    per_token = advantage[:, None].expand(4, 3).flatten()
+    expected = f64(*official(per_token.tolist(), proxy, refinements)) * per_token
+    assert torch.allclose(found.expand(4, 3).flatten(), expected, rtol=1e-9)
 
 
-def test_rows_without_an_advantage_weigh_one_and_move_no_centre():
-    coefficient, batch = sides(1.0, -1.0, 0.0)
+def test_the_scale_of_margins_is_their_standard_deviation_on_each_side():
+    found = side_scale(f64(1.0, 3.0, -10.0), torch.tensor([True, True, False]))
+    assert found.tolist() == pytest.approx([1.0, 1.0, 1e-4])
+
+
+def test_which_token_was_drawn_does_not_matter_to_delta():
+    fields = random_tokens(2)
+    _, batch = tokens_batch([0] * 3, hidden=fields["hidden"], logp=torch.full((3, 4), -1.0))
+    extra = {**batch.extra, "prediction_error": fields["prediction_error"]}
+    other = replace(batch, extra=extra, ids=torch.ones(3, 4).long())
+    coefficient = Coefficient(f64([1], [-1], [2]))
+    assert torch.equal(*(weigh_by_gradient_side()(coefficient, one).value for one in (batch, other)))
+    assert "prediction_error" not in delta().needs
+
+
+def test_the_weights_average_one_and_rows_without_an_advantage_take_the_least():
+    fields = {"hidden": random_tokens(5)["hidden"], "logp": torch.full((3, 4), -1.0, dtype=torch.float64)}
+    coefficient, batch = tokens_batch([1.0, -1.0, 0.0], **fields)
     found = weigh_by_gradient_side()(coefficient, batch)
     without = weigh_by_gradient_side()(Coefficient(coefficient.value[:2]), batch.select(slice(2)))
-    assert torch.equal(found.weight[2], torch.ones(4, dtype=torch.float64))
-    assert torch.allclose(found.weight[:2], without.weight)
-    assert float((found.weight[:2] - 1).abs().min()) > 0
+    assert found.weight is None
+    assert not found.value[2].any()
+    assert float(without.value.abs().mean()) == pytest.approx(1)
+    proxy = batch.extra["hidden"][:2].flatten(0, 1) * (1 - math.exp(-1))
+    weight = 0.8 + 0.4 * side_shares(proxy, torch.ones(8).double(), torch.arange(8) < 4, 1)
+    expected = weight * 12 / (weight.sum() + 4 * 0.8)
+    assert torch.allclose(found.value[:2].abs().flatten(), expected)
 
 
-def test_tokens_nearer_to_the_other_side_weigh_less():
-    error, hidden = f64([[1.0], [1.0], [-0.5]], [[-1.0], [-1.0], [-1.0]]), torch.ones(2, 3, 1, dtype=torch.float64)
-    _, batch = tokens_batch([0, 0], prediction_error=error, hidden=hidden)
-    weight = weigh_by_gradient_side()(Coefficient(f64([1], [-1])), batch).weight
-    assert float(weight[0, 2]) < 1 < float(weight[0, 0])
-    assert (weight[1] > 1).all()
-    unrefined = weigh_by_gradient_side(refinements=0)(Coefficient(f64([1], [-1])), batch).weight
-    margins = f64(4 - 0.25, 4 - 0.25, 0.25 - 1)  # of 1, 1 and -0.5, between the plain means 0.5 and -1
-    assert torch.allclose(unrefined[0], 0.8 + 0.4 * (margins / 2.75).sigmoid())
-    assert not torch.allclose(unrefined, weight)
+def test_a_side_without_tokens_has_its_centre_at_zero():
+    fields = proxies([[1.0], [3.0]], [[2.0], [2.0]])
+    found = weighed([1.0, 1.0], **fields)
+    margin = [v**2 - (v - 2) ** 2 for v in (1.0, 3.0, 2.0, 2.0)]
+    scale = statistics.pstdev(margin)
+    share = [1 / (1 + math.exp(-m / scale)) for m in margin]
+    moved = sum(s * v for s, v in zip(share, (1.0, 3.0, 2.0, 2.0), strict=True)) / sum(share)
+    weight = [0.8 + 0.4 / (1 + math.exp(-(v**2 - (v - moved) ** 2) / scale)) for v in (1.0, 3.0, 2.0, 2.0)]
+    assert found.flatten().tolist() == pytest.approx([4 * w / sum(weight) for w in weight])
 
 
-def test_the_denominator_of_delta_is_the_sum_of_the_weights():
-    _, batch = tokens_batch([0] * 3, **random_tokens(5))
+def test_the_weights_of_delta_are_those_of_the_generation_and_leave_the_denominator():
+    _, batch = tokens_batch([0] * 3, hidden=random_tokens(5)["hidden"], logp=torch.full((3, 4), -1.0))
     batch = replace(batch, reward=f64(1, 0, 0))
     credited = delta().evaluate(batch)
-    assert delta().scope is Scope.BATCH
-    assert delta().denominators(batch, credited)["policy"] == pytest.approx(float(credited.weight.sum()))
-    assert float(credited.weight.sum()) != pytest.approx(12)
+    assert delta().scope is Scope.GENERATION
+    assert delta().denominators(batch, credited)["policy"] == 12
 
 
 # --- TEMPO
@@ -399,35 +454,62 @@ def test_rows_of_different_groups_share_nothing():
 
 def test_a_dominated_anchor_hands_half_of_its_bonus_to_its_introducer():
     role = amplify_coupled_anchors(share=0.2, handed_back=0.5, locality_quantile=0.5, jump_quantile=0.5, window=3)
-    coefficient, batch = tokens_batch(
-        [1], attention_influence=row(0, 0, 0, 9, 0), attention_locality=row(1, 1, 8, 0, 5)
-    )
+    coefficient, batch = tokens_batch([1], **{INFLUENCE: row(0, 0, 0, 9, 0)}, attention_locality=row(1, 1, 8, 0, 5))
     assert role(coefficient, batch).value[0].tolist() == pytest.approx([1, 1, 1.25, 1.25, 1])
 
 
 def test_an_introducer_that_is_an_anchor_collects_both():
     role = amplify_coupled_anchors(share=0.4, handed_back=0.5, locality_quantile=0.5, jump_quantile=0.5, window=1)
-    coefficient, batch = tokens_batch(
-        [1], attention_influence=row(0, 0, 8, 9, 0), attention_locality=row(7, 7, 8, 0, 5)
-    )
+    coefficient, batch = tokens_batch([1], **{INFLUENCE: row(0, 0, 8, 9, 0)}, attention_locality=row(7, 7, 8, 0, 5))
     assert role(coefficient, batch).value[0].tolist() == pytest.approx([1, 1, 1.75, 1.25, 1])
 
 
 def test_an_anchor_far_from_the_local_chunk_keeps_its_bonus():
     role = amplify_coupled_anchors(share=0.2, handed_back=0.5, locality_quantile=0.5, jump_quantile=0.5, window=2)
-    coefficient, batch = tokens_batch(
-        [1], attention_influence=row(0, 0, 0, 9, 0), attention_locality=row(1, 1, 0, 8, 5)
-    )
+    coefficient, batch = tokens_batch([1], **{INFLUENCE: row(0, 0, 0, 9, 0)}, attention_locality=row(1, 1, 0, 8, 5))
     assert role(coefficient, batch).value[0].tolist() == pytest.approx([1, 1, 1, 1.5, 1])
 
 
-@pytest.mark.parametrize("role", [amplify_preplans(), amplify_anchors()], ids=str)
-def test_only_advantages_that_are_not_negative_are_amplified(role):
-    fields = {"attention_influence": row(5, 4, 3, 2, 1), "attention_locality": row(9, 0, 0, 0, 0)}
-    batch = tokens_batch([-1], **fields)[1]
-    assert role(Coefficient(f64([-1])), batch).value.tolist() == [[-1] * 5]
+ROLES = {
+    "attention_locality": row(9, 0, 0, 0, 0),
+    INFLUENCE: row(5, 4, 3, 2, 1),
+    "attention_influence@50": row(5, 4, 3, 2, 1),
+}
+EARLY = (amplify_preplans(both_signs=False), amplify_anchors(both_signs=False, horizon=50))
+
+
+def roles_of(batch):
+    return replace(batch, extra={name: value.expand(batch.mask.shape) for name, value in ROLES.items()})
+
+
+@pytest.mark.parametrize("role", [amplify_preplans(), amplify_anchors(), *EARLY], ids=str)
+def test_advantages_of_both_signs_are_amplified_but_in_the_first_version(role):
+    batch = roles_of(reward_batch([0], lengths=[5]))
+    amplified = [1, 1, 1, 1.5, 1.5]
+    assert sorted(role(Coefficient(f64([1])), batch).value[0].tolist()) == amplified
     assert role(Coefficient(f64([0])), batch).value.tolist() == [[0] * 5]
-    assert sorted(role(Coefficient(f64([1])), batch).value[0].tolist()) == [1, 1, 1, 1.5, 1.5]
+    lowered = sorted((-role(Coefficient(f64([-1])), batch).value[0]).tolist())
+    assert lowered == ([1] * 5 if role in EARLY else amplified)
+
+
+@pytest.mark.parametrize(("role", "of_the_wrong"), [(amplify_anchors(), -1.061), (EARLY[1], -0.707)], ids=str)
+def test_the_worked_anchor_of_a_wrong_row(role, of_the_wrong):
+    credit = attention_credit(role).credit(roles_of(reward_batch([1, 0], lengths=[5, 5])))
+    assert credit[:, 0].tolist() == pytest.approx([1.061, of_the_wrong], abs=6e-4)
+    assert credit[:, 4].tolist() == pytest.approx([0.707, -0.707], abs=6e-4)
+
+
+def test_anchors_read_the_influence_of_their_own_horizon():
+    assert amplify_anchors(horizon=30).needs == {"attention_influence@30"}
+    batch = reward_batch(
+        [0], lengths=[5], extra={INFLUENCE: row(5, 4, 3, 2, 1), "attention_influence@50": row(1, 2, 3, 4, 5)}
+    )
+    found = [
+        amplify_anchors(share=0.2, horizon=far)(Coefficient(f64([1])), batch).value[0].argmax() for far in (50, 100)
+    ]
+    assert found == [4, 0]
+    with pytest.raises(QreditError, match="horizon"):
+        amplify_anchors(horizon=9)
 
 
 def test_a_jump_is_between_a_token_and_the_next_one():

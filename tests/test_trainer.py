@@ -17,7 +17,8 @@ from tiny import chat_tokenizer, model, tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from qredit import Objective, QreditError, on_span
-from qredit.chain import Coefficient, Source
+from qredit.batch import concatenate
+from qredit.chain import Coefficient, Credit, Scope, Source
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
@@ -31,7 +32,17 @@ from qredit.trl.checkpoint import fault
 from qredit.trl.logs import length_facts, length_metrics
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
-OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", "dr_grpo(length=10)", "rloo()", "maxrl()", BATCH_STD]
+OBJECTIVES = [
+    "garl(q=0.75)",
+    "paft(q=0.5)",
+    "grpo()",
+    "dapo()",
+    "dr_grpo(length=10)",
+    "rloo()",
+    "maxrl()",
+    "delta()",
+    BATCH_STD,
+]
 
 
 def test_the_lengths_that_are_logged_add_up_and_keep_to_the_budget():
@@ -184,6 +195,49 @@ def test_state_behind_a_statistic_of_the_whole_step_does_not_depend_on_its_cutti
         return next(iter(made.stages.state.values()))["mean"]
 
     assert mean(16, 1) == pytest.approx(mean(4, 4), rel=1e-6)
+
+
+def test_coefficients_of_a_whole_generation_are_those_of_the_policy_that_sampled_it(tmp_path):
+    made = trainer(
+        tmp_path, "delta()", reward_funcs=length_reward, steps_per_generation=2, num_iterations=2, max_steps=4,
+        learning_rate=1e-1, per_device_train_batch_size=8,
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    made.train()
+    kept = made._generation.microbatches
+    assert len(kept) == 2
+
+    def credited():
+        batches = [made.passes.scored_without_gradient(made.model, micro.rows) for micro in kept]
+        return made.objective.evaluate(concatenate(batches)).value
+
+    moved = credited()
+    made.model.load_state_dict(before)
+    expected = credited()
+    values = [micro.credited.value for micro in kept]
+    found = torch.cat([torch.nn.functional.pad(value, (0, expected.shape[1] - value.shape[1])) for value in values])
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(moved, expected, atol=1e-3)
+
+
+def test_state_behind_a_statistic_of_the_generation_moves_once_for_each(tmp_path):
+    source = reward() | _of_the_generation() | subtract_running_mean(0.5)
+    made = trainer(
+        tmp_path, Objective(on_span("sampled", source)), reward_funcs=length_reward, num_iterations=2, max_steps=4
+    )
+    made.train()
+    (state,) = made.stages.state.values()
+    assert state["steps"] == 2
+
+
+@dataclass(frozen=True)
+class _of_the_generation(Credit):
+    """c as it is, said to have statistics over a generation."""
+
+    scope = Scope.GENERATION
+
+    def __call__(self, coefficient, batch):
+        return coefficient
 
 
 def test_a_weight_from_a_stage_that_does_not_see_the_whole_step_is_refused(tmp_path):

@@ -6,7 +6,8 @@ kind, A (N, N) with A_{t,s} the attention that token t pays to token s ≤ t:
     locality_t  = Σ_s A^loc_{t,s} · min(t - s, window)              how far back t looks: high where a chunk begins
     influence_s = mean of A^glob_{t,s} over t in [s + near, s + far]   how much later tokens look at s
 
-Known from the paper's text and from others' notes on how heads are split.
+How far a head looks back is the mean over the rows of the completion alone (eq. 7). Known from the paper's text, second
+version, and from others' notes on how heads are split; no official code was found.
 """
 
 import torch
@@ -15,14 +16,17 @@ from torch import Tensor
 
 
 def local_and_global(
-    maps: Float[Tensor, "H N N"], share: float = 0.3
+    maps: Float[Tensor, "H N N"], start: int, share: float = 0.3
 ) -> tuple[Float[Tensor, "N N"], Float[Tensor, "N N"]]:
     """The mean map of the `share` of heads with the smallest mean distance looked back, and of those with the largest.
 
     At least one head of each.
+
+    Args:
+        start: where the completion begins; rows before it, the prompt's, do not say how far a head looks back.
     """
     place = torch.arange(maps.shape[-1], dtype=maps.dtype, device=maps.device)
-    distance = (maps * (place[:, None] - place).clamp(min=0)).sum(-1).mean(-1)
+    distance = (maps * (place[:, None] - place).clamp(min=0)).sum(-1)[:, start:].mean(-1)
     count = max(int(share * len(maps)), 1)
     order = distance.argsort(stable=True)
     return maps[order[:count]].mean(0), maps[order[-count:]].mean(0)
@@ -34,8 +38,11 @@ def locality(local: Float[Tensor, "N N"], window: int = 10) -> Float[Tensor, " N
     return (local * (place[:, None] - place).clamp(min=0, max=window)).sum(-1)
 
 
-def influence(far_map: Float[Tensor, "N N"], near: int = 10, far: int = 50) -> Float[Tensor, " N"]:
-    """The future attention influence of each token; 0 for the last `near` tokens, whom nobody later looks at."""
+def influence(far_map: Float[Tensor, "N N"], near: int = 10, far: int = 100) -> Float[Tensor, " N"]:
+    """The future attention influence of each token; 0 for the last `near` tokens, whom nobody later looks at.
+
+    `far` is 100 in the paper's second version, 50 in its first.
+    """
     place = torch.arange(len(far_map), device=far_map.device)
     ahead = place[:, None] - place
     counts = (ahead >= near) & (ahead <= far)

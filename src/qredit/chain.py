@@ -28,11 +28,16 @@ State = dict[str, Any]
 
 
 class Scope(IntEnum):
-    """Which rows a stage's statistics run over. If any stage says BATCH, the whole optimiser batch is scored first."""
+    """Which rows a stage's statistics run over. If any stage says BATCH, the whole optimiser batch is scored first.
+
+    GENERATION is all rollouts of a generation, also where it serves several optimiser steps. They are scored once, by
+    the policy that sampled them; the objective's coefficients are then fixed until the next generation.
+    """
 
     ROW = 0
     GROUP = 1
     BATCH = 2
+    GENERATION = 3
 
 
 class When(IntEnum):

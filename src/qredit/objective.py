@@ -235,7 +235,7 @@ class Objective:
                 if isinstance(getattr(part, f.name), Schedule):
                     raise QreditError(f"{f.name} of {part} is a schedule; take objective.at(progress) first")
         for penalty in self.penalties:
-            if penalty.counts_coefficients and penalty.scope is not Scope.BATCH:
+            if penalty.counts_coefficients and penalty.scope < Scope.BATCH:
                 raise QreditError(f"{penalty} counts coefficients; its scope must be BATCH")
 
 

@@ -171,40 +171,48 @@ def _nthr(batch):
 
 
 def _delta_weights(batch):
-    """λ of each place with an advantage: two rounds of centres and shares over gradients written out."""
-    sides = {sign: [p for p in _places(batch) if sign * _advantage(batch, p[0]) > 0] for sign in (1, -1)}
-    gradient = {place: _head_gradient(batch, *place) for side in sides.values() for place in side}
-    share = dict.fromkeys(gradient, 1.0)
-    for _ in range(2):
-        centre = {}
-        for sign, side in sides.items():
-            total = sum(abs(_advantage(batch, p[0])) * share[p] for p in side)
-            centre[sign] = sum(abs(_advantage(batch, p[0])) * share[p] * gradient[p] for p in side) / total
-        for sign, side in sides.items():
-            margin = {
-                p: float((gradient[p] - centre[-sign]).square().sum() - (gradient[p] - centre[sign]).square().sum())
-                for p in side
-            }
-            scale = sum(map(abs, margin.values())) / len(margin)
-            share |= {p: 1 / (1 + math.exp(-margin[p] / scale)) for p in side}
-    return {place: 0.8 + 0.4 * share[place] for place in gradient}
+    """λ of each sampled place: margins, their spread, centres once more, over vectors written out."""
+    places = _places(batch, scored=False)
+    proxy = {p: (1 - math.exp(float(batch.logp[p]))) * batch.extra["hidden"][p].double() for p in places}
+    sides = {sign: [p for p in places if sign * _advantage(batch, p[0]) > 0] for sign in (1, -1)}
+    size = {p: abs(_advantage(batch, p[0])) for p in places}
+
+    def centre(side, share):
+        total = sum(size[p] * share[p] for p in side)
+        return sum(size[p] * share[p] * proxy[p] for p in side) / total
+
+    def margins(share):
+        own = {sign: centre(side, share) for sign, side in sides.items()}
+        distance = lambda p, sign: float((proxy[p] - own[sign]).square().sum())  # noqa: E731
+        return {p: distance(p, -sign) - distance(p, sign) for sign, side in sides.items() for p in side}
+
+    first = margins(dict.fromkeys(places, 1.0))
+    scale = {}
+    for side in sides.values():
+        mean = sum(first[p] for p in side) / len(side)
+        scale |= dict.fromkeys(side, (sum((first[p] - mean) ** 2 for p in side) / len(side)) ** 0.5)
+    share = {p: 1 / (1 + math.exp(-first[p] / scale[p])) for p in first}
+    second = margins(share)
+    weight = dict.fromkeys(places, 0.8) | {p: 0.8 + 0.4 / (1 + math.exp(-second[p] / scale[p])) for p in second}
+    mean = sum(weight.values()) / len(weight)
+    return {p: w / mean for p, w in weight.items()}
 
 
-def _delta(batch):
+def delta_credit(batch):
+    """A_i λ_t over the mean of λ."""
     weights = _delta_weights(batch)
-    return _credit(batch, lambda row, column: _advantage(batch, row) * weights.get((row, column), 1.0))
+    return _credit(batch, lambda row, column: _advantage(batch, row) * weights[row, column])
 
 
 def _delta_loss(logp, batch):
-    """Σ λ · -min(ρ A, clip(ρ) A) / Σ λ."""
-    weights = _delta_weights(batch)
-    total, count = torch.zeros((), dtype=torch.float64), 0.0
-    for row, column in _places(batch, scored=False):
-        weight, advantage = weights.get((row, column), 1.0), _advantage(batch, row)
+    """The clipped surrogate of the weighted advantage, a mean over all sampled tokens."""
+    credit, places = delta_credit(batch), _places(batch, scored=False)
+    total = torch.zeros((), dtype=torch.float64)
+    for row, column in places:
+        advantage = float(credit[row, column])
         ratio = (logp[row, column] - batch.sampler_logp[row, column]).exp()
-        total = total - weight * torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.28) * advantage)
-        count += weight
-    return total / count
+        total = total - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.28) * advantage)
+    return total / len(places)
 
 
 def _quantile(values, level):
@@ -313,15 +321,16 @@ def _t_reg(batch):
     return credit
 
 
-def _by_role(bonus_of):
-    """γ = 1 + 0.5 · bonus where the advantage is not negative."""
+def _by_role(bonus_of, positive_only=False):
+    """γ = 1 + 0.5 · bonus, on advantages of both signs or on those that are not negative."""
 
     def credit(batch):
         bonus = {row: bonus_of(batch, row, [c for r, c in _places(batch) if r == row]) for row, _ in _places(batch)}
 
         def value(row, column):
             advantage = _advantage(batch, row)
-            return advantage * (1 + 0.5 * bonus[row].get(column, 0.0)) if advantage >= 0 else advantage
+            left = positive_only and advantage < 0
+            return advantage if left else advantage * (1 + 0.5 * bonus[row].get(column, 0.0))
 
         return _credit(batch, value)
 
@@ -344,8 +353,16 @@ def _local(batch, row, columns):
     return dict.fromkeys(_top({column: _jump(batch, row, column) for column in columns}), 1.0)
 
 
-def _anchor(batch, row, columns):
-    return dict.fromkeys(_top({c: float(batch.extra["attention_influence"][row, c]) for c in columns}), 1.0)
+def _anchor(batch, row, columns, horizon=100):
+    influence = batch.extra[f"attention_influence@{horizon}"]
+    return dict.fromkeys(_top({c: float(influence[row, c]) for c in columns}), 1.0)
+
+
+anchor_credit = _by_role(_anchor)
+
+
+def _early_anchor(batch, row, columns):
+    return _anchor(batch, row, columns, horizon=50)
 
 
 def _coupled(batch, row, columns):
@@ -381,9 +398,14 @@ BATTERY: tuple[Subject, ...] = (
     Subject(tempo(), reference=_tempo, zero=ZERO),
     *(Subject(thr(tilt), reference=_thr(tilt), zero=ZERO) for tilt in (0.1, -0.1, 0.0)),
     Subject(nthr(), reference=_nthr, zero=ZERO),
-    Subject(delta(), reference=_delta, loss=_delta_loss, zero=ZERO),
+    Subject(delta(), reference=delta_credit, loss=_delta_loss, zero=ZERO),
     Subject(attention_credit(amplify_preplans()), reference=_by_role(_local), zero=ZERO),
-    Subject(attention_credit(amplify_anchors()), reference=_by_role(_anchor), zero=ZERO),
+    Subject(attention_credit(amplify_anchors()), reference=anchor_credit, zero=ZERO),
+    Subject(
+        attention_credit(amplify_anchors(both_signs=False, horizon=50)),
+        reference=_by_role(_early_anchor, positive_only=True),
+        zero=ZERO,
+    ),
     Subject(attention_credit(COUPLED), reference=_by_role(_coupled), zero=ZERO),
     Subject(d3s(of_group=2, of_batch=4, tokens=0.5), reference=_d3s, loss=_d3s_loss, zero=ZERO),
     Subject(top_entropy(), reference=_top_entropy, zero=ZERO),

@@ -81,11 +81,15 @@ def cost_in_words(objective: "Objective") -> list[str]:
     read = kinds(objective.needs)
     costs = {
         "a forward pass of a second model, held in memory, for each generation": "reference_logp" in read,
-        "attention maps of every rollout, computed the slow way, for each generation": "attention_influence" in read,
+        "attention maps of every rollout, computed the slow way, for each generation": bool(
+            {"attention_influence", "attention_locality"} & read
+        ),
+        "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,
         "last-layer states and prediction errors of every token": "prediction_error" in read,
         "a sort of the vocabulary at every token": "nucleus_entropy" in read,
         "a scoring pass over the whole optimiser step before the first backward pass": objective.scope is Scope.BATCH,
+        "a scoring pass over the whole generation before its first update": objective.scope is Scope.GENERATION,
         "a scoring pass over all rows before those drawn are differentiated": objective.draws
-        and objective.scope is not Scope.BATCH,
+        and objective.scope < Scope.BATCH,
     }
     return [words for words, paid in costs.items() if paid]

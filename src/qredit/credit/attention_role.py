@@ -3,7 +3,8 @@
 Two fields, one number per token, are read off the attention maps of one extra forward pass:
 
     attention_locality   WAAD_t = Σ_{s≤t} A_loc[t, s] · min(t - s, W): how far back the near-sighted heads look
-    attention_influence  FAI_s = mean over later t of A_glob[t, s]: how much the far-sighted heads look at s
+    attention_influence@FAR  FAI_s = mean of A_glob[t, s] over t in [s + 10, s + FAR]: how much the far-sighted heads
+                         look at s
 
 A jump of WAAD, Δ_t = |WAAD_t - WAAD_{t+1}|, marks the token after which the local context is left.
 """
@@ -33,10 +34,14 @@ def jumps(locality: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Te
 
 @dataclass(frozen=True)
 class _AttentionRole(Credit):
-    """What the roles share: c_t ← (1 + (amplify - 1) · bonus_t) · c_t where c_t ≥ 0, on sampled tokens."""
+    """What the roles share: c_t ← (1 + (amplify - 1) · bonus_t) · c_t, on sampled tokens.
+
+    With `both_signs` off, only where c_t ≥ 0, as in the paper's first version.
+    """
 
     amplify: float = 1.5
     share: float = 0.4
+    both_signs: bool = True
 
     def __post_init__(self) -> None:
         check_range("amplify", self.amplify, 0.0, math.inf)
@@ -45,15 +50,11 @@ class _AttentionRole(Credit):
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         counts = drawn(coefficient, batch)
         factor = 1 + (self.amplify - 1) * self.bonus(batch, counts)
-        return times(coefficient, factor, counts & (coefficient.value >= 0))
+        return times(coefficient, factor, counts if self.both_signs else counts & (coefficient.value >= 0))
 
     @abstractmethod
     def bonus(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """How much of the amplification each token gets."""
-
-    def anchors(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        """The `share` of each row's tokens that later tokens attend to most."""
-        return row_top(batch.require("attention_influence", str(self)).double(), counts, self.share)
 
     def jumps(self, batch: RolloutBatch) -> Float[Tensor, "B T"]:
         """Δ of every token."""
@@ -62,9 +63,12 @@ class _AttentionRole(Credit):
 
 @dataclass(frozen=True)
 class amplify_preplans(_AttentionRole):
-    """c_t ← amplify · c_t on the `share` of each row's sampled tokens with the largest Δ_t, where c_t ≥ 0.
+    """c_t ← amplify · c_t on the `share` of each row's sampled tokens with the largest Δ_t.
 
-    Source: arXiv 2510.13554, the local strategy.
+    Args:
+        both_signs: off amplifies only where c_t ≥ 0, the paper's first version.
+
+    Source: arXiv 2510.13554v2, the local strategy.
     """
 
     needs = frozenset({"attention_locality"})
@@ -75,19 +79,37 @@ class amplify_preplans(_AttentionRole):
 
 @dataclass(frozen=True)
 class amplify_anchors(_AttentionRole):
-    """c_t ← amplify · c_t on the `share` of each row's sampled tokens with the largest FAI, where c_t ≥ 0.
+    """c_t ← amplify · c_t on the `share` of each row's sampled tokens with the largest FAI.
 
-    Source: arXiv 2510.13554, the anchor strategy.
+    Args:
+        both_signs: off amplifies only where c_t ≥ 0.
+        horizon: how many tokens later attention still counts for FAI.
+
+    Source: arXiv 2510.13554v2, the anchor strategy; the paper's first version is both_signs=False, horizon=50.
     """
 
-    needs = frozenset({"attention_influence"})
+    horizon: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.horizon < 10:
+            raise QreditError(f"horizon must be at least 10 tokens, where the influence begins, got {self.horizon}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"attention_influence@{self.horizon}"})
 
     def bonus(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         return self.anchors(batch, counts).double()
 
+    def anchors(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        """The `share` of each row's tokens that later tokens attend to most."""
+        influence = batch.require(f"attention_influence@{self.horizon}", str(self))
+        return row_top(influence.double(), counts, self.share)
+
 
 @dataclass(frozen=True, kw_only=True)
-class amplify_coupled_anchors(_AttentionRole):
+class amplify_coupled_anchors(amplify_anchors):
     """As `amplify_anchors`, but an anchor that is local hands a part of its bonus to the token that introduced it.
 
         bonus = 1 on anchors that are not dominated, 1 - handed_back on dominated ones, plus handed_back on introducers
@@ -105,7 +127,6 @@ class amplify_coupled_anchors(_AttentionRole):
     locality_quantile: float
     jump_quantile: float
     window: int
-    needs = frozenset({"attention_locality", "attention_influence"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,6 +134,10 @@ class amplify_coupled_anchors(_AttentionRole):
             check_range(name, getattr(self, name), 0.0, 1.0)
         if self.window < 1:
             raise QreditError(f"window must be at least 1 token, got {self.window}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {"attention_locality"}
 
     def bonus(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         locality, jump = batch.require("attention_locality", str(self)).double(), self.jumps(batch)

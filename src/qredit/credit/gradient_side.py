@@ -1,7 +1,7 @@
 """Heavier tokens whose gradient lies clearly on the side of their advantage's sign."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,72 +9,104 @@ from torch import Tensor
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope
-from qredit.credit.token_gradient import NEEDS, TokenGradients
 from qredit.credit.token_weight import times
 from qredit.errors import QreditError
 from qredit.schedule import check_range
 
-
-def side_share(margin: Float[Tensor, " N"], up: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """α = sigmoid(margin / mean |margin| of the token's side); ½ where all margins of a side are 0."""
-    scale = torch.where(up, _mean_size(margin[up]), _mean_size(margin[~up]))
-    return torch.where(scale > 0, margin / torch.where(scale > 0, scale, 1.0), 0.0).sigmoid()
+_LEAST_VARIANCE = 1e-8  # the official code's floor under the square of γ
 
 
-def _mean_size(margin: Float[Tensor, " N"]) -> Float[Tensor, ""]:
-    return margin.abs().sum() / max(len(margin), 1)
+def side_scale(margin: Float[Tensor, " N"], up: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """γ of each token: the standard deviation, with n, of the margins of its side."""
+    return torch.where(up, _deviation(margin[up]), _deviation(margin[~up]))
+
+
+def _deviation(margin: Float[Tensor, " N"]) -> Float[Tensor, ""]:
+    centred = margin - margin.sum() / max(len(margin), 1)
+    return (centred.square().sum() / max(len(margin), 1)).clamp(min=_LEAST_VARIANCE).sqrt()
+
+
+def side_margins(
+    proxy: Float[Tensor, "N E"], weight: Float[Tensor, " N"], up: Bool[Tensor, " N"]
+) -> Float[Tensor, " N"]:
+    """‖v - μ_other‖² - ‖v - μ_own‖² of each token, μ the mean of v over a side, weighted; 0 for a side without tokens.
+
+    Args:
+        proxy: v.
+        up: which side each token is on.
+    """
+    above, below = (_centre(proxy, weight * side) for side in (up, ~up))
+    nearer_above = (
+        2 * (proxy @ (above - below)).double() + below.double().square().sum() - above.double().square().sum()
+    )
+    return torch.where(up, nearer_above, -nearer_above)
+
+
+def _centre(proxy: Float[Tensor, "N E"], weight: Float[Tensor, " N"]) -> Float[Tensor, " E"]:
+    return (weight / weight.sum().clamp(min=_LEAST_VARIANCE)).to(proxy) @ proxy
 
 
 def side_shares(
-    tokens: TokenGradients, size: Float[Tensor, " N"], up: Bool[Tensor, " N"], refinements: int
+    proxy: Float[Tensor, "N E"], size: Float[Tensor, " N"], up: Bool[Tensor, " N"], refinements: int
 ) -> Float[Tensor, " N"]:
-    """α of each token: how much nearer its gradient lies to its own side's centre than to the other's.
+    """α of each token: how much nearer its v lies to its own side's centre than to the other's.
 
-    The centres are means weighted by `size`, then `refinements` times by size · α; α is scored after the last of them.
+    α = sigmoid(margin / γ). The centres are means weighted by `size`, then `refinements` times by size · α. γ is one
+    round behind: that of the margins which the last centres were refined with.
     """
-    share = torch.ones_like(size)
-    for _ in range(refinements + 1):
-        to_up, to_down = (
-            tokens.square_distance(tokens.bank(weight / weight.sum()))
-            for weight in (size * share * up, size * share * ~up)
-        )
-        share = side_share(torch.where(up, to_down - to_up, to_up - to_down), up)
-    return share
+    margin = side_margins(proxy, size, up)
+    scale = side_scale(margin, up)
+    for _ in range(refinements):
+        share = (margin / scale).sigmoid()
+        scale = side_scale(margin, up)
+        margin = side_margins(proxy, size * share, up)
+    return (margin / scale).sigmoid()
 
 
 @dataclass(frozen=True)
 class weigh_by_gradient_side(Credit):
-    """c_t ← λ_t c_t under a denominator Σ λ_t, λ = least + (most - least) · α.
+    """c_t ← λ_t c_t · N / Σ λ over the N sampled tokens of the generation, λ = least + (most - least) · α.
 
-        α = sigmoid((‖v - μ_other‖² - ‖v - μ_own‖²) / γ),   μ± = means of v over c > 0 and over c < 0, weighted by |c|
+        α = sigmoid((‖v - μ_other‖² - ‖v - μ_own‖²) / γ),   v_t = (1 - p_t) h_t
+        μ± = means of v over c > 0 and over c < 0, weighted by |c|, then by |c| α
 
-    v is the token's gradient in the output head. After `refinements` recomputations of μ±, then weighted by |c| α, α is
-    scored once more. λ is 1 on tokens whose c is 0, on those not sampled, and everywhere if all c have one sign.
+    h_t is the state that predicts the token and p_t the token's probability: v does not say which token it is. γ is the
+    standard deviation (n) of the margins of the token's side. λ is `least` where c is 0. Everything is that of the
+    policy that sampled, computed once for a generation.
 
-    Source: arXiv 2605.21467, known from others' notes. Difference: γ, which the notes leave open, is the mean size of
-    the margins of the token's side; gradients are those of the current policy at every update, the source's those of
-    the rollouts.
+    Args:
+        least, most: range of the weights.
+        refinements: how often μ± are computed anew with the weights.
+
+    Source: arXiv 2605.21467, official code.
     """
 
     least: float = 0.8
     most: float = 1.2
     refinements: int = 1
-    needs = NEEDS
-    scope = Scope.BATCH
+    needs = frozenset({"hidden", "logp"})
+    scope = Scope.GENERATION
 
     def __post_init__(self) -> None:
         check_range("least", self.least, 0.0, math.inf)
         check_range("most", self.most, self.least, math.inf)
+        if self.most == 0:
+            raise QreditError("most must be above 0: every token would weigh 0")
         if self.refinements < 0:
             raise QreditError(f"refinements must be at least 0, got {self.refinements}")
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value = coefficient.spread(batch)
         counts = batch.sampled & (value != 0)
-        weight = torch.ones_like(value)
-        size, up = value[counts].abs(), value[counts] > 0
-        tokens = TokenGradients.of(batch, counts, str(self))
-        if bool(up.any()) and bool((~up).any()):
-            share = side_shares(tokens, size, up, self.refinements)
-            weight[counts] = self.least + (self.most - self.least) * share
-        return replace(times(coefficient, weight, counts), weight=weight)
+        weight = torch.full_like(value, self.least)
+        share = side_shares(_proxy(batch, counts, str(self)), value[counts].abs(), value[counts] > 0, self.refinements)
+        weight[counts] = self.least + (self.most - self.least) * share
+        drawn = weight[batch.sampled]
+        return times(coefficient, weight * (len(drawn) / drawn.sum()), counts)
+
+
+def _proxy(batch: RolloutBatch, counts: Bool[Tensor, "B T"], wanted_by: str) -> Float[Tensor, "N E"]:
+    """v = (1 - p) h of the tokens that count, in float32 at least."""
+    hidden, logp = (batch.require(name, wanted_by)[counts] for name in ("hidden", "logp"))
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    return -torch.expm1(logp.double()).to(hidden)[:, None] * hidden

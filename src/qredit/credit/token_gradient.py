@@ -2,8 +2,7 @@
 
 The gradient of log p(token) in the head is the outer product e hᵀ of its prediction error e = onehot(token) - p and the
 hidden state h that predicts it. So ⟨token a, token b⟩ = ⟨e_a, e_b⟩ ⟨h_a, h_b⟩, and against a weighted sum of many such
-gradients, a bank M = Σ_k w_k e_k h_kᵀ (V' × E), the inner product is eᵀ M h and the squared distance
-‖e‖² ‖h‖² - 2 eᵀ M h + ‖M‖².
+gradients, a bank M = Σ_k w_k e_k h_kᵀ (V' × E), the inner product is eᵀ M h.
 """
 
 from dataclasses import dataclass
@@ -43,8 +42,3 @@ class TokenGradients:
     def inner(self, bank: Float[Tensor, "V E"]) -> Float[Tensor, " N"]:
         """⟨e hᵀ, bank⟩ of each token."""
         return ((self.error @ bank) * self.hidden).sum(1).double()
-
-    def square_distance(self, bank: Float[Tensor, "V E"]) -> Float[Tensor, " N"]:
-        """‖e hᵀ - bank‖² of each token."""
-        own = self.error.square().sum(1).double() * self.hidden.square().sum(1).double()
-        return own - 2 * self.inner(bank) + bank.square().sum().double()

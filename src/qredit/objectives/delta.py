@@ -10,7 +10,7 @@ from qredit.reduce import mean_per_token
 from qredit.surrogate import clipped_ratio
 
 
-@method("token", "arXiv 2605.21467", "notes")
+@method("token", "arXiv 2605.21467", "code")
 def delta(
     least: float = 0.8,
     most: float = 1.2,
@@ -21,10 +21,12 @@ def delta(
 ) -> Objective:
     """DAPO's loss, heavier on tokens whose gradient separates the rewarded side from the other.
 
-        loss = -Σ λ_t min(ρ A_i, clip(ρ) A_i) / Σ λ_t,   λ = least + (most - least) · α
-        α = sigmoid((‖v - μ_other‖² - ‖v - μ_own‖²) / γ),   v = e hᵀ
+        A_t = λ_t A_i / (mean of λ over the generation),   λ = least + (most - least) · α
+        α = sigmoid((‖v - μ_other‖² - ‖v - μ_own‖²) / γ),   v_t = (1 - p_t) h_t
 
-    Zero where all rewards of a group are equal. λ is 1 if all advantages of the step have one sign.
+    h_t is the state that predicts token t, p_t the token's probability, μ the mean of v over the positive and over the
+    negative side, weighted by |A|, γ the standard deviation of the margins of a side: see `weigh_by_gradient_side`. λ
+    is computed once for a generation, by the policy that sampled it. Zero where all rewards of a group are equal.
 
     Args:
         least, most: range of the weights.
@@ -32,8 +34,9 @@ def delta(
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 10 in its scripts.
 
-    Source: arXiv 2605.21467, from others' notes. Difference: γ is the mean size of the margins of the token's side,
-    where the source's formula is not known to us.
+    Source: arXiv 2605.21467; compared with the official code, RUCBM/DelTA at cf048bd:
+    `verl-DelTA/verl/workers/actor/dp_actor.py`, `compute_log_prob_h`, and `recipe/dapo/srcs/run_DelTA.sh`. Difference:
+    the loss alone, without the overlong penalty on its rewards.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | weigh_by_gradient_side(least, most, refinements)
     surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)

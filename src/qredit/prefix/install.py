@@ -26,7 +26,7 @@ class TokenScores(ModelOutput):  # type: ignore[misc]
     Attributes:
         logp: (S,).
         entropy: (S, K): of the whole distribution, then of its nuclei.
-        hidden, error: what `Wanted.among` asks for.
+        hidden, error: what `Wanted` asks for.
     """
 
     logp: Float[Tensor, " S"] | None = None
@@ -41,22 +41,24 @@ class Wanted:
 
     Attributes:
         nuclei: probability masses whose nuclei's entropies are told, as `nucleus_entropy@MASS`.
-        among: token ids for which `hidden`, the state that predicts the token, and `prediction_error`,
-            onehot(token) - p on these ids, are told; None is neither.
+        hidden: whether the state that predicts the token is told.
+        among: token ids on which `prediction_error`, onehot(token) - p, is told; None is not at all.
     """
 
     nuclei: tuple[float, ...] = ()
+    hidden: bool = False
     among: Int[Tensor, " v"] | None = None
 
     @classmethod
     def of(cls, needs: Iterable[str], among: Int[Tensor, " v"] | None) -> "Wanted":
         """What the names of batch fields ask for; `among` is used only if they do."""
-        kinds = [name.partition("@") for name in sorted(needs)]
-        states = any(kind in STATES for kind, _, _ in kinds)
-        return cls(tuple(float(mass) for kind, _, mass in kinds if kind == NUCLEUS), among if states else None)
+        names = sorted(needs)
+        nuclei = (float(mass) for kind, _, mass in (name.partition("@") for name in names) if kind == NUCLEUS)
+        return cls(tuple(nuclei), HIDDEN in names, among if ERROR in names else None)
 
 
-NUCLEUS, STATES = "nucleus_entropy", frozenset({"hidden", "prediction_error"})
+NUCLEUS, HIDDEN, ERROR = "nucleus_entropy", "hidden", "prediction_error"
+STATES = frozenset({HIDDEN, ERROR})
 
 
 def install(model: PreTrainedModel) -> None:
@@ -145,8 +147,7 @@ def _told(found: TokenScores, layout: Layout, wanted: Wanted) -> dict[str, Tenso
     assert found.entropy is not None
     told = {"logp": found.logp, "entropy": found.entropy[:, 0]}
     told |= {f"{NUCLEUS}@{mass:g}": found.entropy[:, n] for n, mass in enumerate(wanted.nuclei, start=1)}
-    if found.hidden is not None and found.error is not None:
-        told |= {"hidden": found.hidden, "prediction_error": found.error}
+    told |= {name: value for name, value in ((HIDDEN, found.hidden), (ERROR, found.error)) if value is not None}
     return {name: layout.spread(value) for name, value in told.items()}
 
 
@@ -200,10 +201,8 @@ def _scores(
         hidden = hidden.flatten(0, 1)[layout.predictor]
         of_tokens = (hidden, head.weight, head.bias, layout.target)
         logp, entropy = token_scores(*of_tokens, temperature, wanted.nuclei)
-        if wanted.among is None:
-            return TokenScores(logp=logp, entropy=entropy)
-        error = prediction_errors(*of_tokens, wanted.among, temperature)
-    return TokenScores(logp=logp, entropy=entropy, hidden=hidden.detach().float(), error=error)
+        error = None if wanted.among is None else prediction_errors(*of_tokens, wanted.among, temperature)
+    return TokenScores(logp, entropy, hidden.detach().float() if wanted.hidden else None, error)
 
 
 def _scores_of_chosen(

@@ -123,7 +123,7 @@ def _beside(text: str, batch: RolloutBatch, progress: float) -> Record:
     missing = sorted(objective.needs - set(batch.present))
     if missing:
         return {"name": text, "why": f"it needs {', '.join(missing)}, which this run did not record"}
-    if objective.scope == Scope.BATCH:
+    if objective.scope >= Scope.BATCH:
         return {"name": text, "why": "its statistics run over a whole optimiser step, and one group is recorded"}
     try:
         credit = objective.at(progress).credit(batch)

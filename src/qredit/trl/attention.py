@@ -1,5 +1,6 @@
 """Attention maps of sampled rollouts, in a forward pass of their own, and the token roles they give."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ LAYERS = 5
 
 
 @torch.no_grad()
-def token_roles(model: Any, rows: Rows) -> dict[str, Float[Tensor, "B T"]]:
-    """`attention_locality` and `attention_influence` of each completion token, from the model's middle layers.
+def token_roles(model: Any, rows: Rows, horizons: Sequence[int] = ()) -> dict[str, Float[Tensor, "B T"]]:
+    """`attention_locality`, and `attention_influence@FAR` for each horizon, from the model's middle layers.
 
     Every row alone, prompt and completion without padding: maps of N × N numbers for each head of the layers used, and
     attention computed the slow way, which alone returns them.
@@ -29,16 +30,21 @@ def token_roles(model: Any, rows: Rows) -> dict[str, Float[Tensor, "B T"]]:
     used = base.config._attn_implementation
     base.set_attn_implementation("eager")
     try:
-        found = [_of_row(base, rows, row) for row in range(len(rows.batch.mask))]
+        found = [_of_row(base, rows, row, horizons) for row in range(len(rows.batch.mask))]
     finally:
         base.set_attn_implementation(used)
     width = rows.batch.mask.shape[1]
-    padded = [torch.nn.functional.pad(torch.stack(pair), (0, width - len(pair[0]))) for pair in found]
-    both = torch.stack(padded, 1)
-    return {LOCALITY: both[0], INFLUENCE: both[1]}
+    padded = [torch.nn.functional.pad(roles, (0, width - roles.shape[1])) for roles in found]
+    names = [LOCALITY, *(f"{INFLUENCE}@{far}" for far in horizons)]
+    return dict(zip(names, torch.stack(padded, 1), strict=True))
 
 
-def _of_row(base: Any, rows: Rows, row: int) -> tuple[Tensor, Tensor]:
+def horizons_of(needs: Iterable[str]) -> list[int]:
+    """The horizons that the names of batch fields ask for: how many tokens later an influence is still looked for."""
+    return sorted(int(far) for kind, _, far in (name.partition("@") for name in needs) if kind == INFLUENCE)
+
+
+def _of_row(base: Any, rows: Rows, row: int, horizons: Sequence[int]) -> Float[Tensor, "R N"]:
     assert rows.batch.ids is not None
     prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
     completion = rows.batch.ids[row][rows.batch.mask[row]]
@@ -48,9 +54,10 @@ def _of_row(base: Any, rows: Rows, row: int) -> tuple[Tensor, Tensor]:
     if not told:
         raise QreditError("the model returns no attention maps; choose an objective that needs none")
     maps = torch.cat([told[layer][0].float() for layer in middle_layers(len(told))])
-    local, far = attention_roles.local_and_global(maps)
     start = len(prompt)
-    return attention_roles.locality(local)[start:], attention_roles.influence(far)[start:]
+    local, wide = attention_roles.local_and_global(maps, start)
+    roles = [attention_roles.locality(local), *(attention_roles.influence(wide, far=far) for far in horizons)]
+    return torch.stack(roles)[:, start:]
 
 
 def middle_layers(count: int) -> list[int]:

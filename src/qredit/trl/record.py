@@ -138,7 +138,7 @@ def record_of(learned: Learned, texts: TokenTexts) -> dict[str, Any]:
 
 def _traced(learned: Learned, rows: Int[Tensor, " R"]) -> tuple[dict[str, Tensor], bool]:
     """The trace on these rows, on the CPU, and whether it is that of the whole optimiser step."""
-    wide = learned.objective.scope == Scope.BATCH
+    wide = learned.objective.scope >= Scope.BATCH
     with torch.no_grad():
         found = trace(learned.objective, learned.batch if wide else learned.batch.select(rows), learned.state)
     shown = {name: (value[rows] if wide else value).cpu() for name, value in found.items()}

@@ -53,7 +53,14 @@ from qredit.trl.step.passes import Passes
 from qredit.trl.step.prepare import layout_for, score_at_temperature_one
 from qredit.trl.step.rewarding import Rewarding
 from qredit.trl.step.sampling import Sampling
-from qredit.trl.step.whole_step import Generation, Microbatch, StageState, StepCredit, shared_denominators
+from qredit.trl.step.whole_step import (
+    Generation,
+    Microbatch,
+    StageState,
+    StepCredit,
+    credited_once,
+    shared_denominators,
+)
 
 _EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
 _LATEST = ("q", "guide/paft")  # of several steps that are logged together the last counts: means were never used
@@ -237,8 +244,17 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         microbatches = [
             self._collated(sampled[start : start + size], vocabulary) for start in range(0, len(sampled), size)
         ]
+        objective = self.objective_now()
+        if objective.scope == Scope.GENERATION:
+            microbatches = credited_once(
+                microbatches,
+                objective,
+                self.stages,
+                self.accelerator,
+                lambda rows: self.passes.scored_without_gradient(self.model_wrapped, rows),
+            )
         denominators = shared_denominators(
-            [self.objective.denominators(micro.rows.batch) for micro in microbatches],
+            [objective.denominators(micro.rows.batch, micro.credited) for micro in microbatches],
             args.gradient_accumulation_steps,
             self.num_iterations,
             self.accelerator,
@@ -249,7 +265,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         seed = mix(self.args.seed, self.state.global_step)
         rows = self.collation.with_passes(self.collation.rows(sampled, seed, vocabulary))
         objective = self.objective_now()
-        fixed = objective.when == When.ROLLOUT and objective.scope != Scope.BATCH
+        fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH
         credited = credited_by(objective, rows.batch, self.stages.state) if fixed else None
         return Microbatch(rows, credited, first=sampled[: self.rollouts_per_prompt])
 

@@ -84,7 +84,7 @@ def _slope(
     objective: Objective, batch: RolloutBatch, parts: list[slice] | list[Tensor], credited: Credited | None = None
 ) -> Float[Tensor, "B F T"]:
     """∂loss/∂(logp, entropies) of a step run in parts: numerators summed, then divided by the summed denominators."""
-    if objective.scope is Scope.BATCH and credited is None:
+    if objective.scope >= Scope.BATCH and credited is None:
         credited = objective.evaluate(batch)
     at = _differentiable(batch)
     numerators: dict[str, Tensor] = {}

@@ -8,9 +8,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from qredit.prefix.install import STATES
+from qredit.chain import kinds
+from qredit.prefix.install import ERROR
 from qredit.rollout.collate import Rows, Sampled, Tail, collate
-from qredit.trl.attention import INFLUENCE, LOCALITY, token_roles
+from qredit.trl.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.step.passes import Passes
 
@@ -42,7 +43,7 @@ class Collation:
 
         Gold answers among them: one set for every stage and every tail.
         """
-        if not STATES & self.needs:
+        if ERROR not in self.needs:
             return None
         own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
         return torch.tensor(sorted(set().union(*gather_object([own]))), device=self.accelerator.device)
@@ -56,6 +57,6 @@ class Collation:
             assert layout is not None
             with self.accelerator.autocast():  # as the policy is scored, or rounding alone would be a divergence
                 told[REFERENCE] = self.reference.logp(policy, rows, chunks, layout, self.passes.temperature)
-        if {LOCALITY, INFLUENCE} & self.needs:
-            told |= token_roles(policy, rows)
+        if {LOCALITY, INFLUENCE} & kinds(self.needs):
+            told |= token_roles(policy, rows, horizons_of(self.needs))
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))

@@ -1,7 +1,7 @@
-"""What a whole optimiser step shares: denominators, and statistics that run over all its rows on all processes."""
+"""What a whole optimiser step or generation shares: denominators, and statistics over all its rows on all processes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -19,7 +19,7 @@ class Microbatch:
 
     Attributes:
         rows: ids and batch.
-        credited: coefficients that were fixed when the rollouts were made; None when they are computed at each update.
+        credited: coefficients that were fixed before the first update; None when they are computed at each.
         first: the rollouts of the first group, for records; not kept in checkpoints.
     """
 
@@ -59,13 +59,14 @@ class StageState:
         """Collect what stateful stages need; move their state once the optimiser step is complete."""
         if not self.state:
             return
-        if objective.scope != Scope.BATCH:
+        if objective.scope < Scope.BATCH:
             add_into(self.pending, objective.statistics(batch, self.state))
         if accelerator.sync_gradients:
             everywhere: dict[str, State] = {}
             for part in gather_object([self.pending]):
                 add_into(everywhere, part)
-            self.state = objective.update_state(self.state, everywhere)
+            if everywhere:  # a later step of a generation that was evaluated as a whole has seen nothing new
+                self.state = objective.update_state(self.state, everywhere)
             self.pending = {}
 
 
@@ -103,6 +104,25 @@ class StepCredit:
             return credited, None
         counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._credited, strict=True)]
         return credited, shared_denominators(counts, self.window, 1, self.accelerator)[0]
+
+
+def credited_once(
+    microbatches: Sequence[Microbatch],
+    objective: Objective,
+    stages: StageState,
+    accelerator: Accelerator,
+    scored: Callable[[Rows], RolloutBatch],
+) -> list[Microbatch]:
+    """The micro-batches of a new generation with their coefficients, its rows on all processes evaluated together.
+
+    Args:
+        scored: scores rows without gradient.
+    """
+    local = [scored(micro.rows) for micro in microbatches]
+    credited, statistics = evaluated_together(objective, local, stages.state, accelerator)
+    if accelerator.is_main_process:
+        add_into(stages.pending, statistics)
+    return [replace(micro, credited=own) for micro, own in zip(microbatches, credited, strict=True)]
 
 
 def shared_denominators(
