@@ -11,6 +11,7 @@ import torch
 from batches import reward_batch
 from hypothesis import given
 from hypothesis import strategies as st
+from rounding import same
 
 from qredit import QreditError
 from qredit.batch import concatenate
@@ -424,8 +425,8 @@ def test_groups_without_a_difference_get_nothing(rewards, group):
 
 def test_once_alone_a_row_has_the_plain_advantage():
     batch = tree_batch([[1, 2, 3], [1, 4, 3], [5, 2, 3]], [1, 0, 0.3])
-    assert torch.equal(tempo(epsilon_std=1e-4).credit(batch)[:, 2], grpo().credit(batch)[:, 2])
-    assert not torch.equal(tempo(epsilon_std=1e-4).credit(batch)[:, 1], grpo().credit(batch)[:, 1])
+    assert same(tempo(epsilon_std=1e-4).credit(batch)[:, 2], grpo().credit(batch)[:, 2])
+    assert not same(tempo(epsilon_std=1e-4).credit(batch)[:, 1], grpo().credit(batch)[:, 1])
 
 
 def test_the_walk_stops_at_the_first_token_that_was_not_sampled():
@@ -446,7 +447,7 @@ def test_a_rollout_shares_the_prefix_it_ends_with():
 def test_rows_of_different_groups_share_nothing():
     walks, rewards = [[1, 2], [1, 3], [1, 2], [1, 3]], [1.0, 0.0, 0.0, 0.0]
     apart = tree_batch(walks, rewards, group=[0, 0, 1, 1])
-    assert torch.equal(tempo().credit(apart)[:2], tempo().credit(apart.select(slice(2))))
+    assert same(tempo().credit(apart)[:2], tempo().credit(apart.select(slice(2))))
 
 
 # --- attention
@@ -579,7 +580,7 @@ def test_advantages_are_normalised_before_rollouts_are_left_out():
     kept = (credit != 0).any(1)
     assert kept.tolist()[0] is True
     assert [int(kept[:4].sum()), int(kept[4:].sum())] == [2, 2]
-    assert torch.equal(credit[kept], dapo().credit(batch)[kept])
+    assert same(credit[kept], dapo().credit(batch)[kept])
 
 
 def test_rollouts_left_out_leave_the_denominator_and_tokens_do_not():
