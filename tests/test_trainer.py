@@ -623,7 +623,7 @@ def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
             {},
             r"1 of 3 prompts do not fit \(rows 1; longest 3\d\d tokens\): the context of 256",
         ),
-        (questions(), {"answer_seam": " ", "answer_end": "the"}, "row"),
+        (questions(), {"thinking_closing": " th", "answer_seam": "e\n"}, "row"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_used(tmp_path, data, changes, words):
@@ -634,7 +634,7 @@ def test_data_that_cannot_be_used(tmp_path, data, changes, words):
 def test_an_answer_that_does_not_join_is_refused_with_its_row(tmp_path):
     rows = Dataset.from_dict({"prompt": ["a", "b"], "answer": ["Paris", "the"]})
     with pytest.raises(QreditError, match="train_dataset, row 1: answer 'the' does not join at the seam"):
-        trainer(tmp_path, data=rows, answer_seam=" ")
+        trainer(tmp_path, data=rows, thinking_closing="so ")
 
 
 def test_long_prompts_can_be_dropped(tmp_path):
