@@ -302,13 +302,10 @@ class TokenFormat:
 
     def response_text(self, ids: Sequence[int]) -> str:
         """A sampled answer as text: special tokens, the seam and the end left out. For rewards and logs only."""
-        if ids and list(ids[-1:]) == self.stop_ids:
-            ids = ids[:-1]
-            end = self.text(self.end_ids[:-1])
-        else:
-            end = self.format.end
-        text = self.text(ids)
-        return text.removeprefix(self.format.seam).removesuffix(end)
+        end = self.format.end
+        if self.stop_ids and list(ids[-1:]) == self.stop_ids:
+            ids, end = ids[:-1], end.removesuffix(_decode(self.tokenizer, self.stop_ids))
+        return self.text(ids).removeprefix(self.format.seam).removesuffix(end)
 
 
 def _decode(tokenizer: Tokenizer, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
