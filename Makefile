@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check catalog test-long test-page results theory bench performance true-shape pages pocket golden-verl resolve clean
+.PHONY: demo test lint check catalog test-long test-page results theory bench performance true-shape memory pages pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -53,6 +53,11 @@ performance: $(STAMP)
 # Two GARL steps at the shape of Qwen3-0.6B on a CPU. About five minutes, 16 GiB.
 true-shape: $(STAMP)
 	$(BIN)/python experiments/true_shape.py
+
+# The memory that a dry run foretells against what two steps reach. About a minute; MODEL=FOLDER of a small model and TRUE=1
+# (the shape of Qwen3-0.6B, 16 GiB, ten minutes) add rows.
+memory: $(STAMP)
+	$(BIN)/python experiments/memory_estimate.py --model "$(MODEL)" $(if $(TRUE),--true)
 
 # The pages of docs/objectives, with the cost of every method. About five minutes.
 pages: $(STAMP)

@@ -29,7 +29,6 @@ CORE = (
     "text",
     "power",
     "guide",
-    "importance",
 )
 ENGINES = {"trl": "trl", "verl": "verl"}
 

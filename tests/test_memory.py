@@ -8,6 +8,7 @@ from torch import nn
 
 from qredit.batch import RolloutBatch
 from qredit.rollout.collate import Rows
+from qredit.trl.memory_estimate import LOWER, Memory, _rows, estimate
 from qredit.trl.step import passes as passes_module
 from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
@@ -82,3 +83,70 @@ def test_gradients_and_moments_that_are_not_there_yet_are_left_room():
     assert yet_to_come(model, optimizer) == 2 * 400
     optimizer.step()
     assert yet_to_come(model, optimizer) == 0
+
+
+# --- what a run would reach
+
+
+def sizes(folder, objective="garl(q=0.75)", **changes):
+    made = trainer(folder, objective, **changes)
+    found = estimate(made)
+    assert not made.optimizer
+    return found
+
+
+def test_weights_gradients_and_moments_are_those_of_the_model(tmp_path):
+    found = sizes(tmp_path)
+    update = found.phases["update"]
+    weights = sum(4 * p.numel() for p in trainer(tmp_path).model.parameters())
+    assert (update["weights"], update["gradients"], update["moments"]) == (weights, weights, 2 * weights)
+    assert "gradients" not in found.phases["sampling"]
+    assert found.peak == sum(found.phases[found.phase].values())
+
+
+def test_activations_are_those_of_the_tokens_that_one_pass_computes(tmp_path):
+    made = trainer(tmp_path, max_completion_length=40, answer_budget=8)
+    found = estimate(made)
+    activations = found.phases["update"]["activations"]
+    rows = _rows(made, 32, None)  # 8 rows in 2 groups
+    made.model.train()
+    held = made.passes.bytes_per_token(rows)
+    prompts = sorted(map(len, made.train_dataset["prompt_ids"]))[-2:]
+    longest = 32 + len(made.format.close_ids) + max(map(len, made.train_dataset["answer_ids"]))
+    assert activations / held == pytest.approx(sum(prompts) + 8 * (longest - 1))
+
+
+def test_rows_are_cut_as_the_run_would_cut_them(tmp_path, monkeypatch):
+    whole = sizes(tmp_path)
+    monkeypatch.setattr(passes_module, "free_bytes", lambda device: 2e5)
+    cut = sizes(tmp_path)
+    assert whole.rows_at_once == whole.rows == cut.rows == 8
+    assert cut.rows_at_once < 8
+    assert cut.phases["update"]["activations"] < whole.phases["update"]["activations"]
+    assert cut.least <= cut.peak < whole.peak
+    by_hand = sizes(tmp_path, rows_per_forward=cut.rows_at_once)
+    assert by_hand.phases["update"]["activations"] == pytest.approx(cut.phases["update"]["activations"])
+
+
+def test_a_copied_reference_and_two_tails_are_counted(tmp_path):
+    plain = sizes(tmp_path)
+    found = sizes(tmp_path, "garl(q=0.75) | kl_to_reference(0.1)")
+    assert found.phases["update"]["reference"] == found.phases["update"]["weights"]
+    assert plain.phases["update"]["reference"] == 0
+    assert sizes(tmp_path, "garl(q=0.75) | kl_to_reference(0.1)").rows % plain.rows == 0
+
+
+def test_checkpointing_trades_activations_for_a_layer_that_runs_again(tmp_path):
+    sizes_of = [sizes(tmp_path, gradient_checkpointing=on).phases["update"] for on in (False, True)]
+    assert sizes_of[1]["activations"] < sizes_of[0]["activations"] / 2
+    assert sizes_of[1]["layer"] > sizes_of[0]["layer"]
+    made = trainer(tmp_path, gradient_checkpointing=True)
+    estimate(made)
+    assert not made.model.is_gradient_checkpointing  # the run turns it on when it begins
+
+
+def test_the_largest_part_of_the_largest_phase_decides_and_each_part_has_its_remedy(tmp_path):
+    found = Memory({"sampling": {"cache": 5.0}, "update": {"weights": 1.0, "activations": 3.0}}, 4, 4, 2.0, 4.5)
+    assert (found.phase, found.part, found.peak, found.fits) == ("sampling", "cache", 5.0, False)
+    assert found.as_dict()["advice"] == LOWER["cache"]
+    assert {part for parts in sizes(tmp_path).phases.values() for part in parts} <= LOWER.keys()

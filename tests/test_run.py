@@ -20,6 +20,7 @@ from qredit.plain import first_line, visible
 from qredit.rollout.sample import Budget
 from qredit.run.folder import PACKAGES, RunFolder
 from qredit.run.options import TrainOptions
+from qredit.run.plan import memory_lines
 from qredit.run.train import config
 from qredit.run.watch import best_step
 from qredit.tasks.jsonl import jsonl
@@ -362,13 +363,14 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_done(train, data, netwo
     shown = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
     assert shown.count("What is ") == 3
-    assert shown.count(" <think>\n") == 3
+    assert shown.count("<think>") == 3
     close, end = (tokenizer().convert_tokens_to_ids(token) for token in ("</think>", "<end>"))
     assert f"closing   {close} '</think>'" in shown
     assert f"{end} '<end>'" in shown
     assert "answer tokens: 2 to 2, median 2" in shown
     assert "6 examples, 2 groups of 2 rollouts per step, 3 steps per epoch" in shown
     assert "GiB" in shown
+    assert "max_completion_length=8: 5 tokens for the rationale and answer_budget=3 for the answer" in shown
 
 
 def test_the_json_of_a_dry_run(train, tmp_path):
@@ -381,7 +383,49 @@ def test_the_json_of_a_dry_run(train, tmp_path):
     assert (plan["groups_per_step"], plan["rollouts_per_group"], plan["steps_per_epoch"]) == (4, 2, 1)
     assert (plan["examples"], plan["left_out"]) == (6, 0)
     assert plan["parameters"] == 28864
-    assert set(plan["memory_gib"]) == {"weights_and_optimiser", "sampling_cache", "activations"}
+    assert set(plan["memory_gib"]["parts"]) == {"sampling", "scoring", "update"}
+
+
+def test_a_dry_run_says_how_long_a_completion_may_be_and_what_its_memory_rests_on(train):
+    _, plan = train("run", "--dry-run", max_completion_length=9, answer_budget=None)
+    assert (plan["max_completion_length"], plan["answer_budget"]) == (9, 4)
+    memory = plan["memory_gib"]
+    assert memory["peak"] == pytest.approx(sum(memory["parts"][memory["phase"]].values()), abs=0.02)
+    assert memory["least"] <= memory["peak"]
+
+
+def test_a_dry_run_takes_no_step(train, monkeypatch):
+    def refused(*args, **kwargs):
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr("qredit.trl.trainer.QreditTrainer.training_step", refused)
+    monkeypatch.setattr("qredit.trl.trainer.QreditTrainer._draw", refused)
+    monkeypatch.setattr("torch.Tensor.backward", refused)
+    assert train("run", "--dry-run")[1]["memory_gib"]["rows"] == 4
+
+
+def test_memory_is_that_of_the_rows_a_pass_is_cut_to_and_says_where_it_does_not_fit():
+    memory = {
+        "peak": 30.0,
+        "phase": "update",
+        "decided_by": "moments",
+        "parts": {"sampling": {"weights": 5.0}, "update": {"moments": 20.0, "weights": 10.0, "head": 0.001}},
+        "rows": 64,
+        "rows_at_once": 3,
+        "least": 29.0,
+        "available": 20.0,
+        "fits": False,
+        "advice": "train with lora",
+    }
+    first, _, update, here, last = memory_lines(memory)
+    assert first == (
+        "memory: about 30.00 GiB at the most, while updating, mostly moments of the optimiser; 3 of 64 rows in one "
+        "forward pass"
+    )
+    assert update == "  updating: 30.00 GiB (moments of the optimiser 20.00, weights 10.00)"
+    assert "here 20.00 GiB can be had" in here
+    assert "rows_per_forward=1, is about 29.00 GiB" in here
+    assert last == "  it does not fit here: train with lora"
 
 
 def test_the_plan_counts_the_groups_of_a_step_and_not_of_a_generation(train):

@@ -64,8 +64,9 @@ def in_nucleus(share: Float[Tensor, "S V"], mass: float) -> Bool[Tensor, "S V"]:
     return torch.zeros_like(inside).scatter_(1, order, inside)
 
 
-def _most_logits(device: torch.device) -> int:
-    return MOST_LOGITS.get(device.type, MOST_LOGITS["cuda"])
+def tokens_at_once(vocabulary: int, device: torch.device) -> int:
+    """How many tokens' logits are made together, in two buffers."""
+    return max(MOST_LOGITS.get(device.type, MOST_LOGITS["cuda"]) // vocabulary, FEWEST)
 
 
 class _TokenScores(torch.autograd.Function):
@@ -147,7 +148,7 @@ class _Head:
 
     def __init__(self, weight: Float[Tensor, "V E"], bias: Float[Tensor, " V"] | None, temperature: float) -> None:
         self.weight, self.bias, self.temperature = weight.float(), bias, temperature
-        self.most = max(_most_logits(weight.device) // len(weight), FEWEST)
+        self.most = tokens_at_once(len(weight), weight.device)
         self._buffers: list[Tensor] = []
 
     def parts(self, tokens: int) -> list[slice]:

@@ -7,25 +7,34 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from qredit.rollout.ends import unended_notice
 from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget
 
-_FLOAT32 = 4
+_DURING = {"sampling": "sampling", "scoring": "scoring without gradient", "update": "updating"}
+_NAMES = {
+    "weights": "weights",
+    "reference": "weights of the reference",
+    "gradients": "gradients",
+    "moments": "moments of the optimiser",
+    "process": "trainer and libraries",
+    "cache": "keys and values",
+    "logits": "logits of sampling",
+    "prefill": "prompts read",
+    "activations": "activations",
+    "layer": "work in a layer",
+    "head": "logits and gradients of the head",
+    "trial": "the trial pass that measures rows",
+}
 
 
 @dataclass(frozen=True)
 class Plan:
     """The facts that --dry-run shows; `as_dict` is its JSON.
 
-    `examples` are those trained on; `left_out` were too long for the context. Lengths are in tokens. `prompt_ids` are
-    the ids of `prompts`, each with its text.
+    `examples` are those trained on; `left_out` were too long for the context. Lengths are in tokens.
     """
 
     prompts: tuple[str, ...]
-    prompt_ids: tuple[list[list[Any]], ...]
     seam: dict[str, Any]
-    end_notice: str | None
     prompt_tokens: dict[str, float]
     answer_tokens: dict[str, float]
     examples: int
@@ -36,7 +45,9 @@ class Plan:
     rollouts_per_group: int
     steps_per_epoch: int
     parameters: int
-    memory_gib: dict[str, float]
+    max_completion_length: int
+    answer_budget: int
+    memory_gib: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -50,8 +61,7 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
         (facts["unparseable_golds"], "gold answers cannot be read by the reward; they are never rewarded"),
         (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
     )
-    ends = unended_notice(facts.get("unended") or 0.0, facts.get("end", ""))
-    return [*(f"{count} {what}" for count, what in told if count), *filter(None, (facts.get("end_notice"), ends))]
+    return [f"{count} {what}" for count, what in told if count]
 
 
 def rendered_prompts(
@@ -61,22 +71,13 @@ def rendered_prompts(
     return tuple(tokens.format.render(prompt, tokens.tokenizer, **template) for prompt in prompts[:count])
 
 
-def shown_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[list[Any]]:
-    """Ids, each with its text."""
-    return [[token, tokenizer.decode([token])] for token in ids]
-
-
 def seam(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str) -> dict[str, Any]:
-    """The layout around one answer: its strings, and the ids at the seam and at the end, each with its text."""
-    form = tokens.format
-    return {
-        "answer": answer,
-        "layout": {"opening": form.opening, "closing": form.closing, "seam": form.seam, "end": form.end},
-        "end_from": form.end_from,
-        "closing": shown_ids(tokenizer, tokens.close_ids),
-        "appended": shown_ids(tokenizer, tokens.answer_ids(answer)),
-        "end": shown_ids(tokenizer, tokens.end_ids),
-    }
+    """The ids around the seam of one answer, each with its text."""
+
+    def shown(ids: Sequence[int]) -> list[list[Any]]:
+        return [[token, tokenizer.decode([token])] for token in ids]
+
+    return {"answer": answer, "closing": shown(tokens.close_ids), "appended": shown(tokens.answer_ids(answer))}
 
 
 def spread(lengths: Sequence[int]) -> dict[str, float]:
@@ -84,22 +85,21 @@ def spread(lengths: Sequence[int]) -> dict[str, float]:
     return {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
 
 
-def memory(
-    parameters: int, trained: int, config: Any, rows_sampled: int, rows_trained: int, prompt: int, budget: Budget
-) -> dict[str, float]:
-    """A rough estimate in GiB, before any overhead: weights and optimiser, the sampling cache, activations of a pass.
-
-    Weights, gradients and Adam's two moments are float32. The cache holds keys and values of every row that is sampled
-    at once; activations are taken as 16 numbers per layer, hidden unit and token, without gradient checkpointing.
-    """
-    length = prompt + budget.thinking + budget.answer
-    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * rows_sampled * length * config.num_hidden_layers * heads * width * _FLOAT32
-    activations = 16 * rows_trained * length * config.num_hidden_layers * config.hidden_size * _FLOAT32
-    parts = {
-        "weights_and_optimiser": _FLOAT32 * (parameters + 3 * trained),
-        "sampling_cache": cache,
-        "activations": activations,
-    }
-    return {name: round(size / 2**30, 3) for name, size in parts.items()}
+def memory_lines(memory: Mapping[str, Any]) -> list[str]:
+    """What `Memory.as_dict` says, in lines."""
+    phase, rows = memory["phase"], memory["rows_at_once"]
+    cut = f"; {rows} of {memory['rows']} rows in one forward pass" if phase == "update" else ""
+    lines = [
+        f"memory: about {memory['peak']:.2f} GiB at the most, while {_DURING[phase]}, mostly "
+        f"{_NAMES[memory['decided_by']]}{cut}"
+    ]
+    for name, parts in memory["parts"].items():
+        shown = ", ".join(f"{_NAMES[part]} {size:.2f}" for part, size in parts.items() if size >= 0.005)
+        lines.append(f"  {_DURING[name]}: {sum(parts.values()):.2f} GiB ({shown or 'all of it small'})")
+    lines.append(
+        f"  here {memory['available']:.2f} GiB can be had; the least that would run, with rows_per_forward=1, is about "
+        f"{memory['least']:.2f} GiB"
+    )
+    if not memory["fits"]:
+        lines.append(f"  it does not fit here: {memory['advice']}")
+    return lines

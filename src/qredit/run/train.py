@@ -17,8 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from qredit import rewards, tasks
 from qredit.errors import QreditError
 from qredit.plain import first_line
-from qredit.rollout.ends import end_notice, generation_ends
-from qredit.rollout.format import Format, TokenFormat, is_chat
+from qredit.rollout.format import Format, TokenFormat
 from qredit.run import plan as planning
 from qredit.run.folder import RunFolder
 from qredit.run.live import LiveView
@@ -35,10 +34,10 @@ from qredit.run.load import (
 from qredit.run.loggers import services
 from qredit.run.options import TrainOptions
 from qredit.run.watch import KeepDecisions, KeepSamples, Validate, best_step
-from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
 from qredit.trl.guard import Guard, was_ended
+from qredit.trl.memory_estimate import estimate, resident, weights_of
 from qredit.trl.metrics_file import MetricsFile
 from qredit.trl.record import CreditRecorder
 from qredit.trl.resume import STATE
@@ -80,7 +79,6 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
     if done < options.steps and not (start is not None and was_ended(start)):
         _take_steps(trainer, start, console)
         start, done = None, trainer.state.global_step
-        facts["unended"] = _last(trainer, "completions/clipped_ratio")
     best = _write_final(trainer, options, folder, start)
     return Finished(output, folder.final, done, best, facts)
 
@@ -95,11 +93,6 @@ def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) ->
                 if isinstance(keeper, KeepDecisions):
                     keeper.tell = shown.note
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
-
-
-def _last(trainer: QreditTrainer, metric: str) -> float | None:
-    """The newest logged value of a metric; None where there is none."""
-    return next((entry[metric] for entry in reversed(trainer.state.log_history) if metric in entry), None)
 
 
 def _claimed(folder: RunFolder, options: TrainOptions, resume: bool) -> list[Path]:
@@ -160,8 +153,6 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         if watcher is not None:
             watcher.trainer = trainer
     facts["train_prompts"] = len(trainer.train_dataset)
-    facts["end"] = trainer.format.format.end
-    facts["end_notice"] = end_notice(trainer.format, generation_ends(model), trainer.chat_template_kwargs)
     facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
     return trainer, facts
 
@@ -239,20 +230,18 @@ def plan(options: TrainOptions) -> planning.Plan:
     """
     from tempfile import TemporaryDirectory
 
+    level = resident()
     with TemporaryDirectory() as nowhere:
         trainer, facts = build(options, RunFolder(Path(nowhere)))
+    process = resident() - level if options.device.type == "cpu" else 0.0
     rows = trainer.train_dataset
     prompt_lengths = [len(ids) for ids in rows["prompt_ids"]]
     args: QreditConfig = trainer.args
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    per_forward = args.rows_per_forward or args.per_device_train_batch_size
     rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     groups = rollouts // args.num_generations
     return planning.Plan(
         prompts=planning.rendered_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
-        prompt_ids=tuple(planning.shown_ids(trainer._tokenizer, ids) for ids in rows["prompt_ids"][:3]),
-        end_notice=facts["end_notice"],
         seam=planning.seam(trainer.format, trainer._tokenizer, rows["answer"][0]),
         prompt_tokens=planning.spread(prompt_lengths),
         answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
@@ -264,35 +253,16 @@ def plan(options: TrainOptions) -> planning.Plan:
         rollouts_per_group=args.num_generations,
         steps_per_epoch=len(rows) // groups,
         parameters=parameters,
-        memory_gib=planning.memory(
-            parameters,
-            trained,
-            trainer.model.config.get_text_config(),
-            args.generation_batch_size // args.world_size,
-            per_forward,
-            max(prompt_lengths),
-            args.budget,
-        ),
+        max_completion_length=int(args.max_completion_length),
+        answer_budget=args.answer_budget,
+        memory_gib=estimate(trainer, max(process - weights_of(trainer.model), 0.0)).as_dict(),
     )
 
 
-def token_format(
-    options: TrainOptions, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example] = ()
-) -> TokenFormat:
-    """The layout of answers that the options ask for.
-
-    Args:
-        examples: what is asked: messages go through the chat template also where `chat` is off.
-    """
-    wrapped = bool(tokenizer.chat_template) if options.chat is None else options.chat
+def token_format(options: TrainOptions, tokenizer: PreTrainedTokenizerBase) -> TokenFormat:
+    """The layout of answers that the options ask for."""
     strings = Format.of(
-        tokenizer,
-        options.thinking_opening,
-        options.thinking_closing,
-        options.answer_seam,
-        options.answer_end,
-        chat=wrapped or is_chat([example.prompt for example in examples], tokenizer),
-        template=options.training.get("chat_template_kwargs"),
+        tokenizer, options.thinking_opening, options.thinking_closing, options.answer_seam, options.answer_end
     )
     return TokenFormat(strings, tokenizer)
 
@@ -327,10 +297,9 @@ def _validation(
 ) -> Validate | None:
     if not options.eval_every:
         return None
-    asked = load_examples(options, "validation", options.eval_questions)
     examples = ready(
-        asked,
-        token_format(options, tokenizer, asked),
+        load_examples(options, "validation", options.eval_questions),
+        token_format(options, tokenizer),
         model,
         args.budget,
         chat=options.chat,

@@ -62,6 +62,7 @@ class Passes:
         self.run = run
         self.seconds = 0.0
         self.keeps_prompts: bool | None = None
+        self._held: float | None = None
         self._tokens_that_fit: int | None = None
 
     @property
@@ -150,6 +151,23 @@ class Passes:
         fits = self.run.args.rows_per_forward or self._rows_that_fit(rows)
         return list(which.split(min(fits, max(len(which), 1))))
 
+    def tokens(self, rows: Rows) -> int:
+        """How many tokens the forward pass of these rows computes, padding among them where nothing is packed."""
+        if self.run.layout is not None:
+            return self.run.layout(rows).ids.numel()
+        return len(rows.batch.mask) * (rows.prompt_ids.shape[1] + rows.batch.mask.shape[1])
+
+    def longest(self, rows: Rows) -> Rows:
+        """The two longest of the rows."""
+        return rows.select(rows.batch.mask.sum(1).topk(min(2, len(rows.batch.mask))).indices)
+
+    def bytes_per_token(self, rows: Rows) -> float:
+        """What a token holds for the backward pass, seen on the two longest of the rows that are asked for first."""
+        if self._held is None:
+            few, device, policy = self.longest(rows), self.run.accelerator.device, self.policy
+            self._held = bytes_per_token(lambda: self.score(policy, few)["logp"], self.tokens(few), device, policy)
+        return self._held
+
     def _rows_that_fit(self, rows: Rows) -> int:
         """As many as the memory holds, by what the two longest rows of the first micro-batch were seen to need."""
         run, whole = self.run, len(rows.batch.mask)
@@ -158,11 +176,8 @@ class Passes:
         prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
         shared = whole if run.layout is pack else 1
         if self._tokens_that_fit is None:
-            device, model = run.accelerator.device, self.policy
-            few = rows.select(rows.batch.mask.sum(1).topk(min(2, whole)).indices)
-            tokens = len(few.batch.mask) * (prompt + completion) if run.layout is None else run.layout(few).ids.numel()
-            held = bytes_per_token(lambda: self.score(model, few)["logp"], tokens, device, model)
-            free = free_bytes(device) - yet_to_come(model, run.optimizer)
+            held = self.bytes_per_token(rows)
+            free = free_bytes(run.accelerator.device) - yet_to_come(self.policy, run.optimizer)
             self._tokens_that_fit = max(int(free / held), 1)
         group = min(run.rollouts_per_prompt * len(run.tails), shared)
         return rows_that_fit(self._tokens_that_fit, prompt, completion, group)

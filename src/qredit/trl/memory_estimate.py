@@ -1,0 +1,273 @@
+"""The memory that a run would reach at its peak, part by part, before any of its steps is taken.
+
+Weights, gradients, moments, keys and logits are counted. What a token holds for the backward pass is measured in one
+small forward pass, the same that a run makes before its first update, and the rows are cut as the run would cut them.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+
+from qredit.prefix.head import tokens_at_once
+from qredit.prefix.packing import pack
+from qredit.prefix.support import inside
+from qredit.rollout.collate import Rows, Sampled
+from qredit.rollout.sample import Rollout
+from qredit.trl.data import ANSWER_IDS, PROMPT_IDS
+from qredit.trl.step.passes import Passes
+
+_COPIES = 5  # of the logits of a sampled token: logits, logarithms, two of noise, shares
+_SHORT = 32  # tokens on which a layer without checkpointing is measured
+_FLOAT32 = 4
+LOWER: Mapping[str, str] = {
+    "weights": "take a smaller model",
+    "reference": "take a smaller model, or lora, which is its own reference",
+    "gradients": "train with lora, or take a smaller model",
+    "moments": "train with lora, or take a smaller model",
+    "activations": "lower rows_per_forward or max_completion_length, or set gradient_checkpointing",
+    "layer": "lower rows_per_forward or max_completion_length",
+    "head": "take a model with a smaller vocabulary, or train with lora",
+    "trial": "lower max_completion_length, or set gradient_checkpointing",
+    "cache": "lower m, prompts_per_step or max_completion_length",
+    "logits": "lower m or prompts_per_step",
+    "prefill": "lower prompts_per_step, or leave long prompts out",
+    "process": "close what else runs in this process",
+}
+"""What lowers each part."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process would hold at most, above its level before the model is loaded. Bytes.
+
+    Attributes:
+        phases: for sampling, scoring and update, what each part holds.
+        rows, rows_at_once: of a micro-batch, and those of them in one differentiated forward pass.
+        least: the peak with one row in a forward pass.
+        available: what this process holds already and what is free here beside it.
+    """
+
+    phases: Mapping[str, Mapping[str, float]]
+    rows: int
+    rows_at_once: int
+    least: float
+    available: float
+
+    @property
+    def phase(self) -> str:
+        """The phase that decides."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    @property
+    def peak(self) -> float:
+        """The bytes of that phase."""
+        return sum(self.phases[self.phase].values())
+
+    @property
+    def part(self) -> str:
+        """The largest part of that phase."""
+        parts = self.phases[self.phase]
+        return max(parts, key=lambda name: parts[name])
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within what is available."""
+        return self.peak <= self.available
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in GiB."""
+
+        def gib(size: float) -> float:
+            return round(size / 2**30, 3)
+
+        return {
+            "peak": gib(self.peak),
+            "phase": self.phase,
+            "decided_by": self.part,
+            "parts": {phase: {name: gib(size) for name, size in parts.items()} for phase, parts in self.phases.items()},
+            "rows": self.rows,
+            "rows_at_once": self.rows_at_once,
+            "least": gib(self.least),
+            "available": gib(self.available),
+            "fits": self.fits,
+            "advice": None if self.fits else LOWER[self.part],
+        }
+
+
+def estimate(trainer: Any, process: float = 0.0) -> Memory:
+    """The memory of a run of this trainer, a `QreditTrainer` that has not begun.
+
+    Parts: the weights, those of a copied `reference`, `gradients`, Adam's two `moments`; of sampling the `cache` of
+    keys and values, the `logits` of the rows and the `prefill` of the prompts through one layer; of scoring and update
+    the `activations` that wait for the backward pass, what one `layer` needs beside them, the `head` (two buffers of
+    logits; where embeddings are tied, a second gradient of their size) and, on a CPU, what the `trial` pass that
+    measures rows leaves with the allocator.
+
+    Prompts are the longest of the data, completions as long as they may be: a run of shorter ones stays below. Parts
+    are summed though gradients grow as activations go: on a CPU the allocator does not reuse one for the other.
+
+    Args:
+        trainer: one that can be trained; nothing of it changes.
+        process: what building it took beside the weights, bytes.
+    """
+    passes, args = Passes(trainer), trainer.args
+    config, device = passes.policy.config.get_text_config(), trainer.accelerator.device
+    rows = _rows(trainer, args.budget.thinking, None)
+    with _as_in_training(trainer):
+        at_once = len(passes.chunks(rows, torch.arange(len(rows.batch.mask)))[0])
+        held = passes.bytes_per_token(rows)
+        layer = _of_a_layer(trainer, held)
+    fixed = _fixed(trainer, process)
+    sampling = _sampling(trainer, layer, config)
+    head = _head(
+        passes.policy, device, accumulates=at_once < len(rows.batch.mask) or args.gradient_accumulation_steps > 1
+    )
+
+    def update(count: int) -> dict[str, float]:
+        tokens = passes.tokens(rows.select(slice(count)))
+        trial = (held + layer) * passes.tokens(passes.longest(rows)) if device.type == "cpu" else 0.0
+        return {**fixed, "activations": held * tokens, "layer": layer * tokens, "head": head, "trial": trial}
+
+    scoring = {name: size for name, size in update(at_once).items() if name != "activations"}
+    phases = {"sampling": sampling | _without(fixed, "gradients"), "scoring": scoring, "update": update(at_once)}
+    least = max(sum(phases["sampling"].values()), sum(update(1).values()))
+    return Memory(phases, len(rows.batch.mask), at_once, least, _available(device, fixed["weights"] + process))
+
+
+def resident() -> float:
+    """Bytes of this process in memory."""
+    return float(psutil.Process().memory_info().rss)
+
+
+def weights_of(model: torch.nn.Module) -> float:
+    """Bytes of a model's parameters."""
+    return _size(model.parameters())
+
+
+def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
+    """A micro-batch as large as one can be: the longest prompts, thinking that uses its whole budget.
+
+    Args:
+        thinking: tokens of the rationale.
+        prompt: tokens of a prompt at most; None is all of them.
+    """
+    args, data = trainer.args, trainer.train_dataset
+    groups = args.per_device_train_batch_size // args.num_generations
+    prompts = [tuple(ids[-prompt:] if prompt else ids) for ids in sorted(data[PROMPT_IDS], key=len)[-groups:]]
+    close = tuple(trainer.format.close_ids)
+    ids = (*[close[0]] * thinking, *close, *[close[0]] * args.budget.answer)
+    rollout = Rollout(ids, (0.0,) * len(ids), thinking, thinking + len(close), True, False, False)
+    golds: list[list[int]] = list(data[ANSWER_IDS])
+    longest = max(golds, key=len)
+    gold = tuple(longest)
+    sampled = [
+        Sampled(rollout, prompts[row // args.num_generations % len(prompts)], row // args.num_generations, gold, 0.0)
+        for row in range(args.per_device_train_batch_size)
+    ]
+    made: Rows = trainer.collation.rows(sampled, args.seed, trainer.collation.vocabulary(sampled))
+    return made
+
+
+@contextmanager
+def _as_in_training(trainer: Any) -> Iterator[None]:
+    """In training mode, with gradient checkpointing as the run will have it; as before afterwards."""
+    model, network = trainer.model, inside(trainer.passes.policy)
+    was_training, was_checkpointing = model.training, network.is_gradient_checkpointing
+    model.train()
+    _set_checkpointing(trainer, bool(trainer.args.gradient_checkpointing))
+    try:
+        yield
+    finally:
+        _set_checkpointing(trainer, was_checkpointing)
+        model.train(was_training)
+
+
+def _set_checkpointing(trainer: Any, on: bool) -> None:
+    network = inside(trainer.passes.policy)
+    if on and not network.is_gradient_checkpointing:
+        network.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+    elif not on and network.is_gradient_checkpointing:
+        network.gradient_checkpointing_disable()
+
+
+def _of_a_layer(trainer: Any, held: float) -> float:
+    """What one layer needs per token beside the activations that are held.
+
+    The gradients of what it holds; with gradient checkpointing also what it holds when it runs again, measured on a few
+    tokens. An accelerator's measure has them in it.
+    """
+    layers = int(trainer.passes.policy.config.get_text_config().num_hidden_layers)
+    if trainer.accelerator.device.type != "cpu":
+        return 0.0
+    if not trainer.args.gradient_checkpointing:
+        return held / layers
+    _set_checkpointing(trainer, False)
+    whole = Passes(trainer).bytes_per_token(_rows(trainer, min(trainer.args.budget.thinking, _SHORT), _SHORT))
+    _set_checkpointing(trainer, True)
+    return 2 * whole / layers
+
+
+def _fixed(trainer: Any, process: float) -> dict[str, float]:
+    """What stays from step to step."""
+    trained = _size(p for p in trainer.model.parameters() if p.requires_grad)
+    copied = getattr(trainer.reference, "model", None)
+    buckets = 2.0 if trainer.args.world_size > 1 else 1.0  # gradients are averaged in buckets of their own
+    return {
+        "weights": weights_of(trainer.model),
+        "reference": 0.0 if copied is None else _size(copied.parameters()),
+        "gradients": buckets * trained,
+        "moments": 2 * trained,
+        "process": process,
+    }
+
+
+def _sampling(trainer: Any, layer: float, config: Any) -> dict[str, float]:
+    """What sampling all rollouts of a generation takes; a cache holds a prompt once for its group if it is shared."""
+    args, m = trainer.args, trainer.args.num_generations
+    drawn = args.generation_batch_size // args.world_size
+    lengths = sorted(map(len, trainer.train_dataset[PROMPT_IDS]), reverse=True)[: drawn // m]
+    prompts = sum(lengths) * drawn // (m * len(lengths)) if trainer.layout is pack else drawn * lengths[0]
+    completion = args.budget.thinking + len(trainer.format.close_ids) + args.budget.answer
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    key = 2 * config.num_hidden_layers * heads * width * (2 if args.bf16 or args.fp16 else _FLOAT32)
+    return {
+        "cache": float(key * (prompts + drawn * completion)),
+        "logits": float(_COPIES * drawn * config.vocab_size * _FLOAT32),
+        "prefill": layer * prompts,
+    }
+
+
+def _head(policy: Any, device: torch.device, accumulates: bool) -> float:
+    """Two buffers of logits, and gradients of the head beside the one that is kept.
+
+    Those of tied embeddings come from both ends of the model; where gradients are added up, the newest is apart first.
+    """
+    head, embeddings = policy.get_output_embeddings(), policy.get_input_embeddings()
+    if head is None:
+        return 0.0
+    vocabulary = int(head.weight.shape[0])
+    buffers = 2.0 * tokens_at_once(vocabulary, device) * vocabulary * _FLOAT32
+    if not head.weight.requires_grad:
+        return buffers
+    tied = embeddings is not None and embeddings.weight is head.weight
+    return buffers + float(int(tied) + int(accumulates)) * _FLOAT32 * int(head.weight.numel())
+
+
+def _available(device: torch.device, held: float) -> float:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return float(free + torch.cuda.memory_reserved(device))
+    return float(psutil.virtual_memory().available) + held
+
+
+def _without(parts: Mapping[str, float], name: str) -> dict[str, float]:
+    return {key: size for key, size in parts.items() if key != name}
+
+
+def _size(parameters: Any) -> float:
+    return float(sum(int(p.numel() * p.element_size()) for p in parameters))
