@@ -18,6 +18,7 @@ from qredit.cli.options import Parser, add_options, build
 from qredit.errors import QreditError
 from qredit.run.draw import blocks, plot_curves
 from qredit.run.options import TrainOptions, check_least, option
+from qredit.whole import write_whole
 
 BRIEF = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
 FULL = (
@@ -82,7 +83,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         "run": str(folder),
         "report": str(report),
     }
-    (folder / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_whole(folder / "demo.json", json.dumps(result, indent=1) + "\n")
     return result
 
 

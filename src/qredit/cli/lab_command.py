@@ -15,10 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.errors import QreditError, look_up
+from qredit.errors import look_up
 from qredit.lab.theory import REGISTRY
 from qredit.run.folder import writable
 from qredit.run.options import option
+from qredit.whole import replacing
 
 if TYPE_CHECKING:
     from qredit.lab.theory.finding import Finding
@@ -65,12 +66,8 @@ def measured(name: str, folder: Path, progress: Console) -> "tuple[Finding, dict
     with progress.status(f"measuring {name}"), _one_thread():
         finding = REGISTRY[name]()
     picture, points = folder / f"{name}.png", folder / f"{name}.csv"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw(finding.panels, picture)
-        write_points(finding, points)
-    except OSError as error:
-        raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
+    draw(finding.panels, picture)
+    write_points(finding, points)
     return finding, {"png": str(picture), "csv": str(points)}
 
 
@@ -100,7 +97,7 @@ def facts(finding: "Finding") -> dict[str, Any]:
 
 def write_points(finding: "Finding", path: Path) -> None:
     """Every point of the plot, one a line: panel, curve, kind, x and y with the axes' names."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("panel", "curve", "kind", "x", "y", "x_axis", "y_axis"))
         for panel in finding.panels:

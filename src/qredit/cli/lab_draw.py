@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qredit.lab.theory.finding import Curve, Panel
+from qredit.whole import replacing
 
 _MARKS: Sequence[dict[str, Any]] = (
     {"marker": "o", "markersize": 4.5},
@@ -35,7 +36,8 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
             axis.plot(curve.x, curve.y, color=colour, **looks[curve.kind], zorder=2 if curve.line else 3)
         _dress(axis, panel)
     _legend(figure, panels, looks, colours)
-    figure.savefig(path)
+    with replacing(path) as aside:
+        figure.savefig(aside)
     pyplot.close(figure)
 
 

@@ -1,6 +1,7 @@
 """Choosing the subcommand; what every subcommand shares: --json, --quiet, errors in one line with exit status 2."""
 
 import contextlib
+import errno
 import importlib
 import io
 import itertools
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from qredit.cli.signals import Stopped, stopping_on_sigterm
 from qredit.errors import QreditError, unknown
 from qredit.plain import one_line
 from qredit.quiet import quiet_libraries
@@ -29,18 +31,34 @@ COMMANDS: Mapping[str, str] = {
     "lab": "measure the theorems behind the objectives: escape, noise, bias, saturation, escort, coverage",
 }
 SHARED = ("--json", "--quiet")
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE = 1, 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; returns the exit status.
 
-    2: something given cannot be used, said in one line. 1: an error of our own, with its traceback. 130: interrupted.
+    2: something given cannot be used, said in one line. 1: an error of our own, with its traceback. 130: interrupted;
+    143: ended by SIGTERM, as orderly.
     """
     words = _command_first(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not know every character of a text
+    with stopping_on_sigterm() as stopped:
+        try:
+            status = _main(words, stopped)
+            _flush()
+        except SystemExit:  # argparse, after the help of a command
+            _flush()
+            raise
+        except OSError as error:
+            _leave_output()
+            return _told_unwritable(error)
+        return status
+
+
+def _main(words: Sequence[str], stopped: Stopped) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())  # noqa: T201
         return 0
@@ -49,10 +67,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     as_json = "--json" in words
     with _everything_on_stderr() if as_json else contextlib.nullcontext():
-        status, result = _run(words, as_json)
+        status, result = _run(words, as_json, stopped)
     if as_json:
         print(json.dumps(result, default=str))  # noqa: T201
     return status
+
+
+def _flush() -> None:
+    """Write out what is still held back, while what cannot be written can still be told."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _leave_output() -> None:
+    """Write nothing more: Python flushes once more as it ends, and would fail again."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told_unwritable(error: OSError) -> int:
+    """Say in one line what cannot be written; nothing where who reads it has seen enough. The exit status."""
+    if not isinstance(error, BrokenPipeError):
+        line = one_line(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        print(f"qredit: {line}", file=sys.stderr)  # noqa: T201
+    return FAILED
 
 
 def _command_first(argv: Sequence[str]) -> list[str]:
@@ -80,7 +118,7 @@ def _everything_on_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def _run(words: Sequence[str], as_json: bool) -> tuple[int, Any]:
+def _run(words: Sequence[str], as_json: bool, stopped: Stopped) -> tuple[int, Any]:
     try:
         return 0, _command(words, as_json)
     except QreditError as error:
@@ -88,12 +126,11 @@ def _run(words: Sequence[str], as_json: bool) -> tuple[int, Any]:
         print(f"qredit: {line}", file=sys.stderr)  # noqa: T201
         return USAGE, {"error": line}
     except KeyboardInterrupt as interrupt:
-        print("; ".join(["qredit: interrupted", *map(one_line, interrupt.args)]), file=sys.stderr)  # noqa: T201
-        return INTERRUPTED, {"error": "interrupted"}
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED, {"error": "broken pipe"}
+        print("; ".join([f"qredit: {stopped.word}", *map(one_line, interrupt.args)]), file=sys.stderr)  # noqa: T201
+        return stopped.status, {"error": stopped.word}
     except Exception as error:
+        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno in _FULL):
+            raise
         traceback.print_exc()
         return FAILED, {"error": one_line(f"{type(error).__name__}: {error}")}
 

@@ -32,6 +32,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise QreditError(message)
 
+    def print_help(self, file: Any = None) -> None:
+        """As argparse does, but a help that cannot be written is an error."""
+        print(self.format_help(), end="", file=file)
+
 
 def flag(name: str) -> str:
     """The flag of a field: --prompts-per-step."""

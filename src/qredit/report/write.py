@@ -7,6 +7,7 @@ from qredit.errors import QreditError
 from qredit.report.collect import collect
 from qredit.report.page import MARK, page
 from qredit.report.records import BESIDE
+from qredit.whole import write_whole
 
 
 def write(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ()) -> Path:
@@ -25,10 +26,7 @@ def write(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ())
         if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
             raise QreditError(f"{path} is no report of ours and is left alone; give another --output")
         text = page(runs, tuple(dict.fromkeys((*beside, *BESIDE))))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".writing")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
     except OSError as error:
         raise QreditError(f"cannot write {path}: {error.strerror}") from None
+    write_whole(path, text)
     return path

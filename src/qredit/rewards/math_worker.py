@@ -7,17 +7,20 @@ import faulthandler
 import json
 import logging
 import os
+import queue
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from math_verify import parse, verify
 
-# If the trainer dies while a request runs, nobody is left to kill this process.
-_ORPHANED_SECONDS = 600.0
+# If the trainer dies while a request runs, nobody is left to kill this process. The thread that reads ends it, unless
+# one long operation of Python's integers keeps every thread of it from running.
+_ORPHANED_SECONDS = 60.0
 _DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _COMMAND = re.compile(r"\\(?:text|mathrm|operatorname)\s*\{[^}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"[A-Za-z]{2,}")
@@ -62,7 +65,7 @@ def main() -> None:
     equal("1", "$1$")  # loads the parsers before the first request is timed
     with open(os.devnull, "w") as nowhere:
         print("ready", file=answers, flush=True)
-        for line in sys.stdin:
+        for line in iter(_lines().get, None):
             faulthandler.dump_traceback_later(_ORPHANED_SECONDS, exit=True, file=nowhere)
             operation, *arguments = json.loads(line)
             try:
@@ -71,6 +74,19 @@ def main() -> None:
                 answer = False
             print(json.dumps(answer), file=answers, flush=True)
             faulthandler.cancel_dump_traceback_later()
+
+
+def _lines() -> "queue.SimpleQueue[str]":
+    """The lines of the input as they come, read by a thread that ends this process when the input ends."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from qredit.run.experiment import Arm, Held, result_of
 from qredit.run.folder import writable
 from qredit.run.options import TrainOptions
 from qredit.run.parallel import in_parallel
+from qredit.whole import replacing
 
 LAST = 5  # steps that the end of a curve is the mean of
 CURVES = {"success": "reward", "entropy": "entropy", "length": "completions/mean_length"}
@@ -155,6 +156,6 @@ def plot(rows: Sequence[Compared], path: Path, title: str) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as aside:
+        figure.savefig(aside)
     pyplot.close(figure)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qredit.run.sparkline import LEVELS
+from qredit.whole import replacing
 
 BLOCKS = " " + LEVELS
 _DASHES = ("-", "--", "-", "-.", ":")
@@ -54,7 +55,8 @@ def plot_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, tit
     figure.suptitle(title)
     figure.legend(loc="lower center", ncols=min(len(arms), 8), frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path)
+    with replacing(path) as aside:
+        figure.savefig(aside)
     pyplot.close(figure)
 
 

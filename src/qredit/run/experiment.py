@@ -19,6 +19,7 @@ from qredit.run.load import load_examples, load_model, load_tokenizer, model_pat
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format, train
 from qredit.tasks.base import Split
+from qredit.whole import write_whole
 
 MARK, RESULT = "arm.json", "result.json"
 
@@ -65,14 +66,12 @@ def cached(folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, A
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        mark.write_text(words)
+        write_whole(mark, words)
     except OSError as error:
         raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
     result = make()
     result["wall"] = round(time.perf_counter() - start, 1)
-    aside = path.with_suffix(".writing")
-    aside.write_text(json.dumps(result))
-    aside.rename(path)
+    write_whole(path, json.dumps(result))
     return result
 
 

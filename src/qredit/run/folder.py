@@ -15,6 +15,7 @@ import yaml
 
 from qredit.errors import QreditError
 from qredit.run.options import TrainOptions
+from qredit.whole import write_whole
 
 PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
 MAY_CHANGE = ("steps", "save_every", "log_every", "data", "model")
@@ -113,7 +114,7 @@ class RunFolder:
 
     def write_config(self, options: TrainOptions) -> None:
         """Write the options, complete, so that `--config` repeats the run."""
-        self.config.write_text(_as_yaml(options), encoding="utf-8")
+        write_whole(self.config, _as_yaml(options))
 
     def check_same(self, options: TrainOptions) -> None:
         """Refuse to resume a run as another one.
@@ -141,7 +142,7 @@ class RunFolder:
             "command": sys.argv,
             **facts,
         }
-        self.record.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(self.record, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def _as_yaml(options: TrainOptions) -> str:

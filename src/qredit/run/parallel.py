@@ -3,11 +3,13 @@
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 import torch
 from rich.console import Console
 
+from qredit.lifeline import end_with_parent
 from qredit.quiet import quiet_libraries
 from qredit.run.watch import progress
 
@@ -16,9 +18,16 @@ WORKERS = 2
 
 
 def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console, workers: int = WORKERS) -> list[T]:
-    """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function."""
+    """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function.
+
+    The processes that run them end with this one, whatever ends it.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    lifeline, held = spawn.Pipe(duplex=False)  # `held` stays in this process: spawned ones get what they are given
     with (
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare) as pool,
+        held,
+        lifeline,
+        ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(lifeline,)) as pool,
         progress(console) as bars,
     ):
         bar = bars.add_task(title, total=len(jobs), note="")
@@ -36,6 +45,7 @@ def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console, w
             raise
 
 
-def _prepare() -> None:
+def _prepare(lifeline: Connection) -> None:
+    end_with_parent(lifeline.recv_bytes)
     torch.set_num_threads(1)
     quiet_libraries()

@@ -35,12 +35,13 @@ from qredit.run.loggers import services
 from qredit.run.options import TrainOptions
 from qredit.run.watch import KeepDecisions, KeepSamples, Validate, best_step
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.trl.checkpoint import MANIFEST, newest_whole, step_of
+from qredit.trl.checkpoint import MANIFEST, newest_whole, put, step_of
 from qredit.trl.guard import Guard, was_ended
 from qredit.trl.memory_estimate import estimate, resident, weights_of
 from qredit.trl.metrics_file import MetricsFile
 from qredit.trl.record import CreditRecorder
 from qredit.trl.resume import STATE
+from qredit.whole import refusing
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 
@@ -332,15 +333,15 @@ def _write_final(trainer: QreditTrainer, options: TrainOptions, folder: RunFolde
     if trainer.is_world_process_zero():
         shutil.rmtree(aside, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    if source is None:
-        trainer.save_model(str(aside))
-    if trainer.is_world_process_zero():
-        if source is not None:
-            _copy_model(source, aside)
-        if options.merge_lora:
-            _merge(trainer, aside)
-        shutil.rmtree(folder.final, ignore_errors=True)
-        aside.rename(folder.final)
+    with refusing(folder.final):
+        if source is None:
+            trainer.save_model(str(aside))
+        if trainer.is_world_process_zero():
+            if source is not None:
+                _copy_model(source, aside)
+            if options.merge_lora:
+                _merge(trainer, aside)
+            put(aside, folder.final, folder.path / "_replaced")
     trainer.accelerator.wait_for_everyone()
     return best
 

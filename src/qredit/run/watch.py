@@ -22,6 +22,7 @@ from qredit.plain import json_line
 from qredit.tasks import Example
 from qredit.trl import QreditTrainer
 from qredit.trl.metrics_file import AppendLines
+from qredit.whole import append
 
 _PERIOD = 3600.0  # seconds that an estimate looks back on: steps and jobs may take minutes each
 
@@ -63,8 +64,7 @@ class KeepSamples(AppendLines):
             "completions": list(logs["completion"])[:m],
             "rewards": {name: list(values)[:m] for name, values in logs["rewards"].items()},
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json_line(record))
+        append(self.path, json_line(record))
 
 
 class Validate(AppendLines):
@@ -109,8 +109,7 @@ class Validate(AppendLines):
             success = estimates["p@1"]
             trainer.guard.check(step, success.value, success.low, success.high)
         if trainer.is_world_process_zero():
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "questions": len(every), **found}) + "\n")
+            append(self.path, json.dumps({"step": step, "questions": len(every), **found}) + "\n")
             for name, value in found.items():
                 trainer._metrics["train"][f"validation/{name}"].append(value)
 
@@ -148,8 +147,7 @@ class KeepDecisions(AppendLines):
         fresh = self._decided()[self._kept :]
         self._kept += len(fresh)
         if state.is_world_process_zero and fresh:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json_line(one) for one in fresh)
+            append(self.path, "".join(map(json_line, fresh)))
             self.tell("after step {step}: {change}; {reason}".format_map(fresh[-1]))
 
     def _decided(self) -> list[dict[str, Any]]:

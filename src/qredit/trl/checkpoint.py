@@ -31,13 +31,18 @@ def publish(written: Path, final: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync(written)
-    if final.exists():
-        stale = written.parent / f"replaced-{final.name}"
-        shutil.rmtree(stale, ignore_errors=True)
-        final.rename(stale)
-    written.rename(final)
+    put(written, final, written.parent / f"replaced-{final.name}")
     _sync(final.parent)
     shutil.rmtree(written.parent, ignore_errors=True)
+
+
+def put(written: Path, final: Path, stale: Path) -> None:
+    """Rename a folder to its final name; an older one of that name is renamed to `stale` first, then removed."""
+    shutil.rmtree(stale, ignore_errors=True)
+    if final.exists():
+        final.rename(stale)
+    written.rename(final)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def fault(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from qredit.trl.checkpoint import trim_lines
+from qredit.whole import append
 
 
 class AppendLines(TrainerCallback):  # type: ignore[misc]
@@ -30,8 +31,7 @@ class MetricsFile(AppendLines):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             record = {"step": state.global_step} | {name: _finite(value) for name, value in logs.items()}
-            with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append(self.path, json.dumps(record) + "\n")
 
 
 def _finite(value: Any) -> Any:

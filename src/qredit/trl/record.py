@@ -19,6 +19,7 @@ from qredit.plain import json_line
 from qredit.report.stretches import rounded, stretches
 from qredit.rollout.collate import Rows, Sampled
 from qredit.trl.metrics_file import AppendLines
+from qredit.whole import append
 
 RECORDS = 200  # at most, over a run
 TOKENS = 4096  # of a record, over all its rows
@@ -69,8 +70,7 @@ class CreditRecorder(AppendLines):
         if not self._spacing or step <= self._done or step % self._spacing:
             return
         self._done = step
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json_line({"step": step} | record_of(learned, self.texts)))
+        append(self.path, json_line({"step": step} | record_of(learned, self.texts)))
 
 
 def spacing(steps: int, every: int) -> int:

@@ -17,6 +17,7 @@ from qredit.trl.config import QreditConfig
 from qredit.trl.guard import Guard
 from qredit.trl.guide import Guide
 from qredit.trl.step.whole_step import Generation, StageState
+from qredit.whole import refusing
 
 _log = get_logger(__name__)
 
@@ -81,13 +82,16 @@ class Saving:
         accelerator.wait_for_everyone()
         pushed, args.push_to_hub = args.push_to_hub, False
         try:
-            yield
+            with refusing(folder):
+                yield
         finally:
             self.writing_to, args.push_to_hub = None, pushed
-        self._save(written, folder.parent)
+        with refusing(folder):
+            self._save(written, folder.parent)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            checkpoint.publish(written, folder)
+            with refusing(folder):
+                checkpoint.publish(written, folder)
             rotate_checkpoints(str(folder.parent), args.save_total_limit, state.best_model_checkpoint, use_mtime=True)
         accelerator.wait_for_everyone()
 

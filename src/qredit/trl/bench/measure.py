@@ -1,6 +1,7 @@
 """Timing arms in turns, and the peak memory of each in a process of its own."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from qredit.errors import QreditError
+from qredit.lifeline import end_with_parent
 from qredit.trl.bench.arms import Arm, Given, given, make
 from qredit.trl.bench.size import Shape, Size
 
@@ -188,12 +190,13 @@ def peak_memory(name: str, objective: str, size: Size, shape: Shape, cpu: bool) 
     """
     told = {"name": name, "objective": text_of(objective, size), "size": str(size), "shape": asdict(shape), "cpu": cpu}
     told |= {"threads": torch.get_num_threads()}
-    ran = subprocess.run(
-        [sys.executable, "-m", "qredit.trl.bench.measure", json.dumps(told)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "qredit.trl.bench.measure", json.dumps(told)]
+    lifeline, held = os.pipe()
+    try:
+        ran = subprocess.run(command, stdin=lifeline, capture_output=True, text=True, check=False)
+    finally:
+        os.close(lifeline)
+        os.close(held)
     if ran.returncode:
         raise QreditError(
             f"the memory of {name} at {size} could not be measured: {ran.stderr.strip().splitlines()[-1:]}"
@@ -229,4 +232,5 @@ def _kilobytes(name: str) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent(sys.stdin.buffer.read)
     print(_peak_here(json.loads(sys.argv[1])))  # noqa: T201
