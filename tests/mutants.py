@@ -57,6 +57,32 @@ class _own_included(subtract_likelihood_baseline):
 
 
 @dataclass(frozen=True)
+class _ratio_twice(amplified_likelihood):
+    """ρ in the weights, and rows not marked as holding it: a surrogate's ratio per token comes on top."""
+
+    def __call__(self, batch):
+        return replace(super().__call__(batch), holds_ratio=None)
+
+
+@dataclass(frozen=True)
+class _without_ratio(amplified_likelihood):
+    """w in place of ρw, the ratio left to the surrogate: what a token ratio alone would do."""
+
+    def __call__(self, batch):
+        return super().__call__(replace(batch, sampler_logp=None))
+
+
+@dataclass(frozen=True)
+class _baseline_without_ratio(subtract_likelihood_baseline):
+    """w̄_¬m^{1-q} in place of ρ_m·w̄_¬m^{1-q}."""
+
+    def __call__(self, coefficient, batch):
+        right = super().__call__(coefficient, batch)
+        ratio = self.ratio.log(batch, "mutant").exp()[:, None]
+        return replace(right, value=coefficient.value - (coefficient.value - right.value) / ratio)
+
+
+@dataclass(frozen=True)
 class _amplified_by_the_others(Source):
     """w_m / w̄_¬m^q: the amplification taken from the other rows."""
 
@@ -117,6 +143,12 @@ class _leaky(Source):
 def _garl_with(baseline, q):
     amplified = amplified_likelihood(q, normalize=False)
     return Objective(per_span(rationale=amplified | baseline, answer=amplified))
+
+
+def _garl_of(amplified):
+    """GARL at this stage's q, built on it."""
+    centred = amplified | subtract_likelihood_baseline(amplified.q, normalize=False)
+    return Objective(per_span(rationale=centred, answer=amplified))
 
 
 def _both(source):
@@ -334,6 +366,26 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     "mean over draws": (
         Subject(_both(attenuated_likelihood(1.0) | resample_by_likelihood()), plug_in=plug_in(0.5)),
         Subject(_both(amplified_likelihood(0.5) | resample_by_likelihood()), plug_in=plug_in(0.5)),
+    ),
+    "unbiased at q = 0 off policy": (
+        Subject(_garl_of(_ratio_twice(0.0)), commitment=0.0),
+        Subject(_garl_of(_without_ratio(0.0)), commitment=0.0),
+        Subject(_garl_with(_baseline_without_ratio(0.0), 0.0), commitment=0.0),
+    ),
+    "consistent off policy": (
+        Subject(_both(_without_ratio(0.75, normalize=False)), commitment=0.75),
+        Subject(_both(_ratio_twice(0.75, normalize=False)), commitment=0.75),
+    ),
+    "baseline changes no mean off policy": (
+        Subject(
+            _garl_with(_baseline_without_ratio(0.5, normalize=False), 0.5),
+            plain=plug_in(0.5, normalize=False),
+            commitment=0.5,
+        ),
+    ),
+    "mean over draws off policy": (
+        Subject(_both(attenuated_likelihood(1.0) | resample_by_likelihood()), plug_in=plug_in(0.5)),
+        Subject(_both(_without_ratio(0.5) | resample_by_likelihood()), plug_in=plug_in(0.5)),
     ),
     "identities": (
         Subject(garl(0.5, normalize=False), equals=((garl(0.5), one),)),

@@ -146,10 +146,11 @@ def test_trace_shows_every_stage_and_ends_with_the_credit():
     batch = likelihood_batch([-1.0, -2.0])
     objective = garl(0.5)
     shown = trace(objective, batch)
+    rest = "normalize=True, ratio=sequence_truncate(limit=3.0)"
     assert list(shown) == [
-        "rationale/amplified_likelihood(q=0.5, normalize=True)",
-        "rationale/subtract_likelihood_baseline(q=0.5, normalize=True)",
-        "answer/amplified_likelihood(q=0.5, normalize=True)",
+        f"rationale/amplified_likelihood(q=0.5, {rest})",
+        f"rationale/subtract_likelihood_baseline(q=0.5, {rest})",
+        f"answer/amplified_likelihood(q=0.5, {rest})",
         "credit",
     ]
     assert torch.equal(shown["credit"], objective.credit(batch))

@@ -468,7 +468,7 @@ def test_an_answer_column_of_a_task_that_has_its_own(refused):
 
 def test_an_answer_that_does_not_join_at_the_seam_is_named_by_its_row(refused, tmp_path):
     path = data_file(tmp_path / "train.jsonl", rows(answer=lambda n: "the" if n == 4 else "Paris"))
-    said = refused("train", data=path, answer_seam=" ")
+    said = refused("train", data=path, thinking_closing="so ")
     assert "id '5'" in said
     assert "answer 'the' does not join at the seam" in said
     assert "set answer_seam" in said

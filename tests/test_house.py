@@ -29,6 +29,7 @@ CORE = (
     "text",
     "power",
     "guide",
+    "importance",
 )
 ENGINES = {"trl": "trl", "verl": "verl"}
 

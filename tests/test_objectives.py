@@ -223,7 +223,7 @@ def test_a_likelihood_of_zero_gives_no_nan_in_loss_or_gradient(objective, log_w,
     logp[torch.tensor(log_w) == -torch.inf, -1] = -torch.inf
     logp.requires_grad_()
     if off_policy:
-        batch = replace(batch, sampler_logp=torch.full(batch.mask.shape, -200.0))
+        batch = replace(batch, sampler_logp=torch.full(batch.mask.shape, -200.0), logp=logp.detach())
     loss = objective.loss(logp, batch)
     loss.backward()
     assert bool(loss.isfinite())

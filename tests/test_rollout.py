@@ -59,16 +59,17 @@ def test_answer_ids_are_what_the_text_would_be():
     assert ids[-1] == tokenizer().eos_token_id
 
 
-def test_an_answer_that_merges_with_the_seam_is_refused_with_what_it_merges_into():
-    assert len(encode(tokenizer(), " the")) == 1
-    with pytest.raises(QreditError, match=r"'the' does not join at the seam.*merges with its neighbour into ' the'"):
-        tokens(seam=" ").answer_ids("the")
-    assert tokens(seam="\n").answer_ids("the")
+def test_an_answer_that_merges_with_the_seam_is_one_token_with_it_as_in_the_text():
+    """Both belong to the answer: they are scored and trained together, and sampled together."""
+    (the,) = encode(tokenizer(), " the")
+    assert tokens(seam=" ").answer_ids("the") == [the, tokenizer().eos_token_id]
+    assert tokens(seam=" ").response_text([the, tokenizer().eos_token_id]) == "the"
 
 
 def test_a_closing_that_merges_with_the_seam_is_refused():
-    with pytest.raises(QreditError, match="set answer_seam"):
+    with pytest.raises(QreditError, match=r"merges into ' the'; set answer_seam to ''"):
         tokens(closing=" th", seam="e\n").answer_ids("Paris")
+    assert tokens(closing=" th", seam="").answer_ids("Paris")
 
 
 ANSWERS = ("Paris", "12,500.5 %", "the cat's house", "-3", "x\u00b2 = 4", "\u6771\u4eac", "a\nb", "New York City", "'s")
@@ -84,10 +85,19 @@ def test_behind_qwens_pre_tokenisation_answers_join_as_their_text_does(answer, s
 
 
 @pytest.mark.parametrize(("seam", "answer"), [("\n", "\nx"), (" ", "the"), ("\n ", "Paris")])
-def test_behind_qwens_pre_tokenisation_an_answer_that_merges_is_refused(seam, answer):
+def test_behind_qwens_pre_tokenisation_an_answer_may_merge_with_its_seam(seam, answer):
     form = TokenFormat(Format.of(qwen_tokenizer(), closing="</think>", seam=seam), qwen_tokenizer())
-    with pytest.raises(QreditError, match="does not join at the seam"):
-        form.answer_ids(answer)
+    ids = form.close_ids + form.answer_ids(answer)
+    assert ids == encode(qwen_tokenizer(), f"</think>{seam}{answer}<end>")
+    apart = encode(qwen_tokenizer(), f"</think>{seam}") + encode(qwen_tokenizer(), f"{answer}<end>")
+    assert ids != apart
+
+
+def test_behind_qwens_pre_tokenisation_an_answer_that_merges_with_the_closing_is_refused():
+    form = TokenFormat(Format.of(qwen_tokenizer(), closing="so\n", seam=""), qwen_tokenizer())
+    with pytest.raises(QreditError, match="does not join at the seam.*take the white space around it away"):
+        form.answer_ids("\nx")
+    assert form.answer_ids("x")
 
 
 def test_qwens_pre_tokenisation_keeps_digits_apart_and_line_ends_together():

@@ -363,7 +363,7 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_done(train, data, netwo
     shown = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
     assert shown.count("What is ") == 3
-    assert shown.count("<think>") == 3
+    assert shown.count(" <think>\n") == 3
     close, end = (tokenizer().convert_tokens_to_ids(token) for token in ("</think>", "<end>"))
     assert f"closing   {close} '</think>'" in shown
     assert f"{end} '<end>'" in shown

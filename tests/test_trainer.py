@@ -23,8 +23,9 @@ from qredit.chain import Coefficient, Credit, Scope, Source
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
+from qredit.importance import sequence_truncate, token_truncate
 from qredit.objective import Credited
-from qredit.objectives import garl
+from qredit.objectives import garl, paft
 from qredit.penalty.entropy import entropy_bonus
 from qredit.rollout.sample import Rollout
 from qredit.schedule import linear
@@ -145,6 +146,32 @@ def test_later_updates_on_a_generation_are_off_policy(tmp_path):
     made.passes.scored = watch
     made.train()
     assert seen == [False, True, True, True]
+
+
+@pytest.mark.parametrize("objective", [garl(0.5), paft(0.5), garl(0.5, ratio=token_truncate(2.0))], ids=str)
+def test_off_policy_coefficients_are_those_of_the_rationales_ratio(tmp_path, objective):
+    """The credit sees log-probabilities of whole rationales, also where the draw would need the answers alone."""
+    made = trainer(tmp_path, objective, steps_per_generation=2, num_iterations=2, max_steps=4, learning_rate=1e-2)
+    seen = []
+    scored = made.passes.scored
+
+    def watch(batch, scores):
+        result = scored(batch, scores)
+        if len(result.mask) > 4 and result.sampler_logp is not None:
+            seen.append(result)
+        return result
+
+    made.passes.scored = watch
+    made.train()
+    assert seen
+    for batch in seen:
+        drawn = batch.rationale & batch.sampled
+        ratio = sequence_truncate(math.inf).log(batch, "test").exp()
+        plain = torch.where(drawn, (batch.logp - batch.sampler_logp).double(), 0.0).sum(1).exp()
+        assert bool(batch.logp[drawn].isfinite().all())
+        assert bool((batch.logp[drawn] < 0).all())
+        assert ratio.tolist() == pytest.approx(plain.tolist())
+    assert max(float((one.logp - one.sampler_logp)[one.rationale].abs().max()) for one in seen) > 1e-3
 
 
 def test_a_generation_serves_its_micro_batches_whole_group_by_whole_group(tmp_path):
@@ -623,7 +650,7 @@ def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
             {},
             r"1 of 3 prompts do not fit \(rows 1; longest 3\d\d tokens\): the context of 256",
         ),
-        (questions(), {"answer_seam": " ", "answer_end": "the"}, "row"),
+        (questions(), {"thinking_closing": " th", "answer_seam": "e\n"}, "row"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_used(tmp_path, data, changes, words):
@@ -634,7 +661,7 @@ def test_data_that_cannot_be_used(tmp_path, data, changes, words):
 def test_an_answer_that_does_not_join_is_refused_with_its_row(tmp_path):
     rows = Dataset.from_dict({"prompt": ["a", "b"], "answer": ["Paris", "the"]})
     with pytest.raises(QreditError, match="train_dataset, row 1: answer 'the' does not join at the seam"):
-        trainer(tmp_path, data=rows, answer_seam=" ")
+        trainer(tmp_path, data=rows, thinking_closing="so ")
 
 
 def test_long_prompts_can_be_dropped(tmp_path):

@@ -69,11 +69,14 @@ class Coefficient:
         value: (B, 1) while it is one number per rollout, (B, T) once it differs between tokens; float64.
         keep: (B, 1) or (B, T), True = counts; where False the value ends as 0 and later statistics leave it out.
         weight: (B, 1) or (B, T) weight in the reduction's denominator; None is 1 everywhere.
+        holds_ratio: (B, 1) rows whose value already holds the importance ratio of their rationale, so that a surrogate
+            must not count it a second time; None is no row. A sum of sources marks a row that any of them marks.
     """
 
     value: Float[Tensor, "B #T"]
     keep: Bool[Tensor, "B #T"] | None = None
     weight: Float[Tensor, "B #T"] | None = None
+    holds_ratio: Bool[Tensor, "B 1"] | None = None
 
     def per_rollout(self, stage: "Stage") -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
         """The one number of each rollout and which of them count, for a stage that works on rollouts.
@@ -136,6 +139,11 @@ class Declared:
     @property
     def needs(self) -> frozenset[str]:
         """Names of the batch fields read."""
+        return frozenset()
+
+    @property
+    def needs_off_policy(self) -> frozenset[str]:
+        """Names of further batch fields that are read where the rollouts were drawn under other parameters."""
         return frozenset()
 
     @property
@@ -234,6 +242,10 @@ class _Combined(Stage):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset[str]().union(*(child.needs for _, child in self.children()))
+
+    @property
+    def needs_off_policy(self) -> frozenset[str]:
+        return frozenset[str]().union(*(child.needs_off_policy for _, child in self.children()))
 
     @property
     def scope(self) -> Scope:
@@ -337,6 +349,7 @@ class _add(_Combined, Source):
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         total: Tensor | None = None
+        holds: Tensor | None = None
         keeps: list[Tensor | None] = []
         for number, source in enumerate(self.sources):
             part = source.run(batch, walk.under(f"+{number}."))
@@ -346,10 +359,12 @@ class _add(_Combined, Source):
                 part.value if part.keep is None else torch.where(part.keep, part.value, torch.zeros_like(part.value))
             )
             total = value if total is None else total + value
+            holds = _either(holds, part.holds_ratio)
             keeps.append(part.keep)
         assert total is not None
         masks = [keep for keep in keeps if keep is not None]
-        return Coefficient(total, keep=reduce(torch.logical_or, masks) if len(masks) == len(keeps) else None)
+        keep = reduce(torch.logical_or, masks) if len(masks) == len(keeps) else None
+        return Coefficient(total, keep=keep, holds_ratio=holds)
 
     def __repr__(self) -> str:
         return " + ".join(f"({s!r})" if isinstance(s, _chain) else repr(s) for s in self.sources)
@@ -405,6 +420,7 @@ class _on_span_credit(_Combined, Credit):
             value=torch.where(where, inside.value, coefficient.value),
             keep=_select(where, inside.keep, coefficient.keep, True),
             weight=_select(where, inside.weight, coefficient.weight, 1.0),
+            holds_ratio=_either(inside.holds_ratio, coefficient.holds_ratio),
         )
 
     def __repr__(self) -> str:
@@ -418,6 +434,11 @@ def _select(where: Tensor, inside: Tensor | None, outside: Tensor | None, defaul
     assert known is not None
     full = torch.full_like(known, default)
     return torch.where(where, full if inside is None else inside, full if outside is None else outside)
+
+
+def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Rows that either marks."""
+    return other if one is None else one if other is None else one | other
 
 
 @overload
@@ -454,6 +475,7 @@ class _per_span(_Combined, Source):
         value = torch.zeros(batch.mask.shape, dtype=torch.float64, device=batch.mask.device)
         keep = torch.ones_like(batch.mask)
         covered = torch.zeros_like(batch.mask)
+        holds: Tensor | None = None
         for span, source in self.spans:
             where = batch.span(span)
             if bool((covered & where).any()):
@@ -464,7 +486,8 @@ class _per_span(_Combined, Source):
                 raise QreditError(f"{source} changes the reduction's denominator and cannot stand inside per_span")
             value = torch.where(where, part.value, value)
             keep = keep if part.keep is None else torch.where(where, part.keep, keep)
-        return Coefficient(value, keep=keep)
+            holds = _either(holds, part.holds_ratio)
+        return Coefficient(value, keep=keep, holds_ratio=holds)
 
     def __repr__(self) -> str:
         return f"per_span({', '.join(f'{span}={source!r}' for span, source in self.spans)})"

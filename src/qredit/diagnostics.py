@@ -9,7 +9,13 @@ from torch import Tensor
 
 from qredit.batch import RolloutBatch
 from qredit.chain import stages
-from qredit.credit.likelihood import amplified_likelihood, log_weight, subtract_likelihood_baseline
+from qredit.credit.likelihood import (
+    amplified_likelihood,
+    log_importance_weight,
+    log_weight,
+    subtract_likelihood_baseline,
+)
+from qredit.importance import TRUNCATED, RationaleRatio
 from qredit.objective import Objective
 
 _ADAM_EPSILON = 1e-8
@@ -23,9 +29,9 @@ def commitment(objective: Objective) -> float | None:
     return None
 
 
-def group_p_hat(batch: RolloutBatch) -> Float[Tensor, " G"]:
-    """log P̂ = log w̄ of every group that has answers, in nats."""
-    log_w, keep = log_weight(batch, "p_hat")
+def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = TRUNCATED) -> Float[Tensor, " G"]:
+    """log P̂ = log w̄ of every group that has answers, in nats; off policy w̄ is the mean of ρw."""
+    log_w, keep = log_importance_weight(batch, ratio, "p_hat")
     return _one_per_group(batch, batch.groups.log_mean_exp(log_w, keep), keep)
 
 

@@ -38,6 +38,7 @@ class Answered:
         predictions: its k sampled answers.
         rationales: what it thought before each.
         scores: for each scorer, one number per prediction.
+        ended: how many of them ended by themselves, and not at the answer budget.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Answered:
     predictions: tuple[str, ...]
     rationales: tuple[str, ...]
     scores: Mapping[str, tuple[float, ...]]
+    ended: int = 0
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -142,8 +144,9 @@ def answer_all(
                 id=example.id,
                 answer=example.answer,
                 predictions=said,
-                rationales=tuple(format.response_text(rollout.ids[: rollout.close_start]) for rollout in mine),
+                rationales=tuple(format.text(rollout.ids[: rollout.close_start]) for rollout in mine),
                 scores={name: tuple(judge(text, golds) for text in said) for name, judge in judges.items()},
+                ended=sum(rollout.ended for rollout in mine),
             )
 
 

@@ -26,11 +26,13 @@ class Credited:
         value: (B, T) the chain's coefficient, float32.
         weight: (B, T) the reduction's token weight, where a stage set one.
         penalties: (B, T) the weight of each penalty's term, in their order.
+        holds_ratio: (B, 1) rows whose value already holds the importance ratio of their rationale; None is no row.
     """
 
     value: Float[Tensor, "B T"]
     weight: Float[Tensor, "B T"] | None = None
     penalties: tuple[Float[Tensor, "B T"], ...] = ()
+    holds_ratio: Bool[Tensor, "B 1"] | None = None
 
     @property
     def learning(self) -> Bool[Tensor, " B"]:
@@ -41,8 +43,8 @@ class Credited:
         return found
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Credited":
-        weight = None if self.weight is None else change(self.weight)
-        return Credited(change(self.value), weight, tuple(map(change, self.penalties)))
+        weight, holds = (None if part is None else change(part) for part in (self.weight, self.holds_ratio))
+        return Credited(change(self.value), weight, tuple(map(change, self.penalties)), holds)
 
     def select(self, rows: slice | Tensor) -> "Credited":
         """Some of the rows."""
@@ -79,6 +81,11 @@ class Objective:
     def needs(self) -> frozenset[str]:
         """Batch fields that the chain and the penalties read."""
         return self.source.needs.union(*(penalty.needs for penalty in self.penalties))
+
+    @property
+    def needs_off_policy(self) -> frozenset[str]:
+        """Batch fields that the chain reads beside `needs` where `batch.sampler_logp` is given."""
+        return self.source.needs_off_policy
 
     @property
     def scope(self) -> Scope:
@@ -165,7 +172,8 @@ class Objective:
         self, logp: Float[Tensor, "B T"], batch: RolloutBatch, credited: Credited
     ) -> dict[str, Float[Tensor, ""]]:
         """The sums that these rows contribute to each loss term, by name; 'policy' is the surrogate's."""
-        per_token = self.surrogate(credited.value.to(logp.dtype), logp, batch)
+        seen = _with_ratio_of_one(batch, logp, credited.holds_ratio)
+        per_token = self.surrogate(credited.value.to(logp.dtype), logp, seen)
         terms = {"policy": self.reduction.numerator(per_token, batch, credited.weight)}
         for (name, penalty), weight in zip(self._placed_penalties(), credited.penalties, strict=True):
             terms[name] = penalty.numerator(logp, batch, weight)
@@ -269,7 +277,16 @@ _POSITION = re.compile(r"^(\+?\d+\.)+")  # a place is made of positions ("0.", "
 def _finish(coefficient: Coefficient, batch: RolloutBatch) -> Credited:
     value = torch.where(batch.trainable, coefficient.spread(batch), 0.0).float()
     weight = coefficient.weight
-    return Credited(value, None if weight is None else weight.expand(batch.mask.shape))
+    return Credited(
+        value, None if weight is None else weight.expand(batch.mask.shape), holds_ratio=coefficient.holds_ratio
+    )
+
+
+def _with_ratio_of_one(batch: RolloutBatch, logp: Tensor, rows: Tensor | None) -> RolloutBatch:
+    """The batch as a surrogate may see it: marked rows are on-policy to it, whatever ratio it would have applied."""
+    if batch.sampler_logp is None or rows is None:
+        return batch
+    return replace(batch, sampler_logp=torch.where(rows, logp.detach(), batch.sampler_logp.to(logp.dtype)))
 
 
 def sum_terms(numerators: Mapping[str, Tensor], denominators: Mapping[str, float]) -> Tensor:

@@ -2,7 +2,8 @@
 
 A token that was drawn under other parameters than the current ones carries an importance ratio
 current/sampler = exp(logp - sampler_logp). Where `batch.sampler_logp` is None, and on tokens that were not sampled
-(the gold answer), the ratio is 1.
+(the gold answer), the ratio is 1. So it is in rows whose coefficient holds the ratio already: an objective hides the
+sampler's log-probabilities of such rows from its surrogate (`Coefficient.holds_ratio`).
 """
 
 import math
@@ -33,7 +34,7 @@ class score_function(Surrogate):
 
     On the policy that sampled, this is the plain score-function estimator. Off it, sampled tokens are weighted by the
     truncated importance ratio, held constant; answer tokens, which were not sampled, keep weight 1. The truncation at
-    `ratio_max` is ours; the J_Q paper trains on-policy.
+    `ratio_max` is ours.
     """
 
     ratio_max: float = 2.0
@@ -47,6 +48,20 @@ class score_function(Surrogate):
         logp = _where_it_counts(coefficient, logp, batch)
         ratio = importance_ratio(logp, batch).detach().clamp(max=self.ratio_max)
         return -coefficient * ratio * logp
+
+
+@dataclass(frozen=True)
+class log_likelihood(Surrogate):
+    """-c · log p, whoever drew the tokens: for coefficients that hold what an importance ratio would add.
+
+    GARL's and PAFT's do, since w̄ and the baseline need the ratio too (`qredit.importance`). On policy it equals
+    `score_function`.
+    """
+
+    def __call__(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        return -coefficient * _where_it_counts(coefficient, logp, batch)
 
 
 class _Clipped(Surrogate):

@@ -23,6 +23,7 @@ from qredit import credit, penalty, surrogate
 from qredit.chain import Credit, Source, Stage, add, chain, on_span, per_span
 from qredit.credit import goal, halves
 from qredit.errors import QreditError, unknown
+from qredit.importance import sequence_truncate, token_truncate
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY
 from qredit.penalty.base import Penalty
@@ -54,6 +55,7 @@ _PARTS: Mapping[str, Callable[..., Any]] = {
         *(add, chain, on_span, per_span, Objective),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
         *(linear, cosine, steps, auto, halves.cosine_restarts),
+        *(sequence_truncate, token_truncate),
         *(goal.success, goal.log_success, goal.arcsine, goal.pass_at, goal.success_std, goal.imported_slope),
     )
 }

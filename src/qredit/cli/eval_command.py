@@ -81,6 +81,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out.print(f"{subject.skipped} prompts were too long for the context and are left out")
     if subject.unparseable:
         out.print(f"{subject.unparseable} gold answers cannot be read by {scorer}; they count as failures")
+    for notice in _notices(subject, answered):
+        out.print(escape(visible(notice)), soft_wrap=True)
     if samples is not None:
         out.print(f"samples: {escape(visible(samples))}", soft_wrap=True)
     return {
@@ -111,6 +113,18 @@ class _Subject:
     unparseable: int
     scorers: tuple[str, ...]
     half: bool
+
+
+def _notices(subject: _Subject, answered: Sequence["Answered"]) -> list[str]:
+    """What has to be said of the end of the answers."""
+    from qredit.rollout.ends import end_notice, generation_ends, unended_notice
+
+    share = 1 - sum(one.ended for one in answered) / max(sum(len(one.predictions) for one in answered), 1)
+    told = (
+        end_notice(subject.tokens, generation_ends(subject.network), subject.template),
+        unended_notice(share, subject.tokens.format.end),
+    )
+    return [notice for notice in told if notice is not None]
 
 
 def _free_name(asked: EvalOptions) -> str | None:
@@ -156,7 +170,7 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
 
     path = model_path(model, options.task, options.coldness)
     examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
-    tokens = token_format(options, load_tokenizer(path))
+    tokens = token_format(options, load_tokenizer(path), examples)
     network = load_model(path, options.device)
     budget, template = options.sampling_budget, options.training.get("chat_template_kwargs") or {}
     questions = ready(

@@ -6,7 +6,7 @@ a key of the YAML file: --report-to tensorboard,wandb sends every metric there a
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         raise KeyboardInterrupt(f"go on with it: qredit train --resume --output {visible(str(output))}") from None
     facts = finished.facts
     for notice in notices(facts):
-        out.print(notice)
+        out.print(escape(visible(notice)), soft_wrap=True)
     best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
     out.print(f"final model{best}: {escape(visible(str(finished.final)))}", soft_wrap=True)
     return {
@@ -105,6 +105,12 @@ def default_output(options: TrainOptions) -> str:
     return f"runs/{options.task}-{objective[:40]}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
+def _listed(ids: Sequence[Sequence[Any]], most: int = 16) -> str:
+    """Ids with their texts on one line; of a long list the first and the last ones."""
+    each = [f"{token} {text!r}" for token, text in ids]
+    return "  ".join(each if len(each) <= most else [*each[: most // 2], "…", *each[-most // 2 :]])
+
+
 def show_plan(found: "Plan", out: Console) -> None:
     """The plan in words; prompts and tokens come from data, and none of their characters is obeyed."""
     from qredit.run.plan import memory_lines, notices
@@ -112,15 +118,18 @@ def show_plan(found: "Plan", out: Console) -> None:
     for number, prompt in enumerate(found.prompts, start=1):
         shown = prompt if len(prompt) <= 1200 else f"{prompt[:800]} … {prompt[-400:]}"
         out.print(f"[bold]prompt {number}[/bold]\n{escape(visible(shown))}\n", soft_wrap=True)
-    for name in ("closing", "appended"):
-        ids = "  ".join(f"{token} {text!r}" for token, text in found.seam[name])
-        out.print(f"{name:<9} {escape(visible(ids))}", soft_wrap=True)
+        ids = _listed(found.prompt_ids[number - 1])
+        out.print(f"ids       {escape(visible(ids))}\n", soft_wrap=True)
+    layout = ", ".join(f"{name} {text!r}" for name, text in found.seam["layout"].items())
+    out.print(f"layout    {escape(visible(layout))}, from {found.seam['end_from']}", soft_wrap=True)
+    for name in ("closing", "appended", "end"):
+        out.print(f"{name:<9} {escape(visible(_listed(found.seam[name])))}", soft_wrap=True)
     lengths = {"prompt tokens": found.prompt_tokens, "answer tokens": found.answer_tokens}
     for name, spread in lengths.items():
         out.print(f"{name}: {spread['min']:g} to {spread['max']:g}, median {spread['median']:g}")
     facts = found.as_dict() | {"train_examples": found.examples + found.left_out, "train_prompts": found.examples}
     for notice in notices(facts):
-        out.print(notice)
+        out.print(escape(visible(notice)), soft_wrap=True)
     out.print(
         f"{found.examples} examples, {found.groups_per_step} groups of {found.rollouts_per_group} rollouts per step, "
         f"{found.steps_per_epoch} steps per epoch",

@@ -6,9 +6,13 @@ gold answer, and groups whose every w is 0, get 0.
 
 `normalize` divides by M^q, as the paper's algorithms do: the effective reward a_m then lies in [0, 1]. Statements about
 bias and consistency hold for the unnormalised form.
+
+Off policy, where the rollouts were drawn from μ (older weights, or another sampler), ρ_m w_m stands wherever w_m stood,
+with ρ_m = p_θ(z_m|x)/μ(z_m|x) held constant: E_μ[ρ f(z)] = E_θ[f(z)], so that w̄ still estimates P. The coefficient then
+holds the ratio of its rationale (`Coefficient.holds_ratio`), and no surrogate may weigh its tokens once more.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,17 +21,26 @@ from torch import Tensor
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, Credit, Scope, Source
 from qredit.errors import QreditError
+from qredit.importance import TRUNCATED, RationaleRatio
 from qredit.schedule import Schedule, check_range
 from qredit.seed import mix
 
 
 @dataclass(frozen=True)
 class _LikelihoodStage:
-    """What the stages over q share: the field they read, the check of q, and w on a log scale."""
+    """What the stages over q share: the fields they read, the check of q, and ρ·w on a log scale.
+
+    Args:
+        q: commitment, 0 … 1.
+        normalize: divide by M^q.
+        ratio: how the importance ratio of a rationale is truncated; it is 1 on policy.
+    """
 
     q: float | Schedule
     normalize: bool = True
+    ratio: RationaleRatio = TRUNCATED
     needs = frozenset({"answer_logp"})
+    needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
 
     def __post_init__(self) -> None:
@@ -52,20 +65,35 @@ def log_weight(batch: RolloutBatch, wanted_by: str) -> tuple[Float[Tensor, " B"]
     return torch.where(keep, value, -torch.inf), keep
 
 
+def log_importance_weight(
+    batch: RolloutBatch, ratio: RationaleRatio, wanted_by: str
+) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    """log(ρ·w) of each row in float64, and the rows that have a gold answer; log w itself on policy."""
+    log_w, keep = log_weight(batch, wanted_by)
+    if batch.sampler_logp is None:
+        return log_w, keep
+    return torch.where(log_w == -torch.inf, log_w, log_w + ratio.log(batch, wanted_by)), keep
+
+
+def mark_ratio(batch: RolloutBatch, keep: Bool[Tensor, " B"]) -> Bool[Tensor, "B 1"] | None:
+    """The rows whose coefficient holds its ratio: those with a gold answer, off policy."""
+    return None if batch.sampler_logp is None else keep[:, None]
+
+
 @dataclass(frozen=True)
 class amplified_likelihood(_LikelihoodStage, Source):
     """a_m / M^q with a_m = w_m / w̄^q: the likelihood, amplified by the group's own P̂^{-q}.
 
     The coefficient of the pathwise (answer) part of GARL: ∇w_m / w̄^q written as a_m ∇log w_m. q = 0 leaves w_m;
-    q = 1 is the self-normalised weight of IWAE. Group mean w̄^{1-q} / M^q.
+    q = 1 is the self-normalised weight of IWAE. Group mean w̄^{1-q} / M^q. Off policy ρ_m w_m / w̄^q, w̄ = mean of ρw.
     """
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        log_w, keep = log_weight(batch, str(self))
+        log_w, keep = log_importance_weight(batch, self.ratio, str(self))
         log_mean = batch.groups.log_mean_exp(log_w, keep)
         exponent = log_w - self.power() * log_mean + self.log_scale(batch)
         value = torch.where(log_w == -torch.inf, 0.0, exponent.exp())
-        return Coefficient(value[:, None], keep=keep[:, None])
+        return Coefficient(value[:, None], keep=keep[:, None], holds_ratio=mark_ratio(batch, keep))
 
 
 @dataclass(frozen=True)
@@ -75,30 +103,35 @@ class subtract_likelihood_baseline(_LikelihoodStage, Credit):
     It does not depend on z_m and may stand only on the sampled (score-function) part; on the answer part it would
     change the expectation. At q = 1 it is 1. It is 0 for a row whose others all have w = 0, at every q (the limit of
     q → 1 from below), and for a row that has no others.
+
+    Off policy it is ρ_m·w̄_¬m^{1-q}, w̄_¬m the others' mean of ρw: it must vanish under μ, and E_μ[ρ ∇log p_θ(z)] = 0.
     """
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, _ = coefficient.per_rollout(self)
-        log_w, keep = log_weight(batch, str(self))
+        log_w, keep = log_importance_weight(batch, self.ratio, str(self))
         groups = batch.groups
         log_others = groups.log_mean_exp_of_others(log_w, keep)
         power = 1.0 - self.power()
         exponent = torch.zeros_like(log_others) if power == 0.0 else power * log_others
-        baseline = (exponent + self.log_scale(batch)).exp()
+        baseline = (exponent + self.log_scale(batch) + self.ratio.log(batch, str(self))).exp()
         return coefficient.with_row(value - torch.where(log_others == -torch.inf, 0.0, baseline))
 
 
 @dataclass(frozen=True)
 class attenuated_likelihood(_LikelihoodStage, Source):
-    """w̄^{1-q} / M^q on every row of the group: how far maximum likelihood is attenuated towards RL."""
+    """w̄^{1-q} / M^q on every row of the group: how far maximum likelihood is attenuated towards RL.
+
+    Off policy w̄ is the mean of ρw. A row's own ratio is not in it: `resample_by_likelihood` draws by ρw.
+    """
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        log_w, keep = log_weight(batch, str(self))
+        log_w, keep = log_importance_weight(batch, self.ratio, str(self))
         log_mean = batch.groups.log_mean_exp(log_w, keep)
         power = 1.0 - self.power()
         exponent = torch.zeros_like(log_mean) if power == 0.0 else power * log_mean
         value = torch.where(log_mean == -torch.inf, 0.0, (exponent + self.log_scale(batch)).exp())
-        return Coefficient(value[:, None], keep=keep[:, None])
+        return Coefficient(value[:, None], keep=keep[:, None], holds_ratio=mark_ratio(batch, keep))
 
 
 @dataclass(frozen=True)
@@ -107,11 +140,18 @@ class resample_by_likelihood(Credit):
 
     E[n_m · M/K] = w_m / w̄. `resamples` is K; None is M, as in the paper. The draws are a function of (seed, group) and
     the weights alone: the same batch draws the same rows, in whatever order they stand, and one draw serves every span.
-    Rows never drawn get exactly 0 and need no backward pass.
+    Rows never drawn get exactly 0 and need no backward pass. Off policy P(m) = ρ_m w_m / Σρw: what is drawn then counts
+    as the current policy's own, with no further ratio.
+
+    Args:
+        resamples: K.
+        ratio: how the importance ratio of a rationale is truncated; it is 1 on policy.
     """
 
     resamples: int | None = None
+    ratio: RationaleRatio = TRUNCATED
     needs = frozenset({"answer_logp", "seed"})
+    needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
 
     def __post_init__(self) -> None:
@@ -120,7 +160,7 @@ class resample_by_likelihood(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, _ = coefficient.per_rollout(self)
-        log_w, keep = log_weight(batch, str(self))
+        log_w, keep = log_importance_weight(batch, self.ratio, str(self))
         seed = int(batch.require("seed", str(self)))
         factor = torch.zeros_like(value)
         for number in range(len(batch.groups.size)):
@@ -131,7 +171,7 @@ class resample_by_likelihood(Credit):
             generator = torch.Generator().manual_seed(mix(seed, int(batch.group[rows[0]])))
             counts = multinomial_counts(log_w[rows], draws, generator)
             factor[rows] = counts * (len(rows) / draws)
-        return coefficient.with_row(value * factor)
+        return replace(coefficient.with_row(value * factor), holds_ratio=mark_ratio(batch, keep))
 
 
 def multinomial_counts(log_w: Float[Tensor, " M"], draws: int, generator: torch.Generator) -> Float[Tensor, " M"]:

@@ -2,7 +2,8 @@
 
 Exact, by listing every multiset of M trajectories with its probability, where there are few enough; else estimated from
 seeded draws, with standard errors. The objective's own credit, surrogate and reduction are run in both cases; only the
-gradients of the log-probabilities come from the policy.
+gradients of the log-probabilities come from the policy. With a `sampler` trajectories are drawn from that policy, as
+off-policy rollouts are; gradients and likelihoods are still those of the policy at hand.
 """
 
 import dataclasses
@@ -80,14 +81,16 @@ def samples_answer(objective: Objective) -> bool:
     return "answer_logp" not in objective.needs
 
 
-def exact_moments(objective: Objective, policy: EnumerablePolicy, rollouts: int) -> Moments:
+def exact_moments(
+    objective: Objective, policy: EnumerablePolicy, rollouts: int, sampler: EnumerablePolicy | None = None
+) -> Moments:
     """Exact mean and variance of the gradient, over all groups of `rollouts` trajectories and all of its own draws.
 
     Raises:
         QreditError: more than `MOST_POOLS` multisets; use `sampled_moments`.
     """
-    every = pools(policy, rollouts, samples_answer(objective))
-    mean, square = resampled(objective, policy, every.members)
+    every = pools(policy if sampler is None else sampler, rollouts, samples_answer(objective))
+    mean, square = resampled(objective, policy, every.members, sampler)
     total = every.probability @ mean
     return Moments(total, float(every.probability @ square - total.square().sum()))
 
@@ -136,13 +139,17 @@ def pools(policy: EnumerablePolicy, rollouts: int, with_response: bool) -> Pools
 
 
 def gradients(
-    objective: Objective, policy: EnumerablePolicy, members: Int[Tensor, "N M"], seed: int = 0
+    objective: Objective,
+    policy: EnumerablePolicy,
+    members: Int[Tensor, "N M"],
+    seed: int = 0,
+    sampler: EnumerablePolicy | None = None,
 ) -> Float[Tensor, "N D"]:
     """∇_θ of the objective's loss on each pool, each pool being one whole optimiser step.
 
     Every row has the same number of tokens, so the pools' denominators are equal.
     """
-    batch = pool_batch(policy, members, samples_answer(objective), seed)
+    batch = pool_batch(policy, members, samples_answer(objective), seed, sampler)
     z, y = _parts(policy, members)
     logp = _row_logps(policy, z, y).requires_grad_()
     numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
@@ -151,7 +158,10 @@ def gradients(
 
 
 def resampled(
-    objective: Objective, policy: EnumerablePolicy, members: Int[Tensor, "N M"]
+    objective: Objective,
+    policy: EnumerablePolicy,
+    members: Int[Tensor, "N M"],
+    sampler: EnumerablePolicy | None = None,
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
     """Mean of each pool's gradient over the objective's own draws, and mean of its squared norm, integrated exactly.
 
@@ -160,16 +170,16 @@ def resampled(
     """
     found = [stage for _, stage in stages(objective.source) if isinstance(stage, resample_by_likelihood)]
     if not found:
-        values = gradients(objective, policy, members)
+        values = gradients(objective, policy, members, sampler=sampler)
         return values, values.square().sum(1)
     size = members.shape[1]
     draws = found[0].resamples or size
-    weights = policy.answer_logp[members // policy.answers, 0].softmax(1)
+    weights = _log_weights(policy, sampler)[members // policy.answers].softmax(1)
     mean, square = torch.zeros(len(members), len(policy.theta), dtype=torch.float64), torch.zeros(len(members))
     square = square.double()
     for counts in compositions(draws, size):
         given = _replace_stage(objective, resample_by_likelihood, _given_counts(counts, draws))
-        value = gradients(given, policy, members)
+        value = gradients(given, policy, members, sampler=sampler)
         chance = _multinomial(counts, weights)
         mean += chance[:, None] * value
         square += chance * value.square().sum(1)
@@ -201,8 +211,18 @@ def _replace_stage(value: T, kind: type, by: Credit) -> T:
     return value
 
 
+def _log_weights(policy: EnumerablePolicy, sampler: EnumerablePolicy | None) -> Float[Tensor, " Z"]:
+    """log p(y*|x,z) of every rationale; with a sampler log(ρ_z p(y*|x,z)), written plainly."""
+    log_w = policy.answer_logp[:, 0]
+    return log_w if sampler is None else log_w + policy.prior.log() - sampler.prior.log()
+
+
 def pool_batch(
-    policy: EnumerablePolicy, members: Int[Tensor, "N M"], with_response: bool, seed: int = 0
+    policy: EnumerablePolicy,
+    members: Int[Tensor, "N M"],
+    with_response: bool,
+    seed: int = 0,
+    sampler: EnumerablePolicy | None = None,
 ) -> RolloutBatch:
     """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
     z, y = _parts(policy, members)
@@ -220,6 +240,7 @@ def pool_batch(
         sampled=(rationale | last) if with_response else rationale,
         group=torch.arange(len(members)).repeat_interleave(members.shape[1]),
         logp=_row_logps(policy, z, y),
+        sampler_logp=None if sampler is None else _row_logps(sampler, z, y),
         seed=seed,
     )
     if with_response:

@@ -2,13 +2,17 @@
 
 from qredit.chain import per_span
 from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
+from qredit.importance import TRUNCATED, RationaleRatio
 from qredit.objective import Objective
 from qredit.objectives._method import method
 from qredit.schedule import Schedule
+from qredit.surrogate import log_likelihood
 
 
 @method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")
-def garl(q: float | Schedule, normalize: bool = True, pathwise: bool = True) -> Objective:
+def garl(
+    q: float | Schedule, normalize: bool = True, pathwise: bool = True, ratio: RationaleRatio = TRUNCATED
+) -> Objective:
     """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
 
     Per prompt, with w_m = p(y* | x, z_m), w̄ their mean, w̄_¬m the mean of the others:
@@ -24,12 +28,20 @@ def garl(q: float | Schedule, normalize: bool = True, pathwise: bool = True) -> 
             or `auto()`: left to the run (docs/guidance.md).
         normalize: keep the factor 1/M^q, which bounds a_m/M^q by 1; a rescaled learning rate otherwise.
         pathwise: False gives the answer's tokens no gradient: the ablation that the paper leaves open.
+        ratio: how the importance ratio ρ of an off-policy rationale is truncated.
+
+    Off policy, where z was drawn from μ, ρ_m = p_θ(z_m|x)/μ(z_m|x) goes with every w_m and with the baseline:
+
+        w̄ = mean of ρw,   a_m = ρ_m w_m / w̄^q,   c_m = a_m - ρ_m w̄_¬m^{1-q}
+
+    It takes the place of a ratio per token. Unbiased at q = 0 where nothing is truncated.
 
     Zero in rows without a gold answer, in groups whose every w is 0, on forced closing tokens and outside both spans.
     Raises QreditError for q outside [0, 1].
 
-    Source: arXiv 2604.25907 (the GARL estimator). Difference: off-policy importance ratios, which are ours.
+    Source: arXiv 2604.25907 (the GARL estimator). Difference: the off-policy form, which is ours.
     """
-    amplified = amplified_likelihood(q, normalize)
-    centred = amplified | subtract_likelihood_baseline(q, normalize)
-    return Objective(per_span(rationale=centred, answer=amplified) if pathwise else per_span(rationale=centred))
+    amplified = amplified_likelihood(q, normalize, ratio)
+    centred = amplified | subtract_likelihood_baseline(q, normalize, ratio)
+    credit = per_span(rationale=centred, answer=amplified) if pathwise else per_span(rationale=centred)
+    return Objective(credit, log_likelihood())

@@ -2,13 +2,20 @@
 
 from qredit.chain import per_span
 from qredit.credit.likelihood import attenuated_likelihood, resample_by_likelihood
+from qredit.importance import TRUNCATED, RationaleRatio
 from qredit.objective import Objective
 from qredit.objectives._method import method
 from qredit.schedule import Schedule
+from qredit.surrogate import log_likelihood
 
 
 @method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")
-def paft(q: float | Schedule, resamples: int | None = None, normalize: bool = True) -> Objective:
+def paft(
+    q: float | Schedule,
+    resamples: int | None = None,
+    normalize: bool = True,
+    ratio: RationaleRatio = TRUNCATED,
+) -> Objective:
     """Fine-tune on rationales drawn from the posterior p(z | x, y*), attenuated by w̄^{1-q}.
 
     K indices r_k are drawn with probability w_m / Σw, with replacement, and the group does supervised fine-tuning on
@@ -23,11 +30,15 @@ def paft(q: float | Schedule, resamples: int | None = None, normalize: bool = Tr
         q: 0 … 1. q = 1 is the E-step of EM (TRICE); low q is over-conservative when cold. May be a schedule.
         resamples: K; None is M, as in the paper.
         normalize: keep the factor 1/M^q.
+        ratio: how the importance ratio ρ of an off-policy rationale is truncated.
+
+    Off policy rows are drawn with probability ρ_m w_m / Σρw and w̄ is the mean of ρw, ρ_m = p_θ(z_m|x)/μ(z_m|x); no
+    token carries a further ratio.
 
     Zero in rows never drawn (they need no backward pass), in rows without a gold answer, in groups whose every w is 0,
     on forced closing tokens and outside both spans. Raises QreditError for q outside [0, 1] or resamples < 1.
 
-    Source: arXiv 2604.25907 (the PAFT estimator).
+    Source: arXiv 2604.25907 (the PAFT estimator). Difference: the off-policy form, which is ours.
     """
-    resampled = attenuated_likelihood(q, normalize) | resample_by_likelihood(resamples)
-    return Objective(per_span(rationale=resampled, answer=resampled))
+    resampled = attenuated_likelihood(q, normalize, ratio) | resample_by_likelihood(resamples, ratio)
+    return Objective(per_span(rationale=resampled, answer=resampled), log_likelihood())

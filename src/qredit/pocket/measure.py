@@ -77,7 +77,7 @@ def draws(model: Any, tokenizer: Any, examples: Sequence[Example], rollouts: int
     ]
     tokens = answer_logps(model, collate(items, ("answer",), pad, seed, model.device), pad)
     said = [format.response_text(rollout.answer_ids) for rollout in sampled]
-    thought = [format.response_text(rollout.ids[: rollout.close_start]) for rollout in sampled]
+    thought = [format.text(rollout.ids[: rollout.close_start]) for rollout in sampled]
     golds = [example for _, example in repeated]
 
     def table(values: Sequence[float]) -> Tensor:

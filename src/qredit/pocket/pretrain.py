@@ -30,6 +30,7 @@ from qredit.pocket.loss import Tokens, pretraining_loss, targets
 from qredit.pocket.measure import measure
 from qredit.pocket.models import FOLDER, SPECS, Shape, Spec, path
 from qredit.quiet import quiet_libraries
+from qredit.rollout.tokenizer import vocabulary_size
 from qredit.run.watch import progress
 from qredit.tasks.base import Style
 from qredit.tasks.pocket.scene import PocketTask, scenes
@@ -55,7 +56,7 @@ class Phase:
 def network(shape: Shape, tokenizer: Any) -> Any:
     """A Qwen3-shaped network with new weights."""
     config = Qwen3Config(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary_size(tokenizer),
         hidden_size=shape.hidden,
         intermediate_size=2 * shape.hidden,
         num_hidden_layers=shape.layers,

@@ -76,7 +76,7 @@ def load(options: TrainOptions, limit: int) -> Subject:
     """
     path = model_path(options.model, options.task, options.coldness)
     found = load_examples(options, "train", min(limit, options.subset_size() or limit))
-    tokens = token_format(options, load_tokenizer(path))
+    tokens = token_format(options, load_tokenizer(path), found)
     joined, apart = _joined(found, tokens)
     network = load_model(path, options.device)
     template = options.training.get("chat_template_kwargs") or {}

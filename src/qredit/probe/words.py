@@ -7,6 +7,7 @@ from qredit.interval import Interval
 from qredit.probe.measure import Measured, Subject
 from qredit.probe.predict import Prediction
 from qredit.probe.recommend import Advice, Case, is_graded
+from qredit.rollout.ends import end_notice, generation_ends, unended_notice
 
 ASSUMED = (
     "P̂ and its interval hold for these examples and know only the rollouts that were drawn: success on rationales that "
@@ -116,7 +117,13 @@ def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iter
         yield f"{subject.unparseable} gold answers cannot be read by {subject.reward}; GRPO can never be rewarded there"
     if forced > 0:
         yield f"{share(forced)} of rationales were closed by force"
-    if ended < 1:
+    notice = end_notice(subject.tokens, generation_ends(subject.network), subject.template)
+    if notice is not None:
+        yield notice
+    unended = unended_notice(1 - ended, subject.tokens.format.end)
+    if unended is not None:
+        yield unended
+    elif ended < 1:
         yield f"{share(1 - ended)} of sampled answers did not end by themselves"
     if predicted.impossible:
         yield f"{share(predicted.impossible)} of examples have likelihood 0 after every rationale; no q moves them"

@@ -160,7 +160,8 @@ class _Controller(LogitsProcessor):  # type: ignore[misc]
         logp = torch.zeros(self.rows, device=self.device)
         logp[rows] = log_probs.gather(1, drawn[:, None])[:, 0]
         stop = torch.isin(token, self.stop_tokens)
-        cut = (self.phase == _Phase.THINKING) & stop
+        # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): it is left to go on
+        cut = (self.phase == _Phase.THINKING) & stop & ~torch.isin(token, self.close_ids)
         self.dropped |= cut
         self._force(cut)
         closing = self.phase == _Phase.CLOSING
@@ -274,7 +275,8 @@ def sample(
     Args:
         model: the unwrapped model; put into evaluation mode for the call and back after it.
         prompts: token ids, opening included.
-        stop_tokens: end-of-text ids; they end an answer. Inside thinking they are dropped and it is closed by force.
+        stop_tokens: end-of-text ids; they end an answer, as does the format's own end. Inside thinking they are dropped
+            and it is closed by force.
         pad: id for the left padding of prompts.
     """
     device = model.device
@@ -289,7 +291,7 @@ def sample(
         budget=budget,
         draw=draw,
         rows=len(prompts),
-        stop_tokens=torch.tensor(list(stop_tokens), device=device),
+        stop_tokens=torch.tensor(sorted({*stop_tokens, *format.stop_ids}), device=device),
         pad=pad,
         generator=torch.Generator(device=device).manual_seed(seed),
         device=device,

@@ -160,10 +160,10 @@ def ready(
     """
     prompts = as_chat(examples, tokens.tokenizer, chat)  # type: ignore[arg-type]
     wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
-    ids = [tokens.prompt_ids(prompt, **template) for prompt in prompts]
+    rows = Rows.of([example.id for example in examples], len(examples), name)
+    ids = [rows.of_prompt(row, tokens, prompt, template) for row, prompt in enumerate(prompts)]
     context = context_of(model)
     long = too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
-    rows = Rows.of([example.id for example in examples], len(ids), name)
     rows.check_long(long, ids, budget, context, skip_long)
     dropped = set(long)
     return [example for row, example in enumerate(wrapped) if row not in dropped]

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from qredit.rollout.ends import unended_notice
 from qredit.rollout.format import TokenFormat
 
 _DURING = {"sampling": "sampling", "scoring": "scoring without gradient", "update": "updating"}
@@ -30,11 +31,14 @@ _NAMES = {
 class Plan:
     """The facts that --dry-run shows; `as_dict` is its JSON.
 
-    `examples` are those trained on; `left_out` were too long for the context. Lengths are in tokens.
+    `examples` are those trained on; `left_out` were too long for the context. Lengths are in tokens. `prompt_ids` are
+    the ids of `prompts`, each with its text.
     """
 
     prompts: tuple[str, ...]
+    prompt_ids: tuple[list[list[Any]], ...]
     seam: dict[str, Any]
+    end_notice: str | None
     prompt_tokens: dict[str, float]
     answer_tokens: dict[str, float]
     examples: int
@@ -61,7 +65,8 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
         (facts["unparseable_golds"], "gold answers cannot be read by the reward; they are never rewarded"),
         (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
     )
-    return [f"{count} {what}" for count, what in told if count]
+    ends = unended_notice(facts.get("unended") or 0.0, facts.get("end", ""))
+    return [*(f"{count} {what}" for count, what in told if count), *filter(None, (facts.get("end_notice"), ends))]
 
 
 def rendered_prompts(
@@ -71,13 +76,22 @@ def rendered_prompts(
     return tuple(tokens.format.render(prompt, tokens.tokenizer, **template) for prompt in prompts[:count])
 
 
+def shown_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[list[Any]]:
+    """Ids, each with its text."""
+    return [[token, tokenizer.decode([token])] for token in ids]
+
+
 def seam(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str) -> dict[str, Any]:
-    """The ids around the seam of one answer, each with its text."""
-
-    def shown(ids: Sequence[int]) -> list[list[Any]]:
-        return [[token, tokenizer.decode([token])] for token in ids]
-
-    return {"answer": answer, "closing": shown(tokens.close_ids), "appended": shown(tokens.answer_ids(answer))}
+    """The layout around one answer: its strings, and the ids at the seam and at the end, each with its text."""
+    form = tokens.format
+    return {
+        "answer": answer,
+        "layout": {"opening": form.opening, "closing": form.closing, "seam": form.seam, "end": form.end},
+        "end_from": form.end_from,
+        "closing": shown_ids(tokenizer, tokens.close_ids),
+        "appended": shown_ids(tokenizer, tokens.answer_ids(answer)),
+        "end": shown_ids(tokenizer, tokens.end_ids),
+    }
 
 
 def spread(lengths: Sequence[int]) -> dict[str, float]:

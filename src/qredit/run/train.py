@@ -17,7 +17,8 @@ from transformers.trainer_callback import PrinterCallback
 from qredit import rewards, tasks
 from qredit.errors import QreditError
 from qredit.plain import first_line
-from qredit.rollout.format import Format, TokenFormat
+from qredit.rollout.ends import end_notice, generation_ends
+from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.run import plan as planning
 from qredit.run.folder import RunFolder
 from qredit.run.live import LiveView
@@ -34,6 +35,7 @@ from qredit.run.load import (
 from qredit.run.loggers import services
 from qredit.run.options import TrainOptions
 from qredit.run.watch import KeepDecisions, KeepSamples, Validate, best_step
+from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import MANIFEST, newest_whole, put, step_of
 from qredit.trl.guard import Guard, was_ended
@@ -80,6 +82,7 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
     if done < options.steps and not (start is not None and was_ended(start)):
         _take_steps(trainer, start, console)
         start, done = None, trainer.state.global_step
+        facts["unended"] = _last(trainer, "completions/clipped_ratio")
     best = _write_final(trainer, options, folder, start)
     return Finished(output, folder.final, done, best, facts)
 
@@ -94,6 +97,11 @@ def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) ->
                 if isinstance(keeper, KeepDecisions):
                     keeper.tell = shown.note
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
+
+
+def _last(trainer: QreditTrainer, metric: str) -> float | None:
+    """The newest logged value of a metric; None where there is none."""
+    return next((entry[metric] for entry in reversed(trainer.state.log_history) if metric in entry), None)
 
 
 def _claimed(folder: RunFolder, options: TrainOptions, resume: bool) -> list[Path]:
@@ -154,6 +162,8 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         if watcher is not None:
             watcher.trainer = trainer
     facts["train_prompts"] = len(trainer.train_dataset)
+    facts["end"] = trainer.format.format.end
+    facts["end_notice"] = end_notice(trainer.format, generation_ends(model), trainer.chat_template_kwargs)
     facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
     return trainer, facts
 
@@ -243,6 +253,8 @@ def plan(options: TrainOptions) -> planning.Plan:
     groups = rollouts // args.num_generations
     return planning.Plan(
         prompts=planning.rendered_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
+        prompt_ids=tuple(planning.shown_ids(trainer._tokenizer, ids) for ids in rows["prompt_ids"][:3]),
+        end_notice=facts["end_notice"],
         seam=planning.seam(trainer.format, trainer._tokenizer, rows["answer"][0]),
         prompt_tokens=planning.spread(prompt_lengths),
         answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
@@ -260,10 +272,23 @@ def plan(options: TrainOptions) -> planning.Plan:
     )
 
 
-def token_format(options: TrainOptions, tokenizer: PreTrainedTokenizerBase) -> TokenFormat:
-    """The layout of answers that the options ask for."""
+def token_format(
+    options: TrainOptions, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example] = ()
+) -> TokenFormat:
+    """The layout of answers that the options ask for.
+
+    Args:
+        examples: what is asked: messages go through the chat template also where `chat` is off.
+    """
+    wrapped = bool(tokenizer.chat_template) if options.chat is None else options.chat
     strings = Format.of(
-        tokenizer, options.thinking_opening, options.thinking_closing, options.answer_seam, options.answer_end
+        tokenizer,
+        options.thinking_opening,
+        options.thinking_closing,
+        options.answer_seam,
+        options.answer_end,
+        chat=wrapped or is_chat([example.prompt for example in examples], tokenizer),
+        template=options.training.get("chat_template_kwargs"),
     )
     return TokenFormat(strings, tokenizer)
 
@@ -298,9 +323,10 @@ def _validation(
 ) -> Validate | None:
     if not options.eval_every:
         return None
+    asked = load_examples(options, "validation", options.eval_questions)
     examples = ready(
-        load_examples(options, "validation", options.eval_questions),
-        token_format(options, tokenizer),
+        asked,
+        token_format(options, tokenizer, asked),
         model,
         args.budget,
         chat=options.chat,

@@ -37,6 +37,17 @@ class Rows:
         """A single row."""
         return f"{self.where}, {self.kind} {self.names[row]}"
 
+    def of_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
+        """The ids of a row's prompt.
+
+        Raises:
+            QreditError: the chat template refuses it; the row is named.
+        """
+        try:
+            return tokens.prompt_ids(prompt, **template)
+        except QreditError as error:
+            raise QreditError(f"{self.name(row)}: {error}") from None
+
     def check_long(
         self,
         long: Sequence[int],
@@ -112,7 +123,7 @@ def encode_examples(
             except QreditError as error:
                 raise QreditError(f"{rows.name(row)}: {error}") from None
     answer_ids = [known[answer] for answer in answers]
-    prompt_ids = [tokens.prompt_ids(prompt, **template) for prompt in dataset["prompt"]]
+    prompt_ids = [rows.of_prompt(row, tokens, prompt, template) for row, prompt in enumerate(dataset["prompt"])]
     long = too_long(prompt_ids, [max(len(ids), budget.answer) for ids in answer_ids], tokens, budget, context)
     rows.check_long(long, prompt_ids, budget, context, skip_long)
     if answer_column != "answer":

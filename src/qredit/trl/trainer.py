@@ -29,8 +29,9 @@ from qredit.prefix.packing import pack
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, tails_for
+from qredit.rollout.ends import end_notice, generation_ends, plain_notice
 from qredit.rollout.fields import Maker
-from qredit.rollout.format import Format, TokenFormat
+from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.rollout.sample import Rollout, sample
 from qredit.seed import mix
 from qredit.text import parse
@@ -145,9 +146,18 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         check_weights(self.model, kwargs.get("peft_config"))
         check_positions(self.model)
         self.format = TokenFormat(
-            Format.of(self._tokenizer, args.thinking_opening, args.thinking_closing, args.answer_seam, args.answer_end),
+            Format.of(
+                self._tokenizer,
+                args.thinking_opening,
+                args.thinking_closing,
+                args.answer_seam,
+                args.answer_end,
+                chat=is_chat(self.train_dataset["prompt"], self._tokenizer),
+                template=self.chat_template_kwargs,
+            ),
             self._tokenizer,
         )
+        self._warn_of_ends()
         self.tails = tails_for(self.objective.needs)
         self.train_dataset, self.eval_dataset = encode_all(
             self.train_dataset, self.eval_dataset, args, self.format, context_of(self.model), self.chat_template_kwargs
@@ -165,6 +175,15 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._evaluated = (0, -1)
         self._verified = False
         self.step_success: list[float] | None = None
+
+    def _warn_of_ends(self) -> None:
+        """Say what may surprise of how answers end and of prompts that are plain texts."""
+        for notice in (
+            end_notice(self.format, generation_ends(self.model), self.chat_template_kwargs),
+            plain_notice(self.format, self.train_dataset["prompt"]),
+        ):
+            if notice is not None:
+                _log.warning(notice)
 
     def _build(self, makers: Mapping[str, Maker]) -> None:
         """The parts that the methods below put together."""

@@ -22,6 +22,22 @@ LAWS: tuple[Law[Subject], ...] = (
         estimator.baseline_lowers_variance,
     ),
     Law("mean over draws", lambda s: s.plug_in is not None, estimator.mean_over_draws_is_the_plug_in),
+    Law(
+        "unbiased at q = 0 off policy",
+        lambda s: s.commitment == 0.0,
+        estimator.unbiased_at_q_zero_off_policy,
+    ),
+    Law("consistent off policy", lambda s: s.commitment is not None, estimator.consistent_off_policy),
+    Law(
+        "baseline changes no mean off policy",
+        lambda s: s.plain is not None and s.commitment is not None,
+        estimator.baseline_changes_no_mean_off_policy,
+    ),
+    Law(
+        "mean over draws off policy",
+        lambda s: s.plug_in is not None,
+        estimator.mean_over_draws_is_the_plug_in_off_policy,
+    ),
     Law("identities", lambda s: bool(s.equals), estimator.equals_what_it_is_said_to_equal),
     Law("nothing on forced tokens", everything, spans.nothing_on_forced_tokens),
     Law("rows may be permuted", everything, spans.rows_may_be_permuted),

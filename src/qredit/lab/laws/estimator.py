@@ -1,5 +1,6 @@
 """Laws of the estimator: its exact mean and second moment on policies whose every trajectory is listed."""
 
+import dataclasses
 import math
 
 import torch
@@ -19,6 +20,13 @@ TABLE = TabularPolicy.random(seed=2, length=1)
 TWO_SYMBOLS = TabularPolicy.random(seed=1, symbols=2, length=2, answers=2)
 TRANSFORMER = TransformerPolicy.random(seed=3, length=1)
 POLICIES: tuple[EnumerablePolicy, ...] = (TABLE, TWO_SYMBOLS, TRANSFORMER)
+
+
+def older(policy: EnumerablePolicy) -> EnumerablePolicy:
+    """The policy some updates ago: near enough for no ratio to reach a truncation, far enough for ratios to matter."""
+    generator = torch.Generator().manual_seed(7)
+    step = torch.randn(len(policy.theta), dtype=torch.float64, generator=generator)
+    return dataclasses.replace(policy, theta=policy.theta + 0.3 * step)
 
 
 def reward_slope(advantage: Advantage, p: float, rollouts: int) -> float:
@@ -91,6 +99,41 @@ def baseline_lowers_variance(subject: Subject) -> None:
         without = exact_moments(subject.plain, policy, 4).variance
         if not with_it < without:
             raise AssertionError(f"variance {with_it:.4g} with the baseline, {without:.4g} without")
+
+
+def unbiased_at_q_zero_off_policy(subject: Subject) -> None:
+    """At q = 0 the mean over rollouts of an older policy is ∇ℓ_0 of this one, at every group size."""
+    for policy in POLICIES:
+        for rollouts in (2, 3):
+            mean = exact_moments(subject.objective, policy, rollouts, older(policy)).mean
+            check_close(mean, policy.loss_gradient(0.0), 1e-5, "the mean gradient off policy and ∇ℓ_0")
+
+
+def consistent_off_policy(subject: Subject) -> None:
+    """For M → ∞ the mean over rollouts of an older policy is ∇ℓ_q of this one (extrapolated from three sizes)."""
+    assert subject.commitment is not None
+    first, second, third = (exact_moments(subject.objective, TABLE, size, older(TABLE)).mean for size in (8, 16, 32))
+    limit = (first - 6 * second + 8 * third) / 3
+    check_close(limit, TABLE.loss_gradient(subject.commitment), 2e-3, "the limit off policy and ∇ℓ_q")
+
+
+def baseline_changes_no_mean_off_policy(subject: Subject) -> None:
+    """With and without the baseline the mean over rollouts of an older policy is the same."""
+    assert subject.plain is not None
+    for policy in POLICIES:
+        with_it = exact_moments(subject.objective, policy, 3, older(policy)).mean
+        check_close(with_it, exact_moments(subject.plain, policy, 3, older(policy)).mean, 1e-5, what="the means")
+
+
+def mean_over_draws_is_the_plug_in_off_policy(subject: Subject) -> None:
+    """On every pool of an older policy's rollouts the mean over the objective's draws is the plug-in's gradient."""
+    assert subject.plug_in is not None
+    for policy in (TABLE, TRANSFORMER):
+        sampler = older(policy)
+        every = pools(sampler, 3, with_response=False)
+        expected = gradients(subject.plug_in, policy, every.members, sampler=sampler)
+        mean, _ = resampled(subject.objective, policy, every.members, sampler)
+        check_close(mean, expected, 1e-5, what="the mean over the draws and the plug-in off policy")
 
 
 def mean_over_draws_is_the_plug_in(subject: Subject) -> None:

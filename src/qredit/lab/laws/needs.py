@@ -19,10 +19,19 @@ ALWAYS = frozenset({"mask", "rationale", "answer", "group", "close", "response",
 def needs_are_what_is_read(subject: Subject) -> None:
     """Without the fields it does not need nothing changes; without one that it needs it is refused by name."""
     objective = subject.objective
-    batch = batch_for(objective, 0)
-    bare = _without(batch, frozenset(batch.present) - ALWAYS - objective.needs)
+    off_policy = batch_for(objective, 0)
+    on_policy = _without(off_policy, frozenset({"sampler_logp"}))
+    for batch, needs in (
+        (off_policy, objective.needs | objective.needs_off_policy),
+        (on_policy, objective.needs),
+    ):
+        _check_reads(objective, batch, needs)
+
+
+def _check_reads(objective: Objective, batch: RolloutBatch, needs: frozenset[str]) -> None:
+    bare = _without(batch, frozenset(batch.present) - ALWAYS - needs)
     check_each_close(objective.credit(bare), objective.credit(batch))
-    for name in objective.needs - ALWAYS:
+    for name in needs - ALWAYS:
         try:
             objective.credit(_without(batch, frozenset({name})))
         except QreditError as error:

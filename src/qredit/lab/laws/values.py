@@ -25,9 +25,8 @@ def float32_keeps_what_float64_says(subject: Subject) -> None:
     """The coefficients of groups with extreme likelihoods are the exact ones, rounded to float32."""
     assert subject.weights is not None
     for log_w in EXTREMES:
-        batch = with_likelihood(
-            random_batch(0, gold=True, said=False, sizes=(3,)), torch.tensor(log_w, dtype=torch.float64)
-        )
+        on_policy = replace(random_batch(0, gold=True, said=False, sizes=(3,)), sampler_logp=None)
+        batch = with_likelihood(on_policy, torch.tensor(log_w, dtype=torch.float64))
         rationale, answer = (torch.tensor(part, dtype=torch.float64)[:, None] for part in subject.weights(log_w))
         expected = torch.where(batch.answer, answer, torch.where(batch.rationale & batch.sampled, rationale, 0.0))
         check_each_close(subject.objective.credit(batch), expected)

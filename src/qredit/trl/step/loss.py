@@ -114,7 +114,10 @@ class MicrobatchLoss:
 
     def _enough(self) -> Tensor | None:
         """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
-        return None if kinds(self.objective.needs) & (TOLD - {"answer_logp"}) else self.rows.batch.answer
+        needs = self.objective.needs
+        if self.passes.run.off_policy:
+            needs = needs | self.objective.needs_off_policy
+        return None if kinds(needs) & (TOLD - {"answer_logp"}) else self.rows.batch.answer
 
 
 def credited_by(objective: Objective, batch: RolloutBatch, state: Mapping[str, State]) -> Credited:

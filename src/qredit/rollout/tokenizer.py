@@ -1,0 +1,87 @@
+"""What is used of a tokenizer, and text turned into the ids that it has inside a longer text."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+_ANCHORS = ("\n", "a", "0", ".", ")", "a\n")
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokenizer."""
+
+    eos_token: str | None
+    eos_token_id: int | None
+    chat_template: Any
+
+    def __call__(self, text: Any, **kwargs: Any) -> Any: ...
+    def __len__(self) -> int: ...
+    def decode(self, token_ids: Any, **kwargs: Any) -> str: ...
+    def batch_decode(self, sequences: Any, **kwargs: Any) -> list[str]: ...
+    def get_vocab(self) -> dict[str, int]: ...
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """The largest id + 1: what a model needs rows for. `len(tokenizer)` counts tokens, and ids may have gaps."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def encode(tokenizer: Tokenizer, text: str, special: bool = False) -> list[int]:
+    """Token ids of a text; `special` adds what the tokenizer puts around a whole sequence (such as a BOS token)."""
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+
+
+def encodings_within(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    """The ids that a text can have inside a longer one, the usual ones first; never none.
+
+    SentencePiece tokenizers put a space before a text, and some do so after every control token. The text is therefore
+    encoded behind an anchor, and the anchor's own ids are taken off; one that merges with the text is passed over.
+    Tokenizers that treat the start of a text as any other place give the ids of the text alone.
+    """
+    alone, found = encode(tokenizer, text), []
+    for anchor in _ANCHORS:
+        before, whole = encode(tokenizer, anchor), encode(tokenizer, anchor + text)
+        if before and whole[: len(before)] == before:
+            found.append(whole[len(before) :])
+    ordered = [alone, *found] if alone in found or not found else found
+    return [ids for number, ids in enumerate(ordered) if ids not in ordered[:number]]
+
+
+def encode_within(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids that a text has inside a longer one, where nothing merges with it."""
+    return encodings_within(tokenizer, text)[0]
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a prompt that goes through no chat template: what the tokenizer puts before a text, then the text.
+
+    A beginning-of-text token that the text spells itself is not doubled. What the tokenizer would put behind the text,
+    such as an end-of-text token, is left out: the prompt is to be continued.
+    """
+    whole, plain = encode(tokenizer, text, special=True), encode(tokenizer, text)
+    if not plain:
+        return whole
+    start = next((at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), None)
+    if start is None:
+        return whole
+    before = whole[:start]
+    return plain if before and before[-1] == plain[0] == _bos(tokenizer) else before + plain
+
+
+def control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """The tokens that are no text but structure: those that the tokenizer marks as special, with their ids."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    marked = {str(token): id for id, token in added.items() if token.special}
+    named: Iterable[str] = getattr(tokenizer, "all_special_tokens", ())
+    vocabulary = tokenizer.get_vocab()
+    return marked | {text: vocabulary[text] for text in named if text in vocabulary}
+
+
+def first_control(text: str, control: Iterable[str]) -> tuple[int, str] | None:
+    """Where the first control token of a text stands, and which it is; the longest if several begin there."""
+    found = [(text.index(token), -len(token), token) for token in control if token and token in text]
+    return (min(found)[0], min(found)[2]) if found else None
+
+
+def _bos(tokenizer: Tokenizer) -> int | None:
+    return getattr(tokenizer, "bos_token_id", None)
