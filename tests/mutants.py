@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import claims.reward
 import claims.token
+import torch
 from battery import (
     centred,
     garl_weights,
@@ -16,6 +18,7 @@ from battery import (
 )
 
 from qredit.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
+from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.attention_role import amplify_anchors
 from qredit.credit.gradient_side import weigh_by_gradient_side
 from qredit.credit.group import center_by_group, scale_by_group_std
@@ -280,6 +283,25 @@ class _weights_of_learning_rows(weigh_by_gradient_side):
         return super().__call__(coefficient, replace(batch, sampled=learning))
 
 
+@dataclass(frozen=True)
+class _gain_below_zero(answer_probability_gain):
+    """RLPR's gain over the base without its clip at 0."""
+
+    def __call__(self, batch):
+        base = batch.extra["base_probability"]
+        bare = super().__call__(replace(batch, extra={**batch.extra, "base_probability": torch.zeros_like(base)}))
+        return replace(bare, value=bare.value - 0.9 * base[:, None])
+
+
+@dataclass(frozen=True)
+class _no_base(answer_probability_gain):
+    """RLPR's reward with nothing subtracted."""
+
+    def __call__(self, batch):
+        nothing = torch.zeros_like(batch.extra["base_probability"])
+        return super().__call__(replace(batch, extra={**batch.extra, "base_probability": nothing}))
+
+
 # --- objectives and reductions gone wrong
 
 
@@ -426,6 +448,13 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             )
         ),
         Subject(attention_credit(amplify_anchors(both_signs=False)), reference=claims.token.anchor_credit),
+        *(
+            Subject(
+                Objective(on_span("sampled", gain | center_by_group() | scale_by_group_std(1e-6))),
+                reference=claims.reward.rlpr_credit,
+            )
+            for gain in (_gain_below_zero(), _no_base(), answer_probability_gain(format=0.0))
+        ),
     ),
     "slopes of the loss": (Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),),
     "zero where said": (

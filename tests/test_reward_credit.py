@@ -5,17 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import likelihood_batch, reward_batch
+from batches import reward_batch
 from rounding import same
 from trl.rewards import get_cosine_scaled_reward, get_soft_overlong_punishment
 
-from qredit.credit.answer_probability import mean_answer_probability
+from qredit.batch import RolloutBatch
+from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.difficulty import EASY, HARD, NO_TAG, add_difficulty_rewards, success_as_sign
 from qredit.credit.length import grade_by_length, subtract_length, subtract_overlong
+from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import reward
 from qredit.errors import QreditError
-from qredit.objectives import adactrl, dapo, dapo_overlong, pear, rlpr, verifree
+from qredit.objectives import adactrl, dapo, dapo_overlong, pear, rlpr
 
 NAN = float("nan")
 
@@ -173,37 +175,101 @@ def test_nothing_is_learnt_where_no_answer_is_right():
 # --- the probability of the answer
 
 
-def answered(probabilities, **fields):
-    """Rows with two gold tokens of these probabilities."""
-    probabilities = torch.tensor(probabilities, dtype=torch.float64)
-    logp = torch.full((len(probabilities), 5), -7.0, dtype=torch.float64)
-    logp[:, 3:] = probabilities.log()
-    return likelihood_batch(logp[:, 3:].sum(1), logp=logp, **fields)
+def answered(probabilities, form, base=0.35, group=None, said=2):
+    """A rollout for each list of gold tokens' probabilities, in two rows: before the gold answer and before its own.
+
+    One rationale token, then two of the gold answer, or `said` of its own.
+    """
+    count = len(probabilities)
+    gold = (torch.arange(2 * count) % 2 == 0)[:, None]
+    column = torch.arange(max(3, 1 + said)).expand(2 * count, -1)
+    logp = torch.full(column.shape, -7.0, dtype=torch.float64)
+    logp[::2, 1:3] = torch.tensor(probabilities, dtype=torch.float64).log()
+    reward = torch.full((2 * count,), torch.nan, dtype=torch.float64)
+    reward[1::2] = torch.tensor(form, dtype=torch.float64)
+    return RolloutBatch(
+        mask=column < torch.where(gold, 3, 1 + said),
+        rationale=column < 1,
+        answer=gold & (column >= 1) & (column < 3),
+        response=~gold & (column >= 1) & (column < 1 + said),
+        group=torch.zeros(2 * count, dtype=torch.long) if group is None else torch.tensor(group).repeat_interleave(2),
+        rollout=torch.arange(count).repeat_interleave(2),
+        reward=reward,
+        answer_logp=torch.where(gold, logp[:, 1:3].sum(1, keepdim=True), 0.0)[:, 0],
+        logp=logp,
+        extra={"base_probability": torch.full((2 * count,), base, dtype=torch.float64)},
+    )
 
 
-def test_the_mean_probability_is_no_likelihood():
-    batch = answered([[0.9, 0.1], [0.3, 0.3]])
-    assert mean_answer_probability()(batch).value[:, 0].tolist() == pytest.approx([0.5, 0.3])
-    assert batch.answer_logp.exp().tolist() == pytest.approx([0.09, 0.09])
+WORKED = [[0.8, 0.9], [0.2, 0.3], [0.1, 0.1], [0.5, 0.6]]  # means .85, .25, .10, .55
+
+
+def test_the_worked_advantages_of_rlpr():
+    credit = rlpr().credit(answered(WORKED, form=[1, 1, 1, 1]))
+    assert credit[1::2, 0].tolist() == pytest.approx([1.375, -0.741, -0.741, 0.106], abs=6e-4)
+
+
+def test_what_the_rationale_adds_is_clipped_at_zero_and_mixed_with_the_form():
+    value = answer_probability_gain()(answered(WORKED, form=[1, 0, 1, 0])).value
+    assert value[1::2, 0].tolist() == pytest.approx([0.9 * 0.5 + 0.1, 0.0, 0.1, 0.9 * 0.2])
+    assert not value[::2].any()
+    bare = answer_probability_gain(format=0.0)(answered(WORKED, form=[1, 1, 1, 1], base=0.1)).value
+    assert bare[1::2, 0].tolist() == pytest.approx([0.75, 0.15, 0.0, 0.45])
 
 
 def test_one_impossible_token_leaves_the_rest_of_the_reward():
-    batch = answered([[0.9, 0.0], [0.2, 0.2]])
-    assert mean_answer_probability()(batch).value[:, 0].tolist() == pytest.approx([0.45, 0.2])
-    assert float(rlpr().credit(batch)[0, 0]) > 0 > float(verifree().credit(batch)[0, 0])
+    batch = answered([[0.9, 0.0], [0.2, 0.2]], form=[0, 0], base=0.1)
+    assert answer_probability_gain()(batch).value[1::2, 0].tolist() == pytest.approx([0.9 * 0.35, 0.9 * 0.1])
 
 
-def test_the_answer_is_scored_and_not_learnt_from():
-    batch = answered([[0.9, 0.1], [0.3, 0.3]])
-    credit = rlpr().credit(batch)
-    half = math.sqrt(0.5)  # (.5 - .4) / std of (.5, .3)
-    assert credit[:, 0].tolist() == pytest.approx([half, -half], rel=1e-3)
-    assert not credit[batch.answer].any()
-    assert not credit[~batch.sampled].any()
+def test_the_whole_sampled_completion_learns_and_the_gold_answer_does_not():
+    batch = answered(WORKED, form=[1, 1, 1, 1])
+    credited = rlpr().evaluate(batch)
+    assert not credited.value[batch.has_answer].any()
+    assert (credited.value[~batch.has_answer] != 0).all()
+    assert rlpr().denominators(batch, credited)["policy"] == 4 * 3, "rationale and sampled answer, once"
+    long = answered(WORKED, form=[1, 1, 1, 1], said=5)
+    assert rlpr().denominators(long, rlpr().evaluate(long))["policy"] == 4 * 6
 
 
-def test_rows_without_an_answer_and_equal_groups_get_nothing():
-    batch = answered([[0.9, 0.1], [0.3, 0.3], [0.5, 0.5]])
-    gone = replace(batch, answer=batch.answer & torch.tensor([[True], [True], [False]]))
-    assert not rlpr().credit(gone)[2].any()
-    assert not rlpr().credit(answered([[0.7, 0.1], [0.1, 0.7]])).any()
+def test_rollouts_without_an_answer_or_a_reward_and_equal_groups_get_nothing():
+    batch = answered(WORKED, form=[1, 1, 1, math.nan])
+    gone = replace(batch, answer=batch.answer & (torch.arange(8) != 0)[:, None])
+    credit = rlpr().credit(gone)
+    assert not credit[[0, 1, 6, 7]].any()
+    assert not rlpr().credit(answered([[0.7, 0.1], [0.1, 0.7]], form=[1, 1])).any()
+
+
+def test_rows_that_belong_to_no_rollout_are_refused():
+    with pytest.raises(QreditError, match="rollout"):
+        rlpr().credit(replace(answered(WORKED, form=[1, 1, 1, 1]), rollout=None))
+
+
+def test_narrow_groups_are_left_out_from_the_eleventh_step_on():
+    """A wide group and a narrow one, against half of the mean deviation of earlier steps."""
+    stage = leave_out_narrow_groups()
+    wide, narrow = [[0.9, 0.9], [0.3, 0.3]], [[0.5, 0.5], [0.49, 0.49]]
+    batch = answered([*wide, *narrow], form=[1] * 4, base=0.0, group=[0, 0, 1, 1])
+    made = answer_probability_gain()(batch)
+    found = stage.statistics(made, batch)
+    deviation = 0.9 * 0.6 / math.sqrt(2), 0.9 * 0.01 / math.sqrt(2)
+    assert found["sum"] / found["rows"] == pytest.approx(sum(deviation) / 2)
+    state = stage.init()
+    for step in range(1, 11):
+        assert torch.equal(stage.apply(made, batch, state).keep, made.keep), step
+        state = stage.update(state, {"sum": float(step), "rows": 1.0})
+    assert state == {"mean": pytest.approx(8.0), "counted": 5, "steps": 10}, "the plain mean of steps 6 to 10"
+    state = stage.update(state, {"sum": 18.0, "rows": 1.0})
+    assert state["mean"] == pytest.approx(0.99 * 8 + 0.01 * 18)
+    left = stage.apply(made, batch, {"mean": sum(deviation) / 2, "counted": 5, "steps": 10})
+    assert left.keep[1::2, 0].tolist() == [True, True, False, False]
+    assert left.weight[:, 0].tolist() == [0, 1, 0, 1, 0, 0, 0, 0]
+    bound = float(batch.groups.std(made.value[:, 0], made.keep[:, 0])[5])
+    at_it = leave_out_narrow_groups(share=1.0).apply(made, batch, {"mean": bound, "counted": 5, "steps": 10})
+    assert at_it.keep[1::2].all(), "not below the bound"
+
+
+@pytest.mark.parametrize("changes", [{"counted_from": 0}, {"counted_from": 11}, {"decay": 1.5}])
+def test_steps_that_cannot_be_are_refused(changes):
+    with pytest.raises(QreditError):
+        leave_out_narrow_groups(**changes)

@@ -10,10 +10,11 @@ from qredit.chain import on_span
 from qredit.credit.difficulty import add_difficulty_rewards, success_as_sign
 from qredit.credit.group import subtract_mean_of_others
 from qredit.credit.length import grade_by_length, subtract_length, subtract_overlong
+from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import reward
 from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import NO_ANSWER, NO_SUCCESS, UNSCORED
+from qredit.lab.laws.values import NO_SUCCESS, UNSCORED
 from qredit.objective import Objective
 from qredit.objectives import adactrl, dapo_overlong, pear, rlpr
 
@@ -28,10 +29,10 @@ def _each_row(batch, made, scored, span, combine):
     return credit
 
 
-def _standardised(numbers, place):
+def _standardised(numbers, place, epsilon=1e-4):
     spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
     equal = all(number == numbers[0] for number in numbers)
-    return 0.0 if equal else (numbers[place] - statistics.fmean(numbers)) / (spread + 1e-4)
+    return 0.0 if equal else (numbers[place] - statistics.fmean(numbers)) / (spread + epsilon)
 
 
 def _less_the_others(numbers, place):
@@ -85,13 +86,27 @@ def _phase(batch, row, right, wrong, weight):
     return min(1.0, right - max(0.0, means[0] - weight * means[1]))
 
 
-def _rlpr(batch):
-    def made(row):
-        own = [math.exp(float(batch.logp[row, c])) for c in range(batch.mask.shape[1]) if batch.answer[row, c]]
-        return sum(own) / len(own)
+def rlpr_credit(batch):
+    """0.9 max(0, mean probability less base) + 0.1 r, standardised over the scored rollouts; epsilon 1e-6."""
 
-    answered = lambda row: bool(batch.answer[row].any())  # noqa: E731
-    return _each_row(batch, made, answered, batch.rationale, _standardised)
+    def made(row):
+        own_rows = (batch.rollout == batch.rollout[row]).nonzero()[:, 0].tolist()
+        gold = next(n for n in own_rows if batch.answer[n].any())
+        own = [math.exp(float(batch.logp[gold, c])) for c in range(batch.mask.shape[1]) if batch.answer[gold, c]]
+        gain = max(0.0, sum(own) / len(own) - float(batch.extra["base_probability"][row]))
+        return 0.9 * gain + 0.1 * float(batch.reward[row])
+
+    scored = lambda row: not batch.answer[row].any() and not batch.reward[row].isnan()  # noqa: E731
+    standardised = lambda numbers, place: _standardised(numbers, place, 1e-6)  # noqa: E731
+    return _each_row(batch, made, scored, batch.sampled, standardised)
+
+
+def _rlpr_loss(logp, batch):
+    """The clipped surrogate, a mean over the sampled tokens of the rows that end in a sampled answer."""
+    credit, rows = rlpr_credit(batch), ~batch.has_answer[:, None]
+    ratio = (logp - batch.sampler_logp).exp()
+    surrogate = torch.minimum(ratio * credit, ratio.clamp(0.8, 1.27) * credit)
+    return -surrogate[batch.sampled & rows].sum() / (batch.sampled & rows).sum()
 
 
 def _shaped(stage):
@@ -130,9 +145,10 @@ BATTERY: tuple[Subject, ...] = (
         pear(right=1.0, wrong=0.0, answer_weight=-1.0),
         reference=_of_rewards(lambda batch, row: _phase(batch, row, 1.0, 0.0, -1.0), _standardised),
     ),
-    Subject(rlpr(), reference=_rlpr, zero=(NO_ANSWER,), unused=frozenset({"answer_logp"})),
+    Subject(rlpr(), reference=rlpr_credit, loss=_rlpr_loss, zero=(UNSCORED,), unused=frozenset({"answer_logp"})),
 )
 STAGES: tuple[StageSubject, ...] = (
+    StageSubject(leave_out_narrow_groups()),
     StageSubject(subtract_overlong(8, 4)),
     StageSubject(subtract_length(0.1, 8)),
     StageSubject(grade_by_length(8)),

@@ -79,11 +79,10 @@ def cost_in_words(objective: "Objective") -> list[str]:
     from qredit.chain import Scope, kinds
 
     read = kinds(objective.needs)
+    second, maps = {"reference_logp", "base_probability"}, {"attention_influence", "attention_locality"}
     costs = {
-        "a forward pass of a second model, held in memory, for each generation": "reference_logp" in read,
-        "attention maps of every rollout, computed the slow way, for each generation": bool(
-            {"attention_influence", "attention_locality"} & read
-        ),
+        "a forward pass of a second model, held in memory, for each generation": bool(second & read),
+        "attention maps of every rollout, computed the slow way, for each generation": bool(maps & read),
         "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,
         "last-layer states and prediction errors of every token": "prediction_error" in read,
         "a sort of the vocabulary at every token": "nucleus_entropy" in read,

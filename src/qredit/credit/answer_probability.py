@@ -1,23 +1,62 @@
-"""The mean probability of the gold answer's tokens, an alternative to the likelihood of the whole answer."""
+"""What a rationale adds to the mean probability of the gold answer's tokens, as the reward of a rollout."""
 
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Source
+from qredit.chain import Coefficient, Scope, Source
+from qredit.errors import QreditError
+from qredit.groups import Groups
 from qredit.masked import masked, row_mean
+from qredit.schedule import check_range
 
 
 @dataclass(frozen=True)
-class mean_answer_probability(Source):
-    """c_i = (1/|y*|) Σ_t p(y*_t | x, z_i, y*_<t): each token's probability, averaged; in [0, 1].
+class answer_probability_gain(Source):
+    """c_i = (1 - format) · max(0, p̄_i - base) + format · r_i, on the rows that end in a sampled answer.
 
-    The likelihood is the product of the same numbers: it falls with the length of the answer, and one improbable token
-    takes it to 0. Rows without a gold answer are left out and get 0. `answer_logp` is named among the needs because it
-    is what the gold answer is appended for.
+        p̄_i = (1/|y*|) Σ_t p(y*_t | x, z_i, y*_<t),   base the same mean without a rationale
+
+    Each gold token's probability, averaged: the likelihood is the product of the same numbers. p̄_i is that of the
+    rollout's other row, which ends in the gold answer; such rows have no coefficient and their tokens do not count in
+    the denominator. r_i is the batch's reward, meant for the form of the completion. Rollouts without a gold answer or
+    without a reward are left out. p̄ is that of the policy that sampled, once for a generation.
+
+    Args:
+        format: weight of r_i, in [0, 1].
+
+    Raises:
+        QreditError: a batch that does not say which rows belong to one rollout.
+
+    Source: arXiv 2506.18254, official code. Difference: p̄ and base run over the seam and the end of the answer too.
     """
 
-    needs = frozenset({"logp", "answer_logp"})
+    format: float = 0.1
+    needs = frozenset({"logp", "answer_logp", "base_probability", "reward"})
+    scope = Scope.GENERATION
+
+    def __post_init__(self) -> None:
+        check_range("format", self.format, 0.0, 1.0)
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        logp = masked(batch.require("logp", str(self)).double(), batch.answer)
-        return Coefficient(row_mean(logp.exp(), batch.answer)[:, None], keep=batch.has_answer[:, None])
+        batch.require("answer_logp", str(self))  # it is what the gold answer is appended for
+        likely, known = _of_the_rollout(batch, str(self))
+        base = batch.require("base_probability", str(self)).double()
+        reward = batch.require("reward", str(self)).double()
+        keep = known & ~batch.has_answer & ~reward.isnan()
+        value = (1 - self.format) * (likely - base).clamp(min=0) + self.format * reward
+        counted = (~batch.has_answer).double()
+        return Coefficient(torch.where(keep, value, 0.0)[:, None], keep[:, None], counted[:, None])
+
+
+def _of_the_rollout(batch: RolloutBatch, wanted_by: str) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    """The mean probability of the gold answer in each row's rollout, and the rows whose rollout has one."""
+    if batch.rollout is None:
+        raise QreditError(f"{wanted_by} needs the batch field 'rollout', which says what row has the same rationale")
+    probability = masked(batch.require("logp", wanted_by).double(), batch.answer).exp()
+    rollouts = Groups.of(batch.rollout)
+    mean = rollouts.mean(row_mean(probability, batch.answer), batch.has_answer)
+    return mean, rollouts.count(batch.has_answer) > 0

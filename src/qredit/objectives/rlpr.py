@@ -1,33 +1,46 @@
-"""RLPR: the mean probability of the gold answer's tokens is the reward."""
+"""RLPR: what a rationale adds to the probability of the gold answer's tokens is the reward."""
 
 from qredit.chain import on_span
-from qredit.credit.answer_probability import mean_answer_probability
+from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
+from qredit.reduce import mean_per_token
 from qredit.surrogate import clipped_ratio
 
 
-@method("reward", "arXiv 2506.18254", "notes")
-def rlpr(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float = 1e-4) -> Objective:
-    """GRPO on sampled rationales, rewarded by how probable each token of the gold answer is after them, on average.
+@method("reward", "arXiv 2506.18254", "code")
+def rlpr(
+    format: float = 0.1,
+    least_spread: float = 0.5,
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.27,
+    epsilon_std: float = 1e-6,
+) -> Objective:
+    """GRPO rewarded by how much more probable the gold answer's tokens are after the rationale, on average.
 
-        r_i = (1/|y*|) Σ_t p(y*_t | x, z_i, y*_<t),   A_i = (r_i - mean_g r) / (std_g r + epsilon_std)
+        r_i = (1 - format) · max(0, p̄_i - base) + format · form_i,   A_i = (r_i - mean_g r) / (std_g r + epsilon_std)
+        p̄_i = (1/|y*|) Σ_t p(y*_t | x, z_i, y*_<t),   base the same mean without a rationale, at the start of the run
 
-    Where VeriFree's reward is the product of these numbers, this is their mean: it hardly depends on the answer's
-    length, and it is no probability of anything. The answer's tokens are scored and get no gradient.
+    Every token that was sampled learns, those of the sampled answer too; the gold answer's are scored and get no
+    gradient. Groups whose std is below `least_spread` times its running mean are left out from step 11 on. form_i is
+    what the reward function gives: the reward `format` here, tags in the text in RLPR's code.
 
     Args:
+        format: weight of the form.
+        least_spread: of the running mean of the standard deviation, see `leave_out_narrow_groups`.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1).
 
-    Zero outside the rationale, in rows without a gold answer and where all rewards of a group are equal.
+    Zero in rows without a gold answer and where all rewards so made are equal in a group.
 
-    Source: arXiv 2506.18254, known from others' notes. Difference: the answer's probability without a rationale is
-    not subtracted, which takes a further forward pass; the mean runs over the seam and the end of the answer too, which
-    are nearly certain; no filter of groups by the spread of their rewards; the reward is that of the current parameters
-    at each update; a row's loss is divided by its rationale and its gold answer together.
+    Source: arXiv 2506.18254; compared with the official code, OpenBMB/RLPR at 8490fca:
+    `verl/workers/reward_manager/prob.py`, `verl/trainer/ppo/ray_trainer.py`, `examples/RLPR/reproduce_qwen.sh`.
+    Difference: the mean runs over the seam and the end of the answer too, which are nearly certain; `base` stands
+    behind an empty, closed rationale, there right behind the prompt, between spaces; a forced closing does not make p̄
+    0; no penalty for repetition; nothing is sampled for the groups left out.
     """
-    advantage = mean_answer_probability() | center_by_group() | scale_by_group_std(epsilon_std)
-    return Objective(on_span("rationale", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())
+    advantage = answer_probability_gain(format) | leave_out_narrow_groups(least_spread) | center_by_group()
+    scaled = advantage | scale_by_group_std(epsilon_std)
+    return Objective(on_span("sampled", scaled), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -35,6 +35,7 @@ from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.rollout.sample import Rollout, sample
 from qredit.seed import mix
 from qredit.text import parse
+from qredit.trl.base_probability import BASE
 from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights, makers_for
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import check_columns, context_of, encode_all, evaluations
@@ -168,7 +169,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.guard is not None:
             self.guard.attach(self)
         score_at_temperature_one(self.model, self.objective, args)
-        self.reference = Reference(self.model) if REFERENCE in self.objective.needs else None
+        self.reference = Reference(self.model) if {REFERENCE, BASE} & self.objective.needs else None
         self.layout = layout_for(self.model, self.objective, args)
         self._build(makers)
         self._generation: Generation | None = None
@@ -190,7 +191,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         accelerator, needs, pad = self.accelerator, self.objective.needs, self._tokenizer.pad_token_id
         self.passes = Passes(self)
         self.sampling = Sampling(accelerator, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
-        self.collation = Collation(accelerator, needs, self.tails, pad, self.passes, self.reference)
+        close = self.format.close_ids
+        self.collation = Collation(accelerator, needs, self.tails, pad, self.passes, self.reference, close)
         self.stages = StageState(self.objective)
         self.step_credit = StepCredit(self.args.gradient_accumulation_steps, self.stages, accelerator)
         self.step_log = StepLog()
@@ -282,7 +284,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _collated(self, sampled: list[Sampled], vocabulary: Tensor | None) -> Microbatch:
         seed = mix(self.args.seed, self.state.global_step)
-        rows = self.collation.with_passes(self.collation.rows(sampled, seed, vocabulary))
+        rows = self.collation.with_passes(self.collation.rows(sampled, seed, vocabulary), sampled)
         objective = self.objective_now()
         fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH
         credited = credited_by(objective, rows.batch, self.stages.state) if fixed else None

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from jaxtyping import Float
 from torch import Tensor
 
 from qredit.chain import kinds
 from qredit.prefix.install import ERROR
 from qredit.rollout.collate import Rows, Sampled, Tail, collate
 from qredit.trl.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
+from qredit.trl.base_probability import BASE, base_probability, without_rationale
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.step.passes import Passes
 
@@ -23,7 +25,8 @@ class Collation:
     Attributes:
         needs: the objective's.
         pad: the id that fills rows up.
-        reference: the model that the objective takes a KL to, if it does.
+        reference: the model that the run began with, if the objective compares with it.
+        close: ids of the closing as it is forced.
     """
 
     accelerator: Accelerator
@@ -32,6 +35,7 @@ class Collation:
     pad: int
     passes: Passes
     reference: Reference | None
+    close: Sequence[int]
 
     def rows(self, sampled: Sequence[Sampled], seed: int, vocabulary: Tensor | None) -> Rows:
         """One row for each rollout and tail."""
@@ -48,15 +52,28 @@ class Collation:
         own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
         return torch.tensor(sorted(set().union(*gather_object([own]))), device=self.accelerator.device)
 
-    def with_passes(self, rows: Rows) -> Rows:
-        """The rows with what forward passes of their own tell, where the objective needs it."""
+    def with_passes(self, rows: Rows, sampled: Sequence[Sampled] = ()) -> Rows:
+        """The rows with what forward passes of their own tell, where the objective needs it.
+
+        Args:
+            sampled: the rollouts that the rows are of.
+        """
         told: dict[str, Tensor] = {}
-        policy, layout = self.passes.policy, self.passes.run.layout
-        if self.reference is not None:
-            chunks = self.passes.chunks(rows, torch.arange(len(rows.batch.mask)))
-            assert layout is not None
-            with self.accelerator.autocast():  # as the policy is scored, or rounding alone would be a divergence
-                told[REFERENCE] = self.reference.logp(policy, rows, chunks, layout, self.passes.temperature)
+        policy = self.passes.policy
+        if REFERENCE in self.needs:
+            told[REFERENCE] = self._by_reference(rows)
+        if BASE in self.needs:
+            closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.accelerator.device)
+            told[BASE] = base_probability(sampled, closed, self._by_reference(closed), len(self.tails))
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
             told |= token_roles(policy, rows, horizons_of(self.needs))
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
+
+    def _by_reference(self, rows: Rows) -> Float[Tensor, "B T"]:
+        """log-probability of each completion token under the model that the run began with."""
+        layout = self.passes.run.layout
+        assert layout is not None
+        assert self.reference is not None
+        chunks = self.passes.chunks(rows, torch.arange(len(rows.batch.mask)))
+        with self.accelerator.autocast():  # as the policy is scored, or rounding alone would be a divergence
+            return self.reference.logp(self.passes.policy, rows, chunks, layout, self.passes.temperature)

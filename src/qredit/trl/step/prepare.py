@@ -15,6 +15,7 @@ from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.share import share_prefix
 from qredit.rollout.collate import Rows
+from qredit.trl.base_probability import BASE
 from qredit.trl.config import QreditConfig
 from qredit.trl.reference import REFERENCE
 
@@ -41,7 +42,7 @@ def layout_for(model: Any, objective: Objective, args: QreditConfig) -> Callable
     reason = share_prefix(model) if args.shared_prefix else "it was asked for"
     if reason is None:
         return pack
-    told = kinds(objective.needs) & {NUCLEUS, *STATES, REFERENCE}
+    told = kinds(objective.needs) & {NUCLEUS, *STATES, REFERENCE, BASE}
     if told and not scores_tokens(model):
         raise QreditError(f"{objective} needs {', '.join(sorted(told))}, which this model's head cannot tell")
     if args.shared_prefix:
