@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import claims.penalty
 import claims.reward
 import claims.token
 import torch
@@ -33,9 +34,9 @@ from qredit.credit.reward import reward
 from qredit.lab.laws import StageSubject, Subject
 from qredit.lab.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
 from qredit.objective import Credited, Objective
-from qredit.objectives import attention_credit, dr_grpo, garl, grpo, maxrl, rloo
+from qredit.objectives import attention_credit, dr_grpo, garl, grpo, maxrl, rloo, spine
 from qredit.penalty.entropy import entropy_bonus
-from qredit.reduce import mean_per_token, sum_per_rollout
+from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
 
 # --- likelihood: GARL and PAFT gone wrong
 
@@ -456,7 +457,11 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             for gain in (_gain_below_zero(), _no_base(), answer_probability_gain(format=0.0))
         ),
     ),
-    "slopes of the loss": (Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),),
+    "slopes of the loss": (
+        Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),
+        Subject(replace(spine(0.3, 0.2, 0.4, bins=10), reduction=mean_per_rollout()), loss=claims.penalty.spine_loss),
+        Subject(spine(0.3, 0.2, 0.4, bins=2), loss=claims.penalty.spine_loss),
+    ),
     "zero where said": (
         Subject(_rewarded(_centred_with_a_residue()), zero=(EQUAL_REWARDS,)),
         Subject(_both(amplified_likelihood(1.0) | _less_one()), zero=(NO_LIKELIHOOD,)),

@@ -177,7 +177,9 @@ def test_every_objective_and_stage_can_be_explained(name, command):
     [
         ("grpo", []),
         ("paft", ["scoring pass over all rows"]),
-        ("spine", ["second model"]),
+        ("spine", ["second model", "over the vocabulary", "whole optimiser step"]),
+        ("spine_v1", ["second model"]),
+        ("rlpr", ["second model", "whole generation"]),
         ("attention_credit", ["attention maps"]),
         ("delta", ["last layer's state", "whole generation"]),
         ("nthr", ["prediction errors"]),

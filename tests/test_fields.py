@@ -77,6 +77,38 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     assert not torch.allclose(made.passes.score(made.model, rows)["logp"], reference, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rows_per_forward": 3},
+        {"shared_prefix": False},
+        {"peft_config": LoraConfig(r=2, target_modules=["q_proj"])},
+    ],
+    ids=["whole", "chunks", "repeated", "adapters"],
+)
+def test_the_divergence_from_the_reference_runs_over_the_whole_vocabulary(tmp_path, changes):
+    made, batch = stepped(tmp_path, "reference_kl", **changes)
+    assert torch.allclose(batch.extra["reference_kl"], torch.zeros(batch.mask.shape), atol=1e-5)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    rows = made._generation.microbatches[0].rows
+    found = made.passes.score(made.model, rows)["reference_kl"]
+    row = 1
+    prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
+    ids = torch.cat([prompt, rows.batch.ids[row][rows.batch.mask[row]]])[None]
+    with torch.no_grad():
+        before, after = (
+            network(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            for network in (model(), made.accelerator.unwrap_model(made.model))
+        )
+    expected = (after.exp() * (after - before)).sum(-1)
+    assert float(expected.max()) > 1e-3
+    assert torch.allclose(found[row, : len(expected)], expected, atol=1e-4)
+
+
 def test_a_model_with_adapters_is_its_own_reference(tmp_path):
     adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     made, batch = stepped(tmp_path, "reference_logp", peft_config=adapters)

@@ -6,23 +6,26 @@ from dataclasses import replace
 import pytest
 import torch
 from batches import reward_batch
+from hypothesis import given
+from hypothesis import strategies as st
 from rounding import same
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Coefficient, on_span
 from qredit.credit.covariance import drop_covariance_band
-from qredit.credit.fork import keep_forks
+from qredit.credit.fork import above_otsu, keep_forks, keep_otsu_forks
 from qredit.credit.reward import reward
 from qredit.credit.vote import majority_vote
 from qredit.errors import QreditError
 from qredit.masked import covariance
 from qredit.objective import Objective
-from qredit.objectives import clip_cov, dapo, epo, grpo, kl_cov, llds, one_shot_entropy, siren, spine, tea_rl
+from qredit.objectives import clip_cov, dapo, epo, grpo, kl_cov, llds, one_shot_entropy, siren, spine, spine_v1, tea_rl
 from qredit.penalty.covariance import covariance_entropy_bonus, kl_covariance
 from qredit.penalty.entropy import adaptive_entropy, entropy_bonus
 from qredit.penalty.fork import fork_entropy_band, fork_kl_to_reference
 from qredit.penalty.likelihood import keep_likelihood, keep_likelihood_of_responses, keep_likelihood_of_tokens
 from qredit.penalty.nucleus import nucleus_entropy, nucleus_entropy_anchor
+from qredit.penalty.otsu_fork import band, otsu_fork_entropy_band, otsu_fork_kl_to_reference
 from qredit.penalty.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
 from qredit.penalty.smoothing import entropy_smoothing
 from qredit.surrogate import plain_ratio
@@ -410,6 +413,86 @@ def test_leaving_oneself_out_can_turn_the_vote():
 def test_a_group_that_agrees_teaches_spine_nothing():
     batch = replace(FORKS, extra={"cluster": torch.tensor([0]), "reference_logp": FORKS.logp})
     assert not spine(kl=0.0, above=0.0, below=0.0).credit(batch).any()
+    assert not spine_v1(kl=0.0, above=0.0, below=0.0).credit(batch).any()
+
+
+def test_the_forks_of_the_second_version_are_above_the_gap_however_many_they_are():
+    batch = entropies([0.0, 0.1, 0.05, 3.0, 2.9], [0.0, 2.0, 2.1, 1.9, 2.0], [0.7] * 5)
+    found = above_otsu(batch.entropy, batch.sampled, 100)
+    assert found.tolist() == [[False, False, False, True, True], [False, True, True, True, True], [True] * 5]
+
+
+@given(st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=40), min_size=1, max_size=3))
+def test_otsus_threshold_is_the_best_of_all_cuts_tried(rows):
+    batch = entropies(*rows)
+    found = above_otsu(batch.entropy, batch.sampled, 100)
+    for row in range(len(rows)):
+        drawn = batch.entropy[row][batch.sampled[row]].tolist()
+        assert bool(found[row].any())
+        assert between_classes(drawn, found[row], 100) == pytest.approx(best_between(drawn, 100), rel=1e-9)
+
+
+def binned(drawn, bins):
+    low, high = min(drawn), max(drawn)
+    width = (high - low) or 1.0
+    return [min(int((value - low) / width * bins), bins - 1) for value in drawn]
+
+
+def variance_between(below, above):
+    if not below or not above:
+        return 0.0
+    return len(below) * len(above) * (sum(below) / len(below) - sum(above) / len(above)) ** 2
+
+
+def best_between(drawn, bins):
+    """The largest variance between the bins up to a cut and those above it."""
+    held = binned(drawn, bins)
+    return max(variance_between([b for b in held if b <= cut], [b for b in held if b > cut]) for cut in range(bins - 1))
+
+
+def between_classes(drawn, chosen, bins):
+    """That of the cut which the chosen tokens say: their lowest bin, or the one before, ends the lower class."""
+    held = binned(drawn, bins)
+    lowest = min(b for b, one in zip(held, chosen.tolist(), strict=False) if one)
+    return max(
+        variance_between([b for b in held if b <= cut], [b for b in held if b > cut]) for cut in (lowest - 1, lowest)
+    )
+
+
+def test_the_band_lies_below_the_median_of_the_forks_by_their_spread():
+    """Forks 3, 4, 4.5, 5, 7: median 4.5, deviations 1.5, .5, 0, .5, 2.5, their median .5."""
+    batch = entropies([0.0, 0.1, 0.15, 3.0, 4.0, 4.5, 5.0, 7.0, 0.0, 0.1])
+    chosen = above_otsu(batch.entropy, batch.sampled, 100)
+    assert chosen.sum() == 5
+    low, high = band(batch.entropy, chosen)
+    assert (low.item(), high.item()) == near(4.5 - 1.4826 * 0.5, 4.5)
+    value, slope = slopes(otsu_fork_entropy_band(above=2.0, below=3.0), batch, wrt="entropy")
+    assert value == pytest.approx((2 * (0.5 + 2.5) + 3 * (4.5 - 0.7413 - 3.0)) / 10), "over all sampled tokens"
+    assert slope[0].tolist() == near(0, 0, 0, -0.3, 0, 0, 0.2, 0.2, 0, 0)
+
+
+def test_the_band_ends_at_zero():
+    batch = entropies([0.1, 1.0])
+    low, high = band(batch.entropy, batch.sampled)
+    assert (low.item(), high.item()) == near(0.0, 0.55)
+
+
+def test_the_divergence_of_the_second_version_is_the_mean_over_the_forks_of_the_step():
+    batch = entropies([0.0, 3.0, 2.9], [0.0, 0.1, 2.0])
+    kl = torch.tensor([[9.0, 0.5, 0.25], [9.0, 9.0, 1.25]], dtype=torch.float64)
+    value, slope = slopes(
+        otsu_fork_kl_to_reference(0.6), replace(batch, extra={"reference_kl": kl}), wrt="reference_kl"
+    )
+    assert value == pytest.approx(0.6 * 2 / 3)
+    assert slope.flatten().tolist() == near(0, 0.2, 0.2, 0, 0, 0.2)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: keep_otsu_forks(bins=1), lambda: otsu_fork_entropy_band(1.0, 1.0, bins=0)], ids=["1", "0"]
+)
+def test_a_histogram_needs_two_bins(make):
+    with pytest.raises(QreditError, match="bins"):
+        make()
 
 
 # --- LLDS (arXiv 2512.04220)

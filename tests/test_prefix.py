@@ -30,7 +30,7 @@ from qredit.objective import Credited
 from qredit.prefix import attention, head, install, packing, share
 from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.prefix.decode import Decoder, shares_prefix
-from qredit.prefix.head import token_scores
+from qredit.prefix.head import divergences, token_scores
 from qredit.prefix.install import Wanted, score, score_chosen, scores_tokens
 from qredit.prefix.layout import PackedGroup, Prompts
 from qredit.prefix.packing import going_on, pack, prompts_of, repeat
@@ -437,6 +437,26 @@ def test_prediction_errors_and_states_give_the_heads_gradient():
     outer = told["prediction_error"][row, column][:, None] * told["hidden"][row, column]
     assert torch.allclose(made.lm_head.weight.grad, outer, atol=1e-5)
     assert torch.equal(few["prediction_error"], told["prediction_error"][..., 5:20])
+
+
+def test_the_divergence_from_another_models_distribution_is_the_whole_sum_and_its_slope():
+    generator = torch.Generator().manual_seed(0)
+    hidden, other = (torch.randn(70, width, generator=generator) for width in (8, 6))
+    weight, bias, of_other = (torch.randn(*shape, generator=generator) for shape in ((41, 8), (41,), (41, 6)))
+    leaves = [value.clone().requires_grad_() for value in (hidden, weight, bias)]
+
+    def plain(hidden, weight, bias):
+        log_p = ((hidden @ weight.T + bias) / 0.7).log_softmax(1)
+        log_q = (other @ of_other.T / 0.7).log_softmax(1)
+        return (log_p.exp() * (log_p - log_q)).sum(1)
+
+    found = divergences(*leaves, (other, of_other, None), 0.7)
+    assert torch.allclose(found, plain(hidden, weight, bias), atol=1e-4)
+    upstream = torch.randn(70, generator=generator)
+    again = [value.clone().requires_grad_() for value in (hidden, weight, bias)]
+    expected = torch.autograd.grad((plain(*again) * upstream).sum(), again)
+    for one, right in zip(torch.autograd.grad((found * upstream).sum(), leaves), expected, strict=True):
+        assert torch.allclose(one, right, rtol=1e-3, atol=1e-3 * float(right.abs().max()))
 
 
 # --- what it serves

@@ -47,7 +47,7 @@ class When(IntEnum):
     UPDATE = 1
 
 
-TOLD = frozenset({"logp", "entropy", "answer_logp", "nucleus_entropy", "hidden", "prediction_error"})
+TOLD = frozenset({"logp", "entropy", "answer_logp", "nucleus_entropy", "hidden", "prediction_error", "reference_kl"})
 """Kinds of batch fields that a forward pass tells."""
 
 

@@ -6,13 +6,13 @@ import torch
 
 from qredit.chain import on_span
 from qredit.credit.covariance import drop_covariance_band
-from qredit.credit.fork import keep_forks
+from qredit.credit.fork import keep_forks, keep_otsu_forks
 from qredit.credit.reward import reward
 from qredit.credit.vote import majority_vote
 from qredit.lab.laws import StageSubject, Subject
 from qredit.lab.laws.values import EQUAL_REWARDS, UNSCORED
 from qredit.objective import Objective
-from qredit.objectives import clip_cov, epo, kl_cov, llds, one_shot_entropy, rloo, siren, spine, tea_rl
+from qredit.objectives import clip_cov, epo, kl_cov, llds, one_shot_entropy, rloo, siren, spine, spine_v1, tea_rl
 from qredit.penalty.entropy import adaptive_entropy, entropy_bonus
 from qredit.penalty.likelihood import keep_likelihood_of_responses, keep_likelihood_of_tokens
 from qredit.penalty.reference import kl_to_reference_k1, kl_to_reference_k2
@@ -155,7 +155,7 @@ def _epo(logp, batch):
     return policy(logp, batch) - 0.05 * batch.entropy[batch.sampled].mean()
 
 
-def _spine(logp, batch, kl=0.3, above=0.2, below=0.4, share=0.5):
+def _spine_v1(logp, batch, kl=0.3, above=0.2, below=0.4, share=0.5):
     cluster = batch.extra["cluster"].tolist()
     votes = [_agrees(cluster, batch.group.tolist(), row) for row in range(len(cluster))]
     advantage = standardised(votes, batch.group)
@@ -170,6 +170,45 @@ def _spine(logp, batch, kl=0.3, above=0.2, below=0.4, share=0.5):
         price = price + kl * sum(k3(logp, batch, (row, column)) for column in forks)
         counted += len(forks)
     return total / len(cluster) + price / counted
+
+
+def otsu_forks_of(batch, row, bins):
+    """The sampled columns at or above Otsu's threshold: every cut of the histogram tried, the first best one kept."""
+    value = {column: number(batch.entropy[row, column]) for column in columns(batch, row)}
+    low, high = min(value.values()), max(value.values())
+    if high == low:
+        return list(value)
+    centres = [low + (n + 0.5) * (high - low) / bins for n in range(bins)]
+    held = [centres[min(int((v - low) / (high - low) * bins), bins - 1)] for v in value.values()]
+    best, threshold = -1.0, high
+    for centre in centres[:-1]:
+        below, above = [v for v in held if v <= centre], [v for v in held if v > centre]
+        if below and above:
+            gap = sum(below) / len(below) - sum(above) / len(above)
+            between = len(below) * len(above) * gap**2
+            if between > best * (1 + 1e-12):
+                best, threshold = between, centre
+    return [column for column, v in value.items() if v >= threshold]
+
+
+def spine_loss(logp, batch, kl=0.3, above=0.2, below=0.4, bins=10):
+    """Policy and band over all sampled tokens, the divergence over the forks."""
+    cluster = batch.extra["cluster"].tolist()
+    votes = [_agrees(cluster, batch.group.tolist(), row) for row in range(len(cluster))]
+    advantage = standardised(votes, batch.group)
+    total, far, counted = 0.0, 0.0, 0
+    for row in range(len(cluster)):
+        forks = otsu_forks_of(batch, row, bins)
+        drawn = [number(batch.entropy[row, column]) for column in forks]
+        high = quantile(drawn, 0.5)
+        low = max(0.0, high - 1.4826 * quantile([abs(value - high) for value in drawn], 0.5))
+        for column in forks:
+            entropy = batch.entropy[row, column]
+            total = total + clipped(logp, batch, advantage[row], (row, column), 0.2, 0.2)
+            total = total + below * torch.relu(low - entropy) + above * torch.relu(entropy - high)
+            far = far + batch.extra["reference_kl"][row, column]
+        counted += len(forks)
+    return total / len(tokens(batch)) + kl * far / counted
 
 
 def _agrees(cluster, group, row):
@@ -268,7 +307,8 @@ BATTERY: tuple[Subject, ...] = (
     Subject(kl_cov(strength=0.7, share=0.15), loss=_kl_cov, zero=(EQUAL_REWARDS, UNSCORED)),
     Subject(siren(length=8, strength=0.5, anchor=0.3), loss=_siren, zero=(EQUAL_REWARDS, UNSCORED)),
     Subject(epo(0.8, 1.2, 0.1, 1.0, strength=0.05).at(0.5), loss=_epo, zero=(EQUAL_REWARDS, UNSCORED)),
-    Subject(spine(kl=0.3, above=0.2, below=0.4, share=0.5), loss=_spine),
+    Subject(spine(kl=0.3, above=0.2, below=0.4, bins=10), loss=spine_loss),
+    Subject(spine_v1(kl=0.3, above=0.2, below=0.4, share=0.5), loss=_spine_v1),
     Subject(tea_rl(most=2.5, kl=0.1), loss=_tea_rl, zero=(EQUAL_REWARDS, UNSCORED)),
     Subject(llds(kl=0.1), loss=_llds(None), zero=(EQUAL_REWARDS, UNSCORED)),
     Subject(llds(kl=0.1, searches=2), loss=_llds(2)),
@@ -287,4 +327,5 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(drop_covariance_band()),
     StageSubject(on_span("sampled", drop_covariance_band(1.0, -10.0, 10.0)), span="sampled"),
     StageSubject(keep_forks(), linear=True),
+    StageSubject(keep_otsu_forks(), linear=True),
 )

@@ -35,6 +35,7 @@ def _reference_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
 FIELDS: Mapping[str, Maker] = MappingProxyType(
     {
         "reference_logp": _reference_logp,
+        "reference_kl": _per_token(),
         "base_probability": lambda batch, generator: torch.rand(len(batch.group), generator=generator).double(),
         "cluster": lambda batch, generator: torch.randint(-1, 3, batch.group.shape, generator=generator),
         "nucleus_entropy": _per_token(),

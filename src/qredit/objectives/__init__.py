@@ -48,6 +48,7 @@ from qredit.objectives.rlpr import rlpr
 from qredit.objectives.sft_then_rlvr import sft_then_rlvr
 from qredit.objectives.siren import siren
 from qredit.objectives.spine import spine
+from qredit.objectives.spine_v1 import spine_v1
 from qredit.objectives.steer import steer
 from qredit.objectives.t_reg import t_reg
 from qredit.objectives.tea_rl import tea_rl
@@ -105,6 +106,7 @@ REGISTRY: Mapping[str, Method[Any]] = MappingProxyType(
             sft_then_rlvr,
             siren,
             spine,
+            spine_v1,
             steer,
             t_reg,
             tea_rl,
@@ -164,6 +166,7 @@ __all__ = [
     "sft_then_rlvr",
     "siren",
     "spine",
+    "spine_v1",
     "steer",
     "t_reg",
     "tea_rl",

@@ -1,46 +1,48 @@
-"""SPINE: test-time training on forks, within an entropy band."""
+"""SPINE: test-time training on forks that each row's entropies set off, within an entropy band."""
 
 from qredit.chain import on_span
-from qredit.credit.fork import keep_forks
+from qredit.credit.fork import keep_otsu_forks
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.vote import majority_vote
 from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.penalty.fork import fork_entropy_band, fork_kl_to_reference
-from qredit.reduce import mean_per_rollout
+from qredit.penalty.otsu_fork import otsu_fork_entropy_band, otsu_fork_kl_to_reference
+from qredit.reduce import mean_per_token
 from qredit.surrogate import clipped_ratio
 
 
-@method("penalty", "arXiv 2511.17938", "notes", example="kl=0.1, above=0.1, below=0.1")
+@method("penalty", "arXiv 2511.17938", "paper", example="kl=0.1, above=0.1, below=0.1")
 def spine(
     kl: float,
     above: float,
     below: float,
-    share: float = 0.2,
+    bins: int = 100,
     leave_one_out: bool = False,
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
 ) -> Objective:
     """GRPO on agreement with the majority of the group's answers, learning at forks alone.
 
-        r_i = 1[answer_i is the majority's],   loss = GRPO on forks + kl · KL on forks + the band of `fork_entropy_band`
+        r_i = 1[answer_i is the majority's],   loss = GRPO on forks + kl · KL on forks + the band of their entropies
 
-    Forks are each row's sampled tokens of highest entropy. No gold answer is used.
+    Forks are the sampled tokens at or above Otsu's threshold of their row's entropies: see `keep_otsu_forks` and
+    `otsu_fork_entropy_band`. Policy and band are divided by all sampled tokens, the divergence, over the whole
+    vocabulary, by the forks. No gold answer is used. `spine_v1` is the first version.
 
     Args:
         kl, above, below: weights of the divergence from the reference (0 needs none) and of the band's hinges. Not
             stated in what is known of the method: no default.
-        share: of a row's tokens that are forks.
+        bins: of the histogram of a row's entropies.
         leave_one_out: compare with the majority of the other rollouts.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
 
     Zero, but for divergence and band, in groups that agree.
 
-    Source: arXiv 2511.17938, from others' notes. Difference: reduction, rounding, ties and estimator of the divergence
-    are ours.
+    Source: arXiv 2511.17938v2, the paper's text. The official repository, JianghaoWu/SPINE, could not be read.
+    Difference: ties, the standard deviation (n-1) and the clip are ours.
     """
-    advantage = majority_vote(leave_one_out) | center_by_group() | scale_by_group_std() | keep_forks(share)
-    band = fork_entropy_band(above, below, share)
-    penalties = (fork_kl_to_reference(kl, share), band) if kl else (band,)
+    advantage = majority_vote(leave_one_out) | center_by_group() | scale_by_group_std() | keep_otsu_forks(bins)
+    held = otsu_fork_entropy_band(above, below, bins)
+    penalties = (otsu_fork_kl_to_reference(kl, bins), held) if kl else (held,)
     surrogate = clipped_ratio(epsilon_low, epsilon_high)
-    return Objective(on_span("sampled", advantage), surrogate, mean_per_rollout(), penalties)
+    return Objective(on_span("sampled", advantage), surrogate, mean_per_token(), penalties)

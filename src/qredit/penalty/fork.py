@@ -38,7 +38,7 @@ class fork_entropy_band(_OnForks):
         above, below: weights of the hinges. Not stated in what is known of the method: no default.
         share: of a row's sampled tokens that are forks.
 
-    Source: arXiv 2511.17938 (SPINE), from others' notes. Difference: quantiles without gradient, forks rounded up and
+    Source: arXiv 2511.17938v1 (SPINE), from others' notes. Difference: quantiles without gradient, forks rounded up and
     their mean over the step are our reading.
     """
 
@@ -63,7 +63,7 @@ class fork_kl_to_reference(_OnForks, kl_to_reference):
 
     `kl_to_reference` on the ⌈share · n⌉ sampled tokens of highest entropy of each row.
 
-    Source: arXiv 2511.17938 (SPINE), from others' notes. Difference: the estimator is not stated there; k3 is ours.
+    Source: arXiv 2511.17938v1 (SPINE), from others' notes. Difference: the estimator is not stated there; k3 is ours.
     """
 
     share: float = 0.2

@@ -57,6 +57,22 @@ def prediction_errors(
     return errors
 
 
+def divergences(
+    hidden: Float[Tensor, "S E"],
+    weight: Float[Tensor, "V E"],
+    bias: Float[Tensor, " V"] | None,
+    other: tuple[Float[Tensor, "S F"], Float[Tensor, "V F"], Float[Tensor, " V"] | None],
+    temperature: float = 1.0,
+) -> Float[Tensor, " S"]:
+    """KL(p ‖ p') of next-token distributions over the whole vocabulary, in nats; float32, differentiable in p.
+
+    Args:
+        other: hidden states, weight and bias that p' is made of; constants.
+    """
+    found: Tensor = _Divergences.apply(hidden, weight, bias, other, temperature)
+    return found
+
+
 def in_nucleus(share: Float[Tensor, "S V"], mass: float) -> Bool[Tensor, "S V"]:
     """The most probable tokens whose probabilities sum to less than `mass`, as in `qredit.penalty.nucleus`."""
     ordered, order = share.sort(1, descending=True)
@@ -141,6 +157,49 @@ class _TokenScores(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _Divergences(torch.autograd.Function):
+    """∂/∂s: g · p·(log p - log p' - KL)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        other: tuple[Tensor, Tensor, Tensor | None],
+        temperature: float,
+    ) -> Tensor:
+        head, against = _Head(weight, bias, temperature), _Head(other[1], other[2], temperature)
+        found = hidden.new_empty(len(hidden), dtype=torch.float32)
+        against.parts(len(hidden))
+        for part in head.parts(len(hidden)):
+            log_share = head.scores(hidden[part]).log_softmax(1)
+            gap = log_share - against.scores(other[0][part]).log_softmax(1)
+            found[part] = torch.linalg.vecdot(log_share.exp(), gap)
+        ctx.save_for_backward(hidden, weight, bias, found, *other)
+        ctx.temperature = temperature
+        return found
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+        hidden, weight, bias, found, *other = ctx.saved_tensors
+        head, against = _Head(weight, bias, ctx.temperature), _Head(other[1], other[2], ctx.temperature)
+        slope_hidden, slope_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        slope_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        against.parts(len(hidden))
+        for part in head.parts(len(hidden)):
+            log_share = head.scores(hidden[part]).log_softmax(1)
+            gap = log_share - against.scores(other[0][part]).log_softmax(1)
+            slope = (grad[part] / ctx.temperature)[:, None] * log_share.exp() * (gap - found[part, None])
+            slope_hidden[part] = (slope @ weight.float()).to(hidden.dtype)
+            slope_weight.addmm_(slope.T, hidden[part].float())
+            if slope_bias is not None:
+                slope_bias += slope.sum(0)
+        return slope_hidden, slope_weight.to(weight.dtype), slope_bias, None, None
 
 
 class _Head:

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from qredit.prefix import attention  # noqa: F401  # registers itself with transformers
 from qredit.prefix.decode import Decoding
-from qredit.prefix.head import prediction_errors, token_scores
+from qredit.prefix.head import divergences, prediction_errors, token_scores
 from qredit.prefix.layout import Continuing, Layout, Packing, Repeated
 from qredit.prefix.support import changed_head, inside
 
@@ -26,13 +26,28 @@ class TokenScores(ModelOutput):  # type: ignore[misc]
     Attributes:
         logp: (S,).
         entropy: (S, K): of the whole distribution, then of its nuclei.
-        hidden, error: what `Wanted` asks for.
+        hidden, error, divergence: what `Wanted` asks for.
     """
 
     logp: Float[Tensor, " S"] | None = None
     entropy: Float[Tensor, "S K"] | None = None
     hidden: Float[Tensor, "S E"] | None = None
     error: Float[Tensor, "S v"] | None = None
+    divergence: Float[Tensor, " S"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What the next-token distributions of another model are made of.
+
+    Attributes:
+        hidden: (B, T, E) its state that predicts each completion token.
+        weight, bias: of its head.
+    """
+
+    hidden: Float[Tensor, "B T E"]
+    weight: Float[Tensor, "V E"]
+    bias: Float[Tensor, " V"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +58,24 @@ class Wanted:
         nuclei: probability masses whose nuclei's entropies are told, as `nucleus_entropy@MASS`.
         hidden: whether the state that predicts the token is told.
         among: token ids on which `prediction_error`, onehot(token) - p, is told; None is not at all.
+        against: another model's states for the same batch; `reference_kl`, KL(p ‖ p'), is told, p' its distribution.
     """
 
     nuclei: tuple[float, ...] = ()
     hidden: bool = False
     among: Int[Tensor, " v"] | None = None
+    against: States | None = None
 
     @classmethod
-    def of(cls, needs: Iterable[str], among: Int[Tensor, " v"] | None) -> "Wanted":
-        """What the names of batch fields ask for; `among` is used only if they do."""
+    def of(cls, needs: Iterable[str], among: Int[Tensor, " v"] | None, against: States | None = None) -> "Wanted":
+        """What the names of batch fields ask for; `among` and `against` are used only if they do."""
         names = sorted(needs)
         nuclei = (float(mass) for kind, _, mass in (name.partition("@") for name in names) if kind == NUCLEUS)
-        return cls(tuple(nuclei), HIDDEN in names, among if ERROR in names else None)
+        asked = (among if ERROR in names else None, against if DIVERGENCE in names else None)
+        return cls(tuple(nuclei), HIDDEN in names, *asked)
 
 
-NUCLEUS, HIDDEN, ERROR = "nucleus_entropy", "hidden", "prediction_error"
+NUCLEUS, HIDDEN, ERROR, DIVERGENCE = "nucleus_entropy", "hidden", "prediction_error", "reference_kl"
 STATES = frozenset({HIDDEN, ERROR})
 
 
@@ -147,7 +165,8 @@ def _told(found: TokenScores, layout: Layout, wanted: Wanted) -> dict[str, Tenso
     assert found.entropy is not None
     told = {"logp": found.logp, "entropy": found.entropy[:, 0]}
     told |= {f"{NUCLEUS}@{mass:g}": found.entropy[:, n] for n, mass in enumerate(wanted.nuclei, start=1)}
-    told |= {name: value for name, value in ((HIDDEN, found.hidden), (ERROR, found.error)) if value is not None}
+    more = ((HIDDEN, found.hidden), (ERROR, found.error), (DIVERGENCE, found.divergence))
+    told |= {name: value for name, value in more if value is not None}
     return {name: layout.spread(value) for name, value in told.items()}
 
 
@@ -202,7 +221,15 @@ def _scores(
         of_tokens = (hidden, head.weight, head.bias, layout.target)
         logp, entropy = token_scores(*of_tokens, temperature, wanted.nuclei)
         error = None if wanted.among is None else prediction_errors(*of_tokens, wanted.among, temperature)
-    return TokenScores(logp, entropy, hidden.detach().float() if wanted.hidden else None, error)
+        divergence = None if wanted.against is None else _divergence(of_tokens, layout, wanted.against, temperature)
+    return TokenScores(logp, entropy, hidden.detach().float() if wanted.hidden else None, error, divergence)
+
+
+def _divergence(
+    of_tokens: tuple[Tensor, Tensor, Tensor | None, Tensor], layout: Layout, against: States, temperature: float
+) -> Float[Tensor, " S"]:
+    other = (against.hidden[layout.row, layout.column], against.weight, against.bias)
+    return divergences(*of_tokens[:3], other, temperature)
 
 
 def _scores_of_chosen(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
@@ -46,12 +46,15 @@ class Rows:
         prompt_ids, prompt_mask: (B, P).
         batch: the completions (B, T) with spans, ids and fields.
         vocabulary: the ids that occur in the generation, gold answers included, where prediction errors are asked for.
+        reference_hidden: (B, T, E) the reference's state that predicts each completion token, where a divergence over
+            the whole vocabulary is asked for.
     """
 
     prompt_ids: Int[Tensor, "B P"]
     prompt_mask: Int[Tensor, "B P"]
     batch: RolloutBatch
     vocabulary: Int[Tensor, " V"] | None = None
+    reference_hidden: Float[Tensor, "B T E"] | None = None
 
     def select(self, rows: slice | Tensor) -> "Rows":
         """Some of the rows."""
@@ -60,6 +63,7 @@ class Rows:
             prompt_ids=self.prompt_ids[rows],
             prompt_mask=self.prompt_mask[rows],
             batch=self.batch.select(rows),
+            reference_hidden=None if self.reference_hidden is None else self.reference_hidden[rows],
         )
 
 

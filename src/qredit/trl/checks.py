@@ -11,7 +11,7 @@ from qredit.batch import RolloutBatch
 from qredit.chain import Scope, kinds
 from qredit.errors import QreditError
 from qredit.objective import Objective
-from qredit.prefix.install import NUCLEUS, STATES
+from qredit.prefix.install import DIVERGENCE, NUCLEUS, STATES
 from qredit.rollout.fields import MAKERS, Maker
 from qredit.rollout.sample import Draw
 from qredit.trl.attention import INFLUENCE, LOCALITY
@@ -58,7 +58,7 @@ def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Ma
     Raises:
         QreditError: nobody makes it, or a maker is given for a field that the trainer fills.
     """
-    told = {f.name for f in fields(RolloutBatch)} | {NUCLEUS, *STATES, REFERENCE, BASE, LOCALITY, INFLUENCE}
+    told = {f.name for f in fields(RolloutBatch)} | {NUCLEUS, *STATES, DIVERGENCE, REFERENCE, BASE, LOCALITY, INFLUENCE}
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")

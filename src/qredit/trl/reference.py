@@ -1,7 +1,7 @@
 """The model that a KL is taken to: the one a run began with."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qredit.errors import QreditError
-from qredit.prefix.install import score, scores_tokens
+from qredit.prefix.install import Wanted, score, scores_tokens
 from qredit.prefix.layout import Layout
 from qredit.prefix.share import share_prefix
+from qredit.prefix.support import inside
 from qredit.rollout.collate import Rows
 
 REFERENCE = "reference_logp"
+_STATES = Wanted(hidden=True)
 
 
 class Reference:
@@ -57,9 +59,26 @@ class Reference:
             policy: the current model, whose adapters are switched off if it has any.
             chunks: row numbers of each forward pass.
         """
-        base: Any = policy if self.adapted else self.model
-        found = torch.zeros(rows.batch.mask.shape, device=rows.batch.mask.device)
+        with self._as_begun(policy) as base:
+            told = [score(base, layout(rows.select(chunk)), temperature)["logp"] for chunk in chunks]
+        return torch.cat(told)
+
+    @torch.no_grad()
+    def hidden(
+        self, policy: nn.Module, rows: Rows, chunks: Sequence[Tensor], layout: Callable[[Rows], Layout]
+    ) -> Float[Tensor, "B T E"]:
+        """The last layer's state that predicts each completion token, 0 where none stands; `chunks` in row order."""
+        with self._as_begun(policy) as base:
+            told = [score(base, layout(rows.select(chunk)), wanted=_STATES)["hidden"] for chunk in chunks]
+        return torch.cat(told)
+
+    def head(self, policy: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the head, which adapters are taken to leave alone."""
+        head = inside(policy if self.adapted else self.model).get_output_embeddings()
+        return head.weight.detach(), None if head.bias is None else head.bias.detach()
+
+    @contextmanager
+    def _as_begun(self, policy: Any) -> Iterator[Any]:
+        base = policy if self.adapted else self.model
         with base.disable_adapter() if self.adapted else nullcontext():
-            for chunk in chunks:
-                found[chunk] = score(base, layout(rows.select(chunk)), temperature)["logp"]
-        return found
+            yield base

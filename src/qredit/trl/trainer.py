@@ -25,6 +25,7 @@ from qredit.chain import Scope, When
 from qredit.errors import QreditError
 from qredit.guide.objective import automatic
 from qredit.objective import Credited, Objective, sum_terms
+from qredit.prefix.install import DIVERGENCE
 from qredit.prefix.packing import pack
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
@@ -169,7 +170,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.guard is not None:
             self.guard.attach(self)
         score_at_temperature_one(self.model, self.objective, args)
-        self.reference = Reference(self.model) if {REFERENCE, BASE} & self.objective.needs else None
+        self.reference = Reference(self.model) if {REFERENCE, BASE, DIVERGENCE} & self.objective.needs else None
         self.layout = layout_for(self.model, self.objective, args)
         self._build(makers)
         self._generation: Generation | None = None

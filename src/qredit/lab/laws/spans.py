@@ -103,5 +103,5 @@ def _slope(
 
 def _differentiable(batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:
     """The fields that a loss may be differentiable in, each a leaf of its own; 0 in padding."""
-    names = [n for n in batch.present if n in ("logp", "entropy") or n.startswith("nucleus_entropy@")]
+    names = [n for n in batch.present if n in ("logp", "entropy", "reference_kl") or n.startswith("nucleus_entropy@")]
     return {name: torch.where(batch.mask, batch.require(name, "law"), 0.0).requires_grad_() for name in names}

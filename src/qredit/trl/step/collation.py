@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.chain import kinds
-from qredit.prefix.install import ERROR
+from qredit.prefix.install import DIVERGENCE, ERROR
 from qredit.rollout.collate import Rows, Sampled, Tail, collate
 from qredit.trl.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
 from qredit.trl.base_probability import BASE, base_probability, without_rationale
@@ -62,12 +62,22 @@ class Collation:
         policy = self.passes.policy
         if REFERENCE in self.needs:
             told[REFERENCE] = self._by_reference(rows)
+        if DIVERGENCE in self.needs:
+            rows = replace(rows, reference_hidden=self._states_of_reference(rows))
         if BASE in self.needs:
             closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.accelerator.device)
             told[BASE] = base_probability(sampled, closed, self._by_reference(closed), len(self.tails))
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
             told |= token_roles(policy, rows, horizons_of(self.needs))
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
+
+    def _states_of_reference(self, rows: Rows) -> Float[Tensor, "B T E"]:
+        layout, reference = self.passes.run.layout, self.reference
+        assert layout is not None
+        assert reference is not None
+        chunks = self.passes.chunks(rows, torch.arange(len(rows.batch.mask)))
+        with self.accelerator.autocast():
+            return reference.hidden(self.passes.policy, rows, chunks, layout)
 
     def _by_reference(self, rows: Rows) -> Float[Tensor, "B T"]:
         """log-probability of each completion token under the model that the run began with."""

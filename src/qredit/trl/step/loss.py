@@ -48,7 +48,7 @@ class MicrobatchLoss:
                 told = passes.score(self.model, rows)
                 batch = passes.scored(rows.batch, told)
                 return batch, self._sum(told, batch, self._credited(batch))
-            if passes.prompts_can_be_kept():
+            if passes.prompts_can_be_kept() and rows.reference_hidden is None:  # those are of all rows, in their order
                 return self._of_chosen_rows()
         scores: Scores = {}
         if credited is None:

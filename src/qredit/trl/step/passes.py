@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from qredit.batch import RolloutBatch
 from qredit.objective import Objective
-from qredit.prefix.install import Wanted, score
+from qredit.prefix.install import States, Wanted, score
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack
 from qredit.prefix.support import inside
 from qredit.rollout.collate import Rows
 from qredit.trl.config import QreditConfig
+from qredit.trl.reference import Reference
 from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
@@ -29,6 +30,7 @@ class Run(Protocol):
     Attributes:
         layout: how rows lie in a forward pass; None is TRL's own pass.
         temperature: that of sampling.
+        reference: the model that the run began with, if the objective compares with it.
         off_policy: whether the weights moved since the rollouts in use were sampled.
     """
 
@@ -40,6 +42,7 @@ class Run(Protocol):
     layout: Callable[[Rows], Layout] | None
     tails: Sequence[str]
     temperature: float
+    reference: Reference | None
 
     @property
     def rollouts_per_prompt(self) -> int: ...
@@ -77,7 +80,9 @@ class Passes:
 
     def wanted(self, rows: Rows) -> Wanted:
         """What the objective needs of each token beside its log-probability and entropy."""
-        return Wanted.of(self.run.objective.needs, rows.vocabulary)
+        reference, hidden = self.run.reference, rows.reference_hidden
+        against = None if hidden is None or reference is None else States(hidden, *reference.head(self.policy))
+        return Wanted.of(self.run.objective.needs, rows.vocabulary, against)
 
     def prompts_can_be_kept(self) -> bool:
         """Whether the keys of prompts may be kept on the graph for two passes over completions.

@@ -10,7 +10,7 @@ from trl.trainer.utils import add_fused_lm_head
 from qredit.chain import kinds
 from qredit.errors import QreditError
 from qredit.objective import Objective
-from qredit.prefix.install import NUCLEUS, STATES, scores_tokens
+from qredit.prefix.install import DIVERGENCE, NUCLEUS, STATES, scores_tokens
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.share import share_prefix
@@ -42,7 +42,7 @@ def layout_for(model: Any, objective: Objective, args: QreditConfig) -> Callable
     reason = share_prefix(model) if args.shared_prefix else "it was asked for"
     if reason is None:
         return pack
-    told = kinds(objective.needs) & {NUCLEUS, *STATES, REFERENCE, BASE}
+    told = kinds(objective.needs) & {NUCLEUS, *STATES, DIVERGENCE, REFERENCE, BASE}
     if told and not scores_tokens(model):
         raise QreditError(f"{objective} needs {', '.join(sorted(told))}, which this model's head cannot tell")
     if args.shared_prefix:
