@@ -433,11 +433,11 @@ def test_a_value_that_an_evaluation_cannot_use(refused, options, words):
     [
         (rows(answer=None, anwser=str), {}, "record 1: no field 'answer'; did you mean 'anwser'? There are: anwser"),
         (rows(), {"answer_column": "anwser"}, "no field 'anwser'; did you mean 'answer'?"),
-        (rows(prompt=None, question=str), {}, "record 1: no field 'prompt'; There are: answer, question"),
+        (rows(prompt=None, topic=str), {}, "record 1: no field 'prompt'; There are: answer, topic; name one"),
         (rows(answer=lambda n: "" if n == 4 else "1"), {}, "must be text, a number or one assistant message, not ''"),
         (rows(answer=lambda n: " \n" if n == 4 else "1"), {}, "record 5: field 'answer' must be text, a number or"),
         (rows(answer=lambda n: None), {}, "record 1: field 'answer' is null"),
-        (rows(id=lambda n: "same"), {}, "ids occur more than once, first 'same'"),
+        (rows(id=lambda n: "same"), {}, "ids occur more than once with different rows, first 'same'"),
         ([], {}, "empty, there are no records in it"),
     ],
 )  # fmt: skip

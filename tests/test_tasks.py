@@ -1,6 +1,7 @@
 """Tasks on small records in the official schemas: what is shown, what is asked for, and what a broken file says."""
 
 import csv
+import gzip
 import json
 import random
 
@@ -360,16 +361,34 @@ def test_missing_files_are_named_with_what_was_looked_for(tmp_path):
     [
         ("a.jsonl", b'{"prompt": "q", "answer": "a"}\n\n{"prompt": \n', "a.jsonl, line 3: not JSON"),
         ("a.json", b'[{"prompt": "q"},\n {"prompt" "q"}]', "a.json, line 2: not JSON"),
-        ("a.json", b'{"a": 1}\n{"a": 2}\n', "one record per line? Then name it .jsonl"),
         ("a.json", b'{"a": 1}', "a list of records was expected, not dict"),
         ("a.csv", b'prompt,answer\nq,"a', "a.csv, after line 1: not CSV"),
         ("a.csv", b"prompt,answer\nwell, then,a\n", "record 1: more cells than the header names"),
-        ("a.parquet", b"PAR", "a.parquet: not Parquet"),
+        ("a.parquet", b"PAR", "a.parquet: not Parquet that can be read"),
         ("a.jsonl", b"", "a.jsonl: empty, there are no records"),
         ("a.json", b"  ", "a.json: empty"),
         ("a.json", b"[]", "a.json: empty"),
         ("a.csv", b"prompt,answer\n", "a.csv: empty"),
-        ("a.jsonl", b"\xff\xfe\x00", "a.jsonl: not UTF-8 text"),
+        ("a.jsonl", b'{"a": 1}\n\xff', "a.jsonl, line 2: not UTF-8 text (invalid start byte); save it as UTF-8"),
+        ("a.jsonl", b"\xff\xfe\x00", "a.jsonl, line 1: not UTF-16 text"),
+        ("a.csv", b"prompt,answer\nq,a\0b\n", "a.csv, line 2: a NUL byte"),
+        ("a.json", b'{"prompt": "q", \n "prompt": "r"}', "a.json: the key 'prompt' occurs twice in one object"),
+        ("a.jsonl", b'{"a": 1}\n{"prompt": "q", "prompt": "r"}', "a.jsonl, line 2: the key 'prompt' occurs twice"),
+        ("a.jsonl", b'{"answer": ' + b"[" * 9**6, "a.jsonl, line 1: JSON that is nested too deeply"),
+        (
+            "a.jsonl",
+            b'{"answer": ' + b"1" * 5000 + b"}",
+            "a.jsonl, line 1: an integer of 5000 digits; write it as text",
+        ),
+        ("a.jsonl", b'{\n "prompt": "q"\n}', "a.jsonl, line 1: not JSON (Expecting property name"),
+        ("a.jsonl", b'[{"prompt": "q"}\n', "a.jsonl, line 2: not JSON"),
+        ("a.json", b'{"data": [{"prompt": "q"}]}', "put the list inside 'data' into a file of its own"),
+        ("a.csv", b"prompt,answer\nq\n", "a.csv, record 1: 1 cells, but the header names 2"),
+        ("a.csv", b"prompt,prompt\nq,q\n", "a.csv: the header names column 'prompt' twice"),
+        ("a.csv", b"prompt;answer\nq;a\n", "a.csv: cells are separated by ';'; commas are expected"),
+        ("a.jsonl.gz", b"{}", "a.jsonl.gz: not a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "q"}')[:-9], "a.jsonl.gz: not a whole gzip file"),
+        ("a.jsonl.zst", b"", "a.jsonl.zst: cannot read '.zst' files; unpack it first; choices: .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(tmp_path, file, content, message):
@@ -381,8 +400,14 @@ def test_a_file_that_cannot_be_read_says_where(tmp_path, file, content, message)
 
 
 def test_repeated_ids_and_empty_answers_are_counted(tmp_path):
-    with pytest.raises(QreditError, match="finqa: 1 ids occur more than once, first 'ACME/2010/page_7.pdf-1'"):
-        get("finqa").load(write(tmp_path / "train.json", [FINQA, FINQA]), "train", "cold")
+    other = {**FINQA, "pre_text": ["sales fell ."]}
+    path = write(tmp_path / "train.json", [FINQA, other])
+    with pytest.raises(QreditError) as caught:
+        get("finqa").load(path, "train", "cold")
+    assert str(caught.value) == (
+        "finqa: 1 ids occur more than once with different rows, first 'ACME/2010/page_7.pdf-1' "
+        f"({path}, record 1; {path}, record 2)"
+    )
     empty = {**HOTPOT, "answer": " "}
     with pytest.raises(QreditError, match="hotpotqa: 1 of 1 answers are empty"):
         get("hotpotqa").load(write(tmp_path / "hotpot.json", [empty]), "train", "cold")
@@ -436,11 +461,11 @@ def test_the_answer_column_may_have_another_name_and_the_rest_may_be_missing(tmp
     )
     examples = sorted(jsonl(answer="solution").load(path, "train", "cold"), key=lambda example: example.id)
     assert examples == [Example("q", "42", "1"), Example("q", "0.5", "2")]
-    with pytest.raises(QreditError, match="record 1: no field 'answer'; There are: aliases, prompt, solution"):
-        get("jsonl").load(path, "train", "cold")
+    with pytest.raises(QreditError, match="record 1: no field 'anwser'; There are: aliases, prompt, solution"):
+        jsonl(answer="anwser").load(path, "train", "cold")
 
 
-@pytest.mark.parametrize("answer", [None, "", "  ", True, ["a"], {"a": 1}, float("nan")])
+@pytest.mark.parametrize("answer", [None, "", "  ", True, [], ["a", ""], [["a"]], {"a": 1}, float("nan")])
 def test_an_answer_that_is_no_text_and_no_number_is_refused_with_its_row(tmp_path, answer):
     path = write_rows(tmp_path / "rows.jsonl", [ROWS[0], {"prompt": "q", "answer": answer}])
     with pytest.raises(QreditError, match=r"rows.jsonl, record 2: field 'answer'"):
@@ -455,7 +480,7 @@ def test_an_answer_may_be_one_assistant_message(tmp_path):
         get("jsonl").load(path, "train", "cold")
 
 
-@pytest.mark.parametrize("row", [{"prompt": " "}, {"prompt": [{"role": "user"}]}, {"aliases": [1]}])
+@pytest.mark.parametrize("row", [{"prompt": " "}, {"prompt": [{"role": "user"}]}, {"aliases": [{}]}])
 def test_prompts_and_aliases_of_another_kind_are_refused_with_their_row(tmp_path, row):
     path = write_rows(tmp_path / "rows.jsonl", [{**ROWS[0], **row}])
     with pytest.raises(QreditError, match=f"record 1: field '{next(iter(row))}' must be"):

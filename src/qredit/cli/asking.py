@@ -6,8 +6,9 @@ from qredit.cli.options import Kinds, Parser, add_options, some_of
 from qredit.run.options import TrainOptions
 
 SHARED = (
-    "task", "data", "style", "answer_column", "coldness", "chat", "max_completion_length", "answer_budget",
-    "thinking_opening", "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
+    "task", "data", "style", "prompt_column", "answer_column", "aliases_column", "system_prompt", "instruction",
+    "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam",
+    "answer_end", "skip_long", "cpu", "dtype",
 )  # fmt: skip
 TEMPLATE: Mapping[str, Kinds] = {"chat_template_kwargs": (dict,)}
 

@@ -20,7 +20,7 @@ from qredit.cli.asking import SHARED, TEMPLATE, add_shared, template_options
 from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.errors import QreditError
 from qredit.plain import visible
-from qredit.run.options import POCKET, TrainOptions, check_least, option
+from qredit.run.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_least, option
 from qredit.tasks import Example
 
 if TYPE_CHECKING:
@@ -67,16 +67,18 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     own = {f.name for f in fields(EvalOptions)}
     asked = build(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
     shared = {name: value for name, value in given.items() if name not in own}
-    model, options = _model_and_options(asked, shared)
+    model, options, trained = _model_and_options(asked, shared)
     samples = samples or _free_name(asked)
-    subject = _subject(asked, options, model)
+    subject = _subject(asked, options, model, trained)
     stream = _answers(asked, subject, progress)
     answered = list(stream) if samples is None else _kept(stream, Path(samples))
     scorer = subject.scorers[0]
     from qredit.evaluate import summary
 
     found = summary(answered, scorer, asked.k)
-    _show(found, asked, options, len(answered), scorer, out)
+    _show(found, asked, options, subject.asked_of, len(answered), scorer, out)
+    for note in subject.notes:
+        out.print(escape(visible(note)), soft_wrap=True)
     if subject.skipped:
         out.print(f"{subject.skipped} prompts were too long for the context and are left out")
     if subject.unparseable:
@@ -89,7 +91,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         "model": asked.model,
         "task": options.task,
         "style": options.style,
-        "split": asked.split,
+        "split": asked.split if subject.rows_of is None else None,
+        "rows_of": subject.rows_of,
+        "trained_on": subject.seen,
         "questions": len(answered),
         "skipped": subject.skipped,
         "unparseable_golds": subject.unparseable,
@@ -109,6 +113,10 @@ class _Subject:
     budget: "Budget"
     template: Mapping[str, Any]
     questions: Sequence[Example]
+    rows_of: str | None
+    seen: int | None
+    notes: tuple[str, ...]
+    asked_of: str
     skipped: int
     unparseable: int
     scorers: tuple[str, ...]
@@ -137,8 +145,10 @@ def _free_name(asked: EvalOptions) -> str | None:
     return str(next(name for name in names if not name.exists()))
 
 
-def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[str, TrainOptions]:
+def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[str, TrainOptions, TrainOptions | None]:
     """The weights, and the options: those of the run that the weights come from, with what is given on top.
+
+    Last, if they come from a run: the options that say which examples it was trained on.
 
     Raises:
         QreditError: the run's data is one file, which it was trained on, and no other is given.
@@ -149,27 +159,34 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
         config = run_folder / "config.yaml"
         if config.is_file() and weights.is_dir():
             taken = (*SHARED, *TEMPLATE, "model")
-            stored = {key: value for key, value in read_yaml(str(config)).items() if key in taken}
-            data = stored.get("data")
             from qredit.run.load import is_file
+            from qredit.run.seen import CHOOSING
 
-            if asked.split != "train" and "data" not in shared and isinstance(data, str) and is_file(data):
+            kept = read_yaml(str(config))
+            stored = {key: value for key, value in kept.items() if key in taken}
+            if shared.get("task", "jsonl") != "jsonl":
+                stored = {key: value for key, value in stored.items() if key not in (*OWN_COLUMNS, *OWN_WORDING)}
+            chose = {key: value for key, value in kept.items() if key in (*taken, *CHOOSING)}
+            trained = build(TrainOptions, [(str(config), chose)], template_options)
+            if asked.split != "train" and "data" not in shared and is_file(trained):
                 raise QreditError(
-                    f"the run was trained on {data}; give --data with questions that were held out, or --split train"
+                    f"the run was trained on {trained.data}; give --data with questions that were held out, or "
+                    "--split train"
                 )
-            return str(weights), build(
-                TrainOptions, [(str(config), stored), ("the command line", shared)], template_options
-            )
-    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], template_options)
+            options = build(TrainOptions, [(str(config), stored), ("the command line", shared)], template_options)
+            return str(weights), options, trained
+    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], template_options), None
 
 
-def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
+def _subject(asked: EvalOptions, options: TrainOptions, model: str, trained: TrainOptions | None) -> _Subject:
     """Everything loaded and checked, nothing sampled yet."""
-    from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready
+    from qredit.run.load import is_file, load_data, load_model, load_tokenizer, model_path, ready
+    from qredit.run.seen import called, trained_on
     from qredit.run.train import token_format
 
     path = model_path(model, options.task, options.coldness)
-    examples = load_examples(options, asked.split, asked.limit)  # type: ignore[arg-type]
+    data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
+    examples = data.examples
     tokens = token_format(options, load_tokenizer(path), examples)
     network = load_model(path, options.device)
     budget, template = options.sampling_budget, options.training.get("chat_template_kwargs") or {}
@@ -185,12 +202,18 @@ def _subject(asked: EvalOptions, options: TrainOptions, model: str) -> _Subject:
     )
     metrics = tasks.get(options.task).metrics
     scorers = tuple(dict.fromkeys((asked.metric or metrics[0], *metrics)))
+    rows_of = str(options.data) if options.task == "jsonl" and is_file(options) else None
+    seen = trained_on(examples, options, trained)
     return _Subject(
         network,
         tokens,
         budget,
         template,
         questions,
+        rows_of=rows_of,
+        seen=seen,
+        notes=data.notes,
+        asked_of=called(asked.split, rows_of, asked.limit is None, len(examples), seen),
         skipped=len(examples) - len(questions),
         unparseable=len(rewards.unparseable(scorers[0], questions)),
         scorers=scorers,
@@ -254,11 +277,12 @@ def _show(
     found: "Mapping[str, Estimate]",
     asked: EvalOptions,
     options: TrainOptions,
+    asked_of: str,
     questions: int,
     scorer: str,
     out: Console,
 ) -> None:
-    title = f"{asked.model}: {options.task} {options.style}, {asked.split}, {questions} questions × {asked.k}"
+    title = f"{asked.model}: {options.task} {options.style}, {asked_of}, {questions} questions × {asked.k}"
     table = Table(title=escape(visible(title)), title_justify="left")
     table.add_column("metric")
     table.add_column("%", justify="right")

@@ -19,7 +19,7 @@ from qredit.prefix.share import share_prefix
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget, Rollout, sample
-from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.run.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format
 from qredit.seed import mix
@@ -35,6 +35,7 @@ class Subject:
         apart: id and reason of each example whose answer does not join at the seam.
         long: how many prompts did not fit the context.
         unparseable: how many of `examples` have a gold answer that the reward cannot read.
+        data_notes: what has to be said about how they were read.
     """
 
     network: PreTrainedModel
@@ -48,6 +49,7 @@ class Subject:
     apart: tuple[tuple[str, str], ...]
     long: int
     unparseable: int
+    data_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,8 @@ def load(options: TrainOptions, limit: int) -> Subject:
             left out, unless none joins.
     """
     path = model_path(options.model, options.task, options.coldness)
-    found = load_examples(options, "train", min(limit, options.subset_size() or limit))
+    data = load_data(options, "train", min(limit, options.subset_size() or limit))
+    found = data.examples
     tokens = token_format(options, load_tokenizer(path), found)
     joined, apart = _joined(found, tokens)
     network = load_model(path, options.device)
@@ -104,6 +107,7 @@ def load(options: TrainOptions, limit: int) -> Subject:
         apart=apart,
         long=len(joined) - len(asked),
         unparseable=len(rewards.unparseable(reward, asked)),
+        data_notes=data.notes,
     )
 
 

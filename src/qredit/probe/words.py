@@ -108,6 +108,7 @@ def regime(predicted: Prediction) -> str:
 def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iterator[str]:
     """What was left out, and what is odd: one line each, nothing where all is well."""
     forced, ended = float(measured.forced.double().mean()), float(measured.ended.double().mean())
+    yield from subject.data_notes
     if subject.apart:
         names = ", ".join(name for name, _ in subject.apart[:5]) + (", …" if len(subject.apart) > 5 else "")
         yield f"{len(subject.apart)} answers do not join at the seam and are left out ({names}): {subject.apart[0][1]}"

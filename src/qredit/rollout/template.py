@@ -6,19 +6,22 @@ from typing import Any
 from qredit.errors import QreditError
 from qredit.plain import first_line
 from qredit.rollout.tokenizer import Tokenizer, control_tokens, first_control
+from qredit.tasks.cells import without_none
 
 ANCHOR = "Qanchor"
 ASKED = {"role": "user", "content": "Qquestion"}
 
 
 def rendered(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, start: bool, **template: Any) -> str:
-    """Messages as text; `start` begins the assistant's turn behind them.
+    """Messages as text, less their keys that are null; `start` begins the assistant's turn behind them.
 
     Raises:
         QreditError: the template refuses them (as Gemma's refuses a system message), or cannot read them.
     """
     try:
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=start, **template)
+        text = tokenizer.apply_chat_template(
+            without_none(list(messages)), tokenize=False, add_generation_prompt=start, **template
+        )
     except Exception as error:  # a template is a program of the model's authors and raises whatever it likes
         raise QreditError(f"the chat template refuses the messages: {first_line(error)}") from None
     return str(text)

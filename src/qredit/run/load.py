@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow  # type: ignore[import-untyped]
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -16,8 +17,11 @@ from qredit.plain import first_line
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
 from qredit.run.options import POCKET, TrainOptions
-from qredit.tasks.base import Example, Split
+from qredit.tasks.base import Example, Loaded, Split, Task
+from qredit.tasks.files import whole_file
 from qredit.tasks.jsonl import jsonl
+from qredit.tasks.prompt import worded
+from qredit.tasks.same import prompt_form
 from qredit.trl.data import Rows, context_of, too_long
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -101,30 +105,53 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
 
 
 def load_examples(options: TrainOptions, split: Split, limit: int | None = None) -> list[Example]:
-    """The examples of a split of the run's task.
+    """The examples of `load_data`, without its notes."""
+    return load_data(options, split, limit).examples
+
+
+def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> Loaded:
+    """The examples of a split of the run's task, and what has to be said about how they were read.
 
     A single file has no splits. Where the run validates, its first `eval_questions` examples, in the order of the hash
-    of their id, are held out for that and not trained on.
+    of their id, are held out for that, and no row that asks the same is trained on.
 
     Raises:
-        QreditError: as `Task.load`; holding them out leaves nothing to train on.
+        QreditError: as `Task.loaded`; holding them out leaves nothing to train on.
     """
-    task = jsonl(options.answer_column) if options.task == "jsonl" else tasks.get(options.task)
-    if split != "test" and options.eval_every and options.data and is_file(options.data):
-        everything = task.load(options.data, "train", options.style)
-        held, rest = everything[: options.eval_questions], everything[options.eval_questions :]
+    task = data_task(options)
+    if split != "test" and options.eval_every and is_file(options):
+        everything = task.loaded(options.data, "train", options.style)
+        held, rest = _held_out(everything.examples, options.eval_questions)
         if not rest:
             raise QreditError(
-                f"{options.data} has {len(everything)} examples, and eval_questions={options.eval_questions} of them "
-                "are held out for validation; lower it, or give a folder with train and validation files"
+                f"{options.data} has {len(everything.examples)} examples, and eval_questions={options.eval_questions} "
+                "of them are held out for validation; lower it, or give a folder with train and validation files"
             )
-        return (held if split == "validation" else rest)[:limit]
-    return task.load(options.data, split, options.style, limit)
+        lost = len(everything.examples) - len(held) - len(rest)
+        notes = [f"{lost} rows ask what is held out for validation and are left out"] if lost else []
+        found = Loaded((held if split == "validation" else rest)[:limit], (*everything.notes, *notes))
+    else:
+        found = task.loaded(options.data, split, options.style, limit)
+    return Loaded([worded(one, options.system_prompt, options.instruction) for one in found.examples], found.notes)
 
 
-def is_file(data: str) -> bool:
-    """Whether the data is one file, and not a folder or a data set on the Hub."""
-    return Path(data).expanduser().is_file()
+def data_task(options: TrainOptions) -> Task:
+    """The run's task; that of the user's own rows reads the columns that the options name."""
+    if options.task == "jsonl":
+        return jsonl(options.answer_column, options.prompt_column, options.aliases_column)
+    return tasks.get(options.task)
+
+
+def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
+    """The first so many, and those of the others that ask something else."""
+    held = list(examples[:count])
+    asked = {prompt_form(example.prompt) for example in held}
+    return held, [example for example in examples[count:] if prompt_form(example.prompt) not in asked]
+
+
+def is_file(options: TrainOptions) -> bool:
+    """Whether the data has no splits: one file or table, and not a folder of several or a data set on the Hub."""
+    return options.data is not None and whole_file(options.data, any_name=options.task == "jsonl") is not None
 
 
 def as_chat(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Any]:
@@ -170,12 +197,21 @@ def ready(
 
 
 def as_dataset(examples: Sequence[Example], prompts: Sequence[Any]) -> Dataset:
-    """The columns that the trainer and the rewards read."""
-    return Dataset.from_dict(
-        {
-            "prompt": list(prompts),
-            "answer": [example.answer for example in examples],
-            "aliases": [list(example.aliases) for example in examples],
-            "id": [example.id for example in examples],
-        }
-    )
+    """The columns that the trainer and the rewards read.
+
+    Raises:
+        QreditError: messages whose further keys hold values of different kinds, which no column can.
+    """
+    columns = {
+        "prompt": list(prompts),
+        "answer": [example.answer for example in examples],
+        "aliases": [list(example.aliases) for example in examples],
+        "id": [example.id for example in examples],
+    }
+    try:
+        return Dataset.from_dict(columns)
+    except (pyarrow.ArrowException, TypeError, OverflowError) as error:
+        raise QreditError(
+            "the prompts' messages cannot be kept in one table; give each of their keys values of one kind, or leave "
+            f"out those that the chat template does not need ({first_line(error)})"
+        ) from None

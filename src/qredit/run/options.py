@@ -13,6 +13,7 @@ from qredit.catalog import objective_names
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
 from qredit.rollout.answer_budget import ANSWER_BUDGET, fitting_answer
+from qredit.tasks.same import unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from qredit.objective import Objective
     from qredit.rollout.sample import Budget
 
+OWN_COLUMNS = ("prompt_column", "answer_column", "aliases_column")
+OWN_WORDING = ("system_prompt", "instruction")
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
@@ -53,7 +56,13 @@ class TrainOptions:
     task: str = option("pocket-hotpot", "task to learn; see `qredit tasks`")
     data: str | None = option(None, "file, folder or data set id to read it from")
     style: Literal["cold", "warm"] = option("cold", "prompt style", "cold", "warm")
-    answer_column: str = option("answer", "column that holds the gold answer (task jsonl)")
+    prompt_column: str | None = option(None, "column that holds the prompt (task jsonl); default: by usual names")
+    answer_column: str | None = option(
+        None, "column that holds the gold answer (task jsonl), a.b for b inside a; default: by usual names"
+    )
+    aliases_column: str | None = option(None, "column of other right answers (task jsonl); default: aliases, if there")
+    system_prompt: str | None = option(None, "system message put before every prompt (task jsonl)")
+    instruction: str | None = option(None, "text put after every prompt, or its last user message (task jsonl)")
     subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
     reward: str | None = option(None, "reward function; default: the task's")
     model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
@@ -130,8 +139,7 @@ class TrainOptions:
                 raise QreditError(f"{name} needs lora")
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
-        if self.answer_column != "answer" and self.task != "jsonl":
-            raise QreditError(f"answer_column names a column of task jsonl; {self.task} has its own")
+        self._check_own_data()
         for name in self.training:
             if name in RENAMED:
                 raise QreditError(f"{name} is called {RENAMED[name]} here; give it by that name")
@@ -144,6 +152,20 @@ class TrainOptions:
         if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
             raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
         self.made_objective()
+
+    def _check_own_data(self) -> None:
+        if self.task != "jsonl":
+            for name in OWN_COLUMNS:
+                if getattr(self, name) not in (None, "answer"):  # which older run folders hold as the default
+                    raise QreditError(f"{name} names a column of task jsonl; {self.task} has its own")
+            for name in OWN_WORDING:
+                if getattr(self, name) is not None:
+                    raise QreditError(f"{name} is for task jsonl; {self.task} has its own wording: style=warm")
+        if self.system_prompt is not None and self.chat is False:
+            raise QreditError("system_prompt needs the chat template, but chat is off")
+        for name in OWN_WORDING:
+            if bad := unreadable(getattr(self, name)):
+                raise QreditError(f"{name} holds {bad}")
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their default: what tells runs apart, also when options have been added since."""

@@ -45,6 +45,7 @@ class Plan:
     left_out: int
     unparseable_golds: int
     answers_over_budget: int
+    data_notes: list[str]
     groups_per_step: int
     rollouts_per_group: int
     steps_per_epoch: int
@@ -66,7 +67,8 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
         (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
     )
     ends = unended_notice(facts.get("unended") or 0.0, facts.get("end", ""))
-    return [*(f"{count} {what}" for count, what in told if count), *filter(None, (facts.get("end_notice"), ends))]
+    counted = (f"{count} {what}" for count, what in told if count)
+    return [*facts["data_notes"], *counted, *filter(None, (facts.get("end_notice"), ends))]
 
 
 def rendered_prompts(

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from qredit import rewards, tasks
 from qredit.errors import QreditError
-from qredit.plain import first_line
+from qredit.plain import first_line, visible
 from qredit.rollout.ends import end_notice, generation_ends
 from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.run import plan as planning
@@ -26,6 +26,7 @@ from qredit.run.load import (
     as_chat,
     as_dataset,
     is_adapter,
+    load_data,
     load_examples,
     load_model,
     load_tokenizer,
@@ -77,7 +78,7 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
         folder.write_config(options)
         folder.write_record(options, facts)
         for notice in planning.notices(facts):
-            console.print(notice, markup=False)
+            console.print(visible(notice), markup=False)
     done = 0 if start is None else step_of(start)
     if done < options.steps and not (start is not None and was_ended(start)):
         _take_steps(trainer, start, console)
@@ -130,13 +131,15 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
     args = config(options, folder.path)
-    examples = load_examples(options, "train", options.subset_size())
+    data = load_data(options, "train", options.subset_size())
+    examples = data.examples
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     task = tasks.get(options.task)
     reward = rewards.get(options.reward or task.reward).name
     facts = {
         "train_examples": len(examples),
         "unparseable_golds": len(rewards.unparseable(reward, examples)),
+        "data_notes": list(data.notes),
         "model_path": path,
     }
     samples = KeepSamples(folder.samples, options.log_every)
@@ -262,6 +265,7 @@ def plan(options: TrainOptions) -> planning.Plan:
         left_out=facts["train_examples"] - len(rows),
         unparseable_golds=facts["unparseable_golds"],
         answers_over_budget=facts["answers_over_budget"],
+        data_notes=facts["data_notes"],
         groups_per_step=groups,
         rollouts_per_group=args.num_generations,
         steps_per_epoch=len(rows) // groups,

@@ -1,26 +1,18 @@
 """What a task is: where its records come from, how one becomes a prompt and an answer, and how an answer is judged."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qredit.errors import QreditError
+from qredit.tasks.cells import Message
+from qredit.tasks.same import prompt_form, same_form, unreadable
 
 Style = Literal["cold", "warm"]
 Split = Literal["train", "validation", "test"]
 Record = Mapping[str, Any]
-Message = dict[str, Any]
-
-
-def answer_text(value: Any) -> Any:
-    """The text of an answer that is given as one assistant message; anything else as it is."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        message = value[0]
-        if message.get("role") == "assistant" and set(message) == {"role", "content"}:
-            return message["content"]
-    return value
+PLACE = "(place)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +25,7 @@ class Example:
         id: unique within its task.
         aliases: other answers that count as right; the likelihood does not see them.
         rationale: a gold rationale, known for pocket tasks only and used only to pretrain their model.
+        place: its file and number there, for messages; a record holds it under `PLACE`.
     """
 
     prompt: str | list[Message]
@@ -40,6 +33,23 @@ class Example:
     id: str = ""
     aliases: tuple[str, ...] = ()
     rationale: str | None = None
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Records, and what has to be said about how they were read, a sentence each."""
+
+    records: Sequence[Record]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Examples, and what has to be said about how they were read, a sentence each."""
+
+    examples: list[Example]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,8 @@ class Task:
     Attributes:
         name: as given to --task.
         summary: one line for `qredit tasks`.
-        read: (source, split) → records in the official schema; the source is a path on disk, a data set id, or None.
+        read: (source, split) → records in the official schema, perhaps with notes; the source is a path on disk, a data
+            set id, or None.
         render: (record, style) → example. "cold" is the linearised input alone; "warm" adds a task description and an
             instruction about the answer's format.
         reward: name of the training reward, a key of `qredit.rewards.REGISTRY`.
@@ -60,7 +71,7 @@ class Task:
 
     name: str
     summary: str
-    read: Callable[[str | None, Split], Iterable[Record]]
+    read: Callable[[str | None, Split], Iterable[Record] | Noted]
     render: Callable[[Record, Style], Example]
     reward: str = "exact_match"
     metrics: tuple[str, ...] = ("exact_match",)
@@ -68,24 +79,83 @@ class Task:
     sizes: Mapping[Split, int] = field(default_factory=dict)
 
     def load(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> list[Example]:
-        """The examples of a split, in the order of the hash of their id.
+        """The examples of `loaded`, without its notes."""
+        return self.loaded(source, split, style, limit).examples
+
+    def loaded(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> Loaded:
+        """The examples of a split, in the order of the hash of their id, and what has to be said of them.
+
+        Rows that only repeat an earlier one (the same id and, in `same_form`, the same texts) are dropped, with a
+        count. A question with several answers is kept with each of them, with a count.
 
         Args:
             source: a path on disk or a data set id; None takes `default_data`.
             limit: keep the first that many in hash order.
 
         Raises:
-            QreditError: no source, a record that lacks a field, an empty answer or a repeated id (all of them counted,
-                the first named).
+            QreditError: no source, a record that lacks a field, an empty answer, text that no tokenizer reads, or
+                different rows with the same id (all of them counted, the first named).
         """
-        examples = [self.render(record, style) for record in self.read(source or self.default_data, split)]
-        empty = [example.id for example in examples if not example.answer.strip()]
-        if empty:
-            raise QreditError(f"{self.name}: {len(empty)} of {len(examples)} answers are empty, first in '{empty[0]}'")
-        twice = [id for id, count in Counter(example.id for example in examples).items() if count > 1]
-        if twice:
-            raise QreditError(f"{self.name}: {len(twice)} ids occur more than once, first '{twice[0]}'")
-        return hash_order(examples)[:limit]
+        rows = self.read(source or self.default_data, split)
+        records, notes = (rows.records, rows.notes) if isinstance(rows, Noted) else (rows, ())
+        examples = [replace(self.render(record, style), place=record.get(PLACE, "")) for record in records]
+        _check_texts(self.name, examples)
+        kept, dropped = _without_repeats(self.name, examples)
+        return Loaded(hash_order(kept)[:limit], (*notes, *dropped))
+
+
+def _check_texts(name: str, examples: Sequence[Example]) -> None:
+    empty = [example for example in examples if not example.answer.strip()]
+    if empty:
+        first = empty[0].place or f"'{empty[0].id}'"
+        raise QreditError(f"{name}: {len(empty)} of {len(examples)} answers are empty, first in {first}")
+    for example in examples:
+        parts = {"prompt": example.prompt, "answer": example.answer, "aliases": list(example.aliases), "id": example.id}
+        for part, value in parts.items():
+            if bad := unreadable(value):
+                raise QreditError(f"{example.place or name}: the {part} holds {bad}")
+
+
+def _without_repeats(name: str, examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
+    """The examples without those that repeat an earlier one of the same id, and notes about repeated questions."""
+    kept: dict[str, Example] = {}
+    repeats: list[Example] = []
+    clashes: list[tuple[Example, Example]] = []
+    for example in examples:
+        first = kept.setdefault(example.id, example)
+        if first is not example:
+            if _form(first) == _form(example):
+                repeats.append(example)
+            else:
+                clashes.append((first, example))
+    if clashes:
+        first, other = clashes[0]
+        places = f" ({first.place}; {other.place})" if first.place else ""
+        raise QreditError(
+            f"{name}: {len(clashes)} ids occur more than once with different rows, first '{first.id}'{places}"
+        )
+    notes = []
+    if repeats:
+        notes.append(f"{len(repeats)} rows repeat an earlier one and are left out, first {repeats[0].place}")
+    return [*kept.values()], [*notes, *_disagreements([*kept.values()])]
+
+
+def _disagreements(examples: Sequence[Example]) -> list[str]:
+    """A note where the same question has different answers."""
+    first: dict[str, Example] = {}
+    pairs = []
+    for example in examples:
+        other = first.setdefault(prompt_form(example.prompt), example)
+        if other is not example and same_form(other.answer) != same_form(example.answer):
+            pairs.append((other, example))
+    if not pairs or not pairs[0][0].place:
+        return []
+    places = f"{pairs[0][0].place} and {pairs[0][1].place}"
+    return [f"{len(pairs)} questions are asked again with another answer, first {places}; each row is kept"]
+
+
+def _form(example: Example) -> tuple[str, ...]:
+    return (prompt_form(example.prompt), *map(same_form, (example.answer, *example.aliases)))
 
 
 def hash_of(id: str) -> str:

@@ -1,63 +1,50 @@
-"""Records from disk or from the Hugging Face Hub, and errors that say where one is broken."""
+"""The records of a split, from a file or folder on disk or from the Hugging Face Hub."""
 
-import csv
-import difflib
-import json
+import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from qredit.errors import QreditError
+from qredit.plain import first_line
 from qredit.tasks.base import Record, Split, hash_of
+from qredit.tasks.readers import READERS, kind_of, read_file
+from qredit.tasks.saved import is_saved, is_single, read_saved
+from qredit.tasks.table import Table
+
+R = TypeVar("R", bound=Record)
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each split lies: the names its file may have in a folder, and its name on the Hub."""
+    """Where each split lies: the names its file may have in a folder, and its name on the Hub.
+
+    Attributes:
+        any_name: a folder with one file of another name is that file.
+    """
 
     files: Mapping[Split, tuple[str, ...]]
     hub: Mapping[Split, str]
+    any_name: bool = False
 
-
-@dataclass(frozen=True)
-class Table:
-    """Records and the name of the file or data set they came from."""
-
-    where: str
-    records: Sequence[Any]
-
-    def error(self, number: int, message: str) -> QreditError:
-        """The error for record `number`, counted from 1."""
-        return QreditError(f"{self.where}, record {number}: {message}")
-
-    def checked(self, fields: Callable[[Record], Sequence[str]]) -> Iterator[tuple[int, Record]]:
-        """Number and record, for each; every field that `fields` asks of the record is there and not null.
-
-        A field "qa.question" is the question inside the field qa.
-
-        Raises:
-            QreditError: a record that is not an object, or a field that is missing or null.
-        """
-        for number, record in enumerate(self.records, 1):
-            if not isinstance(record, Mapping):
-                raise self.error(number, f"an object with named fields was expected, not {type(record).__name__}")
-            for field in fields(record):
-                problem = _problem(record, field)
-                if problem:
-                    raise self.error(number, problem)
-            yield number, record
+    @property
+    def names(self) -> set[str]:
+        """The names of all files."""
+        return {name for names in self.files.values() for name in names}
 
 
 def read_table(source: str | None, split: Split, layout: Layout) -> Table:
     """The records of a split.
 
     Args:
-        source: a folder with the official files; a single file, taken to be the file of that split; or the id of a
-            Hugging Face data set, owner/name or owner/name:configuration.
+        source: a folder with the official files, with the Parquet files of a copy from the Hub, or, where the layout
+            allows `any_name`, with one file; a single file, taken to be the file of that split; what `datasets` saved
+            to disk; or the id of a Hugging Face data set, owner/name or owner/name:configuration.
 
     Raises:
         QreditError: no source, nothing there, the file of another split, or a file that cannot be read.
@@ -65,29 +52,37 @@ def read_table(source: str | None, split: Split, layout: Layout) -> Table:
     if not source:
         raise QreditError(f"no data given: name a folder with {_names(layout)}, one such file, or an owner/name")
     path = Path(source).expanduser()
-    if path.is_dir():
-        path = _in_folder(path, layout.files[split])
-    elif not path.exists():
-        return _from_hub(source, layout.hub[split], layout)
-    _refuse_other_split(path, split, layout)
-    return Table(str(path), read_file(path))
-
-
-def read_file(path: Path) -> list[Any]:
-    """The records of a .jsonl, .json, .csv or .parquet file.
-
-    Raises:
-        QreditError: another kind of file, one that cannot be parsed (with the line), one without records.
-    """
-    if path.suffix not in _READERS:
-        raise QreditError(f"{path}: cannot read '{path.suffix}' files; choices: {', '.join(_READERS)}")
     try:
-        records = _READERS[path.suffix](path)
-    except UnicodeDecodeError as error:
-        raise QreditError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    if not records:
-        raise QreditError(f"{path}: empty, there are no records in it")
-    return records
+        if path.is_dir():
+            if is_saved(path):
+                return read_saved(path, layout.hub[split])
+            shards = _shards(path, layout.hub[split])
+            if shards:
+                return _joined(shards)
+            path = _in_folder(path, split, layout)
+        elif not path.exists():
+            return _from_hub(source, layout.hub[split], layout)
+    except OSError as error:  # a folder that may not be entered, a name longer than the system allows
+        raise QreditError(f"cannot read {source}: {error.strerror}") from None
+    _refuse_other_split(path, split, layout)
+    table = read_file(path)
+    said = None if path == Path(source).expanduser() or path.name in layout.names else f"read from {path}"
+    return replace(table, note=said)
+
+
+def whole_file(source: str, any_name: bool) -> Path | None:
+    """The one file or saved table that the data is, which has no splits; None where it is anything else.
+
+    Args:
+        any_name: a folder with a single file that is named as none of the splits counts as that file.
+    """
+    path = Path(source).expanduser()
+    with contextlib.suppress(OSError):
+        if path.is_file() or (path.is_dir() and is_single(path)):
+            return path
+        if any_name and path.is_dir() and not is_saved(path):
+            return _only_file(path)
+    return None
 
 
 def half(records: Sequence[Record], split: Split, id_field: str) -> list[Record]:
@@ -95,78 +90,56 @@ def half(records: Sequence[Record], split: Split, id_field: str) -> list[Record]
 
     For data sets whose official test labels are hidden.
     """
-    ordered = by_hash(records, id_field)
-    middle = (len(ordered) + 1) // 2
-    return ordered[:middle] if split == "validation" else ordered[middle:]
+    head, tail = parted(records, id_field, lambda count: (count + 1) // 2)
+    return head if split == "validation" else tail
 
 
-def by_hash(records: Sequence[Record], id_field: str) -> list[Record]:
-    """The records in hash order of their id; see `qredit.tasks.base.hash_of`."""
-    return sorted(records, key=lambda record: hash_of(str(record[id_field])))
+def parted(records: Sequence[R], id_field: str, cut: Callable[[int], int]) -> tuple[list[R], list[R]]:
+    """The records of the first `cut(number of ids)` ids in hash order (see `qredit.tasks.base.hash_of`), and the rest.
+
+    It is ids that are counted: a record that occurs twice is on one side only.
+    """
+    ids = sorted({str(record[id_field]) for record in records}, key=hash_of)
+    first = set(ids[: cut(len(ids))])
+    ordered = sorted(records, key=lambda record: hash_of(str(record[id_field])))
+    return (
+        [record for record in ordered if str(record[id_field]) in first],
+        [record for record in ordered if str(record[id_field]) not in first],
+    )
 
 
-def _jsonl(path: Path) -> list[Any]:
-    records = []
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    records.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    raise QreditError(f"{path}, line {number}: not JSON ({error.msg})") from error
-    return records
-
-
-def _json(path: Path) -> list[Any]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        records = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
-        hint = "; is it one record per line? Then name it .jsonl" if error.msg == "Extra data" else ""
-        raise QreditError(f"{path}, line {error.lineno}: not JSON ({error.msg}){hint}") from error
-    if not isinstance(records, list):
-        raise QreditError(f"{path}: a list of records was expected, not {type(records).__name__}")
-    return records
-
-
-def _csv(path: Path) -> list[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(lines, strict=True)
-        try:
-            records: list[Any] = list(rows)
-        except csv.Error as error:
-            raise QreditError(f"{path}, after line {rows.line_num}: not CSV ({error})") from error
-    for number, record in enumerate(records, 1):
-        if None in record:
-            raise QreditError(f"{path}, record {number}: more cells than the header names; are commas quoted?")
-    return records
-
-
-def _parquet(path: Path) -> list[Any]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    try:
-        return list(pyarrow.parquet.read_table(path).to_pylist())
-    except pyarrow.ArrowException as error:
-        raise QreditError(f"{path}: not Parquet ({_first_line(error)})") from error
-
-
-_READERS: Mapping[str, Callable[[Path], list[Any]]] = {
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".csv": _csv,
-    ".parquet": _parquet,
-}
-
-
-def _in_folder(folder: Path, names: Sequence[str]) -> Path:
+def _in_folder(folder: Path, split: Split, layout: Layout) -> Path:
+    names = layout.files[split]
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
+        for file in (folder / name, folder / f"{name}.gz"):
+            if file.is_file():
+                return file
+    only = _only_file(folder) if layout.any_name else None
+    if only is not None:
+        return only
     there = sorted(path.name for path in folder.iterdir())
     listed = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")
     raise QreditError(f"no {' or '.join(names)} in {folder}; it holds: {listed or 'nothing'}")
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """The Parquet files of a split in a copy from the Hub: data/train-00000-of-00002.parquet and so on."""
+    names = f"{split}-*-of-*.parquet"
+    return sorted(folder.glob(names)) or sorted((folder / "data").glob(names))
+
+
+def _joined(shards: Sequence[Path]) -> Table:
+    tables = [read_file(path) for path in shards]
+    if len(tables) == 1:
+        return tables[0]
+    records = [record for table in tables for record in table.records]
+    return Table(f"{shards[0]} and {len(shards) - 1} more", records)
+
+
+def _only_file(folder: Path) -> Path | None:
+    """The only file of a folder that could hold records, unless it is named as one of the splits."""
+    files = [path for path in folder.iterdir() if path.is_file() and kind_of(path) is not None]
+    return files[0] if len(files) == 1 and files[0].name.partition(".")[0] not in SPLITS else None
 
 
 def _refuse_other_split(path: Path, split: Split, layout: Layout) -> None:
@@ -178,7 +151,7 @@ def _refuse_other_split(path: Path, split: Split, layout: Layout) -> None:
 
 
 def _from_hub(source: str, split: str, layout: Layout) -> Table:
-    if not _HUB_ID.fullmatch(source) or Path(source).suffix in _READERS:
+    if not _HUB_ID.fullmatch(source) or Path(source).suffix in READERS:
         raise QreditError(
             f"no file or folder '{source}'; looked for a folder with {_names(layout)}, or one such file "
             "(a data set on the Hub is written owner/name or owner/name:configuration)"
@@ -187,30 +160,12 @@ def _from_hub(source: str, split: str, layout: Layout) -> Table:
 
     name, _, configuration = source.partition(":")
     try:
-        rows = load_dataset(name, configuration or None, split=split)
+        rows = list(load_dataset(name, configuration or None, split=split))
     except Exception as error:  # whatever the network, the Hub or the data set's own files raise
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise QreditError(f"'{source}' is no file or folder, and split {split} cannot be loaded: {reason}") from error
-    return Table(source, list(rows))
+    return Table(source, rows)
 
 
 def _names(layout: Layout) -> str:
     return ", ".join(dict.fromkeys(names[0] for names in layout.files.values()))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0]
-
-
-def _problem(record: Record, field: str) -> str | None:
-    """What is wrong with a field, in words; None where nothing is."""
-    value: Any = record
-    for name in field.split("."):
-        if not isinstance(value, Mapping):
-            return f"field '{field}' is missing: the part before '{name}' is not an object"
-        if name not in value:
-            nearest = difflib.get_close_matches(name, value, n=1)
-            hint = f"did you mean '{nearest[0]}'? " if nearest else ""
-            return f"no field '{field}'; {hint}There are: {', '.join(sorted(value))}"
-        value = value[name]
-    return f"field '{field}' is null" if value is None else None

@@ -1,9 +1,11 @@
 """GSM8K: word problems of primary-school arithmetic."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from qredit.tasks.base import Example, Record, Split, Style, Task, hash_of
-from qredit.tasks.files import Layout, by_hash, read_table
+from qredit.tasks.files import Layout, parted, read_table
 from qredit.tasks.prompt import Wording, prompt
 
 LAYOUT = Layout(
@@ -21,7 +23,8 @@ _MARK = "#### "
 def read(source: str | None, split: Split) -> Iterable[Record]:
     """Records with question and answer, and the id we give them, a hash of the question: GSM8K has none.
 
-    There is no official validation set: ours is the first 5 % of train in hash order, and train is the rest.
+    A question that comes with several final numbers has the number in its hash, too. There is no official validation
+    set: ours is the first 5 % of the questions of train in hash order, and train is the rest.
     """
     table = read_table(source, split, LAYOUT)
     records = []
@@ -29,17 +32,31 @@ def read(source: str | None, split: Split) -> Iterable[Record]:
         if _MARK not in record["answer"]:
             raise table.error(number, f"no '{_MARK.strip()}' before the final number in field 'answer'")
         records.append({**record, "id": hash_of(record["question"])[:16]})
-    if split == "test":
-        return records
-    ordered = by_hash(records, "id")
-    cut = round(VALIDATION_SHARE * len(ordered))
-    return ordered[:cut] if split == "validation" else ordered[cut:]
+    if split != "test":
+        head, tail = parted(records, "id", lambda questions: round(VALIDATION_SHARE * questions))
+        records = head if split == "validation" else tail
+    return _told_apart(records)
+
+
+def _told_apart(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records with ids that differ where the same question has another final number."""
+    finals: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        finals[record["id"]].add(_final(record))
+    several = {id for id, found in finals.items() if len(found) > 1}
+    return [
+        {**record, "id": hash_of(f"{record['question']}\n{_final(record)}")[:16]} if record["id"] in several else record
+        for record in records
+    ]
 
 
 def render(record: Record, style: Style) -> Example:
     """The question. The answer is the number after '#### ', without thousands commas."""
-    final = record["answer"].rpartition(_MARK)[2].strip().replace(",", "")
-    return Example(prompt=prompt(style, WORDING, record["question"]), answer=final, id=record["id"])
+    return Example(prompt=prompt(style, WORDING, record["question"]), answer=_final(record), id=record["id"])
+
+
+def _final(record: Record) -> str:
+    return str(record["answer"].rpartition(_MARK)[2].strip().replace(",", ""))
 
 
 GSM8K = Task(

@@ -1,35 +1,47 @@
 """Your own questions and answers, from a file with one row each or from a data set on the Hub."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-from qredit.tasks.base import Example, Record, Split, Style, Task, answer_text
-from qredit.tasks.files import Layout, Table, read_table
+from qredit.errors import unknown
+from qredit.tasks.base import PLACE, Example, Noted, Record, Split, Style, Task
+from qredit.tasks.cells import Message, chat_of, given_answers, split_chat
+from qredit.tasks.columns import Columns
+from qredit.tasks.files import SPLITS, Layout, read_table
+from qredit.tasks.same import prompt_form, same_form
+from qredit.tasks.table import Table, field_of, has_field
 
 _KINDS = ("jsonl", "json", "csv", "parquet")
-_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 LAYOUT = Layout(
-    files={split: tuple(f"{split}.{kind}" for kind in _KINDS) for split in _SPLITS},
-    hub={split: split for split in _SPLITS},
+    files={split: tuple(f"{split}.{kind}" for kind in _KINDS) for split in SPLITS},
+    hub={split: split for split in SPLITS},
+    any_name=True,
 )
 
 
-def jsonl(answer: str = "answer") -> Task:
+def jsonl(answer: str | None = None, prompt: str | None = None, aliases: str | None = None) -> Task:
     """The task over rows of prompt, answer and, if wanted, aliases and id.
 
     A prompt, a text or a list of chat messages with role and content, is used as it is, in both styles. An answer is
-    text, a number or one assistant message; aliases are a list of strings, or one string; the id is the row's number
-    where there is none. A folder holds train, validation and test, each as .jsonl, .json, .csv or .parquet.
+    text, a number, one assistant message, or a list of texts or numbers: the answer, then aliases. Further aliases are
+    a list of strings, or one string. The id is the row's number where there is none; a row that only repeats an
+    earlier one has its id, and is dropped. A folder holds train, validation and test, each as .jsonl, .json, .csv or
+    .parquet; or one file of any name; or what `datasets` saved to disk.
 
     Args:
-        answer: the name of the column that holds the answer.
+        answer, prompt, aliases: the columns that hold them, perhaps inside others: "reward_model.ground_truth". None
+            goes by the usual names; see `Columns.found`.
     """
 
-    def read(source: str | None, split: Split) -> Iterable[Record]:
+    def read(source: str | None, split: Split) -> Noted:
         table = read_table(source, split, LAYOUT)
-        for number, record in table.checked(lambda record: ("prompt", answer)):
-            yield _row(table, number, record, answer)
+        first = next((record for record in table.records if isinstance(record, Mapping)), {})
+        columns = Columns(prompt, answer, aliases).found(table.place(1), first)
+        if aliases is not None and not any(has_field(one, aliases) for one in table.records if isinstance(one, dict)):
+            raise unknown(f"aliases column of {table.where}", aliases, first)
+        needed = tuple(filter(None, (columns.prompt, columns.answer)))
+        rows = [_row(table, number, record, columns) for number, record in table.checked(lambda record: needed)]
+        return Noted(_with_ids(rows), tuple(filter(None, (table.note, columns.told()))))
 
     return Task(
         name="jsonl",
@@ -48,35 +60,66 @@ def render(record: Record, style: Style) -> Example:
 JSONL = jsonl()
 
 
-def _row(table: Table, number: int, record: Record, column: str) -> Record:
-    """prompt, answer, id and aliases as the strings of an `Example`."""
-    prompt, answer = record["prompt"], answer_text(record[column])
-    aliases, id = record.get("aliases") or (), record.get("id")
-    if not _is_prompt(prompt):
-        raise table.error(number, f"field 'prompt' must be text or a list of chat messages, not {prompt!r}")
-    if not _is_answer(answer):
-        raise table.error(number, f"field '{column}' must be text, a number or one assistant message, not {answer!r}")
-    if not isinstance(aliases, str) and not all(isinstance(alias, str) for alias in aliases):
-        raise table.error(number, f"field 'aliases' must be a list of strings, not {aliases!r}")
+def _row(table: Table, number: int, record: Record, columns: Columns) -> dict[str, Any]:
+    """prompt, answer, id and aliases as the strings of an `Example`; the id may be missing."""
+    prompt, answers = _question(table, number, record, columns)
+    aliases = _aliases(table, number, record, str(columns.aliases))
+    id = record.get("id")
     return {
         "prompt": prompt,
-        "answer": str(answer),
-        "id": str(number if id in (None, "") else id),
-        "aliases": (aliases,) if isinstance(aliases, str) else tuple(aliases),
+        "answer": answers[0],
+        "id": None if id in (None, "") else str(id),
+        "aliases": tuple(dict.fromkeys((*answers, *aliases)))[1:],
+        "number": number,
+        PLACE: record[PLACE],
     }
 
 
-def _is_prompt(value: Any) -> bool:
-    if isinstance(value, str):
-        return bool(value.strip())
-    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+def _question(
+    table: Table, number: int, record: Record, columns: Columns
+) -> tuple[str | list[Message], tuple[str, ...]]:
+    """The prompt, and the answer with the aliases that stand beside it."""
+    name = str(columns.prompt)
+    given = field_of(record, name)
+    prompt = given if isinstance(given, str) and given.strip() else chat_of(given)
+    if prompt is None:
+        raise table.error(number, f"field '{name}' must be text or a list of chat messages, not {given!r}")
+    if columns.answer is None:
+        parts = split_chat(prompt) if isinstance(prompt, list) else None
+        if parts is None or not parts[1].strip():
+            raise table.error(
+                number, f"the last message of '{name}' must be the assistant's answer, or name one with --answer-column"
+            )
+        return parts[0], (parts[1],)
+    answers = given_answers(field_of(record, columns.answer))
+    if name == "messages" and prompt[-1]["role"] == "assistant":  # type: ignore[index]
+        raise table.error(
+            number,
+            f"'{name}' ends with the assistant's answer, which the model would see; remove it or the column "
+            f"'{columns.answer}'",
+        )
+    if not answers:
+        found = field_of(record, columns.answer)
+        raise table.error(
+            number, f"field '{columns.answer}' must be text, a number or one assistant message, not {found!r}"
+        )
+    return prompt, answers
 
 
-def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))
+def _aliases(table: Table, number: int, record: Record, name: str) -> tuple[str, ...]:
+    found = field_of(record, name) if has_field(record, name) else None
+    given = [part for part in (found if isinstance(found, list) else [found]) if part not in (None, "")]
+    aliases = given_answers(given)
+    if given and not aliases:
+        raise table.error(number, f"field '{name}' must be a list of strings, not {found!r}")
+    return aliases
 
 
-def _is_answer(value: Any) -> bool:
-    if isinstance(value, str):
-        return bool(value.strip())
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _with_ids(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with an id each: their own, or their number, or that of the row they repeat."""
+    seen: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        if row["id"] is None:
+            said = (prompt_form(row["prompt"]), *map(same_form, (row["answer"], *row["aliases"])))
+            row["id"] = seen.setdefault(said, str(row["number"]))
+    return rows

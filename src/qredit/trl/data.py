@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 from qredit.errors import QreditError, unknown
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
-from qredit.tasks.base import answer_text
+from qredit.tasks.cells import given_answers
+from qredit.tasks.same import unreadable
+from qredit.tasks.table import field_of, has_field
 from qredit.trl.config import QreditConfig
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
@@ -84,7 +86,8 @@ def check_columns(dataset: Any, answer_column: str, name: str) -> None:
             f"{name} must be a datasets.Dataset (its answers are checked before training), got {type(dataset).__name__}"
         )
     for column in ("prompt", answer_column):
-        if column not in dataset.column_names:
+        outer = column if column in dataset.column_names else column.split(".")[0]
+        if outer not in dataset.column_names:
             raise unknown(f"column of {name}", column, dataset.column_names)
     if answer_column != "answer" and "answer" in dataset.column_names:
         raise QreditError(
@@ -114,7 +117,8 @@ def encode_examples(
             how many).
     """
     rows = Rows.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), name)
-    answers = [_answer(value, rows.name(row)) for row, value in enumerate(dataset[answer_column])]
+    golds = [_answers(value, rows.name(row)) for row, value in enumerate(_column(dataset, answer_column, rows))]
+    answers = [answer for answer, *_ in golds]
     known: dict[str, list[int]] = {}
     for row, answer in enumerate(answers):
         if answer not in known:
@@ -126,9 +130,12 @@ def encode_examples(
     prompt_ids = [rows.of_prompt(row, tokens, prompt, template) for row, prompt in enumerate(dataset["prompt"])]
     long = too_long(prompt_ids, [max(len(ids), budget.answer) for ids in answer_ids], tokens, budget, context)
     rows.check_long(long, prompt_ids, budget, context, skip_long)
-    if answer_column != "answer":
+    if answer_column in dataset.column_names and answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
-    columns = {"answer": answers, PROMPT_IDS: prompt_ids, ANSWER_IDS: answer_ids}
+    columns: dict[str, Any] = {"answer": answers, PROMPT_IDS: prompt_ids, ANSWER_IDS: answer_ids}
+    if any(len(given) > 1 for given in golds):
+        known_aliases = dataset["aliases"] if "aliases" in dataset.column_names else [[]] * len(dataset)
+        columns["aliases"] = [[*given[1:], *_list(more)] for given, more in zip(golds, known_aliases, strict=True)]
     for column, values in columns.items():
         if column in dataset.column_names:
             dataset = dataset.remove_columns(column)
@@ -226,10 +233,27 @@ def too_long(
     return [row for row, (prompt, answer) in enumerate(rows) if len(prompt) + fixed + answer > context]
 
 
-def _answer(value: Any, where: str) -> str:
-    value = answer_text(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
+def _column(dataset: Dataset, name: str, rows: Rows) -> list[Any]:
+    """The values of a column, perhaps inside another one: "reward_model.ground_truth"."""
+    if name in dataset.column_names:
+        return list(dataset[name])
+    outer, _, inner = name.partition(".")
+    values = list(dataset[outer])
+    for row, value in enumerate(values):
+        if not has_field({outer: value}, name):
+            there = ", ".join(sorted(value)) if isinstance(value, dict) else type(value).__name__
+            raise QreditError(f"{rows.name(row)}: no '{inner}' inside column '{outer}'; it holds: {there}")
+    return [field_of({outer: value}, name) for value in values]
+
+
+def _list(aliases: Any) -> list[str]:
+    return [aliases] if isinstance(aliases, str) else list(aliases or ())
+
+
+def _answers(value: Any, where: str) -> tuple[str, ...]:
+    answers = given_answers(value)
+    if not answers:
         raise QreditError(f"{where}: the answer must be a non-empty text, got {value!r}")
-    return value
+    if bad := unreadable(list(answers)):
+        raise QreditError(f"{where}: the answer holds {bad}")
+    return answers

@@ -1,0 +1,71 @@
+"""Which columns of a user's table hold the prompt, the answer and its aliases: as given, or by the names others use."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qredit.errors import QreditError
+from qredit.tasks.base import Record
+from qredit.tasks.table import field_of, has_field
+
+_PROMPTS = ("prompt", "messages", "question", "problem", "query", "instruction", "input")
+_ANSWERS = (
+    "answer", "answers", "solution", "response", "output", "completion", "ground_truth", "gold", "target", "label",
+    "final_answer", "expected_answer", "reward_model.ground_truth",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns, each perhaps inside others: "reward_model.ground_truth". None: found by name.
+
+    Attributes:
+        answer: once found, None says that the answer is the last message of `prompt`.
+    """
+
+    prompt: str | None = None
+    answer: str | None = None
+    aliases: str | None = None
+
+    def found(self, where: str, record: Record) -> "Columns":
+        """The columns to be read, going by the first record.
+
+        "prompt" and "answer" come first; without them, the one column with a name that others use (question, problem,
+        …; solution, response, …). Chat messages in a column of another name than "prompt", without an answer beside
+        them, hold it as their last message.
+
+        Raises:
+            QreditError: no such column, or several.
+        """
+        prompt = self.prompt or _usual(where, record, "prompt", _PROMPTS)
+        if prompt is None:
+            raise _missing(where, record, "prompt")
+        answer = self.answer or _usual(where, record, "answer", _ANSWERS)
+        if answer is None and (prompt == "prompt" or not isinstance(field_of(record, prompt), list)):
+            raise _missing(where, record, "answer")
+        return Columns(prompt, answer, self.aliases or "aliases")
+
+    def told(self) -> str | None:
+        """In words what was taken, where it is not prompt and answer."""
+        if (self.prompt, self.answer) == ("prompt", "answer"):
+            return None
+        answers = "the last of them" if self.answer is None else f"column '{self.answer}'"
+        return f"prompts are column '{self.prompt}', answers {answers}"
+
+
+def _usual(where: str, record: Record, role: str, names: Sequence[str]) -> str | None:
+    there = [name for name in names if has_field(record, name)]
+    if len(there) > 1 and there[0] != role:
+        raise QreditError(
+            f"{where}: the {role} may be column {' or '.join(repr(name) for name in there)}; say which: "
+            f"--{role}-column {there[0]}"
+        )
+    return there[0] if there else None
+
+
+def _missing(where: str, record: Record, role: str) -> QreditError:
+    """In the words of `Table.checked` for a column that is not there, and the option that names another."""
+    nearest = difflib.get_close_matches(role, record, n=1)
+    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    names = ", ".join(sorted(map(str, record)))
+    return QreditError(f"{where}: no field '{role}'; {hint}There are: {names}; name one with --{role}-column")

@@ -1,0 +1,44 @@
+"""Folders that `datasets` saved to disk (save_to_disk): one table, or one for each split."""
+
+from pathlib import Path
+
+from qredit.errors import QreditError, unknown
+from qredit.plain import first_line
+from qredit.tasks.readers import with_own_digits
+from qredit.tasks.table import Table
+
+_SINGLE, _SPLITS = "state.json", "dataset_dict.json"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` made a folder."""
+    return is_single(folder) or (folder / _SPLITS).is_file()
+
+
+def is_single(folder: Path) -> bool:
+    """Whether it is one table, which has no splits."""
+    return (folder / _SINGLE).is_file() and (folder / "dataset_info.json").is_file()
+
+
+def read_saved(folder: Path, split: str) -> Table:
+    """The records of such a folder; one table is taken to be that split.
+
+    Raises:
+        QreditError: there is no such split, or the files cannot be read.
+    """
+    from datasets import Dataset, load_from_disk
+
+    try:
+        found = load_from_disk(str(folder))
+        if not isinstance(found, Dataset):
+            if split not in found:
+                raise unknown(f"split of {folder}", split, found)
+            found = found[split]
+        records = with_own_digits(found.with_format(None).to_list(), found.features.arrow_schema)
+    except QreditError:
+        raise
+    except Exception as error:  # whatever datasets and Arrow raise on damaged files
+        raise QreditError(f"{folder}: saved by datasets, but cannot be read ({first_line(error)})") from None
+    if not records:
+        raise QreditError(f"{folder}: empty, there are no records in it")
+    return Table(str(folder), records)

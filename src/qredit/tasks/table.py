@@ -1,0 +1,87 @@
+"""Records of one file, each with its place for messages, and fields found by their dotted names."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qredit.errors import QreditError
+from qredit.tasks.base import PLACE, Record
+from qredit.tasks.same import unreadable
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records and the name of the file or data set they came from.
+
+    Attributes:
+        lines: the line of each record, for files whose records are lines.
+        note: what has to be said about where they were found, a sentence.
+    """
+
+    where: str
+    records: Sequence[Any]
+    lines: Sequence[int] = ()
+    note: str | None = None
+
+    def place(self, number: int) -> str:
+        """Where record `number` stands, counted from 1: with its line, where blank lines make the two differ."""
+        line = self.lines[number - 1] if self.lines else number
+        return f"{self.where}, record {number}" + (f" (line {line})" if line != number else "")
+
+    def error(self, number: int, message: str) -> QreditError:
+        """The error for record `number`, counted from 1."""
+        return QreditError(f"{self.place(number)}: {message}")
+
+    def checked(self, fields: Callable[[Record], Sequence[str]]) -> Iterator[tuple[int, Record]]:
+        """Number and record, with its place under `PLACE`; every field that `fields` asks for is there and not null.
+
+        A field "qa.question" is the question inside the field qa.
+
+        Raises:
+            QreditError: a record that is not an object; a field that is missing, null, or holds text that no
+                tokenizer reads.
+        """
+        for number, record in enumerate(self.records, 1):
+            if not isinstance(record, Mapping):
+                raise self.error(number, f"an object with named fields was expected, not {type(record).__name__}")
+            for field in fields(record):
+                problem = _problem(record, field)
+                if problem:
+                    raise self.error(number, problem)
+            yield number, {**record, PLACE: self.place(number)}
+
+
+def has_field(record: Record, field: str) -> bool:
+    """Whether the field is there, null or not."""
+    return _found(record, field)[1] is None
+
+
+def field_of(record: Record, field: str) -> Any:
+    """The value of a field that is there: the column of that very name, else the part inside other fields."""
+    return _found(record, field)[0]
+
+
+def _found(record: Record, field: str) -> tuple[Any, str | None]:
+    """A field's value and None, or None and what is missing, in words."""
+    if field in record:  # flattened tables have columns with dots in their names
+        return record[field], None
+    value: Any = record
+    for name in field.split("."):
+        if not isinstance(value, Mapping):
+            return None, f"field '{field}' is missing: the part before '{name}' is not an object"
+        if name not in value:
+            nearest = difflib.get_close_matches(name, value, n=1)
+            hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+            return None, f"no field '{field}'; {hint}There are: {', '.join(sorted(map(str, value)))}"
+        value = value[name]
+    return value, None
+
+
+def _problem(record: Record, field: str) -> str | None:
+    """What is wrong with a field, in words; None where nothing is."""
+    value, missing = _found(record, field)
+    if missing is not None or value is None:
+        return missing or f"field '{field}' is null"
+    bad = unreadable(value)
+    return None if bad is None else f"field '{field}' holds {bad}"
