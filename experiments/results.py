@@ -32,6 +32,7 @@ from qredit.run.draw import plot_curves
 from qredit.run.experiment import Arm, Held, cached, evaluated, hash_of_weights, result_of, spread, weights_of
 from qredit.run.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
 from qredit.run.options import TrainOptions
+from qredit.run.schedule import warmup_of
 from qredit.run.train import token_format
 from qredit.run.watch import progress as bars_on
 from qredit.seed import mix
@@ -85,7 +86,7 @@ def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
             max_completion_length=sum((options.budget[0], 1)),
             learning_rate=options.learning_rate,
             lr_scheduler_type="constant_with_warmup",
-            warmup_steps=options.warmup,
+            warmup_steps=warmup_of(options.steps, options.warmup),
             logging_steps=1,
             save_strategy="no",
             report_to=[],

@@ -42,7 +42,8 @@ def training_fields() -> dict[str, Kinds]:
     from qredit.trl import QreditConfig
 
     own = {field.name for field in dataclasses.fields(TrainOptions)} | {"output_dir", "config"}
-    unused = {"resume_from_checkpoint"}  # --resume finds the checkpoint
+    # --resume finds the checkpoint; models are loaded by the commands, which run no code of theirs
+    unused = {"resume_from_checkpoint", "model_init_kwargs", "trust_remote_code"}
     names = [field.name for field in dataclasses.fields(QreditConfig)]
     return {name: kinds_of(QreditConfig, name) for name in names if name not in own | unused}
 
@@ -53,8 +54,10 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     options = chosen(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
     from accelerate.utils import broadcast_object_list
 
+    from qredit.report.collect import collect
+    from qredit.report.words import ending
     from qredit.run.plan import notices
-    from qredit.run.train import plan, train
+    from qredit.run.train import kept_so_far, plan, train
 
     if own["dry_run"]:
         found = plan(options)
@@ -66,10 +69,14 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     except KeyboardInterrupt:
         if not RunFolder(output).config.is_file():
             raise
-        raise KeyboardInterrupt(f"go on with it: qredit train --resume --output {visible(str(output))}") from None
+        kept, words = kept_so_far(RunFolder(output), options.steps), f"qredit train --resume --output {output}"
+        raise KeyboardInterrupt(f"{kept}; go on with it: {visible(words)}") from None
     facts = finished.facts
     for notice in notices(facts):
-        out.print(escape(visible(notice)), soft_wrap=True)
+        if progress.quiet or notice not in finished.said:
+            out.print(escape(visible(notice)), soft_wrap=True)
+    for sentence in ending(collect([output])[0]):
+        out.print(escape(visible(sentence)), soft_wrap=True)
     best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
     out.print(f"final model{best}: {escape(visible(str(finished.final)))}", soft_wrap=True)
     return {

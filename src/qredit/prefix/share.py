@@ -38,14 +38,14 @@ def _prepared(base: PreTrainedModel) -> str | None:
     if reason is not None or not scores_tokens(base):
         return reason
     base.set_attn_implementation(NAME)
-    if _is_here(base):
+    if is_here(base):
         reason = tried(base)
     if reason is not None:
         base.set_attn_implementation("sdpa")
     return reason
 
 
-def _is_here(model: PreTrainedModel) -> bool:
+def is_here(model: PreTrainedModel) -> bool:
     """Whether this process holds every weight; where they are sharded already, a model is not tried."""
     return all(parameter.numel() and not parameter.is_meta for parameter in model.parameters())
 

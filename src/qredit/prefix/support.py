@@ -26,12 +26,19 @@ def _layers(model: PreTrainedModel, config: Any) -> str | None:
 
 
 def _positions(model: PreTrainedModel, config: Any) -> str | None:
-    rotary = [module for name, module in model.named_modules() if name.endswith("rotary_emb")]
-    if not rotary:
+    if not _rotary(model):
         return "its positions are not rotary"
-    kinds = {kind for module in rotary for kind in _kinds(getattr(module, "rope_type", None))}
-    changing = sorted(kinds & {"dynamic", "longrope"})
+    changing = sorted(rotary_kinds(model) & {"dynamic", "longrope"})
     return f"its rotary frequencies depend on the length of the sequence ({', '.join(changing)})" if changing else None
+
+
+def _rotary(model: PreTrainedModel) -> list[nn.Module]:
+    return [module for name, module in model.named_modules() if name.endswith("rotary_emb")]
+
+
+def rotary_kinds(model: PreTrainedModel) -> set[str]:
+    """The kinds of rotary positions that a model has, by the names of transformers; empty where it has none."""
+    return {kind for module in _rotary(model) for kind in _kinds(getattr(module, "rope_type", None))}
 
 
 def _kinds(rope_type: str | Mapping[str, str] | None) -> set[str]:

@@ -15,6 +15,7 @@ from qredit.errors import QreditError
 from qredit.prefix.install import score, scores_tokens
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
+from qredit.prefix.padded import check_padding
 from qredit.prefix.share import share_prefix
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import TokenFormat
@@ -93,6 +94,8 @@ def load(options: TrainOptions, limit: int) -> Subject:
         template=template,
         name=f"{options.task} train",
     )
+    if share_prefix(network) is not None:
+        check_padding(network, max(len(tokens.prompt_ids(e.prompt, **template)) for e in asked) + options.budget[0])
     ids = {example.id: gold for example, gold in joined}
     reward = rewards.get(options.reward or tasks.get(options.task).reward).name
     return Subject(

@@ -15,8 +15,13 @@ def sentences(run: RunData) -> list[str]:
     """What is to be said of one run, most important first."""
     if not run.metrics:
         return ["No step was logged, so there is nothing to tell yet."]
-    told = (_what, _success, _held_out, _stalled, _likelihood, _decided, _shape, _faint, _time, _torn)
+    told = (_what, _success, _held_out, _stalled, _advice, _likelihood, _decided, _shape, _faint, _time, _torn)
     return [sentence for tell in told for sentence in tell(run)]
+
+
+def ending(run: RunData) -> list[str]:
+    """What is to be said when a run ends: how its reward moved, whether it stalled, and what to try then."""
+    return [sentence for tell in (_success, _held_out, _stalled, _advice) for sentence in tell(run)]
 
 
 def across(runs: Sequence[RunData]) -> list[str]:
@@ -104,6 +109,16 @@ def _stalled(run: RunData) -> Iterator[str]:
             "In every logged group all rewards were equal: an objective of rewards alone had nothing to learn from "
             "there."
         )
+
+
+def _advice(run: RunData) -> Iterator[str]:
+    """The next step where no rollout had a reward: measure, and learn from the gold answer's likelihood."""
+    rewards = [value for value in run.series("reward")[1] if value is not None]
+    if not rewards or any(rewards):
+        return
+    yield "Measure how likely the gold answers are, and whether the reward can read them, with `qredit probe`."
+    if not run.series("p_hat/log10_q50")[0]:
+        yield "An objective that reads the gold answer's likelihood, such as garl, learns without a rewarded rollout."
 
 
 def _likelihood(run: RunData) -> Iterator[str]:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,10 @@ class RunFolder:
         writable(self.path)
 
     def write_config(self, options: TrainOptions) -> None:
-        """Write the options, complete, so that `--config` repeats the run."""
-        write_whole(self.config, _as_yaml(options))
+        """Write the options, complete, so that `--config` repeats the run, whatever folder it is called from."""
+        data = None if options.data is None else _absolute(options.data)
+        told = replace(options, model=_absolute(options.model), data=data)
+        write_whole(self.config, _as_yaml(told))
 
     def check_same(self, options: TrainOptions) -> None:
         """Refuse to resume a run as another one.
@@ -139,10 +141,24 @@ class RunFolder:
             "seed": options.seed,
             "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
             "machine": machine(),
-            "command": sys.argv,
+            "commands": [*self._commands(), sys.argv],
             **facts,
         }
         write_whole(self.record, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+    def _commands(self) -> list[list[str]]:
+        """The commands that the run was trained by so far, the first one first."""
+        try:
+            kept = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return list(kept.get("commands", [kept["command"]] if "command" in kept else []))
+
+
+def _absolute(text: str) -> str:
+    """A path that exists, as seen from anywhere; other texts, such as ids on the Hub, as they are."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.exists() else text
 
 
 def _as_yaml(options: TrainOptions) -> str:

@@ -1,5 +1,6 @@
 """Models, tokenizers and examples, loaded or refused with one clear line."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,30 +9,32 @@ from typing import Any
 import pyarrow  # type: ignore[import-untyped]
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit import pocket, tasks
 from qredit.errors import QreditError
 from qredit.plain import first_line
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
+from qredit.run.hub import reached
+from qredit.run.model_files import check_base, check_folder, quantised
 from qredit.run.options import POCKET, TrainOptions
 from qredit.tasks.base import Example, Loaded, Split, Task
 from qredit.tasks.files import whole_file
 from qredit.tasks.jsonl import jsonl
 from qredit.tasks.prompt import worded
 from qredit.tasks.same import prompt_form
+from qredit.trl.checks import check_vocabulary
 from qredit.trl.data import Rows, context_of, too_long
-
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+from qredit.trl.savable import mend_generation_config
 
 
 def model_path(model: str, task: str, coldness: int | None) -> str:
-    """Where the weights are: the pocket model's folder, a folder on disk, or a model id.
+    """Where the weights are: the pocket model's folder, a folder on disk (absolute: runs are moved), or a model id.
 
     Raises:
-        QreditError: a folder without weights, a path that does not exist, a task that has no pocket model, a run.
+        QreditError: a folder that no model can be loaded from, a path that does not exist, a task that has no pocket
+            model, a run.
     """
     if model == POCKET:
         return str(pocket.path(pocket.name_for(task, coldness)))
@@ -39,14 +42,11 @@ def model_path(model: str, task: str, coldness: int | None) -> str:
     if folder.is_dir():
         if (folder / "config.yaml").is_file() and not (folder / "config.json").exists():
             raise QreditError(_of_run(folder))
-        if not (folder / "config.json").exists() and not (folder / "adapter_config.json").exists():
-            raise QreditError(f"model folder {folder} holds no config.json; is it a model?")
-        if not any(list(folder.glob(pattern)) for pattern in _WEIGHTS):
-            raise QreditError(f"model folder {folder} holds no weights ({' or '.join(_WEIGHTS)})")
-        return str(folder)
+        check_folder(folder)
+        return str(folder.resolve())
     beside_runs = "/" in model and any(folder.parent.glob("*/config.yaml"))
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1 or beside_runs:
-        raise QreditError(f"no model folder {folder}")
+        raise QreditError(f"{folder} is a file, no model folder" if folder.is_file() else f"no model folder {folder}")
     return model
 
 
@@ -67,10 +67,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         QreditError: there is none, or it cannot be reached, or it has no token to pad with.
     """
+    how = reached(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    except (OSError, ValueError) as error:
-        raise QreditError(f"no tokenizer for model '{path}': {first_line(error)}") from None
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False, **how)
+    except Exception as error:  # its files are the user's: the libraries below stumble over them in their own ways
+        raise QreditError(f"no tokenizer for model '{path}': {_said(error)}") from None
     if not tokenizer("text", add_special_tokens=False)["input_ids"]:
         # transformers makes an empty one for a folder without tokenizer files
         raise QreditError(f"no tokenizer for model '{path}': its vocabulary is empty")
@@ -81,20 +82,65 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str, device: torch.device | None = None) -> PreTrainedModel:
+def load_model(path: str, device: torch.device | None = None, notes: list[str] | None = None) -> PreTrainedModel:
     """The model with float32 weights, on the CPU if no device is given.
+
+    A generation_config that could not be saved again is mended.
+
+    Args:
+        notes: is told what was mended.
 
     Raises:
         QreditError: it cannot be loaded, or its files lack some of the weights.
     """
+    how = reached(path)
+    if is_adapter(path):
+        check_base(Path(path))
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise QreditError(f"cannot load model '{path}': {first_line(error)}") from None
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **how
+        )
+    except Exception as error:  # as above
+        raise QreditError(f"cannot load model '{path}': {_quantised(path)}{_said(error)}") from None
+    method = quantised(model.config)
+    if method is not None and getattr(model, "hf_quantizer", None) is None:
+        raise QreditError(f"the weights of model '{path}' are quantised ({method}), which transformers does not know")
     missing = sorted(found["missing_keys"])
     if missing:
         raise QreditError(f"model '{path}' lacks {len(missing)} of its weights, first '{missing[0]}'")
+    mended = mend_generation_config(model)
+    if mended is not None and notes is not None:
+        notes.append(mended)
     return model if device is None else model.to(device)
+
+
+def _said(error: Exception) -> str:
+    """What a library says of a file in one line, with its type where that is no error of input."""
+    said = first_line(error)
+    return said if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {said}"
+
+
+def _quantised(path: str) -> str:
+    """The beginning of an error for a quantised model, by its config alone."""
+    with contextlib.suppress(Exception):
+        method = quantised(AutoConfig.from_pretrained(path, trust_remote_code=False, **reached(path)))
+        return "" if method is None else f"its weights are quantised ({method}); "
+    return ""
+
+
+def check_trainable(model: PreTrainedModel, path: str, lora: bool) -> None:
+    """Refuse quantised weights where nothing could be trained.
+
+    Raises:
+        QreditError: names the kind of quantisation, and what can be trained instead.
+    """
+    method = quantised(model.config)
+    if method is None:
+        return
+    able = getattr(getattr(model, "hf_quantizer", None), "is_trainable", False)
+    if not lora or not able:
+        helps = "give lora, or the model that it was made from" if able else "give the model that it was made from"
+        raise QreditError(f"the weights of model '{path}' are quantised ({method}) and cannot be trained; {helps}")
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -183,8 +229,9 @@ def ready(
     """The examples to be answered: their prompts as chat if need be, those that do not fit the context left out.
 
     Raises:
-        QreditError: prompts that do not fit, unless `skip_long`; none left.
+        QreditError: a tokenizer with more ids than the model; prompts that do not fit, unless `skip_long`; none left.
     """
+    check_vocabulary(model, tokens.tokenizer)  # type: ignore[arg-type]
     prompts = as_chat(examples, tokens.tokenizer, chat)  # type: ignore[arg-type]
     wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
     rows = Rows.of([example.id for example in examples], len(examples), name)

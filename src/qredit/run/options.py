@@ -90,7 +90,9 @@ class TrainOptions:
     rows_per_forward: int | None = option(None, "rollouts per forward pass; default: as many as fit, measured")
     steps: int = option(100, "optimiser steps")
     lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
-    warmup: int = option(5, "steps over which the learning rate rises; constant afterwards")
+    warmup: int | None = option(
+        None, "steps over which the learning rate rises; constant afterwards. Default: 5, at most a tenth of all"
+    )
     max_completion_length: int | None = option(
         None, "tokens for rationale and answer together; default: 40 (pocket) or 2048, at least twice answer_budget"
     )

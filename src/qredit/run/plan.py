@@ -32,7 +32,8 @@ class Plan:
     """The facts that --dry-run shows; `as_dict` is its JSON.
 
     `examples` are those trained on; `left_out` were too long for the context. Lengths are in tokens. `prompt_ids` are
-    the ids of `prompts`, each with its text.
+    the ids of `prompts`, each with its text. `model_notes` say what of the model's files was
+    mended.
     """
 
     prompts: tuple[str, ...]
@@ -43,6 +44,7 @@ class Plan:
     answer_tokens: dict[str, float]
     examples: int
     left_out: int
+    model_notes: tuple[str, ...]
     unparseable_golds: int
     answers_over_budget: int
     data_notes: list[str]
@@ -68,7 +70,8 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
     )
     ends = unended_notice(facts.get("unended") or 0.0, facts.get("end", ""))
     counted = (f"{count} {what}" for count, what in told if count)
-    return [*facts["data_notes"], *counted, *filter(None, (facts.get("end_notice"), ends))]
+    ending = filter(None, (facts.get("end_notice"), ends))
+    return [*facts["data_notes"], *counted, *ending, *facts.get("model_notes", ())]
 
 
 def rendered_prompts(

@@ -1,9 +1,10 @@
 """A training run: from options to a run folder with a final model."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from qredit.rollout.ends import end_notice, generation_ends
 from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.run import plan as planning
 from qredit.run.folder import RunFolder
+from qredit.run.interrupt import StopWhenAsked
 from qredit.run.live import LiveView
 from qredit.run.load import (
     as_chat,
     as_dataset,
+    check_trainable,
     is_adapter,
     load_data,
     load_examples,
@@ -35,10 +38,13 @@ from qredit.run.load import (
 )
 from qredit.run.loggers import services
 from qredit.run.options import TrainOptions
+from qredit.run.schedule import RunTrainer, warmup_of
 from qredit.run.watch import KeepDecisions, KeepSamples, Validate, best_step
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
+from qredit.trl.card import written
 from qredit.trl.checkpoint import MANIFEST, newest_whole, put, step_of
+from qredit.trl.environment import computed_in, settings_found
 from qredit.trl.guard import Guard, was_ended
 from qredit.trl.memory_estimate import estimate, resident, weights_of
 from qredit.trl.metrics_file import MetricsFile
@@ -51,13 +57,18 @@ _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run left behind."""
+    """What a run left behind.
+
+    Attributes:
+        said: the notices that were told before the first step.
+    """
 
     folder: Path
     final: Path
     steps: int
     best_step: int | None
     facts: Mapping[str, Any]
+    said: tuple[str, ...]
 
 
 def train(options: TrainOptions, output: Path, console: Console, resume: bool = False) -> Finished:
@@ -74,10 +85,11 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
     except BaseException:
         _take_back(made)
         raise
+    said = tuple(planning.notices(facts))
     if trainer.is_world_process_zero():
         folder.write_config(options)
         folder.write_record(options, facts)
-        for notice in planning.notices(facts):
+        for notice in said:
             console.print(visible(notice), markup=False)
     done = 0 if start is None else step_of(start)
     if done < options.steps and not (start is not None and was_ended(start)):
@@ -85,19 +97,43 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
         start, done = None, trainer.state.global_step
         facts["unended"] = _last(trainer, "completions/clipped_ratio")
     best = _write_final(trainer, options, folder, start)
-    return Finished(output, folder.final, done, best, facts)
+    return Finished(output, folder.final, done, best, facts, said)
 
 
 def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) -> None:
     """Train in view of the console, from a checkpoint if there is one."""
-    shown = LiveView(console, str(trainer.objective)) if trainer.is_world_process_zero() else None
-    with shown if shown is not None else contextlib.nullcontext():
+    main = trainer.is_world_process_zero()
+    shown = LiveView(console, str(trainer.objective)) if main else None
+    stop = StopWhenAsked(lambda text: console.print(text) if main else None)
+    stop.trainer = trainer
+    trainer.add_callback(stop)
+    with stop.listening(), shown if shown is not None else contextlib.nullcontext():
         if shown is not None:
             trainer.add_callback(shown)
             for keeper in trainer.callback_handler.callbacks:
                 if isinstance(keeper, KeepDecisions):
                     keeper.tell = shown.note
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        stop.end()
+
+
+def kept_so_far(folder: RunFolder, wanted: int) -> str:
+    """What an interrupted run leaves, in words: the step to go on from, and the steps that are lost."""
+    reached = max((int(entry["step"]) for entry in _entries(folder.metrics) if "step" in entry), default=0)
+    saved = newest_whole(folder.path)[0]
+    if saved is None:
+        return f"nothing saved yet ({reached} of {wanted} steps lost)"
+    lost = max(reached - step_of(saved), 0)
+    also = f" ({lost} {'step' if lost == 1 else 'steps'} lost)" if lost else ""
+    return f"saved at step {step_of(saved)} of {wanted}{also}"
+
+
+def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of a JSONL file, as far as they are whole."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
 
 
 def _last(trainer: QreditTrainer, metric: str) -> float | None:
@@ -136,7 +172,7 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     task = tasks.get(options.task)
     reward = rewards.get(options.reward or task.reward).name
-    facts = {
+    facts: dict[str, Any] = {
         "train_examples": len(examples),
         "unparseable_golds": len(rewards.unparseable(reward, examples)),
         "data_notes": list(data.notes),
@@ -147,10 +183,12 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     watchers: list[Any] = [MetricsFile(folder.metrics), samples, recorder]
     decisions = KeepDecisions(folder.decisions)
     guard = None if options.guard is None else Guard(options.guard, validates=options.eval_every > 0)
-    model = load_model(path)
+    notes: list[str] = []
+    model = load_model(path, notes=notes)
+    check_trainable(model, path, options.lora)
     validation = _validation(options, task.metrics, tokenizer, model, args, folder)
     with _in_one_line(ValueError, ImportError):
-        trainer = QreditTrainer(
+        trainer = RunTrainer(
             model,
             options.made_objective(),
             args,
@@ -164,6 +202,7 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     for watcher in (samples, decisions, validation):
         if watcher is not None:
             watcher.trainer = trainer
+    facts |= {"model_notes": notes, "computed_in": computed_in(trainer.accelerator), "environment": settings_found()}
     facts["train_prompts"] = len(trainer.train_dataset)
     facts["end"] = trainer.format.format.end
     facts["end_notice"] = end_notice(trainer.format, generation_ends(model), trainer.chat_template_kwargs)
@@ -199,7 +238,7 @@ def config(options: TrainOptions, output: Path) -> QreditConfig:
         "max_steps": options.steps,
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": options.warmup,
+        "warmup_steps": warmup_of(options.steps, options.warmup),
         "max_completion_length": total,
         "answer_budget": answer,
         "thinking_opening": options.thinking_opening,
@@ -263,6 +302,7 @@ def plan(options: TrainOptions) -> planning.Plan:
         answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
         examples=len(rows),
         left_out=facts["train_examples"] - len(rows),
+        model_notes=tuple(facts["model_notes"]),
         unparseable_golds=facts["unparseable_golds"],
         answers_over_budget=facts["answers_over_budget"],
         data_notes=facts["data_notes"],
@@ -371,9 +411,21 @@ def _write_final(trainer: QreditTrainer, options: TrainOptions, folder: RunFolde
                 _copy_model(source, aside)
             if options.merge_lora:
                 _merge(trainer, aside)
+            _write_card(trainer, options, folder, aside, best)
             put(aside, folder.final, folder.path / "_replaced")
     trainer.accelerator.wait_for_everyone()
     return best
+
+
+def _write_card(trainer: QreditTrainer, options: TrainOptions, run: RunFolder, model: Path, best: int | None) -> None:
+    """The card of the final model, with the validation that it was chosen by, or the last one."""
+    data = " ".join(filter(None, (options.task, options.style, options.data)))
+    validations = [entry for entry in _entries(run.validation) if best is None or entry["step"] == best]
+    told = validations[-1] if validations else {}
+    scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
+    card = replace(trainer.card(run.path.name, data, ["qredit"]), scores=scores)
+    for folder in (run.path, model):
+        (folder / "README.md").write_text(written(card), encoding="utf-8")
 
 
 def _copy_model(checkpoint: Path, folder: Path) -> None:

@@ -160,9 +160,14 @@ class KeepDecisions(AppendLines):
 
 
 def best_step(path: Path, metric: str) -> int | None:
-    """The step with the highest value of a metric in validation.jsonl, the earliest of equals; None without any."""
+    """The step with the highest value of a metric in validation.jsonl, the earliest of equals.
+
+    None without any, and where all values are equal: then no checkpoint is better than another, and the last weights
+    are the model.
+    """
     if not path.exists():
         return None
     entries = [json.loads(line) for line in path.read_text().splitlines()]
-    best = max(entries, key=lambda entry: (entry[metric], -entry["step"]), default=None)
-    return None if best is None else int(best["step"])
+    if len({entry[metric] for entry in entries}) < 2:
+        return None
+    return int(max(entries, key=lambda entry: (entry[metric], -entry["step"]))["step"])

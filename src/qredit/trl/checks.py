@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Scope, kinds
 from qredit.errors import QreditError
 from qredit.objective import Objective
 from qredit.prefix.install import DIVERGENCE, NUCLEUS, STATES
+from qredit.prefix.support import inside
 from qredit.rollout.fields import MAKERS, Maker
 from qredit.rollout.sample import Draw
 from qredit.trl.attention import INFLUENCE, LOCALITY
@@ -72,17 +74,18 @@ def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Ma
     return {name: given[name] if name in given else MAKERS[name] for name in wanted}
 
 
-def check_positions(model: nn.Module) -> None:
-    """Refuse models with learned absolute positions: padded to the left, they would score tokens at wrong positions.
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose largest id has no row among the model's embeddings.
 
     Raises:
-        QreditError: names the module.
+        QreditError: both numbers, and how to bring them together.
     """
-    learned = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "wpe"]
-    if learned:
+    rows = inside(model).get_input_embeddings().weight.shape[0]
+    ids = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if ids > rows > 0:  # no rows where they are sharded
         raise QreditError(
-            f"the model has learned absolute positions ('{learned[0]}'), which left padding would shift; give a model "
-            "with rotary positions"
+            f"the tokenizer's ids go up to {ids - 1}, but the model has embeddings of {rows} tokens; give the "
+            f"tokenizer of this model, or enlarge the model: model.resize_token_embeddings({ids}), then save it"
         )
 
 

@@ -8,7 +8,7 @@ tests/test_trl_contract.py.
 
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from qredit.guide.objective import automatic
 from qredit.objective import Credited, Objective, sum_terms
 from qredit.prefix.install import DIVERGENCE
 from qredit.prefix.packing import pack
+from qredit.prefix.padded import check_padding
+from qredit.prefix.support import inside
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
 from qredit.rollout.collate import Rows, Sampled, tails_for
@@ -37,9 +39,11 @@ from qredit.rollout.sample import Rollout, sample
 from qredit.seed import mix
 from qredit.text import parse
 from qredit.trl.base_probability import BASE
-from qredit.trl.checks import check_positions, check_sampling, check_steps, check_weights, makers_for
+from qredit.trl.card import Card, written
+from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, makers_for
 from qredit.trl.config import QreditConfig
-from qredit.trl.data import check_columns, context_of, encode_all, evaluations
+from qredit.trl.data import PROMPT_IDS, check_columns, context_of, encode_all, evaluations
+from qredit.trl.environment import check_environment
 from qredit.trl.guard import Guard
 from qredit.trl.guide import Guide
 from qredit.trl.look import LookFirst
@@ -48,6 +52,7 @@ from qredit.trl.record import CreditRecorder, Learned
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.refused import check_arguments
 from qredit.trl.rewards import checked_reward
+from qredit.trl.savable import check_savable, mend_generation_config
 from qredit.trl.saving import Saving
 from qredit.trl.step.collation import Collation
 from qredit.trl.step.log import StepLog, metrics_of
@@ -145,8 +150,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
+        check_environment(self.accelerator, args)
         check_weights(self.model, kwargs.get("peft_config"))
-        check_positions(self.model)
+        check_vocabulary(self.model, self._tokenizer)
+        self._check_savable()
         self.format = TokenFormat(
             Format.of(
                 self._tokenizer,
@@ -172,6 +179,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         score_at_temperature_one(self.model, self.objective, args)
         self.reference = Reference(self.model) if {REFERENCE, BASE, DIVERGENCE} & self.objective.needs else None
         self.layout = layout_for(self.model, self.objective, args)
+        if self.layout is not pack:
+            longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
+            check_padding(self.model, longest + int(args.max_completion_length))
         self._build(makers)
         self._generation: Generation | None = None
         self._evaluated = (0, -1)
@@ -186,6 +196,13 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         ):
             if notice is not None:
                 _log.warning(notice)
+
+    def _check_savable(self) -> None:
+        """A checkpoint must be possible; what can be mended is mended, with a warning."""
+        mended = mend_generation_config(inside(self.model))
+        if mended is not None:
+            _log.warning(mended)
+        check_savable(self.model, self._tokenizer)
 
     def _build(self, makers: Mapping[str, Maker]) -> None:
         """The parts that the methods below put together."""
@@ -438,6 +455,34 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             super()._save_checkpoint(model, trial)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """README.md of the output folder: base model, objective and how answers end; what is not known is left out."""
+        if not self.is_world_process_zero():
+            return
+        given = [tags] if isinstance(tags, str) else list(tags or ())
+        card = self.card(model_name or Path(self.args.output_dir).name, dataset_name, [*self._tag_names, *given])
+        (Path(self.args.output_dir) / "README.md").write_text(written(card), encoding="utf-8")
+
+    def card(self, name: str, data: str | None = None, tags: Sequence[str] = ()) -> Card:
+        """What this trainer knows for a model card."""
+        args = self.args
+        return Card(
+            name=name,
+            base=str(inside(self.model).config._name_or_path) or None,
+            objective=str(self.objective),
+            end=self.format.format.end,
+            data=data,
+            settings={
+                "steps": self.state.global_step,
+                "rollouts per prompt": self.num_generations,
+                "learning rate": f"{args.learning_rate:g}",
+                "tokens of a completion": f"{args.max_completion_length}, {args.answer_budget} of them for the answer",
+            },
+            tags=tags,
+        )
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(super()._get_output_dir(trial) if self.saving.writing_to is None else self.saving.writing_to)
