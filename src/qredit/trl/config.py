@@ -45,10 +45,18 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         default=None, metadata={"help": "Text that ends thinking, forced when the budget ends. Default: by tokenizer."}
     )
     answer_seam: str | None = field(
-        default=None, metadata={"help": "Fixed text between the closing and the answer. Default: by tokenizer."}
+        default=None,
+        metadata={
+            "help": "Text that the model writes between the closing and the answer: its tokens are scored and "
+            "trained as part of the answer, and never forced when sampling. Default: by tokenizer."
+        },
     )
     answer_end: str | None = field(
-        default=None, metadata={"help": "Text that ends an answer. Default: the tokenizer's end-of-text token."}
+        default=None,
+        metadata={
+            "help": "Text that ends an answer. Default: what ends a turn in the chat template; for prompts that are "
+            "plain texts, the tokenizer's end-of-text token."
+        },
     )
     rows_per_forward: int | None = field(
         default=None,
