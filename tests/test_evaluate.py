@@ -11,10 +11,12 @@ from tiny import model, tokenizer
 import qredit.evaluate as evaluate
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, answer_all, bootstrap, majority, pass_at_k, summary, write_samples
+from qredit.rewards import REGISTRY, get
 from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Budget, Draw
 from qredit.tasks import Example
 
+EXACT = get("exact_match")
 HOSTILE = 'two\nlines\r "quoted" [bold]loud[/bold] \x1b[31mred\x1b[0m \x00 \x85 \u2028 \u202e é'
 
 
@@ -75,18 +77,60 @@ def test_a_k_outside_one_to_the_number_of_samples_is_refused(k):
 )
 def test_majority_by_hand(predictions, right, value):
     scores = [float(text.strip() == right) for text in predictions]
-    assert majority(predictions, scores) == pytest.approx(value)
+    assert majority(predictions, scores, EXACT) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("reward", "predictions", "gold", "value"),
+    [
+        ("normalized_exact_match", ("Paris", "paris", "Paris.", "Lyon", "Lyon"), "Paris", 1.0),
+        ("exact_match", ("Paris", "paris", "Paris.", "Lyon", "Lyon"), "Paris", 0.0),  # letter for letter, Lyon has most
+        ("exact_match", ("caf\u00e9", "cafe\u0301", "tea", "rum"), "caf\u00e9", 1.0),
+        ("f1", ("the Nile", "Nile", "Rhine", "rhine.", "nile"), "Nile", 1.0),
+        ("numeric", ("14%", "0.14", "14 percent", "13", "13"), "14%", 1.0),
+        ("numeric", ("\uff11\uff12", "12", "13", "13", "12.0"), "12", 1.0),
+        ("math_equal", ("1/2", "0.5", r"$\frac{2}{4}$", "2", "2"), "1/2", 1.0),
+        ("math_equal", ("(x+1)^2", "x^2+2x+1", "x^2+1+2x", "x", "x"), "(1+x)^2", 1.0),
+        ("math_equal", ("The answer is 7.", "7", "x = 7", "8", "8"), "7", 1.0),
+        ("math_equal", ("Paris", "paris.", "", " ", "Lyon"), "Paris", 1.0),
+        ("math_equal", ("2, 1", "1 and 2", "2", "2"), "1, 2", 1 / 2),  # two answers tie
+        ("math_equal", ("I do not know", "no idea 1 2", "3"), "3", 1 / 3),  # what cannot be read votes as its words
+    ],
+)
+def test_a_vote_is_counted_over_what_the_scorer_takes_for_one_answer(reward, predictions, gold, value):
+    scores = [get(reward)(text, [gold]) for text in predictions]
+    assert majority(predictions, scores, get(reward)) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("scorer", [scorer for name, scorer in REGISTRY.items() if name != "math_equal"])
+def test_answers_of_one_normal_form_score_alike(scorer):
+    texts = (
+        "Paris",
+        "paris.",
+        " Paris",
+        "14%",
+        "0.14",
+        "the Paris",
+        "\uff11\uff14%",
+        "caf\u00e9",
+        "cafe\u0301",
+        "?",
+        "!",
+    )
+    for group in scorer.grouped(texts):
+        for gold in texts:
+            assert len({scorer(texts[index], [gold]) for index in group}) == 1, (gold, [texts[i] for i in group])
 
 
 def test_the_majority_answer_has_the_score_of_its_first_occurrence():
-    assert majority(("a", "a ", "b"), (1.0, 0.0, 0.0)) == 1.0
-    assert majority((" a", "a", "b"), (0.25, 1.0, 0.0)) == 0.25
+    assert majority(("a", "a ", "b"), (1.0, 0.0, 0.0), EXACT) == 1.0
+    assert majority((" a", "a", "b"), (0.25, 1.0, 0.0), EXACT) == 0.25
 
 
 def test_majority_does_not_depend_on_the_order_of_tied_answers():
     predictions, scores = ("x", "y", "x", "y", "z"), (1.0, 0.0, 1.0, 0.0, 1.0)
     orders = itertools.permutations(zip(predictions, scores, strict=True))
-    assert {majority(*map(list, zip(*order, strict=True))) for order in orders} == {0.5}
+    assert {majority(*map(list, zip(*order, strict=True)), EXACT) for order in orders} == {0.5}
 
 
 # --- intervals

@@ -1,7 +1,6 @@
 """Evaluation by sampling: p@1, unbiased p@k, maj@k, means of any scorer; intervals by bootstrap over questions."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from qredit.errors import QreditError
 from qredit.interval import mean_interval
 from qredit.plain import json_line
 from qredit.prefix.share import share_prefix
+from qredit.rewards import Scorer
 from qredit.rewards import get as scorer_named
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget, Draw, sample
@@ -59,19 +59,18 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def majority(predictions: Sequence[str], scores: Sequence[float]) -> float:
+def majority(predictions: Sequence[str], scores: Sequence[float], scorer: Scorer) -> float:
     """The score of the most frequent answer; a tie counts its expectation, the mean over the tied answers.
 
-    Answers are compared without the white space around them. A blank answer does not vote; all blank is 0. The score of
-    an answer is that of its first occurrence: equal texts are scored equally.
+    What is one answer is up to the scorer (`Scorer.grouped`). A blank answer does not vote; all blank is 0. The score
+    of an answer is that of its first occurrence.
     """
-    votes = Counter(text.strip() for text in predictions if text.strip())
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    score = {text.strip(): value for text, value in zip(reversed(predictions), reversed(scores), strict=True)}
-    winners = [text for text, count in votes.items() if count == most]
-    return sum(score[text] for text in winners) / len(winners)
+    if len(predictions) != len(scores):
+        raise ValueError(f"{len(predictions)} predictions and {len(scores)} scores")
+    votes = scorer.grouped(predictions)
+    most = max(map(len, votes), default=0)
+    winners = [scores[group[0]] for group in votes if len(group) == most]
+    return sum(winners) / len(winners) if winners else 0.0
 
 
 def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -97,7 +96,7 @@ def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Est
     found = {
         "p@1": per_question(lambda question: successes(question) / len(question.predictions)),
         f"p@{k}": per_question(lambda question: pass_at_k(len(question.predictions), successes(question), k)),
-        f"m@{k}": per_question(lambda question: majority(question.predictions, right(question))),
+        f"m@{k}": per_question(lambda question: majority(question.predictions, right(question), scorer_named(primary))),
     }
     for name in answered[0].scores:
         found[name] = per_question(lambda question, name=name: _mean(question.scores[name]))  # type: ignore[misc]

@@ -6,9 +6,17 @@ from typing import Any
 
 from qredit.errors import QreditError, look_up
 from qredit.rewards.base import Scorer
-from qredit.rewards.math_equal import is_math, math_equal
-from qredit.rewards.numeric import is_numeric, numeric
-from qredit.rewards.text import exact_match, f1, normalize_answer, normalized_exact_match, substring
+from qredit.rewards.math_equal import is_math, math_equal, normal_form, same_form
+from qredit.rewards.numeric import is_numeric, numeric, numeric_form
+from qredit.rewards.text import (
+    composed,
+    exact_match,
+    f1,
+    normalize_answer,
+    normalized_exact_match,
+    squad_form,
+    substring,
+)
 from qredit.rewards.thinking import answer_of, closed_thinking
 from qredit.tasks.base import Example
 
@@ -16,12 +24,29 @@ REGISTRY: Mapping[str, Scorer] = MappingProxyType(
     {
         scorer.name: scorer
         for scorer in (
-            Scorer("exact_match", "the gold answer, letter for letter", exact_match),
-            Scorer("normalized_exact_match", "equal without case, punctuation and articles", normalized_exact_match),
-            Scorer("f1", "token F1 of HotPotQA and MuSiQue", f1),
-            Scorer("substring", "the gold answer occurs in the output (evaluation of arXiv 2604.25907)", substring),
-            Scorer("numeric", "the same number within 0.5 %, or the same yes or no", numeric, is_numeric),
-            Scorer("math_equal", "the same mathematical object, by math-verify", math_equal, is_math),
+            Scorer("exact_match", "the gold answer, letter for letter", exact_match, normal_form=composed),
+            Scorer(
+                "normalized_exact_match",
+                "equal without case, punctuation and articles",
+                normalized_exact_match,
+                normal_form=squad_form,
+            ),
+            Scorer("f1", "token F1 of HotPotQA and MuSiQue", f1, normal_form=squad_form),
+            Scorer(
+                "substring",
+                "the gold answer occurs in the output (evaluation of arXiv 2604.25907)",
+                substring,
+                normal_form=composed,
+            ),
+            Scorer("numeric", "the same number within 0.5 %, or the same yes or no", numeric, is_numeric, numeric_form),
+            Scorer(
+                "math_equal",
+                "the same mathematical answer; formulas by math-verify",
+                math_equal,
+                is_math,
+                normal_form,
+                same_form,
+            ),
             Scorer("format", "thinking closed once, then an answer", closed_thinking, lambda gold: True),
         )
     }

@@ -12,11 +12,17 @@ import reprlib
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 from qredit.errors import QreditError
+from qredit.rewards import final_answer
 from qredit.rewards.base import best
+from qredit.rewards.characters import plain_characters
+from qredit.rewards.math_reading import INFINITY, MINUS_INFINITY, Expression, Reading, Words, parts, words_form
+from qredit.rewards.math_same import same
 
 SECONDS = 5.0
 START_SECONDS = 120.0
@@ -114,14 +120,54 @@ atexit.register(_MATH.close)
 
 
 def math_equal(prediction: str, golds: Sequence[str]) -> float:
-    """1 where math-verify finds that the prediction stands for the same mathematical object as a gold.
+    """1 where the prediction says the same mathematical answer as a gold.
 
-    Both may be LaTeX with or without delimiters, or a number in a sentence. An expression that takes longer than
-    `SECONDS` is wrong, and so is one that cannot be read. Works from any thread.
+    The gold is read first (`math_reading`): a quantity, list, set, tuple, interval, matrix, equation, formula or plain
+    words. The prediction is read in the same way, after what it says last (`final_answer`). Numbers are compared
+    exactly, formulas by math-verify and SymPy. A formula that takes longer than `SECONDS` is wrong, and so is a text
+    that cannot be read. Works from any thread.
     """
-    return best(lambda prediction, gold: _MATH.ask("equal", prediction, gold), prediction, golds)
+    return best(_agree, prediction, golds)
 
 
 def is_math(gold: str) -> bool:
-    """True where math-verify reads an expression in `gold` within the time limit."""
-    return _MATH.ask("parses", gold)
+    """True where `gold` can be read: see `math_equal`. Formulas are tried by math-verify, within the time limit."""
+    reading = final_answer.gold(gold)
+    return reading is not None and _is_readable(reading)
+
+
+def normal_form(prediction: str) -> Hashable:
+    """What a prediction says, for a vote: equal for answers that are equal as read, before any algebra."""
+    return final_answer.answered(prediction) or Words(words_form(plain_characters(prediction)))
+
+
+def same_form(one: Hashable, other: Hashable) -> bool:
+    """Whether two normal forms are one answer: formulas are compared by math-verify and SymPy."""
+    return same(cast(Reading, one), cast(Reading, other), _algebra)
+
+
+def _agree(prediction: str, gold: str) -> bool:
+    wanted = final_answer.gold(gold)
+    if isinstance(wanted, Words) and wanted.text in final_answer.words_said(prediction):
+        return True
+    said = final_answer.answered(prediction) if wanted is not None else None
+    if said is None or wanted is None:
+        return False
+    # Equal as they are written: no algebra but to see whether it could read them.
+    return _is_readable(wanted) if said == wanted else same(said, wanted, _algebra)
+
+
+def _is_readable(reading: Reading) -> bool:
+    if isinstance(reading, Expression) and reading not in (INFINITY, MINUS_INFINITY):
+        return _parses(reading.latex)
+    return all(map(_is_readable, parts(reading)))
+
+
+@lru_cache(maxsize=4096)
+def _algebra(said: str, wanted: str) -> bool:
+    return _MATH.ask("equal", said, wanted)
+
+
+@lru_cache(maxsize=4096)
+def _parses(latex: str) -> bool:
+    return _MATH.ask("parses", latex)

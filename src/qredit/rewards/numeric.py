@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from qredit.rewards.base import best
+from qredit.rewards.characters import plain_characters
 from qredit.rewards.text import normalize_answer
 
 TOLERANCE = Decimal("0.005")
@@ -38,10 +39,11 @@ class Number(NamedTuple):
 def parse_number(text: str) -> Number | None:
     """The one number in `text`; None where there is none or more than one, so that nothing is won by listing.
 
-    Read: thousands commas, a currency sign, exponents, percent, thousand to trillion, and a bracketed number that is
+    Read: full-width digits, thousands commas, a currency sign, exponents, percent, thousand to trillion, and a
+    bracketed number that is
     the whole text, which is negative as in accounting. Words around the number are allowed, letters stuck to it not.
     """
-    stripped = text.strip()
+    stripped = plain_characters(text).strip()
     bracketed = re.fullmatch(r"[$€£¥]?\s*\((.*?)\)\s*(%?)", stripped)
     found = list(_NUMBER.finditer("".join(bracketed.groups()) if bracketed else stripped))
     if len(found) != 1:
@@ -65,6 +67,12 @@ def numeric(prediction: str, golds: Sequence[str]) -> float:
     - A gold that is yes or no needs that word alone.
     """
     return best(_agree, prediction, golds)
+
+
+def numeric_form(prediction: str) -> Decimal | str:
+    """The amount that a prediction names, for a vote: "14%" is 0.14; without one number, its words."""
+    number = parse_number(prediction)
+    return normalize_answer(prediction) if number is None else number.amount
 
 
 def is_numeric(gold: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -23,8 +24,22 @@ def normalize_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
+def composed(text: str) -> str:
+    """`text` without white space around it, its accents composed (NFC): the same letters in the same code points.
+
+    The official scripts of SQuAD, HotPotQA and MuSiQue do not do this, so that there "é" may differ from "é".
+    """
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def squad_form(text: str) -> str:
+    """`normalize_answer` of the composed text; the text itself where nothing is left of it."""
+    text = composed(text)
+    return normalize_answer(text) or text
+
+
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
-    """1 where the prediction, without the white space around it, is a gold, letter for letter."""
+    """1 where the prediction, without the white space around it, is a gold, letter for letter (compared in NFC)."""
     return best(_equal, prediction, golds)
 
 
@@ -52,20 +67,20 @@ def substring(prediction: str, golds: Sequence[str]) -> float:
     Lenient: the gold "5" occurs in "15", and a prediction that lists everything matches everything. Evaluate with it;
     do not train on it.
     """
-    return best(lambda prediction, gold: gold.strip() in prediction, prediction, golds)
+    return best(lambda prediction, gold: composed(gold) in composed(prediction), prediction, golds)
 
 
 def _equal(prediction: str, gold: str) -> bool:
-    return prediction.strip() == gold.strip()
+    return composed(prediction) == composed(gold)
 
 
 def _normally_equal(prediction: str, gold: str) -> bool:
-    predicted, wanted = normalize_answer(prediction), normalize_answer(gold)
+    predicted, wanted = normalize_answer(composed(prediction)), normalize_answer(composed(gold))
     return predicted == wanted if predicted and wanted else _equal(prediction, gold)
 
 
 def _token_f1(prediction: str, gold: str) -> float:
-    predicted, wanted = normalize_answer(prediction), normalize_answer(gold)
+    predicted, wanted = normalize_answer(composed(prediction)), normalize_answer(composed(gold))
     if not predicted or not wanted or _WHOLE & {predicted, wanted}:
         return float(_normally_equal(prediction, gold))
     left, right = predicted.split(), wanted.split()
