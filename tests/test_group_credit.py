@@ -426,7 +426,7 @@ def test_cispo_drops_no_token_where_the_clipped_ratio_does():
 def entropies(values, rewards):
     """Rows of one token with these entropies."""
     entropy = torch.tensor(values, dtype=torch.float64)[:, None]
-    return reward_batch(rewards, lengths=[1] * len(rewards), entropy=entropy)
+    return reward_batch(rewards, lengths=[1] * len(rewards), extra={"sampler_entropy": entropy})
 
 
 WORKED = ([0.2, 0.5, 0.3, 0.9, 0.8, 0.7], [1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
@@ -686,6 +686,6 @@ def test_a_metric_of_halves_that_needs_a_forward_pass_says_so():
 
     by_entropy, by_length = center_by_halves(mean_entropy()), center_by_halves(sampled_length())
     assert (by_entropy.when, by_length.when) == (When.UPDATE, When.ROLLOUT)
-    assert (by_entropy.needs, by_length.needs) == ({"entropy"}, set())
+    assert (by_entropy.needs, by_length.needs) == ({"sampler_entropy"}, set())
     mixed = center_by_halves(sampled_length(), between=parse_source("batch_mean_reward()"))
     assert (by_length.scope, mixed.scope, mixed.needs) == (Scope.GROUP, Scope.BATCH, {"reward"})

@@ -143,7 +143,7 @@ def entropic(thinking, answering, rewards, closing=9.0):
     entropy[:, :2] = torch.tensor(thinking, dtype=torch.float64)[:, None]
     entropy[:, 2] = closing
     entropy[:, 3:] = torch.tensor(answering, dtype=torch.float64)[:, None]
-    batch = reward_batch(rewards, lengths=[5] * len(rewards), entropy=entropy)
+    batch = reward_batch(rewards, lengths=[5] * len(rewards), extra={"sampler_entropy": entropy})
     return replace(batch, rationale=column < 3, close=column == 2, response=column > 2)
 
 

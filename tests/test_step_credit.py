@@ -290,20 +290,20 @@ def cut(earned, group=None):
 
 
 def test_the_budget_advantages_of_the_sheet():
-    credit = brpo((0.25,) * 4).credit(cut([[0, 0.25, 0.5, 1], [0, 0, 0.25, 0.25]]))
+    credit = brpo((0.25,) * 4, 8).credit(cut([[0, 0.25, 0.5, 1], [0, 0, 0.25, 0.25]]))
     assert [round(x, 3) for x in credit[0].tolist()] == [0.156, 0.227, 0.208, 0.144]
     assert [round(x, 3) + 0.0 for x in credit[1].tolist()] == [-0.156, -0.086, 0.0, -0.003]
 
 
 def test_a_rollout_alone_has_no_group_baseline():
-    credit = brpo((0.25,) * 4).credit(cut([[0, 0.25, 0.5, 1], [1, 1, 1, 1]], group=[0, 1]))
+    credit = brpo((0.25,) * 4, 8).credit(cut([[0, 0.25, 0.5, 1], [1, 1, 1, 1]], group=[0, 1]))
     assert float(credit[0, 0]) == pytest.approx(0.4375)
     assert float(credit[1, 1]) == pytest.approx(0.75 - 0.25 * 0.75)
 
 
 def test_an_unscored_budget_leaves_the_row_out():
-    credit = brpo((0.25,) * 4).credit(cut([[0, NAN, 0.5, 1], [0, 0, 0, 1], [0, 0, 1, 1]]))
-    pair = brpo((0.25,) * 4).credit(cut([[0, 0, 0, 1], [0, 0, 1, 1]]))
+    credit = brpo((0.25,) * 4, 8).credit(cut([[0, NAN, 0.5, 1], [0, 0, 0, 1], [0, 0, 1, 1]]))
+    pair = brpo((0.25,) * 4, 8).credit(cut([[0, 0, 0, 1], [0, 0, 1, 1]]))
     assert not credit[0].any()
     assert same(credit[1:], pair)
 
@@ -314,7 +314,7 @@ def test_a_prior_that_is_none_and_a_budget_beyond_it_are_refused():
             budget_advantage(prior)
     batch = cut([[0, 0, 0, 1]])
     with pytest.raises(QreditError, match="holds 3"):
-        brpo((0.5, 0.5)).credit(batch)
+        brpo((0.5, 0.5), 8).credit(batch)
 
 
 # --- statistics per token

@@ -38,7 +38,20 @@ from qredit.credit.prefix_tree import add_tree_difference
 from qredit.credit.reward import reward
 from qredit.credit.token_gradient import TokenGradients
 from qredit.credit.token_influence import soften_by_influence, tilt_by_influence
-from qredit.objectives import attention_credit, d3s, dapo, delta, grpo, hicra, steer, tempo, top_entropy
+from qredit.objectives import (
+    agentic_aepo,
+    attention_credit,
+    d3s,
+    dapo,
+    delta,
+    grpo,
+    hicra,
+    nthr,
+    steer,
+    tempo,
+    thr,
+    top_entropy,
+)
 from qredit.rollout.planning import mark_grams, strategic_grams
 from qredit.schedule import linear
 from qredit.surrogate import clipped_ratio, gradient_keeping_clip
@@ -232,6 +245,52 @@ def resembling(wrong):
     error[1:] *= 2
     _, batch = tokens_batch([0] * rows, prediction_error=error, hidden=hidden)
     return replace(batch, reward=f64(1, *[0] * wrong))
+
+
+def test_what_a_softened_token_keeps_may_be_said():
+    """2|p̂ - ½| as in the source's main runs by default, 0 as in its section 5.3 on request."""
+    value, batch = -torch.ones(4, 1, dtype=torch.float64), resembling(3)
+    kept = {made: soften_by_influence(kept=made)(Coefficient(value), batch).value[1] for made in (None, 0.0, 0.3)}
+    assert kept == {None: -0.5, 0.0: 0.0, 0.3: pytest.approx(-0.3)}
+    assert nthr(kept=0.0).credit(batch)[1:].abs().sum() == 0
+    assert nthr().credit(batch)[1:].abs().sum() > 0
+    with pytest.raises(QreditError, match="kept"):
+        nthr(kept=2.0)
+
+
+def test_the_worked_influence_of_a_wrong_token_is_positive():
+    """Its inner product with the right token is -0.27; pushed down, it raises the right answer: THR is +0.27."""
+    batch = one_right_one_wrong()
+    tokens = TokenGradients.of(batch, batch.mask, "test")
+    signs = []
+
+    class watched(tilt_by_influence):
+        def factor(self, score, threshold, right, share):
+            signs.append(torch.where(right[:, None], score, -score).flatten().tolist())
+            return super().factor(score, threshold, right, share)
+
+    watched(strictness=0.4, tilt=0.1)(Coefficient(f64([1], [-1])), batch)
+    assert float(tokens.inner(tokens.bank(f64(1, 0)))[1]) == pytest.approx(-0.27)
+    assert signs == [pytest.approx([0.56, 0.27])]
+
+
+@pytest.mark.parametrize("made", [thr(0.0, strictness=0.0), nthr(strictness=9.0)], ids=str)
+def test_thr_and_nthr_take_one_mean_over_a_groups_tokens(made):
+    """Lengths 1 and 3 and advantages ±a: a(1/4 - 3/4); the mean of rollouts' means would be 0."""
+    rows = {"prediction_error": torch.ones(2, 3, 2).double(), "hidden": torch.ones(2, 3, 2).double()}
+    batch = reward_batch([1.0, 0.0], lengths=[1, 3], extra=rows)
+    logp = torch.zeros(2, 3, dtype=torch.float64)
+    advantage = 0.5 / (0.5**0.5 + 1e-4)
+    assert float(made.loss(logp, batch)) == pytest.approx(-advantage * (1 - 3) / 4, rel=1e-5)
+    both = replace(concatenate([batch, batch]), group=torch.tensor([0, 0, 1, 1]))
+    assert float(made.loss(logp.repeat(2, 1), both)) == pytest.approx(-advantage * (1 - 3) / 4, rel=1e-5)
+
+
+def test_agentic_aepo_takes_one_mean_over_all_tokens():
+    batch = reward_batch([1.0, 0.0], lengths=[1, 3], entropy=torch.ones(2, 3))
+    advantage = 0.5 / (0.5**0.5 + 1e-4)
+    loss = agentic_aepo().loss(torch.zeros(2, 3, dtype=torch.float64), batch)
+    assert float(loss) == pytest.approx(-advantage * (1 - 3) / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize(("wrong", "factor"), [(1, 0.0), (3, 0.5)])

@@ -47,7 +47,31 @@ class When(IntEnum):
     UPDATE = 1
 
 
-TOLD = frozenset({"logp", "entropy", "answer_logp", "nucleus_entropy", "hidden", "prediction_error", "reference_kl"})
+class Cadence(IntEnum):
+    """When a part with state moves it, and what rows it has seen by then.
+
+    STEP after every optimiser step, from that step's rows. GENERATION after the last step on a generation of rollouts,
+    from the rows of all steps on it. BEFORE ahead of the first step on a generation, from all its rows under the policy
+    that sampled them, a micro-batch at a time.
+    """
+
+    STEP = 0
+    GENERATION = 1
+    BEFORE = 2
+
+
+TOLD = frozenset(
+    {
+        "logp",
+        "entropy",
+        "answer_logp",
+        "nucleus_entropy",
+        "hidden",
+        "prediction_error",
+        "sampler_entropy",
+        "reference_kl",
+    }
+)
 """Kinds of batch fields that a forward pass tells."""
 
 
@@ -203,24 +227,34 @@ class Credit(Stage):
         return _then((self, credit))
 
 
-class StatefulCredit(Credit):
-    """A credit that carries explicit state from step to step, such as a running mean.
+class Stateful(Declared, ABC):
+    """What parts with explicit state share: a credit such as a running mean, a penalty such as an adapted strength.
 
-    The engine sums `statistics` over micro-batches and processes, then calls `update` once per optimiser step; the
-    state is checkpointed. A stage never keeps anything on itself.
+    The engine sums `statistics` over micro-batches and processes, then calls `update` once for each step or generation,
+    as `cadence` says; the state is checkpointed. A part never keeps anything on itself.
     """
+
+    cadence = Cadence.STEP
 
     @abstractmethod
     def init(self) -> State:
         """State before the first step: numbers and lists only, so that it is saved as JSON."""
 
     @abstractmethod
-    def statistics(self, coefficient: Coefficient, batch: RolloutBatch) -> State:
-        """What `update` needs of this batch, as numbers that are summed over batches."""
+    def update(self, state: State, statistics: State) -> State:
+        """The next state, given the summed statistics."""
+
+    def settled(self, state: State) -> bool:
+        """Whether no statistics would change this state any more."""
+        return False
+
+
+class StatefulCredit(Stateful, Credit):
+    """A credit that carries state."""
 
     @abstractmethod
-    def update(self, state: State, statistics: State) -> State:
-        """State after a step with these summed statistics."""
+    def statistics(self, coefficient: Coefficient, batch: RolloutBatch) -> State:
+        """What `update` needs of this batch, as numbers that are summed over batches."""
 
     @abstractmethod
     def apply(self, coefficient: Coefficient, batch: RolloutBatch, state: State) -> Coefficient:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Source, State, StatefulCredit, Walk, When, chain, stages
+from qredit.chain import Cadence, Coefficient, Credit, Scope, Source, State, Stateful, Walk, When, chain, stages
 from qredit.errors import QreditError
 from qredit.penalty.base import Penalty, StatefulPenalty
 from qredit.reduce import Reduction, sum_per_rollout
@@ -196,23 +196,38 @@ class Objective:
         """State of every stateful stage and penalty before the first step, by its place."""
         return {place: stage.init() for place, stage in self._stateful()}
 
-    def statistics(self, batch: RolloutBatch, state: Mapping[str, State]) -> dict[str, State]:
-        """What the stateful parts need of this batch; sum it over micro-batches and processes."""
+    def statistics(
+        self, batch: RolloutBatch, state: Mapping[str, State], cadences: Collection[Cadence] = tuple(Cadence)
+    ) -> dict[str, State]:
+        """What the stateful parts of these cadences need of this batch; sum it over micro-batches and processes."""
         found: dict[str, State] = {}
         with torch.no_grad():
             credited = _finish(self.source.run(batch, Walk(state=state, statistics=found)), batch)
             for place, penalty in self._placed_penalties():
                 if isinstance(penalty, StatefulPenalty):
                     found[f"penalty {place}"] = penalty.statistics(credited.value, batch)
-        return found
+        return {place: found[place] for place in self.places(cadences)}
 
     def update_state(self, state: Mapping[str, State], statistics: Mapping[str, State]) -> dict[str, State]:
-        """State after an optimiser step with these summed statistics."""
-        return {place: stage.update(state[place], statistics[place]) for place, stage in self._stateful()}
+        """The next state, given these summed statistics; parts without any keep theirs."""
+        return {
+            place: stage.update(state[place], statistics[place]) if place in statistics else state[place]
+            for place, stage in self._stateful()
+        }
 
-    def _stateful(self) -> Iterator[tuple[str, StatefulCredit | StatefulPenalty]]:
+    def places(self, cadences: Collection[Cadence]) -> list[str]:
+        """Where the stateful parts of these cadences stand."""
+        return [place for place, stage in self._stateful() if stage.cadence in cadences]
+
+    def waits_for_rollouts(self, state: Mapping[str, State]) -> bool:
+        """Whether some part must see a whole generation before the first step on it."""
+        return any(
+            stage.cadence is Cadence.BEFORE and not stage.settled(state[place]) for place, stage in self._stateful()
+        )
+
+    def _stateful(self) -> Iterator[tuple[str, Stateful]]:
         for place, stage in stages(self.source):
-            if isinstance(stage, StatefulCredit):
+            if isinstance(stage, Stateful):
                 yield place, stage
         for place, penalty in self._placed_penalties():
             if isinstance(penalty, StatefulPenalty):

@@ -198,7 +198,7 @@ def _halved(metric, between, low=1.0, high=1.0):
 
 
 def _entropy(batch, row):
-    return float(batch.entropy[row, batch.sampled[row]].mean())
+    return float(batch.extra["sampler_entropy"][row, batch.sampled[row]].mean())
 
 
 def _agreement(batch):

@@ -82,7 +82,10 @@ def _phase(batch, row, right, wrong, weight):
         return wrong
     thinking = [c for c in tokens_of(batch, row) if batch.rationale[row, c] and not batch.close[row, c]]
     answering = [c for c in tokens_of(batch, row) if batch.response[row, c]]
-    means = [sum(float(batch.entropy[row, c]) for c in part) / max(len(part), 1) for part in (thinking, answering)]
+    means = [
+        sum(float(batch.extra["sampler_entropy"][row, c]) for c in part) / max(len(part), 1)
+        for part in (thinking, answering)
+    ]
     return min(1.0, right - max(0.0, means[0] - weight * means[1]))
 
 

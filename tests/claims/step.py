@@ -195,6 +195,17 @@ def _brpo(prior):
 
 
 _PRIOR = (0.1, 0.2, 0.3, 0.4)
+
+
+def _brpo_loss(logp, batch):
+    """Σ over tokens / (rows × 8), whatever the rows are padded to."""
+    total, credit = torch.zeros((), dtype=torch.float64), _brpo(_PRIOR)(batch)
+    for row, column in batch.sampled.nonzero().tolist():
+        ratio, advantage = (logp[row, column] - batch.sampler_logp[row, column]).exp(), float(credit[row, column])
+        total = total - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    return total / (8 * len(batch.group))
+
+
 BATTERY: tuple[Subject, ...] = (
     Subject(pure(), reference=_pure(0.1, 1.0)),
     Subject(pure(temperature=2.0, verifiable=0.5), reference=_pure(2.0, 0.5)),
@@ -216,8 +227,8 @@ BATTERY: tuple[Subject, ...] = (
         _macro_objective(macro_advantage_by_position(0.9, 1.0)),
         reference=_macro_reference(lambda place, size: 1 / (place + 1), 0.9, 1.0),
     ),
-    Subject(brpo(_PRIOR), reference=_brpo(_PRIOR)),
-    Subject(brpo((0.25,) * 4), reference=_brpo((0.25,) * 4)),
+    Subject(brpo(_PRIOR, 8), reference=_brpo(_PRIOR), loss=_brpo_loss),
+    Subject(brpo((0.25,) * 4, 8), reference=_brpo((0.25,) * 4)),
 )
 STAGES: tuple[StageSubject, ...] = (
     StageSubject(at_last_token(), linear=True),

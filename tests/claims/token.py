@@ -17,6 +17,7 @@ from qredit.credit.entropy_change import scale_by_entropy_change, scale_by_entro
 from qredit.credit.entropy_weight import scale_by_entropy_score
 from qredit.credit.gradient_side import weigh_by_gradient_side
 from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.group_tokens import divide_by_group_tokens
 from qredit.credit.planning import amplify_planning
 from qredit.credit.prefix_tree import add_tree_difference
 from qredit.credit.reward import reward
@@ -153,7 +154,7 @@ def _thr(tilt):
             dominant = abs(influence) > thresholds[row]
             return _advantage(batch, row) * dominant * (1 + math.copysign(tilt, tilt * influence))
 
-        return _credit(batch, value)
+        return _credit(batch, lambda row, column: _per_group_token(batch, row) * value(row, column))
 
     return credit
 
@@ -167,7 +168,31 @@ def _nthr(batch):
         share = sum(float(batch.reward[n]) for n in members) / len(members)
         return _advantage(batch, row) * (2 * abs(share - 0.5) if alike else 1.0)
 
-    return _credit(batch, value)
+    return _credit(batch, lambda row, column: _per_group_token(batch, row) * value(row, column))
+
+
+def _per_group_token(batch, row):
+    """Rollouts over sampled tokens of the row's group."""
+    members = batch.group == batch.group[row]
+    return int(members.sum()) / int(batch.sampled[members].sum())
+
+
+def _prompt_mean_loss(credit_of):
+    """The mean over prompts, each weighed by its rollouts, of one mean over the group's tokens."""
+
+    def loss(logp, batch):
+        credit, total = credit_of(batch), torch.zeros((), dtype=torch.float64)
+        for name in batch.group.unique():
+            rows, mean = (batch.group == name).nonzero()[:, 0].tolist(), torch.zeros((), dtype=torch.float64)
+            places = [(row, column) for row in rows for column in batch.sampled[row].nonzero()[:, 0].tolist()]
+            for row, column in places:
+                advantage = float(credit[row, column]) / _per_group_token(batch, row)
+                ratio = (logp[row, column] - batch.sampler_logp[row, column]).exp()
+                mean = mean - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) / len(places)
+            total = total + mean * len(rows)
+        return total / len(batch.group)
+
+    return loss
 
 
 def _delta_weights(batch):
@@ -299,7 +324,7 @@ def _agentic_aepo(batch):
 
 
 def _agentic_aepo_loss(logp, batch):
-    """The clipped loss with ρ > 1 + ε replaced by (1 + ε) ρ / sg ρ, a mean over rows of the mean over tokens."""
+    """The clipped loss with ρ > 1 + ε replaced by (1 + ε) ρ / sg ρ, one mean over all tokens."""
     credit = _agentic_aepo(batch)
     total = torch.zeros((), dtype=torch.float64)
     for row, column in _places(batch):
@@ -309,8 +334,8 @@ def _agentic_aepo_loss(logp, batch):
             ratio = 1.2 * ratio / ratio.detach()
         elif advantage < 0 and float(ratio.detach()) < 0.8:
             ratio = ratio.detach() * 0 + 0.8
-        total = total - ratio * advantage / batch.sampled[row].sum()
-    return total / len(batch.group)
+        total = total - ratio * advantage
+    return total / batch.sampled.sum()
 
 
 def _t_reg(batch):
@@ -396,8 +421,11 @@ BATTERY: tuple[Subject, ...] = (
     ),
     Subject(hicra(), reference=_hicra, zero=ZERO),
     Subject(tempo(), reference=_tempo, zero=ZERO),
-    *(Subject(thr(tilt), reference=_thr(tilt), zero=ZERO) for tilt in (0.1, -0.1, 0.0)),
-    Subject(nthr(), reference=_nthr, zero=ZERO),
+    *(
+        Subject(thr(tilt), reference=_thr(tilt), loss=_prompt_mean_loss(_thr(tilt)), zero=ZERO)
+        for tilt in (0.1, -0.1, 0.0)
+    ),
+    Subject(nthr(), reference=_nthr, loss=_prompt_mean_loss(_nthr), zero=ZERO),
     Subject(delta(), reference=delta_credit, loss=_delta_loss, zero=ZERO),
     Subject(attention_credit(amplify_preplans()), reference=_by_role(_local), zero=ZERO),
     Subject(attention_credit(amplify_anchors()), reference=anchor_credit, zero=ZERO),
@@ -434,5 +462,6 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(COUPLED),
     StageSubject(tilt_by_influence()),
     StageSubject(soften_by_influence()),
+    StageSubject(divide_by_group_tokens(), linear=True),
     StageSubject(weigh_by_gradient_side()),
 )

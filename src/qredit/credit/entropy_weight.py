@@ -17,7 +17,7 @@ class scale_by_entropy_score(Credit):
     z is 0 where all entropies are equal. The sign of c turns where z < -1/strength. Tokens that were not sampled keep
     their coefficient.
 
-    Source: arXiv 2510.14545, known from others' notes, which leave open whether the std has n - 1.
+    Source: arXiv 2510.14545, and its code for the std.
     """
 
     strength: float = 0.2

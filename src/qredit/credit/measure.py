@@ -19,12 +19,12 @@ class sampled_length(Source):
 
 @dataclass(frozen=True)
 class mean_entropy(Source):
-    """The mean entropy (nats) of the sampled tokens of each rollout; 0 for a row without one."""
+    """The mean entropy (nats) of each rollout's sampled tokens under the policy that sampled them; 0 without any."""
 
-    needs = frozenset({"entropy"})
+    needs = frozenset({"sampler_entropy"})
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        entropy = batch.require("entropy", str(self)).double()
+        entropy = batch.require("sampler_entropy", str(self)).double()
         return Coefficient(masked.row_mean(entropy, batch.sampled)[:, None])
 
 

@@ -16,15 +16,15 @@ class reward_by_phase_entropy(Credit):
 
         P_i = max(0, H_thinking - answer_weight · H_answer)
 
-    H is the mean entropy (nats) over the rollout's sampled tokens before the closing string, and over those of the
-    answer after it; 0 over no token. The closing itself is in neither. right - P has no lower bound: a right rollout
-    that thinks at high entropy can fall below a wrong one.
+    H is the mean entropy (nats) under the policy that sampled over the rollout's sampled tokens before the closing
+    string, and over those of the answer after it; 0 over no token. The closing itself is in neither. right - P has no
+    lower bound: a right rollout that thinks at high entropy can fall below a wrong one.
     """
 
     right: float
     wrong: float
     answer_weight: float = 1.0
-    needs = frozenset({"entropy"})
+    needs = frozenset({"sampler_entropy"})
 
     def __post_init__(self) -> None:
         check_range("right", self.right, 0.0, 1.0)
@@ -32,7 +32,7 @@ class reward_by_phase_entropy(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, _ = coefficient.per_rollout(self)
-        entropy = batch.require("entropy", str(self)).double()
+        entropy = batch.require("sampler_entropy", str(self)).double()
         nothing = torch.zeros_like(batch.mask)
         thinking = batch.rationale & batch.sampled & ~(nothing if batch.close is None else batch.close)
         answering = batch.sampled & (nothing if batch.response is None else batch.response)

@@ -110,8 +110,9 @@ class tilt_by_influence(_Influence):
 
 @dataclass(frozen=True)
 class soften_by_influence(_Influence):
-    """c_t ← 2|p̂ - ½| · c_t on the tokens of wrong rollouts whose score eᵀ M h exceeds τ; the others keep c.
+    """c_t ← η · c_t on the tokens of wrong rollouts whose score eᵀ M h exceeds τ; the others keep c.
 
+        η = 2|p̂ - ½|, or `kept` where it is given
         M = Σ over right rollouts and their tokens of e hᵀ,   τ = strictness · least mean score of a right rollout
 
     Such tokens resemble the right rollouts: pushing them down would push the right ones down. p̂ is the share of right
@@ -121,6 +122,12 @@ class soften_by_influence(_Influence):
     """
 
     strictness: float = 1.0
+    kept: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kept is not None:
+            check_range("kept", self.kept, 0.0, 1.0)
 
     def row_weight(self, counts: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
         return torch.ones(len(counts), dtype=torch.float64, device=counts.device)
@@ -133,4 +140,5 @@ class soften_by_influence(_Influence):
         share: Float[Tensor, " B"],
     ) -> Float[Tensor, "B T"]:
         alike = ~right[:, None] & (score > threshold)
-        return torch.where(alike, 2 * (share - 0.5).abs()[:, None], 1.0)
+        softened = 2 * (share - 0.5).abs() if self.kept is None else torch.full_like(share, self.kept)
+        return torch.where(alike, softened[:, None], 1.0)

@@ -39,6 +39,7 @@ FIELDS: Mapping[str, Maker] = MappingProxyType(
         "base_probability": lambda batch, generator: torch.rand(len(batch.group), generator=generator).double(),
         "cluster": lambda batch, generator: torch.randint(-1, 3, batch.group.shape, generator=generator),
         "nucleus_entropy": _per_token(),
+        "sampler_entropy": _per_token(),
         "attention_locality": _per_token(),
         "attention_influence": _per_token(),
         "hidden": _per_token(3),

@@ -6,7 +6,7 @@ from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
 from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
+from qredit.reduce import mean_per_token
 from qredit.surrogate import gradient_keeping_clip
 
 
@@ -16,7 +16,7 @@ def agentic_aepo(
 ) -> Objective:
     """GRPO, heavier where the policy was unsure, under a clip that keeps the gradient of good tokens that moved far.
 
-        A_t = A_i (1 + strength · z_t),   z_t = (H_t - mean H) / std H over the step
+        A_t = A_i (1 + strength · z_t),   z_t = (H_t - mean H) / std H over the step, std with n - 1
 
     Zero where all rewards of a group are equal.
 
@@ -26,8 +26,8 @@ def agentic_aepo(
         dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
 
     Source: arXiv 2510.14545, from others' notes and the code of a fork. Difference: advantage and clip alone; its
-    branching rollouts belong to the sampler. Clip widths and reduction are GRPO's, for want of a source.
+    branching rollouts belong to the sampler. The reduction is one mean over all tokens.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_score(strength)
     clip = gradient_keeping_clip(epsilon_low, epsilon_high, dual_clip)
-    return Objective(on_span("sampled", advantage), clip, mean_per_rollout())
+    return Objective(on_span("sampled", advantage), clip, mean_per_token())

@@ -40,7 +40,7 @@ def canon(
 
     Zero where all rewards of a group of two or more are equal and low = high = 1. A rollout alone keeps its reward.
 
-    Source: arXiv 2509.23962, the authors' code.
+    Source: arXiv 2509.23962, the authors' code. As there, the entropies are those of the policy that sampled.
     """
     advantage = reward() | center_by_halves(metric, between, low, high)
     surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)

@@ -32,8 +32,7 @@ def pear(
 
     Zero where no rollout of a group is right.
 
-    Source: arXiv 2510.08026, known from others' notes. Difference: entropies are those of the current parameters at
-    each update, there those of the policy that sampled; a wrong answer and an unreadable one get the same.
+    Source: arXiv 2510.08026, known from others' notes. Difference: a wrong answer and an unreadable one get the same.
     """
     advantage = (
         reward()

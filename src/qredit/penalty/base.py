@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Declared, State
+from qredit.chain import Declared, State, Stateful
 
 
 class Penalty(Declared, ABC):
@@ -62,20 +62,12 @@ class TokenMeanPenalty(Penalty):
         return float(batch.drawn_once.sum())
 
 
-class StatefulPenalty(Penalty):
-    """A penalty that carries explicit state from step to step, as a `StatefulCredit` does."""
-
-    @abstractmethod
-    def init(self) -> State:
-        """State before the first step: numbers and lists only, so that it is saved as JSON."""
+class StatefulPenalty(Stateful, Penalty):
+    """A penalty that carries state."""
 
     @abstractmethod
     def statistics(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> State:
         """What `update` needs of this batch, as numbers that are summed over batches."""
-
-    @abstractmethod
-    def update(self, state: State, statistics: State) -> State:
-        """State after a step with these summed statistics."""
 
     @abstractmethod
     def weight_from(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: State) -> Float[Tensor, "B T"]:

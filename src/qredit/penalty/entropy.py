@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import State
+from qredit.chain import Cadence, State
 from qredit.masked import masked
 from qredit.penalty.base import StatefulPenalty, TokenMeanPenalty
 
@@ -42,19 +42,21 @@ class entropy_bonus(EntropyPenalty):
 class adaptive_entropy(StatefulPenalty, EntropyPenalty):
     """-c · mean over sampled tokens of H, with a strength c that is raised while entropy is below a target.
 
-    After each optimiser step with mean entropy e (nats, over all its sampled tokens):
+    After each generation of rollouts, however many optimiser steps it serves, with mean entropy e (nats, over all
+    sampled tokens of these steps):
 
         c ← clip(c + step, least, most) if e < target, clip(c - step, least, most) otherwise,
 
-    and the bonus of the next step acts only if e < target. The first step acts with c = start.
+    and the bonus on the next generation acts only if e < target. The first generation has c = start.
 
     Args:
         target: nats; the entropy that is to be kept.
-        step, least, most: how far c moves in a step, and its bounds.
-        start: c before the first step.
+        step, least, most: how far c moves at a time, and its bounds.
+        start: c before the first move.
 
     Source: arXiv 2505.22312 (Skywork-OR1); the rule and the defaults are those of its official code and scripts.
-    Difference: the code measures e as the mean of micro-batch means, here it is the mean over tokens.
+    Difference: the code estimates e by -log p of the sampled tokens under the policy that sampled them; here it is the
+    whole distribution's entropy as each step finds it.
     """
 
     target: float = 0.2
@@ -62,6 +64,7 @@ class adaptive_entropy(StatefulPenalty, EntropyPenalty):
     least: float = 0.0
     most: float = 0.005
     start: float = 0.0
+    cadence = Cadence.GENERATION
 
     def init(self) -> State:
         return {"strength": self.start, "active": 1}

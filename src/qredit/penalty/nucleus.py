@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.batch import RolloutBatch
-from qredit.chain import Scope, State
+from qredit.chain import Cadence, Scope, State
 from qredit.masked import row_mean, row_quantile
 from qredit.penalty.base import StatefulPenalty
 from qredit.schedule import check_range
@@ -47,7 +47,8 @@ class nucleus_entropy_anchor(StatefulPenalty):
         strength: 0.005 in the authors' script.
         mass: probability of the nucleus; the field read is `nucleus_entropy@{mass}`.
         level: of the quantile.
-        anchor: nats; None takes H_sel of the first step, in which the penalty is 0.
+        anchor: nats; None takes H_sel of the whole first generation under the initial policy, before the first step. A
+            step on all of that generation finds the penalty at 0, a step on a part of it does not.
 
     Source: arXiv 2509.25133 (SIREN), official code. Difference: the code selects padding too where it exceeds the
     quantile, and looks at the 10,000 most probable tokens alone; H_sel runs over the step, not a micro-batch.
@@ -58,6 +59,7 @@ class nucleus_entropy_anchor(StatefulPenalty):
     level: float = 0.8
     anchor: float | None = None
     scope = Scope.BATCH
+    cadence = Cadence.BEFORE
 
     def __post_init__(self) -> None:
         check_range("mass", self.mass, 0.0, 1.0)
@@ -83,6 +85,9 @@ class nucleus_entropy_anchor(StatefulPenalty):
         if state["steps"] or not statistics["rows"]:
             return state
         return {"anchor": statistics["sum"] / statistics["rows"], "steps": 1}
+
+    def settled(self, state: State) -> bool:
+        return self.anchor is not None or bool(state["steps"])
 
     def weight_from(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: State) -> Float[Tensor, "B T"]:
         entropy, peaks = self._peaks(batch)

@@ -20,6 +20,7 @@ from qredit.trl.attention import INFLUENCE, LOCALITY
 from qredit.trl.base_probability import BASE
 from qredit.trl.config import QreditConfig
 from qredit.trl.reference import REFERENCE
+from qredit.trl.step.passes import SAMPLER_ENTROPY
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(
     {"answer_logp", "cluster", "step_score", "wrong_step", "difficulty_tag", "better_logp", "worse_logp"}
@@ -60,7 +61,16 @@ def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Ma
     Raises:
         QreditError: nobody makes it, or a maker is given for a field that the trainer fills.
     """
-    told = {f.name for f in fields(RolloutBatch)} | {NUCLEUS, *STATES, DIVERGENCE, REFERENCE, BASE, LOCALITY, INFLUENCE}
+    told = {f.name for f in fields(RolloutBatch)} | {
+        NUCLEUS,
+        *STATES,
+        DIVERGENCE,
+        REFERENCE,
+        BASE,
+        LOCALITY,
+        INFLUENCE,
+        SAMPLER_ENTROPY,
+    }
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")

@@ -244,6 +244,16 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return bool(self._step % self._period)
 
     @property
+    def _ends_generation(self) -> bool:
+        """Whether a generation is used up by the optimiser step that ends with this micro-batch."""
+        return bool((self._step + 1) % self._period == 0 or self.args.gradient_accumulation_steps > self._period)
+
+    @property
+    def serves_several_steps(self) -> bool:
+        """Whether rollouts are still in use when the weights have moved."""
+        return bool(self._period > self.args.gradient_accumulation_steps)
+
+    @property
     def off_policy(self) -> bool:
         """Whether the weights moved since the rollouts in use were sampled."""
         made = self._generation
@@ -284,13 +294,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._collated(sampled[start : start + size], vocabulary) for start in range(0, len(sampled), size)
         ]
         objective = self.objective_now()
+        if self.model.training:
+            everything = (self._scored_by_sampler(micro.rows) for micro in microbatches)
+            self.stages.begin(objective, everything, self.accelerator)
         if objective.scope == Scope.GENERATION:
             microbatches = credited_once(
-                microbatches,
-                objective,
-                self.stages,
-                self.accelerator,
-                lambda rows: self.passes.scored_without_gradient(self.model_wrapped, rows),
+                microbatches, objective, self.stages, self.accelerator, self._scored_by_sampler
             )
         denominators = shared_denominators(
             [objective.denominators(micro.rows.batch, micro.credited) for micro in microbatches],
@@ -299,6 +308,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self.accelerator,
         )
         return Generation(microbatches, denominators, made_at=self.state.global_step)
+
+    def _scored_by_sampler(self, rows: Rows) -> RolloutBatch:
+        """The batch as the policy that has just sampled it scores it."""
+        return self.passes.scored_without_gradient(self.model_wrapped, rows)
 
     def _collated(self, sampled: list[Sampled], vocabulary: Tensor | None) -> Microbatch:
         seed = mix(self.args.seed, self.state.global_step)
@@ -379,7 +392,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.recorder is not None:
             learned = Learned(objective, rows, batch, credited, state, inputs.first)
             self.recorder.see(self.state.global_step + 1, learned)
-        self.stages.update(objective, batch, self.accelerator)
+        self.stages.update(objective, batch, self.accelerator, used_up=self._ends_generation)
         self._log_batch("train", objective, batch)
         return loss
 

@@ -15,7 +15,7 @@ from qredit.rollout.collate import Rows, Sampled, Tail, collate
 from qredit.trl.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
 from qredit.trl.base_probability import BASE, base_probability, without_rationale
 from qredit.trl.reference import REFERENCE, Reference
-from qredit.trl.step.passes import Passes
+from qredit.trl.step.passes import SAMPLER_ENTROPY, Passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,9 @@ class Collation:
         if BASE in self.needs:
             closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.accelerator.device)
             told[BASE] = base_probability(sampled, closed, self._by_reference(closed), len(self.tails))
+        run = self.passes.run
+        if SAMPLER_ENTROPY in self.needs and run.model.training and run.serves_several_steps:
+            told[SAMPLER_ENTROPY] = self.passes.scored_without_gradient(run.model_wrapped, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
             told |= token_roles(policy, rows, horizons_of(self.needs))
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))

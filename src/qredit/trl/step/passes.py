@@ -21,6 +21,7 @@ from qredit.trl.config import QreditConfig
 from qredit.trl.reference import Reference
 from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
+SAMPLER_ENTROPY = "sampler_entropy"
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
 
 
@@ -32,6 +33,7 @@ class Run(Protocol):
         temperature: that of sampling.
         reference: the model that the run began with, if the objective compares with it.
         off_policy: whether the weights moved since the rollouts in use were sampled.
+        serves_several_steps: whether rollouts are still in use when the weights have moved.
     """
 
     args: QreditConfig
@@ -40,6 +42,7 @@ class Run(Protocol):
     optimizer: Any
     accelerator: Accelerator
     layout: Callable[[Rows], Layout] | None
+    model_wrapped: Any
     tails: Sequence[str]
     temperature: float
     reference: Reference | None
@@ -49,6 +52,9 @@ class Run(Protocol):
 
     @property
     def off_policy(self) -> bool: ...
+
+    @property
+    def serves_several_steps(self) -> bool: ...
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Any]: ...
 
@@ -125,13 +131,16 @@ class Passes:
     def scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
         """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
         logp = scores["logp"].detach()
+        extra = {**batch.extra, **{name: told for name, told in scores.items() if name not in ("logp", "entropy")}}
+        if SAMPLER_ENTROPY in self.run.objective.needs and SAMPLER_ENTROPY not in extra:
+            extra[SAMPLER_ENTROPY] = scores["entropy"].detach()  # the weights are still those that sampled
         return replace(
             batch,
             logp=logp,
             entropy=scores["entropy"],
             answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.run.tails else None,
             sampler_logp=batch.sampler_logp if self.run.off_policy else None,
-            extra={**batch.extra, **{name: told for name, told in scores.items() if name not in ("logp", "entropy")}},
+            extra=extra,
         )
 
     def scored_without_gradient(self, model: nn.Module, rows: Rows) -> RolloutBatch:

@@ -1,6 +1,6 @@
 """What a whole optimiser step or generation shares: denominators, and statistics over all its rows on all processes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,9 +8,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from qredit.batch import RolloutBatch, concatenate
-from qredit.chain import Scope, State
+from qredit.chain import Cadence, Scope, State
 from qredit.objective import Credited, Objective
 from qredit.rollout.collate import Rows, Sampled
+
+DURING = (Cadence.STEP, Cadence.GENERATION)  # what the updates themselves show
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,30 +46,52 @@ class Generation:
 
 
 class StageState:
-    """The state of an objective's stateful stages, moved once for every optimiser step.
+    """The state of an objective's stateful stages, moved once for every optimiser step or generation.
 
     Attributes:
         state: by the stage's place.
-        pending: what the step in progress adds to it so far, on this process.
+        pending: what the step and the generation in progress add to it so far, on this process.
     """
 
     def __init__(self, objective: Objective) -> None:
         self.state: dict[str, State] = objective.init_state()
         self.pending: dict[str, State] = {}
 
-    def update(self, objective: Objective, batch: RolloutBatch, accelerator: Accelerator) -> None:
-        """Collect what stateful stages need; move their state once the optimiser step is complete."""
+    def begin(self, objective: Objective, scored: Iterable[RolloutBatch], accelerator: Accelerator) -> None:
+        """Move what must see a whole generation before the first step on it.
+
+        Args:
+            scored: the micro-batches of the generation on this process, scored by the policy that sampled them; read
+                only where some part waits for them.
+        """
+        if not objective.waits_for_rollouts(self.state):
+            return
+        sums: dict[str, State] = {}
+        for batch in scored:
+            add_into(sums, objective.statistics(batch, self.state, (Cadence.BEFORE,)))
+        self._move(objective, sums, accelerator)
+
+    def update(self, objective: Objective, batch: RolloutBatch, accelerator: Accelerator, used_up: bool) -> None:
+        """Collect what stateful stages need; move their state once the optimiser step is complete.
+
+        Args:
+            used_up: whether this is the last micro-batch of a generation.
+        """
         if not self.state:
             return
         if objective.scope < Scope.BATCH:
-            add_into(self.pending, objective.statistics(batch, self.state))
+            add_into(self.pending, objective.statistics(batch, self.state, DURING))
         if accelerator.sync_gradients:
-            everywhere: dict[str, State] = {}
-            for part in gather_object([self.pending]):
-                add_into(everywhere, part)
-            if everywhere:  # a later step of a generation that was evaluated as a whole has seen nothing new
-                self.state = objective.update_state(self.state, everywhere)
-            self.pending = {}
+            due = objective.places(DURING if used_up else (Cadence.STEP,))
+            self._move(
+                objective, {place: self.pending.pop(place) for place in due if place in self.pending}, accelerator
+            )
+
+    def _move(self, objective: Objective, sums: dict[str, State], accelerator: Accelerator) -> None:
+        everywhere: dict[str, State] = {}
+        for part in gather_object([sums]):
+            add_into(everywhere, part)
+        self.state = objective.update_state(self.state, everywhere)
 
 
 class StepCredit:
@@ -98,7 +122,8 @@ class StepCredit:
         if position == first or not self._credited:
             local = [scored(m.rows) for m in micro]
             self._credited, statistics = evaluated_together(objective, local, self.stages.state, self.accelerator)
-            self.stages.pending = statistics if self.accelerator.is_main_process else {}
+            if self.accelerator.is_main_process:  # they are of all rows on all processes
+                add_into(self.stages.pending, statistics)
         credited = self._credited[position - first]
         if credited.weight is None and not objective.counts_coefficients:
             return credited, None
@@ -164,7 +189,7 @@ def evaluated_together(
         rows, width = batch.mask.shape
         own = credited.select(slice(ends[number] - rows, ends[number]))
         parts.append(own.narrow(width).to(batch.mask.device))
-    return parts, objective.statistics(whole, state) if state else {}
+    return parts, objective.statistics(whole, state, DURING) if state else {}
 
 
 def add_into(total: dict[str, State], part: Mapping[str, State]) -> None:
