@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check catalog test-long test-page test-tokenizers results theory bench performance true-shape memory pages pocket golden-verl resolve clean
+.PHONY: demo test lint check catalog test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -72,6 +72,10 @@ pages: $(STAMP)
 # What `qredit objectives` lists, read from the registries; after a change to an objective, stage, penalty or surrogate.
 catalog: $(STAMP)
 	$(BIN)/python -m qredit.catalog
+
+# The same pages with their texts anew and their costs as kept. Seconds.
+pages-text: $(STAMP)
+	$(BIN)/python experiments/objective_pages.py --texts
 
 # Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
 pocket: $(STAMP)

@@ -1,7 +1,8 @@
 """The pages of docs/objectives: what each method says of itself, what its credit costs, what it did. `make pages`.
 
-Costs are measured here and kept in runs/objectives; effects come from the comparisons of `make results`. About five
-minutes on two cores.
+Costs are measured here and kept in docs/objectives/costs.json; effects come from the comparisons of `make results`, and
+stay as they are on a page where these are not at hand. About five minutes on two cores. `make pages-text` measures
+nothing: texts anew, costs as kept.
 """
 
 import argparse
@@ -11,17 +12,16 @@ import shutil
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
 from qredit.catalog import about
-from qredit.cli.objectives_command import CERTAINTY, cost_in_words
+from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, cost_in_words, provenance
 from qredit.errors import QreditError
 from qredit.lab.batches import batch_for
 from qredit.objective import Objective, sum_terms
@@ -32,6 +32,7 @@ from qredit.run.train import train
 from qredit.text import example
 
 FOLDER, PAGES, COMPARED = Path("runs/objectives"), Path("docs/objectives"), Path("runs/results/compare")
+COSTS = PAGES / "costs.json"
 PAGE, INDEX = (Path(__file__).with_name(name) for name in ("objective_page.md.in", "objective_index.md.in"))
 WRITTEN = ("garl", "paft", "grpo")  # by hand; their numbers are in the index
 GROUPS, WIDTHS = (16,) * 8, (32, 1, 8)  # the sizes of a pocket step
@@ -45,12 +46,14 @@ class Cost:
     Attributes:
         credit: milliseconds of coefficients and loss, given what the forward pass tells, for 128 rollouts.
         step: seconds of a step of training, the median after the first; None where a field must be supplied.
-        grpo: the same of GRPO, run right before.
+        times: the same over that of GRPO, run right before.
+        share: credit in per cent of GRPO's step.
     """
 
     credit: float
     step: float | None
-    grpo: float | None
+    times: float | None
+    share: float | None
 
 
 def credit_cost(objective: Objective) -> float:
@@ -76,30 +79,43 @@ def step_cost(objective: str, folder: Path) -> float:
     return statistics.median([line["step_time"] for line in lines if "step_time" in line][1:])
 
 
-def cost(name: str) -> Cost:
-    """The cost of a registered method, from its file if it is kept there."""
-    path = FOLDER / f"{name}.json"
-    if not path.exists():
-        objective = example(name)
-        step = grpo = None
-        try:
-            grpo = step_cost("grpo()", FOLDER / "runs" / f"{name}-grpo")
-            step = step_cost(str(objective), FOLDER / "runs" / name)
-        except QreditError as error:
-            if "which nothing here fills" not in str(error):
-                raise
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"credit": credit_cost(objective.at(0.5)), "step": step, "grpo": grpo}))
-    return Cost(**json.loads(path.read_text()))
+def kept_costs() -> dict[str, Cost]:
+    """The costs measured before."""
+    return {name: Cost(**found) for name, found in json.loads(COSTS.read_text()).items()}
 
 
-def measured(found: Cost) -> str:
+def keep_costs(costs: Mapping[str, Cost]) -> None:
+    """Write them, a line each."""
+    lines = [f"{json.dumps(name)}: {json.dumps(asdict(costs[name]))}" for name in sorted(costs)]
+    COSTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def measure(name: str) -> Cost:
+    """The cost of a registered method."""
+    objective = example(name)
+    step = grpo = None
+    try:
+        grpo = step_cost("grpo()", FOLDER / f"{name}-grpo")
+        step = step_cost(str(objective), FOLDER / name)
+    except QreditError as error:
+        if "which nothing here fills" not in str(error):
+            raise
+    credit = credit_cost(objective.at(0.5))
+    if step is None or grpo is None:
+        return Cost(round(credit, 1), None, None, None)
+    return Cost(round(credit, 1), round(step, 2), round(step / grpo, 2), round(credit / 10 / grpo, 1))
+
+
+def measured(found: Cost | None) -> str:
     """The cost as the page says it."""
-    share = "" if found.grpo is None else f", {100 * found.credit / 1000 / found.grpo:.1f} % of a GRPO step"
+    if found is None:
+        return "Coefficients, loss and a training step were not measured."
+    share = "" if found.share is None else f", {found.share} % of a GRPO step"
     told = f"Coefficients and loss of 128 rollouts of up to 41 tokens take {found.credit:.1f} ms{share}."
-    if found.step is None or found.grpo is None:
-        return told + " A training step was not measured: a field must be supplied."
-    return told + f" A training step takes {found.step / found.grpo:.2f} times one of `grpo()` ({found.step:.2f} s)."
+    step = "A training step was not measured: a field must be supplied."
+    if found.step is not None:
+        step = f"A training step takes {found.times:.2f} times one of `grpo()` ({found.step:.2f} s)."
+    return f"{told} {step} Measured by `make pages`."
 
 
 def effects() -> Mapping[str, Mapping[str, str]]:
@@ -111,12 +127,21 @@ def effects() -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def page(name: str, found: Cost, effect: Mapping[str, str]) -> str:
+def kept_effect(name: str) -> str:
+    """What the page says now of its effect."""
+    path = PAGES / f"{name}.md"
+    text = path.read_text() if path.exists() else ""
+    return text.partition("## Effect\n\n")[2].strip()
+
+
+def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
     """One method's page."""
     told, objective = about(name, REGISTRY[name]), example(name)
     said = "\n".join(f"- {kind}: {text}" for kind, text in effect.items())
+    warned = provenance(told)
     return Template(PAGE.read_text()).substitute(
         name=name,
+        provenance=f"> **{warned}**" if told["known"] == SECOND_HAND else warned,
         signature=f"{name}{told['signature']}",
         source=told["source"],
         certainty=CERTAINTY[told["certainty"]] + (", a formula over supplied fields" if told["formula_only"] else ""),
@@ -126,32 +151,38 @@ def page(name: str, found: Cost, effect: Mapping[str, str]) -> str:
         expansion="\n".join(f"    {line}" for line in objective.expansion.splitlines()),
         needs=", ".join(f"`{need}`" for need in told["needs"]),
         cost="".join(f"{words[0].upper()}{words[1:]}. " for words in cost_in_words(objective)) + measured(found),
-        effect=said or "Not compared in a trained run.",
+        effect=said or kept_effect(name) or "Not compared in a trained run.",
     )
 
 
-def index(costs: Mapping[str, Cost], measured: Mapping[str, Mapping[str, str]]) -> str:
+def index(costs: Mapping[str, Cost]) -> str:
     """The table of all methods."""
     lines = []
     for name in sorted(REGISTRY, key=lambda name: (REGISTRY[name].family, name)):
-        told, found = about(name, REGISTRY[name]), costs[name]
-        step = "" if found.step is None or found.grpo is None else f"{found.step / found.grpo:.2f}"
-        cells = [f"[{name}]({name}.md)", told["family"], told["source"].removeprefix("arXiv "), told["certainty"]]
+        told, found = about(name, REGISTRY[name]), costs.get(name)
+        known = f"**{told['known']}**" if told["known"] == SECOND_HAND else told["known"]
+        times = ["", ""] if found is None else [f"{found.credit:.1f}", f"{found.times:.2f}" if found.times else ""]
+        cells = [f"[{name}]({name}.md)", known, told["family"], told["source"].removeprefix("arXiv "), *times]
         summary = told["summary"].replace("|", "\\|")
-        lines.append(f"| {' | '.join([*cells, f'{found.credit:.1f}', step, summary])} |")
+        lines.append(f"| {' | '.join([*cells, summary])} |")
     return Template(INDEX.read_text()).substitute(count=len(REGISTRY), rows="\n".join(lines))
 
 
 def main() -> None:
     """Measure what is missing and write every page."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", action="store_true", help="measure nothing; what has no cost says so")
+    only_texts = parser.parse_args().texts
     quiet_libraries()
     torch.set_num_threads(2)
-    costs: dict[str, Cost] = {name: cost(name) for name in track(sorted(REGISTRY), "costs")}
-    measured: Any = effects()
+    costs = kept_costs()
+    for name in track([] if only_texts else sorted(set(REGISTRY) - set(costs)), "costs"):
+        costs[name] = measure(name)
+        keep_costs(costs)
+    compared = effects()
     for name in sorted(set(REGISTRY) - set(WRITTEN)):
-        (PAGES / f"{name}.md").write_text(page(name, costs[name], measured.get(name, {})))
-    (PAGES / "README.md").write_text(index(costs, measured))
+        (PAGES / f"{name}.md").write_text(page(name, costs.get(name), compared.get(name, {})))
+    (PAGES / "README.md").write_text(index(costs))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from qredit.lab.theory.finding import Finding, claim, curve
 from qredit.lab.theory.fit import line_through
 from qredit.lab.theory.flow import gradient_flow
 from qredit.lab.theory.minimiser import minimiser
-from qredit.lab.theory.regime import graded, sparse
+from qredit.lab.theory.regime import graded, policy_of, sparse
 from qredit.objectives import garl, paft
 
 COLD = torch.tensor([1e-6, 1e-3], dtype=torch.float64)
@@ -295,3 +295,16 @@ def test_the_page_shows_every_theorem_as_the_command_found_it():
     for name in REGISTRY:
         assert f"`qredit lab {name}`: Measured numbers and theorem agree: " in page
         assert f"(theory/{name}.png)" in page
+
+
+def test_below_one_success_in_a_group_the_bias_is_no_small_part():
+    """w in {0, 1}, q = 0.75, M = 8, P = 0.01: 85 % of the gradient, where q/M is 9 %; of that order at M·P = 40."""
+
+    def bias(p, rollouts):
+        prior = torch.tensor([p, 1 - p], dtype=torch.float64)
+        policy = policy_of(prior, torch.tensor([-1e-12, -700.0], dtype=torch.float64))
+        exact, found = policy.loss_gradient(0.75), exact_moments(garl(0.75, normalize=False), policy, rollouts).mean
+        return float((found - exact).norm() / exact.norm())
+
+    assert bias(0.01, 8) == pytest.approx(0.854, abs=5e-4)
+    assert bias(0.5, 80) < 0.75 / 80

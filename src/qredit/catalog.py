@@ -50,6 +50,8 @@ def about(name: str, made: "Method[Any]") -> dict[str, Any]:
         "family": made.family,
         "source": made.source,
         "certainty": made.certainty,
+        "known": made.known,
+        "official": made.official,
         "formula_only": made.formula_only,
         "needs": sorted(example(name).needs),
     }

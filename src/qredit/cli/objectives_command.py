@@ -16,6 +16,7 @@ from qredit.errors import look_up
 if TYPE_CHECKING:
     from qredit.objective import Objective
 
+SECOND_HAND = "second-hand"
 CERTAINTY = {
     "paper": "the paper's text",
     "code": "official code",
@@ -37,12 +38,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     objectives = listed["objectives"]
     for family in dict.fromkeys(row["family"] for row in objectives):
         table = Table(title=f"{family} objectives", title_justify="left", title_style="bold", box=None)
-        for column in ("name", "what it does", "source", "known from"):
+        for column in ("name", "known from", "what it does", "source"):
             table.add_column(column, overflow="fold")
         for row in objectives:
             if row["family"] == family:
                 only = " (formula only)" if row["formula_only"] else ""
-                table.add_row(row["name"], escape(row["summary"]) + only, row["source"], row["certainty"])
+                known = f"[bold yellow]{row['known']}[/]" if row["known"] == SECOND_HAND else row["known"]
+                table.add_row(row["name"], known, escape(row["summary"]) + only, row["source"])
         out.print(table)
         out.print()
     for title in PARTS:
@@ -61,10 +63,14 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
     explained: Any = {**STAGES, **PENALTIES, **SURROGATES, **REGISTRY}[name]
     text = inspect.getdoc(explained) or ""
     found: dict[str, Any] = {"name": name, "signature": signature(explained), "doc": text}
-    out.print(f"[bold]{escape(name)}[/bold]{escape(found['signature'])}\n\n{escape(text)}")
+    out.print(f"[bold]{escape(name)}[/bold]{escape(found['signature'])}\n")
+    if name in REGISTRY:
+        found |= about(name, REGISTRY[name])
+        out.print(escape(f"{provenance(found)}\n"), style="bold yellow" if found["known"] == SECOND_HAND else None)
+    out.print(escape(text))
     if name in REGISTRY:
         made = example(name)
-        found |= about(name, REGISTRY[name]) | {"expansion": made.expansion, "example": str(made)}
+        found |= {"expansion": made.expansion, "example": str(made)}
         known = CERTAINTY[found["certainty"]] + ("; a formula over supplied fields" if found["formula_only"] else "")
         out.print(f"\nfamily {found['family']}, {escape(found['source'])}, known from {known}")
         found["cost"] = cost_in_words(made)
@@ -72,6 +78,22 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
         out.print(f"costs {'; '.join(found['cost']) or 'nothing beyond log-probabilities and rewards'}\n")
         out.print(escape(f"{made}\n{made.expansion}"))
     return found
+
+
+def provenance(row: Mapping[str, Any]) -> str:
+    """Where a method's formula was read, and the official code that it was compared with."""
+    read = {
+        "paper+code": "Known from the paper and official code.",
+        "paper": "Known from the paper's text.",
+        SECOND_HAND: "Second-hand: known from others' notes, not from the paper or official code. Check it before use.",
+        "own": "Derived here.",
+    }[row["known"]]
+    compared = (
+        f"Compared with official code: {row['official']}."
+        if row["official"]
+        else "No official code was found to compare with."
+    )
+    return f"{read} {compared}"
 
 
 def cost_in_words(objective: "Objective") -> list[str]:

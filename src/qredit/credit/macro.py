@@ -99,7 +99,9 @@ def generalized_advantage(
 def fixed_macros(sampled: Bool[Tensor, "B T"], length: int) -> Int[Tensor, "B T"]:
     """Macro numbers: every `length` sampled tokens one macro; the last token a macro of its own; -1 elsewhere.
 
-    The last token stands alone so that the reward on it is not averaged with tokens that got none.
+    The last token stands alone so that the reward on it is not averaged with tokens that got none. Difference from the
+    authors' code: where (L-1) % length = 0 it puts an empty macro before the last token, [5, 5, 0, 1] for L = 11 and 5
+    at a time; here it is [5, 5, 1].
 
     Raises:
         QreditError: a length below 1.

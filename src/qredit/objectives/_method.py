@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Generic, Literal, ParamSpec
 
 from qredit.objective import Objective
+from qredit.objectives._official import OFFICIAL
 
 P = ParamSpec("P")
 Family = Literal["likelihood", "group", "token", "step", "penalty", "reward"]
 Certainty = Literal["paper", "code", "notes", "own"]
+Known = Literal["paper+code", "paper", "second-hand", "own"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Method(Generic[P]):
         object.__setattr__(self, "__wrapped__", self.make)  # inspect.signature follows it
 
     @property
+    def official(self) -> str | None:
+        """The official code it was compared with, such as "owner/repo path@commit"; None where none was found."""
+        return OFFICIAL.get(self.name)
+
+    @property
+    def known(self) -> Known:
+        """Whether its formula was read at the source: in the paper, in official code too, or only with others."""
+        if self.certainty in ("notes", "own"):
+            return "second-hand" if self.certainty == "notes" else "own"
+        return "paper+code" if self.certainty == "code" or self.official else "paper"
+
+    @property
     def name(self) -> str:
         """As it is registered."""
         return self.make.__name__
@@ -51,7 +65,11 @@ class Method(Generic[P]):
 
 
 def method(
-    family: Family, source: str, certainty: Certainty, example: str = "", formula_only: bool = False
+    family: Family,
+    source: str,
+    certainty: Certainty,
+    example: str = "",
+    formula_only: bool = False,
 ) -> Callable[[Callable[P, Objective]], Method[P]]:
     """Make a `Method` of a function that returns an Objective."""
     return lambda make: Method(make, family, source, certainty, example, formula_only)

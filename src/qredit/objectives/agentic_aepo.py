@@ -10,7 +10,7 @@ from qredit.reduce import mean_per_token
 from qredit.surrogate import gradient_keeping_clip
 
 
-@method("token", "arXiv 2510.14545", "notes")
+@method("token", "arXiv 2510.14545", "code")
 def agentic_aepo(
     strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float = 0.2, dual_clip: float | None = 3.0
 ) -> Objective:
@@ -25,7 +25,7 @@ def agentic_aepo(
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
 
-    Source: arXiv 2510.14545, from others' notes and the code of a fork. Difference: advantage and clip alone; its
+    Source: arXiv 2510.14545, from others' notes, compared with official code. Difference: advantage and clip alone; its
     branching rollouts belong to the sampler. The reduction is one mean over all tokens.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_score(strength)

@@ -17,11 +17,12 @@ def garl(
 
     Per prompt, with w_m = p(y* | x, z_m), w̄ their mean, w̄_¬m the mean of the others:
 
-        ĝ = (1/M^q)(1/M) Σ_m [ -c_m ∇log p(z_m|x) - a_m ∇log p(y*|x,z_m) ],   a_m = w_m / w̄^q,   c_m = a_m - w̄_¬m^{1-q}
+        ĝ = (1/M^q)(1/M) Σ_m [ -c_m ∇log p(z_m|x) - a_m ∇log p(y*|x,z_m) ],   a_m = w_m / w̄^q,   c_m = a_m -
+        w̄_¬m^{1-q}
 
     so the coefficient is c_m/M^q on sampled rationale tokens and a_m/M^q on the gold answer's tokens, under the average
-    over rows. Expectation: ∇ℓ_q/M^q up to a bias of order q/M (0 at q = 0 for every M), where no rationale ended early
-    by an end-of-text: that decision is not scored.
+    over rows. Expectation: ∇ℓ_q/M^q up to a bias of order q/M where M·P ≫ 1 (0 at q = 0 for every M), where no
+    rationale ended early by an end-of-text: that decision is not scored.
 
     Args:
         q: commitment, 0 (RLVR; equals `verifree`) … 1 (log marginal likelihood; the IWAE gradient). May be a schedule,

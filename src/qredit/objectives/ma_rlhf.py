@@ -26,7 +26,8 @@ def ma_rlhf(
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2410.02743, the authors' code. Difference: rows have boundaries of their own, there those of the
-    first row; no KL term in the reward and no clip of it at ±2.5; the critic is trained elsewhere.
+    first row; no empty macro before the last token where (L-1) % n = 0; no KL term in the reward and no clip of it at
+    ±2.5; the critic is trained elsewhere.
     """
     advantage = reward() | at_last_token() | macro_advantage(discount, trace_decay)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

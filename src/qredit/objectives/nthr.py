@@ -11,7 +11,7 @@ from qredit.reduce import sum_per_rollout
 from qredit.surrogate import clipped_ratio
 
 
-@method("token", "arXiv 2505.18830", "notes")
+@method("token", "arXiv 2505.18830", "code")
 def nthr(
     strictness: float = 1.0, kept: float | None = None, epsilon_low: float = 0.2, epsilon_high: float = 0.2
 ) -> Objective:
@@ -25,11 +25,13 @@ def nthr(
 
     Args:
         strictness: of the threshold τ, times the least mean score of a right rollout.
-        kept: η, what a softened token keeps of its advantage. None is 2|p̂ - ½|, as in the source's main runs; 0 is that
+        kept: η, what a softened token keeps of its advantage. None is 2|p̂ - ½|, as in the source's main runs; 0 is
+        that
             of its section 5.3.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
-    Source: arXiv 2505.18830, from others' notes. Difference: no KL term; influence of the current policy.
+    Source: arXiv 2505.18830, from others' notes, compared with official code. Difference: no KL term; influence of the
+    current policy.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | soften_by_influence(strictness, kept)
     credit = on_span("sampled", advantage | divide_by_group_tokens())

@@ -17,7 +17,8 @@ def pass_at_k(k: int) -> Objective:
     it, and without, E[ĝ] = -k (1-p)^{k-1} ∇p. k = 1 is RLOO. Needs groups of more than k for the baseline, of k for
     anything. Zero in larger groups of equal rewards. Raises QreditError for rewards other than 0 and 1.
 
-    Source: arXiv 2510.23049 (direct optimisation). The finite-group form and its baseline are derived here. Difference
-    from released code that subtracts the mean of the others' first terms: these depend on r_i, which biases it.
+    Source: arXiv 2510.23049 (direct optimisation); the unbiased estimator over a group is that of PKPO, arXiv
+    2505.15201, eq. 29 and 33, derived here without it. Difference from released code that subtracts the mean of the
+    others' first terms: these depend on r_i, which biases it.
     """
     return Objective(on_span("sampled", reward() | credit_pass_at(k)))

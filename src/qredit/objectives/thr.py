@@ -11,7 +11,7 @@ from qredit.reduce import sum_per_rollout
 from qredit.surrogate import clipped_ratio
 
 
-@method("token", "arXiv 2510.03669", "notes", example="tilt=0.1")
+@method("token", "arXiv 2510.03669", "code", example="tilt=0.1")
 def thr(tilt: float, strictness: float = 1.0, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
     """GRPO on the tokens that influence the group's right answers most, tilted towards exploiting or exploring.
 
@@ -27,7 +27,8 @@ def thr(tilt: float, strictness: float = 1.0, epsilon_low: float = 0.2, epsilon_
         strictness: of the threshold τ, times the least mean score of a right rollout.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
-    Source: arXiv 2510.03669, from others' notes. Difference: no KL term; influence of the current policy.
+    Source: arXiv 2510.03669, from others' notes, compared with official code. Difference: no KL term; influence of the
+    current policy.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | tilt_by_influence(strictness, tilt)
     credit = on_span("sampled", advantage | divide_by_group_tokens())

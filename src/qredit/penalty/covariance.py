@@ -25,7 +25,8 @@ class kl_covariance(TokenMeanPenalty):
 
     Args:
         strength: 1 in the authors' scripts.
-        share: a fraction, 2e-4. The authors' `k_percent` is a percentage: 0.02 there is 2e-4 here.
+        share: a fraction. The authors' `k_percent` is a percentage: 0.02, of their 32B script, is 2e-4 here; 0.2, of
+            their 7B script, is 2e-3.
 
     Source: arXiv 2505.22617 (KL-Cov), official code. Difference: statistics over the step, not a micro-batch.
     """
