@@ -287,7 +287,7 @@ def test_more_rollouts_are_advised_where_the_weights_rest_on_few():
 def test_every_advice_can_be_trained_and_its_name_is_registered():
     for log_w in (constant(0.3), graded(1e-3), graded(1e-12), wide(-60, 12.0)):
         for forced in (0.0, 1.0):
-            advised = recommend(predict(log_w, none_right(log_w)), forced)
+            advised = recommend(predict(log_w, torch.rand(log_w.shape, dtype=log_w.dtype).log() < log_w), forced)
             assert str(parse(advised.objective)) == advised.objective
             assert advised.estimator in REGISTRY
 
@@ -410,4 +410,53 @@ def test_the_group_size_is_extrapolated_from_each_examples_own_estimates():
     for size in predicted.sizes:
         assert size.mixed == pytest.approx(1 - 0.99**size.m - 0.01**size.m)
         assert size.ess == pytest.approx(size.m)
-    assert recommend(replace(predicted, mixed_seen=1.0)).m == 128
+    seen = replace(predicted, mixed_seen=1.0, success=clopper_pearson(1, 2048))
+    assert recommend(seen).m == 128
+
+
+# What comes first
+
+
+def test_a_reward_that_accepts_no_likely_answer_is_at_fault_and_not_the_model():
+    """32 rollouts of p = 0.3 without one success: chance 1e-5 for an example, none for 64 of them."""
+    predicted = predict(constant(0.3), none_right(constant(0.3)))
+    advised = recommend(predicted)
+    assert (advised.case, advised.objective) == (Case.UNREAD, None)
+    seen, follows = words.advice(predicted, advised)
+    assert "likelihood of your gold answers is high" in seen
+    assert "accepts none of the 2048 sampled ones" in seen
+    assert "No objective of rewards learns" in follows
+
+
+def test_a_low_likelihood_without_a_success_agrees():
+    predicted = predict(constant(1e-6), none_right(constant(1e-6)))
+    advised = recommend(predicted)
+    assert advised.case is not Case.UNREAD
+    assert "likelihood of the gold ones is low: that agrees" in words.reads(predicted, advised)
+
+
+@pytest.mark.parametrize(("examples", "firm"), [(1, False), (4, False), (15, False), (16, True), (64, True)])
+def test_a_few_examples_give_no_firm_verdict(examples, firm):
+    predicted = predict(constant(1e-6, examples), none_right(constant(1e-6, examples)))
+    advised = recommend(predicted)
+    assert advised.firm is firm
+    assert ("Too few examples" in words.too_few(predicted, advised)) is not firm
+
+
+def test_sampled_answers_are_shown_beside_their_gold_on_one_safe_line():
+    said = [["right", "a\x1b[2J\nb" + "x" * 200], ["42", "42"], ["wrong", "wrong"]]
+    found = words.shown(["g\ne", "42", "7"], said, [[True, False], [True, True], [False, False]])
+    assert found[0].startswith("gold 'g e', sampled 'a\\x1b[2J bxxx")
+    assert len(found[0]) < 120
+    assert found[1:] == ["gold '7', sampled 'wrong'"]
+
+
+def test_advice_comes_first_and_the_table_only_if_wanted(capsys):
+    argv = ["probe", "--task", "pocket-dial", "--m", "2", "--examples", "2", "--cpu"]
+    assert main(argv) == 0
+    short = capsys.readouterr().out
+    assert main([*argv, "--details"]) == 0
+    long = capsys.readouterr().out
+    assert short.index("Too few examples") < short.index("sampled success")
+    assert "noise" not in short
+    assert "noise" in long

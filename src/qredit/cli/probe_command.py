@@ -7,6 +7,7 @@ these: what GRPO and GARL would see, how long they would need, and which estimat
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,7 +17,8 @@ from rich.table import Table
 from qredit.cli.asking import add_shared
 from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.cli.train_command import training_fields
-from qredit.plain import visible
+from qredit.errors import QreditError
+from qredit.plain import json_line, visible
 from qredit.run.options import POCKET, TrainOptions, check_least, option
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class ProbeOptions:
 def add_arguments(parser: Parser) -> None:
     """The options of the probe, then those it shares with training."""
     parser.add_argument("--config", metavar="FILE", help="YAML file of a run, such as a recipe; flags win over it")
+    parser.add_argument("--details", action="store_true", help="show likelihoods and the table of every q, too")
+    parser.add_argument(
+        "--per-prompt", metavar="FILE", help="write what was measured of each example there, for `qredit train --keep`"
+    )
     add_options(parser, ProbeOptions, "probe")
     add_shared(parser, "reward")
 
@@ -47,7 +53,9 @@ def add_arguments(parser: Parser) -> None:
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Measure, predict, advise; show it."""
     own = set(ProbeOptions.__dataclass_fields__)
-    config = given.pop("config", None)
+    config, details, file = given.pop("config", None), given.pop("details", False), given.pop("per_prompt", None)
+    if file is not None:
+        _check_free(Path(file))
     planned = {} if config is None else read_yaml(config)
     shared = {name: value for name, value in given.items() if name not in own - {"model"}}
     options = build(TrainOptions, [(str(config), planned), ("the command line", shared)], training_fields)
@@ -55,6 +63,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     both = {**sizes, **given, "model": options.model}
     asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
     from qredit.probe import load, measure, predict, recommend, words
+    from qredit.probe.measure import per_prompt
     from qredit.run.watch import progress as bars_on
 
     subject = load(options, asked.examples)
@@ -66,8 +75,35 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     predicted = predict(measured.log_w, measured.right)
     given_advice = recommend(predicted, float(measured.forced.double().mean()))
     notices = list(words.notices(subject, measured, predicted))
-    _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, out)
-    return _record(asked, options, measured, predicted, given_advice, notices)
+    shown = (
+        []
+        if measured.right.any()
+        else words.shown([example.answer for example in subject.examples], measured.said, measured.right.tolist())
+    )
+    _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, shown, details, out)
+    if file is not None:
+        _write(Path(file), per_prompt(subject, measured))
+        out.print(f"per prompt: {escape(visible(file))}", soft_wrap=True)
+    record = _record(asked, options, measured, predicted, given_advice, notices)
+    return {**record, "per_prompt": file, "shown": shown}
+
+
+def _check_free(file: Path) -> None:
+    """Refuse a file that is there already, or has no place to be, before anything is sampled."""
+    if file.exists():
+        raise QreditError(f"per-prompt file {file} exists already; give another name")
+    if not file.absolute().parent.is_dir():
+        raise QreditError(f"no folder {file.absolute().parent} for the per-prompt file")
+
+
+def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each example, in a file that is whole once it has its name."""
+    aside = file.with_name(f"{file.name}.writing")
+    try:
+        aside.write_text("".join(map(json_line, rows)), encoding="utf-8")
+        aside.rename(file)
+    except OSError as error:
+        raise QreditError(f"cannot write to {file}: {error.strerror}") from None
 
 
 def _record(
@@ -98,6 +134,8 @@ def _record(
                 "q": advice.start,
                 "m": advice.m,
                 "case": advice.case.name.lower(),
+                "firm": advice.firm,
+                "reads": words.reads(predicted, advice),
                 "sentences": words.advice(predicted, advice),
             },
             "notices": list(notices),
@@ -114,27 +152,42 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(title: str, predicted: "Prediction", advice: "Advice", notices: Sequence[str], out: Console) -> None:
+def _show(
+    title: str,
+    predicted: "Prediction",
+    advice: "Advice",
+    notices: Sequence[str],
+    shown: Sequence[str],
+    details: bool,
+    out: Console,
+) -> None:
+    """Whether the reward reads anything, the advice, then what it rests on; the table of every q only if wanted."""
     from qredit.probe import words
 
     size = f"{predicted.examples} examples × {predicted.rollouts}"
     out.print(f"[bold]{escape(visible(title))}[/bold], {size} rollouts", soft_wrap=True)
+    for line in filter(None, (words.reads(predicted, advice), *shown, words.too_few(predicted, advice))):
+        out.print(escape(visible(line)), soft_wrap=True)
+    out.print()
+    for sentence in words.advice(predicted, advice):
+        out.print(escape(visible(sentence)))
+    out.print()
     out.print(f"sampled success: {escape(words.interval(predicted.success))}")
     out.print(f"likelihood P̂: {escape(words.interval(predicted.p_hat))}")
+    for notice in notices:
+        out.print(escape(visible(notice)), soft_wrap=True)
+    if not details:
+        out.print("--details shows p̂ of the examples and the table of every q")
+        return
     low, middle, high = map(words.power, predicted.levels)
     out.print(f"p̂ of an example: median {middle}, middle 80 % {low} to {high}")
     out.print(words.regime(predicted))
-    for notice in notices:
-        out.print(escape(visible(notice)), soft_wrap=True)
     out.print(_table(predicted))
     out.print(
         "signal: share of groups; reward: a group's largest effective one; times: steps to escape, of those at "
         "q = 1; bias and deviation: of the gradient's length; noise: of its direction, GARL/PAFT. "
         + escape(words.ASSUMED)
     )
-    out.print()
-    for sentence in words.advice(predicted, advice):
-        out.print(escape(sentence))
 
 
 def _table(predicted: "Prediction") -> Table:

@@ -134,7 +134,11 @@ def show_plan(found: "Plan", out: Console) -> None:
     lengths = {"prompt tokens": found.prompt_tokens, "answer tokens": found.answer_tokens}
     for name, spread in lengths.items():
         out.print(f"{name}: {spread['min']:g} to {spread['max']:g}, median {spread['median']:g}")
-    facts = found.as_dict() | {"train_examples": found.examples + found.left_out, "train_prompts": found.examples}
+    facts = (
+        found.as_dict()
+        | found.filtered
+        | {"train_examples": found.examples + found.left_out, "train_prompts": found.examples}
+    )
     for notice in notices(facts):
         out.print(escape(visible(notice)), soft_wrap=True)
     out.print(

@@ -1,5 +1,6 @@
 """What a model does on some training examples: M rationales each, the gold answer's likelihood after every one."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,11 @@ from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.padded import check_padding
 from qredit.prefix.share import share_prefix
+from qredit.probe.predict import effective_size, log_mean_exp
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget, Rollout, sample
+from qredit.rollout.sample import Budget, sample
+from qredit.run.keep import HASH, content_hash
 from qredit.run.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format
@@ -62,12 +65,14 @@ class Measured:
         right: the sampled answer has reward 1.
         forced: thinking was closed by force.
         ended: the sampled answer ended by itself.
+        said: the sampled answers of each example, as text.
     """
 
     log_w: Float[Tensor, "N M"]
     right: Bool[Tensor, "N M"]
     forced: Bool[Tensor, "N M"]
     ended: Bool[Tensor, "N M"]
+    said: tuple[tuple[str, ...], ...] = ()
 
 
 def load(options: TrainOptions, limit: int) -> Subject:
@@ -140,15 +145,38 @@ def measure(
     """
     share_prefix(subject.network)
     size = max(rows_per_batch // m, 1)
-    parts = []
+    parts, said = [], []
     for start in range(0, len(subject.examples), size):
-        parts.append(_part(subject, slice(start, start + size), m, mix(seed, start)))
+        *tables, texts = _part(subject, slice(start, start + size), m, mix(seed, start))
+        parts.append(tables)
+        said += texts
         done(min(start + size, len(subject.examples)))
     log_w, right, forced, ended = (torch.cat(tables) for tables in zip(*parts, strict=True))
-    return Measured(log_w, right, forced, ended)
+    return Measured(log_w, right, forced, ended, tuple(said))
 
 
-def _part(subject: Subject, chunk: slice, m: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def per_prompt(subject: Subject, measured: Measured) -> list[dict[str, Any]]:
+    """For each example its id, the hash of its content, and what was measured of it; log10 p̂ is None where p̂ is 0."""
+    log10_p = log_mean_exp(measured.log_w.double()) / math.log(10)
+    ess = effective_size(measured.log_w.double())
+    return [
+        {
+            "id": example.id,
+            HASH: content_hash(example),
+            "log10_p_hat": value if math.isfinite(value := float(log10_p[row])) else None,
+            "success": float(measured.right[row].double().mean()),
+            "weight_ess": value if math.isfinite(value := float(ess[row])) else 0.0,
+            "rollouts": measured.log_w.shape[1],
+            "forced": float(measured.forced[row].double().mean()),
+            "ended": float(measured.ended[row].double().mean()),
+        }
+        for row, example in enumerate(subject.examples)
+    ]
+
+
+def _part(
+    subject: Subject, chunk: slice, m: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[str, ...]]]:
     examples, golds = subject.examples[chunk], subject.golds[chunk]
     prompts = [tuple(subject.tokens.prompt_ids(example.prompt, **subject.template)) for example in examples]
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
@@ -165,17 +193,18 @@ def _part(subject: Subject, chunk: slice, m: int, seed: int) -> tuple[Tensor, Te
     def table(values: Sequence[bool]) -> Tensor:
         return torch.tensor(values).view(len(examples), m)
 
+    said = [subject.tokens.response_text(rollout.answer_ids) for rollout in rollouts]
     return (
         log_w.view(len(examples), m).cpu(),
-        table(_right(subject, examples, rollouts)),
+        table(_right(subject, examples, said)),
         table([rollout.forced for rollout in rollouts]),
         table([rollout.ended for rollout in rollouts]),
+        [tuple(said[row : row + m]) for row in range(0, len(said), m)],
     )
 
 
-def _right(subject: Subject, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[bool]:
-    judge, m = rewards.get(subject.reward), len(rollouts) // len(examples)
-    said = [subject.tokens.response_text(rollout.answer_ids) for rollout in rollouts]
+def _right(subject: Subject, examples: Sequence[Example], said: Sequence[str]) -> list[bool]:
+    judge, m = rewards.get(subject.reward), len(said) // len(examples)
     golds = [(example.answer, *example.aliases) for example in examples for _ in range(m)]
     return [judge(text, gold) >= 1.0 for text, gold in zip(said, golds, strict=True)]
 

@@ -77,6 +77,7 @@ class Prediction:
         spread: standard deviation of log w within a group, median over groups, nats.
         mixed_seen: share of groups with both right and wrong answers, from the sampled answers.
         mixed_expected: the same from the likelihoods.
+        silence: natural logarithm of the chance that not one sampled answer is the gold one, if the likelihoods hold.
         loud: the smallest q at which the median group's effective reward is what `q: auto` keeps; 1 where none is.
         of: one for each q.
         sizes: what other group sizes would see, extrapolated from each example's own estimates.
@@ -93,6 +94,7 @@ class Prediction:
     spread: float
     mixed_seen: float
     mixed_expected: float
+    silence: float
     loud: float
     of: tuple[OfCommitment, ...]
     sizes: tuple[OfSize, ...]
@@ -134,6 +136,7 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
         spread=_median(spread),
         mixed_seen=mixed_seen(right, m),
         mixed_expected=mixed_expected(groups),
+        silence=float(torch.log1p(-log_w.exp()).sum()),
         loud=_loud(groups),
         of=tuple(_of(q, log_w, finite, len(groups)) for q in COMMITMENTS),
         sizes=tuple(_of_size(size, log_w, right) for size in SIZES),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from qredit.probe.predict import SIZES, OfSize, Prediction
@@ -23,6 +23,11 @@ HALF = 0.5
 """Share of mixed groups that a GRPO run is sized for: twice that is all there is."""
 CUT = 0.5
 """Share of rationales closed by force from which only drawn rationales are imitated (PAFT): the others are torsos."""
+CHANCE = 1e-3
+"""Chance of seeing no success, were gold answers rewarded as often as they are likely, below which it is no chance: the
+reward does not read what is sampled."""
+ENOUGH = 16
+"""Examples from which a verdict is firm: a share of a quarter is then known to about a tenth, one standard error."""
 PAFT_COMMITMENT = 0.75
 """q of PAFT at a warm start, where the method's authors advise 0.75 or more."""
 
@@ -30,6 +35,7 @@ PAFT_COMMITMENT = 0.75
 class Case(Enum):
     """Why something is advised."""
 
+    UNREAD = "the gold answers are likely, and the reward accepts none of the sampled ones"
     WARM = "rewards are mixed within groups already"
     CUT = "rewards are mixed, but most rationales are closed by force"
     SOLVED = "nearly every answer is right"
@@ -46,12 +52,14 @@ class Advice:
         objective: in the text form that `qredit train --objective` takes; None where no q will help.
         start: q at the start of the run, or q itself; None for GRPO and where none will help.
         m: rollouts per prompt.
+        firm: whether it rests on enough examples.
     """
 
     case: Case
     objective: str | None
     start: float | None
     m: int
+    firm: bool = True
 
     @property
     def estimator(self) -> str | None:
@@ -62,6 +70,7 @@ class Advice:
 def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
     """The advice, by thresholds that stand above with their reasons.
 
+    0. No sampled answer is rewarded, though by their likelihoods many should be: mend the format or the reward first.
     1. Groups with mixed rewards are common: GRPO, or PAFT if most rationales are closed by force.
     2. Else, if nearly every answer is right: GRPO, for what is left.
     3. Else, at some q, likelihood tells rationales apart: GARL with `q: auto`, which begins at the smallest q that is
@@ -71,6 +80,12 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
     Args:
         forced: share of rationales closed by force.
     """
+    return replace(_advice(predicted, forced), firm=predicted.examples >= ENOUGH)
+
+
+def _advice(predicted: Prediction, forced: float) -> Advice:
+    if predicted.success.log10 == -math.inf and predicted.silence < math.log(CHANCE):
+        return Advice(Case.UNREAD, None, None, predicted.m)
     if predicted.mixed >= WARM:
         if forced >= CUT:
             return Advice(Case.CUT, f"paft(q={PAFT_COMMITMENT})", PAFT_COMMITMENT, _size(predicted, _several))

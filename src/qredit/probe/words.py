@@ -1,12 +1,13 @@
 """A probe in words: two sentences of advice, and what else has to be said about what was measured."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qredit.interval import Interval
+from qredit.plain import one_line
 from qredit.probe.measure import Measured, Subject
 from qredit.probe.predict import Prediction
-from qredit.probe.recommend import Advice, Case, is_graded
+from qredit.probe.recommend import ENOUGH, Advice, Case, is_graded
 from qredit.rollout.ends import end_notice, generation_ends, unended_notice
 
 ASSUMED = (
@@ -55,6 +56,11 @@ def advice(predicted: Prediction, given: Advice) -> tuple[str, str]:
 
 def _seen(predicted: Prediction, case: Case) -> str:
     mixed = f"{share(predicted.mixed)} of groups of {predicted.m} hold both right and wrong answers"
+    if case is Case.UNREAD:
+        return (
+            f"The likelihood of your gold answers is high ({interval(predicted.p_hat)}), but your reward accepts none "
+            f"of the {predicted.examples * predicted.rollouts} sampled ones: format or parser is at fault."
+        )
     if case is Case.WARM:
         return f"This model is warm enough for GRPO: {mixed}, and it learns from every one of them."
     if case is Case.CUT:
@@ -77,6 +83,11 @@ def _seen(predicted: Prediction, case: Case) -> str:
 
 def _follows(predicted: Prediction, given: Advice) -> str:
     train = f"Train with {given.objective} and m = {given.m}"
+    if given.case is Case.UNREAD:
+        return (
+            "Compare the sampled answers with the gold ones: the end of an answer, the seam, or what the reward takes "
+            "out of the text. No objective of rewards learns before that is mended."
+        )
     if given.case is Case.WARM:
         return f"{train}: the reward is followed as it is, and wrong gold answers are not memorised as at large q."
     if given.case is Case.CUT:
@@ -92,6 +103,44 @@ def _follows(predicted: Prediction, given: Advice) -> str:
         f"{train}: it begins near q = {given.start:g}, the smallest at which the median group is loud enough, and "
         "lowers q as answers become likely, so that wrong gold answers are not memorised as at a large q."
     )
+
+
+def reads(predicted: Prediction, given: Advice) -> str:
+    """Whether the reward reads what is sampled, which comes before every other question."""
+    rollouts = predicted.examples * predicted.rollouts
+    if given.case is Case.UNREAD:
+        return "the reward reads nothing of what was sampled"
+    if predicted.success.log10 > -math.inf:
+        return f"the reward reads answers: it accepted some of the {rollouts} sampled ones"
+    return (
+        f"the reward accepted none of the {rollouts} sampled answers, and the likelihood of the gold ones is low: that "
+        "agrees"
+    )
+
+
+def too_few(predicted: Prediction, given: Advice) -> str:
+    """That a verdict rests on too few examples; nothing where it does not."""
+    if given.firm:
+        return ""
+    count = f"{predicted.examples} example{'s' if predicted.examples > 1 else ''}"
+    return f"Too few examples for a verdict ({count}; {ENOUGH} are the least): what follows may be chance."
+
+
+def shown(
+    golds: Sequence[str], said: Sequence[Sequence[str]], right: Sequence[Sequence[bool]], most: int = 3
+) -> list[str]:
+    """Some examples' gold answers beside a sampled answer that was not accepted, each on one line and made safe."""
+    pairs = [
+        (gold, next(text for text, good in zip(texts, goods, strict=True) if not good))
+        for gold, texts, goods in zip(golds, said, right, strict=True)
+        if not all(goods)
+    ]
+    return [f"gold {_short(gold)}, sampled {_short(text)}" for gold, text in pairs[:most]]
+
+
+def _short(text: str) -> str:
+    line = one_line(text)
+    return f"'{line}'" if len(line) <= 80 else f"'{line[:79]}…'"
 
 
 def regime(predicted: Prediction) -> str:

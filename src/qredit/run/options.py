@@ -13,6 +13,7 @@ from qredit.catalog import objective_names
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
 from qredit.rollout.answer_budget import ANSWER_BUDGET, fitting_answer
+from qredit.run.keep import Filter
 from qredit.tasks.same import unreadable
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class TrainOptions:
     system_prompt: str | None = option(None, "system message put before every prompt (task jsonl)")
     instruction: str | None = option(None, "text put after every prompt, or its last user message (task jsonl)")
     subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
+    keep: str | None = option(
+        None, "train on the examples of --probe that this accepts, such as 'success < 0.9 and log10_p_hat > -12'"
+    )
+    probe: str | None = option(None, "file of `qredit probe --per-prompt` that keep reads")
     reward: str | None = option(None, "reward function; default: the task's")
     model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
     coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
@@ -150,6 +155,11 @@ class TrainOptions:
         for name in self.training:
             if name in RENAMED:
                 raise QreditError(f"{name} is called {RENAMED[name]} here; give it by that name")
+        if (self.keep is None) != (self.probe is None):
+            given, other = ("keep", "probe") if self.probe is None else ("probe", "keep")
+            raise QreditError(f"{given} needs {other}: keep reads what `qredit probe --per-prompt FILE` wrote")
+        if self.keep is not None:
+            Filter(self.keep)
         total, answer = self.budget
         if total < answer:
             raise QreditError(

@@ -48,6 +48,7 @@ class Plan:
     unparseable_golds: int
     answers_over_budget: int
     data_notes: list[str]
+    filtered: dict[str, int]
     groups_per_step: int
     rollouts_per_group: int
     steps_per_epoch: int
@@ -71,7 +72,13 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
     ends = unended_notice(facts.get("unended") or 0.0, facts.get("end", ""))
     counted = (f"{count} {what}" for count, what in told if count)
     ending = filter(None, (facts.get("end_notice"), ends))
-    return [*facts["data_notes"], *counted, *ending, *facts.get("model_notes", ())]
+    kept = []
+    if "kept" in facts:
+        kept.append(
+            f"{facts['kept']} examples are kept, {facts['left_out_by_keep']} are left out by keep, "
+            f"{facts['unprobed']} because they were not probed"
+        )
+    return [*facts["data_notes"], *kept, *counted, *ending, *facts.get("model_notes", ())]
 
 
 def rendered_prompts(

@@ -23,6 +23,7 @@ from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.run import plan as planning
 from qredit.run.folder import RunFolder
 from qredit.run.interrupt import StopWhenAsked
+from qredit.run.keep import Filter, kept
 from qredit.run.live import LiveView
 from qredit.run.load import (
     as_chat,
@@ -168,7 +169,12 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
     args = config(options, folder.path)
     data = load_data(options, "train", options.subset_size())
-    examples = data.examples
+    examples: Sequence[Example] = data.examples
+    filtered: dict[str, int] = {}
+    if options.keep is not None and options.probe is not None:
+        found = kept(examples, Filter(options.keep), Path(options.probe), options.prompts_per_step)
+        filtered = {"kept": len(found.examples), "left_out_by_keep": found.left_out, "unprobed": found.unprobed}
+        examples = found.examples
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     task = tasks.get(options.task)
     reward = rewards.get(options.reward or task.reward).name
@@ -177,6 +183,7 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         "unparseable_golds": len(rewards.unparseable(reward, examples)),
         "data_notes": list(data.notes),
         "model_path": path,
+        **filtered,
     }
     samples = KeepSamples(folder.samples, options.log_every)
     recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
@@ -306,6 +313,7 @@ def plan(options: TrainOptions) -> planning.Plan:
         unparseable_golds=facts["unparseable_golds"],
         answers_over_budget=facts["answers_over_budget"],
         data_notes=facts["data_notes"],
+        filtered={name: facts[name] for name in ("kept", "left_out_by_keep", "unprobed") if name in facts},
         groups_per_step=groups,
         rollouts_per_group=args.num_generations,
         steps_per_epoch=len(rows) // groups,
