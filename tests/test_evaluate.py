@@ -10,8 +10,8 @@ from tiny import model, tokenizer
 
 import qredit.evaluate as evaluate
 from qredit.errors import QreditError
-from qredit.evaluate import Answered, answer_all, bootstrap, majority, pass_at_k, summary, write_samples
-from qredit.rewards import REGISTRY, get
+from qredit.evaluate import Answered, answer_all, bootstrap, differences, majority, pass_at_k, summary, write_samples
+from qredit.rewards import REGISTRY, get, read_rewards
 from qredit.rollout.format import Format, TokenFormat
 from qredit.rollout.sample import Budget, Draw
 from qredit.tasks import Example
@@ -209,6 +209,71 @@ def test_a_partial_score_is_no_success():
     assert summary([said("a", "a", scores=(0.8, 0.8))], "exact_match", 2)["m@2"].value == 0.0
 
 
+def test_samples_without_a_score_are_no_success_and_in_no_mean():
+    found = summary([said("a", "b", scores=(None, 1.0)), said("a", "b", scores=(None, None))], "exact_match", 2)
+    assert found["p@1"].value == pytest.approx(0.25)
+    assert found["exact_match"].value == 1.0
+    assert "exact_match" not in summary([said("a", scores=(None,))], "exact_match", 1)
+
+
+def test_zero_right_is_no_certain_zero():
+    found = summary([said("a", "b"), said("a", "b", id="r")], "exact_match", 2)
+    assert (found["p@1"].value, found["p@1"].low) == (0.0, 0.0)
+    assert found["p@1"].high == pytest.approx(1 - 0.05**0.5)
+
+
+# --- two models on the same questions
+
+
+def both(*pairs):
+    """Two models' answers to questions of those numbers of right ones of four."""
+    made = [
+        [said(*["yes"] * n + ["no"] * (4 - n), id=str(row)) for row, n in enumerate(ns)]
+        for ns in zip(*pairs, strict=True)
+    ]
+    return made[0], made[1]
+
+
+def test_a_difference_is_paired():
+    """A model that is better by one answer on each question is so for certain, however unlike the questions are."""
+    one, other = both((1, 0), (2, 1), (3, 2), (4, 3))
+    found, count = differences(one, other, "exact_match", 4)
+    assert (count, found["p@1"].value) == (4, 0.25)
+    alone = [summary(answered, "exact_match", 4)["p@1"] for answered in (one, other)]
+    assert alone[0].low < alone[1].high  # two intervals by hand would not tell the models apart
+    p = 1 - 0.05 ** (1 / 4)
+    assert found["p@1"].low == pytest.approx(0.25 * (1 - p) - p)
+
+
+def test_a_difference_that_varies_is_redrawn_by_question():
+    one, other = both(*[(4, 0)] * 15, *[(2, 2)] * 5)
+    found, _ = differences(one, other, "exact_match", 4)
+    assert found["p@1"].value == found["m@4"].value == 0.75
+    assert 0.5 < found["p@1"].low < 0.6 < 0.9 < found["p@1"].high <= 0.96
+    mirrored, _ = differences(other, one, "exact_match", 4)
+    assert mirrored["p@1"].value == -0.75
+    assert mirrored["p@1"].low == pytest.approx(-found["p@1"].high)
+
+
+def test_equal_models_differ_by_no_certain_zero():
+    one, other = both(*[(2, 2)] * 10)
+    found, _ = differences(one, other, "exact_match", 4)
+    assert (found["p@1"].low, found["p@1"].value, found["p@1"].high) == (
+        pytest.approx(0.05**0.1 - 1), 0.0, pytest.approx(1 - 0.05**0.1),
+    )  # fmt: skip
+    one, other = both(*[(4, 0)] * 10)
+    found, _ = differences(one, other, "exact_match", 4)
+    assert (found["p@1"].value, found["p@1"].high) == (1.0, 1.0)
+
+
+def test_only_questions_of_both_are_compared():
+    one, other = both((4, 0), (0, 0))
+    found, count = differences(one, other[:1], "exact_match", 4)
+    assert (count, found["p@1"].value) == (1, 1.0)
+    with pytest.raises(QreditError, match="no question was answered by both"):
+        differences(one[:1], other[1:], "exact_match", 4)
+
+
 # --- sampling
 
 
@@ -226,7 +291,7 @@ def answers(network, count=5, k=3, seed=0, rows=256, **changes):
             network,
             TokenFormat(Format.of(words), words),
             examples,
-            ("exact_match", "substring"),
+            read_rewards("exact_match, substring"),
             Budget(6, 4),
             k,
             **settings,
@@ -261,7 +326,7 @@ def test_samples_repeat_by_seed_and_differ_between_batches(network):
     twice = [Example("What? ", "1", id=str(n)) for n in range(2)]
     words = tokenizer()
     drawn = answer_all(
-        network, TokenFormat(Format.of(words), words), twice, ("f1",), Budget(6, 4), 1,
+        network, TokenFormat(Format.of(words), words), twice, read_rewards("f1"), Budget(6, 4), 1,
         seed=0, stop_tokens=[1], pad=0, rows_per_batch=1,
     )  # fmt: skip
     one, other = drawn
@@ -282,18 +347,6 @@ def test_the_model_keeps_its_mode(network):
 def test_aliases_count_as_right(network, monkeypatch):
     monkeypatch.setattr(TokenFormat, "response_text", lambda self, ids: "the")
     assert answers(network, count=1, k=1)[0].scores["exact_match"] == (1.0,)
-
-
-def test_an_unknown_scorer_is_refused_before_sampling(network, monkeypatch):
-    monkeypatch.setattr(evaluate, "sample", lambda *a, **k: pytest.fail("sampled"))
-    words = tokenizer()
-    with pytest.raises(QreditError, match="unknown reward 'exact_mach'; did you mean 'exact_match'"):
-        list(
-            answer_all(
-                network, TokenFormat(Format.of(words), words), [Example("a", "b")], ("exact_mach",), Budget(6, 4), 1,
-                seed=0, stop_tokens=[1], pad=0,
-            )
-        )  # fmt: skip
 
 
 # --- samples on disk

@@ -30,6 +30,7 @@ CORE = (
     "power",
     "guide",
     "importance",
+    "imports",
 )
 ENGINES = {"trl": "trl", "verl": "verl"}
 

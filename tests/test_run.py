@@ -593,10 +593,44 @@ def test_the_template_switches_of_a_run_are_used_in_its_evaluation(train, evalua
     assert all(template == {"opened": True} for template in seen)
 
 
-def test_greedy_evaluation_draws_the_same_answer_each_time(train, evaluated, tmp_path):
+def test_greedy_evaluation_draws_each_answer_once(train, evaluated, tmp_path, capsys):
     run, _ = train()
-    evaluated(model=run.path, k=3, temperature=0, samples=tmp_path / "samples")
-    assert all(len(set(line["predictions"])) == 1 for line in lines(tmp_path / "samples"))
+    for seed in (0, 1):
+        found = evaluated(model=run.path, temperature=0, seed=seed, samples=tmp_path / f"samples-{seed}")
+        assert (found["k"], {"p@1", "m@1"} <= found["metrics"].keys()) == (1, True)
+    assert lines(tmp_path / "samples-0") == lines(tmp_path / "samples-1")
+    assert main(["eval", *flags(model=run.path, temperature=0, k=2)]) == 2
+    assert "temperature 0 draws one and the same answer 2 times" in capsys.readouterr().err
+
+
+def test_another_model_is_asked_the_same_questions(train, evaluated, tmp_path, network):
+    run, _ = train()
+    for other in (network, run.final):
+        samples = tmp_path / f"{other.name}.jsonl"
+        found = evaluated(model=run.path, against=other, k=2, samples=samples)
+        theirs = found["against"]
+        beside = tmp_path / f"{other.name}-against.jsonl"
+        assert (found["samples"], theirs["samples"]) == (str(samples), str(beside))
+        assert [line["id"] for line in lines(samples)] == [line["id"] for line in lines(beside)]
+        assert (theirs["model"], theirs["questions_of_both"]) == (str(other), 4)
+        assert set(theirs["difference"]) == {"p@1", "p@2", "m@2"}
+        for name, difference in theirs["difference"].items():
+            values = found["metrics"][name]["value"], theirs["metrics"][name]["value"]
+            assert difference["value"] == pytest.approx(values[0] - values[1])
+            assert difference["low"] <= difference["value"] <= difference["high"]
+    assert lines(samples) == lines(beside)  # the run and its own final model
+
+
+def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, capsys, monkeypatch):
+    run, _ = train()
+    monkeypatch.setattr(evaluate, "sample", lambda *a, **k: pytest.fail("sampled"))
+    assert main(["eval", *flags(model=run.path, against=tmp_path / "nowhere", k=2)]) == 2
+    assert f"no model folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert main(["eval", *flags(model=run.path, against=run.path, k=2)]) == 2
+    assert "against must be another model" in capsys.readouterr().err
+    (run.path / "eval-test-against.jsonl").write_text("precious")
+    assert main(["eval", *flags(model=run.path, against=run.final, k=2)]) == 2
+    assert "eval-test-against.jsonl exists already" in capsys.readouterr().err
 
 
 def test_an_interrupted_evaluation_keeps_the_samples_it_has(train, monkeypatch, tmp_path):
@@ -639,7 +673,7 @@ def test_finqa_is_trained_cold_and_evaluated_with_a_thinking_chat_model(train, e
     likelihood = [line["p_hat/log10_q50"] for line in lines(run.metrics) if "p_hat/log10_q50" in line]
     assert all(-100 < value < 0 for value in likelihood)
     found = evaluated(model=run.path, k=4)
-    assert (found["task"], found["questions"], found["scorer"]) == ("finqa", 6, "substring")
+    assert (found["task"], found["questions"], found["scorer"]) == ("finqa", 6, "exact_match")
     assert {"p@1", "p@4", "m@4", "substring", "exact_match", "numeric"} == found["metrics"].keys()
     assert all(0 <= value["low"] <= value["value"] <= value["high"] <= 1 for value in found["metrics"].values())
 

@@ -1,7 +1,7 @@
 """Evaluation by sampling: p@1, unbiased p@k, maj@k, means of any scorer; intervals by bootstrap over questions."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from transformers import PreTrainedModel
 
 from qredit.device import autocast
 from qredit.errors import QreditError
-from qredit.interval import mean_interval
+from qredit.interval import difference_interval, mean_interval
 from qredit.plain import json_line
 from qredit.prefix.share import share_prefix
-from qredit.rewards import Scorer
-from qredit.rewards import get as scorer_named
+from qredit.rewards import REGISTRY, Scorer
+from qredit.rewards.given import Response, Reward
 from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget, Draw, sample
+from qredit.rollout.sample import Budget, Draw, Rollout, sample
 from qredit.seed import mix
 from qredit.tasks import Example
 
@@ -37,16 +37,18 @@ class Answered:
     Attributes:
         predictions: its k sampled answers.
         rationales: what it thought before each.
-        scores: for each scorer, one number per prediction.
+        scores: for each reward, one number per prediction; None where it gives none.
         ended: how many of them ended by themselves, and not at the answer budget.
+        forced: how many rationales were closed by force.
     """
 
     id: str
     answer: str
     predictions: tuple[str, ...]
     rationales: tuple[str, ...]
-    scores: Mapping[str, tuple[float, ...]]
+    scores: Mapping[str, tuple[float | None, ...]]
     ended: int = 0
+    forced: int = 0
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -82,32 +84,63 @@ def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> 
 
 
 def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Estimate]:
-    """p@1, p@k and m@k by the primary scorer, of which 1 is a success; then every scorer's mean over all samples."""
+    """p@1, p@k and m@k by the primary reward, of which 1 is a success; then the mean of each reward over all samples.
 
-    def per_question(value: Callable[[Answered], float]) -> Estimate:
-        return bootstrap([value(question) for question in answered])
+    Samples that a reward does not score are left out of its mean, and are no success.
+    """
 
-    def right(question: Answered) -> list[float]:
-        return [float(score >= 1.0) for score in question.scores[primary]]
-
-    def successes(question: Answered) -> int:
-        return int(sum(right(question)))
-
-    found = {
-        "p@1": per_question(lambda question: successes(question) / len(question.predictions)),
-        f"p@{k}": per_question(lambda question: pass_at_k(len(question.predictions), successes(question), k)),
-        f"m@{k}": per_question(lambda question: majority(question.predictions, right(question), scorer_named(primary))),
-    }
+    if not answered:
+        raise QreditError("nothing to average: there are no questions")
+    each = [successes(question, primary, k) for question in answered]
+    found = {name: bootstrap([values[name] for values in each]) for name in each[0]}
     for name in answered[0].scores:
-        found[name] = per_question(lambda question, name=name: _mean(question.scores[name]))  # type: ignore[misc]
+        means = [mean for question in answered if (mean := _mean(question.scores[name])) is not None]
+        if means:
+            found[name] = bootstrap(means)
     return found
+
+
+def successes(question: Answered, primary: str, k: int) -> dict[str, float]:
+    """p@1, p@k and m@k of one question by the primary reward, of which 1 or more is a success.
+
+    A function of the user's does not say which answers are the same: they vote as exact_match reads them.
+    """
+    right = [float(score is not None and score >= 1.0) for score in question.scores[primary]]
+    return {
+        "p@1": sum(right) / len(right),
+        f"p@{k}": pass_at_k(len(right), int(sum(right)), k),
+        f"m@{k}": majority(question.predictions, right, REGISTRY.get(primary, REGISTRY["exact_match"])),
+    }
+
+
+def differences(
+    answered: Sequence[Answered], others: Sequence[Answered], primary: str, k: int
+) -> tuple[dict[str, Estimate], int]:
+    """By how much the first model's p@1, p@k and m@k are above the second's, and on how many questions.
+
+    Questions are paired by id and redrawn in pairs, so that how hard they are does not count. Only those that both
+    answered are taken.
+
+    Raises:
+        QreditError: there is none.
+    """
+    theirs = {question.id: question for question in others}
+    pairs = [(question, theirs[question.id]) for question in answered if question.id in theirs]
+    if not pairs:
+        raise QreditError("nothing to compare: no question was answered by both models")
+    each = [(successes(one, primary, k), successes(other, primary, k)) for one, other in pairs]
+    found = {}
+    for name in each[0][0]:
+        values = [one[name] - other[name] for one, other in each]
+        found[name] = Estimate(sum(values) / len(values), *difference_interval(values))
+    return found, len(pairs)
 
 
 def answer_all(
     model: PreTrainedModel,
     format: TokenFormat,
     examples: Sequence[Example],
-    scorers: Sequence[str],
+    rewards: Sequence[Reward],
     budget: Budget,
     k: int,
     *,
@@ -124,7 +157,6 @@ def answer_all(
     Draws are a function of (seed, batch) and of the kind of device; questions are taken in order, `rows_per_batch // k`
     at a time. `half` computes in bf16.
     """
-    judges = {name: scorer_named(name) for name in scorers}
     share_prefix(model)
     size = max(rows_per_batch // k, 1)
     for start in range(0, len(examples), size):
@@ -137,16 +169,28 @@ def answer_all(
             )
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
-            said = tuple(format.response_text(rollout.answer_ids) for rollout in mine)
-            golds = (example.answer, *example.aliases)
+            responses = [response_of(format, example, rollout) for rollout in mine]
             yield Answered(
                 id=example.id,
                 answer=example.answer,
-                predictions=said,
-                rationales=tuple(format.text(rollout.ids[: rollout.close_start]) for rollout in mine),
-                scores={name: tuple(judge(text, golds) for text in said) for name, judge in judges.items()},
+                predictions=tuple(response.answer for response in responses),
+                rationales=tuple(response.rationale for response in responses),
+                scores={reward.name: tuple(reward(responses)) for reward in rewards},
                 ended=sum(rollout.ended for rollout in mine),
+                forced=sum(rollout.forced for rollout in mine),
             )
+
+
+def response_of(format: TokenFormat, example: Example, rollout: Rollout) -> Response:
+    """A rollout as rewards read it, `example` being the question as it was asked."""
+    return Response(
+        prompt=example.prompt,
+        completion=format.text(rollout.ids),
+        ids=rollout.ids,
+        rationale=format.text(rollout.ids[: rollout.close_start]),
+        answer=format.response_text(rollout.answer_ids),
+        example=example,
+    )
 
 
 def write_samples(path: Path, answered: Iterable[Answered]) -> None:
@@ -160,5 +204,7 @@ def write_samples(path: Path, answered: Iterable[Answered]) -> None:
             file.flush()
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what was scored; None where nothing was."""
+    scored = [value for value in values if value is not None]
+    return sum(scored) / len(scored) if scored else None

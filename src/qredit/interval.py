@@ -77,6 +77,25 @@ def mean_interval(
         total, count = len(values) * values[0], len(values)
         low = clopper_pearson(math.floor(total + _ROUNDING), count, level).low
         return 10**low, 10 ** clopper_pearson(math.ceil(total - _ROUNDING), count, level).high
+    return _redrawn(values, level, resamples, seed)
+
+
+def difference_interval(
+    values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The ends of an interval for the mean of one difference per question, each from -1 to 1, as `mean_interval`.
+
+    Where all of the n differences are the same, a share of at most p = 1 - (1 - level)^{1/n} of the questions has
+    another one, which may be anything from -1 to 1.
+    """
+    value = values[0]
+    if min(values) == max(values):
+        p = -math.expm1(math.log1p(-level) / len(values))
+        return max((1 - p) * value - p, -1.0), min((1 - p) * value + p, 1.0)
+    return _redrawn(values, level, resamples, seed)
+
+
+def _redrawn(values: Sequence[float], level: float, resamples: int, seed: int) -> tuple[float, float]:
     data = torch.tensor(values, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     means = data[torch.randint(len(data), (resamples, len(data)), generator=generator)].mean(1)

@@ -24,6 +24,7 @@ from qredit.chain import Credit, Source, Stage, add, chain, on_span, per_span
 from qredit.credit import goal, halves
 from qredit.errors import QreditError, unknown
 from qredit.importance import sequence_truncate, token_truncate
+from qredit.imports import imported
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY
 from qredit.penalty.base import Penalty
@@ -153,22 +154,6 @@ class _Reader:
         if not all(part.isidentifier() for part in path.split(".")):
             raise QreditError(f"objective {self.text!r}: {path!r} is not a name or an import path")
         return imported(path)
-
-
-def imported(path: str) -> Callable[..., Any]:
-    """The user's object at a dotted import path, `package.module.name`.
-
-    Raises:
-        QreditError: the module cannot be imported, has no such name, or the name is not callable.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise QreditError(f"cannot import '{path}': {error}") from None
-    if not callable(found):
-        raise QreditError(f"'{path}' is not callable")
-    return found  # type: ignore[no-any-return]
 
 
 __all__ = ["Credit", "NAMES", "PENALTIES", "STAGES", "SURROGATES", "example", "imported", "parse"]

@@ -1,12 +1,14 @@
 """Sample answers to questions and score them.
 
 p@1 is the mean success of one sample; p@k is unbiased; m@k is majority voting over the k samples, a tie counting its
-expectation. Intervals are 95 % bootstraps over questions, exact ones where all questions have the same value.
+expectation. Success is a reward of 1 or more, by the reward of training (its first one, where there are several) or by
+--metric. Intervals are 95 % bootstraps over questions, exact ones where all questions have the same value; --against
+asks another model the same questions, and shows the difference.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit import rewards, tasks
+from qredit import tasks
 from qredit.cli.asking import SHARED, TEMPLATE, add_shared, template_options
 from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.errors import QreditError
 from qredit.plain import visible
+from qredit.rewards.given import named_rewards
 from qredit.run.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_least, option
 from qredit.tasks import Example
 
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from qredit.evaluate import Answered, Estimate
+    from qredit.rewards.given import Reward
     from qredit.rollout.format import TokenFormat
-    from qredit.rollout.sample import Budget
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,12 @@ class EvalOptions:
     """What is evaluated, on what, and how. Options that a run folder holds are taken from it when not given."""
 
     model: str = option(POCKET, "run folder, model folder or id; 'pocket' is the task's own small model")
+    against: str | None = option(None, "another of these, which is asked the same questions in the same way")
     split: str = option("test", "which examples", "train", "validation", "test")
-    k: int = option(16, "samples per question")
+    k: int | None = option(None, "samples per question; default: 16, or 1 at temperature 0")
     limit: int | None = option(None, "number of questions, in hash order; default: all")
     temperature: float = option(1.0, "sampling temperature; 0 is greedy")
-    metric: str | None = option(None, "scorer that p@k and m@k count by; default: the task's first")
+    metric: str | None = option(None, "scorer or function that p@k and m@k count by; default: the reward of training")
     rows_per_batch: int = option(256, "samples drawn at once")
     seed: int = option(0, "seed of the samples")
 
@@ -48,101 +52,159 @@ class EvalOptions:
         check_least(self, {"k": 1, "limit": 1, "rows_per_batch": 1, "seed": 0})
         if not 0 <= self.temperature < math.inf:
             raise QreditError(f"temperature must be 0 or more, got {self.temperature}")
-        if self.metric is not None:
-            rewards.get(self.metric)
+        if self.temperature == 0 and self.samples > 1:
+            raise QreditError(f"temperature 0 draws one and the same answer {self.k} times; leave out k, or give k=1")
+        if self.metric is not None and len(named_rewards(self.metric)) > 1:
+            raise QreditError(f"metric must be one scorer or function, got '{self.metric}'")
+
+    @property
+    def samples(self) -> int:
+        """Samples per question."""
+        return self.k if self.k is not None else 16 if self.temperature else 1
 
 
 def add_arguments(parser: Parser) -> None:
     """The options of the evaluation, then those it shares with training."""
     parser.add_argument("--samples", metavar="FILE", help="write every sample there, as JSON lines")
     add_options(parser, EvalOptions, "evaluation")
-    add_shared(parser)
+    add_shared(parser, "reward")
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Evaluate and show a table."""
-    samples = given.pop("samples", None)
-    if samples is not None and Path(samples).exists():
-        raise QreditError(f"samples file {samples} exists already; give another name")
+    """Evaluate, one model or two, and show a table for each."""
+    written = given.pop("samples", None)
     own = {f.name for f in fields(EvalOptions)}
     asked = build(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
     shared = {name: value for name, value in given.items() if name not in own}
-    model, options, trained = _model_and_options(asked, shared)
-    samples = samples or _free_name(asked)
-    subject = _subject(asked, options, model, trained)
-    stream = _answers(asked, subject, progress)
-    answered = list(stream) if samples is None else _kept(stream, Path(samples))
-    scorer = subject.scorers[0]
-    from qredit.evaluate import summary
+    weights, options, trained = _model_and_options(asked, shared)
+    quiz = _quiz(asked, options, trained)
+    path = Path(written) if written is not None else _free_name(asked)
+    models = {asked.model: weights}
+    if asked.against is not None:
+        models[asked.against] = _weights(asked.against)[0]
+        if len(models) == 1:
+            raise QreditError(f"against must be another model than {asked.model}")
+    files = [path, path and path.with_name(f"{path.stem}-against{path.suffix}")]
+    for file in files[: len(models)]:
+        if file is not None and file.exists():
+            raise QreditError(f"samples file {file} exists already; give another name")
+    subjects = [
+        _checked(name, weights, file, quiz) for (name, weights), file in zip(models.items(), files, strict=False)
+    ]
+    results = [_evaluated(subject, asked, quiz, progress) for subject in subjects]
+    for result in results:
+        _show(result, asked, quiz, out)
+    record = {**_facts(asked, quiz), **results[0].record()}
+    if len(results) == 2:
+        from qredit.evaluate import differences
 
-    found = summary(answered, scorer, asked.k)
-    _show(found, asked, options, subject.asked_of, len(answered), scorer, out)
-    for note in subject.notes:
-        out.print(escape(visible(note)), soft_wrap=True)
-    if subject.skipped:
-        out.print(f"{subject.skipped} prompts were too long for the context and are left out")
-    if subject.unparseable:
-        out.print(f"{subject.unparseable} gold answers cannot be read by {scorer}; they count as failures")
-    for notice in _notices(subject, answered):
-        out.print(escape(visible(notice)), soft_wrap=True)
-    if samples is not None:
-        out.print(f"samples: {escape(visible(samples))}", soft_wrap=True)
-    return {
-        "model": asked.model,
-        "task": options.task,
-        "style": options.style,
-        "split": asked.split if subject.rows_of is None else None,
-        "rows_of": subject.rows_of,
-        "trained_on": subject.seen,
-        "questions": len(answered),
-        "skipped": subject.skipped,
-        "unparseable_golds": subject.unparseable,
-        "k": asked.k,
-        "scorer": scorer,
-        "metrics": {name: asdict(estimate) for name, estimate in found.items()},
-        "samples": samples,
-    }
+        found, shared_by = differences(results[0].answered, results[1].answered, quiz.scorer, asked.samples)
+        _show_difference(found, asked, shared_by, quiz, out)
+        told = {name: asdict(estimate) for name, estimate in found.items()}
+        record |= {"against": {**results[1].record(), "questions_of_both": shared_by, "difference": told}}
+    return record
+
+
+@dataclass(frozen=True)
+class _Quiz:
+    """What every model is asked, how, and who judges: all that does not depend on the model.
+
+    Attributes:
+        rewards: the first one decides what a success is.
+        rows_of: the file that the questions are rows of; None where they are a split.
+        seen: how many of them the run was trained on; None where that cannot be known.
+        notes: what has to be said about how they were read.
+        called: what they are truthfully called.
+    """
+
+    options: TrainOptions
+    examples: Sequence[Example]
+    rewards: "Sequence[Reward]"
+    rows_of: str | None
+    seen: int | None
+    notes: tuple[str, ...]
+    called: str
+
+    @property
+    def scorer(self) -> str:
+        """The name of the reward that decides."""
+        return self.rewards[0].name
+
+    @property
+    def template(self) -> Mapping[str, Any]:
+        """Switches of the chat template."""
+        return self.options.training.get("chat_template_kwargs") or {}
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is evaluated: a model, how it is asked, what it is asked, and who judges."""
+    """A model that can be loaded, and where its samples go."""
 
-    network: "PreTrainedModel"
+    name: str
+    path: str
     tokens: "TokenFormat"
-    budget: "Budget"
-    template: Mapping[str, Any]
-    questions: Sequence[Example]
-    rows_of: str | None
-    seen: int | None
-    notes: tuple[str, ...]
-    asked_of: str
+    samples: Path | None
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What one model answered.
+
+    Attributes:
+        skipped: how many prompts were too long for its context.
+        unparseable: how many gold answers the first reward cannot read.
+        notices: what has to be said.
+    """
+
+    subject: _Subject
+    answered: "Sequence[Answered]"
+    found: "Mapping[str, Estimate]"
     skipped: int
     unparseable: int
-    scorers: tuple[str, ...]
-    half: bool
+    notices: Sequence[str]
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "model": self.subject.name,
+            "questions": len(self.answered),
+            "skipped": self.skipped,
+            "unparseable_golds": self.unparseable,
+            "metrics": {name: asdict(estimate) for name, estimate in self.found.items()},
+            "notices": list(self.notices),
+            "samples": None if self.subject.samples is None else str(self.subject.samples),
+        }
 
 
-def _notices(subject: _Subject, answered: Sequence["Answered"]) -> list[str]:
-    """What has to be said of the end of the answers."""
-    from qredit.rollout.ends import end_notice, generation_ends, unended_notice
+def _facts(asked: EvalOptions, quiz: _Quiz) -> dict[str, Any]:
+    return {
+        "task": quiz.options.task,
+        "style": quiz.options.style,
+        "split": asked.split if quiz.rows_of is None else None,
+        "rows_of": quiz.rows_of,
+        "trained_on": quiz.seen,
+        "k": asked.samples,
+        "scorer": quiz.scorer,
+    }
 
-    share = 1 - sum(one.ended for one in answered) / max(sum(len(one.predictions) for one in answered), 1)
-    told = (
-        end_notice(subject.tokens, generation_ends(subject.network), subject.template),
-        unended_notice(share, subject.tokens.format.end),
-    )
-    return [notice for notice in told if notice is not None]
 
-
-def _free_name(asked: EvalOptions) -> str | None:
+def _free_name(asked: EvalOptions) -> Path | None:
     """Where samples go by themselves: into the run's folder, under a name that is free; None for a mere model."""
     folder = Path(asked.model).expanduser()
     if not (folder / "config.yaml").is_file():
         return None
     numbers = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
     names = (folder / f"eval-{asked.split}{number}.jsonl" for number in numbers)
-    return str(next(name for name in names if not name.exists()))
+    return next(name for name in names if not name.exists())
+
+
+def _weights(model: str) -> tuple[str, Path | None]:
+    """The weights that a run folder, its final model or any other name stands for, and the run's options if any."""
+    folder = Path(model).expanduser()
+    for run_folder, weights in ((folder, folder / "final"), (folder.parent, folder)):
+        if (run_folder / "config.yaml").is_file() and weights.is_dir():
+            return str(weights), run_folder / "config.yaml"
+    return model, None
 
 
 def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[str, TrainOptions, TrainOptions | None]:
@@ -153,75 +215,102 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
     Raises:
         QreditError: the run's data is one file, which it was trained on, and no other is given.
     """
-    model = asked.model
-    folder = Path(model).expanduser()
-    for run_folder, weights in ((folder, folder / "final"), (folder.parent, folder)):
-        config = run_folder / "config.yaml"
-        if config.is_file() and weights.is_dir():
-            taken = (*SHARED, *TEMPLATE, "model")
-            from qredit.run.load import is_file
-            from qredit.run.seen import CHOOSING
+    weights, config = _weights(asked.model)
+    if config is None:
+        return (
+            weights,
+            build(TrainOptions, [("the command line", {**shared, "model": weights})], template_options),
+            None,
+        )
+    taken = (*SHARED, *TEMPLATE, "model", "reward")
+    from qredit.run.load import is_file
+    from qredit.run.seen import CHOOSING
 
-            kept = read_yaml(str(config))
-            stored = {key: value for key, value in kept.items() if key in taken}
-            if shared.get("task", "jsonl") != "jsonl":
-                stored = {key: value for key, value in stored.items() if key not in (*OWN_COLUMNS, *OWN_WORDING)}
-            chose = {key: value for key, value in kept.items() if key in (*taken, *CHOOSING)}
-            trained = build(TrainOptions, [(str(config), chose)], template_options)
-            if asked.split != "train" and "data" not in shared and is_file(trained):
-                raise QreditError(
-                    f"the run was trained on {trained.data}; give --data with questions that were held out, or "
-                    "--split train"
-                )
-            options = build(TrainOptions, [(str(config), stored), ("the command line", shared)], template_options)
-            return str(weights), options, trained
-    return model, build(TrainOptions, [("the command line", {**shared, "model": model})], template_options), None
+    kept = read_yaml(str(config))
+    stored = {key: value for key, value in kept.items() if key in taken}
+    if shared.get("task", "jsonl") != "jsonl":
+        stored = {key: value for key, value in stored.items() if key not in (*OWN_COLUMNS, *OWN_WORDING)}
+    chose = {key: value for key, value in kept.items() if key in (*taken, *CHOOSING)}
+    trained = build(TrainOptions, [(str(config), chose)], template_options)
+    if asked.split != "train" and "data" not in shared and is_file(trained):
+        raise QreditError(
+            f"the run was trained on {trained.data}; give --data with questions that were held out, or --split train"
+        )
+    options = build(TrainOptions, [(str(config), stored), ("the command line", shared)], template_options)
+    return weights, options, trained
 
 
-def _subject(asked: EvalOptions, options: TrainOptions, model: str, trained: TrainOptions | None) -> _Subject:
-    """Everything loaded and checked, nothing sampled yet."""
-    from qredit.run.load import is_file, load_data, load_model, load_tokenizer, model_path, ready
+def _quiz(asked: EvalOptions, options: TrainOptions, trained: TrainOptions | None) -> _Quiz:
+    """The questions and those who judge the answers; no model is loaded."""
+    from qredit.rewards.given import judged_by, read_rewards
+
+    rewards = read_rewards(options.rewards)
+    if asked.metric is not None:
+        first = read_rewards(asked.metric)
+        rewards = (*first, *(reward for reward in rewards if reward.name != first[0].name))
+    from qredit.run.load import is_file, load_data
     from qredit.run.seen import called, trained_on
-    from qredit.run.train import token_format
 
-    path = model_path(model, options.task, options.coldness)
     data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
-    examples = data.examples
-    tokens = token_format(options, load_tokenizer(path), examples)
-    network = load_model(path, options.device)
-    budget, template = options.sampling_budget, options.training.get("chat_template_kwargs") or {}
-    questions = ready(
-        examples,
-        tokens,
-        network,
-        budget,
-        chat=options.chat,
-        skip_long=options.skip_long,
-        template=template,
-        name=f"{options.task} {asked.split}",
-    )
-    metrics = tasks.get(options.task).metrics
-    scorers = tuple(dict.fromkeys((asked.metric or metrics[0], *metrics)))
     rows_of = str(options.data) if options.task == "jsonl" and is_file(options) else None
-    seen = trained_on(examples, options, trained)
-    return _Subject(
-        network,
-        tokens,
-        budget,
-        template,
-        questions,
+    seen = trained_on(data.examples, options, trained)
+    return _Quiz(
+        options=options,
+        examples=data.examples,
+        rewards=judged_by(rewards, tasks.get(options.task).metrics),
         rows_of=rows_of,
         seen=seen,
         notes=data.notes,
-        asked_of=called(asked.split, rows_of, asked.limit is None, len(examples), seen),
-        skipped=len(examples) - len(questions),
-        unparseable=len(rewards.unparseable(scorers[0], questions)),
-        scorers=scorers,
-        half=options.half,
+        called=called(asked.split, rows_of, asked.limit is None, len(data.examples), seen),
     )
 
 
-def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> "Iterator[Answered]":
+def _checked(name: str, weights: str, samples: Path | None, quiz: _Quiz) -> _Subject:
+    """A model of that name, as far as it can be checked without loading it."""
+    from qredit.run.load import load_tokenizer, model_path
+    from qredit.run.train import token_format
+
+    path = model_path(weights, quiz.options.task, quiz.options.coldness)
+    return _Subject(name, path, token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
+
+
+def _evaluated(subject: _Subject, asked: EvalOptions, quiz: _Quiz, progress: Console) -> _Result:
+    """The model's answers to all questions that fit its context. It is kept in memory no longer than that."""
+    from qredit.evaluate import summary
+    from qredit.run.load import load_model, ready
+
+    options = quiz.options
+    network = load_model(subject.path, options.device)
+    questions = ready(
+        quiz.examples,
+        subject.tokens,
+        network,
+        options.sampling_budget,
+        chat=options.chat,
+        skip_long=options.skip_long,
+        template=quiz.template,
+        name=f"{options.task} {asked.split}",
+    )
+    stream = _answers(asked, quiz, subject, network, questions, progress)
+    answered = list(stream) if subject.samples is None else _kept(stream, subject.samples)
+    return _Result(
+        subject,
+        answered,
+        summary(answered, quiz.scorer, asked.samples),
+        skipped=len(quiz.examples) - len(questions),
+        unparseable=len(quiz.rewards[0].unparseable(questions)),
+        notices=_notices(subject, network, quiz, answered),
+    )
+
+
+def _answers(
+    asked: EvalOptions,
+    quiz: _Quiz,
+    subject: _Subject,
+    network: "PreTrainedModel",
+    questions: Sequence[Example],
+    progress: Console,
+) -> "Iterator[Answered]":
     """The questions as they are answered, under a bar."""
     from qredit.evaluate import answer_all
     from qredit.rollout.sample import Draw
@@ -230,24 +319,37 @@ def _answers(asked: EvalOptions, subject: _Subject, progress: Console) -> "Itera
 
     tokenizer: Any = subject.tokens.tokenizer
     with bars_on(progress) as bars:
-        bar = bars.add_task("eval", total=len(subject.questions), note="")
+        bar = bars.add_task("eval", total=len(questions), note="")
         for question in answer_all(
-            subject.network,
+            network,
             subject.tokens,
-            subject.questions,
-            subject.scorers,
-            subject.budget,
-            asked.k,
+            questions,
+            quiz.rewards,
+            quiz.options.sampling_budget,
+            asked.samples,
             seed=asked.seed,
-            stop_tokens=stop_tokens(subject.network, tokenizer),
+            stop_tokens=stop_tokens(network, tokenizer),
             pad=tokenizer.pad_token_id,
             draw=Draw(temperature=asked.temperature),
             rows_per_batch=asked.rows_per_batch,
-            template=subject.template,
-            half=subject.half,
+            template=quiz.template,
+            half=quiz.options.half,
         ):
             yield question
             bars.advance(bar)
+
+
+def _notices(subject: _Subject, network: "PreTrainedModel", quiz: _Quiz, answered: Sequence["Answered"]) -> list[str]:
+    """What has to be said of the end of the answers, and of golds that were written and not counted."""
+    from qredit.rollout.ends import end_notice, generation_ends, unended_notice
+    from qredit.run.samples import hints
+
+    share = 1 - sum(one.ended for one in answered) / max(sum(len(one.predictions) for one in answered), 1)
+    told = (
+        end_notice(subject.tokens, generation_ends(network), quiz.template),
+        unended_notice(share, subject.tokens.format.end),
+    )
+    return [*hints(answered, quiz.scorer), *(notice for notice in told if notice is not None)]
 
 
 def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
@@ -273,22 +375,39 @@ def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
     return answered
 
 
-def _show(
-    found: "Mapping[str, Estimate]",
-    asked: EvalOptions,
-    options: TrainOptions,
-    asked_of: str,
-    questions: int,
-    scorer: str,
-    out: Console,
+def _show(result: _Result, asked: EvalOptions, quiz: _Quiz, out: Console) -> None:
+    from qredit.run.samples import shown
+
+    options, count = quiz.options, len(result.answered)
+    title = f"{result.subject.name}: {options.task} {options.style}, {quiz.called}, {count} questions × {asked.samples}"
+    out.print(_table(title, result.found, lambda value: f"{100 * value:.1f}"))
+    first = ", the first of the rewards" if asked.metric is None and len(named_rewards(options.rewards)) > 1 else ""
+    out.print(f"p@k and m@k count success by {escape(quiz.scorer)}{first}; a tie in m@k counts its expectation")
+    for line in shown(result.answered, quiz.scorer):
+        out.print(escape(visible(line)), soft_wrap=True)
+    for notice in (*quiz.notes, *result.notices):
+        out.print(escape(visible(notice)), soft_wrap=True)
+    if result.skipped:
+        out.print(f"{result.skipped} prompts were too long for the context and are left out")
+    if result.unparseable:
+        out.print(f"{result.unparseable} gold answers cannot be read by {escape(quiz.scorer)}; they count as failures")
+    if result.subject.samples is not None:
+        out.print(f"samples: {escape(visible(str(result.subject.samples)))}", soft_wrap=True)
+
+
+def _show_difference(
+    found: "Mapping[str, Estimate]", asked: EvalOptions, questions: int, quiz: _Quiz, out: Console
 ) -> None:
-    title = f"{asked.model}: {options.task} {options.style}, {asked_of}, {questions} questions × {asked.k}"
+    title = f"{asked.model} less {asked.against}: {quiz.called}, {questions} questions of both"
+    out.print(_table(title, found, lambda value: f"{100 * value:+.1f}"))
+    out.print("a difference in points; its interval redraws questions, each with the answers of both models")
+
+
+def _table(title: str, found: "Mapping[str, Estimate]", shown: Callable[[float], str]) -> Table:
     table = Table(title=escape(visible(title)), title_justify="left")
     table.add_column("metric")
     table.add_column("%", justify="right")
     table.add_column("95 % interval", justify="right")
     for name, estimate in found.items():
-        low, high = 100 * estimate.low, 100 * estimate.high
-        table.add_row(name, f"{100 * estimate.value:.1f}", f"{low:.1f} – {high:.1f}")
-    out.print(table)
-    out.print(f"p@k and m@k count success by {scorer}; a tie in m@k counts its expectation")
+        table.add_row(escape(name), shown(estimate.value), f"{shown(estimate.low)} – {shown(estimate.high)}")
+    return table

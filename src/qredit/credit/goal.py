@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qredit.imports import imported
 from qredit.schedule import check_range
 
 Rate = Float[Tensor, " B"]
@@ -130,6 +131,4 @@ class imported_slope(_Goal):
         return self._function()(p)
 
     def _function(self) -> Callable[[Rate], Rate]:
-        from qredit.text import imported  # text.py reads this module's names
-
         return imported(self.path)

@@ -10,18 +10,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qredit import rewards, tasks
 from qredit.device import autocast
 from qredit.errors import QreditError
+from qredit.evaluate import response_of
 from qredit.prefix.install import score, scores_tokens
 from qredit.prefix.layout import Layout
 from qredit.prefix.packing import pack, repeat
 from qredit.prefix.padded import check_padding
 from qredit.prefix.share import share_prefix
 from qredit.probe.predict import effective_size, log_mean_exp
+from qredit.rewards.given import Reward, read_rewards
 from qredit.rollout.collate import Rows, Sampled, collate
 from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget, sample
+from qredit.rollout.sample import Budget, Rollout, sample
 from qredit.run.keep import HASH, content_hash
 from qredit.run.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.run.options import TrainOptions
@@ -47,7 +48,7 @@ class Subject:
     budget: Budget
     template: Mapping[str, Any]
     half: bool
-    reward: str
+    reward: Reward
     examples: Sequence[Example]
     golds: Sequence[tuple[int, ...]]
     apart: tuple[tuple[str, str], ...]
@@ -62,7 +63,7 @@ class Measured:
 
     Attributes:
         log_w: log-likelihood of the gold answer after each rationale, end included, nats.
-        right: the sampled answer has reward 1.
+        right: the sampled answer has a reward of 1 or more, by the first reward where there are several.
         forced: thinking was closed by force.
         ended: the sampled answer ended by itself.
         said: the sampled answers of each example, as text.
@@ -82,6 +83,7 @@ def load(options: TrainOptions, limit: int) -> Subject:
         QreditError: whatever would stop a run, except an answer that does not join at the seam: those are named and
             left out, unless none joins.
     """
+    reward = read_rewards(options.rewards)[0]
     path = model_path(options.model, options.task, options.coldness)
     data = load_data(options, "train", min(limit, options.subset_size() or limit))
     found = data.examples
@@ -102,7 +104,6 @@ def load(options: TrainOptions, limit: int) -> Subject:
     if share_prefix(network) is not None:
         check_padding(network, max(len(tokens.prompt_ids(e.prompt, **template)) for e in asked) + options.budget[0])
     ids = {example.id: gold for example, gold in joined}
-    reward = rewards.get(options.reward or tasks.get(options.task).reward).name
     return Subject(
         network=network,
         tokens=tokens,
@@ -114,7 +115,7 @@ def load(options: TrainOptions, limit: int) -> Subject:
         golds=[ids[example.id] for example in asked],
         apart=apart,
         long=len(joined) - len(asked),
-        unparseable=len(rewards.unparseable(reward, asked)),
+        unparseable=len(reward.unparseable(asked)),
         data_notes=data.notes,
     )
 
@@ -196,17 +197,18 @@ def _part(
     said = [subject.tokens.response_text(rollout.answer_ids) for rollout in rollouts]
     return (
         log_w.view(len(examples), m).cpu(),
-        table(_right(subject, examples, said)),
+        table(_right(subject, examples, rollouts)),
         table([rollout.forced for rollout in rollouts]),
         table([rollout.ended for rollout in rollouts]),
         [tuple(said[row : row + m]) for row in range(0, len(said), m)],
     )
 
 
-def _right(subject: Subject, examples: Sequence[Example], said: Sequence[str]) -> list[bool]:
-    judge, m = rewards.get(subject.reward), len(said) // len(examples)
-    golds = [(example.answer, *example.aliases) for example in examples for _ in range(m)]
-    return [judge(text, gold) >= 1.0 for text, gold in zip(said, golds, strict=True)]
+def _right(subject: Subject, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[bool]:
+    m = len(rollouts) // len(examples)
+    asked = [example for example in examples for _ in range(m)]
+    responses = [response_of(subject.tokens, one, rollout) for one, rollout in zip(asked, rollouts, strict=True)]
+    return [score is not None and score >= 1.0 for score in subject.reward(responses)]
 
 
 @torch.no_grad()

@@ -164,7 +164,10 @@ def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iter
     if subject.long:
         yield f"{subject.long} prompts do not fit the context and are left out"
     if subject.unparseable:
-        yield f"{subject.unparseable} gold answers cannot be read by {subject.reward}; GRPO can never be rewarded there"
+        yield (
+            f"{subject.unparseable} gold answers cannot be read by {subject.reward.name}; GRPO can never be rewarded "
+            "there"
+        )
     if forced > 0:
         yield f"{share(forced)} of rationales were closed by force"
     notice = end_notice(subject.tokens, generation_ends(subject.network), subject.template)
@@ -180,5 +183,6 @@ def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iter
     if predicted.success.low > predicted.p_hat.high:
         yield (
             f"answers succeed more often ({interval(predicted.success)}) than the gold string is likely "
-            f"({interval(predicted.p_hat)}): {subject.reward} takes other answers too, and likelihood undervalues them"
+            f"({interval(predicted.p_hat)}): {subject.reward.name} takes other answers too, and likelihood "
+            "undervalues them"
         )

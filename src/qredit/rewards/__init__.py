@@ -6,6 +6,7 @@ from typing import Any
 
 from qredit.errors import QreditError, look_up
 from qredit.rewards.base import Scorer
+from qredit.rewards.given import Response, Reward, read_rewards
 from qredit.rewards.math_equal import is_math, math_equal, normal_form, same_form
 from qredit.rewards.numeric import is_numeric, numeric, numeric_form
 from qredit.rewards.text import (
@@ -67,8 +68,8 @@ def unparseable(name: str, examples: Iterable[Example]) -> list[Example]:
 
     To be counted and reported before a run: they are scored 0 whatever the model says.
     """
-    parses = get(name).parses
-    return [example for example in examples if not any(map(parses, (example.answer, *example.aliases)))]
+    reward = Reward(name, 1.0, as_reward(name), get(name).parses)
+    return reward.unparseable(list(examples))
 
 
 def as_reward(name: str) -> Callable[..., list[float]]:
@@ -119,6 +120,8 @@ def _text(completion: Any) -> str:
 
 __all__ = [
     "REGISTRY",
+    "Response",
+    "Reward",
     "Scorer",
     "as_reward",
     "exact_match",
@@ -128,6 +131,7 @@ __all__ = [
     "normalize_answer",
     "normalized_exact_match",
     "numeric",
+    "read_rewards",
     "substring",
     "unparseable",
 ]

@@ -15,6 +15,7 @@ from rich.console import Console
 from qredit.diagnostics import commitment
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, answer_all, summary
+from qredit.rewards.given import read_rewards
 from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, stop_tokens
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format, train
@@ -142,7 +143,7 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
             network,
             token_format(options, tokenizer),
             load_examples(options, held.split, held.questions),
-            ("exact_match",),
+            read_rewards("exact_match"),
             options.sampling_budget,
             held.k,
             seed=held.seed,

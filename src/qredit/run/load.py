@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from qredit import pocket, tasks
 from qredit.errors import QreditError
 from qredit.plain import first_line
+from qredit.rewards.given import columns_of
 from qredit.rollout.format import TokenFormat
 from qredit.rollout.sample import Budget
 from qredit.run.hub import reached
@@ -243,17 +244,25 @@ def ready(
     return [example for row, example in enumerate(wrapped) if row not in dropped]
 
 
-def as_dataset(examples: Sequence[Example], prompts: Sequence[Any]) -> Dataset:
+def as_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: bool = False) -> Dataset:
     """The columns that the trainer and the rewards read.
 
+    Args:
+        further: take the user's other columns along, for reward functions that read them.
+
     Raises:
-        QreditError: messages whose further keys hold values of different kinds, which no column can.
+        QreditError: messages whose further keys hold values of different kinds, which no column can; a further column
+            that does.
     """
+    others = columns_of(examples) if further else {}
+    for name, values in others.items():
+        _check_column(name, values)
     columns = {
         "prompt": list(prompts),
         "answer": [example.answer for example in examples],
         "aliases": [list(example.aliases) for example in examples],
         "id": [example.id for example in examples],
+        **others,
     }
     try:
         return Dataset.from_dict(columns)
@@ -261,4 +270,15 @@ def as_dataset(examples: Sequence[Example], prompts: Sequence[Any]) -> Dataset:
         raise QreditError(
             "the prompts' messages cannot be kept in one table; give each of their keys values of one kind, or leave "
             f"out those that the chat template does not need ({first_line(error)})"
+        ) from None
+
+
+def _check_column(name: str, values: Sequence[Any]) -> None:
+    """Refuse a column of the user's that no table can hold, before it is blamed on the prompts."""
+    try:
+        pyarrow.array(values)
+    except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise QreditError(
+            f"column '{name}', which a reward function of yours may read, cannot be kept in a table; give its values "
+            f"one kind, or remove it ({first_line(error)})"
         ) from None

@@ -12,6 +12,7 @@ from qredit import tasks
 from qredit.catalog import objective_names
 from qredit.device import usable_device
 from qredit.errors import QreditError, unknown
+from qredit.rewards.given import named_rewards
 from qredit.rollout.answer_budget import ANSWER_BUDGET, fitting_answer
 from qredit.run.keep import Filter
 from qredit.tasks.same import unreadable
@@ -69,7 +70,14 @@ class TrainOptions:
         None, "train on the examples of --probe that this accepts, such as 'success < 0.9 and log10_p_hat > -12'"
     )
     probe: str | None = option(None, "file of `qredit probe --per-prompt` that keep reads")
-    reward: str | None = option(None, "reward function; default: the task's")
+    reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "scorer, or function of yours as package.module:name; several with weights: 'math_equal, 0.1 * "
+            "format'; in YAML also a list. Default: the task's",
+            "joined_by": ", ",
+        },
+    )
     model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
     coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
     chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
@@ -152,6 +160,10 @@ class TrainOptions:
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         self._check_own_data()
+        if self.reward is not None:
+            named_rewards(self.reward)
+        if "reward_weights" in self.training:
+            raise QreditError("reward_weights are given with the rewards: reward 'math_equal, 0.1 * format'")
         for name in self.training:
             if name in RENAMED:
                 raise QreditError(f"{name} is called {RENAMED[name]} here; give it by that name")
@@ -183,6 +195,11 @@ class TrainOptions:
         for name in OWN_WORDING:
             if bad := unreadable(getattr(self, name)):
                 raise QreditError(f"{name} holds {bad}")
+
+    @property
+    def rewards(self) -> str:
+        """What `reward` says, or the task's own."""
+        return self.reward or tasks.get(self.task).reward
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their default: what tells runs apart, also when options have been added since."""

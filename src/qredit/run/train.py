@@ -15,9 +15,10 @@ from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
-from qredit import rewards, tasks
+from qredit import tasks
 from qredit.errors import QreditError
 from qredit.plain import first_line, visible
+from qredit.rewards.given import Reward, judged_by, read_rewards
 from qredit.rollout.ends import end_notice, generation_ends
 from qredit.rollout.format import Format, TokenFormat, is_chat
 from qredit.run import plan as planning
@@ -164,10 +165,13 @@ def _take_back(folders: Sequence[Path]) -> None:
 
 def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
     """The trainer of a run, and what is worth recording about its data."""
+    given = read_rewards(options.rewards)
     path = model_path(options.model, options.task, options.coldness)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
     args = config(options, folder.path)
+    weights = [reward.weight for reward in given]
+    args.reward_weights = None if set(weights) == {1.0} else weights
     data = load_data(options, "train", options.subset_size())
     examples: Sequence[Example] = data.examples
     filtered: dict[str, int] = {}
@@ -176,11 +180,9 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         filtered = {"kept": len(found.examples), "left_out_by_keep": found.left_out, "unprobed": found.unprobed}
         examples = found.examples
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
-    task = tasks.get(options.task)
-    reward = rewards.get(options.reward or task.reward).name
     facts: dict[str, Any] = {
         "train_examples": len(examples),
-        "unparseable_golds": len(rewards.unparseable(reward, examples)),
+        "unparseable_golds": len(given[0].unparseable(examples)),
         "data_notes": list(data.notes),
         "model_path": path,
         **filtered,
@@ -193,14 +195,14 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     notes: list[str] = []
     model = load_model(path, notes=notes)
     check_trainable(model, path, options.lora)
-    validation = _validation(options, task.metrics, tokenizer, model, args, folder)
+    validation = _validation(options, judged_by(given, tasks.get(options.task).metrics), tokenizer, model, args, folder)
     with _in_one_line(ValueError, ImportError):
         trainer = RunTrainer(
             model,
             options.made_objective(),
             args,
-            as_dataset(examples, as_chat(examples, tokenizer, options.chat)),
-            reward_funcs=rewards.as_reward(reward),
+            as_dataset(examples, as_chat(examples, tokenizer, options.chat), any(reward.own for reward in given)),
+            reward_funcs=[reward.function for reward in given],
             processing_class=tokenizer,
             callbacks=[*watchers, *filter(None, (validation, guard, decisions))],  # validated before it is judged
             peft_config=_lora(options),
@@ -367,7 +369,7 @@ def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Pa
 
 def _validation(
     options: TrainOptions,
-    scorers: Sequence[str],
+    rewards: Sequence[Reward],
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     args: QreditConfig,
@@ -386,7 +388,7 @@ def _validation(
         template=args.chat_template_kwargs or {},
         name="validation",
     )
-    return Validate(folder.validation, examples, scorers, options.eval_k, options.eval_every, options.seed)
+    return Validate(folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed)
 
 
 def _lora(options: TrainOptions) -> LoraConfig | None:

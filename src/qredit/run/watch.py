@@ -19,6 +19,7 @@ from rich.table import Column
 
 from qredit.evaluate import Answered, answer_all, summary
 from qredit.plain import json_line
+from qredit.rewards.given import Reward
 from qredit.tasks import Example
 from qredit.trl import QreditTrainer
 from qredit.trl.metrics_file import AppendLines
@@ -71,10 +72,10 @@ class Validate(AppendLines):
     """Samples answers to held-out questions every few steps; each process takes its share."""
 
     def __init__(
-        self, path: Path, examples: Sequence[Example], scorers: Sequence[str], k: int, every: int, seed: int
+        self, path: Path, examples: Sequence[Example], rewards: Sequence[Reward], k: int, every: int, seed: int
     ) -> None:
         super().__init__(path)
-        self.examples, self.scorers = examples, scorers
+        self.examples, self.rewards = examples, rewards
         self.k, self.every, self.seed = k, every, seed
         self.trainer: QreditTrainer | None = None
 
@@ -90,7 +91,7 @@ class Validate(AppendLines):
                 trainer.accelerator.unwrap_model(trainer.model),
                 trainer.format,
                 self.examples[rank::world],
-                self.scorers,
+                self.rewards,
                 trainer.args.budget,
                 self.k,
                 seed=self.seed + rank,
@@ -102,7 +103,7 @@ class Validate(AppendLines):
             )
         )
         every: list[Answered] = gather_object(mine)
-        estimates = summary(every, self.scorers[0], self.k)
+        estimates = summary(every, self.rewards[0].name, self.k)
         found = {name: estimate.value for name, estimate in estimates.items()}
         self._keep_best(trainer, step, found[f"m@{self.k}"])
         if trainer.guard is not None:

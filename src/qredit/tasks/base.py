@@ -26,6 +26,7 @@ class Example:
         aliases: other answers that count as right; the likelihood does not see them.
         rationale: a gold rationale, known for pocket tasks only and used only to pretrain their model.
         place: its file and number there, for messages; a record holds it under `PLACE`.
+        columns: the whole row of the user's data, for reward functions that read more of it.
     """
 
     prompt: str | list[Message]
@@ -34,6 +35,7 @@ class Example:
     aliases: tuple[str, ...] = ()
     rationale: str | None = None
     place: str = field(default="", compare=False)
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Task:
         render: (record, style) → example. "cold" is the linearised input alone; "warm" adds a task description and an
             instruction about the answer's format.
         reward: name of the training reward, a key of `qredit.rewards.REGISTRY`.
-        metrics: names of the evaluation metrics, keys of the same registry.
+        metrics: names of what evaluations show beside the training reward, keys of the same registry.
         default_data: data set id used when no source is given; None when one must be.
         sizes: examples per split in the published experiments; see `subset`.
     """

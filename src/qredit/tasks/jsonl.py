@@ -54,14 +54,14 @@ def jsonl(answer: str | None = None, prompt: str | None = None, aliases: str | N
 
 def render(record: Record, style: Style) -> Example:
     """The row as it is; the style changes nothing."""
-    return Example(record["prompt"], record["answer"], record["id"], record["aliases"])
+    return Example(record["prompt"], record["answer"], record["id"], record["aliases"], columns=record["columns"])
 
 
 JSONL = jsonl()
 
 
 def _row(table: Table, number: int, record: Record, columns: Columns) -> dict[str, Any]:
-    """prompt, answer, id and aliases as the strings of an `Example`; the id may be missing."""
+    """prompt, answer, id and aliases as the strings of an `Example`, and all columns; the id may be missing."""
     prompt, answers = _question(table, number, record, columns)
     aliases = _aliases(table, number, record, str(columns.aliases))
     id = record.get("id")
@@ -71,6 +71,7 @@ def _row(table: Table, number: int, record: Record, columns: Columns) -> dict[st
         "id": None if id in (None, "") else str(id),
         "aliases": tuple(dict.fromkeys((*answers, *aliases)))[1:],
         "number": number,
+        "columns": {name: value for name, value in record.items() if name != PLACE},
         PLACE: record[PLACE],
     }
 

@@ -31,6 +31,7 @@ from qredit.prefix.padded import check_padding
 from qredit.prefix.support import inside
 from qredit.prefix.verify import verify
 from qredit.rewards import as_reward
+from qredit.rewards.checked import checked_reward
 from qredit.rollout.collate import Rows, Sampled, tails_for
 from qredit.rollout.ends import end_notice, generation_ends, plain_notice
 from qredit.rollout.fields import Maker
@@ -51,7 +52,6 @@ from qredit.trl.order import FollowEpoch, GroupOrder
 from qredit.trl.record import CreditRecorder, Learned
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.refused import check_arguments
-from qredit.trl.rewards import checked_reward
 from qredit.trl.savable import check_savable, mend_generation_config
 from qredit.trl.saving import Saving
 from qredit.trl.step.collation import Collation
