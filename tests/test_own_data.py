@@ -82,9 +82,9 @@ TWO = '{"prompt": "é 1?", "answer": "1"}', '{"prompt": "２?", "answer": "２"}
         ("a.jsonl", ("\ufeff\n[\n" + ",\n".join(TWO) + "\n]\n").encode()),
         ("a.json", "\n".join(TWO).encode()),
         ("A.JSONL", "\n".join(TWO).encode()),
-        ("a.json.gz", gzip.compress(f"[{','.join(TWO)}]".encode())),
-        ("a.jsonl.gz", gzip.compress("\n".join(TWO).encode())),
-        ("a.csv.gz", gzip.compress("prompt,answer\r\né 1?,1\r\n２?,２\r\n".encode("utf-8-sig"))),
+        ("a.json.gz", gzip.compress(f"[{','.join(TWO)}]".encode(), mtime=0)),
+        ("a.jsonl.gz", gzip.compress("\n".join(TWO).encode(), mtime=0)),
+        ("a.csv.gz", gzip.compress("prompt,answer\r\né 1?,1\r\n２?,２\r\n".encode("utf-8-sig"), mtime=0)),
     ],
 )
 def test_files_as_other_programs_write_them_are_read_as_they_are(tmp_path, name, data):

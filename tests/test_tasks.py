@@ -387,7 +387,7 @@ def test_missing_files_are_named_with_what_was_looked_for(tmp_path):
         ("a.csv", b"prompt,prompt\nq,q\n", "a.csv: the header names column 'prompt' twice"),
         ("a.csv", b"prompt;answer\nq;a\n", "a.csv: cells are separated by ';'; commas are expected"),
         ("a.jsonl.gz", b"{}", "a.jsonl.gz: not a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(b'{"prompt": "q"}')[:-9], "a.jsonl.gz: not a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"prompt": "q"}', mtime=0)[:-9], "a.jsonl.gz: not a whole gzip file"),
         ("a.jsonl.zst", b"", "a.jsonl.zst: cannot read '.zst' files; unpack it first; choices: .jsonl"),
     ],
 )
