@@ -1,6 +1,7 @@
 """Credit rules side by side on the pocket model, cold and warm: part of `make results`.
 
-Every run is kept in runs/results/compare. About half an hour from scratch on two cores.
+Every run is kept in runs/results/compare, its small result in experiments/kept/compare. About half an hour from scratch
+on two cores.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from page import insert, machine_line
+from page import KEPT, insert, machine_line
 from rich.console import Console
 
 from qredit.quiet import quiet_libraries
@@ -60,7 +61,7 @@ def main() -> None:
     quiet_libraries()
     found = {}
     for kind, settings in COMPARISONS.items():
-        rows = compared(OBJECTIVES, settings, FOLDER / kind, Console(highlight=False))
+        rows = compared(OBJECTIVES, settings, FOLDER / kind, Console(highlight=False), kept=KEPT / "compare" / kind)
         plot(rows, Path(f"docs/compare-{kind}.png"), f"pocket-hotpot, {kind} prompts, three seeds")
         kept = [{"objective": row.objective, "told": told(row, rows[0])} for row in rows if row is not rows[0]]
         (FOLDER / f"{kind}.json").write_text(json.dumps({"rows": kept}))

@@ -20,7 +20,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import insert
+from page import insert, kept
 from rich.console import Console
 from torch import Tensor
 
@@ -84,7 +84,7 @@ def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
         told = {**asdict(chain), "rate": chain.rate, "level": level, "steps": STEPS[chain.optimizer], "m": M}
         told |= {"questions": QUESTIONS, "weights": hash_of_weights(pocket.path(f"dial-{level}"))}
         name = "-".join((chain.optimizer, _plain(chain.objective), f"dial{level}", str(chain.seed)))
-        found.append(cached(folder / name, told, lambda level=level: _result(chain, level)))
+        found.append(cached(folder / name, told, lambda level=level: _result(chain, level), kept(folder / name)))
     return found
 
 
@@ -182,7 +182,7 @@ def regime(level: int, folder: Path) -> dict[str, float]:
         }
 
     told = {"what": "regime", "q": q, "rollouts": rollouts, "questions": questions, "weights": hash_of_weights(path)}
-    return cached(folder / f"regime-{level}", told, make)
+    return cached(folder / f"regime-{level}", told, make, kept(folder / f"regime-{level}"))
 
 
 def score_norm(level: int, questions: int = 8) -> float:

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import insert, machine_line
+from page import insert, kept, machine_line
 from rich.console import Console
 
 from qredit import pocket, tasks
@@ -88,7 +88,8 @@ def answer(question: Question, folder: Path) -> dict[str, Any]:
     trained = {**question.train.changed(), "model": Path(question.train.model).name}  # wherever the package lies
     told: dict[str, Any] = {"train": trained, "asked": question.asked.changed(), "held": asdict(question.held)}
     told |= {"weights": weights_of(question.asked), "threads": 1}
-    return cached(folder / question.name, told, make)
+    own = folder / question.name
+    return cached(own, told, make, None if question.train.guard else kept(own))  # a guard's decisions lie in the folder
 
 
 def noisy_data(folder: Path, flipped: float = FLIPPED, seed: int = 0) -> Path:

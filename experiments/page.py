@@ -7,6 +7,13 @@ from pathlib import Path
 
 import torch
 
+RUNS, KEPT = Path("runs/results"), Path("experiments/kept")
+
+
+def kept(folder: Path) -> Path:
+    """Where the small result of a run in `runs/results` is kept under version control."""
+    return KEPT / folder.relative_to(RUNS).with_name(f"{folder.name}.json")
+
 
 def insert(page: Path, name: str, text: str) -> None:
     """Replace what stands between the markers of that name in a page: <!-- name --> and <!-- /name -->."""

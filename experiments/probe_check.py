@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from open_questions import T_95, Question, answer
-from page import insert, machine_line
+from page import insert, kept, machine_line
 from probe_settings import (
     CONSTANT,
     LEARNING_RATE,
@@ -112,7 +112,8 @@ def probed(setting: Setting, seed: int) -> dict[str, Any]:
         }
 
     told = {"setting": asdict(setting), "probed": PROBED, "m": ROLLOUTS, "seed": seed}
-    return cached(FOLDER / f"probe-{slug(setting)}-{seed}", told | {"weights": weights_of(asked_of(setting))}, make)
+    folder = FOLDER / f"probe-{slug(setting)}-{seed}"
+    return cached(folder, told | {"weights": weights_of(asked_of(setting))}, make, kept(folder))
 
 
 def advised(found: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from string import Template
 from typing import Any
 
 import torch
+from page import kept
 from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
@@ -51,7 +52,8 @@ def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, A
     found = {}
     for rate in RATES:
         options = replace(COLD, objective=objective, lr=rate, seed=SWEEP_SEED, steps=SWEEP_STEPS)
-        found[rate] = result_of(Arm(options), FOLDER / "sweep" / arm_name(objective, f"{rate:g}"), CHOOSING, console)
+        folder = FOLDER / "sweep" / arm_name(objective, f"{rate:g}")
+        found[rate] = result_of(Arm(options), folder, CHOOSING, console, kept(folder))
         bars.advance(bars.task_ids[0])
     best = max(RATES, key=lambda rate: (found[rate]["p@1"], -RATES.index(rate)))
     wall = sum(result["wall"] for result in found.values())
@@ -155,7 +157,8 @@ def run(console: Console) -> dict[str, Any]:
             assert name not in named, f"two arms are called {name}: one would take the other's folder"
             named.add(name)
             bars.update(bar, note=name)
-            found = result_of(Arm(options, trained), FOLDER / "arms" / name, HELD, quiet)
+            folder = FOLDER / "arms" / name
+            found = result_of(Arm(options, trained), folder, HELD, quiet, kept(folder))
             bars.advance(bar)
             return found
 
@@ -192,8 +195,11 @@ def run(console: Console) -> dict[str, Any]:
         garl = "garl(q=0.75)"
         swaps = []
         for seed in SEEDS:
-            weights = FOLDER / "arms" / arm_name(garl, seed) / "run" / "final"
-            swaps.append(swapped(replace(COLD, objective=garl, seed=seed), weights, FOLDER / "arms" / f"swap-{seed}"))
+            own, options = FOLDER / "arms" / arm_name(garl, seed), replace(COLD, objective=garl, seed=seed)
+            weights = own / "run" / "final"
+            if not weights.is_dir():  # its numbers were kept, but not its weights
+                result_of(Arm(replace(options, lr=rates[garl]["rate"])), own, HELD, quiet)
+            swaps.append(swapped(options, weights, FOLDER / "arms" / f"swap-{seed}"))
             bars.advance(bar)
     return {
         "rates": rates,

@@ -112,3 +112,22 @@ def test_grpo_and_q_0_stall_where_garl_and_paft_escape(seed, tmp_path, capsys):
     arms = {(arm["objective"], arm["q"]): arm["p@1"] for arm in demo(tmp_path, capsys, "--seed", str(seed))["arms"]}
     assert max(arms["grpo", None], arms["garl", 0.0]) < 0.01
     assert min(arms["garl", 0.75], arms["paft", 0.75]) > 0.6
+
+
+def test_a_small_result_outlives_its_folder_and_the_renaming_of_an_option(tmp_path, monkeypatch):
+    kept = tmp_path / "kept" / "arm.json"
+    made = []
+
+    def make(value):
+        return lambda: made.append(value) or {"value": value}
+
+    assert cached(tmp_path / "one", {"options": {"rate": 1}}, make(1), kept)["value"] == 1
+    assert cached(tmp_path / "elsewhere", {"options": {"rate": 1}}, make(2), kept)["value"] == 1
+    assert not (tmp_path / "elsewhere").exists()
+    monkeypatch.setattr("qredit.run.experiment.FORMER", {"rate": "lr"})
+    assert cached(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(3), kept)["value"] == 1
+    assert cached(tmp_path / "one", {"options": {"lr": 1}}, make(4))["value"] == 1
+    kept.write_text('{"facts": {"options"')  # cut off
+    assert cached(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(5), kept)["value"] == 5
+    assert cached(tmp_path / "elsewhere", {"options": {"lr": 2}}, make(6), kept)["value"] == 6
+    assert made == [1, 5, 6]

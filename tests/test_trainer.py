@@ -695,7 +695,7 @@ def test_training_arguments_are_saved_and_read_back(tmp_path):
     made.train()
     state = json.loads((tmp_path / "checkpoint-3" / "qredit_state.json").read_text())
     assert state["objective"] == "garl(q=0.75)"
-    assert "surrogate: score_function" in state["expansion"]
+    assert "surrogate: log_likelihood" in state["expansion"]
     args = torch.load(tmp_path / "checkpoint-3" / "training_args.bin", weights_only=False)
     assert args.answer_budget == 3
     assert Path(args.output_dir) == tmp_path

@@ -1,6 +1,5 @@
 """Objectives side by side: the same model, questions, rollouts and learning rate for each."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,14 @@ from typing import Any, Literal
 from rich.console import Console
 
 from qredit.run.draw import smoothed
-from qredit.run.experiment import Arm, Held, result_of
+from qredit.run.experiment import Arm, Held, curves, result_of
 from qredit.run.folder import writable
 from qredit.run.options import TrainOptions
 from qredit.run.parallel import in_parallel
 from qredit.whole import replacing
 
 LAST = 5  # steps that the end of a curve is the mean of
-CURVES = {"success": "reward", "entropy": "entropy", "length": "completions/mean_length"}
+CURVES = {"success": "curve", "entropy": "entropy", "length": "length"}
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,17 @@ class Compared:
 
 
 def compared(
-    objectives: Sequence[str], settings: Settings, folder: Path, console: Console, workers: int = 2
+    objectives: Sequence[str],
+    settings: Settings,
+    folder: Path,
+    console: Console,
+    workers: int = 2,
+    kept: Path | None = None,
 ) -> list[Compared]:
     """Every objective with every seed, from its folder where it is kept.
+
+    Args:
+        kept: a folder for one small file for each run; see `cached`.
 
     Raises:
         QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
@@ -91,7 +98,7 @@ def compared(
     wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
     writable(folder)
     held = Held(questions=settings.questions)
-    jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held) for name, options in wanted]
+    jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held, kept) for name, options in wanted]
     found = in_parallel("compare", jobs, console, workers)
     rows = []
     for number, objective in enumerate(objectives):
@@ -104,15 +111,12 @@ def compared(
     return rows
 
 
-def _one(options: TrainOptions, folder: Path, held: Held) -> dict[str, Any]:
-    result = result_of(Arm(options), folder, held, Console(quiet=True))
-    return {**result, **curves_of(folder / "run" / "metrics.jsonl")}
-
-
-def curves_of(metrics: Path) -> dict[str, list[float]]:
-    """Success, entropy and length of the rollouts, where metrics.jsonl tells them."""
-    entries = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return {name: [entry[key] for entry in entries if key in entry] for name, key in CURVES.items()}
+def _one(options: TrainOptions, folder: Path, held: Held, kept: Path | None) -> dict[str, Any]:
+    small = None if kept is None else kept / f"{folder.name}.json"
+    result = result_of(Arm(options), folder, held, Console(quiet=True), small)
+    metrics = folder / "run" / "metrics.jsonl"
+    told = curves(metrics) if metrics.is_file() else result  # a result of older versions holds fewer curves
+    return {**result, **{name: told[key] for name, key in CURVES.items()}}
 
 
 def reached(curve: Sequence[float], share: float, window: int = 5) -> int | None:

@@ -23,6 +23,9 @@ from qredit.tasks.base import Split
 from qredit.whole import write_whole
 
 MARK, RESULT = "arm.json", "result.json"
+FORMER: Mapping[str, str] = {}
+"""Options and facts by the names they had: former name → today's. A renamed option gets a line here, so that results
+that were kept under its old name are still found."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +51,84 @@ class Arm:
         return str(self.options.made_objective()) if self.trained else "base model"
 
 
-def cached(folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cached(
+    folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, Any]], kept: Path | None = None
+) -> dict[str, Any]:
     """The result in a folder if it was made from these very facts, else made anew, in an emptied folder, and kept.
 
-    `wall` is how many seconds it took to make.
+    `wall` is how many seconds it took to make. Facts are compared under today's names (`FORMER`).
+
+    Args:
+        kept: a small file for facts and result, meant for version control: what was measured outlives the machine, and
+            is taken from there where the folder is gone. Facts do not know the code, so whoever changes what a method
+            computes removes its files.
 
     Raises:
         QreditError: the folder holds something else, or cannot be written; nothing of it is touched.
     """
-    words = json.dumps(told, sort_keys=True, default=str)
+    facts = _today(told)
     mark, path = folder / MARK, folder / RESULT
-    if mark.is_file() and path.is_file() and mark.read_text() == words:
-        kept: dict[str, Any] = json.loads(path.read_text())
-        return kept
+    if path.is_file() and _today(_read(mark)) == facts:
+        return _kept(kept, facts, _read(path))
+    stored = None if kept is None else _read(kept)
+    if isinstance(stored, dict) and _today(stored.get("facts")) == facts:
+        found: dict[str, Any] = stored["result"]
+        return found
     if folder.exists() and not mark.is_file() and any(folder.iterdir()):
         raise QreditError(f"{folder} holds something that is no result of an experiment; give another folder")
     start = time.perf_counter()
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_whole(mark, words)
+        write_whole(mark, json.dumps(facts, sort_keys=True))
     except OSError as error:
         raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
     result = make()
     result["wall"] = round(time.perf_counter() - start, 1)
     write_whole(path, json.dumps(result))
+    return _kept(kept, facts, result)
+
+
+def _read(path: Path) -> Any:
+    """What a JSON file holds; None where there is none, or only the beginning of one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _kept(path: Path | None, facts: Mapping[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """The result, also written to a file of its own if there is to be one."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"facts": facts, "result": result}, sort_keys=True) + "\n")
     return result
 
 
-def result_of(arm: Arm, folder: Path, held: Held, console: Console) -> dict[str, Any]:
+def _today(facts: Any) -> Any:
+    """Facts as JSON reads them back, every key under today's name."""
+    if isinstance(facts, Mapping):
+        return {FORMER.get(key, key): _today(value) for key, value in facts.items()}
+    return json.loads(json.dumps(facts, default=str))
+
+
+def facts_of(arm: Arm, held: Held) -> dict[str, Any]:
+    """What the result of an arm is made from: two arms with equal facts have equal results."""
+    return {
+        "options": arm.options.changed(),
+        "trained": arm.trained,
+        "held": asdict(held),
+        "weights": weights_of(arm.options),
+        "device": arm.options.device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def result_of(arm: Arm, folder: Path, held: Held, console: Console, kept: Path | None = None) -> dict[str, Any]:
     """The result of an arm, from its folder if it is there for these very options, weights and questions.
 
-    Keys: label, objective, q, seed, p@1, p@k, m@k, intervals, steps, seconds (of the training), curve (success rate of
-    the training rollouts per step), p_hat (median log10 p̂ per step, None without a likelihood).
+    Keys: label, objective, q, seed, p@1, p@k, m@k, intervals, steps, seconds (of the training), and per step curve
+    (success rate of the training rollouts), p_hat (median log10 p̂, None without a likelihood), entropy and length.
     """
 
     def make() -> dict[str, Any]:
@@ -100,15 +148,7 @@ def result_of(arm: Arm, folder: Path, held: Held, console: Console) -> dict[str,
             **(curves(folder / "run" / "metrics.jsonl") if arm.trained else {}),
         }
 
-    told = {
-        "options": arm.options.changed(),
-        "trained": arm.trained,
-        "held": asdict(held),
-        "weights": weights_of(arm.options),
-        "device": arm.options.device.type,
-        "threads": torch.get_num_threads(),
-    }
-    return cached(folder, told, make)
+    return cached(folder, facts_of(arm, held), make, kept)
 
 
 def weights_of(options: TrainOptions) -> str:
@@ -156,10 +196,15 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
 
 
 def curves(metrics: Path) -> dict[str, list[float | None]]:
-    """What metrics.jsonl says of each step: the success rate of its rollouts and the median log10 p̂."""
+    """What metrics.jsonl says of each step: success rate of its rollouts, median log10 p̂, their entropy and length."""
     entries = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = [entry for entry in entries if "reward" in entry]
-    return {"curve": [e["reward"] for e in steps], "p_hat": [e.get("p_hat/log10_q50") for e in steps]}
+    return {
+        "curve": [e["reward"] for e in steps],
+        "p_hat": [e.get("p_hat/log10_q50") for e in steps],
+        "entropy": [e["entropy"] for e in entries if "entropy" in e],
+        "length": [e["completions/mean_length"] for e in entries if "completions/mean_length" in e],
+    }
 
 
 def spread(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float, float]:
