@@ -7,9 +7,15 @@ import sys
 import time
 
 import pytest
+import yaml
+from folders import data_file, flags, lines, model_folder, rows
 
 from qredit.cli.main import main
+from qredit.errors import QreditError
 from qredit.run.compare import Compared, Settings, plain, plot
+from qredit.run.experiment import Arm, Held, facts_of
+from qredit.run.load import load_examples
+from qredit.run.options import TrainOptions
 
 
 def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
@@ -30,7 +36,10 @@ def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
     ("argv", "words"),
     [
         (["gral()"], "unknown objective or stage 'gral'; did you mean 'garl'"),
-        (["grpo()", "--task", "finqa"], "compared on pocket tasks, got finqa"),
+        (["grpo()", "--task", "finqa"], "task finqa has no pocket model"),
+        (["grpo()", "--reward", "no_such_module:reward"], "cannot import 'no_such_module:reward'"),
+        (["grpo()", "--task", "jsonl", "--data", "nowhere.jsonl", "--model", "owner/name"], "nowhere.jsonl"),
+        (["grpo()", "--m", "1"], "m, the rollouts per prompt, must be at least 2"),
         (["grpo()", "--seeds", "0"], "seeds"),
     ],
 )
@@ -50,6 +59,97 @@ def test_every_run_has_the_same_rollouts():
         other.steps,
         other.seed,
     )
+
+
+def test_a_comparison_that_was_kept_is_still_the_same():
+    """What a kept result is known by: pocket comparisons of before own data and models were taken."""
+    assert Settings().options("grpo()", 1).changed() == {
+        "style": "warm", "objective": "grpo()", "steps": 60, "lr": 3e-4, "seed": 1, "save_every": 0, "cpu": True,
+    }  # fmt: skip
+    again = Settings(style="cold", steps=40, iterations=2).options("dapo()", 0).changed()
+    assert again == {
+        "objective": "dapo()", "steps": 40, "lr": 3e-4, "save_every": 0, "cpu": True,
+        "training": {"num_iterations": 2},
+    }  # fmt: skip
+    facts = facts_of(Arm(Settings().options("grpo()", 1)), Settings().held)
+    assert set(facts) == {"options", "trained", "held", "weights", "device", "threads"}
+    assert facts["held"] == {"questions": 128, "k": 16, "seed": 1, "split": "test"}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The words that compare on a model, a file and a reward of the user's; the file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_reward.py").write_text(
+        "def by_level(completions, level, **columns):\n    return [float(one) for one in level]\n"
+    )
+    data = data_file(tmp_path / "mine.jsonl", rows(8, level=lambda n: n % 2))
+    options = {
+        "task": "jsonl", "data": data, "model": model_folder(tmp_path / "tiny"), "reward": "own_reward:by_level",
+        "m": 2, "prompts_per_step": 2, "max_completion_length": 8, "answer_budget": 3, "steps": 1, "seeds": 1,
+        "questions": 3, "output": tmp_path / "out",
+    }  # fmt: skip
+    path = list(sys.path)
+    yield options
+    sys.path[:] = path
+    sys.modules.pop("own_reward", None)
+
+
+def test_objectives_are_compared_on_data_a_model_and_a_reward_of_ones_own(own, tmp_path, capsys):
+    argv = ["compare", "grpo()", *flags(**own), "--json", "--quiet"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["held_out"], found["held_out_of"]) == (3, str(own["data"]))
+    (row,) = found["rows"]
+    config = yaml.safe_load((tmp_path / "out" / "grpo-0" / "run" / "config.yaml").read_text())
+    assert (config["hold_out"], config["m"], config.get("lr"), config.get("cpu", False)) == (3, 2, None, False)
+    everything = data_file(tmp_path / "all.jsonl", rows(8, level=lambda n: n % 2))
+    options = TrainOptions(task="jsonl", data=str(everything), hold_out=3)
+    held, trained = (load_examples(options, split) for split in ("validation", "train"))
+    assert (len(held), len(trained)) == (3, 5)
+    assert row["p@1"]["mean"] == pytest.approx(sum(one.columns["level"] for one in held) / 3)
+    asked = {lines_of["prompt"] for lines_of in lines(tmp_path / "out" / "grpo-0" / "run" / "samples.jsonl")}
+    assert not asked & {one.prompt for one in held}
+    made = (tmp_path / "out" / "grpo-0" / "result.json").stat().st_mtime_ns
+    assert main(argv) == 0
+    assert (tmp_path / "out" / "grpo-0" / "result.json").stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("changed", ["mine.jsonl", "own_reward.py"])
+def test_a_result_is_made_anew_where_the_data_or_the_reward_has_changed(changed, own, tmp_path):
+    named = {name: str(own[name]) for name in ("task", "data", "model", "reward")}
+    arm, held = Arm(TrainOptions(**named, hold_out=3)), Held(questions=3, split="validation")
+    before = facts_of(arm, held)
+    assert facts_of(arm, held) == before
+    with (tmp_path / changed).open("a") as file:
+        file.write('{"prompt": "What is 9?", "answer": "9", "level": 1}\n' if changed.endswith("l") else "# new\n")
+    assert facts_of(arm, held) != before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"questions": 8}, "hold_out=8 of them are held out"),
+        ({"model": "no/such/model"}, "no model folder"),
+        ({"reward": "own_reward:missing"}, "cannot import 'own_reward:missing'"),
+    ],
+)
+def test_what_of_ones_own_cannot_be_compared_is_said_before_any_run(options, words, own, tmp_path, capsys):
+    assert main(["compare", "grpo()", *flags(**own | options)]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_with_splits_is_compared_on_its_test_split(tmp_path):
+    for name, count in (("train", 5), ("test", 3)):
+        data_file(tmp_path / f"{name}.jsonl", rows(count, prompt=lambda n, name=name: f"{name} {n}"))
+    base = TrainOptions(task="jsonl", data=str(tmp_path), model="owner/name")
+    settings = Settings(task="jsonl", base=base, questions=2)
+    assert (settings.held.split, settings.options("grpo", 0).hold_out) == ("test", None)
+    with pytest.raises(QreditError, match="hold_out is for a single file"):
+        load_examples(TrainOptions(task="jsonl", data=str(tmp_path), hold_out=2), "train")
 
 
 def test_folders_tell_objectives_apart():

@@ -1,7 +1,8 @@
 """Compare objectives: the same model, questions and number of rollouts for each, over several seeds.
 
-`qredit compare 'grpo()' 'dapo()' 'garl(q=0.75)'` trains each on a pocket task and shows held-out success, entropy,
-length and time in one table and one figure. Runs that are done are taken from --output.
+`qredit compare 'grpo()' 'dapo()' 'garl(q=0.75)'` trains each on a pocket task, or on data and a model of your own, and
+shows held-out success, entropy, length and time in one table and one figure. Of a single file, --questions rows are
+held out of training; of other data, the test split is asked. Runs that are done are taken from --output.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,49 +11,64 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.options import Parser, add_options, build
-from qredit.errors import QreditError
-from qredit.run.options import check_least, option
+from qredit.cli.asking import SHARED, template_options
+from qredit.cli.options import Parser, add_options, build, some_of
+from qredit.plain import visible
+from qredit.run.options import TrainOptions, check_least, option
 
 if TYPE_CHECKING:
     from qredit.run.compare import Settings
+
+_MORE = (
+    "model", "reward", "subset", "m", "prompts_per_step", "prompts_per_forward", "rows_per_forward", "warmup", "lora",
+    "lora_r",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CompareOptions:
     """How the objectives are compared."""
 
-    task: str = option("pocket-hotpot", "pocket task")
+    task: str = option("pocket-hotpot", "task; jsonl with --data and --model for questions of your own")
     style: str = option("warm", "prompt style", "cold", "warm")
     steps: int = option(60, "optimiser steps of every run")
-    lr: float = option(3e-4, "learning rate of every run")
+    lr: float | None = option(None, "learning rate of every run; default: 3e-4 (pocket), otherwise as in train")
     iterations: int = option(1, "times that each generation is learned from; ratios differ from 1 from the second on")
     seeds: int = option(3, "number of seeds")
     questions: int = option(128, "held-out questions, 16 samples each")
-    workers: int = option(2, "runs side by side, one thread each")
+    workers: int | None = option(None, "runs side by side; default: 2, one thread each (pocket), or 1")
     output: str = option("runs/compare", "folder for the runs, the table and the figure")
 
     def __post_init__(self) -> None:
         check_least(self, {"steps": 1, "iterations": 1, "seeds": 1, "questions": 1, "workers": 1})
-        if not self.task.startswith("pocket-"):
-            raise QreditError(
-                f"objectives are compared on pocket tasks, got {self.task}; use `qredit train` for others"
-            )
+
+
+def _shared() -> list[str]:
+    """Options of training that every run has as they are given."""
+    own = CompareOptions.__dataclass_fields__
+    return [name for name in (*SHARED, *_MORE) if name not in own]
 
 
 def add_arguments(parser: Parser) -> None:
-    """The objectives, and how they are compared."""
+    """The objectives, how they are compared, and what all runs share."""
     parser.add_argument("objectives", nargs="+", help="objectives in full, such as 'dapo()' or 'garl(q=0.75)'")
     add_options(parser, CompareOptions, "options")
+    add_options(parser, some_of(TrainOptions, _shared()), "of every run, as in `qredit train`")
+    parser.further = template_options
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Train and evaluate every objective with every seed, then show the table and draw the figure."""
     objectives = given.pop("objectives")
-    options = build(CompareOptions, [("the command line", given)])
-    from qredit.run.compare import Settings, compared, plot
+    own = CompareOptions.__dataclass_fields__
+    options = build(CompareOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
+    shared = {name: value for name, value in given.items() if name not in own}
+    same = {"task": options.task, "style": options.style}
+    base = build(TrainOptions, [("the command line", {**shared, **same})], template_options)
+    from qredit.run.compare import Settings, compared, plot, questions_of
 
     settings = Settings(
         task=options.task,
@@ -62,24 +78,46 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         iterations=options.iterations,
         seeds=tuple(range(options.seeds)),
         questions=options.questions,
+        base=base,
     )
+    asked = questions_of(settings)
     folder = Path(options.output)
-    rows = compared(objectives, settings, folder, progress, options.workers)
+    rows = compared(objectives, settings, folder, progress, options.workers or (2 if base.is_pocket else 1))
     picture = folder / "compare.png"
-    plot(rows, picture, f"{options.task}, {options.style} prompts")
-    _show(rows, settings, out)
-    out.print(f"\nfigure: {picture}", soft_wrap=True)
-    return {"rows": [row.summary() for row in rows], "figure": str(picture)}
+    graded = base.rewards != "exact_match"
+    plot(
+        rows,
+        picture,
+        f"{options.task}, {options.style} prompts",
+        "mean reward (× 100)" if graded else "successful rollouts (%)",
+    )
+    _show(rows, settings, len(asked.examples), out)
+    for note in asked.notes:
+        out.print(escape(visible(note)), soft_wrap=True)
+    out.print(f"\nfigure: {escape(visible(str(picture)))}", soft_wrap=True)
+    return {
+        "rows": [row.summary() for row in rows],
+        "held_out": len(asked.examples),
+        "held_out_of": base.data if settings.held.split == "validation" else None,
+        "figure": str(picture),
+    }
 
 
-def _show(rows: Sequence[Any], settings: "Settings", out: Console) -> None:
-    table = Table(title=f"{settings.task}, {settings.style} prompts, {settings.steps} steps", title_justify="left")
+def _show(rows: Sequence[Any], settings: "Settings", asked: int, out: Console) -> None:
+    style = f", {settings.style} prompts" if settings.task != "jsonl" else ""
+    table = Table(title=f"{settings.task}{style}, {settings.steps} steps", title_justify="left")
     for name in ("objective", "p@1 in %", "p@16 in %", "entropy", "tokens", "seconds"):
         table.add_column(name, justify="left" if name == "objective" else "right")
     for row in rows:
-        table.add_row(row.objective, *(row.cell(name) for name in ("p@1", "p@16", "entropy", "length", "seconds")))
+        cells = (row.cell(name) for name in ("p@1", "p@16", "entropy", "length", "seconds"))
+        table.add_row(escape(row.objective), *map(escape, cells))
     out.print(table)
+    data = settings.base.data
+    where = f"{asked} questions of the {settings.held.split} split"
+    if data is not None and settings.held.split == "validation":
+        where = f"{asked} rows of {Path(data).name} that were held out of training"
+    out.print(escape(visible(f"p@1 and p@16: success by {settings.base.rewards} on {where}")), soft_wrap=True)
     out.print(
-        "held-out success; entropy (nats a token) and length of the rollouts, last five steps; time of training. "
+        "entropy (nats a token) and length of the rollouts, last five steps; time of training. "
         "Mean over seeds, smallest and largest in brackets."
     )

@@ -4,8 +4,10 @@ import asyncio
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from qredit.errors import QreditError, unknown
@@ -55,6 +57,7 @@ class Reward:
             for each row out. Its `__name__` is `name`.
         parses: whether a gold answer can be judged at all; a function of the user's is not asked.
         own: a function of the user's, which may read further columns of the data.
+        source: the file that such a function is written in, if it is known.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Reward:
     function: Callable[..., Any]
     parses: Callable[[str], bool] = not_blank
     own: bool = False
+    source: Path | None = None
 
     def __call__(self, responses: Sequence[Response]) -> list[float | None]:
         """The reward of each response, unweighted; None for one that is not scored.
@@ -131,8 +135,13 @@ def read_rewards(text: str) -> tuple[Reward, ...]:
             )
         short = getattr(function, "__name__", name)
         shown = name if short in REGISTRY or short in [other.name for other in found] else short
-        found.append(Reward(shown, weight, checked_reward(function, shown), own=True))
+        found.append(Reward(shown, weight, checked_reward(function, shown), own=True, source=_file_of(function)))
     return tuple(found)
+
+
+def _file_of(function: Any) -> Path | None:
+    file = getattr(sys.modules.get(function.__module__), "__file__", None)
+    return None if file is None else Path(file)
 
 
 def named_rewards(text: str) -> list[tuple[float, str]]:

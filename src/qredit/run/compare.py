@@ -1,19 +1,23 @@
 """Objectives side by side: the same model, questions, rollouts and learning rate for each."""
 
+import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
+from qredit.rewards.given import read_rewards
 from qredit.run.draw import smoothed
 from qredit.run.experiment import Arm, Held, curves, result_of
 from qredit.run.folder import writable
+from qredit.run.load import is_file, load_data, model_path
 from qredit.run.options import TrainOptions
 from qredit.run.parallel import in_parallel
+from qredit.tasks.base import Loaded
 from qredit.whole import replacing
 
 LAST = 5  # steps that the end of a curve is the mean of
@@ -25,32 +29,42 @@ class Settings:
     """What all runs of a comparison share.
 
     Attributes:
+        lr: None is 3e-4 for pocket models, and what training takes for others.
         steps: optimiser steps; with several iterations as many fewer generations are sampled.
         iterations: how often each generation is learned from.
+        base: all other options of training: model, data, rewards, sizes.
     """
 
     task: str = "pocket-hotpot"
     style: Literal["cold", "warm"] = "warm"
     steps: int = 60
-    lr: float = 3e-4
+    lr: float | None = None
     iterations: int = 1
     seeds: tuple[int, ...] = (0, 1, 2)
     questions: int = 128
+    base: TrainOptions = field(default_factory=TrainOptions)
 
     def options(self, objective: str, seed: int) -> TrainOptions:
         """One run."""
-        training = {"num_iterations": self.iterations} if self.iterations > 1 else {}
-        return TrainOptions(
+        again = {"num_iterations": self.iterations} if self.iterations > 1 else {}
+        return replace(
+            self.base,
             task=self.task,
             style=self.style,
             objective=objective,
             steps=self.steps,
-            lr=self.lr,
+            lr=3e-4 if self.lr is None and self.base.is_pocket else self.lr,
             seed=seed,
             save_every=0,
-            cpu=True,
-            training=training,
+            hold_out=self.questions if is_file(self.base) else None,
+            cpu=self.base.cpu or self.base.is_pocket,
+            training={**self.base.training, **again},
         )
+
+    @property
+    def held(self) -> Held:
+        """Questions that no run is trained on: the test split, or a held-out part of a single file."""
+        return Held(questions=self.questions, split="validation" if is_file(self.base) else "test")
 
 
 @dataclass(frozen=True)
@@ -97,9 +111,10 @@ def compared(
     """
     wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
     writable(folder)
-    held = Held(questions=settings.questions)
+    held = settings.held
     jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held, kept) for name, options in wanted]
-    found = in_parallel("compare", jobs, console, workers)
+    threads = 1 if settings.base.is_pocket else max((os.cpu_count() or 1) // workers, 1)
+    found = in_parallel("compare", jobs, console, workers, threads)
     rows = []
     for number, objective in enumerate(objectives):
         own = found[number * len(settings.seeds) : (number + 1) * len(settings.seeds)]
@@ -109,6 +124,20 @@ def compared(
         values = {**measured, **ends}
         rows.append(Compared(objective, values, curves))
     return rows
+
+
+def questions_of(settings: Settings) -> Loaded:
+    """The held-out questions, with what has to be said of the data; rewards, model and training data are looked at too.
+
+    Raises:
+        QreditError: one of them cannot be used.
+    """
+    options = settings.options("grpo", 0)
+    read_rewards(options.rewards)
+    model_path(options.model, options.task, options.coldness)
+    held = settings.held
+    load_data(options, "train", options.subset_size())
+    return load_data(options, held.split, held.questions)
 
 
 def _one(options: TrainOptions, folder: Path, held: Held, kept: Path | None) -> dict[str, Any]:
@@ -131,8 +160,8 @@ def plain(objective: str) -> str:
     return "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
 
 
-def plot(rows: Sequence[Compared], path: Path, title: str) -> None:
-    """Success, entropy and length against the step, and held-out success with its range over seeds."""
+def plot(rows: Sequence[Compared], path: Path, title: str, reward: str = "successful rollouts (%)") -> None:
+    """Reward (as `reward` calls it), entropy and length by step, and held-out success with its range over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -152,7 +181,7 @@ def plot(rows: Sequence[Compared], path: Path, title: str) -> None:
     axes[0].invert_yaxis()
     worst = min(100 * value for row in rows for value in row.values["p@1"])
     axes[0].set(xlabel="held-out p@1 (%)", xlim=(worst - 3 if worst > 50 else -3, 103))
-    labels = {"successful rollouts (%)": "generation", "entropy (nats a token)": "step", "tokens": "generation"}
+    labels = {reward: "generation", "entropy (nats a token)": "step", "tokens": "generation"}
     for panel, (label, along) in zip(axes[1:], labels.items(), strict=True):
         panel.set(xlabel=along, ylabel=label)
     for panel in axes:

@@ -16,7 +16,7 @@ from qredit.diagnostics import commitment
 from qredit.errors import QreditError
 from qredit.evaluate import Answered, answer_all, summary
 from qredit.rewards.given import read_rewards
-from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, stop_tokens
+from qredit.run.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.run.options import TrainOptions
 from qredit.run.train import token_format, train
 from qredit.tasks.base import Split
@@ -121,6 +121,7 @@ def facts_of(arm: Arm, held: Held) -> dict[str, Any]:
         "weights": weights_of(arm.options),
         "device": arm.options.device.type,
         "threads": torch.get_num_threads(),
+        **_own_facts(arm.options, held),
     }
 
 
@@ -151,6 +152,19 @@ def result_of(arm: Arm, folder: Path, held: Held, console: Console, kept: Path |
     return cached(folder, facts_of(arm, held), make, kept)
 
 
+def _own_facts(options: TrainOptions, held: Held) -> dict[str, str]:
+    """What a result rests on beside the options where data or rewards are the user's: what is in the files now."""
+    found = {}
+    if options.data is not None:
+        trained = load_examples(options, "train", options.subset_size())
+        asked = load_examples(options, held.split, held.questions)
+        found["examples"] = sha256(repr((trained, asked)).encode()).hexdigest()
+    sources = [reward.source.read_bytes() for reward in read_rewards(options.rewards) if reward.source is not None]
+    if sources:
+        found["rewards"] = sha256(b"".join(sources)).hexdigest()
+    return found
+
+
 def weights_of(options: TrainOptions) -> str:
     """SHA-256 of the weights that a run starts from, or the model's id where they are not on this disk."""
     return hash_of_weights(Path(model_path(options.model, options.task, options.coldness)))
@@ -159,7 +173,14 @@ def weights_of(options: TrainOptions) -> str:
 def hash_of_weights(path: Path) -> str:
     """SHA-256 of the weights in a folder; the path itself where it holds none."""
     files = sorted(path.glob("*.safetensors"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else str(path)
+    if not files:
+        return str(path)
+    found = sha256()
+    for file in files:
+        with file.open("rb") as stream:  # in parts: the weights of a large model would fill the memory
+            while part := stream.read(1 << 24):
+                found.update(part)
+    return found.hexdigest()
 
 
 def q_of(arm: Arm) -> float | None:
@@ -178,18 +199,31 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
     """Samples of a model, or of the base model where `weights` is None, on held-out questions."""
     path = model_path(weights or options.model, options.task, options.coldness)
     tokenizer, network = load_tokenizer(path), load_model(path, options.device)
+    asked = load_examples(options, held.split, held.questions)
+    tokens, template = token_format(options, tokenizer, asked), options.training.get("chat_template_kwargs") or {}
+    questions = ready(
+        asked,
+        tokens,
+        network,
+        options.sampling_budget,
+        chat=options.chat,
+        skip_long=options.skip_long,
+        template=template,
+        name=f"{options.task} {held.split}",
+    )
     return list(
         answer_all(
             network,
-            token_format(options, tokenizer),
-            load_examples(options, held.split, held.questions),
-            read_rewards("exact_match"),
+            tokens,
+            questions,
+            read_rewards(options.rewards),
             options.sampling_budget,
             held.k,
             seed=held.seed,
             stop_tokens=stop_tokens(network, tokenizer),
             pad=int(tokenizer.pad_token_id),
-            rows_per_batch=512,
+            rows_per_batch=512 if options.is_pocket else 64,
+            template=template,
             half=options.half,
         )
     )

@@ -159,19 +159,22 @@ def load_examples(options: TrainOptions, split: Split, limit: int | None = None)
 def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> Loaded:
     """The examples of a split of the run's task, and what has to be said about how they were read.
 
-    A single file has no splits. Where the run validates, its first `eval_questions` examples, in the order of the hash
-    of their id, are held out for that, and no row that asks the same is trained on.
+    A single file has no splits. Its first `held_out` examples, in the order of the hash of their id, are kept for
+    validation, and no row that asks the same is trained on.
 
     Raises:
-        QreditError: as `Task.loaded`; holding them out leaves nothing to train on.
+        QreditError: as `Task.loaded`; holding them out leaves nothing to train on; `hold_out` for data with splits.
     """
     task = data_task(options)
-    if split != "test" and options.eval_every and is_file(options):
+    if options.hold_out and not is_file(options):
+        raise QreditError(f"hold_out is for a single file; {options.data or options.task} has splits of its own")
+    if split != "test" and options.held_out and is_file(options):
         everything = task.loaded(options.data, "train", options.style)
-        held, rest = _held_out(everything.examples, options.eval_questions)
+        held, rest = _held_out(everything.examples, options.held_out)
         if not rest:
+            name = "hold_out" if options.hold_out else "eval_questions"
             raise QreditError(
-                f"{options.data} has {len(everything.examples)} examples, and eval_questions={options.eval_questions} "
+                f"{options.data} has {len(everything.examples)} examples, and {name}={options.held_out} "
                 "of them are held out for validation; lower it, or give a folder with train and validation files"
             )
         lost = len(everything.examples) - len(held) - len(rest)

@@ -41,7 +41,7 @@ RENAMED = {
 }
 _LEAST = {
     **dict.fromkeys(("prompts_per_step", "prompts_per_forward", "rows_per_forward", "steps", "lora_r", "log_every"), 1),
-    **dict.fromkeys(("max_completion_length", "answer_budget", "eval_questions", "eval_k"), 1),
+    **dict.fromkeys(("max_completion_length", "answer_budget", "eval_questions", "eval_k", "hold_out"), 1),
     **dict.fromkeys(("warmup", "eval_every", "save_every", "seed"), 0),
 }
 
@@ -66,6 +66,9 @@ class TrainOptions:
     system_prompt: str | None = option(None, "system message put before every prompt (task jsonl)")
     instruction: str | None = option(None, "text put after every prompt, or its last user message (task jsonl)")
     subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
+    hold_out: int | None = option(
+        None, "rows of a single file (task jsonl) that are not trained on; default: eval_questions, with eval_every"
+    )
     keep: str | None = option(
         None, "train on the examples of --probe that this accepts, such as 'success < 0.9 and log10_p_hat > -12'"
     )
@@ -195,6 +198,11 @@ class TrainOptions:
         for name in OWN_WORDING:
             if bad := unreadable(getattr(self, name)):
                 raise QreditError(f"{name} holds {bad}")
+
+    @property
+    def held_out(self) -> int:
+        """How many rows of a single file are kept from training."""
+        return self.hold_out or (self.eval_questions if self.eval_every else 0)
 
     @property
     def rewards(self) -> str:

@@ -17,17 +17,22 @@ T = TypeVar("T")
 WORKERS = 2
 
 
-def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console, workers: int = WORKERS) -> list[T]:
+def in_parallel(
+    title: str, jobs: Sequence[Callable[[], T]], console: Console, workers: int = WORKERS, threads: int = 1
+) -> list[T]:
     """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function.
 
     The processes that run them end with this one, whatever ends it.
+
+    Args:
+        threads: of each process; results depend on it to rounding.
     """
     spawn = multiprocessing.get_context("spawn")
     lifeline, held = spawn.Pipe(duplex=False)  # `held` stays in this process: spawned ones get what they are given
     with (
         held,
         lifeline,
-        ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(lifeline,)) as pool,
+        ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(lifeline, threads)) as pool,
         progress(console) as bars,
     ):
         bar = bars.add_task(title, total=len(jobs), note="")
@@ -45,7 +50,7 @@ def in_parallel(title: str, jobs: Sequence[Callable[[], T]], console: Console, w
             raise
 
 
-def _prepare(lifeline: Connection) -> None:
+def _prepare(lifeline: Connection, threads: int) -> None:
     end_with_parent(lifeline.recv_bytes)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     quiet_libraries()

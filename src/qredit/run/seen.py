@@ -10,7 +10,8 @@ from qredit.run.options import TrainOptions
 from qredit.tasks.base import Example
 from qredit.tasks.same import prompt_form
 
-CHOOSING = ("eval_every", "eval_questions", "subset")  # options that say which examples of its data a run trains on
+# Options that say which examples of its data a run trains on.
+CHOOSING = ("eval_every", "eval_questions", "hold_out", "subset")
 
 
 def trained_on(examples: Sequence[Example], options: TrainOptions, trained: TrainOptions | None) -> int | None:
