@@ -16,7 +16,13 @@ from qredit.objective import sum_terms
 from qredit.objectives import REGISTRY, dapo, dr_grpo, garl, grpo, maxrl, paft, rloo
 from qredit.penalty.entropy import entropy_bonus
 from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
-from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, gradient_keeping_clip, score_function
+from qredit.surrogate import (
+    clipped_ratio,
+    clipped_sequence_ratio,
+    gradient_keeping_clip,
+    log_likelihood,
+    score_function,
+)
 from qredit.text import example
 
 
@@ -108,7 +114,7 @@ OFFICIAL_DUAL_CLIP = {
 def test_a_far_token_of_a_bad_rollout_learns_or_not_as_in_the_official_code(name):
     """A = -2: beyond the second clip the gradient is 0 and the loss -c·A; without one it is -A·ratio in both."""
     surrogate, cap = example(name).surrogate, OFFICIAL_DUAL_CLIP.get(name)
-    if isinstance(surrogate, score_function | clipped_sequence_ratio):
+    if isinstance(surrogate, score_function | log_likelihood | clipped_sequence_ratio):
         assert cap is None  # no ratio per token that is clipped
         return
     batch = replace(reward_batch([0.0] * 3, lengths=[1] * 3), sampler_logp=torch.zeros(3, 1))

@@ -109,7 +109,7 @@ def test_the_pool_holds_every_kind():
     assert len(SOURCES) > 8
     assert len(CREDITS) > 30
     assert len(PENALTIES) > 10
-    assert len({type(surrogate) for surrogate in SURROGATES}) == 5
+    assert len({type(surrogate) for surrogate in SURROGATES}) == 6
 
 
 @dataclass(frozen=True)

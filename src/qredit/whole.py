@@ -1,5 +1,6 @@
 """Files that are whole or not there, and the one clear line where a place cannot be written."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,16 @@ from qredit.errors import QreditError
 
 # How torch and safetensors say that a write failed: as errors of their own, the system's reason in the text or nowhere.
 _FAILED = ("PytorchStreamWriter failed", "unexpected pos", "I/O error", "IoError(Os {")
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says of a disk that takes no more."""
+
+
+def is_of_full_disk(error: BaseException) -> bool:
+    """Whether a write failed for the disk's sake, by the system's number or, from libraries in Rust, by its text."""
+    of_rust = any(f"(os error {number})" in str(error) for number in FULL)
+    return of_rust or (isinstance(error, OSError) and error.errno in FULL)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Choosing the subcommand; what every subcommand shares: --json, --quiet, errors in one line with exit status 2."""
 
 import contextlib
-import errno
 import importlib
 import io
 import itertools
@@ -17,6 +16,7 @@ from qredit.cli.signals import Stopped, stopping_on_sigterm
 from qredit.errors import QreditError, unknown
 from qredit.plain import one_line
 from qredit.quiet import quiet_libraries
+from qredit.whole import FULL
 
 COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
@@ -32,7 +32,6 @@ COMMANDS: Mapping[str, str] = {
 }
 SHARED = ("--json", "--quiet")
 FAILED, USAGE = 1, 2
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +128,7 @@ def _run(words: Sequence[str], as_json: bool, stopped: Stopped) -> tuple[int, An
         print("; ".join([f"qredit: {stopped.word}", *map(one_line, interrupt.args)]), file=sys.stderr)  # noqa: T201
         return stopped.status, {"error": stopped.word}
     except Exception as error:
-        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno in _FULL):
+        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno in FULL):
             raise
         traceback.print_exc()
         return FAILED, {"error": one_line(f"{type(error).__name__}: {error}")}

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from qredit.errors import QreditError
 from qredit.plain import first_line, one_line
 from qredit.prefix.support import inside
+from qredit.whole import is_of_full_disk
 
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
@@ -76,6 +77,8 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
                 if save is not None:
                     save(Path(folder))
             except Exception as error:  # whatever a library makes of a user's file
+                if is_of_full_disk(error):  # checkpoints go to another disk, which speaks for itself
+                    return
                 raise QreditError(
                     f"the model's {name} cannot be saved, so no checkpoint could be: {first_line(error)}"
                 ) from None

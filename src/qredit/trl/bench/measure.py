@@ -232,5 +232,6 @@ def _kilobytes(name: str) -> int:
 
 
 if __name__ == "__main__":
-    end_with_parent(sys.stdin.buffer.read)
+    # Not through sys.stdin: a thread that holds its lock while it waits makes Python abort at the end.
+    end_with_parent(lambda: os.read(0, 1))
     print(_peak_here(json.loads(sys.argv[1])))  # noqa: T201
