@@ -1,6 +1,7 @@
 """What the logged numbers say of a batch, worked by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from qredit.diagnostics import (
     likelihood_metrics,
     no_success,
 )
+from qredit.importance import sequence_truncate
 from qredit.objectives import garl, grpo, paft
 
 
@@ -31,6 +33,20 @@ def groups(*log10_p, m=2):
 def test_p_hat_is_the_mean_likelihood_of_a_group():
     batch = likelihood_batch(torch.tensor([0.3, 0.1, 0.02, 0.0]).log(), group=[0, 0, 1, 1])
     assert group_p_hat(batch).exp().tolist() == pytest.approx([0.2, 0.01])
+
+
+def test_off_policy_the_objectives_own_cut_of_the_ratio_is_logged():
+    """log ρ = (log 4, 0), log w = log(.1) both: P̂ is (.4 + .1)/2 = .25 uncut, and (.2 + .1)/2 cut at 2."""
+    batch = likelihood_batch(torch.tensor([0.1, 0.1]).log())
+    then = torch.zeros(batch.mask.shape)
+    now = then.clone()
+    now[0, int((batch.rationale & batch.sampled)[0].nonzero()[0])] = math.log(4.0)
+    batch = replace(batch, logp=now, sampler_logp=then)
+    for limit, p_hat in ((math.inf, 0.25), (2.0, 0.15)):
+        facts = likelihood_facts(garl(0.5, ratio=sequence_truncate(limit)), batch)
+        assert facts["p_hat"].tolist() == pytest.approx([math.log10(p_hat)])
+        # a_m/M^q of the larger: ρw / (P̂ · M)^½
+        assert facts["effective"].tolist() == pytest.approx([min(4.0, limit) * 0.1 / math.sqrt(2 * p_hat)])
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(2, (1, 1, 2)), (8, (1, 4, 8)), (10, (1, 5, 9))])

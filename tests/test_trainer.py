@@ -261,6 +261,13 @@ def test_state_behind_a_statistic_of_the_generation_moves_once_for_each(tmp_path
     assert state["steps"] == 2
 
 
+def test_a_likelihood_fixed_for_several_steps_is_refused(tmp_path):
+    objective = Objective(garl(0.5).source | _of_the_generation())
+    with pytest.raises(QreditError, match="over the likelihood carry the ratio of each step.* Sample anew"):
+        trainer(tmp_path, objective, num_iterations=2)
+    trainer(tmp_path, objective)
+
+
 @dataclass(frozen=True)
 class _of_the_generation(Credit):
     """c as it is, said to have statistics over a generation."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from qredit.batch import RolloutBatch
 from qredit.chain import stages
 from qredit.credit.likelihood import (
+    LikelihoodStage,
     amplified_likelihood,
     log_importance_weight,
     log_weight,
@@ -21,12 +22,15 @@ from qredit.objective import Objective
 _ADAM_EPSILON = 1e-8
 
 
+def likelihood_stage(objective: Objective) -> LikelihoodStage | None:
+    """The first stage over q; None where there is none."""
+    return next((stage for _, stage in stages(objective.source) if isinstance(stage, LikelihoodStage)), None)
+
+
 def commitment(objective: Objective) -> float | None:
     """q of the first likelihood stage of a plain objective; None when it has none."""
-    for _, stage in stages(objective.source):
-        if hasattr(stage, "q") and hasattr(stage, "normalize"):
-            return float(stage.q)
-    return None
+    stage = likelihood_stage(objective)
+    return None if stage is None else stage.power()
 
 
 def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = TRUNCATED) -> Float[Tensor, " G"]:
@@ -69,15 +73,15 @@ def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, 
     row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
     float32. Empty for an objective without a likelihood stage.
     """
-    known = commitment(objective)
-    if known is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
+    stage = likelihood_stage(objective)
+    if stage is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
         return {}
-    amplified = amplified_likelihood(known)(batch)
-    centred = subtract_likelihood_baseline(known)(amplified, batch)
+    amplified = amplified_likelihood(stage.q, ratio=stage.ratio)(batch)
+    centred = subtract_likelihood_baseline(stage.q, ratio=stage.ratio)(amplified, batch)
     log_w, keep = log_weight(batch, "metrics")
     finite = keep & (log_w > -torch.inf)
     return {
-        "p_hat": group_p_hat(batch) / math.log(10),
+        "p_hat": group_p_hat(batch, stage.ratio) / math.log(10),
         "largest": _one_per_group(batch, log_w, keep) / math.log(10),
         "effective": _one_per_group(batch, amplified.value[:, 0], keep),
         "centred": _one_per_group(batch, centred.value[:, 0], keep),

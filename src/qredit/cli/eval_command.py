@@ -133,7 +133,7 @@ class _Quiz:
     @property
     def template(self) -> Mapping[str, Any]:
         """Switches of the chat template."""
-        return self.options.training.get("chat_template_kwargs") or {}
+        return self.options.template
 
 
 @dataclass(frozen=True)
@@ -281,16 +281,7 @@ def _evaluated(subject: _Subject, asked: EvalOptions, quiz: _Quiz, progress: Con
 
     options = quiz.options
     network = load_model(subject.path, options.device)
-    questions = ready(
-        quiz.examples,
-        subject.tokens,
-        network,
-        options.sampling_budget,
-        chat=options.chat,
-        skip_long=options.skip_long,
-        template=quiz.template,
-        name=f"{options.task} {asked.split}",
-    )
+    questions = ready(quiz.examples, subject.tokens, network, options, f"{options.task} {asked.split}")
     stream = _answers(asked, quiz, subject, network, questions, progress)
     answered = list(stream) if subject.samples is None else _kept(stream, subject.samples)
     return _Result(

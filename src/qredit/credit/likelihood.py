@@ -27,7 +27,7 @@ from qredit.seed import mix
 
 
 @dataclass(frozen=True)
-class _LikelihoodStage:
+class LikelihoodStage:
     """What the stages over q share: the fields they read, the check of q, and ρ·w on a log scale.
 
     Args:
@@ -81,7 +81,7 @@ def mark_ratio(batch: RolloutBatch, keep: Bool[Tensor, " B"]) -> Bool[Tensor, "B
 
 
 @dataclass(frozen=True)
-class amplified_likelihood(_LikelihoodStage, Source):
+class amplified_likelihood(LikelihoodStage, Source):
     """a_m / M^q with a_m = w_m / w̄^q: the likelihood, amplified by the group's own P̂^{-q}.
 
     The coefficient of the pathwise (answer) part of GARL: ∇w_m / w̄^q written as a_m ∇log w_m. q = 0 leaves w_m;
@@ -97,7 +97,7 @@ class amplified_likelihood(_LikelihoodStage, Source):
 
 
 @dataclass(frozen=True)
-class subtract_likelihood_baseline(_LikelihoodStage, Credit):
+class subtract_likelihood_baseline(LikelihoodStage, Credit):
     """c_m ← c_m - w̄_¬m^{1-q} / M^q: GARL's leave-one-out control variate.
 
     It does not depend on z_m and may stand only on the sampled (score-function) part; on the answer part it would
@@ -119,7 +119,7 @@ class subtract_likelihood_baseline(_LikelihoodStage, Credit):
 
 
 @dataclass(frozen=True)
-class attenuated_likelihood(_LikelihoodStage, Source):
+class attenuated_likelihood(LikelihoodStage, Source):
     """w̄^{1-q} / M^q on every row of the group: how far maximum likelihood is attenuated towards RL.
 
     Off policy w̄ is the mean of ρw. A row's own ratio is not in it: `resample_by_likelihood` draws by ρw.

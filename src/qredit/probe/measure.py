@@ -90,25 +90,17 @@ def load(options: TrainOptions, limit: int) -> Subject:
     tokens = token_format(options, load_tokenizer(path), found)
     joined, apart = _joined(found, tokens)
     network = load_model(path, options.device)
-    template = options.training.get("chat_template_kwargs") or {}
-    asked = ready(
-        [example for example, _ in joined],
-        tokens,
-        network,
-        options.sampling_budget,
-        chat=options.chat,
-        skip_long=options.skip_long,
-        template=template,
-        name=f"{options.task} train",
-    )
+    asked = ready([example for example, _ in joined], tokens, network, options, f"{options.task} train")
     if share_prefix(network) is not None:
-        check_padding(network, max(len(tokens.prompt_ids(e.prompt, **template)) for e in asked) + options.budget[0])
+        check_padding(
+            network, max(len(tokens.prompt_ids(e.prompt, **options.template)) for e in asked) + options.budget[0]
+        )
     ids = {example.id: gold for example, gold in joined}
     return Subject(
         network=network,
         tokens=tokens,
         budget=options.sampling_budget,
-        template=template,
+        template=options.template,
         half=options.half,
         reward=reward,
         examples=asked,

@@ -200,17 +200,8 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
     path = model_path(weights or options.model, options.task, options.coldness)
     tokenizer, network = load_tokenizer(path), load_model(path, options.device)
     asked = load_examples(options, held.split, held.questions)
-    tokens, template = token_format(options, tokenizer, asked), options.training.get("chat_template_kwargs") or {}
-    questions = ready(
-        asked,
-        tokens,
-        network,
-        options.sampling_budget,
-        chat=options.chat,
-        skip_long=options.skip_long,
-        template=template,
-        name=f"{options.task} {held.split}",
-    )
+    tokens = token_format(options, tokenizer, asked)
+    questions = ready(asked, tokens, network, options, f"{options.task} {held.split}")
     return list(
         answer_all(
             network,
@@ -223,7 +214,7 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
             stop_tokens=stop_tokens(network, tokenizer),
             pad=int(tokenizer.pad_token_id),
             rows_per_batch=512 if options.is_pocket else 64,
-            template=template,
+            template=options.template,
             half=options.half,
         )
     )

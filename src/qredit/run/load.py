@@ -1,7 +1,7 @@
 """Models, tokenizers and examples, loaded or refused with one clear line."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from qredit.errors import QreditError
 from qredit.plain import first_line
 from qredit.rewards.given import columns_of
 from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget
 from qredit.run.hub import reached
 from qredit.run.model_files import check_base, check_folder, quantised
 from qredit.run.options import POCKET, TrainOptions
@@ -223,26 +222,25 @@ def ready(
     examples: Sequence[Example],
     tokens: TokenFormat,
     model: PreTrainedModel,
-    budget: Budget,
-    *,
-    chat: bool | None,
-    skip_long: bool,
-    template: Mapping[str, Any],
+    options: TrainOptions,
     name: str,
 ) -> list[Example]:
     """The examples to be answered: their prompts as chat if need be, those that do not fit the context left out.
+
+    Args:
+        name: of the data, for errors.
 
     Raises:
         QreditError: a tokenizer with more ids than the model; prompts that do not fit, unless `skip_long`; none left.
     """
     check_vocabulary(model, tokens.tokenizer)  # type: ignore[arg-type]
-    prompts = as_chat(examples, tokens.tokenizer, chat)  # type: ignore[arg-type]
+    prompts = as_chat(examples, tokens.tokenizer, options.chat)  # type: ignore[arg-type]
     wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
-    rows = Rows.of([example.id for example in examples], len(examples), name)
-    ids = [rows.of_prompt(row, tokens, prompt, template) for row, prompt in enumerate(prompts)]
+    rows, budget = Rows.of([example.id for example in examples], len(examples), name), options.sampling_budget
+    ids = [rows.of_prompt(row, tokens, prompt, options.template) for row, prompt in enumerate(prompts)]
     context = context_of(model)
     long = too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
-    rows.check_long(long, ids, budget, context, skip_long)
+    rows.check_long(long, ids, budget, context, options.skip_long)
     dropped = set(long)
     return [example for row, example in enumerate(wrapped) if row not in dropped]
 

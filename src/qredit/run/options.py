@@ -214,6 +214,11 @@ class TrainOptions:
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
 
     @property
+    def template(self) -> "Mapping[str, Any]":
+        """Arguments of the chat template beside the messages."""
+        return self.training.get("chat_template_kwargs") or {}
+
+    @property
     def is_pocket(self) -> bool:
         """Whether the model is the task's own pocket model."""
         return self.model == POCKET

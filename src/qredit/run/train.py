@@ -382,11 +382,8 @@ def _validation(
         asked,
         token_format(options, tokenizer, asked),
         model,
-        args.budget,
-        chat=options.chat,
-        skip_long=options.skip_long,
-        template=args.chat_template_kwargs or {},
-        name="validation",
+        options,
+        "validation",
     )
     return Validate(folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed)
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qredit.batch import RolloutBatch
 from qredit.chain import Scope, kinds
+from qredit.diagnostics import likelihood_stage
 from qredit.errors import QreditError
 from qredit.objective import Objective
 from qredit.prefix.install import DIVERGENCE, NUCLEUS, STATES
@@ -116,6 +117,12 @@ def check_steps(objective: Objective, args: QreditConfig) -> None:
             f"{objective} has statistics over a whole optimiser step, which must lie in one generation: "
             f"steps_per_generation={args.steps_per_generation} must be a multiple of "
             f"gradient_accumulation_steps={accumulated}"
+        )
+    if objective.scope == Scope.GENERATION and likelihood_stage(objective) is not None and made > accumulated:
+        raise QreditError(
+            f"{objective} fixes its coefficients before the first of the {made // accumulated} steps that a generation "
+            "serves, and those over the likelihood carry the ratio of each step in them. Sample anew for every step: "
+            f"gradient_accumulation_steps={made}"
         )
 
 
