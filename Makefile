@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: demo test lint check catalog test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check catalog test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -33,6 +33,11 @@ test-tokenizers: $(STAMP)
 # The report's page in a browser; skipped where there is no chromium or chrome on the path. About a minute.
 test-page: $(STAMP)
 	$(BIN)/pytest -m long tests/test_page.py
+
+# Thirty short runs by BASE (a commit) and by this tree: final weights equal bit for bit, records value for value. About ten
+# minutes; NAMES="garl killed" for some of them.
+golden-runs: $(STAMP)
+	$(BIN)/python tests/golden_runs.py --base $(BASE) $(NAMES)
 
 # The evidence in docs/results.md and of the pocket model in docs/theory.md: every run is kept, so that it goes on where
 # it was stopped. About three hours from scratch.
