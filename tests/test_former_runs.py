@@ -23,12 +23,14 @@ from safetensors.torch import load_file
 
 from qredit.cli.train_command import chosen
 from qredit.run.train import train
+from qredit.trl.resume import load_state
 
 FORMER = Path(__file__).with_name("golden") / "former"
 RENAMED = json.loads((FORMER.parent / "renamed.json").read_text())["metrics.jsonl"]
 WITHIN = 1e-3
-"""Of the length of the last step. Other kernels of one CPU were seen to change it by 7e-6; leaving out the rollouts of the
-checkpoint by .2 (full) and .004 (lora), the moments of the optimiser by more than 1, the state of stages by .2 (lora)."""
+"""Of the length of the last step. Other kernels of one CPU were seen to change it by 7e-6; leaving out the rollouts of
+the checkpoint by .2 (full) and .004 (lora), the moments of the optimiser by more than 1, the state of stages by .2
+(lora)."""
 
 
 @pytest.fixture(params=["full", "lora"])
@@ -63,3 +65,10 @@ def test_its_records_go_on(resumed):
     assert len((folder / "credit.jsonl").read_text().splitlines()) == 4
     if former.name == "full":
         assert (folder / "decisions.jsonl").read_text() == (former / "decisions.jsonl").read_text()
+        then, now = load_state(former / "checkpoint-3"), load_state(folder / "checkpoint-4")
+        for seen in (
+            lambda state: state["guide"]["controller"]["recent"],
+            lambda state: state["guard"]["watch"]["recent"],
+        ):
+            assert len(seen(now)) == 4
+            assert seen(now)[:3] == seen(then)

@@ -14,7 +14,7 @@ from qredit.guide.collapse import Checked, Collapse, Fallen, restored
 from qredit.objective import Objective
 from qredit.objectives import REGISTRY
 from qredit.trl.checkpoint import checkpoints, fault, step_of
-from qredit.trl.resume import load_state
+from qredit.trl.resume import GUARD, load_state
 
 if TYPE_CHECKING:
     from qredit.trl.trainer import QreditTrainer
@@ -154,7 +154,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
 def was_ended(checkpoint: Path) -> bool:
     """Whether the guard had ended the run when this checkpoint was written: there is nothing to go on with."""
-    guard = (load_state(checkpoint) or {}).get("Guard")
+    guard = (load_state(checkpoint) or {}).get(GUARD)
     return guard is not None and bool(guard["ended"])
 
 

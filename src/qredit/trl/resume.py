@@ -13,6 +13,9 @@ from qredit.rollout.collate import Rows
 from qredit.trl.step.whole_step import Generation, Microbatch
 
 STATE = "qredit_state.json"
+GUIDE, GUARD = "guide", "guard"
+FORMER = {"Guide": GUIDE, "Guard": GUARD}
+"""Keys of the state that files of former versions hold, and what they are called now."""
 
 
 def rollouts_file(process: int) -> str:
@@ -26,9 +29,11 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
-    """The state written by `save_state`; None when the checkpoint is not ours."""
+    """The state written by `save_state`, former keys under today's; None when the checkpoint is not ours."""
     path = folder / STATE
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    return {FORMER.get(key, key): value for key, value in json.loads(path.read_text()).items()}
 
 
 def save_generation(path: Path, generation: Generation) -> None:

@@ -16,6 +16,7 @@ from qredit.trl import checkpoint, resume
 from qredit.trl.config import QreditConfig
 from qredit.trl.guard import Guard
 from qredit.trl.guide import Guide
+from qredit.trl.resume import GUARD, GUIDE
 from qredit.trl.step.whole_step import Generation, StageState
 from qredit.whole import refusing
 
@@ -120,11 +121,16 @@ class Saving:
         run.stages.state, run.stages.pending = state["objective_state"], state["pending_statistics"]
         for name, values in state["metrics"].items():
             run._metrics["train"][name] = values
-        for guidance in (run.guide, run.guard):
-            if guidance is not None and type(guidance).__name__ in state:
-                guidance.restore(state[type(guidance).__name__])
+        for key, guidance in self._guidance():
+            if key in state:
+                guidance.restore(state[key])
         path = folder / resume.rollouts_file(run.accelerator.process_index)
         run._generation = resume.load_generation(path, run.accelerator.device)
+
+    def _guidance(self) -> list[tuple[str, Guide | Guard]]:
+        """What steers the run, each under its key in the file."""
+        both = ((GUIDE, self.run.guide), (GUARD, self.run.guard))
+        return [(key, guidance) for key, guidance in both if guidance is not None]
 
     def _save(self, written: Path, output: Path) -> None:
         """Write our files; and the best checkpoint under the name it will have."""
@@ -144,6 +150,6 @@ class Saving:
                 "objective_state": run.stages.state,
                 "pending_statistics": run.stages.pending,
                 "metrics": dict(run._metrics["train"]),
-                **{type(one).__name__: one.state() for one in (run.guide, run.guard) if one is not None},
+                **{key: guidance.state() for key, guidance in self._guidance()},
             }
             resume.save_state(written, state)
