@@ -123,7 +123,8 @@ def effects() -> Mapping[str, Mapping[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for path in sorted(COMPARED.glob("*.json")):
         for row in json.loads(path.read_text())["rows"]:
-            found.setdefault(row["objective"].split("(")[0], {})[path.stem] = row["told"]
+            if "|" not in row["objective"]:  # a method with more behind it shows that, not the method
+                found.setdefault(row["objective"].split("(")[0], {})[path.stem] = row["told"]
     return found
 
 
