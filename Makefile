@@ -84,7 +84,7 @@ pages-text: $(STAMP)
 
 # Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
 pocket: $(STAMP)
-	$(BIN)/python -m qredit.pocket.pretrain $(NAMES)
+	PYTHONPATH=experiments $(BIN)/python -m pocket_models.pretrain $(NAMES)
 
 # Compute tests/golden/verl.json anew, in an environment of its own: verl and this package cannot share one.
 golden-verl: $(VERL_STAMP)

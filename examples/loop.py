@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qredit import pocket, tasks
 from qredit.objectives import garl
-from qredit.rollout.collate import Sampled, collate
-from qredit.rollout.format import Format, TokenFormat
-from qredit.rollout.sample import Budget, sample
+from qredit.rollouts.collate import Sampled, collate
+from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.sampling_params import Budget
+from qredit.samplers.transformers import sample
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 80
 QUESTIONS, M, BUDGET = 8, 16, Budget(thinking=32, answer=8)

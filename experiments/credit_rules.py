@@ -14,8 +14,8 @@ from string import Template
 from page import KEPT, insert, machine_line
 from rich.console import Console
 
-from qredit.quiet import quiet_libraries
-from qredit.run.compare import Compared, Settings, compared, plot, reached
+from qredit.runs.compare import Compared, Settings, compared, plot, reached
+from qredit.runs.quiet import quiet_libraries
 
 FOLDER, PAGE = Path("runs/results/compare"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("credit_rules.md.in")

@@ -21,24 +21,25 @@ from typing import Any
 
 import torch
 from page import insert, kept
+from pocket_models.measure import draws
 from rich.console import Console
 from torch import Tensor
 
 from qredit import pocket, tasks
-from qredit.objective import Objective
-from qredit.pocket.measure import draws
+from qredit.core.objective import Objective
+from qredit.objectives.parsing import parse
 from qredit.pocket.models import LEVELS
-from qredit.prefix.install import score, share_prefix
-from qredit.prefix.packing import pack
-from qredit.quiet import quiet_libraries
-from qredit.rollout.collate import Sampled, collate, tails_for
-from qredit.rollout.format import Format, TokenFormat
-from qredit.rollout.sample import Budget, sample
-from qredit.run.experiment import cached, hash_of_weights
-from qredit.run.load import load_model, load_tokenizer
-from qredit.run.parallel import in_parallel
-from qredit.seed import mix
-from qredit.text import parse
+from qredit.rollouts.collate import Sampled, collate, tails_for
+from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.sampling_params import Budget
+from qredit.runs.experiment import cached, hash_of_weights
+from qredit.runs.load import load_model, load_tokenizer
+from qredit.runs.parallel import in_parallel
+from qredit.runs.quiet import quiet_libraries
+from qredit.samplers.transformers import sample
+from qredit.shared_prefix.install import score, share_prefix
+from qredit.shared_prefix.packing import pack
+from qredit.utils.seed import mix
 
 FOLDER = Path("runs/results/escape")
 PAGE, PICTURE, TABLE = Path("docs/theory.md"), Path("docs/theory/pocket.png"), Path("docs/theory/pocket.csv")

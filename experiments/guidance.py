@@ -22,9 +22,9 @@ from probe_settings import SEEDS as SETTING_SEEDS
 from probe_settings import SETTINGS, Setting
 from rich.console import Console
 
-from qredit.quiet import quiet_libraries
-from qredit.run.compare import reached
-from qredit.run.parallel import in_parallel
+from qredit.runs.compare import reached
+from qredit.runs.parallel import in_parallel
+from qredit.runs.quiet import quiet_libraries
 
 FOLDER, PAGE = Path("runs/results/guidance"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("guidance.md.in")

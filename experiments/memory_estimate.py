@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from page import insert
 
-from qredit.quiet import quiet_libraries
-from qredit.run.folder import RunFolder
-from qredit.run.options import TrainOptions
-from qredit.run.train import build
+from qredit.runs.folder import RunFolder
+from qredit.runs.options import TrainOptions
+from qredit.runs.quiet import quiet_libraries
+from qredit.runs.train import build
 from qredit.trl.bench.arms import QreditArm
 from qredit.trl.bench.size import Shape, Size
 from qredit.trl.memory_estimate import estimate, resident, weights_of

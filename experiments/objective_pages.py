@@ -22,14 +22,14 @@ from rich.progress import track
 
 from qredit.catalog import about
 from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, cost_in_words, provenance
-from qredit.errors import QreditError
-from qredit.lab.batches import batch_for
-from qredit.objective import Objective, sum_terms
+from qredit.core.objective import Objective, sum_terms
 from qredit.objectives import REGISTRY
-from qredit.quiet import quiet_libraries
-from qredit.run.options import TrainOptions
-from qredit.run.train import train
-from qredit.text import example
+from qredit.objectives.parsing import example
+from qredit.runs.options import TrainOptions
+from qredit.runs.quiet import quiet_libraries
+from qredit.runs.train import train
+from qredit.testing.batches import batch_for
+from qredit.utils.errors import QreditError
 
 FOLDER, PAGES, COMPARED = Path("runs/objectives"), Path("docs/objectives"), Path("runs/results/compare")
 COSTS = PAGES / "costs.json"

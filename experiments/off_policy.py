@@ -15,15 +15,15 @@ from statistics import median
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, per_span
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, per_span
+from qredit.core.importance import RationaleRatio, sequence_truncate, token_truncate
+from qredit.core.objective import Objective
+from qredit.core.surrogate import log_likelihood, score_function
 from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
-from qredit.importance import RationaleRatio, sequence_truncate, token_truncate
-from qredit.lab.moments import exact_moments
-from qredit.lab.policy import TabularPolicy
-from qredit.objective import Objective
 from qredit.objectives import garl
-from qredit.surrogate import log_likelihood, score_function
+from qredit.testing.moments import exact_moments
+from qredit.testing.policy import TabularPolicy
 
 SEEDS, DISTANCES, COMMITMENTS, ROLLOUTS = range(5), (0.1, 0.3, 1.0), (0.0, 0.75), 4
 

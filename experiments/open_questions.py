@@ -19,13 +19,13 @@ from page import insert, kept, machine_line
 from rich.console import Console
 
 from qredit import pocket, tasks
-from qredit.quiet import quiet_libraries
-from qredit.run.compare import reached
-from qredit.run.experiment import Arm, Held, cached, curves, evaluated, result_of, weights_of
-from qredit.run.options import POCKET_BUDGET, TrainOptions
-from qredit.run.parallel import in_parallel
-from qredit.run.train import train
-from qredit.tsallis import escort
+from qredit.core.tsallis import escort
+from qredit.runs.compare import reached
+from qredit.runs.experiment import Arm, Held, cached, curves, evaluated, result_of, weights_of
+from qredit.runs.options import POCKET_BUDGET, TrainOptions
+from qredit.runs.parallel import in_parallel
+from qredit.runs.quiet import quiet_libraries
+from qredit.runs.train import train
 
 FOLDER, PAGE = Path("runs/results/open"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("open_questions.md.in")

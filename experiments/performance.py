@@ -21,7 +21,7 @@ import numpy
 import torch
 from page import insert
 
-from qredit.quiet import quiet_libraries
+from qredit.runs.quiet import quiet_libraries
 from qredit.trl.bench.arms import make
 from qredit.trl.bench.measure import _given_for
 from qredit.trl.bench.size import Shape, Size

@@ -35,11 +35,11 @@ from rich.console import Console
 
 from qredit import pocket, tasks
 from qredit.probe import load, measure, predict, recommend
-from qredit.quiet import quiet_libraries
-from qredit.run.compare import reached
-from qredit.run.experiment import Held, cached, weights_of
-from qredit.run.options import POCKET_BUDGET, TrainOptions
-from qredit.run.parallel import in_parallel
+from qredit.runs.compare import reached
+from qredit.runs.experiment import Held, cached, weights_of
+from qredit.runs.options import POCKET_BUDGET, TrainOptions
+from qredit.runs.parallel import in_parallel
+from qredit.runs.quiet import quiet_libraries
 
 FOLDER, PAGE = Path("runs/results/probe"), Path("docs/probe.md")
 TEXT = Path(__file__).with_name("probe_check.md.in")

@@ -25,18 +25,19 @@ from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
 from qredit.cli.demo_command import FULL, arm_name
-from qredit.evaluate import bootstrap
+from qredit.evaluation.metrics import bootstrap
 from qredit.pocket.models import LEVELS
-from qredit.quiet import quiet_libraries
-from qredit.rollout.sample import Budget, sample
-from qredit.run.draw import plot_curves
-from qredit.run.experiment import Arm, Held, cached, evaluated, hash_of_weights, result_of, spread, weights_of
-from qredit.run.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
-from qredit.run.options import TrainOptions
-from qredit.run.schedule import warmup_of
-from qredit.run.train import token_format
-from qredit.run.watch import progress as bars_on
-from qredit.seed import mix
+from qredit.rollouts.sampling_params import Budget
+from qredit.runs.draw import plot_curves
+from qredit.runs.experiment import Arm, Held, cached, evaluated, hash_of_weights, result_of, spread, weights_of
+from qredit.runs.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
+from qredit.runs.options import TrainOptions
+from qredit.runs.quiet import quiet_libraries
+from qredit.runs.schedule import warmup_of
+from qredit.runs.train import token_format
+from qredit.runs.watch import progress as bars_on
+from qredit.samplers.transformers import sample
+from qredit.utils.seed import mix
 
 FOLDER, PAGE, PICTURE = Path("runs/results"), Path("docs/results.md"), Path("docs/results.png")
 OBJECTIVES, DIAL = FULL, LEVELS

@@ -20,10 +20,10 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
-from qredit.quiet import quiet_libraries
-from qredit.run.load import load_examples, load_model, load_tokenizer
-from qredit.run.options import TrainOptions
-from qredit.run.train import token_format
+from qredit.runs.load import load_examples, load_model, load_tokenizer
+from qredit.runs.options import TrainOptions
+from qredit.runs.quiet import quiet_libraries
+from qredit.runs.train import token_format
 from qredit.trl import QreditConfig, QreditTrainer
 
 QUESTIONS, M, THINKING, ANSWER = 8, 16, 32, 8

@@ -10,8 +10,8 @@ from page import insert
 from rich.console import Console
 
 from qredit.cli.lab_command import cell, measured
-from qredit.lab.theory import REGISTRY
-from qredit.lab.theory.finding import Finding
+from qredit.lab import REGISTRY
+from qredit.lab.finding import Finding
 
 PAGE, FOLDER = Path("docs/theory.md"), Path("docs/theory")
 

@@ -14,7 +14,7 @@ from string import Template
 import torch
 from page import insert
 
-from qredit.quiet import quiet_libraries
+from qredit.runs.quiet import quiet_libraries
 from qredit.trl.bench.arms import QreditArm
 from qredit.trl.bench.size import Shape, Size
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from qredit import Objective, RolloutBatch, on_span
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length
+from qredit.core.surrogate import clipped_ratio, clipped_sequence_ratio, plain_ratio, score_function
 from qredit.credit.covariance import drop_covariance_band
 from qredit.credit.group import center_by_group, scale_by_batch_std, scale_by_group_std
 from qredit.credit.reward import reward
 from qredit.objectives import cispo, dapo, dr_grpo, grpo, gspo, maxrl, reinforce_pp, reinforce_pp_baseline, rloo
-from qredit.penalty.covariance import kl_covariance
-from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length
-from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, plain_ratio, score_function
+from qredit.penalties.covariance import kl_covariance
 
 LENGTH = 8
 METHODS = ("grpo", "dr_grpo", "dapo", "rloo", "maxrl", "gspo", "cispo")

@@ -1,4 +1,4 @@
-"""What is claimed of every registered objective and stage: a line each. The laws are in qredit.lab.laws."""
+"""What is claimed of every registered objective and stage: a line each. The laws are in qredit.testing.laws."""
 
 from decimal import Decimal, getcontext
 
@@ -8,7 +8,8 @@ import claims.reward
 import claims.step
 import claims.token
 
-from qredit.chain import on_span, per_span
+from qredit.core.chain import on_span, per_span
+from qredit.core.objective import Objective
 from qredit.credit.group import (
     center_and_scale_by_group_mean,
     center_by_group,
@@ -23,10 +24,9 @@ from qredit.credit.likelihood import (
 )
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
-from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import EQUAL_REWARDS, NO_ANSWER, NO_LIKELIHOOD, NO_SUCCESS, UNSCORED
-from qredit.objective import Objective
 from qredit.objectives import dapo, dr_grpo, garl, grpo, maxrl, paft, rloo, sft_then_rlvr, verifree
+from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, NO_ANSWER, NO_LIKELIHOOD, NO_SUCCESS, UNSCORED
 
 getcontext().prec = 60
 COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)

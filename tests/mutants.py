@@ -18,7 +18,9 @@ from battery import (
     standardised,
 )
 
-from qredit.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
+from qredit.core.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
+from qredit.core.objective import Credited, Objective
+from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.attention_role import amplify_anchors
 from qredit.credit.gradient_side import weigh_by_gradient_side
@@ -31,12 +33,10 @@ from qredit.credit.likelihood import (
     subtract_likelihood_baseline,
 )
 from qredit.credit.reward import reward
-from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
-from qredit.objective import Credited, Objective
 from qredit.objectives import attention_credit, dr_grpo, garl, grpo, maxrl, rloo, spine
-from qredit.penalty.entropy import entropy_bonus
-from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
+from qredit.penalties.entropy import entropy_bonus
+from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
 
 # --- likelihood: GARL and PAFT gone wrong
 

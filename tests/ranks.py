@@ -12,8 +12,8 @@ import torch.distributed as dist
 from runs import first_step_gradients, questions, settings
 from tiny import model, tokenizer
 
-from qredit.prefix.packing import pack
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.trajectory import Rollout
+from qredit.shared_prefix.packing import pack
 from qredit.trl import QreditTrainer
 
 PROMPTS, M = 4, 4

@@ -22,10 +22,10 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
 
 from qredit import RolloutBatch
+from qredit.core.surrogate import score_function
 from qredit.objectives import dapo, rloo
-from qredit.penalty.entropy import entropy_bonus
-from qredit.penalty.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
-from qredit.surrogate import score_function
+from qredit.penalties.entropy import entropy_bonus
+from qredit.penalties.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
 PROMPTS, M = ("What is two?", "one two three", "the cat"), 8

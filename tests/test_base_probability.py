@@ -6,8 +6,8 @@ from test_fields import reads
 from tiny import model
 
 from qredit import Objective, on_span
-from qredit.rollout.collate import Sampled
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.collate import Sampled
+from qredit.rollouts.trajectory import Rollout
 from qredit.trl.base_probability import without_rationale
 
 

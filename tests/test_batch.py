@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import QreditError, RolloutBatch
-from qredit.groups import Groups
+from qredit.stats.groups import Groups
 
 
 def test_sampled_defaults_to_the_mask_outside_the_answer():

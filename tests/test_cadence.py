@@ -9,13 +9,13 @@ from tiny import model
 from transformers import TrainerCallback
 
 from qredit import Objective, on_span
-from qredit.chain import Cadence
+from qredit.core.chain import Cadence
 from qredit.credit.measure import mean_entropy
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
 from qredit.objectives import canon, grpo, siren
-from qredit.penalty.entropy import adaptive_entropy
-from qredit.penalty.nucleus import nucleus_entropy_anchor
+from qredit.penalties.entropy import adaptive_entropy
+from qredit.penalties.nucleus import nucleus_entropy_anchor
 from qredit.trl.resume import STATE
 from qredit.trl.step.whole_step import add_into
 

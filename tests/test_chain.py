@@ -9,13 +9,13 @@ from batches import likelihood_batch, reward_batch
 from rounding import same
 
 from qredit import Objective, QreditError, add, chain, on_span, per_span, trace
-from qredit.chain import Credit, Scope, Source, When
+from qredit.core.chain import Credit, Scope, Source, When
+from qredit.core.schedule import cosine, linear, steps
 from qredit.credit.group import center_by_group, scale_by_batch_std, scale_by_group_std, subtract_mean_of_others
 from qredit.credit.likelihood import amplified_likelihood, resample_by_likelihood
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
 from qredit.objectives import REGISTRY, garl, grpo, paft, rloo
-from qredit.schedule import cosine, linear, steps
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def test_a_dropped_row_leaves_later_statistics():
 
 
 def test_a_weight_changes_the_denominator():
-    from qredit.reduce import mean_per_token
+    from qredit.core.reduce import mean_per_token
 
     batch = reward_batch([1.0, 1.0])
     logp = torch.full((2, 3), -1.0, requires_grad=True)

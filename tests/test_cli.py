@@ -16,11 +16,11 @@ import qredit.rewards as rewards
 from qredit.cli import main
 from qredit.cli.main import COMMANDS
 from qredit.objectives import REGISTRY as OBJECTIVES
+from qredit.objectives.parsing import STAGES
 from qredit.rewards.base import Scorer
-from qredit.run.folder import RunFolder
-from qredit.run.options import TrainOptions
+from qredit.runs.folder import RunFolder
+from qredit.runs.options import TrainOptions
 from qredit.tasks import REGISTRY as TASKS
-from qredit.text import STAGES
 from qredit.trl import QreditTrainer
 
 HOSTILE = "[bold]loud[/bold] :smile: \x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnorw\r end"

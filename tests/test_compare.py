@@ -11,11 +11,11 @@ import yaml
 from folders import data_file, flags, lines, model_folder, rows
 
 from qredit.cli.main import main
-from qredit.errors import QreditError
-from qredit.run.compare import Compared, Settings, plain, plot
-from qredit.run.experiment import Arm, Held, facts_of
-from qredit.run.load import load_examples
-from qredit.run.options import TrainOptions
+from qredit.runs.compare import Compared, Settings, plain, plot
+from qredit.runs.experiment import Arm, Held, facts_of
+from qredit.runs.load import load_examples
+from qredit.runs.options import TrainOptions
+from qredit.utils.errors import QreditError
 
 
 def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_an_interrupt_does_not_wait_for_runs_that_are_going_on(tmp_path):
     script.write_text(
         "import functools, time\n"
         "from rich.console import Console\n"
-        "from qredit.run.parallel import in_parallel\n"
+        "from qredit.runs.parallel import in_parallel\n"
         "if __name__ == '__main__':\n"
         "    print('going', flush=True)\n"
         "    in_parallel('sleep', [functools.partial(time.sleep, 300)] * 4, Console(quiet=True))\n"

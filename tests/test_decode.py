@@ -8,11 +8,12 @@ from peft import LoraConfig, get_peft_model
 from test_prefix import CONFIGS, network
 from tiny import model, tokenizer
 
-from qredit.prefix import decode
-from qredit.prefix.decode import Decoder, Decoding
-from qredit.prefix.share import share_prefix
-from qredit.rollout.format import Format, TokenFormat
-from qredit.rollout.sample import Budget, Draw, sample
+from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.samplers.transformers import sample
+from qredit.shared_prefix import decode
+from qredit.shared_prefix.decode import Decoder, Decoding
+from qredit.shared_prefix.share import share_prefix
 
 FORMAT = TokenFormat(Format.of(tokenizer()), tokenizer())
 PROMPTS = [

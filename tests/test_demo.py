@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-import qredit.run.experiment as experiment
+import qredit.runs.experiment as experiment
 from qredit import QreditError
 from qredit.cli import main
-from qredit.run.draw import blocks, plot_curves, smoothed
-from qredit.run.experiment import cached, spread
+from qredit.runs.draw import blocks, plot_curves, smoothed
+from qredit.runs.experiment import cached, spread
 
 SHORT = ("--steps", "2", "--questions", "4")
 
@@ -124,7 +124,7 @@ def test_a_small_result_outlives_its_folder_and_the_renaming_of_an_option(tmp_pa
     assert cached(tmp_path / "one", {"options": {"rate": 1}}, make(1), kept)["value"] == 1
     assert cached(tmp_path / "elsewhere", {"options": {"rate": 1}}, make(2), kept)["value"] == 1
     assert not (tmp_path / "elsewhere").exists()
-    monkeypatch.setattr("qredit.run.experiment.FORMER", {"rate": "lr"})
+    monkeypatch.setattr("qredit.runs.experiment.FORMER", {"rate": "lr"})
     assert cached(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(3), kept)["value"] == 1
     assert cached(tmp_path / "one", {"options": {"lr": 1}}, make(4))["value"] == 1
     kept.write_text('{"facts": {"options"')  # cut off

@@ -7,7 +7,7 @@ import pytest
 import torch
 from batches import likelihood_batch, reward_batch
 
-from qredit.diagnostics import (
+from qredit.control.diagnostics import (
     commitment,
     effective_sample_size,
     group_p_hat,
@@ -15,7 +15,7 @@ from qredit.diagnostics import (
     likelihood_metrics,
     no_success,
 )
-from qredit.importance import sequence_truncate
+from qredit.core.importance import sequence_truncate
 from qredit.objectives import garl, grpo, paft
 
 

@@ -8,13 +8,15 @@ import pytest
 import torch
 from tiny import model, tokenizer
 
-import qredit.evaluate as evaluate
-from qredit.errors import QreditError
-from qredit.evaluate import Answered, answer_all, bootstrap, differences, majority, pass_at_k, summary, write_samples
+import qredit.evaluation.metrics as metrics
+import qredit.samplers.answers as answering
+from qredit.evaluation.metrics import Answered, bootstrap, differences, majority, pass_at_k, summary, write_samples
 from qredit.rewards import REGISTRY, get, read_rewards
-from qredit.rollout.format import Format, TokenFormat
-from qredit.rollout.sample import Budget, Draw
+from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.samplers.answers import answer_all
 from qredit.tasks import Example
+from qredit.utils.errors import QreditError
 
 EXACT = get("exact_match")
 HOSTILE = 'two\nlines\r "quoted" [bold]loud[/bold] \x1b[31mred\x1b[0m \x00 \x85 \u2028 \u202e é'
@@ -178,7 +180,7 @@ def test_questions_that_all_have_one_value_between_have_an_interval_of_some_widt
 
 
 def test_equal_values_on_a_scale_without_known_ends_are_left_alone():
-    assert bootstrap([-2.0] * 4) == evaluate.Estimate(-2.0, -2.0, -2.0)
+    assert bootstrap([-2.0] * 4) == metrics.Estimate(-2.0, -2.0, -2.0)
 
 
 def test_a_table_of_two_wrong_answers_does_not_claim_to_know_the_rate():
@@ -310,9 +312,9 @@ def test_every_question_is_answered_k_times_in_order(network):
 @pytest.mark.parametrize(("rows", "sizes"), [(256, [15]), (6, [6, 6, 3]), (7, [6, 6, 3]), (1, [3] * 5)])
 def test_at_most_rows_per_batch_samples_are_drawn_at_once_and_questions_stay_whole(network, monkeypatch, rows, sizes):
     seen = []
-    sampled = evaluate.sample
+    sampled = answering.sample
     monkeypatch.setattr(
-        evaluate, "sample", lambda model, rows, *args, **kw: seen.append(len(rows)) or sampled(model, rows, *args, **kw)
+        answering, "sample", lambda model, rows, *args, **kw: seen.append(len(rows)) or sampled(model, rows, *args, **kw)
     )
     assert len(answers(network, rows=rows)) == 5
     assert seen == sizes

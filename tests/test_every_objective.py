@@ -7,7 +7,7 @@ import torch
 from runs import questions, trainer
 
 from qredit.objectives import REGISTRY
-from qredit.text import example
+from qredit.objectives.parsing import example
 from qredit.trl.checks import MAKERS
 
 

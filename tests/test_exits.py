@@ -18,11 +18,11 @@ from folders import SHORT, data_file, flags, lines, model_folder
 from qredit import QreditError
 from qredit.cli import main
 from qredit.cli.lab_draw import draw
-from qredit.lab.theory.finding import Curve, Panel
+from qredit.lab.finding import Curve, Panel
 from qredit.report.page import MARK
 from qredit.rewards import math_worker
 from qredit.trl.checkpoint import fault
-from qredit.whole import append, replacing, write_whole
+from qredit.utils.whole import append, replacing, write_whole
 
 HERE = Path(__file__).parent
 # `qredit compare` whose runs do nothing but sleep, in processes of their own.
@@ -30,7 +30,7 @@ COMPARE = """
 import sys
 sys.path.insert(0, {here!r})
 import sleepers
-from qredit.run import compare
+from qredit.runs import compare
 compare._one = sleepers.sleep
 from qredit.cli import main
 if __name__ == "__main__":
@@ -114,7 +114,7 @@ def test_the_process_that_judges_mathematics_ends_with_its_parent_while_it_judge
 
 def test_a_process_on_a_lifeline_ends_when_it_is_let_go():
     code = (
-        "import sys, time; from qredit.lifeline import end_with_parent; "
+        "import sys, time; from qredit.utils.lifeline import end_with_parent; "
         "end_with_parent(sys.stdin.buffer.read); print('ready', flush=True); time.sleep(600)"
     )
     with started([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -9,12 +9,13 @@ from rounding import gradient_bound
 from runs import first_step_gradients, length_reward, relative_difference, trainer
 from tiny import model, tokenizer
 
-from qredit import Objective, QreditError, attention_roles, on_span
-from qredit.chain import Coefficient, Source, When
-from qredit.penalty.base import Penalty
-from qredit.rollout.collate import Sampled, collate
-from qredit.rollout.fields import Seen, as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
-from qredit.rollout.sample import Rollout
+from qredit import Objective, QreditError, on_span
+from qredit.core.chain import Coefficient, Source, When
+from qredit.core.penalty import Penalty
+from qredit.rollouts.collate import Sampled, collate
+from qredit.rollouts.fields import Seen, as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
+from qredit.rollouts.trajectory import Rollout
+from qredit.stats import attention_roles
 from qredit.trl.attention import middle_layers
 
 

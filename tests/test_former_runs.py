@@ -22,7 +22,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from qredit.cli.train_command import chosen
-from qredit.run.train import train
+from qredit.runs.train import train
 from qredit.trl.resume import load_state
 
 FORMER = Path(__file__).with_name("golden") / "former"

@@ -7,9 +7,9 @@ import pytest
 from folders import SHORT, data_file, flags, lines, model_folder, rows
 
 from qredit.cli import main
-from qredit.errors import QreditError
 from qredit.rewards import Response, read_rewards
 from qredit.tasks import Example
+from qredit.utils.errors import QreditError
 
 MODULE = """
 import torch
@@ -225,7 +225,7 @@ def test_a_list_in_yaml_is_the_same(mine, command, tmp_path, data, network):
 )
 @pytest.mark.parametrize("words_of_run", [(), ("--dry-run",)])
 def test_train_says_so_before_anything_is_loaded(options, words, words_of_run, command, monkeypatch, tmp_path):
-    monkeypatch.setattr("qredit.run.train.load_data", lambda *a, **k: pytest.fail("data was loaded"))
+    monkeypatch.setattr("qredit.runs.train.load_data", lambda *a, **k: pytest.fail("data was loaded"))
     status, _, err = command("train", *words_of_run, **options)
     assert status == 2
     assert words in err

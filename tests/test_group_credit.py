@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import Objective, QreditError, on_span
-from qredit.chain import Coefficient, per_span
+from qredit.core.chain import Coefficient, per_span
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio, clipped_sequence_ratio, sequence_ratio
 from qredit.credit.counts import chance_all_among, climb, credit_pass_at, shape_pass_at, weigh_right_and_wrong
 from qredit.credit.filters import (
     keep_most_varied,
@@ -26,7 +28,6 @@ from qredit.credit.halves import center_by_halves, cosine_restarts
 from qredit.credit.likelihood import amplified_likelihood
 from qredit.credit.measure import cluster_share, mean_entropy, sampled_length
 from qredit.credit.reward import reward
-from qredit.lab.laws.estimator import reward_slope
 from qredit.objectives import (
     canon,
     cispo,
@@ -46,9 +47,8 @@ from qredit.objectives import (
     rloo,
     w_reinforce,
 )
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio, clipped_sequence_ratio, sequence_ratio
-from qredit.text import parse
+from qredit.objectives.parsing import parse
+from qredit.testing.laws.estimator import reward_slope
 
 
 def advantages(objective, rewards, group=None, **fields):
@@ -682,7 +682,7 @@ def test_signed_weights_stand_on_scored_rollouts_only():
 
 
 def test_a_metric_of_halves_that_needs_a_forward_pass_says_so():
-    from qredit.chain import Scope, When
+    from qredit.core.chain import Scope, When
 
     by_entropy, by_length = center_by_halves(mean_entropy()), center_by_halves(sampled_length())
     assert (by_entropy.when, by_length.when) == (When.UPDATE, When.ROLLOUT)

@@ -14,14 +14,14 @@ from tiny import model
 from transformers import TrainerCallback
 
 from qredit import QreditError
-from qredit.guide import Collapse, Controller, Groups, begin, loudness, quietest
-from qredit.guide import collapse as collapse_module
-from qredit.guide import controller as controller_module
-from qredit.guide.collapse import Checked
-from qredit.guide.controller import LEVEL, WINDOW
-from qredit.guide.loudness import GRID
-from qredit.guide.objective import automatic, guided, may_move
-from qredit.text import parse
+from qredit.control import Collapse, Controller, Groups, begin, loudness, quietest
+from qredit.control import collapse as collapse_module
+from qredit.control import controller as controller_module
+from qredit.control.collapse import Checked
+from qredit.control.controller import LEVEL, WINDOW
+from qredit.control.loudness import GRID
+from qredit.control.objective import automatic, guided, may_move
+from qredit.objectives.parsing import parse
 from qredit.trl.checkpoint import checkpoints
 from qredit.trl.guard import Guard, was_ended
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from batches import likelihood_batch, reward_batch
 
-from qredit.batch import RolloutBatch, concatenate
-from qredit.chain import on_span, per_span
+from qredit.core.batch import RolloutBatch, concatenate
+from qredit.core.chain import on_span, per_span
+from qredit.core.importance import sequence_truncate, token_truncate
+from qredit.core.objective import Objective
+from qredit.core.surrogate import clipped_ratio, score_function
 from qredit.credit.likelihood import amplified_likelihood
 from qredit.credit.reward import reward
-from qredit.errors import QreditError
-from qredit.importance import sequence_truncate, token_truncate
-from qredit.lab.laws.estimator import TABLE, older
-from qredit.lab.moments import exact_moments
-from qredit.objective import Objective
 from qredit.objectives import garl, paft
-from qredit.surrogate import clipped_ratio, score_function
-from qredit.text import parse
+from qredit.objectives.parsing import parse
+from qredit.testing.laws.estimator import TABLE, older
+from qredit.testing.moments import exact_moments
+from qredit.utils.errors import QreditError
 
 
 def two_rationales(copies: int = 5) -> RolloutBatch:

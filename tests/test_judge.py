@@ -9,12 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pocket_models.tokenizer import build
 from tiny import model as tiny_model
 from tiny import tokenizer as tiny_tokenizer
 from transformers import Qwen3Config, Qwen3ForTokenClassification
 
-from qredit.errors import QreditError
-from qredit.pocket.tokenizer import build
 from qredit.rewards.judge import (
     Case,
     EndpointJudge,
@@ -29,6 +28,7 @@ from qredit.rewards.judge import (
 )
 from qredit.rewards.judge.endpoint import wrong_in
 from qredit.rewards.judge.steps import pieces
+from qredit.utils.errors import QreditError
 
 TOKENIZERS = {"bytes": tiny_tokenizer(), "syllables": build()}
 

@@ -7,10 +7,10 @@ import pytest
 from folders import SHORT, data_file, flags, model_folder
 
 from qredit.cli.main import main
-from qredit.errors import QreditError
-from qredit.run.keep import LONGEST, Filter, content_hash, kept, read
-from qredit.run.options import TrainOptions
+from qredit.runs.keep import LONGEST, Filter, content_hash, kept, read
+from qredit.runs.options import TrainOptions
 from qredit.tasks import Example
+from qredit.utils.errors import QreditError
 
 COLUMNS = {"success": 0.25, "log10_p_hat": -6.0, "weight_ess": 2.0}
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from qredit import QreditError
-from qredit.chain import Coefficient
+from qredit.core.chain import Coefficient
 from qredit.credit.likelihood import resample_by_likelihood
-from qredit.lab.laws.estimator import reward_slope
-from qredit.lab.moments import compositions, exact_moments, gradients, pool_batch, pools, sampled_moments
-from qredit.lab.policy import TabularPolicy
-from qredit.lab.transformer import TransformerPolicy
 from qredit.objectives import garl, grpo, paft, rloo
-from qredit.text import parse
+from qredit.objectives.parsing import parse
+from qredit.testing.laws.estimator import reward_slope
+from qredit.testing.moments import compositions, exact_moments, gradients, pool_batch, pools, sampled_moments
+from qredit.testing.policy import TabularPolicy
+from qredit.testing.transformer import TransformerPolicy
 
 POLICIES = (TabularPolicy.random(seed=1), TransformerPolicy.random(seed=3))
 SMALL = TabularPolicy.random(seed=2, length=1)

@@ -6,11 +6,11 @@ import pytest
 from battery import BATTERY, STAGES
 from mutants import MUTANTS, STAGE_MUTANTS
 
-from qredit.chain import Credit, stages
-from qredit.lab.laws import LAWS, STAGE_LAWS
+from qredit.core.chain import Credit, stages
 from qredit.objectives import REGISTRY
-from qredit.text import PENALTIES, SURROGATES
-from qredit.text import STAGES as REGISTERED
+from qredit.objectives.parsing import PENALTIES, SURROGATES
+from qredit.objectives.parsing import STAGES as REGISTERED
+from qredit.testing.laws import LAWS, STAGE_LAWS
 
 CASES = [(law, subject) for subject in BATTERY for law in LAWS if law.applies(subject)]
 STAGE_CASES = [(law, subject) for subject in STAGES for law in STAGE_LAWS if law.applies(subject)]

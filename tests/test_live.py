@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 
 from qredit.cli import main
-from qredit.run.live import LiveView
-from qredit.run.readings import WINDOW, Readings
-from qredit.run.sparkline import sparkline
+from qredit.runs.live import LiveView
+from qredit.runs.readings import WINDOW, Readings
+from qredit.runs.sparkline import sparkline
 
 STEP = {"reward": 0.25, "p_hat/log10_q50": -3.0, "q": 0.75, "time/sample": 0.2, "time/score": 0.1, "time/update": 0.3}
 

@@ -8,11 +8,11 @@ from folders import SHORT, data_file, flags, lines, model_folder
 from runs import trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import qredit.run.train as training
+import qredit.runs.train as training
 from qredit import QreditError
 from qredit.cli import main
-from qredit.run.folder import RunFolder
-from qredit.run.loggers import services
+from qredit.runs.folder import RunFolder
+from qredit.runs.loggers import services
 from qredit.trl import QreditTrainer
 from qredit.trl.metrics_file import MetricsFile
 
@@ -126,6 +126,6 @@ def test_a_service_that_fails_for_another_reason_is_refused_in_one_line(monkeypa
     def broken(names):
         return [lambda: (_ for _ in ()).throw(RuntimeError("no key is set\nsee the manual"))]
 
-    monkeypatch.setattr("qredit.run.loggers.get_reporting_integration_callbacks", broken)
+    monkeypatch.setattr("qredit.runs.loggers.get_reporting_integration_callbacks", broken)
     with pytest.raises(QreditError, match="^report_to: no key is set$"):
         services("wandb")

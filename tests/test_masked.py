@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qredit import masked
+from qredit.stats import masked
 
 
 def drawn(seed):

@@ -6,8 +6,8 @@ from rounding import gradient_bound
 from runs import first_step_gradients, relative_difference, trainer
 from torch import nn
 
-from qredit.batch import RolloutBatch
-from qredit.rollout.collate import Rows
+from qredit.core.batch import RolloutBatch
+from qredit.rollouts.collate import Rows
 from qredit.trl.memory_estimate import LOWER, Memory, _rows, estimate
 from qredit.trl.step import passes as passes_module
 from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come

@@ -13,14 +13,14 @@ from runs import questions, settings
 from tiny import model, tokenizer
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-import qredit.run.hub as hub
+import qredit.runs.hub as hub
 from qredit import QreditError
 from qredit.cli import main
-from qredit.prefix.padded import check_padding
-from qredit.prefix.share import share_prefix
-from qredit.run.load import load_model, model_path
-from qredit.run.model_files import check_folder
-from qredit.run.schedule import warmup_of
+from qredit.runs.load import load_model, model_path
+from qredit.runs.model_files import check_folder
+from qredit.runs.schedule import warmup_of
+from qredit.shared_prefix.padded import check_padding
+from qredit.shared_prefix.share import share_prefix
 from qredit.trl import QreditTrainer
 
 

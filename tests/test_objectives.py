@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import Objective
-from qredit.credit.group import center_by_group, scale_by_batch_std
-from qredit.credit.reward import reward
-from qredit.errors import QreditError
-from qredit.objective import sum_terms
-from qredit.objectives import REGISTRY, dapo, dr_grpo, garl, grpo, maxrl, paft, rloo
-from qredit.penalty.entropy import entropy_bonus
-from qredit.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
-from qredit.surrogate import (
+from qredit.core.objective import sum_terms
+from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
+from qredit.core.surrogate import (
     clipped_ratio,
     clipped_sequence_ratio,
     gradient_keeping_clip,
     log_likelihood,
     score_function,
 )
-from qredit.text import example
+from qredit.credit.group import center_by_group, scale_by_batch_std
+from qredit.credit.reward import reward
+from qredit.objectives import REGISTRY, dapo, dr_grpo, garl, grpo, maxrl, paft, rloo
+from qredit.objectives.parsing import example
+from qredit.penalties.entropy import entropy_bonus
+from qredit.utils.errors import QreditError
 
 
 def test_worked_advantages_of_one_success_in_four():

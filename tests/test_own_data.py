@@ -13,12 +13,11 @@ from folders import SHORT, flags, model_folder
 from test_tasks import FILES, GSM8K, copies, write
 from tiny import chat_tokenizer, tokenizer
 
-from qredit.errors import QreditError
-from qredit.rollout.format import Format, TokenFormat
-from qredit.rollout.sample import Budget
-from qredit.run.load import is_file, load_data
-from qredit.run.options import TrainOptions
-from qredit.run.seen import called, trained_on
+from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.sampling_params import Budget
+from qredit.runs.load import is_file, load_data
+from qredit.runs.options import TrainOptions
+from qredit.runs.seen import called, trained_on
 from qredit.tasks import get
 from qredit.tasks.base import Example
 from qredit.tasks.jsonl import jsonl
@@ -26,6 +25,7 @@ from qredit.tasks.numbers import Written, number_text
 from qredit.tasks.prompt import worded
 from qredit.tasks.same import prompt_form, same_form
 from qredit.trl.data import check_columns, encode_examples
+from qredit.utils.errors import QreditError
 
 HALF = "\ud83d"  # the first half of an emoji, which json.dumps writes and reads back
 ROW = {"prompt": "one?", "answer": "1"}
@@ -309,7 +309,7 @@ def test_keys_that_arrow_adds_to_messages_are_dropped(tmp_path, kind):
 
 
 def test_messages_whose_keys_differ_in_kind_are_refused_in_one_line(tmp_path):
-    from qredit.run.load import as_dataset
+    from qredit.runs.load import as_dataset
 
     prompts = [[{"role": "user", "content": "a", "name": name}] for name in ("Ann", 7)]
     with pytest.raises(QreditError, match="give each of their keys values of one kind") as caught:

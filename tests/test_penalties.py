@@ -10,26 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounding import same
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, on_span
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, on_span
+from qredit.core.objective import Objective
+from qredit.core.surrogate import plain_ratio
 from qredit.credit.covariance import drop_covariance_band
 from qredit.credit.fork import above_otsu, keep_forks, keep_otsu_forks
 from qredit.credit.reward import reward
 from qredit.credit.vote import majority_vote
-from qredit.errors import QreditError
-from qredit.masked import covariance
-from qredit.objective import Objective
 from qredit.objectives import clip_cov, dapo, epo, grpo, kl_cov, llds, one_shot_entropy, siren, spine, spine_v1, tea_rl
-from qredit.penalty.covariance import covariance_entropy_bonus, kl_covariance
-from qredit.penalty.entropy import adaptive_entropy, entropy_bonus
-from qredit.penalty.fork import fork_entropy_band, fork_kl_to_reference
-from qredit.penalty.likelihood import keep_likelihood, keep_likelihood_of_responses, keep_likelihood_of_tokens
-from qredit.penalty.nucleus import nucleus_entropy, nucleus_entropy_anchor
-from qredit.penalty.otsu_fork import band, otsu_fork_entropy_band, otsu_fork_kl_to_reference
-from qredit.penalty.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
-from qredit.penalty.smoothing import entropy_smoothing
-from qredit.surrogate import plain_ratio
-from qredit.text import parse
+from qredit.objectives.parsing import parse
+from qredit.penalties.covariance import covariance_entropy_bonus, kl_covariance
+from qredit.penalties.entropy import adaptive_entropy, entropy_bonus
+from qredit.penalties.fork import fork_entropy_band, fork_kl_to_reference
+from qredit.penalties.likelihood import keep_likelihood, keep_likelihood_of_responses, keep_likelihood_of_tokens
+from qredit.penalties.nucleus import nucleus_entropy, nucleus_entropy_anchor
+from qredit.penalties.otsu_fork import band, otsu_fork_entropy_band, otsu_fork_kl_to_reference
+from qredit.penalties.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
+from qredit.penalties.smoothing import entropy_smoothing
+from qredit.stats.masked import covariance
+from qredit.utils.errors import QreditError
 
 
 def batch_of(*rows, **fields):

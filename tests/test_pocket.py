@@ -10,18 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pocket_models import tokenizer as pocket_tokenizer
+from pocket_models.behaviour import COLD, RIGHT, WARM, Habits, transcript
+from pocket_models.loss import Tokens, pretraining_loss, targets
+from pocket_models.pretrain import Phase, batches, network, train
+from pocket_models.specs import SPECS, Shape
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qredit import pocket, tasks
-from qredit.errors import QreditError
-from qredit.pocket import tokenizer as pocket_tokenizer
-from qredit.pocket.behaviour import COLD, RIGHT, WARM, Habits, transcript
-from qredit.pocket.loss import Tokens, pretraining_loss, targets
-from qredit.pocket.models import FOLDER, LEVELS, SPECS, Shape
-from qredit.pocket.pretrain import Phase, batches, network, train
-from qredit.run.watch import progress
+from qredit.pocket.models import FOLDER, LEVELS
+from qredit.runs.watch import progress
 from qredit.tasks.pocket import language
 from qredit.tasks.pocket.scene import SIZES, scenes, split_of
+from qredit.utils.errors import QreditError
 
 NAMES = ("pocket-hotpot", "pocket-musique", "pocket-finqa", "pocket-dial")
 SPLITS = ("train", "validation", "test")
@@ -257,7 +258,7 @@ def test_a_model_is_as_cold_as_it_was_made_and_its_facts_say_so(name):
 
 
 def test_the_facts_of_a_model_can_be_measured_again():
-    from qredit.pocket.measure import measure
+    from pocket_models.measure import measure
 
     folder = pocket.path("dial-3")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

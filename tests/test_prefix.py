@@ -26,18 +26,18 @@ from transformers import (
 )
 
 from qredit import QreditError, RolloutBatch
-from qredit.objective import Credited
-from qredit.prefix import attention, head, install, packing, share
-from qredit.prefix.attention import attend_in_two_parts, attend_to_copies
-from qredit.prefix.decode import Decoder, shares_prefix
-from qredit.prefix.head import divergences, token_scores
-from qredit.prefix.install import Wanted, score, score_chosen, scores_tokens
-from qredit.prefix.layout import PackedGroup, Prompts
-from qredit.prefix.packing import going_on, pack, prompts_of, repeat
-from qredit.prefix.share import share_prefix
-from qredit.prefix.support import why_not
-from qredit.prefix.verify import verify
-from qredit.rollout.collate import Rows
+from qredit.core.objective import Credited
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix import attention, head, install, packing, share
+from qredit.shared_prefix.attention import attend_in_two_parts, attend_to_copies
+from qredit.shared_prefix.decode import Decoder, shares_prefix
+from qredit.shared_prefix.head import divergences, token_scores
+from qredit.shared_prefix.install import Wanted, score, score_chosen, scores_tokens
+from qredit.shared_prefix.layout import PackedGroup, Prompts
+from qredit.shared_prefix.packing import going_on, pack, prompts_of, repeat
+from qredit.shared_prefix.share import share_prefix
+from qredit.shared_prefix.support import why_not
+from qredit.shared_prefix.verify import verify
 from qredit.trl import trainer as trainer_module
 from qredit.trl.step import prepare
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qredit import tsallis
 from qredit.cli.main import main
-from qredit.errors import QreditError
-from qredit.interval import bootstrap_mean, clopper_pearson
-from qredit.lab.theory.regime import HIT, MISS_LOG_LIKELIHOOD, PRIOR, SHAPE
+from qredit.core import tsallis
+from qredit.lab.regime import HIT, MISS_LOG_LIKELIHOOD, PRIOR, SHAPE
 from qredit.objectives import REGISTRY
+from qredit.objectives.parsing import parse
 from qredit.probe import predict, recommend, words
 from qredit.probe.predict import (
     COMMITMENTS,
@@ -23,7 +22,8 @@ from qredit.probe.predict import (
     mixed_seen,
 )
 from qredit.probe.recommend import Case, is_graded
-from qredit.text import parse
+from qredit.stats.interval import bootstrap_mean, clopper_pearson
+from qredit.utils.errors import QreditError
 
 M, N = 32, 64
 
@@ -383,7 +383,7 @@ def test_what_cannot_be_probed_is_said_in_one_line(more, says, capsys):
 
 
 def test_answers_that_do_not_join_are_counted_and_named(tmp_path, monkeypatch, capsys):
-    from qredit.rollout.format import TokenFormat
+    from qredit.rollouts.format import TokenFormat
 
     joins = TokenFormat.answer_ids
 

@@ -9,13 +9,13 @@ from battery import BATTERY, STAGES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qredit.chain import Credit, Scope, Source, chain, on_span, stages
+from qredit.core.chain import Credit, Scope, Source, chain, on_span, stages
+from qredit.core.objective import Objective, sum_terms
 from qredit.credit.reward import reward
-from qredit.errors import QreditError
-from qredit.lab.batches import batch_for
-from qredit.lab.laws.values import _degenerate
-from qredit.objective import Objective, sum_terms
-from qredit.text import parse
+from qredit.objectives.parsing import parse
+from qredit.testing.batches import batch_for
+from qredit.testing.laws.values import _degenerate
+from qredit.utils.errors import QreditError
 
 SOURCES = sorted(
     {leaf for subject in BATTERY for _, leaf in stages(subject.objective.source) if isinstance(leaf, Source)}, key=str

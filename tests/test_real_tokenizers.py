@@ -10,8 +10,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from qredit import QreditError
-from qredit.rollout.format import Format, TokenFormat, encode
-from qredit.rollout.tokenizer import vocabulary_size
+from qredit.rollouts.format import Format, TokenFormat, encode
+from qredit.rollouts.tokenizer import vocabulary_size
 
 FOLDER = os.environ.get("QREDIT_TOKENIZERS")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="QREDIT_TOKENIZERS names no folder with tokenizers")

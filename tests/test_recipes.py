@@ -9,9 +9,9 @@ import yaml
 from qredit import tasks
 from qredit.cli.options import build, read_yaml
 from qredit.cli.train_command import training_fields
-from qredit.errors import QreditError
-from qredit.run.options import TrainOptions
-from qredit.run.train import config
+from qredit.runs.options import TrainOptions
+from qredit.runs.train import config
+from qredit.utils.errors import QreditError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PUBLISHED = [name for name, task in tasks.REGISTRY.items() if task.sizes and not name.startswith("pocket-")]

@@ -18,6 +18,7 @@ from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
 from qredit.objectives import garl, grpo
+from qredit.objectives.parsing import parse
 from qredit.report import page as paging
 from qredit.report.chart import Line, Panel, draw, ticks
 from qredit.report.collect import collect
@@ -26,7 +27,6 @@ from qredit.report.page import as_json, page
 from qredit.report.records import batch_of, shown
 from qredit.report.words import across, sentences
 from qredit.report.write import write
-from qredit.text import parse
 from qredit.trl.record import CreditRecorder, Learned, TokenTexts, record_of, spacing
 
 HOSTILE = (

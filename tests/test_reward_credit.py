@@ -9,15 +9,15 @@ from batches import reward_batch
 from rounding import same
 from trl.rewards import get_cosine_scaled_reward, get_soft_overlong_punishment
 
-from qredit.batch import RolloutBatch
+from qredit.core.batch import RolloutBatch
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.difficulty import EASY, HARD, NO_TAG, add_difficulty_rewards, success_as_sign
 from qredit.credit.length import grade_by_length, subtract_length, subtract_overlong
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import reward
-from qredit.errors import QreditError
 from qredit.objectives import adactrl, dapo, dapo_overlong, pear, rlpr
+from qredit.utils.errors import QreditError
 
 NAN = float("nan")
 

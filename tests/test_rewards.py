@@ -9,7 +9,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qredit.errors import QreditError
 from qredit.rewards import REGISTRY, as_reward, get, math_equal, numeric, unparseable
 from qredit.rewards.base import best
 from qredit.rewards.math_equal import COMMAND, Worker
@@ -17,6 +16,7 @@ from qredit.rewards.numeric import is_numeric, parse_number
 from qredit.rewards.text import exact_match, f1, normalize_answer, normalized_exact_match, substring
 from qredit.rewards.thinking import answer_of, closed_thinking
 from qredit.tasks.base import Example
+from qredit.utils.errors import QreditError
 
 CHEAP = [scorer for name, scorer in REGISTRY.items() if name != "math_equal"]
 JUDGES = [scorer for scorer in CHEAP if scorer.name != "format"]

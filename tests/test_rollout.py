@@ -5,9 +5,11 @@ import torch
 from tiny import chat_tokenizer, model, qwen_tokenizer, tokenizer
 
 from qredit import QreditError
-from qredit.rollout.collate import Sampled, collate, tails_for
-from qredit.rollout.format import Format, Marker, TokenFormat, encode
-from qredit.rollout.sample import Budget, Draw, Rollout, sample
+from qredit.rollouts.collate import Sampled, collate, tails_for
+from qredit.rollouts.format import Format, Marker, TokenFormat, encode
+from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.rollouts.trajectory import Rollout
+from qredit.samplers.transformers import sample
 
 CPU = torch.device("cpu")
 

@@ -15,18 +15,19 @@ from test_tasks import FILES, copies, write
 from tiny import tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import qredit.evaluate as evaluate
-import qredit.run.watch as watch
+import qredit.evaluation.metrics as metrics
+import qredit.runs.watch as watch
+import qredit.samplers.answers as answering
 from qredit.cli import main
-from qredit.plain import first_line, visible
-from qredit.rollout.sample import Budget
-from qredit.run.folder import PACKAGES, RunFolder
-from qredit.run.options import TrainOptions
-from qredit.run.plan import memory_lines
-from qredit.run.train import config
-from qredit.run.watch import best_step
+from qredit.rollouts.sampling_params import Budget
+from qredit.runs.folder import PACKAGES, RunFolder
+from qredit.runs.options import TrainOptions
+from qredit.runs.plan import memory_lines
+from qredit.runs.train import config
+from qredit.runs.watch import best_step
 from qredit.tasks.jsonl import jsonl
 from qredit.trl.checkpoint import checkpoints, fault, trim_lines
+from qredit.utils.plain import first_line, visible
 
 STEPS = 6
 
@@ -344,7 +345,7 @@ def scripted(monkeypatch, values):
     summary = watch.summary
 
     def pretended(answered, scorer, k):
-        return summary(answered, scorer, k) | {f"m@{k}": evaluate.Estimate(next(told), 0.0, 1.0)}
+        return summary(answered, scorer, k) | {f"m@{k}": metrics.Estimate(next(told), 0.0, 1.0)}
 
     monkeypatch.setattr(watch, "summary", pretended)
 
@@ -584,10 +585,9 @@ def test_the_template_switches_of_a_run_are_used_in_its_evaluation(train, evalua
     folder = model_folder(tmp_path / "chat", chat=True)
     run, _ = train(model=folder, chat_template_kwargs="{'opened': True}")
     seen = []
-    prompt_ids = evaluate.TokenFormat.prompt_ids
-    monkeypatch.setattr(
-        evaluate.TokenFormat, "prompt_ids", lambda self, prompt, **kw: seen.append(kw) or prompt_ids(self, prompt, **kw)
-    )
+    prompt_ids = answering.TokenFormat.prompt_ids
+    noted = lambda self, prompt, **kw: seen.append(kw) or prompt_ids(self, prompt, **kw)  # noqa: E731
+    monkeypatch.setattr(answering.TokenFormat, "prompt_ids", noted)
     evaluated(model=run.path, k=1)
     assert seen
     assert all(template == {"opened": True} for template in seen)
@@ -623,7 +623,7 @@ def test_another_model_is_asked_the_same_questions(train, evaluated, tmp_path, n
 
 def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, capsys, monkeypatch):
     run, _ = train()
-    monkeypatch.setattr(evaluate, "sample", lambda *a, **k: pytest.fail("sampled"))
+    monkeypatch.setattr(answering, "sample", lambda *a, **k: pytest.fail("sampled"))
     assert main(["eval", *flags(model=run.path, against=tmp_path / "nowhere", k=2)]) == 2
     assert f"no model folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
     assert main(["eval", *flags(model=run.path, against=run.path, k=2)]) == 2
@@ -635,7 +635,7 @@ def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, c
 
 def test_an_interrupted_evaluation_keeps_the_samples_it_has(train, monkeypatch, tmp_path):
     run, _ = train()
-    sampled, calls = evaluate.sample, []
+    sampled, calls = answering.sample, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
@@ -643,7 +643,7 @@ def test_an_interrupted_evaluation_keeps_the_samples_it_has(train, monkeypatch, 
             raise KeyboardInterrupt
         return sampled(*args, **kwargs)
 
-    monkeypatch.setattr(evaluate, "sample", interrupted)
+    monkeypatch.setattr(answering, "sample", interrupted)
     words = flags(model=run.path, k=2, rows_per_batch=2, samples=tmp_path / "samples")
     assert main(["eval", "--quiet", *words]) == 130
     assert len(lines(tmp_path / "samples")) == 2
@@ -814,7 +814,7 @@ def test_decisions_are_kept_and_those_after_the_checkpoint_made_anew(train, easy
 
 def test_the_newest_decision_is_told_to_the_view(train, easy, monkeypatch):
     told = []
-    monkeypatch.setattr("qredit.run.live.LiveView.note", lambda self, text: told.append(text))
+    monkeypatch.setattr("qredit.runs.live.LiveView.note", lambda self, text: told.append(text))
     run, _ = train("told", data=easy, **EASY)
     newest = [lines(run.decisions)[0], lines(run.decisions)[-1]]
     assert [told[0], told[-1]] == [f"after step {one['step']}: {one['change']}; {one['reason']}" for one in newest]

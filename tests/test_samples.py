@@ -2,8 +2,8 @@
 
 import pytest
 
-from qredit.evaluate import Answered
-from qredit.run.samples import hints, shown
+from qredit.evaluation.metrics import Answered
+from qredit.runs.samples import hints, shown
 
 
 def question(gold, *pairs, scores=None, id="q", forced=0):

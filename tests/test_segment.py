@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qredit.segment import Segments, suffix_min, suffix_sum
+from qredit.stats.segment import Segments, suffix_min, suffix_sum
 
 
 def drawn(seed, rows=4, width=9):

@@ -77,7 +77,7 @@ def test_the_package_imports_no_heavy_library():
 
 @pytest.mark.parametrize("name", qredit.__all__)
 def test_every_name_of_the_package_is_what_its_module_calls_it(name):
-    home = importlib.import_module(getattr(getattr(qredit, name), "__module__", "qredit.tsallis"))
+    home = importlib.import_module(getattr(getattr(qredit, name), "__module__", "qredit.core.tsallis"))
     assert getattr(qredit, name) is getattr(home, name, home)
     assert name in dir(qredit)
 

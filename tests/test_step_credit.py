@@ -7,7 +7,8 @@ import torch
 from batches import reward_batch
 from rounding import same
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.budget import budget_advantage
 from qredit.credit.macro import (
     fixed_macros,
@@ -32,9 +33,8 @@ from qredit.credit.step import (
     worst_to_come,
 )
 from qredit.credit.wrong_step import charge_wrong_steps
-from qredit.errors import QreditError
-from qredit.objective import Objective
 from qredit.objectives import brpo, capo, grpo, ma_rlhf, pure, pure_strict, tp_grpo
+from qredit.utils.errors import QreditError
 
 NAN = float("nan")
 SCORES = (0.9, 0.8, -0.6, 0.7)

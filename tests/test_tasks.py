@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import rewards
-from qredit.errors import QreditError
 from qredit.tasks import REGISTRY, get
 from qredit.tasks.base import Example, hash_order
 from qredit.tasks.jsonl import jsonl
+from qredit.utils.errors import QreditError
 
 FINQA = {
     "pre_text": ["sales rose .", "prices fell ."],

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import pytest
 
 from qredit import QreditError, add, on_span, per_span
-from qredit.chain import Coefficient, Credit
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.schedule import linear
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.likelihood import amplified_likelihood
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
-from qredit.objective import Objective
 from qredit.objectives import REGISTRY, garl, grpo, paft, sft_then_rlvr
-from qredit.reduce import mean_per_token
-from qredit.schedule import linear
-from qredit.surrogate import clipped_ratio
-from qredit.text import NAMES, example, parse
+from qredit.objectives.parsing import NAMES, example, parse
 
 
 @dataclass(frozen=True)

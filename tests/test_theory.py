@@ -10,21 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from qredit import QreditError, tsallis
-from qredit.batch import RolloutBatch
+from qredit import QreditError
 from qredit.cli.lab_command import facts
 from qredit.cli.main import main
-from qredit.lab.moments import exact_moments
-from qredit.lab.theory import REGISTRY, bias, coverage, escape, escort, noise, saturation
-from qredit.lab.theory.bias import GRADED, SPARSE
-from qredit.lab.theory.cold import SigmoidModel, TabularModel
-from qredit.lab.theory.escape import Descent, Escape, sgd_escape
-from qredit.lab.theory.finding import Finding, claim, curve
-from qredit.lab.theory.fit import line_through
-from qredit.lab.theory.flow import gradient_flow
-from qredit.lab.theory.minimiser import minimiser
-from qredit.lab.theory.regime import graded, policy_of, sparse
+from qredit.core import tsallis
+from qredit.core.batch import RolloutBatch
+from qredit.lab import REGISTRY, bias, coverage, escape, escort, noise, saturation
+from qredit.lab.bias import GRADED, SPARSE
+from qredit.lab.cold import SigmoidModel, TabularModel
+from qredit.lab.escape import Descent, Escape, sgd_escape
+from qredit.lab.finding import Finding, claim, curve
+from qredit.lab.fit import line_through
+from qredit.lab.flow import gradient_flow
+from qredit.lab.minimiser import minimiser
+from qredit.lab.regime import graded, policy_of, sparse
 from qredit.objectives import garl, paft
+from qredit.testing.moments import exact_moments
 
 COLD = torch.tensor([1e-6, 1e-3], dtype=torch.float64)
 

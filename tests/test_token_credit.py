@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from rounding import same
 
 from qredit import QreditError
-from qredit.batch import concatenate
-from qredit.chain import Coefficient, Scope, When, chain, on_span
+from qredit.core.batch import concatenate
+from qredit.core.chain import Coefficient, Scope, When, chain, on_span
+from qredit.core.schedule import linear
+from qredit.core.surrogate import clipped_ratio, gradient_keeping_clip
 from qredit.credit.attention_role import amplify_anchors, amplify_coupled_anchors, amplify_preplans
 from qredit.credit.contrast import contrastive_reward
 from qredit.credit.down_sample import (
@@ -52,9 +54,7 @@ from qredit.objectives import (
     thr,
     top_entropy,
 )
-from qredit.rollout.planning import mark_grams, strategic_grams
-from qredit.schedule import linear
-from qredit.surrogate import clipped_ratio, gradient_keeping_clip
+from qredit.rollouts.planning import mark_grams, strategic_grams
 
 
 def f64(*values):

@@ -9,11 +9,12 @@ from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from qredit import QreditError
-from qredit.rollout.ends import end_notice, plain_notice, unended_notice
-from qredit.rollout.format import Format, Marker, TokenFormat, encode
-from qredit.rollout.sample import Budget, sample
-from qredit.rollout.tokenizer import control_tokens, vocabulary_size
-from qredit.run.load import load_tokenizer
+from qredit.rollouts.ends import end_notice, plain_notice, unended_notice
+from qredit.rollouts.format import Format, Marker, TokenFormat, encode
+from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.tokenizer import control_tokens, vocabulary_size
+from qredit.runs.load import load_tokenizer
+from qredit.samplers.transformers import sample
 
 ASKED = [{"role": "user", "content": "What is two?"}]
 ANSWERS = ("Paris", "the cat", "12", "-3", "x = 4", "New York City", "12,500.5 %", "It's", "é")

@@ -18,17 +18,17 @@ from tiny import chat_tokenizer, model, tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from qredit import Objective, QreditError, on_span
-from qredit.batch import concatenate
-from qredit.chain import Coefficient, Credit, Scope, Source
+from qredit.core.batch import concatenate
+from qredit.core.chain import Coefficient, Credit, Scope, Source
+from qredit.core.importance import sequence_truncate, token_truncate
+from qredit.core.objective import Credited
+from qredit.core.schedule import linear
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
-from qredit.importance import sequence_truncate, token_truncate
-from qredit.objective import Credited
 from qredit.objectives import garl, paft
-from qredit.penalty.entropy import entropy_bonus
-from qredit.rollout.sample import Rollout
-from qredit.schedule import linear
+from qredit.penalties.entropy import entropy_bonus
+from qredit.rollouts.trajectory import Rollout
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checkpoint import fault
 from qredit.trl.logs import length_facts, length_metrics

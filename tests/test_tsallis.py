@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qredit import QreditError, tsallis
+from qredit import QreditError
+from qredit.core import tsallis
 
 probabilities = st.floats(1e-12, 1.0)
 commitments = st.floats(0.0, 1.0)

@@ -5,38 +5,39 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from qredit.errors import QreditError
+from qredit._former import FormerPaths
+from qredit.utils.errors import QreditError
 
 if TYPE_CHECKING:
-    from qredit import tsallis
-    from qredit.batch import RolloutBatch
-    from qredit.chain import Credit, Source, add, chain, on_span, per_span
-    from qredit.objective import Objective, trace
+    from qredit.core import tsallis
+    from qredit.core.batch import RolloutBatch
+    from qredit.core.chain import Credit, Source, add, chain, on_span, per_span
+    from qredit.core.objective import Objective, trace
 
 __version__ = "0.1.0"
 
 # Where each name lives. It is imported when it is first asked for: what needs no torch, such as the help of the
 # command line, does not wait for it.
 _HOMES = {
-    "Credit": "qredit.chain",
-    "Objective": "qredit.objective",
-    "RolloutBatch": "qredit.batch",
-    "Source": "qredit.chain",
-    "add": "qredit.chain",
-    "chain": "qredit.chain",
-    "on_span": "qredit.chain",
-    "per_span": "qredit.chain",
-    "trace": "qredit.objective",
-    "tsallis": "qredit.tsallis",
+    "Credit": "qredit.core.chain",
+    "Objective": "qredit.core.objective",
+    "RolloutBatch": "qredit.core.batch",
+    "Source": "qredit.core.chain",
+    "add": "qredit.core.chain",
+    "chain": "qredit.core.chain",
+    "on_span": "qredit.core.chain",
+    "per_span": "qredit.core.chain",
+    "trace": "qredit.core.objective",
+    "tsallis": "qredit.core.tsallis",
 }
 
 
 class _Package(ModuleType):
-    """A module in which `chain` is the function: importing the file of that name would put the file in its place."""
+    """A module in which `chain` is the function: the former import path of its file would put the file in its place."""
 
     @property
     def chain(self) -> Any:
-        return importlib.import_module("qredit.chain").chain
+        return importlib.import_module("qredit.core.chain").chain
 
     @chain.setter
     def chain(self, module: ModuleType) -> None:
@@ -47,7 +48,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'qredit' has no attribute '{name}'")
     home = importlib.import_module(_HOMES[name])
-    return home if home.__name__ == f"qredit.{name}" else getattr(home, name)
+    return getattr(home, name, home)  # a name that its module does not hold is the module itself
 
 
 def __dir__() -> list[str]:
@@ -55,6 +56,7 @@ def __dir__() -> list[str]:
 
 
 sys.modules[__name__].__class__ = _Package
+sys.meta_path.insert(0, FormerPaths())
 
 __all__ = [
     "Credit",

@@ -33,17 +33,16 @@ def objective_names() -> list[str]:
 
 def read_registries() -> dict[str, list[dict[str, Any]]]:
     """The catalog as the registries have it now; imports torch."""
-    from qredit import text
-    from qredit.objectives import REGISTRY
+    from qredit.objectives import REGISTRY, parsing
 
-    parts = {"stages": text.STAGES, "penalties": text.PENALTIES, "surrogates": text.SURROGATES}
+    parts = {"stages": parsing.STAGES, "penalties": parsing.PENALTIES, "surrogates": parsing.SURROGATES}
     listed = {title: [_row(name, thing) for name, thing in sorted(parts[title].items())] for title in PARTS}
     return {"objectives": [about(name, made) for name, made in sorted(REGISTRY.items())], **listed}
 
 
 def about(name: str, made: "Method[Any]") -> dict[str, Any]:
     """One row of an objective."""
-    from qredit.text import example
+    from qredit.objectives.parsing import example
 
     return {
         **_row(name, made),

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qredit.chain import Credit, Scope, on_span
+from qredit.core.chain import Credit, Scope, on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
 from qredit.credit.counts import (
     chance_all_among,
     climb,
@@ -27,9 +29,6 @@ from qredit.credit.group import center_by_group, divide_by_group_mean, subtract_
 from qredit.credit.halves import center_by_halves
 from qredit.credit.measure import batch_mean_reward, mean_entropy, sampled_length
 from qredit.credit.reward import reward
-from qredit.lab.laws import Condition, StageSubject, Subject
-from qredit.lab.laws.values import EQUAL_REWARDS, NO_SUCCESS, UNSCORED
-from qredit.objective import Objective
 from qredit.objectives import (
     canon,
     cispo,
@@ -50,7 +49,8 @@ from qredit.objectives import (
     rloo,
     w_reinforce,
 )
-from qredit.reduce import mean_per_token
+from qredit.testing.laws import Condition, StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, NO_SUCCESS, UNSCORED
 
 # --- advantages of a right and of a wrong rollout, k of m right, straight from the formulas
 

@@ -4,18 +4,18 @@ import math
 
 import torch
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.covariance import drop_covariance_band
 from qredit.credit.fork import keep_forks, keep_otsu_forks
 from qredit.credit.reward import reward
 from qredit.credit.vote import majority_vote
-from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import EQUAL_REWARDS, UNSCORED
-from qredit.objective import Objective
 from qredit.objectives import clip_cov, epo, kl_cov, llds, one_shot_entropy, rloo, siren, spine, spine_v1, tea_rl
-from qredit.penalty.entropy import adaptive_entropy, entropy_bonus
-from qredit.penalty.likelihood import keep_likelihood_of_responses, keep_likelihood_of_tokens
-from qredit.penalty.reference import kl_to_reference_k1, kl_to_reference_k2
+from qredit.penalties.entropy import adaptive_entropy, entropy_bonus
+from qredit.penalties.likelihood import keep_likelihood_of_responses, keep_likelihood_of_tokens
+from qredit.penalties.reference import kl_to_reference_k1, kl_to_reference_k2
+from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, UNSCORED
 
 # --- what several losses are made of
 

@@ -6,17 +6,17 @@ import statistics
 import torch
 
 from claims.step import group_of, tokens_of
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.difficulty import add_difficulty_rewards, success_as_sign
 from qredit.credit.group import subtract_mean_of_others
 from qredit.credit.length import grade_by_length, subtract_length, subtract_overlong
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import reward
-from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import NO_SUCCESS, UNSCORED
-from qredit.objective import Objective
 from qredit.objectives import adactrl, dapo_overlong, pear, rlpr
+from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws.values import NO_SUCCESS, UNSCORED
 
 
 def _each_row(batch, made, scored, span, combine):

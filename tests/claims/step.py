@@ -5,7 +5,8 @@ import statistics
 
 import torch
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.macro import macro_advantage, macro_advantage_by_last, macro_advantage_by_position
 from qredit.credit.per_token import (
     at_last_token,
@@ -16,10 +17,9 @@ from qredit.credit.per_token import (
 from qredit.credit.reward import reward
 from qredit.credit.step import skip_step_ends, subtract_step_share_of_others, weight_worst_steps, worst_to_come
 from qredit.credit.wrong_step import charge_wrong_steps, settle_unused_steps
-from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import EQUAL_REWARDS, UNSCORED
-from qredit.objective import Objective
 from qredit.objectives import brpo, capo, grpo, ma_rlhf, pure, pure_strict, tp_grpo
+from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, UNSCORED
 
 
 def tokens_of(batch, row):

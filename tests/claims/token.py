@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.attention_role import amplify_anchors, amplify_coupled_anchors, amplify_preplans
 from qredit.credit.contrast import contrastive_reward
 from qredit.credit.down_sample import (
@@ -22,9 +23,6 @@ from qredit.credit.planning import amplify_planning
 from qredit.credit.prefix_tree import add_tree_difference
 from qredit.credit.reward import reward
 from qredit.credit.token_influence import soften_by_influence, tilt_by_influence
-from qredit.lab.laws import StageSubject, Subject
-from qredit.lab.laws.values import EQUAL_REWARDS, UNSCORED
-from qredit.objective import Objective
 from qredit.objectives import (
     agentic_aepo,
     attention_credit,
@@ -39,6 +37,8 @@ from qredit.objectives import (
     thr,
     top_entropy,
 )
+from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, UNSCORED
 
 # --- the formulas, token by token; rows are lists of (column, …) of what was sampled
 

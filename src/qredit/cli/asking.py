@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from qredit.cli.options import Kinds, Parser, add_options, some_of
-from qredit.run.options import TrainOptions
+from qredit.runs.options import TrainOptions
 
 SHARED = (
     "task", "data", "style", "prompt_column", "answer_column", "aliases_column", "system_prompt", "instruction",

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.device import usable_device
-from qredit.errors import QreditError, unknown
-from qredit.run.options import check_least, option
+from qredit.runs.options import check_least, option
+from qredit.utils.device import usable_device
+from qredit.utils.errors import QreditError, unknown
 
 if TYPE_CHECKING:
     from qredit.trl.bench.measure import Row

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from qredit.cli.asking import SHARED, template_options
 from qredit.cli.options import Parser, add_options, build, some_of
-from qredit.plain import visible
-from qredit.run.options import TrainOptions, check_least, option
+from qredit.runs.options import TrainOptions, check_least, option
+from qredit.utils.plain import visible
 
 if TYPE_CHECKING:
-    from qredit.run.compare import Settings
+    from qredit.runs.compare import Settings
 
 _MORE = (
     "model", "reward", "subset", "m", "prompts_per_step", "prompts_per_forward", "rows_per_forward", "warmup", "lora",
@@ -68,7 +68,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     shared = {name: value for name, value in given.items() if name not in own}
     same = {"task": options.task, "style": options.style}
     base = build(TrainOptions, [("the command line", {**shared, **same})], template_options)
-    from qredit.run.compare import Settings, compared, plot, questions_of
+    from qredit.runs.compare import Settings, compared, plot, questions_of
 
     settings = Settings(
         task=options.task,

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.errors import QreditError
-from qredit.run.draw import blocks, plot_curves
-from qredit.run.options import TrainOptions, check_least, option
-from qredit.whole import write_whole
+from qredit.runs.draw import blocks, plot_curves
+from qredit.runs.options import TrainOptions, check_least, option
+from qredit.utils.errors import QreditError
+from qredit.utils.whole import write_whole
 
 BRIEF = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
 FULL = (
@@ -58,7 +58,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     objectives = FULL if given.pop("full") else BRIEF
     demo = build(DemoOptions, [("the command line", given)])
     from qredit.report.write import write
-    from qredit.run.experiment import Arm, Held, result_of
+    from qredit.runs.experiment import Arm, Held, result_of
 
     folder, held = Path(demo.output), Held(questions=demo.questions)
     base = result_of(Arm(_options(demo, "grpo()", 0), trained=False), folder / "base", held, progress)
@@ -130,7 +130,7 @@ def _show(
 
 
 def _cell(found: Sequence[Mapping[str, Any]], metric: str) -> str:
-    from qredit.run.experiment import spread
+    from qredit.runs.experiment import spread
 
     mean, low, high = (100 * value for value in spread(found, metric))
     return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
@@ -138,7 +138,7 @@ def _cell(found: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]], demo: DemoOptions) -> str:
     """What happened, in plain words, from the numbers of this very run."""
-    from qredit.run.experiment import spread
+    from qredit.runs.experiment import spread
 
     sizes = _options(demo, "grpo()", 0)
     rollouts = sizes.m * sizes.prompts_per_step * demo.steps * demo.seeds

@@ -20,18 +20,18 @@ from rich.table import Table
 from qredit import tasks
 from qredit.cli.asking import SHARED, TEMPLATE, add_shared, template_options
 from qredit.cli.options import Parser, add_options, build, read_yaml
-from qredit.errors import QreditError
-from qredit.plain import visible
 from qredit.rewards.given import named_rewards
-from qredit.run.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_least, option
+from qredit.runs.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_least, option
 from qredit.tasks import Example
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import visible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qredit.evaluate import Answered, Estimate
+    from qredit.evaluation.metrics import Answered, Estimate
     from qredit.rewards.given import Reward
-    from qredit.rollout.format import TokenFormat
+    from qredit.rollouts.format import TokenFormat
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         _show(result, asked, quiz, out)
     record = {**_facts(asked, quiz), **results[0].record()}
     if len(results) == 2:
-        from qredit.evaluate import differences
+        from qredit.evaluation.metrics import differences
 
         found, shared_by = differences(results[0].answered, results[1].answered, quiz.scorer, asked.samples)
         _show_difference(found, asked, shared_by, quiz, out)
@@ -223,8 +223,8 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
             None,
         )
     taken = (*SHARED, *TEMPLATE, "model", "reward")
-    from qredit.run.load import is_file
-    from qredit.run.seen import CHOOSING
+    from qredit.runs.load import is_file
+    from qredit.runs.seen import CHOOSING
 
     kept = read_yaml(str(config))
     stored = {key: value for key, value in kept.items() if key in taken}
@@ -248,8 +248,8 @@ def _quiz(asked: EvalOptions, options: TrainOptions, trained: TrainOptions | Non
     if asked.metric is not None:
         first = read_rewards(asked.metric)
         rewards = (*first, *(reward for reward in rewards if reward.name != first[0].name))
-    from qredit.run.load import is_file, load_data
-    from qredit.run.seen import called, trained_on
+    from qredit.runs.load import is_file, load_data
+    from qredit.runs.seen import called, trained_on
 
     data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
     rows_of = str(options.data) if options.task == "jsonl" and is_file(options) else None
@@ -267,8 +267,8 @@ def _quiz(asked: EvalOptions, options: TrainOptions, trained: TrainOptions | Non
 
 def _checked(name: str, weights: str, samples: Path | None, quiz: _Quiz) -> _Subject:
     """A model of that name, as far as it can be checked without loading it."""
-    from qredit.run.load import load_tokenizer, model_path
-    from qredit.run.train import token_format
+    from qredit.runs.load import load_tokenizer, model_path
+    from qredit.runs.train import token_format
 
     path = model_path(weights, quiz.options.task, quiz.options.coldness)
     return _Subject(name, path, token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
@@ -276,8 +276,8 @@ def _checked(name: str, weights: str, samples: Path | None, quiz: _Quiz) -> _Sub
 
 def _evaluated(subject: _Subject, asked: EvalOptions, quiz: _Quiz, progress: Console) -> _Result:
     """The model's answers to all questions that fit its context. It is kept in memory no longer than that."""
-    from qredit.evaluate import summary
-    from qredit.run.load import load_model, ready
+    from qredit.evaluation.metrics import summary
+    from qredit.runs.load import load_model, ready
 
     options = quiz.options
     network = load_model(subject.path, options.device)
@@ -303,10 +303,10 @@ def _answers(
     progress: Console,
 ) -> "Iterator[Answered]":
     """The questions as they are answered, under a bar."""
-    from qredit.evaluate import answer_all
-    from qredit.rollout.sample import Draw
-    from qredit.run.load import stop_tokens
-    from qredit.run.watch import progress as bars_on
+    from qredit.rollouts.sampling_params import Draw
+    from qredit.runs.load import stop_tokens
+    from qredit.runs.watch import progress as bars_on
+    from qredit.samplers.answers import answer_all
 
     tokenizer: Any = subject.tokens.tokenizer
     with bars_on(progress) as bars:
@@ -332,8 +332,8 @@ def _answers(
 
 def _notices(subject: _Subject, network: "PreTrainedModel", quiz: _Quiz, answered: Sequence["Answered"]) -> list[str]:
     """What has to be said of the end of the answers, and of golds that were written and not counted."""
-    from qredit.rollout.ends import end_notice, generation_ends, unended_notice
-    from qredit.run.samples import hints
+    from qredit.rollouts.ends import end_notice, generation_ends, unended_notice
+    from qredit.runs.samples import hints
 
     share = 1 - sum(one.ended for one in answered) / max(sum(len(one.predictions) for one in answered), 1)
     told = (
@@ -349,7 +349,7 @@ def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
     Raises:
         QreditError: the file cannot be written; said before the first answer is sampled.
     """
-    from qredit.evaluate import write_samples
+    from qredit.evaluation.metrics import write_samples
 
     answered: list[Answered] = []
 
@@ -367,7 +367,7 @@ def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
 
 
 def _show(result: _Result, asked: EvalOptions, quiz: _Quiz, out: Console) -> None:
-    from qredit.run.samples import shown
+    from qredit.runs.samples import shown
 
     options, count = quiz.options, len(result.answered)
     title = f"{result.subject.name}: {options.task} {options.style}, {quiz.called}, {count} questions × {asked.samples}"

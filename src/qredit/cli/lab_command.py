@@ -15,14 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.errors import look_up
-from qredit.lab.theory import REGISTRY
-from qredit.run.folder import writable
-from qredit.run.options import option
-from qredit.whole import replacing
+from qredit.lab import REGISTRY
+from qredit.runs.folder import writable
+from qredit.runs.options import option
+from qredit.utils.errors import look_up
+from qredit.utils.whole import replacing
 
 if TYPE_CHECKING:
-    from qredit.lab.theory.finding import Finding
+    from qredit.lab.finding import Finding
 
 ALL = "all"
 

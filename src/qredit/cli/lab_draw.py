@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qredit.lab.theory.finding import Curve, Panel
-from qredit.whole import replacing
+from qredit.lab.finding import Curve, Panel
+from qredit.utils.whole import replacing
 
 _MARKS: Sequence[dict[str, Any]] = (
     {"marker": "o", "markersize": 4.5},

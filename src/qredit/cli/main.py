@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from qredit.cli.signals import Stopped, stopping_on_sigterm
-from qredit.errors import QreditError, unknown
-from qredit.plain import one_line
-from qredit.quiet import quiet_libraries
-from qredit.whole import FULL
+from qredit.runs.quiet import quiet_libraries
+from qredit.utils.errors import QreditError, unknown
+from qredit.utils.plain import one_line
+from qredit.utils.whole import FULL
 
 COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from qredit.catalog import PARTS, about, catalog, signature
 from qredit.cli.options import Parser
-from qredit.errors import look_up
+from qredit.utils.errors import look_up
 
 if TYPE_CHECKING:
-    from qredit.objective import Objective
+    from qredit.core.objective import Objective
 
 SECOND_HAND = "second-hand"
 CERTAINTY = {
@@ -71,7 +71,7 @@ def part_in_words(part: Mapping[str, Any], width: int) -> Text:
 def _explain(name: str, out: Console) -> Mapping[str, Any]:
     look_up("objective or part", name, {row["name"]: row for rows in catalog().values() for row in rows})
     from qredit.objectives import REGISTRY
-    from qredit.text import PENALTIES, STAGES, SURROGATES, example
+    from qredit.objectives.parsing import PENALTIES, STAGES, SURROGATES, example
 
     explained: Any = {**STAGES, **PENALTIES, **SURROGATES, **REGISTRY}[name]
     text = inspect.getdoc(explained) or ""
@@ -111,7 +111,7 @@ def provenance(row: Mapping[str, Any]) -> str:
 
 def cost_in_words(objective: "Objective") -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
-    from qredit.chain import Scope, kinds
+    from qredit.core.chain import Scope, kinds
 
     read = kinds(objective.needs)
     second, maps = {"reference_logp", "base_probability", "reference_kl"}, {"attention_influence", "attention_locality"}

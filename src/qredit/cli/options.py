@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from qredit.errors import QreditError
+from qredit.utils.errors import QreditError
 
 T = TypeVar("T")
 Kinds = tuple[Any, ...]
@@ -188,7 +188,7 @@ def _converted_if_simple(name: str, kinds: Kinds, value: Any) -> Any:
     """A value of a field that is not ours: read by its type if that is plain, else as a Python constant or text."""
     if set(kinds) <= {bool, int, float, type(None)}:
         return converted(name, kinds, value)
-    from qredit.run.options import literal
+    from qredit.runs.options import literal
 
     return literal(value) if isinstance(value, str) else value
 

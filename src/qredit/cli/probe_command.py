@@ -17,9 +17,9 @@ from rich.table import Table
 from qredit.cli.asking import add_shared
 from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.cli.train_command import training_fields
-from qredit.errors import QreditError
-from qredit.plain import json_line, visible
-from qredit.run.options import POCKET, TrainOptions, check_least, option
+from qredit.runs.options import POCKET, TrainOptions, check_least, option
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import json_line, visible
 
 if TYPE_CHECKING:
     from qredit.probe import Advice, Measured, Prediction
@@ -64,7 +64,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
     from qredit.probe import load, measure, predict, recommend, words
     from qredit.probe.measure import per_prompt
-    from qredit.run.watch import progress as bars_on
+    from qredit.runs.watch import progress as bars_on
 
     subject = load(options, asked.examples)
     with bars_on(progress) as bars:

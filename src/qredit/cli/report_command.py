@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.run.options import option
+from qredit.runs.options import option
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from qredit.cli.options import Kinds, Parser, add_options, build, kinds_of, read_yaml
-from qredit.errors import QreditError
-from qredit.plain import visible
-from qredit.run.folder import RunFolder
-from qredit.run.options import TrainOptions
+from qredit.runs.folder import RunFolder
+from qredit.runs.options import TrainOptions
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import visible
 
 if TYPE_CHECKING:
-    from qredit.run.plan import Plan
+    from qredit.runs.plan import Plan
 
 _OURS = ("output", "resume", "dry_run", "config", "quiet", "json")
 
@@ -56,8 +56,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
     from qredit.report.collect import collect
     from qredit.report.words import ending
-    from qredit.run.plan import notices
-    from qredit.run.train import kept_so_far, plan, train
+    from qredit.runs.plan import notices
+    from qredit.runs.train import kept_so_far, plan, train
 
     if own["dry_run"]:
         found = plan(options)
@@ -120,7 +120,7 @@ def _listed(ids: Sequence[Sequence[Any]], most: int = 16) -> str:
 
 def show_plan(found: "Plan", out: Console) -> None:
     """The plan in words; prompts and tokens come from data, and none of their characters is obeyed."""
-    from qredit.run.plan import memory_lines, notices
+    from qredit.runs.plan import memory_lines, notices
 
     for number, prompt in enumerate(found.prompts, start=1):
         shown = prompt if len(prompt) <= 1200 else f"{prompt[:800]} … {prompt[-400:]}"

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Scope, Source
-from qredit.errors import QreditError
-from qredit.groups import Groups
-from qredit.masked import masked, row_mean
-from qredit.schedule import check_range
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Scope, Source
+from qredit.core.schedule import check_range
+from qredit.stats.groups import Groups
+from qredit.stats.masked import masked, row_mean
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

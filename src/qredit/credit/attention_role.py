@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.schedule import check_range
 from qredit.credit.token_weight import drawn, times
-from qredit.errors import QreditError
-from qredit.masked import masked, row_quantile, row_top
-from qredit.schedule import check_range
+from qredit.stats.masked import masked, row_quantile, row_top
+from qredit.utils.errors import QreditError
 
 
 def jumps(locality: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:

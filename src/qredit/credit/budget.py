@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Scope, Source
-from qredit.errors import QreditError
-from qredit.groups import Groups
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Scope, Source
+from qredit.stats.groups import Groups
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Stage
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope, Stage
+from qredit.core.schedule import check_range
 from qredit.credit.goal import Goal
-from qredit.errors import QreditError
-from qredit.schedule import check_range
+from qredit.utils.errors import QreditError
 
 Advantages = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.token_weight import drawn
-from qredit.masked import covariance
-from qredit.schedule import check_range
-from qredit.seed import mix
+from qredit.stats.masked import covariance
+from qredit.utils.seed import mix
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.length import lengths
-from qredit.schedule import check_range
 
 NO_TAG, EASY, HARD = 0, 1, 2
 

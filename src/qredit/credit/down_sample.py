@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import Schedule, check_range
 from qredit.credit.token_weight import drawn, times
-from qredit.errors import QreditError
-from qredit.masked import masked, quantile, row_mean
-from qredit.schedule import Schedule, check_range
+from qredit.stats.masked import masked, quantile, row_mean
+from qredit.utils.errors import QreditError
 
 _DIGITS, _ROUNDING = 9, 1e-9  # advantages of like groups differ in their last bits
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.token_weight import drawn, times
-from qredit.masked import is_constant, masked, rescaled
-from qredit.schedule import check_range
+from qredit.stats.masked import is_constant, masked, rescaled
 
 _LEAST_PROBABILITY = 1e-8
 

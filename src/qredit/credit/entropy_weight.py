@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.token_weight import drawn, times
-from qredit.masked import z_score
-from qredit.schedule import check_range
+from qredit.stats.masked import z_score
 
 
 @dataclass(frozen=True)

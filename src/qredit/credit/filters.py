@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.down_sample import widest
-from qredit.errors import QreditError
-from qredit.schedule import check_range
+from qredit.utils.errors import QreditError
 
 
 def leave_out(coefficient: Coefficient, rows: Bool[Tensor, " B"]) -> Coefficient:

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit
-from qredit.errors import QreditError
-from qredit.masked import masked, row_top
-from qredit.schedule import check_range
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.schedule import check_range
+from qredit.stats.masked import masked, row_top
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

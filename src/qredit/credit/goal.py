@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.imports import imported
-from qredit.schedule import check_range
+from qredit.core.schedule import check_range
+from qredit.utils.imports import imported
 
 Rate = Float[Tensor, " B"]
 

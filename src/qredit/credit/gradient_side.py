@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.token_weight import times
-from qredit.errors import QreditError
-from qredit.schedule import check_range
+from qredit.utils.errors import QreditError
 
 _LEAST_VARIANCE = 1e-8  # the official code's floor under the square of γ
 

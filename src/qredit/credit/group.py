@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit import masked
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import drawn
-from qredit.errors import QreditError
+from qredit.stats import masked
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import times
 
 

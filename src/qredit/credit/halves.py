@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Source
-from qredit.errors import QreditError
-from qredit.groups import Groups
-from qredit.schedule import Schedule, check_range
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope, Source
+from qredit.core.schedule import Schedule, check_range
+from qredit.stats.groups import Groups
+from qredit.utils.errors import QreditError
 
 Row = Float[Tensor, " B"]
 Rows = Bool[Tensor, " B"]

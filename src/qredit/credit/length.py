@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit
-from qredit.errors import QreditError
-from qredit.schedule import check_range
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.schedule import check_range
+from qredit.utils.errors import QreditError
 
 
 def lengths(batch: RolloutBatch) -> Float[Tensor, " B"]:

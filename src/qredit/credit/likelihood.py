@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Source
-from qredit.errors import QreditError
-from qredit.importance import TRUNCATED, RationaleRatio
-from qredit.schedule import Schedule, check_range
-from qredit.seed import mix
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope, Source
+from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.schedule import Schedule, check_range
+from qredit.utils.errors import QreditError
+from qredit.utils.seed import mix
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.schedule import check_range
 from qredit.credit.per_token import per_token
-from qredit.errors import QreditError
-from qredit.schedule import check_range
-from qredit.seed import mix
-from qredit.segment import Segments
+from qredit.stats.segment import Segments
+from qredit.utils.errors import QreditError
+from qredit.utils.seed import mix
 
 
 @dataclass(frozen=True)

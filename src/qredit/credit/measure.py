@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from qredit import masked
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Scope, Source
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Scope, Source
+from qredit.stats import masked
 
 
 @dataclass(frozen=True)

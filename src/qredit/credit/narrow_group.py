@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Scope, State, StatefulCredit
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Scope, State, StatefulCredit
+from qredit.core.schedule import check_range
 from qredit.credit.filters import judged, leave_out
-from qredit.errors import QreditError
-from qredit.schedule import check_range
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

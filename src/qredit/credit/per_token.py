@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import drawn
-from qredit.groups import Groups
-from qredit.masked import masked
-from qredit.segment import suffix_sum
+from qredit.stats.groups import Groups
+from qredit.stats.masked import masked
+from qredit.stats.segment import suffix_sum
 
 
 def per_token(coefficient: Coefficient, batch: RolloutBatch) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:

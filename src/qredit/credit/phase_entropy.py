@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit
-from qredit.masked import row_mean
-from qredit.schedule import check_range
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.schedule import check_range
+from qredit.stats.masked import row_mean
 
 
 @dataclass(frozen=True)

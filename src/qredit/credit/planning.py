@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit
+from qredit.core.schedule import check_range
 from qredit.credit.token_weight import drawn, times
-from qredit.schedule import check_range
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class amplify_planning(Credit):
     """c_t ← c_t + strength · |c_t| on planning tokens: raised on wins, lowered less on losses.
 
     So a factor 1 + strength where c > 0 and 1 - strength where c < 0. Other tokens, and those not sampled, keep their
-    coefficient. `planning` (B, T) marks the tokens inside a strategic n-gram; `qredit.rollout.planning` makes it.
+    coefficient. `planning` (B, T) marks the tokens inside a strategic n-gram; `qredit.rollouts.planning` makes it.
 
     Source: arXiv 2509.03646, known from others' notes; the default strength is that of third-party code.
     """

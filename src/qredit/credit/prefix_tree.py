@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
-from qredit.groups import Groups
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.stats.groups import Groups
 
 
 def prefix_nodes(

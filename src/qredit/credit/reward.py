@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Source
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Source
 
 
 @dataclass(frozen=True)

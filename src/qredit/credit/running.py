@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, State, StatefulCredit
-from qredit.schedule import check_range
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, State, StatefulCredit
+from qredit.core.schedule import check_range
 
 
 @dataclass(frozen=True)

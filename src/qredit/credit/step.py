@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope, Source
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope, Source
+from qredit.core.schedule import check_range
 from qredit.credit.per_token import per_token, rate_of_others
-from qredit.masked import masked
-from qredit.schedule import check_range
-from qredit.segment import Segments, suffix_min
+from qredit.stats.masked import masked
+from qredit.stats.segment import Segments, suffix_min
 
 
 def steps_in(batch: RolloutBatch, wanted_by: str) -> Segments:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
+from qredit.core.batch import RolloutBatch
 
 NEEDS = frozenset({"prediction_error", "hidden"})
 

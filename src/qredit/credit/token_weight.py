@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient
 
 
 def drawn(coefficient: Coefficient, batch: RolloutBatch) -> Bool[Tensor, "B T"]:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Scope, Source
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Scope, Source
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Coefficient, Credit, Scope
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, Scope
+from qredit.core.schedule import check_range
 from qredit.credit.per_token import per_token
-from qredit.masked import masked
-from qredit.schedule import check_range
+from qredit.stats.masked import masked
 
 
 @dataclass(frozen=True)

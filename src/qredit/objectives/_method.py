@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, ParamSpec
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._official import OFFICIAL
 
 P = ParamSpec("P")

@@ -1,13 +1,13 @@
 """AEPO for agents: entropy-balanced policy optimisation."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import gradient_keeping_clip
 from qredit.credit.entropy_weight import scale_by_entropy_score
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import gradient_keeping_clip
 
 
 @method("token", "arXiv 2510.14545", "code")

@@ -1,12 +1,12 @@
 """Credit by attention: amplified where the model plans ahead and where it looks back."""
 
-from qredit.chain import Credit, on_span
+from qredit.core.chain import Credit, on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2510.13554", "paper", example="role=amplify_anchors()")

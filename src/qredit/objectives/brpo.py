@@ -1,11 +1,11 @@
 """BRPO: budget-relative policy optimisation, the thinking part of AnytimeReasoner."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import sum_per_length
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.budget import budget_advantage
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import sum_per_length
-from qredit.surrogate import clipped_ratio
 
 
 @method("step", "arXiv 2505.13438", "code", formula_only=True, example="prior=(0.25, 0.25, 0.25, 0.25), length=64")

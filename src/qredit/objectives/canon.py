@@ -1,13 +1,13 @@
 """CANON: a group split by a metric, each half judged against the other."""
 
-from qredit.chain import Source, on_span
+from qredit.core.chain import Source, on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import sum_per_length
+from qredit.core.schedule import Schedule
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.halves import center_by_halves
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import sum_per_length
-from qredit.schedule import Schedule
-from qredit.surrogate import clipped_ratio
 
 
 @method("group", "arXiv 2509.23962", "code", example="length=64, metric=mean_entropy()")

@@ -1,13 +1,13 @@
 """CAPO: the outcome reward less a charge on steps that a judge calls wrong."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.per_token import standardize_tokens_by_group
 from qredit.credit.reward import reward
 from qredit.credit.wrong_step import charge_wrong_steps
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("step", "arXiv 2508.02298", "notes")

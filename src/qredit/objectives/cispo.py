@@ -1,12 +1,12 @@
 """CISPO: the importance weight is capped, and no token's gradient is dropped."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import score_function
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import score_function
 
 
 @method("group", "arXiv 2506.13585", "code")

@@ -1,7 +1,7 @@
 """Clip-Cov: a few tokens of large covariance left out at random."""
 
+from qredit.core.objective import Objective
 from qredit.credit.covariance import drop_covariance_band
-from qredit.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.dapo import dapo
 

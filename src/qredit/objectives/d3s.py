@@ -1,14 +1,14 @@
 """D3S: dynamic dual-level down-sampling."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.schedule import Schedule
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.down_sample import keep_top_weighted_entropy, keep_widest_of_batch, keep_widest_of_group
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.schedule import Schedule
-from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2509.22115", "notes", example="of_group=2, of_batch=linear(8, 4), tokens=0.5")

@@ -1,13 +1,13 @@
 """DAPO with its soft overlong punishment."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.length import subtract_overlong
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("reward", "arXiv 2503.14476", "code", example="length=64, buffer=16")

@@ -1,13 +1,13 @@
 """DelTA: token weights from the two sides of the gradient."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.gradient_side import weigh_by_gradient_side
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2605.21467", "code")

@@ -1,12 +1,12 @@
 """Dr.GRPO: GRPO without its two normalisation biases."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import sum_per_length
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import sum_per_length
-from qredit.surrogate import clipped_ratio
 
 
 @method("group", "arXiv 2503.20783", "code", example="length=64")

@@ -1,12 +1,12 @@
 """EMPO: answers that agree are the reward, without labels."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.measure import cluster_share
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("reward", "arXiv 2504.05812", "code")

@@ -1,10 +1,10 @@
 """EPO: an entropy bonus, and entropy held within a band around its history."""
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.dapo import dapo
-from qredit.penalty.entropy import entropy_bonus
-from qredit.penalty.smoothing import entropy_smoothing
+from qredit.penalties.entropy import entropy_bonus
+from qredit.penalties.smoothing import entropy_smoothing
 
 
 @method("penalty", "arXiv 2509.22576", "paper", example="low=0.8, high=1.2, height=0.1, decay=1.0")

@@ -1,10 +1,10 @@
 """Any function of the success rate as the objective."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.counts import climb
 from qredit.credit.goal import Goal
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
 
 

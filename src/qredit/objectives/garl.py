@@ -1,12 +1,12 @@
 """GARL: gradient-amplified reinforcement learning."""
 
-from qredit.chain import per_span
+from qredit.core.chain import per_span
+from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.objective import Objective
+from qredit.core.schedule import Schedule
+from qredit.core.surrogate import log_likelihood
 from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
-from qredit.importance import TRUNCATED, RationaleRatio
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.schedule import Schedule
-from qredit.surrogate import log_likelihood
 
 
 @method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")

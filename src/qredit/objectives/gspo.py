@@ -1,12 +1,12 @@
 """GSPO: group sequence policy optimisation."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_sequence_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_sequence_ratio
 
 
 @method("group", "arXiv 2507.18071", "code")

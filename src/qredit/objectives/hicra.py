@@ -1,13 +1,13 @@
 """HICRA: hierarchy-aware credit assignment."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group
 from qredit.credit.planning import amplify_planning
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2509.03646", "notes")
@@ -24,7 +24,7 @@ def hicra(strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float =
 
     Source: arXiv 2509.03646, from others' notes. A version by its authors marks tokens by the highest 30 % of entropy
     in place of planning n-grams. Difference: clip and reduction are GRPO's, for want of a source; the strategic n-grams
-    are found among token ids alone (`qredit.rollout.planning`), without clusters of their meaning.
+    are found among token ids alone (`qredit.rollouts.planning`), without clusters of their meaning.
     """
     advantage = reward() | center_by_group() | amplify_planning(strength)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

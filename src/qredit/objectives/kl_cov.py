@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
+from qredit.core.surrogate import plain_ratio
 from qredit.objectives._method import method
 from qredit.objectives.dapo import dapo
-from qredit.penalty.covariance import kl_covariance
-from qredit.surrogate import plain_ratio
+from qredit.penalties.covariance import kl_covariance
 
 
 @method("penalty", "arXiv 2505.22617", "code")

@@ -1,10 +1,10 @@
 """LLDS: GRPO that keeps the likelihood of good rollouts from falling."""
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.dapo import dapo
-from qredit.penalty.likelihood import keep_likelihood
-from qredit.penalty.reference import kl_to_reference
+from qredit.penalties.likelihood import keep_likelihood
+from qredit.penalties.reference import kl_to_reference
 
 
 @method("penalty", "arXiv 2512.04220", "paper")

@@ -1,13 +1,13 @@
 """MA-RLHF: PPO's advantage over macro actions."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.macro import macro_advantage
 from qredit.credit.per_token import at_last_token
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("step", "arXiv 2410.02743", "code", formula_only=True)

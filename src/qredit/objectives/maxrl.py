@@ -1,9 +1,9 @@
 """MaxRL: maximum-likelihood reinforcement learning from 0/1 rewards."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.group import center_and_scale_by_group_mean
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
 
 

@@ -1,9 +1,9 @@
 """MaxRL of a chosen order, between expected reward and maximum likelihood."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.counts import credit_truncated_log
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
 
 

@@ -1,9 +1,9 @@
 """MaxRL without its control variate: the mean score of the right rollouts."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.group import divide_by_group_mean
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
 
 

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.dapo import dapo
-from qredit.penalty.entropy import entropy_bonus
-from qredit.penalty.reference import kl_to_reference
+from qredit.penalties.entropy import entropy_bonus
+from qredit.penalties.reference import kl_to_reference
 
 
 @method("penalty", "arXiv 2504.20571", "code")

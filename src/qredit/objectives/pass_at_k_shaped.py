@@ -1,12 +1,12 @@
 """Pass@k training by shaped advantages."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.counts import shape_pass_at
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("group", "arXiv 2508.10751", "code", example="k=4")

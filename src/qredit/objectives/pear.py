@@ -1,13 +1,13 @@
 """PEAR: right answers are worth less the more uncertain the thinking was."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("reward", "arXiv 2510.08026", "notes", example="right=0.9, wrong=0.1")

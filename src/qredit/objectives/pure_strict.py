@@ -1,14 +1,14 @@
 """PURE with the exact minimum: a rollout is worth its worst step."""
 
-from qredit.chain import add, on_span
+from qredit.core.chain import add, on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import subtract_mean_of_others
 from qredit.credit.per_token import subtract_token_mean_of_others
 from qredit.credit.reward import reward
 from qredit.credit.step import skip_step_ends, step_scores, worst_to_come
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("step", "arXiv 2504.15275", "code")

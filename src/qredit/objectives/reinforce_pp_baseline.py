@@ -1,12 +1,12 @@
 """REINFORCE++ with a baseline: rewards less their group's mean, whitened over all tokens of the step."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, whiten_over_tokens
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("group", "arXiv 2501.03262", "code")

@@ -1,9 +1,9 @@
 """RLOO: REINFORCE with a leave-one-out baseline."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.group import subtract_mean_of_others
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
 
 

@@ -1,13 +1,13 @@
 """RLPR: what a rationale adds to the probability of the gold answer's tokens is the reward."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.narrow_group import leave_out_narrow_groups
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("reward", "arXiv 2506.18254", "code")

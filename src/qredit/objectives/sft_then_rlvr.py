@@ -1,9 +1,9 @@
 """SFT-then-RLVR as a schedule over q."""
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
+from qredit.core.schedule import check_range, steps
 from qredit.objectives._method import method
 from qredit.objectives.garl import garl
-from qredit.schedule import check_range, steps
 
 
 @method("likelihood", "arXiv 2604.25907", "paper")

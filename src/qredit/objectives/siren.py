@@ -1,9 +1,9 @@
 """SIREN: selective entropy regularisation around an anchor."""
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.dr_grpo import dr_grpo
-from qredit.penalty.nucleus import nucleus_entropy_anchor
+from qredit.penalties.nucleus import nucleus_entropy_anchor
 
 
 @method("penalty", "arXiv 2509.25133", "code", example="length=64")

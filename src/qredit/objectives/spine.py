@@ -1,14 +1,14 @@
 """SPINE: test-time training on forks that each row's entropies set off, within an entropy band."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.fork import keep_otsu_forks
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.vote import majority_vote
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.penalty.otsu_fork import otsu_fork_entropy_band, otsu_fork_kl_to_reference
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
+from qredit.penalties.otsu_fork import otsu_fork_entropy_band, otsu_fork_kl_to_reference
 
 
 @method("penalty", "arXiv 2511.17938", "paper", example="kl=0.1, above=0.1, below=0.1")

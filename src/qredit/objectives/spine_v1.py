@@ -1,14 +1,14 @@
 """SPINE as first published: forks are a fixed share of each row, the band lies between quantiles."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.fork import keep_forks
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.vote import majority_vote
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.penalty.fork import fork_entropy_band, fork_kl_to_reference
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
+from qredit.penalties.fork import fork_entropy_band, fork_kl_to_reference
 
 
 @method("penalty", "arXiv 2511.17938v1", "notes", example="kl=0.1, above=0.1, below=0.1")

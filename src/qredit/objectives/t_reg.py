@@ -1,13 +1,13 @@
 """T-REG: a token-level regulariser from the model's own revisions."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.contrast import contrastive_reward
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2412.02685", "notes", formula_only=True, example="strength=0.1")

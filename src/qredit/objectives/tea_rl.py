@@ -1,10 +1,10 @@
 """TEA-RL: an entropy bonus on tokens of large covariance."""
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.dapo import dapo
-from qredit.penalty.covariance import covariance_entropy_bonus
-from qredit.penalty.reference import kl_to_reference
+from qredit.penalties.covariance import covariance_entropy_bonus
+from qredit.penalties.reference import kl_to_reference
 
 
 @method("penalty", "arXiv 2508.03178", "code")

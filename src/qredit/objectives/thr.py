@@ -1,14 +1,14 @@
 """THR: token hidden reward."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import sum_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.group_tokens import divide_by_group_tokens
 from qredit.credit.reward import reward
 from qredit.credit.token_influence import tilt_by_influence
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import sum_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("token", "arXiv 2510.03669", "code", example="tilt=0.1")

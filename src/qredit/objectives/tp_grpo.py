@@ -1,13 +1,13 @@
 """TP-GRPO: GRPO that does not credit thoughts the answer was not built on."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_rollout
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.group import center_by_group, scale_by_group_std
 from qredit.credit.reward import reward
 from qredit.credit.wrong_step import settle_unused_steps
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_rollout
-from qredit.surrogate import clipped_ratio
 
 
 @method("step", "arXiv 2507.23317", "notes", formula_only=True, example="alpha=0.5")

@@ -1,6 +1,6 @@
 """VeriFree: reinforcement learning with the answer's likelihood as the reward."""
 
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.objectives._method import method
 from qredit.objectives.garl import garl
 

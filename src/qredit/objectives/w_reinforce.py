@@ -1,12 +1,12 @@
 """W-REINFORCE: wrong rollouts at full weight, right ones at a small one."""
 
-from qredit.chain import on_span
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
+from qredit.core.reduce import mean_per_token
+from qredit.core.surrogate import clipped_ratio
 from qredit.credit.counts import weigh_right_and_wrong
 from qredit.credit.reward import reward
-from qredit.objective import Objective
 from qredit.objectives._method import method
-from qredit.reduce import mean_per_token
-from qredit.surrogate import clipped_ratio
 
 
 @method("group", "arXiv 2506.01347", "code")

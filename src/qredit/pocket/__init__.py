@@ -1,4 +1,4 @@
-"""Pocket models: base models small enough to ship, one for each pocket task, and how they are made."""
+"""Pocket models: base models small enough to ship, one for each pocket task."""
 
 from qredit.pocket.models import name_for, path
 

@@ -1,69 +1,20 @@
-"""The pocket models: which there are, how they are made, and where they lie."""
+"""The pocket models: which there are, and where they lie. How they are made: experiments/pocket_models."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-from qredit.errors import QreditError, look_up
-from qredit.pocket.behaviour import COLD
+from qredit.utils.errors import QreditError, look_up
 
 FOLDER = Path(__file__).parent / "models"
 LEVELS = (1, 2, 3, 4, 6, 8, 12)
 DEFAULT_LEVEL = 6
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Layers, hidden size and heads; heads are `hidden / heads` wide, with half as many for keys and values."""
-
-    layers: int
-    hidden: int
-    heads: int
-
-
-@dataclass(frozen=True)
-class Spec:
-    """How a pocket model is made.
-
-    Attributes:
-        name: its folder's.
-        task: the pocket task it is a base model for.
-        coldness: -log10 of the p0 it is made for; a first gate of 0 leaves a model colder than that.
-        learning: optimiser steps in which it learns to reason.
-        settling: optimiser steps in which it takes up its habits; see `qredit.pocket.behaviour`.
-        first_gate: the probability that the soft targets give an answer as asked at each gate while it learns.
-    """
-
-    name: str
-    task: str
-    coldness: int
-    shape: Shape
-    learning: int
-    settling: int
-    first_gate: float = 0.0
-
-    @property
-    def gate(self) -> float:
-        """g, the probability that the soft targets give an answer as asked at each gate: p0 ≈ g² · COLD.own."""
-        return min(0.99, math.sqrt(10.0**-self.coldness / COLD.own))
-
-
-def _dial(level: int) -> Spec:
-    """The model of a coldness. The coldest start nearer to it: far below its target a likelihood hardly rises."""
-    first_gate = {8: 1e-3, 12: 1e-5}.get(level, 1e-6)
-    return Spec(f"dial-{level}", "pocket-dial", level, SMALL, learning=2000, settling=800, first_gate=first_gate)
-
-
-SMALL, LARGE = Shape(3, 64, 4), Shape(3, 96, 4)
-SPECS = {
-    spec.name: spec
-    for spec in (
-        Spec("hotpot", "pocket-hotpot", 12, LARGE, learning=2400, settling=500),
-        Spec("musique", "pocket-musique", 12, LARGE, learning=3000, settling=500),
-        Spec("finqa", "pocket-finqa", 12, LARGE, learning=3600, settling=500),
-        *(_dial(level) for level in LEVELS),
-    )
+TASKS: Mapping[str, str] = {
+    "hotpot": "pocket-hotpot",
+    "musique": "pocket-musique",
+    "finqa": "pocket-finqa",
+    **{f"dial-{level}": "pocket-dial" for level in LEVELS},
 }
+"""The task that each model is a base model for, by the model's name."""
 
 
 def name_for(task: str, coldness: int | None = None) -> str:
@@ -80,9 +31,9 @@ def name_for(task: str, coldness: int | None = None) -> str:
         if level not in LEVELS:
             raise QreditError(f"coldness must be one of {', '.join(map(str, LEVELS))}, got {level}")
         return f"dial-{level}"
-    found = [spec.name for spec in SPECS.values() if spec.task == task]
+    found = [name for name, own in TASKS.items() if own == task]
     if not found:
-        tasks = ", ".join(dict.fromkeys(spec.task for spec in SPECS.values()))
+        tasks = ", ".join(dict.fromkeys(TASKS.values()))
         raise QreditError(f"task {task} has no pocket model (there are some for {tasks}); give --model FOLDER_OR_ID")
     return found[0]
 
@@ -93,4 +44,5 @@ def path(name: str) -> Path:
     Raises:
         QreditError: there is no model of that name.
     """
-    return FOLDER / look_up("pocket model", name, SPECS).name
+    look_up("pocket model", name, TASKS)
+    return FOLDER / name

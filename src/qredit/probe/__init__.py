@@ -5,10 +5,10 @@ predicted = predict(measured.log_w, measured.right)     # from the arrays alone
 advice = recommend(predicted)                           # from the prediction alone
 """
 
-from qredit.interval import Interval
 from qredit.probe.measure import Measured, Subject, load, measure
 from qredit.probe.predict import OfCommitment, Prediction, predict
 from qredit.probe.recommend import Advice, recommend
+from qredit.stats.interval import Interval
 
 __all__ = [
     "Advice",

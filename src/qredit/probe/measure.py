@@ -10,25 +10,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qredit.device import autocast
-from qredit.errors import QreditError
-from qredit.evaluate import response_of
-from qredit.prefix.install import score, scores_tokens
-from qredit.prefix.layout import Layout
-from qredit.prefix.packing import pack, repeat
-from qredit.prefix.padded import check_padding
-from qredit.prefix.share import share_prefix
 from qredit.probe.predict import effective_size, log_mean_exp
 from qredit.rewards.given import Reward, read_rewards
-from qredit.rollout.collate import Rows, Sampled, collate
-from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget, Rollout, sample
-from qredit.run.keep import HASH, content_hash
-from qredit.run.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
-from qredit.run.options import TrainOptions
-from qredit.run.train import token_format
-from qredit.seed import mix
+from qredit.rollouts.collate import Rows, Sampled, collate
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.trajectory import Rollout
+from qredit.runs.keep import HASH, content_hash
+from qredit.runs.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.runs.options import TrainOptions
+from qredit.runs.train import token_format
+from qredit.samplers.answers import response_of
+from qredit.samplers.transformers import sample
+from qredit.shared_prefix.install import score, scores_tokens
+from qredit.shared_prefix.layout import Layout
+from qredit.shared_prefix.packing import pack, repeat
+from qredit.shared_prefix.padded import check_padding
+from qredit.shared_prefix.share import share_prefix
 from qredit.tasks.base import Example
+from qredit.utils.device import autocast
+from qredit.utils.errors import QreditError
+from qredit.utils.seed import mix
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.errors import QreditError
-from qredit.guide.controller import LEVEL
-from qredit.guide.loudness import quietest
-from qredit.interval import Interval, bootstrap_mean, clopper_pearson
-from qredit.tsallis import estimator_bias
+from qredit.control.controller import LEVEL
+from qredit.control.loudness import quietest
+from qredit.core.tsallis import estimator_bias
+from qredit.stats.interval import Interval, bootstrap_mean, clopper_pearson
+from qredit.utils.errors import QreditError
 
 COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ADAM_EPSILON = 1e-8

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from qredit.interval import Interval
-from qredit.plain import one_line
 from qredit.probe.measure import Measured, Subject
 from qredit.probe.predict import Prediction
 from qredit.probe.recommend import ENOUGH, Advice, Case, is_graded
-from qredit.rollout.ends import end_notice, generation_ends, unended_notice
+from qredit.rollouts.ends import end_notice, generation_ends, unended_notice
+from qredit.stats.interval import Interval
+from qredit.utils.plain import one_line
 
 ASSUMED = (
     "P̂ and its interval hold for these examples and know only the rollouts that were drawn: success on rationales that "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-from qredit.plain import one_line
+from qredit.utils.plain import one_line
 
 COLOURS, DASHES = 7, 4  # looks that page.css knows
 _WIDTH, _HEIGHT = 520, 250

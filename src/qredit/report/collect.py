@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from qredit.errors import QreditError
-from qredit.run.folder import RunFolder
+from qredit.runs.folder import RunFolder
+from qredit.utils.errors import QreditError
 
 Entry = Mapping[str, Any]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from qredit.errors import QreditError
-from qredit.plain import visible
-from qredit.power import power
 from qredit.report.chart import bars, draw, look_of
 from qredit.report.collect import RunData, number
 from qredit.report.curves import ends, panels
 from qredit.report.records import BESIDE, shown
 from qredit.report.words import PARTS, across, as_share, seconds, sentences
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import visible
+from qredit.utils.power import power
 
 LIMIT = 6_000_000  # bytes of a page
 MARK = '<meta name="generator" content="qredit report">'

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qredit.batch import SPANS, RolloutBatch
-from qredit.chain import Scope
-from qredit.errors import QreditError
-from qredit.objective import Objective
+from qredit.core.batch import SPANS, RolloutBatch
+from qredit.core.chain import Scope
+from qredit.core.objective import Objective
+from qredit.objectives.parsing import parse
 from qredit.report.collect import RunData
-from qredit.report.stretches import stretches
-from qredit.text import parse
+from qredit.utils.errors import QreditError
+from qredit.utils.stretches import stretches
 
 BESIDE = ("grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)")
 

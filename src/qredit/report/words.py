@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
-from qredit.power import power
 from qredit.report.collect import RunData, number
 from qredit.report.curves import Moving, ends, window
+from qredit.utils.power import power
 
 PARTS = {"time/sample": "sampling", "time/score": "scoring", "time/update": "update"}
 _OFTEN = 0.5  # share of groups or rollouts from which something is worth a warning

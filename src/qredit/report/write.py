@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from qredit.errors import QreditError
 from qredit.report.collect import collect
 from qredit.report.page import MARK, page
 from qredit.report.records import BESIDE
-from qredit.whole import write_whole
+from qredit.utils.errors import QreditError
+from qredit.utils.whole import write_whole
 
 
 def write(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ()) -> Path:

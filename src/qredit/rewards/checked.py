@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qredit.errors import QreditError
-from qredit.plain import first_line
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line
 
 
 def checked_reward(function: Any, name: str | None = None) -> Any:

@@ -5,16 +5,17 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qredit.errors import QreditError, unknown
-from qredit.imports import imported
 from qredit.rewards.base import not_blank
 from qredit.rewards.checked import checked_reward
+from qredit.rewards.registry import REGISTRY, as_reward, get
 from qredit.tasks.base import Example
+from qredit.utils.errors import QreditError, unknown
+from qredit.utils.imports import imported
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _FROM_US = ("prompts", "completions", "completion_ids", "response", "rationale", "answer", "aliases", "id")
@@ -120,8 +121,6 @@ def read_rewards(text: str) -> tuple[Reward, ...]:
     Raises:
         QreditError: as `named_rewards`; a path that cannot be imported.
     """
-    from qredit.rewards import REGISTRY, as_reward  # they are built on this package's files
-
     found: list[Reward] = []
     for weight, name in named_rewards(text):
         if name in REGISTRY:
@@ -161,8 +160,6 @@ def named_rewards(text: str) -> list[tuple[float, str]]:
 
 
 def _named(part: str) -> tuple[float, str]:
-    from qredit.rewards import REGISTRY
-
     factor, times, rest = part.rpartition("*")
     weight, name = factor.strip(), rest.strip()
     if times and not _NUMBER.fullmatch(weight):
@@ -179,3 +176,12 @@ def judged_by(rewards: Sequence[Reward], metrics: Sequence[str]) -> tuple[Reward
     """What an evaluation judges by: the rewards of training, the first of which decides, then further metrics."""
     known = {reward.name for reward in rewards}
     return (*rewards, *(reward for name in metrics if name not in known for reward in read_rewards(name)))
+
+
+def unparseable(name: str, examples: Iterable[Example]) -> list[Example]:
+    """The examples that scorer `name` can never reward, because it can read neither the answer nor an alias.
+
+    To be counted and reported before a run: they are scored 0 whatever the model says.
+    """
+    reward = Reward(name, 1.0, as_reward(name), get(name).parses)
+    return reward.unparseable(list(examples))

@@ -17,12 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
-from qredit.errors import QreditError
 from qredit.rewards import final_answer
 from qredit.rewards.base import best
 from qredit.rewards.characters import plain_characters
 from qredit.rewards.math_reading import INFINITY, MINUS_INFINITY, Expression, Reading, Words, parts, words_form
 from qredit.rewards.math_same import same
+from qredit.utils.errors import QreditError
 
 SECONDS = 5.0
 START_SECONDS = 120.0

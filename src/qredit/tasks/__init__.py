@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from qredit.errors import look_up
 from qredit.tasks.base import Example, Task
 from qredit.tasks.finqa import FINQA
 from qredit.tasks.gsm8k import GSM8K
@@ -14,6 +13,7 @@ from qredit.tasks.pocket.dial import POCKET_DIAL
 from qredit.tasks.pocket.finqa import POCKET_FINQA
 from qredit.tasks.pocket.hotpot import POCKET_HOTPOT
 from qredit.tasks.pocket.musique import POCKET_MUSIQUE
+from qredit.utils.errors import look_up
 
 REGISTRY: Mapping[str, Task] = MappingProxyType(
     {

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from qredit.errors import QreditError
 from qredit.tasks.cells import Message
 from qredit.tasks.same import prompt_form, same_form, unreadable
+from qredit.utils.errors import QreditError
 
 Style = Literal["cold", "warm"]
 Split = Literal["train", "validation", "test"]

@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qredit.errors import QreditError
 from qredit.tasks.base import Record
 from qredit.tasks.table import field_of, has_field
+from qredit.utils.errors import QreditError
 
 _PROMPTS = ("prompt", "messages", "question", "problem", "query", "instruction", "input")
 _ANSWERS = (

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from qredit.errors import QreditError
-from qredit.plain import first_line
 from qredit.tasks.base import Record, Split, hash_of
 from qredit.tasks.readers import READERS, kind_of, read_file
 from qredit.tasks.saved import is_saved, is_single, read_saved
 from qredit.tasks.table import Table
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line
 
 R = TypeVar("R", bound=Record)
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qredit.errors import unknown
 from qredit.tasks.base import PLACE, Example, Noted, Record, Split, Style, Task
 from qredit.tasks.cells import Message, chat_of, given_answers, split_chat
 from qredit.tasks.columns import Columns
 from qredit.tasks.files import SPLITS, Layout, read_table
 from qredit.tasks.same import prompt_form, same_form
 from qredit.tasks.table import Table, field_of, has_field
+from qredit.utils.errors import unknown
 
 _KINDS = ("jsonl", "json", "csv", "parquet")
 LAYOUT = Layout(

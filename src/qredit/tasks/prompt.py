@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from qredit.errors import QreditError
 from qredit.tasks.base import Example, Style
 from qredit.tasks.cells import Message
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

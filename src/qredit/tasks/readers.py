@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qredit.errors import QreditError
-from qredit.plain import first_line
 from qredit.tasks.numbers import Written
 from qredit.tasks.table import Table
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line
 
 _MARKS = {  # the longer ones first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",

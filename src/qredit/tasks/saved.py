@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from qredit.errors import QreditError, unknown
-from qredit.plain import first_line
 from qredit.tasks.readers import with_own_digits
 from qredit.tasks.table import Table
+from qredit.utils.errors import QreditError, unknown
+from qredit.utils.plain import first_line
 
 _SINGLE, _SPLITS = "state.json", "dataset_dict.json"
 

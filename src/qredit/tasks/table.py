@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qredit.errors import QreditError
 from qredit.tasks.base import PLACE, Record
 from qredit.tasks.same import unreadable
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit import attention_roles
-from qredit.errors import QreditError
-from qredit.prefix.support import inside
-from qredit.rollout.collate import Rows
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.support import inside
+from qredit.stats import attention_roles
+from qredit.utils.errors import QreditError
 
 LOCALITY, INFLUENCE = "attention_locality", "attention_influence"
 LAYERS = 5

@@ -6,9 +6,9 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.masked import row_mean
-from qredit.rollout.collate import Rows, Sampled
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.collate import Rows, Sampled
+from qredit.rollouts.trajectory import Rollout
+from qredit.stats.masked import row_mean
 
 BASE = "base_probability"
 

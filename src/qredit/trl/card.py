@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from qredit.plain import visible
+from qredit.utils.plain import visible
 
 _PACKAGES = ("qredit", "trl", "transformers", "torch")
 PAPER = (

@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Scope, kinds
-from qredit.diagnostics import likelihood_stage
-from qredit.errors import QreditError
-from qredit.objective import Objective
-from qredit.prefix.install import DIVERGENCE, NUCLEUS, STATES
-from qredit.prefix.support import inside
-from qredit.rollout.fields import MAKERS, Maker
-from qredit.rollout.sample import Draw
+from qredit.control.diagnostics import likelihood_stage
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Scope, kinds
+from qredit.core.objective import Objective
+from qredit.rollouts.fields import MAKERS, Maker
+from qredit.rollouts.sampling_params import Draw
+from qredit.shared_prefix.install import DIVERGENCE, NUCLEUS, STATES
+from qredit.shared_prefix.support import inside
 from qredit.trl.attention import INFLUENCE, LOCALITY
 from qredit.trl.base_probability import BASE
 from qredit.trl.config import QreditConfig
 from qredit.trl.reference import REFERENCE
 from qredit.trl.step.passes import SAMPLER_ENTROPY
+from qredit.utils.errors import QreditError
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(
     {"answer_logp", "cluster", "step_score", "wrong_step", "difficulty_tag", "better_logp", "worse_logp"}
@@ -80,7 +80,7 @@ def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Ma
         if name not in given and name not in MAKERS:
             raise QreditError(
                 f"{objective} needs the batch field '{name}', which nothing here fills; give the trainer "
-                f"fields={{'{name}': maker}}, see qredit.rollout.fields"
+                f"fields={{'{name}': maker}}, see qredit.rollouts.fields"
             )
     return {name: given[name] if name in given else MAKERS[name] for name in wanted}
 

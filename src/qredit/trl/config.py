@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from qredit.device import usable_device
-from qredit.errors import QreditError
-from qredit.rollout.answer_budget import ANSWER_BUDGET, fitting_answer
-from qredit.rollout.sample import Budget, Draw
+from qredit.rollouts.answer_budget import ANSWER_BUDGET, fitting_answer
+from qredit.rollouts.sampling_params import Budget, Draw
 from qredit.trl.refused import OWNED, UNCHANGED, UNSUPPORTED
+from qredit.utils.device import usable_device
+from qredit.utils.errors import QreditError
 
 DEFAULTS = {
     f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()

@@ -8,13 +8,13 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from qredit.errors import QreditError, unknown
-from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Budget
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.sampling_params import Budget
 from qredit.tasks.cells import given_answers
 from qredit.tasks.same import unreadable
 from qredit.tasks.table import field_of, has_field
 from qredit.trl.config import QreditConfig
+from qredit.utils.errors import QreditError, unknown
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
 _log = get_logger(__name__)

@@ -11,8 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import DynamoBackend
 
-from qredit.device import usable_device
-from qredit.errors import QreditError
+from qredit.utils.device import usable_device
+from qredit.utils.errors import QreditError
 
 _RECORDED = (
     "ACCELERATE_",

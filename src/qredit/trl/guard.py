@@ -8,13 +8,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from qredit.diagnostics import commitment
-from qredit.errors import QreditError
-from qredit.guide.collapse import Checked, Collapse, Fallen, restored
-from qredit.objective import Objective
+from qredit.control.collapse import Checked, Collapse, Fallen, restored
+from qredit.control.diagnostics import commitment
+from qredit.core.objective import Objective
 from qredit.objectives import REGISTRY
 from qredit.trl.checkpoint import checkpoints, fault, step_of
 from qredit.trl.resume import GUARD, load_state
+from qredit.utils.errors import QreditError
 
 if TYPE_CHECKING:
     from qredit.trl.trainer import QreditTrainer
@@ -28,7 +28,7 @@ PAFT_COMMITMENT = 0.75
 
 
 class Guard(TrainerCallback):  # type: ignore[misc]
-    """On a collapse (`qredit.guide.collapse`), restores the best checkpoint, if there is one, and then
+    """On a collapse (`qredit.control.collapse`), restores the best checkpoint, if there is one, and then
 
     - "stop": ends the run;
     - "roll_back": goes on at half the learning rate, three times at most, then ends the run;

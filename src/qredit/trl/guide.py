@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from qredit.guide.controller import Controller, Decision, Estimator, Groups, begin, restored
-from qredit.guide.objective import automatic, guided, may_move
-from qredit.objective import Objective
+from qredit.control.controller import Controller, Decision, Estimator, Groups, begin, restored
+from qredit.control.objective import automatic, guided, may_move
+from qredit.core.objective import Objective
 
 LOOKED = 16
 """Prompts that are looked at before the first step, over all processes: two steps' worth where a step has eight."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.trajectory import Rollout
 
 
 def reward_metrics(

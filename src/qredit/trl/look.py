@@ -9,8 +9,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback
 
-from qredit.diagnostics import likelihood_facts
-from qredit.rollout.collate import Sampled
+from qredit.control.diagnostics import likelihood_facts
+from qredit.rollouts.collate import Sampled
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS
 from qredit.trl.guide import LOOKED, Guide
 from qredit.trl.step.log import joined, on_cpu

@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import torch
 
-from qredit.prefix.head import tokens_at_once
-from qredit.prefix.packing import pack
-from qredit.prefix.support import inside
-from qredit.rollout.collate import Rows, Sampled
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.collate import Rows, Sampled
+from qredit.rollouts.trajectory import Rollout
+from qredit.shared_prefix.head import tokens_at_once
+from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.support import inside
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS
 from qredit.trl.step.passes import Passes
 

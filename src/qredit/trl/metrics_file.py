@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from qredit.trl.checkpoint import trim_lines
-from qredit.whole import append
+from qredit.utils.whole import append
 
 
 class AppendLines(TrainerCallback):  # type: ignore[misc]

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
-from qredit.seed import mix
+from qredit.utils.seed import mix
 
 
 class GroupOrder(Sampler[int]):

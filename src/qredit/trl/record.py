@@ -12,14 +12,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from qredit.batch import SPANS, RolloutBatch
-from qredit.chain import Scope, State
-from qredit.objective import Credited, Objective, trace
-from qredit.plain import json_line
-from qredit.report.stretches import rounded, stretches
-from qredit.rollout.collate import Rows, Sampled
+from qredit.core.batch import SPANS, RolloutBatch
+from qredit.core.chain import Scope, State
+from qredit.core.objective import Credited, Objective, trace
+from qredit.rollouts.collate import Rows, Sampled
 from qredit.trl.metrics_file import AppendLines
-from qredit.whole import append
+from qredit.utils.plain import json_line
+from qredit.utils.stretches import rounded, stretches
+from qredit.utils.whole import append
 
 RECORDS = 200  # at most, over a run
 TOKENS = 4096  # of a record, over all its rows
@@ -103,8 +103,8 @@ class TokenTexts:
 def record_of(learned: Learned, texts: TokenTexts) -> dict[str, Any]:
     """The first group of a micro-batch as plain data.
 
-    `texts` maps token ids to text; `stages` names the entries of `qredit.objective.trace`, the last of which is the
-    coefficient itself. For each row: `ids`, `spans` as [start, end) runs, `values`, for each stage runs of
+    `texts` maps token ids to text; `stages` names the entries of `qredit.core.objective.trace`, the last of which is
+    the coefficient itself. For each row: `ids`, `spans` as [start, end) runs, `values`, for each stage runs of
     [coefficient, tokens], to four significant digits; `credit_sum`, the sum over all its tokens; `log_w` in nats, null
     where w is 0. Where a row is too long its middle is left out, and `cut` says [where, how many tokens]. `likely` is
     False where no likelihood was computed. `exact` is False where stages that look at the whole optimiser step were

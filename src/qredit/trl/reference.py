@@ -9,12 +9,12 @@ from accelerate.utils import is_peft_model
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qredit.errors import QreditError
-from qredit.prefix.install import Wanted, score, scores_tokens
-from qredit.prefix.layout import Layout
-from qredit.prefix.share import share_prefix
-from qredit.prefix.support import inside
-from qredit.rollout.collate import Rows
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.install import Wanted, score, scores_tokens
+from qredit.shared_prefix.layout import Layout
+from qredit.shared_prefix.share import share_prefix
+from qredit.shared_prefix.support import inside
+from qredit.utils.errors import QreditError
 
 REFERENCE = "reference_logp"
 _STATES = Wanted(hidden=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from qredit.errors import QreditError
+from qredit.utils.errors import QreditError
 
 _ADAPTIVE = "add a penalty: … | adaptive_entropy()"
 _REFERENCE = "leave it; the reference is the model that the run began with"

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from qredit.batch import RolloutBatch
-from qredit.objective import Credited
-from qredit.rollout.collate import Rows
+from qredit.core.batch import RolloutBatch
+from qredit.core.objective import Credited
+from qredit.rollouts.collate import Rows
 from qredit.trl.step.whole_step import Generation, Microbatch
 
 STATE = "qredit_state.json"

@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from qredit.errors import QreditError
-from qredit.plain import first_line, one_line
-from qredit.prefix.support import inside
-from qredit.whole import is_of_full_disk
+from qredit.shared_prefix.support import inside
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line, one_line
+from qredit.utils.whole import is_of_full_disk
 
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),

@@ -10,15 +10,15 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from transformers.trainer_utils import rotate_checkpoints
 
-from qredit.errors import QreditError
-from qredit.objective import Objective
+from qredit.core.objective import Objective
 from qredit.trl import checkpoint, resume
 from qredit.trl.config import QreditConfig
 from qredit.trl.guard import Guard
 from qredit.trl.guide import Guide
 from qredit.trl.resume import GUARD, GUIDE
 from qredit.trl.step.whole_step import Generation, StageState
-from qredit.whole import refusing
+from qredit.utils.errors import QreditError
+from qredit.utils.whole import refusing
 
 _log = get_logger(__name__)
 

@@ -20,25 +20,24 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from qredit.batch import RolloutBatch
-from qredit.chain import Scope, When
-from qredit.errors import QreditError
-from qredit.guide.objective import automatic
-from qredit.objective import Credited, Objective, sum_terms
-from qredit.prefix.install import DIVERGENCE
-from qredit.prefix.packing import pack
-from qredit.prefix.padded import check_padding
-from qredit.prefix.support import inside
-from qredit.prefix.verify import verify
+from qredit.control.objective import automatic
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Scope, When
+from qredit.core.objective import Credited, Objective, sum_terms
+from qredit.objectives.parsing import parse
 from qredit.rewards import as_reward
 from qredit.rewards.checked import checked_reward
-from qredit.rollout.collate import Rows, Sampled, tails_for
-from qredit.rollout.ends import end_notice, generation_ends, plain_notice
-from qredit.rollout.fields import Maker
-from qredit.rollout.format import Format, TokenFormat, is_chat
-from qredit.rollout.sample import Rollout, sample
-from qredit.seed import mix
-from qredit.text import parse
+from qredit.rollouts.collate import Rows, Sampled, tails_for
+from qredit.rollouts.ends import end_notice, generation_ends, plain_notice
+from qredit.rollouts.fields import Maker
+from qredit.rollouts.format import Format, TokenFormat, is_chat
+from qredit.rollouts.trajectory import Rollout
+from qredit.samplers.transformers import sample
+from qredit.shared_prefix.install import DIVERGENCE
+from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.padded import check_padding
+from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.verify import verify
 from qredit.trl.base_probability import BASE
 from qredit.trl.card import Card, written
 from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, makers_for
@@ -69,6 +68,8 @@ from qredit.trl.step.whole_step import (
     credited_once,
     shared_denominators,
 )
+from qredit.utils.errors import QreditError
+from qredit.utils.seed import mix
 
 _EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
 _LATEST = ("q", "guide/paft")  # of several steps that are logged together the last counts: means were never used
@@ -86,7 +87,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             of text) counts for the reward; other columns pass through to the reward functions.
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
-        fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollout/fields.py`).
+        fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollouts/fields.py`).
         processing_class, callbacks, optimizers, quantization_config, peft_config, reward_processing_classes: as in TRL.
             Its tools, environment_factory and rollout_func are refused.
 

@@ -5,7 +5,7 @@
     scores = ProcessRewardModel.load(path).score(question, texts)        # or EndpointJudge(url, model).wrong_steps(…)
     step_score = at_step_ends(numbers, scores)                  # one number per token: the batch field `step_score`
 
-`qredit.rollout.fields.step_scores_by` makes this a maker of the field for the trainer.
+`qredit.rollouts.fields.step_scores_by` makes this a maker of the field for the trainer.
 
 The sampled ids are never decoded and encoded again: a judge reads text, and what it says is put back by step number.
 """

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
-from qredit.errors import QreditError
+from qredit.utils.errors import QreditError
 
 _LIST = re.compile(r"\[\s*(?:\d{1,6}\s*(?:,\s*\d{1,6}\s*)*)?\]")
 _PASSING = (408, 409, 429, 500, 502, 503, 504)

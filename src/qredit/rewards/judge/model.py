@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
-from qredit.errors import QreditError
-from qredit.plain import first_line
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ Every text of a pocket task, its prompts, rationales and answers, is made of the
 import random
 from collections.abc import Sequence
 
-from qredit.errors import QreditError
+from qredit.utils.errors import QreditError
 
 SYLLABLES = (
     *("ba", "de", "fi", "go", "hu", "ja", "ke", "lo", "mi", "nu", "pa", "re"),

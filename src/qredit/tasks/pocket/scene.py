@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from qredit.errors import QreditError
 from qredit.tasks.base import Example, Record, Split, Style, Task
+from qredit.utils.errors import QreditError
 
 SIZES: Mapping[Split, int] = {"train": 4096, "validation": 512, "test": 1024}
 _SPLITS: tuple[Split, ...] = ("validation", "test", "train", "train", "train", "train", "train", "train")

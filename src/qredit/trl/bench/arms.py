@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
-from qredit.rollout.collate import Sampled, collate
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.collate import Sampled, collate
+from qredit.rollouts.trajectory import Rollout
 from qredit.trl.bench.size import ANSWER, Shape, Size
 from qredit.trl.config import QreditConfig
 from qredit.trl.step.loss import MicrobatchLoss

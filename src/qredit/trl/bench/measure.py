@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from qredit.errors import QreditError
-from qredit.lifeline import end_with_parent
 from qredit.trl.bench.arms import Arm, Given, given, make
 from qredit.trl.bench.size import Shape, Size
+from qredit.utils.errors import QreditError
+from qredit.utils.lifeline import end_with_parent
 
 OBJECTIVES = ("grpo", "garl", "paft")
 PHASES = ("sample", "score", "update", "step")

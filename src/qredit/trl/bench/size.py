@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from qredit.errors import QreditError
+from qredit.utils.errors import QreditError
 
 ANSWER = 8
 LARGEST = 1_000_000

@@ -9,9 +9,9 @@ from accelerate.utils import gather_object
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.chain import kinds
-from qredit.prefix.install import DIVERGENCE, ERROR
-from qredit.rollout.collate import Rows, Sampled, Tail, collate
+from qredit.core.chain import kinds
+from qredit.rollouts.collate import Rows, Sampled, Tail, collate
+from qredit.shared_prefix.install import DIVERGENCE, ERROR
 from qredit.trl.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
 from qredit.trl.base_probability import BASE, base_probability, without_rationale
 from qredit.trl.reference import REFERENCE, Reference

@@ -6,9 +6,16 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from qredit.batch import RolloutBatch
-from qredit.diagnostics import commitment, likelihood_facts, likelihood_metrics, mean_or_nan, no_success, success
-from qredit.objective import Objective
+from qredit.control.diagnostics import (
+    commitment,
+    likelihood_facts,
+    likelihood_metrics,
+    mean_or_nan,
+    no_success,
+    success,
+)
+from qredit.core.batch import RolloutBatch
+from qredit.core.objective import Objective
 
 
 class StepLog:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qredit.batch import RolloutBatch
-from qredit.chain import TOLD, State, kinds
-from qredit.errors import QreditError
-from qredit.objective import Credited, Objective, sum_terms
-from qredit.prefix.install import score_chosen
-from qredit.prefix.layout import Continuing
-from qredit.prefix.packing import going_on, prompts_of
-from qredit.rollout.collate import Rows
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import TOLD, State, kinds
+from qredit.core.objective import Credited, Objective, sum_terms
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.install import score_chosen
+from qredit.shared_prefix.layout import Continuing
+from qredit.shared_prefix.packing import going_on, prompts_of
 from qredit.trl.step.passes import Passes, Scores, fill, unscored_is_nan
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from qredit.batch import RolloutBatch
-from qredit.objective import Objective
-from qredit.prefix.install import States, Wanted, score
-from qredit.prefix.layout import Layout
-from qredit.prefix.packing import pack
-from qredit.prefix.support import inside
-from qredit.rollout.collate import Rows
+from qredit.core.batch import RolloutBatch
+from qredit.core.objective import Objective
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.install import States, Wanted, score
+from qredit.shared_prefix.layout import Layout
+from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.support import inside
 from qredit.trl.config import QreditConfig
 from qredit.trl.reference import Reference
 from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come

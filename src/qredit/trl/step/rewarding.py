@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import is_conversational
 
-from qredit.rollout.sample import Rollout
+from qredit.rollouts.trajectory import Rollout
 from qredit.trl.data import PROMPT_IDS, shown
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 

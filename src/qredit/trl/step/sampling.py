@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
-from qredit.rollout.collate import Sampled, all_equal, whole_groups
-from qredit.rollout.fields import Maker, Seen, Values
-from qredit.rollout.format import TokenFormat
-from qredit.rollout.sample import Rollout
-from qredit.seed import mix
+from qredit.rollouts.collate import Sampled, all_equal, whole_groups
+from qredit.rollouts.fields import Maker, Seen, Values
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.trajectory import Rollout
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, shown
+from qredit.utils.seed import mix
 
 _FURTHER = 1 << 41  # keeps the seeds of further prompts apart from those of other rollouts
 

@@ -7,10 +7,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from qredit.batch import RolloutBatch, concatenate
-from qredit.chain import Cadence, Scope, State
-from qredit.objective import Credited, Objective
-from qredit.rollout.collate import Rows, Sampled
+from qredit.core.batch import RolloutBatch, concatenate
+from qredit.core.chain import Cadence, Scope, State
+from qredit.core.objective import Credited, Objective
+from qredit.rollouts.collate import Rows, Sampled
 
 DURING = (Cadence.STEP, Cadence.GENERATION)  # what the updates themselves show
 

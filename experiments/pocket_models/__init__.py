@@ -1,0 +1,1 @@
+"""How the pocket models are made: `make pocket`, with NAMES or for all of them."""

@@ -1,0 +1,89 @@
+"""Import paths of former versions: each leads to the module that took its place, with a DeprecationWarning.
+
+They go with the next minor version.
+"""
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "attention_roles": "stats.attention_roles",
+    "batch": "core.batch",
+    "chain": "core.chain",
+    "device": "utils.device",
+    "diagnostics": "control.diagnostics",
+    "errors": "utils.errors",
+    "evaluate": "evaluation.metrics",
+    "groups": "stats.groups",
+    "guide": "control",
+    "importance": "core.importance",
+    "imports": "utils.imports",
+    "interval": "stats.interval",
+    "lab.batches": "testing.batches",
+    "lab.fields": "testing.fields",
+    "lab.laws": "testing.laws",
+    "lab.moments": "testing.moments",
+    "lab.policy": "testing.policy",
+    "lab.theory": "lab",
+    "lab.transformer": "testing.transformer",
+    "lifeline": "utils.lifeline",
+    "masked": "stats.masked",
+    "objective": "core.objective",
+    "penalty": "penalties",
+    "penalty.base": "core.penalty",
+    "plain": "utils.plain",
+    "power": "utils.power",
+    "prefix": "shared_prefix",
+    "quiet": "runs.quiet",
+    "reduce": "core.reduce",
+    "report.stretches": "utils.stretches",
+    "rollout": "rollouts",
+    "rollout.sample": "samplers.transformers",
+    "run": "runs",
+    "schedule": "core.schedule",
+    "seed": "utils.seed",
+    "segment": "stats.segment",
+    "surrogate": "core.surrogate",
+    "text": "objectives.parsing",
+    "tsallis": "core.tsallis",
+    "whole": "utils.whole",
+}
+"""Former module or package → where it is now, both below `qredit`; the longest entry that fits a path counts."""
+
+
+def path_now(name: str) -> str | None:
+    """Where a module of a former path is now; None where the path is none of those."""
+    parts = name.split(".")
+    for length in range(len(parts), 1, -1):
+        moved = MOVED.get(".".join(parts[1:length]))
+        if parts[0] == "qredit" and moved is not None:
+            return ".".join(["qredit", moved, *parts[length:]])
+    return None
+
+
+class FormerPaths(MetaPathFinder, Loader):
+    """Finds modules by their former paths.
+
+    It must be asked first: below a package that was moved, Python would find the file and read it a second time.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        now = path_now(fullname)
+        return None if now is None else ModuleSpec(fullname, self, origin=now)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        now = str(spec.origin)
+        warnings.warn(f"{spec.name} is now {now}; the old path will be removed", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(now)
+        spec.loader_state = module.__spec__  # importing writes its own spec over that of the module it is given
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state

@@ -1,0 +1,134 @@
+"""The controller behind `q: auto`: which q and which estimator the next step takes, from what the last ones showed."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from qredit.control.loudness import loudness, quietest
+from qredit.utils.power import power
+
+LEVEL = -2.0
+"""log10 of the median group's effective reward to be kept: a factor 10^6 above Adam's epsilon. Kept and not only
+reached, for Adam remembers the scale of past gradients."""
+WINDOW = 5
+"""Steps that a decision looks at."""
+SEVERAL = 4.0
+"""Effective rationales, median over groups, from which drawing one by its weight is a draw from the posterior and no
+repetition of a single rationale: the noise of PAFT's direction, 1/ESS, is then at most a quarter."""
+
+Estimator = Literal["garl", "paft"]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What one step showed of its groups.
+
+    Attributes:
+        p_hat, largest: log10 of the mean and of the largest likelihood of each group.
+        ess: (Σw)²/Σw² of each group that has likelihood.
+    """
+
+    p_hat: tuple[float, ...]
+    largest: tuple[float, ...]
+    ess: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A change, and why.
+
+    Attributes:
+        step: steps taken before it.
+    """
+
+    step: int
+    estimator: Estimator
+    q: float
+    reason: str
+
+    def told(self) -> dict[str, Any]:
+        """As a log holds it."""
+        return {"step": self.step, "change": f"{self.estimator}(q={self.q:g})", "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Controller:
+    """Lowers q as P̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
+
+    q is the smallest at which the median group's effective reward was 10^`LEVEL` in each of the last steps; it only
+    falls. PAFT
+    takes over at q = 0, where nothing is left to amplify, if the median group rests on `SEVERAL` rationales.
+
+    Attributes:
+        m: rollouts of a group.
+        moves: whether it may change the estimator.
+        recent: the groups of the last steps, of `WINDOW` at most.
+    """
+
+    q: float
+    m: int
+    estimator: Estimator = "garl"
+    moves: bool = True
+    recent: tuple[Groups, ...] = ()
+
+    def see(self, step: int, groups: Groups) -> tuple["Controller", Decision | None]:
+        """The controller after a step, and what it decided for the next ones, if anything."""
+        seen = replace(self, recent=(*self.recent, groups)[-WINDOW:])
+        if len(seen.recent) < WINDOW:
+            return seen, None
+        wanted = max(quietest(one.largest, one.p_hat, self.m, LEVEL) for one in seen.recent)
+        if wanted < self.q:
+            return _decided(replace(seen, q=wanted), step, _because(seen.recent, self.m, wanted))
+        if self.moves and self.q == 0.0 and self.estimator == "garl" and seen._is_sound:
+            reason = f"the median group rests on {seen._effective:.1f} of {self.m} rationales: draws from the posterior"
+            return _decided(replace(seen, estimator="paft"), step, reason)
+        return seen, None
+
+    @property
+    def _effective(self) -> float:
+        """Effective rationales, median over groups; 0 where none has likelihood."""
+        return _median([value for groups in self.recent for value in groups.ess], 0.0)
+
+    @property
+    def _is_sound(self) -> bool:
+        return self._effective >= SEVERAL
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return asdict(self)
+
+
+def begin(groups: Groups, m: int, most: float, moves: bool) -> tuple[Controller, Decision]:
+    """The controller before the first step, from what a look at some prompts showed.
+
+    Args:
+        most: q begins no higher.
+        moves: whether the estimator may change.
+    """
+    start = Controller(q=min(quietest(groups.largest, groups.p_hat, m, LEVEL), most), m=m, moves=moves)
+    return _decided(start, 0, _because((groups,), m, start.q))
+
+
+def restored(state: dict[str, Any]) -> Controller:
+    """The controller of a `state`."""
+    recent = tuple(Groups(**{name: tuple(values) for name, values in one.items()}) for one in state["recent"])
+    return Controller(**{**state, "recent": recent})
+
+
+def _decided(controller: Controller, step: int, reason: str) -> tuple[Controller, Decision]:
+    return controller, Decision(step, controller.estimator, controller.q, reason)
+
+
+def _because(seen: Sequence[Groups], m: int, q: float) -> str:
+    """Why this q: how likely answers are, and how loud the quietest of these steps was with it."""
+    p_hat = _median([value for one in seen for value in one.p_hat], -math.inf)
+    if p_hat == -math.inf:
+        return "most groups give their gold answer no likelihood at all"
+    level = min(loudness(one.largest, one.p_hat, m, q) for one in seen)
+    return f"median p̂ is {power(p_hat)}, and at q = {q:g} the median group's effective reward is {power(level)} or more"
+
+
+def _median(values: Sequence[float], nothing: float) -> float:
+    return statistics.median_low(values) if values else nothing

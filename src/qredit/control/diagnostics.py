@@ -1,0 +1,134 @@
+"""What a batch says about a run: numbers for logs, computed beside the formulas and never inside them."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import stages
+from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.objective import Objective
+from qredit.credit.likelihood import (
+    LikelihoodStage,
+    amplified_likelihood,
+    log_importance_weight,
+    log_weight,
+    subtract_likelihood_baseline,
+)
+
+_ADAM_EPSILON = 1e-8
+
+
+def likelihood_stage(objective: Objective) -> LikelihoodStage | None:
+    """The first stage over q; None where there is none."""
+    return next((stage for _, stage in stages(objective.source) if isinstance(stage, LikelihoodStage)), None)
+
+
+def commitment(objective: Objective) -> float | None:
+    """q of the first likelihood stage of a plain objective; None when it has none."""
+    stage = likelihood_stage(objective)
+    return None if stage is None else stage.power()
+
+
+def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = TRUNCATED) -> Float[Tensor, " G"]:
+    """log P̂ = log w̄ of every group that has answers, in nats; off policy w̄ is the mean of ρw."""
+    log_w, keep = log_importance_weight(batch, ratio, "p_hat")
+    return _one_per_group(batch, batch.groups.log_mean_exp(log_w, keep), keep)
+
+
+def effective_sample_size(batch: RolloutBatch) -> Float[Tensor, " G"]:
+    """(Σw)²/Σw² of every group that has likelihood: between 1 (one rationale carries all) and M."""
+    log_w, keep = log_weight(batch, "ess")
+    groups = batch.groups
+    log_ratio = 2 * groups.log_mean_exp(log_w, keep) - groups.log_mean_exp(2 * log_w, keep)
+    hopeful = keep & (groups.log_mean_exp(log_w, keep) > -torch.inf)
+    return _one_per_group(batch, log_ratio.exp() * groups.count(keep), hopeful)
+
+
+def no_success(batch: RolloutBatch) -> Float[Tensor, " G"]:
+    """For every group with a scored reward, 1 if none is above 0, so that no rollout succeeded; else 0."""
+    if batch.reward is None:
+        return torch.zeros(0, dtype=torch.float64)
+    scored = ~batch.reward.isnan()
+    succeeded = batch.groups.total((batch.reward > 0).double(), scored)
+    return (_one_per_group(batch, succeeded, scored) == 0).double()
+
+
+def success(batch: RolloutBatch) -> Float[Tensor, " G"]:
+    """The mean reward of every group with a scored reward."""
+    if batch.reward is None:
+        return torch.zeros(0, dtype=torch.float64)
+    scored = ~batch.reward.isnan()
+    return _one_per_group(batch, batch.groups.mean(batch.reward.nan_to_num().double(), scored), scored)
+
+
+def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
+    """What `likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
+
+    One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w), `effective` (largest a_m/M^q),
+    `centred` (largest c_m/M^q); `ess` of each group that has likelihood. One per
+    row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
+    float32. Empty for an objective without a likelihood stage.
+    """
+    stage = likelihood_stage(objective)
+    if stage is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
+        return {}
+    amplified = amplified_likelihood(stage.q, ratio=stage.ratio)(batch)
+    centred = subtract_likelihood_baseline(stage.q, ratio=stage.ratio)(amplified, batch)
+    log_w, keep = log_weight(batch, "metrics")
+    finite = keep & (log_w > -torch.inf)
+    return {
+        "p_hat": group_p_hat(batch, stage.ratio) / math.log(10),
+        "largest": _one_per_group(batch, log_w, keep) / math.log(10),
+        "effective": _one_per_group(batch, amplified.value[:, 0], keep),
+        "centred": _one_per_group(batch, centred.value[:, 0], keep),
+        "ess": effective_sample_size(batch),
+        "nll": -log_w[finite] / batch.answer.sum(1)[finite],
+        "lost": (amplified.value[:, 0].float() == 0)[finite].double(),
+    }
+
+
+def likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
+    """p̂ quantiles over groups, the published curves of effective reward and centred weight, and the weights' health.
+
+    `effective_reward/max` is the largest a_m/M^q and `centred_weight/max` the largest c_m/M^q (Figure 3 of arXiv
+    2604.25907), whatever the objective makes of them. `coefficient/underflow` is the share of rows with a finite
+    likelihood whose a_m/M^q is 0 in float32. Beside a far better row of their group that loses nothing. What does is
+    counted by group: `groups/underflow`, every a_m/M^q is 0, where (1-q)·|log w̄| exceeds about 103, and
+    `groups/below_adam_epsilon`, every one is below 1e-8: such groups hardly move the weights; raise q.
+    """
+    finite = facts["p_hat"] > -torch.inf
+    lost = finite & (facts["effective"].float() == 0)
+    faint = finite & (facts["effective"] < _ADAM_EPSILON)
+    hopeful = finite.sum().clamp(min=1)
+    return {
+        "q": q,
+        **{f"p_hat/log10_q{level}": _quantile(facts["p_hat"], level / 100) for level in (10, 50, 90)},
+        "effective_reward/max": float(facts["effective"].max()),
+        "centred_weight/max": float(facts["centred"].max()),
+        "weights/ess": mean_or_nan(facts["ess"]),
+        "coefficient/underflow": mean_or_nan(facts["lost"]),
+        "groups/underflow": float(lost.sum() / hopeful),
+        "groups/below_adam_epsilon": float(faint.sum() / hopeful),
+        "answer/nll_per_token": mean_or_nan(facts["nll"]),
+    }
+
+
+def _one_per_group(batch: RolloutBatch, value: Tensor, keep: Bool[Tensor, " B"]) -> Tensor:
+    """A per-row statistic that is equal within a group, once for each group with a kept row."""
+    groups = batch.groups
+    kept = groups.dense(keep.double(), 0.0).any(1)
+    filled = groups.dense(torch.where(keep, value, torch.full_like(value, -torch.inf)), -torch.inf)
+    return filled.amax(1)[kept]
+
+
+def _quantile(values: Tensor, level: float) -> float:
+    """The nearest-rank quantile, the ⌈level·n⌉-th smallest: -inf among the values stays -inf and is no NaN."""
+    return float(values.sort().values[max(math.ceil(level * len(values)) - 1, 0)]) if len(values) else math.nan
+
+
+def mean_or_nan(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else math.nan

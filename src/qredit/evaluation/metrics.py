@@ -1,0 +1,145 @@
+"""What sampled answers say: p@1, unbiased p@k, maj@k, means of any scorer; intervals by bootstrap over questions."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from qredit.rewards import REGISTRY, Scorer
+from qredit.stats.interval import difference_interval, mean_interval
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import json_line
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over questions and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model said to one question.
+
+    Attributes:
+        predictions: its k sampled answers.
+        rationales: what it thought before each.
+        scores: for each reward, one number per prediction; None where it gives none.
+        ended: how many of them ended by themselves, and not at the answer budget.
+        forced: how many rationales were closed by force.
+    """
+
+    id: str
+    answer: str
+    predictions: tuple[str, ...]
+    rationales: tuple[str, ...]
+    scores: Mapping[str, tuple[float | None, ...]]
+    ended: int = 0
+    forced: int = 0
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """The chance that k of the samples, drawn without replacement, hold a correct one: 1 - C(n-c, k)/C(n, k).
+
+    Unbiased for pass@k (arXiv 2107.03374, eq. 1). Needs k ≤ n.
+    """
+    if not 1 <= k <= samples:
+        raise QreditError(f"p@{k} needs at least {k} samples per question, got {samples}")
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def majority(predictions: Sequence[str], scores: Sequence[float], scorer: Scorer) -> float:
+    """The score of the most frequent answer; a tie counts its expectation, the mean over the tied answers.
+
+    What is one answer is up to the scorer (`Scorer.grouped`). A blank answer does not vote; all blank is 0. The score
+    of an answer is that of its first occurrence.
+    """
+    if len(predictions) != len(scores):
+        raise ValueError(f"{len(predictions)} predictions and {len(scores)} scores")
+    votes = scorer.grouped(predictions)
+    most = max(map(len, votes), default=0)
+    winners = [scores[group[0]] for group in votes if len(group) == most]
+    return sum(winners) / len(winners) if winners else 0.0
+
+
+def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean and its 95 % interval over questions: `mean_interval`, exact where all of them have the same value."""
+    if not values:
+        raise QreditError("nothing to average: there are no questions")
+    low, high = mean_interval(values, resamples=resamples, seed=seed)
+    return Estimate(float(torch.tensor(values, dtype=torch.float64).mean()), low, high)
+
+
+def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Estimate]:
+    """p@1, p@k and m@k by the primary reward, of which 1 is a success; then the mean of each reward over all samples.
+
+    Samples that a reward does not score are left out of its mean, and are no success.
+    """
+
+    if not answered:
+        raise QreditError("nothing to average: there are no questions")
+    each = [successes(question, primary, k) for question in answered]
+    found = {name: bootstrap([values[name] for values in each]) for name in each[0]}
+    for name in answered[0].scores:
+        means = [mean for question in answered if (mean := _mean(question.scores[name])) is not None]
+        if means:
+            found[name] = bootstrap(means)
+    return found
+
+
+def successes(question: Answered, primary: str, k: int) -> dict[str, float]:
+    """p@1, p@k and m@k of one question by the primary reward, of which 1 or more is a success.
+
+    A function of the user's does not say which answers are the same: they vote as exact_match reads them.
+    """
+    right = [float(score is not None and score >= 1.0) for score in question.scores[primary]]
+    return {
+        "p@1": sum(right) / len(right),
+        f"p@{k}": pass_at_k(len(right), int(sum(right)), k),
+        f"m@{k}": majority(question.predictions, right, REGISTRY.get(primary, REGISTRY["exact_match"])),
+    }
+
+
+def differences(
+    answered: Sequence[Answered], others: Sequence[Answered], primary: str, k: int
+) -> tuple[dict[str, Estimate], int]:
+    """By how much the first model's p@1, p@k and m@k are above the second's, and on how many questions.
+
+    Questions are paired by id and redrawn in pairs, so that how hard they are does not count. Only those that both
+    answered are taken.
+
+    Raises:
+        QreditError: there is none.
+    """
+    theirs = {question.id: question for question in others}
+    pairs = [(question, theirs[question.id]) for question in answered if question.id in theirs]
+    if not pairs:
+        raise QreditError("nothing to compare: no question was answered by both models")
+    each = [(successes(one, primary, k), successes(other, primary, k)) for one, other in pairs]
+    found = {}
+    for name in each[0][0]:
+        values = [one[name] - other[name] for one, other in each]
+        found[name] = Estimate(sum(values) / len(values), *difference_interval(values))
+    return found, len(pairs)
+
+
+def write_samples(path: Path, answered: Iterable[Answered]) -> None:
+    """One JSON line per question: predictions, rationales and scores, each written as it comes.
+
+    Raises FileExistsError: nothing is overwritten.
+    """
+    with path.open("x", encoding="utf-8") as file:
+        for question in answered:
+            file.write(json_line(asdict(question)))
+            file.flush()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what was scored; None where nothing was."""
+    scored = [value for value in values if value is not None]
+    return sum(scored) / len(scored) if scored else None

@@ -1,0 +1,160 @@
+"""The text form of an objective: what recipes hold, what the command line takes, what a run records.
+
+    garl(q=0.75)
+    garl(q=linear(1, 0)) | my_package.stages.my_credit(strength=2)
+    Objective(on_span("sampled", reward() | center_by_group()), clipped_ratio(high=0.28), mean_per_token())
+    per_span(rationale=0.5 * reward(), answer=amplified_likelihood(q=1.0))
+
+Read by walking Python's syntax tree over a fixed list of names. Nothing is evaluated: no attribute is read, no
+operator is applied but `|`, `+` and `*` between stages, no name is known but those below. A dotted name is a user's own
+stage or objective, imported by that path.
+"""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from qredit import credit, penalties
+from qredit.core import surrogate
+from qredit.core.chain import Credit, Source, Stage, add, chain, on_span, per_span
+from qredit.core.importance import sequence_truncate, token_truncate
+from qredit.core.objective import Objective
+from qredit.core.penalty import Penalty
+from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
+from qredit.core.schedule import auto, cosine, linear, steps
+from qredit.credit import goal, halves
+from qredit.objectives import REGISTRY
+from qredit.utils.errors import QreditError, unknown
+from qredit.utils.imports import imported
+
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    return [importlib.import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]
+
+
+def _kinds(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[..., Any]]:
+    """The public classes of a kind that these modules define."""
+    return {
+        name: kind
+        for module in modules
+        for name, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, base) and not inspect.isabstract(kind)
+        if kind.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+STAGES: Mapping[str, Callable[..., Any]] = _kinds(_modules(credit), Stage)
+PENALTIES: Mapping[str, Callable[..., Any]] = _kinds(_modules(penalties), Penalty)
+SURROGATES: Mapping[str, Callable[..., Any]] = _kinds((surrogate,), surrogate.Surrogate)
+_PARTS: Mapping[str, Callable[..., Any]] = {
+    part.__name__: part
+    for part in (
+        *(add, chain, on_span, per_span, Objective),
+        *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
+        *(linear, cosine, steps, auto, halves.cosine_restarts),
+        *(sequence_truncate, token_truncate),
+        *(goal.success, goal.log_success, goal.arcsine, goal.pass_at, goal.success_std, goal.imported_slope),
+    )
+}
+NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **STAGES, **PENALTIES, **SURROGATES, **_PARTS}
+
+
+def parse(text: str) -> Objective:
+    """The objective that `text` describes. A bare source becomes an objective with the default surrogate and reduction.
+
+    Raises:
+        QreditError: a syntax error, an unknown name (with the nearest known one), a wrong argument, or anything else
+            than a call, a constant, a tuple or one of `|`, `+`, `*`.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise QreditError(f"objective {text!r} cannot be read: {error.msg} at column {error.offset}") from None
+    value = _Reader(text).read(tree.body)
+    if isinstance(value, Source):
+        value = Objective(value)
+    if not isinstance(value, Objective):
+        raise QreditError(f"objective {text!r} is not an objective or a source, but {value!r}")
+    return replace(value, text=text.strip())
+
+
+def example(name: str) -> Objective:
+    """A registered objective at its defaults, and at example values where it has none."""
+    return parse(f"{name}({REGISTRY[name].example})")
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def read(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=bool() | int() | float() | str() | None as value):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+                return -value
+            case ast.Tuple(elts=items) | ast.List(elts=items):
+                return tuple(self.read(item) for item in items)
+            case ast.BinOp(left=left, op=ast.BitOr() | ast.Add() | ast.Mult() as op, right=right):
+                return self._combine(self.read(left), op, self.read(right))
+            case ast.Call(func=function, args=arguments, keywords=keywords):
+                return self._call(function, arguments, keywords)
+            case ast.Name(id=name):
+                hint = f"; write {name}()" if name in NAMES else ""
+                raise QreditError(f"objective {self.text!r}: '{name}' is not a call{hint}")
+        raise QreditError(
+            f"objective {self.text!r}: {ast.unparse(node)!r} is not allowed; only calls, constants, tuples, |, + and *"
+        )
+
+    def _combine(self, left: Any, op: ast.operator, right: Any) -> Any:
+        try:
+            if isinstance(op, ast.BitOr):
+                return left | right
+            if isinstance(op, ast.Add):
+                return left + right
+            return left * right if isinstance(left, Source) else right.__rmul__(left)
+        except (TypeError, AttributeError):
+            sign = {ast.BitOr: "|", ast.Add: "+", ast.Mult: "*"}[type(op)]
+            raise QreditError(f"objective {self.text!r}: '{sign}' cannot join {left} and {right}") from None
+
+    def _call(self, function: ast.expr, arguments: list[ast.expr], keywords: list[ast.keyword]) -> Any:
+        make = self._callee(function)
+        if any(isinstance(argument, ast.Starred) for argument in arguments) or any(k.arg is None for k in keywords):
+            raise QreditError(f"objective {self.text!r}: * and ** are not allowed in {ast.unparse(function)}(…)")
+        positional = [self.read(argument) for argument in arguments]
+        named = {str(keyword.arg): self.read(keyword.value) for keyword in keywords}
+        if isinstance(function, ast.Name):
+            self._check_names(function.id, inspect.signature(make), positional, named)
+        try:
+            return make(*positional, **named)
+        except TypeError as error:
+            raise QreditError(f"objective {self.text!r}: {error}") from None
+
+    def _check_names(
+        self, name: str, takes: inspect.Signature, positional: Sequence[Any], named: Mapping[str, Any]
+    ) -> None:
+        """Told before what is missing: a name that is not known may be a misspelling of it."""
+        try:
+            takes.bind_partial(*positional, **named)
+        except TypeError as error:
+            raise QreditError(
+                f"objective {self.text!r}: {name} {error}; it takes {', '.join(takes.parameters)}"
+            ) from None
+
+    def _callee(self, function: ast.expr) -> Callable[..., Any]:
+        if isinstance(function, ast.Name):
+            if function.id not in NAMES:
+                raise unknown("objective or stage", function.id, NAMES)
+            return NAMES[function.id]
+        path = ast.unparse(function)
+        if not all(part.isidentifier() for part in path.split(".")):
+            raise QreditError(f"objective {self.text!r}: {path!r} is not a name or an import path")
+        return imported(path)
+
+
+__all__ = ["Credit", "NAMES", "PENALTIES", "STAGES", "SURROGATES", "example", "imported", "parse"]

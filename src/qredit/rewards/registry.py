@@ -1,0 +1,99 @@
+"""The scorers by name, and how one becomes a reward function for a trainer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from qredit.rewards.base import Scorer
+from qredit.rewards.math_equal import is_math, math_equal, normal_form, same_form
+from qredit.rewards.numeric import is_numeric, numeric, numeric_form
+from qredit.rewards.text import composed, exact_match, f1, normalized_exact_match, squad_form, substring
+from qredit.rewards.thinking import answer_of, closed_thinking
+from qredit.utils.errors import QreditError, look_up
+
+REGISTRY: Mapping[str, Scorer] = MappingProxyType(
+    {
+        scorer.name: scorer
+        for scorer in (
+            Scorer("exact_match", "the gold answer, letter for letter", exact_match, normal_form=composed),
+            Scorer(
+                "normalized_exact_match",
+                "equal without case, punctuation and articles",
+                normalized_exact_match,
+                normal_form=squad_form,
+            ),
+            Scorer("f1", "token F1 of HotPotQA and MuSiQue", f1, normal_form=squad_form),
+            Scorer(
+                "substring",
+                "the gold answer occurs in the output (evaluation of arXiv 2604.25907)",
+                substring,
+                normal_form=composed,
+            ),
+            Scorer("numeric", "the same number within 0.5 %, or the same yes or no", numeric, is_numeric, numeric_form),
+            Scorer(
+                "math_equal",
+                "the same mathematical answer; formulas by math-verify",
+                math_equal,
+                is_math,
+                normal_form,
+                same_form,
+            ),
+            Scorer("format", "thinking closed once, then an answer", closed_thinking, lambda gold: True),
+        )
+    }
+)
+
+
+def get(name: str) -> Scorer:
+    """The scorer of that name.
+
+    Raises:
+        QreditError: there is none.
+    """
+    return look_up("reward", name, REGISTRY)
+
+
+def as_reward(name: str) -> Callable[..., list[float]]:
+    """The scorer as a TRL reward function, named `name` in its logs.
+
+    It is called with prompts, completions, completion_ids and the data set's columns, each a list of one item per row.
+    It reads the columns
+
+    - response: the sampled answer, the text after thinking. Without it, the completion (or the last message of a
+      chat) is cut after its thinking; see `answer_of`.
+    - answer: the gold answer. aliases: other right answers of each row, or None.
+
+    Returns one number per row; the function it returns raises QreditError where there is no column `answer`.
+    """
+    scorer = get(name)
+
+    def reward(
+        *,
+        completions: Sequence[Any],
+        response: Sequence[str] | None = None,
+        answer: Sequence[str] | None = None,
+        aliases: Sequence[Sequence[str] | None] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        if answer is None:
+            raise QreditError(f"reward '{name}' needs a column 'answer'; there are: {', '.join(sorted(columns))}")
+        said = response if response is not None else [answer_of(_text(completion)) for completion in completions]
+        others = aliases if aliases is not None else [None] * len(answer)
+        rows = zip(said, answer, others, strict=True)
+        return [scorer(text, _golds(gold, more)) for text, gold, more in rows]
+
+    reward.__name__ = name
+    return reward
+
+
+def _golds(answer: str, aliases: Sequence[str] | None) -> tuple[str, ...]:
+    """Answer and aliases; an alias column that holds plain strings has one alias per row, not one per letter."""
+    return (answer, aliases) if isinstance(aliases, str) else (answer, *(aliases or ()))
+
+
+def _text(completion: Any) -> str:
+    """A completion's text: itself, or the content of its last chat message."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None
+    return content if isinstance(content, str) else ""

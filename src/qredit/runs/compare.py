@@ -1,0 +1,194 @@
+"""Objectives side by side: the same model, questions, rollouts and learning rate for each."""
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from qredit.rewards.given import read_rewards
+from qredit.runs.draw import smoothed
+from qredit.runs.experiment import Arm, Held, curves, result_of
+from qredit.runs.folder import writable
+from qredit.runs.load import is_file, load_data, model_path
+from qredit.runs.options import TrainOptions
+from qredit.runs.parallel import in_parallel
+from qredit.tasks.base import Loaded
+from qredit.utils.whole import replacing
+
+LAST = 5  # steps that the end of a curve is the mean of
+CURVES = {"success": "curve", "entropy": "entropy", "length": "length"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs of a comparison share.
+
+    Attributes:
+        lr: None is 3e-4 for pocket models, and what training takes for others.
+        steps: optimiser steps; with several iterations as many fewer generations are sampled.
+        iterations: how often each generation is learned from.
+        base: all other options of training: model, data, rewards, sizes.
+    """
+
+    task: str = "pocket-hotpot"
+    style: Literal["cold", "warm"] = "warm"
+    steps: int = 60
+    lr: float | None = None
+    iterations: int = 1
+    seeds: tuple[int, ...] = (0, 1, 2)
+    questions: int = 128
+    base: TrainOptions = field(default_factory=TrainOptions)
+
+    def options(self, objective: str, seed: int) -> TrainOptions:
+        """One run."""
+        again = {"num_iterations": self.iterations} if self.iterations > 1 else {}
+        return replace(
+            self.base,
+            task=self.task,
+            style=self.style,
+            objective=objective,
+            steps=self.steps,
+            lr=3e-4 if self.lr is None and self.base.is_pocket else self.lr,
+            seed=seed,
+            save_every=0,
+            hold_out=self.questions if is_file(self.base) else None,
+            cpu=self.base.cpu or self.base.is_pocket,
+            training={**self.base.training, **again},
+        )
+
+    @property
+    def held(self) -> Held:
+        """Questions that no run is trained on: the test split, or a held-out part of a single file."""
+        return Held(questions=self.questions, split="validation" if is_file(self.base) else "test")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One objective's runs, a value or a curve for each seed."""
+
+    objective: str
+    values: dict[str, list[float]]
+    curves: dict[str, list[list[float]]]
+
+    def cell(self, name: str) -> str:
+        """Mean and range over seeds, as a table shows them."""
+        scale, digits = {"p@1": (100, 1), "p@16": (100, 1), "entropy": (1, 2), "length": (1, 1), "seconds": (1, 0)}[
+            name
+        ]
+        values = [scale * value for value in self.values[name]]
+        mean = f"{statistics.mean(values):.{digits}f}"
+        return mean if len(values) == 1 else f"{mean} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON: mean, smallest and largest of each value."""
+        found = {
+            name: {"mean": statistics.mean(v), "low": min(v), "high": max(v), "seeds": v}
+            for name, v in self.values.items()
+        }
+        return {"objective": self.objective, **found}
+
+
+def compared(
+    objectives: Sequence[str],
+    settings: Settings,
+    folder: Path,
+    console: Console,
+    workers: int = 2,
+    kept: Path | None = None,
+) -> list[Compared]:
+    """Every objective with every seed, from its folder where it is kept.
+
+    Args:
+        kept: a folder for one small file for each run; see `cached`.
+
+    Raises:
+        QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
+    """
+    wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
+    writable(folder)
+    held = settings.held
+    jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held, kept) for name, options in wanted]
+    threads = 1 if settings.base.is_pocket else max((os.cpu_count() or 1) // workers, 1)
+    found = in_parallel("compare", jobs, console, workers, threads)
+    rows = []
+    for number, objective in enumerate(objectives):
+        own = found[number * len(settings.seeds) : (number + 1) * len(settings.seeds)]
+        curves = {name: [result[name] for result in own] for name in CURVES}
+        ends = {name: [statistics.mean(curve[-LAST:]) for curve in curves[name]] for name in ("entropy", "length")}
+        measured = {name: [result[name] for result in own] for name in ("p@1", "p@16", "seconds")}
+        values = {**measured, **ends}
+        rows.append(Compared(objective, values, curves))
+    return rows
+
+
+def questions_of(settings: Settings) -> Loaded:
+    """The held-out questions, with what has to be said of the data; rewards, model and training data are looked at too.
+
+    Raises:
+        QreditError: one of them cannot be used.
+    """
+    options = settings.options("grpo", 0)
+    read_rewards(options.rewards)
+    model_path(options.model, options.task, options.coldness)
+    held = settings.held
+    load_data(options, "train", options.subset_size())
+    return load_data(options, held.split, held.questions)
+
+
+def _one(options: TrainOptions, folder: Path, held: Held, kept: Path | None) -> dict[str, Any]:
+    small = None if kept is None else kept / f"{folder.name}.json"
+    result = result_of(Arm(options), folder, held, Console(quiet=True), small)
+    metrics = folder / "run" / "metrics.jsonl"
+    told = curves(metrics) if metrics.is_file() else result  # a result of older versions holds fewer curves
+    return {**result, **{name: told[key] for name, key in CURVES.items()}}
+
+
+def reached(curve: Sequence[float], share: float, window: int = 5) -> int | None:
+    """The first place at which the mean of the last `window` values is at least `share`; None if it never is."""
+    ends = range(window, len(curve) + 1)
+    return next((end for end in ends if sum(curve[end - window : end]) / window >= share), None)
+
+
+def plain(objective: str) -> str:
+    """An objective's text as part of a folder's name."""
+    spaced = objective.replace("=", "").replace(", ", "-").replace(" | ", "+")
+    return "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
+
+
+def plot(rows: Sequence[Compared], path: Path, title: str, reward: str = "successful rollouts (%)") -> None:
+    """Reward (as `reward` calls it), entropy and length by step, and held-out success with its range over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 4, figsize=(15, 1.8 + 0.28 * max(len(rows), 9)), dpi=130)
+    colours = pyplot.get_cmap("tab20" if len(rows) > 10 else "tab10")
+    for number, row in enumerate(rows):
+        for panel, name in zip(axes[1:], CURVES, strict=True):
+            scale = 100 if name == "success" else 1
+            middle = [scale * statistics.mean(values) for values in zip(*row.curves[name], strict=False)]
+            panel.plot(range(1, len(middle) + 1), smoothed(middle), color=colours(number), linewidth=1.6)
+        values = [100 * value for value in row.values["p@1"]]
+        axes[0].plot([min(values), max(values)], [number, number], color=colours(number), linewidth=2)
+        axes[0].plot(statistics.mean(values), number, "o", color=colours(number))
+    axes[0].set_yticks(range(len(rows)), [row.objective for row in rows], fontsize=8)
+    axes[0].invert_yaxis()
+    worst = min(100 * value for row in rows for value in row.values["p@1"])
+    axes[0].set(xlabel="held-out p@1 (%)", xlim=(worst - 3 if worst > 50 else -3, 103))
+    labels = {reward: "generation", "entropy (nats a token)": "step", "tokens": "generation"}
+    for panel, (label, along) in zip(axes[1:], labels.items(), strict=True):
+        panel.set(xlabel=along, ylabel=label)
+    for panel in axes:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.tight_layout()
+    with replacing(path) as aside:
+        figure.savefig(aside)
+    pyplot.close(figure)

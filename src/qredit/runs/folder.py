@@ -1,0 +1,180 @@
+"""The folder of a run: what lies where, and that nothing of an older run is overwritten."""
+
+import itertools
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qredit.utils.errors import QreditError
+from qredit.runs.options import TrainOptions
+from qredit.utils.whole import write_whole
+
+PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
+MAY_CHANGE = ("steps", "save_every", "log_every", "data", "model")
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it was not there.
+
+    Raises:
+        QreditError: it is a file, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise QreditError(f"{folder} is a file; give a folder")
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
+    return folder
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run.
+
+    config.yaml: its options, to be run again. record.json: seed, versions, objective in full, data, machine.
+    metrics.jsonl, samples.jsonl, credit.jsonl, validation.jsonl, decisions.jsonl: one line per entry.
+    checkpoint-*: to resume from.
+    final: the model.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def credit(self) -> Path:
+        return self.path / "credit.jsonl"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation.jsonl"
+
+    @property
+    def decisions(self) -> Path:
+        return self.path / "decisions.jsonl"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    def claim(self) -> list[Path]:
+        """Make the folder, which must be new or empty; returns the folders that had to be made, outermost last.
+
+        Raises:
+            QreditError: it is in use, or it cannot be written.
+        """
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise QreditError(f"{self.path} is a file; give a folder for the run")
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise QreditError(
+                    f"run folder {self.path} is already used; add --resume to go on, or give another --output"
+                )
+            made = list(itertools.takewhile(lambda folder: not folder.exists(), (self.path, *self.path.parents)))
+        except OSError as error:
+            raise QreditError(f"cannot write to {self.path}: {error.strerror}") from None
+        writable(self.path)
+        return made
+
+    def claim_again(self) -> None:
+        """Find the run in the folder that is to be resumed.
+
+        Raises:
+            QreditError: there is none, or the folder cannot be written.
+        """
+        if not self.config.is_file():
+            raise QreditError(f"nothing to resume in {self.path}: there is no {self.config.name}")
+        writable(self.path)
+
+    def write_config(self, options: TrainOptions) -> None:
+        """Write the options, complete, so that `--config` repeats the run, whatever folder it is called from."""
+        data = None if options.data is None else _absolute(options.data)
+        told = replace(options, model=_absolute(options.model), data=data)
+        write_whole(self.config, _as_yaml(told))
+
+    def check_same(self, options: TrainOptions) -> None:
+        """Refuse to resume a run as another one.
+
+        Raises:
+            QreditError: an option differs from the run's own, and is none of those that may.
+        """
+        kept, asked = yaml.safe_load(self.config.read_text(encoding="utf-8")), yaml.safe_load(_as_yaml(options))
+        for name in sorted({*kept, *asked} - set(MAY_CHANGE)):
+            if kept.get(name) != asked.get(name):
+                raise QreditError(
+                    f"the run in {self.path} has {name}={kept.get(name)!r}, not {asked.get(name)!r}; a resumed run may "
+                    f"change {', '.join(MAY_CHANGE)} only"
+                )
+
+    def write_record(self, options: TrainOptions, facts: Mapping[str, Any]) -> None:
+        """Write what is needed to know what the run was."""
+        objective = options.made_objective()
+        record = {
+            "objective": str(objective),
+            "expansion": objective.expansion.splitlines(),
+            "seed": options.seed,
+            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+            "machine": machine(),
+            "commands": [*self._commands(), sys.argv],
+            **facts,
+        }
+        write_whole(self.record, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+    def _commands(self) -> list[list[str]]:
+        """The commands that the run was trained by so far, the first one first."""
+        try:
+            kept = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return list(kept.get("commands", [kept["command"]] if "command" in kept else []))
+
+
+def _absolute(text: str) -> str:
+    """A path that exists, as seen from anywhere; other texts, such as ids on the Hub, as they are."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.exists() else text
+
+
+def _as_yaml(options: TrainOptions) -> str:
+    chosen = {name: value for name, value in asdict(options).items() if value is not None}
+    training = chosen.pop("training", {})
+    return yaml.safe_dump(chosen | dict(training), sort_keys=False, allow_unicode=True)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were made on."""
+    import torch  # here, for commands that only ask where a folder lies do not compute
+
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }

@@ -1,0 +1,335 @@
+"""The options of a training run: what recipes hold and what `qredit train` takes."""
+
+import ast
+import contextlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from qredit import tasks
+from qredit.catalog import objective_names
+from qredit.utils.device import usable_device
+from qredit.utils.errors import QreditError, unknown
+from qredit.rewards.given import named_rewards
+from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.answer_budget import ANSWER_BUDGET, fitting_answer
+from qredit.runs.keep import Filter
+from qredit.tasks.same import unreadable
+
+if TYPE_CHECKING:
+    import torch
+
+    from qredit.core.objective import Objective
+
+OWN_COLUMNS = ("prompt_column", "answer_column", "aliases_column")
+OWN_WORDING = ("system_prompt", "instruction")
+POCKET = "pocket"
+AUTO = "auto"
+POCKET_BUDGET = (40, 8)
+BUDGET = (2048, ANSWER_BUDGET)
+SEEDS = 2**32
+RENAMED = {
+    "num_generations": "m",
+    "max_steps": "steps",
+    "num_train_epochs": "steps",
+    "learning_rate": "lr",
+    "warmup_steps": "warmup",
+    "logging_steps": "log_every",
+    "save_steps": "save_every",
+}
+_LEAST = {
+    **dict.fromkeys(("prompts_per_step", "prompts_per_forward", "rows_per_forward", "steps", "lora_r", "log_every"), 1),
+    **dict.fromkeys(("max_completion_length", "answer_budget", "eval_questions", "eval_k", "hold_out"), 1),
+    **dict.fromkeys(("warmup", "eval_every", "save_every", "seed"), 0),
+}
+
+
+def option(default: Any, help: str, *choices: str) -> Any:
+    """A dataclass field with a help text, and the values it may take if they are few."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything a run is made of. None means: chosen from the task and the model."""
+
+    task: str = option("pocket-hotpot", "task to learn; see `qredit tasks`")
+    data: str | None = option(None, "file, folder or data set id to read it from")
+    style: Literal["cold", "warm"] = option("cold", "prompt style", "cold", "warm")
+    prompt_column: str | None = option(None, "column that holds the prompt (task jsonl); default: by usual names")
+    answer_column: str | None = option(
+        None, "column that holds the gold answer (task jsonl), a.b for b inside a; default: by usual names"
+    )
+    aliases_column: str | None = option(None, "column of other right answers (task jsonl); default: aliases, if there")
+    system_prompt: str | None = option(None, "system message put before every prompt (task jsonl)")
+    instruction: str | None = option(None, "text put after every prompt, or its last user message (task jsonl)")
+    subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
+    hold_out: int | None = option(
+        None, "rows of a single file (task jsonl) that are not trained on; default: eval_questions, with eval_every"
+    )
+    keep: str | None = option(
+        None, "train on the examples of --probe that this accepts, such as 'success < 0.9 and log10_p_hat > -12'"
+    )
+    probe: str | None = option(None, "file of `qredit probe --per-prompt` that keep reads")
+    reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "scorer, or function of yours as package.module:name; several with weights: 'math_equal, 0.1 * "
+            "format'; in YAML also a list. Default: the task's",
+            "joined_by": ", ",
+        },
+    )
+    model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
+    coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
+    chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
+    objective: str = field(
+        default="garl",
+        metadata={
+            "help": "objective by name or in full, such as 'garl(q=0.75)'; in YAML also a list of parts; "
+            "see `qredit objectives`",
+            "joined_by": " | ",
+        },
+    )
+    q: float | str | None = field(
+        default=None,
+        metadata={
+            "help": "commitment, 0 to 1, of an objective given by name, or 'auto': chosen before the first step and "
+            "lowered as the answers become likely; default 0.75",
+            "words": (AUTO,),
+        },
+    )
+    m: int = option(16, "rollouts per prompt")
+    prompts_per_step: int = option(8, "prompts per optimiser step, over all processes")
+    prompts_per_forward: int | None = option(None, "prompts per forward pass; default: all of a process's")
+    rows_per_forward: int | None = option(None, "rollouts per forward pass; default: as many as fit, measured")
+    steps: int = option(100, "optimiser steps")
+    lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
+    warmup: int | None = option(
+        None, "steps over which the learning rate rises; constant afterwards. Default: 5, at most a tenth of all"
+    )
+    max_completion_length: int | None = option(
+        None, "tokens for rationale and answer together; default: 40 (pocket) or 2048, at least twice answer_budget"
+    )
+    answer_budget: int | None = option(
+        None, "tokens of these kept for the answer; default: 8 (pocket) or 128, at most half of them"
+    )
+    thinking_opening: str | None = option(None, "text that opens thinking; default: by tokenizer")
+    thinking_closing: str | None = option(None, "text that ends thinking; default: by tokenizer")
+    answer_seam: str | None = option(
+        None,
+        "text that the model writes between closing and answer: scored, trained, never forced; default: by tokenizer",
+    )
+    answer_end: str | None = option(
+        None, "text that ends an answer; default: as a turn of the chat template ends, without one end-of-text"
+    )
+    skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
+    lora: bool = option(False, "train LoRA adapters instead of all weights")
+    lora_r: int = option(16, "rank of the adapters")
+    merge_lora: bool = option(False, "merge the adapters into the final model")
+    dtype: Literal["float32", "bfloat16"] | None = option(
+        None,
+        "type of the computation; weights stay float32. Default: bfloat16 with an accelerator",
+        "float32",
+        "bfloat16",
+    )
+    cpu: bool = option(False, "use the CPU, also where there is an accelerator")
+    seed: int = option(0, "seed of everything")
+    eval_every: int = option(0, "steps between validations; the final model is then the best one by m@k; 0: never")
+    eval_questions: int = option(64, "questions of a validation")
+    eval_k: int = option(16, "samples per question of a validation")
+    guard: Literal["stop", "roll_back", "paft"] | None = option(
+        None,
+        "on a collapse restore the best checkpoint, then stop, go on at half the learning rate, or with PAFT",
+        *("stop", "roll_back", "paft"),
+    )
+    save_every: int = option(50, "steps between checkpoints, the last 3 of which are kept; 0: only at validations")
+    log_every: int = option(1, "steps between entries of metrics.jsonl")
+    training: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "further fields of QreditConfig"})
+
+    def __post_init__(self) -> None:
+        tasks.get(self.task)
+        if self.m < 2:
+            raise QreditError(f"m, the rollouts per prompt, must be at least 2, got {self.m}")
+        check_least(self, _LEAST)
+        if self.seed >= SEEDS:
+            raise QreditError(f"seed must be less than {SEEDS}, got {self.seed}")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise QreditError(f"lr must lie between 0 and 1, got {self.lr}")
+        for name in ("merge_lora", "lora_r"):
+            if name in self.changed() and not self.lora:
+                raise QreditError(f"{name} needs lora")
+        if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
+            raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
+        self._check_own_data()
+        if self.reward is not None:
+            named_rewards(self.reward)
+        if "reward_weights" in self.training:
+            raise QreditError("reward_weights are given with the rewards: reward 'math_equal, 0.1 * format'")
+        for name in self.training:
+            if name in RENAMED:
+                raise QreditError(f"{name} is called {RENAMED[name]} here; give it by that name")
+        if (self.keep is None) != (self.probe is None):
+            given, other = ("keep", "probe") if self.probe is None else ("probe", "keep")
+            raise QreditError(f"{given} needs {other}: keep reads what `qredit probe --per-prompt FILE` wrote")
+        if self.keep is not None:
+            Filter(self.keep)
+        total, answer = self.budget
+        if total < answer:
+            raise QreditError(
+                f"max_completion_length={total} is less than answer_budget={answer}; it holds the rationale and the "
+                "answer"
+            )
+        if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
+            raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
+        self.made_objective()
+
+    def _check_own_data(self) -> None:
+        if self.task != "jsonl":
+            for name in OWN_COLUMNS:
+                if getattr(self, name) not in (None, "answer"):  # which older run folders hold as the default
+                    raise QreditError(f"{name} names a column of task jsonl; {self.task} has its own")
+            for name in OWN_WORDING:
+                if getattr(self, name) is not None:
+                    raise QreditError(f"{name} is for task jsonl; {self.task} has its own wording: style=warm")
+        if self.system_prompt is not None and self.chat is False:
+            raise QreditError("system_prompt needs the chat template, but chat is off")
+        for name in OWN_WORDING:
+            if bad := unreadable(getattr(self, name)):
+                raise QreditError(f"{name} holds {bad}")
+
+    @property
+    def held_out(self) -> int:
+        """How many rows of a single file are kept from training."""
+        return self.hold_out or (self.eval_questions if self.eval_every else 0)
+
+    @property
+    def rewards(self) -> str:
+        """What `reward` says, or the task's own."""
+        return self.reward or tasks.get(self.task).reward
+
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their default: what tells runs apart, also when options have been added since."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
+
+    @property
+    def template(self) -> "Mapping[str, Any]":
+        """Arguments of the chat template beside the messages."""
+        return self.training.get("chat_template_kwargs") or {}
+
+    @property
+    def is_pocket(self) -> bool:
+        """Whether the model is the task's own pocket model."""
+        return self.model == POCKET
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the run computes."""
+        return usable_device(self.cpu)
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in bf16."""
+        return self.device.type != "cpu" if self.dtype is None else self.dtype == "bfloat16"
+
+    @property
+    def learning_rate(self) -> float:
+        """`lr`, or the default for this kind of training."""
+        if self.lr is not None:
+            return self.lr
+        return 3e-4 if self.is_pocket else 1e-5 if self.lora else 1e-6
+
+    @property
+    def budget(self) -> tuple[int, int]:
+        """Tokens of a completion, and those of them kept for the answer; what nobody gave makes room for what was."""
+        total, answer = POCKET_BUDGET if self.is_pocket else BUDGET
+        total = self.max_completion_length or max(total, 2 * (self.answer_budget or 0))
+        return total, self.answer_budget or fitting_answer(answer, total)
+
+    @property
+    def sampling_budget(self) -> Budget:
+        """Tokens that may be sampled for the rationale and for the answer."""
+        total, answer = self.budget
+        return Budget(thinking=total - answer, answer=answer)
+
+    def made_objective(self) -> "Objective":
+        """The objective that `objective` and `q` stand for.
+
+        Raises:
+            QreditError: an unknown name, a q beside one inside the text, a q for an objective that takes none.
+        """
+        text = self.objective.strip()
+        if text.isidentifier() and text not in objective_names():
+            raise unknown("objective", text, objective_names())
+        from qredit.objectives.parsing import parse  # here, for it loads torch, which a misspelt name does not need
+
+        if not text.isidentifier():
+            if self.q is not None:
+                raise QreditError(
+                    f"q={self.q} stands beside the q inside the objective's text '{text}'; give one of them"
+                )
+            return parse(text)
+        arguments = _arguments(text, self.q, self.budget[0])
+        return parse(f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})")
+
+    def subset_size(self) -> int | None:
+        """How many training examples are used; None is all.
+
+        Raises:
+            QreditError: neither a number nor 'paper', or a task without published sizes.
+        """
+        if self.subset is None:
+            return None
+        if self.subset == "paper":
+            sizes = tasks.get(self.task).sizes
+            if "train" not in sizes:
+                raise QreditError(f"subset 'paper': no published size for task {self.task}; give a number")
+            return sizes["train"]
+        if not self.subset.isdecimal() or int(self.subset) < 1:
+            raise QreditError(f"subset must be a number of examples, at least 1, or 'paper', got {self.subset!r}")
+        return int(self.subset)
+
+
+def _arguments(name: str, q: float | str | None, length: int) -> dict[str, str]:
+    """The arguments of an objective that is given by name alone, as text."""
+    takes_q = name in ("garl", "paft")
+    if q is not None and not takes_q:
+        raise QreditError(f"objective {name} takes no q, got q={q}; garl and paft do")
+    if q == AUTO:
+        return {"q": "auto()"}
+    if q is not None and (isinstance(q, str) or not 0 <= q <= 1):
+        raise QreditError(f"q must be a number between 0 and 1, or auto, got {q}")
+    if takes_q:
+        return {"q": repr(0.75 if q is None else q)}
+    from qredit.objectives import REGISTRY
+
+    required = inspect.signature(REGISTRY[name]).parameters.get("length")
+    return {} if required is None else {"length": repr(length)}
+
+
+def _default(declared: "Field[Any]") -> Any:
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
+
+
+def check_least(options: Any, least: Mapping[str, int]) -> None:
+    """Refuse numbers that are too small; None, a number not given, passes.
+
+    Raises:
+        QreditError: names the option, the least it may be and its value.
+    """
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise QreditError(f"{name} must be at least {smallest}, got {value}")
+
+
+def literal(text: str) -> Any:
+    """A value as it stands on a command line: a Python constant where it reads as one, else the text itself."""
+    if text.startswith(("{", "[")):
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "null": None, "none": None}.get(text.lower(), text)

@@ -1,0 +1,56 @@
+"""Runs of an experiment side by side, one thread each: results do not depend on how many run at once."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+
+from qredit.utils.lifeline import end_with_parent
+from qredit.runs.quiet import quiet_libraries
+from qredit.runs.watch import progress
+
+T = TypeVar("T")
+WORKERS = 2
+
+
+def in_parallel(
+    title: str, jobs: Sequence[Callable[[], T]], console: Console, workers: int = WORKERS, threads: int = 1
+) -> list[T]:
+    """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function.
+
+    The processes that run them end with this one, whatever ends it.
+
+    Args:
+        threads: of each process; results depend on it to rounding.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    lifeline, held = spawn.Pipe(duplex=False)  # `held` stays in this process: spawned ones get what they are given
+    with (
+        held,
+        lifeline,
+        ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(lifeline, threads)) as pool,
+        progress(console) as bars,
+    ):
+        bar = bars.add_task(title, total=len(jobs), note="")
+        running = [pool.submit(job) for job in jobs]
+        try:
+            for _ in as_completed(running):
+                bars.advance(bar)
+            return [job.result() for job in running]
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():  # they would first end the runs that they are at
+                worker.terminate()
+            raise
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _prepare(lifeline: Connection, threads: int) -> None:
+    end_with_parent(lifeline.recv_bytes)
+    torch.set_num_threads(threads)
+    quiet_libraries()

@@ -1,0 +1,455 @@
+"""A training run: from options to a run folder with a final model."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import LoraConfig
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+
+from qredit import tasks
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line, visible
+from qredit.rewards.given import Reward, judged_by, read_rewards
+from qredit.rollouts.ends import end_notice, generation_ends
+from qredit.rollouts.format import Format, TokenFormat, is_chat
+from qredit.runs import plan as planning
+from qredit.runs.folder import RunFolder
+from qredit.runs.interrupt import StopWhenAsked
+from qredit.runs.keep import Filter, kept
+from qredit.runs.live import LiveView
+from qredit.runs.load import (
+    as_chat,
+    as_dataset,
+    check_trainable,
+    is_adapter,
+    load_data,
+    load_examples,
+    load_model,
+    load_tokenizer,
+    model_path,
+    ready,
+)
+from qredit.runs.loggers import services
+from qredit.runs.options import TrainOptions
+from qredit.runs.schedule import RunTrainer, warmup_of
+from qredit.runs.watch import KeepDecisions, KeepSamples, Validate, best_step
+from qredit.tasks.base import Example
+from qredit.trl import QreditConfig, QreditTrainer
+from qredit.trl.card import written
+from qredit.trl.checkpoint import MANIFEST, newest_whole, put, step_of
+from qredit.trl.environment import computed_in, settings_found
+from qredit.trl.guard import Guard, was_ended
+from qredit.trl.memory_estimate import estimate, resident, weights_of
+from qredit.trl.metrics_file import MetricsFile
+from qredit.trl.record import CreditRecorder
+from qredit.trl.resume import STATE
+from qredit.utils.whole import refusing
+
+_MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run left behind.
+
+    Attributes:
+        said: the notices that were told before the first step.
+    """
+
+    folder: Path
+    final: Path
+    steps: int
+    best_step: int | None
+    facts: Mapping[str, Any]
+    said: tuple[str, ...]
+
+
+def train(options: TrainOptions, output: Path, console: Console, resume: bool = False) -> Finished:
+    """Run the training; progress goes to `console`.
+
+    Raises:
+        QreditError: anything that cannot be used, before any compute; a run folder in use, or another run's.
+    """
+    folder = RunFolder(output)
+    made = _claimed(folder, options, resume)
+    start = _to_resume(folder, options, console) if resume else None
+    try:
+        trainer, facts = build(options, folder)
+    except BaseException:
+        _take_back(made)
+        raise
+    said = tuple(planning.notices(facts))
+    if trainer.is_world_process_zero():
+        folder.write_config(options)
+        folder.write_record(options, facts)
+        for notice in said:
+            console.print(visible(notice), markup=False)
+    done = 0 if start is None else step_of(start)
+    if done < options.steps and not (start is not None and was_ended(start)):
+        _take_steps(trainer, start, console)
+        start, done = None, trainer.state.global_step
+        facts["unended"] = _last(trainer, "completions/clipped_ratio")
+    best = _write_final(trainer, options, folder, start)
+    return Finished(output, folder.final, done, best, facts, said)
+
+
+def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) -> None:
+    """Train in view of the console, from a checkpoint if there is one."""
+    main = trainer.is_world_process_zero()
+    shown = LiveView(console, str(trainer.objective)) if main else None
+    stop = StopWhenAsked(lambda text: console.print(text) if main else None)
+    stop.trainer = trainer
+    trainer.add_callback(stop)
+    with stop.listening(), shown if shown is not None else contextlib.nullcontext():
+        if shown is not None:
+            trainer.add_callback(shown)
+            for keeper in trainer.callback_handler.callbacks:
+                if isinstance(keeper, KeepDecisions):
+                    keeper.tell = shown.note
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        stop.end()
+
+
+def kept_so_far(folder: RunFolder, wanted: int) -> str:
+    """What an interrupted run leaves, in words: the step to go on from, and the steps that are lost."""
+    reached = max((int(entry["step"]) for entry in _entries(folder.metrics) if "step" in entry), default=0)
+    saved = newest_whole(folder.path)[0]
+    if saved is None:
+        return f"nothing saved yet ({reached} of {wanted} steps lost)"
+    lost = max(reached - step_of(saved), 0)
+    also = f" ({lost} {'step' if lost == 1 else 'steps'} lost)" if lost else ""
+    return f"saved at step {step_of(saved)} of {wanted}{also}"
+
+
+def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of a JSONL file, as far as they are whole."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def _last(trainer: QreditTrainer, metric: str) -> float | None:
+    """The newest logged value of a metric; None where there is none."""
+    return next((entry[metric] for entry in reversed(trainer.state.log_history) if metric in entry), None)
+
+
+def _claimed(folder: RunFolder, options: TrainOptions, resume: bool) -> list[Path]:
+    """The run folder made ready by the main process; the folders that it had to make."""
+    made: list[Path] = []
+    if PartialState().is_main_process:
+        if resume:
+            folder.claim_again()
+            folder.check_same(options)
+        else:
+            made = folder.claim()
+    PartialState().wait_for_everyone()
+    return made
+
+
+def _take_back(folders: Sequence[Path]) -> None:
+    """Remove folders that were made for nothing, innermost first, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
+    """The trainer of a run, and what is worth recording about its data."""
+    given = read_rewards(options.rewards)
+    path = model_path(options.model, options.task, options.coldness)
+    if is_adapter(path):
+        raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
+    args = config(options, folder.path)
+    weights = [reward.weight for reward in given]
+    args.reward_weights = None if set(weights) == {1.0} else weights
+    data = load_data(options, "train", options.subset_size())
+    examples: Sequence[Example] = data.examples
+    filtered: dict[str, int] = {}
+    if options.keep is not None and options.probe is not None:
+        found = kept(examples, Filter(options.keep), Path(options.probe), options.prompts_per_step)
+        filtered = {"kept": len(found.examples), "left_out_by_keep": found.left_out, "unprobed": found.unprobed}
+        examples = found.examples
+    tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
+    facts: dict[str, Any] = {
+        "train_examples": len(examples),
+        "unparseable_golds": len(given[0].unparseable(examples)),
+        "data_notes": list(data.notes),
+        "model_path": path,
+        **filtered,
+    }
+    samples = KeepSamples(folder.samples, options.log_every)
+    recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
+    watchers: list[Any] = [MetricsFile(folder.metrics), samples, recorder]
+    decisions = KeepDecisions(folder.decisions)
+    guard = None if options.guard is None else Guard(options.guard, validates=options.eval_every > 0)
+    notes: list[str] = []
+    model = load_model(path, notes=notes)
+    check_trainable(model, path, options.lora)
+    validation = _validation(options, judged_by(given, tasks.get(options.task).metrics), tokenizer, model, args, folder)
+    with _in_one_line(ValueError, ImportError):
+        trainer = RunTrainer(
+            model,
+            options.made_objective(),
+            args,
+            as_dataset(examples, as_chat(examples, tokenizer, options.chat), any(reward.own for reward in given)),
+            reward_funcs=[reward.function for reward in given],
+            processing_class=tokenizer,
+            callbacks=[*watchers, *filter(None, (validation, guard, decisions))],  # validated before it is judged
+            peft_config=_lora(options),
+        )
+    trainer.remove_callback(PrinterCallback)
+    for watcher in (samples, decisions, validation):
+        if watcher is not None:
+            watcher.trainer = trainer
+    facts |= {"model_notes": notes, "computed_in": computed_in(trainer.accelerator), "environment": settings_found()}
+    facts["train_prompts"] = len(trainer.train_dataset)
+    facts["end"] = trainer.format.format.end
+    facts["end_notice"] = end_notice(trainer.format, generation_ends(model), trainer.chat_template_kwargs)
+    facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
+    return trainer, facts
+
+
+def config(options: TrainOptions, output: Path) -> QreditConfig:
+    """The training arguments that the options stand for.
+
+    Raises:
+        QreditError: sizes that split a group or do not divide over the processes; whatever TRL refuses.
+    """
+    world = PartialState().num_processes
+    if options.prompts_per_step % world:
+        raise QreditError(
+            f"prompts_per_step={options.prompts_per_step} does not divide over {world} processes; groups stay whole, "
+            f"so it must be a multiple of {world}"
+        )
+    each = options.prompts_per_step // world
+    at_once = options.prompts_per_forward or each
+    if each % at_once:
+        fits = [n for n in range(1, each + 1) if each % n == 0]
+        raise QreditError(f"prompts_per_forward={at_once} must divide the {each} prompts of a process: {fits}")
+    total, answer = options.budget
+    saves = options.save_every or options.eval_every
+    chosen: dict[str, Any] = {
+        "output_dir": str(output),
+        "per_device_train_batch_size": options.m * at_once,
+        "gradient_accumulation_steps": each // at_once,
+        "num_generations": options.m,
+        "rows_per_forward": options.rows_per_forward,
+        "max_steps": options.steps,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": warmup_of(options.steps, options.warmup),
+        "max_completion_length": total,
+        "answer_budget": answer,
+        "thinking_opening": options.thinking_opening,
+        "thinking_closing": options.thinking_closing,
+        "answer_seam": options.answer_seam,
+        "answer_end": options.answer_end,
+        "skip_long": options.skip_long,
+        "seed": options.seed,
+        "logging_steps": options.log_every,
+        "save_strategy": "steps" if saves else "no",
+        "save_steps": saves or 500,
+        "disable_tqdm": True,
+        "save_total_limit": 3,
+        "use_cpu": options.device.type == "cpu",
+        "bf16": options.half,
+    }
+    chosen |= {**options.training, "report_to": services(options.training.get("report_to"))}
+    with _in_one_line(ValueError, TypeError):
+        return QreditConfig(**chosen)
+
+
+@contextlib.contextmanager
+def _in_one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """What TRL and transformers refuse of the settings, said in one line.
+
+    Raises:
+        QreditError: in place of an error of these kinds.
+    """
+    try:
+        yield
+    except QreditError:
+        raise
+    except kinds as error:
+        raise QreditError(first_line(error)) from error
+
+
+def plan(options: TrainOptions) -> planning.Plan:
+    """What the run would do: nothing is written, nothing trained.
+
+    Raises:
+        QreditError: whatever would stop the run before compute.
+    """
+    from tempfile import TemporaryDirectory
+
+    level = resident()
+    with TemporaryDirectory() as nowhere:
+        trainer, facts = build(options, RunFolder(Path(nowhere)))
+    process = resident() - level if options.device.type == "cpu" else 0.0
+    rows = trainer.train_dataset
+    prompt_lengths = [len(ids) for ids in rows["prompt_ids"]]
+    args: QreditConfig = trainer.args
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    groups = rollouts // args.num_generations
+    return planning.Plan(
+        prompts=planning.rendered_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
+        prompt_ids=tuple(planning.shown_ids(trainer._tokenizer, ids) for ids in rows["prompt_ids"][:3]),
+        end_notice=facts["end_notice"],
+        seam=planning.seam(trainer.format, trainer._tokenizer, rows["answer"][0]),
+        prompt_tokens=planning.spread(prompt_lengths),
+        answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
+        examples=len(rows),
+        left_out=facts["train_examples"] - len(rows),
+        model_notes=tuple(facts["model_notes"]),
+        unparseable_golds=facts["unparseable_golds"],
+        answers_over_budget=facts["answers_over_budget"],
+        data_notes=facts["data_notes"],
+        filtered={name: facts[name] for name in ("kept", "left_out_by_keep", "unprobed") if name in facts},
+        groups_per_step=groups,
+        rollouts_per_group=args.num_generations,
+        steps_per_epoch=len(rows) // groups,
+        parameters=parameters,
+        max_completion_length=int(args.max_completion_length),
+        answer_budget=args.answer_budget,
+        memory_gib=estimate(trainer, max(process - weights_of(trainer.model), 0.0)).as_dict(),
+    )
+
+
+def token_format(
+    options: TrainOptions, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example] = ()
+) -> TokenFormat:
+    """The layout of answers that the options ask for.
+
+    Args:
+        examples: what is asked: messages go through the chat template also where `chat` is off.
+    """
+    wrapped = bool(tokenizer.chat_template) if options.chat is None else options.chat
+    strings = Format.of(
+        tokenizer,
+        options.thinking_opening,
+        options.thinking_closing,
+        options.answer_seam,
+        options.answer_end,
+        chat=wrapped or is_chat([example.prompt for example in examples], tokenizer),
+        template=options.training.get("chat_template_kwargs"),
+    )
+    return TokenFormat(strings, tokenizer)
+
+
+def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Path | None:
+    """The newest whole checkpoint, or None: a run that was stopped before its first one starts again.
+
+    Raises:
+        QreditError: the run is finished and kept no checkpoint, or it has done more steps than are asked for.
+    """
+    found, torn = newest_whole(folder.path)
+    for name, reason in torn.items():
+        console.print(f"skipping {name}: {reason}", markup=False)
+    if found is None:
+        if folder.final.exists():
+            raise QreditError(f"the run in {folder.path} is finished, and kept no checkpoint to go on from")
+        console.print("no whole checkpoint yet: starting from the beginning")
+        for path in (folder.metrics, folder.samples, folder.credit, folder.validation, folder.decisions):
+            path.unlink(missing_ok=True)
+    elif step_of(found) > options.steps:
+        raise QreditError(f"the run in {folder.path} has done {step_of(found)} steps, more than steps={options.steps}")
+    return found
+
+
+def _validation(
+    options: TrainOptions,
+    rewards: Sequence[Reward],
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    args: QreditConfig,
+    folder: RunFolder,
+) -> Validate | None:
+    if not options.eval_every:
+        return None
+    asked = load_examples(options, "validation", options.eval_questions)
+    examples = ready(
+        asked,
+        token_format(options, tokenizer, asked),
+        model,
+        options,
+        "validation",
+    )
+    return Validate(folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed)
+
+
+def _lora(options: TrainOptions) -> LoraConfig | None:
+    if not options.lora:
+        return None
+    return LoraConfig(
+        r=options.lora_r, lora_alpha=2 * options.lora_r, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def _write_final(trainer: QreditTrainer, options: TrainOptions, folder: RunFolder, last: Path | None) -> int | None:
+    """The final model: the best checkpoint by validation m@k if there is validation, else the last weights.
+
+    Written aside and renamed, so that a folder of that name is whole.
+
+    Args:
+        last: the checkpoint that holds the last weights, where the trainer itself took no step.
+    """
+    best = best_step(folder.validation, f"m@{options.eval_k}") if options.eval_every else None
+    source = last if best is None else folder.path / f"checkpoint-{best}"
+    aside = folder.path / "_final"
+    if trainer.is_world_process_zero():
+        shutil.rmtree(aside, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    with refusing(folder.final):
+        if source is None:
+            trainer.save_model(str(aside))
+        if trainer.is_world_process_zero():
+            if source is not None:
+                _copy_model(source, aside)
+            if options.merge_lora:
+                _merge(trainer, aside)
+            _write_card(trainer, options, folder, aside, best)
+            put(aside, folder.final, folder.path / "_replaced")
+    trainer.accelerator.wait_for_everyone()
+    return best
+
+
+def _write_card(trainer: QreditTrainer, options: TrainOptions, run: RunFolder, model: Path, best: int | None) -> None:
+    """The card of the final model, with the validation that it was chosen by, or the last one."""
+    data = " ".join(filter(None, (options.task, options.style, options.data)))
+    validations = [entry for entry in _entries(run.validation) if best is None or entry["step"] == best]
+    told = validations[-1] if validations else {}
+    scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
+    card = replace(trainer.card(run.path.name, data, ["qredit"]), scores=scores)
+    for folder in (run.path, model):
+        (folder / "README.md").write_text(written(card), encoding="utf-8")
+
+
+def _copy_model(checkpoint: Path, folder: Path) -> None:
+    """The files of a checkpoint that make a model folder."""
+    folder.mkdir()
+    for pattern in _MODEL_FILES:
+        for path in checkpoint.glob(pattern):
+            if path.name not in (MANIFEST, STATE, "trainer_state.json"):
+                shutil.copy(path, folder / path.name)
+
+
+def _merge(trainer: QreditTrainer, folder: Path) -> None:
+    """Replace the adapters in a folder by the whole model with the adapters merged in."""
+    from peft import PeftModel
+
+    base = load_model(trainer.model.get_base_model().config._name_or_path)
+    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    for path in folder.glob("adapter_*"):
+        path.unlink()
+    merged.to(torch.float32).save_pretrained(folder)

@@ -1,0 +1,1 @@
+"""Where completions come from: samplers, and questions answered by them."""

@@ -1,0 +1,73 @@
+"""Questions answered by a model: several samples of each, scored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from transformers import PreTrainedModel
+
+from qredit.evaluation.metrics import Answered
+from qredit.rewards.given import Response, Reward
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.rollouts.trajectory import Rollout
+from qredit.samplers.transformers import sample
+from qredit.shared_prefix.share import share_prefix
+from qredit.tasks import Example
+from qredit.utils.device import autocast
+from qredit.utils.seed import mix
+
+
+def answer_all(
+    model: PreTrainedModel,
+    format: TokenFormat,
+    examples: Sequence[Example],
+    rewards: Sequence[Reward],
+    budget: Budget,
+    k: int,
+    *,
+    seed: int,
+    stop_tokens: Sequence[int],
+    pad: int,
+    draw: Draw = Draw(),
+    rows_per_batch: int = 256,
+    template: Mapping[str, object] | None = None,
+    half: bool = False,
+) -> Iterator[Answered]:
+    """Sample k answers to every question and score them, yielding each question as it is done.
+
+    Draws are a function of (seed, batch) and of the kind of device; questions are taken in order, `rows_per_batch // k`
+    at a time. `half` computes in bf16.
+    """
+    share_prefix(model)
+    size = max(rows_per_batch // k, 1)
+    for start in range(0, len(examples), size):
+        batch = examples[start : start + size]
+        prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
+        rows = [prompt for prompt in prompts for _ in range(k)]
+        with autocast(model.device, half):
+            rollouts = sample(
+                model, rows, format, budget, draw=draw, stop_tokens=stop_tokens, pad=pad, seed=mix(seed, start)
+            )
+        for number, example in enumerate(batch):
+            mine = rollouts[number * k : (number + 1) * k]
+            responses = [response_of(format, example, rollout) for rollout in mine]
+            yield Answered(
+                id=example.id,
+                answer=example.answer,
+                predictions=tuple(response.answer for response in responses),
+                rationales=tuple(response.rationale for response in responses),
+                scores={reward.name: tuple(reward(responses)) for reward in rewards},
+                ended=sum(rollout.ended for rollout in mine),
+                forced=sum(rollout.forced for rollout in mine),
+            )
+
+
+def response_of(format: TokenFormat, example: Example, rollout: Rollout) -> Response:
+    """A rollout as rewards read it, `example` being the question as it was asked."""
+    return Response(
+        prompt=example.prompt,
+        completion=format.text(rollout.ids),
+        ids=rollout.ids,
+        rationale=format.text(rollout.ids[: rollout.close_start]),
+        answer=format.response_text(rollout.answer_ids),
+        example=example,
+    )

@@ -1,0 +1,1 @@
+"""Statistics of groups, tokens and segments, and intervals; nothing of training."""

@@ -1,0 +1,293 @@
+"""The mean and second moment of an objective's gradient under M i.i.d. rollouts of an enumerable policy.
+
+Exact, by listing every multiset of M trajectories with its probability, where there are few enough; else estimated from
+seeded draws, with standard errors. The objective's own credit, surrogate and reduction are run in both cases; only the
+gradients of the log-probabilities come from the policy. With a `sampler` trajectories are drawn from that policy, as
+off-policy rollouts are; gradients and likelihoods are still those of the policy at hand.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Coefficient, Credit, stages
+from qredit.core.objective import Objective
+from qredit.credit.likelihood import resample_by_likelihood
+from qredit.testing.policy import EnumerablePolicy
+from qredit.utils.errors import QreditError
+
+MOST_POOLS = 300_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Pools:
+    """Groups of M trajectories that an estimator can be given, with their probabilities.
+
+    Attributes:
+        members: (N, M) trajectory numbers; z·Y + y, where y is the sampled answer (0 when none is sampled).
+        probability: (N,) sums to 1.
+    """
+
+    members: Int[Tensor, "N M"]
+    probability: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean (D,) of an estimator and the trace of its covariance."""
+
+    mean: Float[Tensor, " D"]
+    variance: float
+
+
+def moments(values: Float[Tensor, "N D"], probability: Float[Tensor, " N"]) -> Moments:
+    """Exact mean and total variance of a random vector with finitely many values."""
+    mean = probability @ values
+    return Moments(mean, float(probability @ (values - mean).square().sum(1)))
+
+
+@dataclass(frozen=True, eq=False)
+class SampledMoments:
+    """Moments estimated from N independent groups.
+
+    Attributes:
+        mean: (D,), and `mean_error` (D,), its standard error.
+        variance: the trace of the covariance, and `variance_error`, its standard error.
+    """
+
+    mean: Float[Tensor, " D"]
+    mean_error: Float[Tensor, " D"]
+    variance: float
+    variance_error: float
+
+
+def samples_answer(objective: Objective) -> bool:
+    """Whether an objective's rows end in a sampled answer, for its reward, or in the gold one, for its likelihood.
+
+    Raises:
+        QreditError: it reads both; two tails of one rationale are not enumerated here.
+    """
+    if {"reward", "answer_logp"} <= objective.needs:
+        raise QreditError(f"{objective} needs both a reward and a likelihood; the lab enumerates one tail at a time")
+    return "answer_logp" not in objective.needs
+
+
+def exact_moments(
+    objective: Objective, policy: EnumerablePolicy, rollouts: int, sampler: EnumerablePolicy | None = None
+) -> Moments:
+    """Exact mean and variance of the gradient, over all groups of `rollouts` trajectories and all of its own draws.
+
+    Raises:
+        QreditError: more than `MOST_POOLS` multisets; use `sampled_moments`.
+    """
+    every = pools(policy if sampler is None else sampler, rollouts, samples_answer(objective))
+    mean, square = resampled(objective, policy, every.members, sampler)
+    total = every.probability @ mean
+    return Moments(total, float(every.probability @ square - total.square().sum()))
+
+
+def sampled_moments(
+    objective: Objective, policy: EnumerablePolicy, rollouts: int, groups: int, seed: int
+) -> SampledMoments:
+    """Mean and variance of the gradient from `groups` independent groups and their own draws; a function of `seed`."""
+    probability = trajectories(policy, samples_answer(objective))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(probability.probability, groups * rollouts, replacement=True, generator=generator)
+    members = probability.members[drawn, 0].view(groups, rollouts)
+    values = gradients(objective, policy, members, seed=seed)
+    mean = values.mean(0)
+    deviation = (values - mean).square().sum(1)
+    return SampledMoments(
+        mean=mean,
+        mean_error=values.std(0) / math.sqrt(groups),
+        variance=float(deviation.sum() / (groups - 1)),
+        variance_error=float(deviation.std() / math.sqrt(groups)),
+    )
+
+
+def trajectories(policy: EnumerablePolicy, with_response: bool) -> Pools:
+    """Every single trajectory: a rationale alone, or a rationale and a sampled answer."""
+    if with_response:
+        joint = (policy.prior.log()[:, None] + policy.answer_logp).exp().flatten()
+        return Pools(torch.arange(len(joint))[:, None], joint)
+    return Pools(torch.arange(policy.rationales)[:, None] * policy.answers, policy.prior)
+
+
+def pools(policy: EnumerablePolicy, rollouts: int, with_response: bool) -> Pools:
+    """All multisets of `rollouts` i.i.d. trajectories: rationales alone, or rationale and sampled answer together."""
+    single = trajectories(policy, with_response)
+    kinds = len(single.members)
+    count = math.comb(kinds + rollouts - 1, rollouts)
+    if count > MOST_POOLS:
+        raise QreditError(
+            f"{rollouts} rollouts of {kinds} trajectories are {count} multisets, more than {MOST_POOLS}; "
+            "use sampled_moments, fewer rollouts or a smaller policy"
+        )
+    members = list(combinations_with_replacement(range(kinds), rollouts))
+    index = torch.tensor(members)
+    arrangements = torch.tensor([_arrangements(multiset) for multiset in members], dtype=torch.float64)
+    return Pools(single.members[index, 0], arrangements * single.probability[index].prod(1))
+
+
+def gradients(
+    objective: Objective,
+    policy: EnumerablePolicy,
+    members: Int[Tensor, "N M"],
+    seed: int = 0,
+    sampler: EnumerablePolicy | None = None,
+) -> Float[Tensor, "N D"]:
+    """∇_θ of the objective's loss on each pool, each pool being one whole optimiser step.
+
+    Every row has the same number of tokens, so the pools' denominators are equal.
+    """
+    batch = pool_batch(policy, members, samples_answer(objective), seed, sampler)
+    z, y = _parts(policy, members)
+    logp = _row_logps(policy, z, y).requires_grad_()
+    numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
+    slope = torch.autograd.grad(numerator, logp)[0]
+    return _per_pool(policy, slope, members) / (objective.denominators(batch)["policy"] / len(members))
+
+
+def resampled(
+    objective: Objective,
+    policy: EnumerablePolicy,
+    members: Int[Tensor, "N M"],
+    sampler: EnumerablePolicy | None = None,
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
+    """Mean of each pool's gradient over the objective's own draws, and mean of its squared norm, integrated exactly.
+
+    Each way of distributing the K draws of `resample_by_likelihood` over the M rows takes the stage's place in turn,
+    with its multinomial probability; an objective without such a stage is evaluated once.
+    """
+    found = [stage for _, stage in stages(objective.source) if isinstance(stage, resample_by_likelihood)]
+    if not found:
+        values = gradients(objective, policy, members, sampler=sampler)
+        return values, values.square().sum(1)
+    size = members.shape[1]
+    draws = found[0].resamples or size
+    weights = _log_weights(policy, sampler)[members // policy.answers].softmax(1)
+    mean, square = torch.zeros(len(members), len(policy.theta), dtype=torch.float64), torch.zeros(len(members))
+    square = square.double()
+    for counts in compositions(draws, size):
+        given = _replace_stage(objective, resample_by_likelihood, _given_counts(counts, draws))
+        value = gradients(given, policy, members, sampler=sampler)
+        chance = _multinomial(counts, weights)
+        mean += chance[:, None] * value
+        square += chance * value.square().sum(1)
+    return mean, square
+
+
+@dataclass(frozen=True)
+class _given_counts(Credit):
+    """`resample_by_likelihood` with its draws known: row m of every group was drawn `counts[m]` times of `draws`."""
+
+    counts: tuple[int, ...]
+    draws: int
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, _ = coefficient.per_rollout(self)
+        counts = torch.tensor(self.counts, dtype=value.dtype)[batch.groups.slot]
+        return coefficient.with_row(value * counts * (len(self.counts) / self.draws))
+
+
+def _replace_stage(value: T, kind: type, by: Credit) -> T:
+    """A tree of frozen dataclasses with every stage of a kind replaced."""
+    if isinstance(value, kind):
+        return by  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(_replace_stage(item, kind, by) for item in value)  # type: ignore[return-value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields: dict[str, Any] = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **{name: _replace_stage(v, kind, by) for name, v in fields.items()})
+    return value
+
+
+def _log_weights(policy: EnumerablePolicy, sampler: EnumerablePolicy | None) -> Float[Tensor, " Z"]:
+    """log p(y*|x,z) of every rationale; with a sampler log(ρ_z p(y*|x,z)), written plainly."""
+    log_w = policy.answer_logp[:, 0]
+    return log_w if sampler is None else log_w + policy.prior.log() - sampler.prior.log()
+
+
+def pool_batch(
+    policy: EnumerablePolicy,
+    members: Int[Tensor, "N M"],
+    with_response: bool,
+    seed: int = 0,
+    sampler: EnumerablePolicy | None = None,
+) -> RolloutBatch:
+    """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
+    z, y = _parts(policy, members)
+    rows, width = len(z), policy.length + 2
+    column = torch.arange(width).expand(rows, width)
+    rationale, last = column < policy.length, column == width - 1
+    closing = torch.full((rows, 1), policy.symbols)
+    batch = RolloutBatch(
+        mask=torch.ones(rows, width, dtype=torch.bool),
+        ids=torch.cat([policy.strings[z], closing, closing + 1 + y[:, None]], 1),
+        rationale=rationale,
+        close=column == policy.length,
+        answer=torch.zeros_like(last) if with_response else last,
+        response=last if with_response else None,
+        sampled=(rationale | last) if with_response else rationale,
+        group=torch.arange(len(members)).repeat_interleave(members.shape[1]),
+        logp=_row_logps(policy, z, y),
+        sampler_logp=None if sampler is None else _row_logps(sampler, z, y),
+        seed=seed,
+    )
+    if with_response:
+        return replace(batch, reward=(y == 0).double())
+    return replace(batch, answer_logp=policy.answer_logp[z, 0])
+
+
+def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """All ways of writing `total` as an ordered sum of `parts` numbers ≥ 0."""
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(total + 1):
+        for rest in compositions(total - first, parts - 1):
+            yield first, *rest
+
+
+def _parts(policy: EnumerablePolicy, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Rationale and answer number of every row."""
+    flat = members.flatten()
+    return flat // policy.answers, flat % policy.answers
+
+
+def _row_logps(policy: EnumerablePolicy, z: Tensor, y: Tensor) -> Float[Tensor, "B T"]:
+    tokens, answers = policy.logps
+    return torch.cat([tokens[z], answers[z, y][:, None]], 1)
+
+
+def _per_pool(policy: EnumerablePolicy, slope: Float[Tensor, "B T"], members: Tensor) -> Float[Tensor, "N D"]:
+    """Σ over a pool's rows and tokens of slope · ∇log p: the slopes are gathered per table entry before the product."""
+    tokens, answers = policy.scores
+    z, y = _parts(policy, members)
+    pool = torch.arange(len(members)).repeat_interleave(members.shape[1])
+    per_token = torch.zeros(len(members), *tokens.shape[:2], dtype=slope.dtype)
+    per_answer = torch.zeros(len(members), *answers.shape[:2], dtype=slope.dtype)
+    per_token.index_put_((pool, z), slope[:, :-1], accumulate=True)
+    per_answer.index_put_((pool, z, y), slope[:, -1], accumulate=True)
+    return per_token.flatten(1) @ tokens.flatten(0, 1) + per_answer.flatten(1) @ answers.flatten(0, 1)
+
+
+def _arrangements(multiset: tuple[int, ...]) -> float:
+    """In how many orders the multiset can be drawn."""
+    counts = [multiset.count(value) for value in set(multiset)]
+    return math.factorial(len(multiset)) / math.prod(map(math.factorial, counts))
+
+
+def _multinomial(counts: tuple[int, ...], weights: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
+    """Probability that the draws fall as `counts` over rows with these weights."""
+    ways = math.factorial(sum(counts)) / math.prod(map(math.factorial, counts))
+    return ways * (weights ** torch.tensor(counts)).prod(1)

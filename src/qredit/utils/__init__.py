@@ -1,0 +1,1 @@
+"""What every folder may use: errors, seeds, files, safe text, numbers in words."""

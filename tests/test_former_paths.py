@@ -1,0 +1,50 @@
+"""Import paths of former versions lead to what took their place, with a warning."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from qredit._former import MOVED, path_now
+
+WITHOUT_ENGINES = sorted(name for name in MOVED if not name.startswith(("trl", "run")))
+
+
+@pytest.mark.parametrize("name", WITHOUT_ENGINES)
+def test_a_former_path_is_the_module_that_took_its_place(name):
+    sys.modules.pop(f"qredit.{name}", None)
+    with pytest.warns(DeprecationWarning, match=f"qredit.{name} is now qredit.{MOVED[name]}"):
+        found = importlib.import_module(f"qredit.{name}")
+    assert found is importlib.import_module(f"qredit.{MOVED[name]}")
+    assert found.__spec__.name == found.__name__ == f"qredit.{MOVED[name]}"
+
+
+def test_a_file_of_a_former_package_is_not_read_a_second_time():
+    code = "import qredit.rollout.collate as then, qredit.rollouts.collate as now; assert then.collate is now.collate"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_longest_former_path_counts():
+    assert path_now("qredit.penalty.base") == "qredit.core.penalty"
+    assert path_now("qredit.penalty.entropy") == "qredit.penalties.entropy"
+    assert path_now("qredit.core.batch") is None
+    assert path_now("other.batch") is None
+
+
+def test_names_that_scripts_import_are_there():
+    code = """
+import warnings
+warnings.simplefilter("ignore")
+from qredit.batch import RolloutBatch
+from qredit.chain import Source, on_span
+from qredit.objectives import garl
+from qredit.text import parse
+from qredit.trl import QreditConfig, QreditTrainer
+from qredit.rollout.sample import Budget, Draw, Rollout, sample
+from qredit.evaluate import Answered, summary
+import qredit.core.batch
+assert RolloutBatch is qredit.core.batch.RolloutBatch
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
