@@ -314,7 +314,9 @@ def test_at_most_rows_per_batch_samples_are_drawn_at_once_and_questions_stay_who
     seen = []
     sampled = answering.sample
     monkeypatch.setattr(
-        answering, "sample", lambda model, rows, *args, **kw: seen.append(len(rows)) or sampled(model, rows, *args, **kw)
+        answering,
+        "sample",
+        lambda model, rows, *args, **kw: seen.append(len(rows)) or sampled(model, rows, *args, **kw),
     )
     assert len(answers(network, rows=rows)) == 5
     assert seen == sizes

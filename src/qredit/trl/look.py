@@ -14,11 +14,11 @@ from qredit.rollouts.collate import Sampled
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS
 from qredit.trl.guide import LOOKED, Guide
 from qredit.trl.step.log import joined, on_cpu
+from qredit.utils.seed import BEFORE
 
 if TYPE_CHECKING:
     from qredit.trl.trainer import QreditTrainer
 
-_BEFORE = 1 << 42  # keeps the seeds of these rollouts apart from those of others
 _log = get_logger(__name__)
 
 
@@ -48,7 +48,7 @@ class LookFirst(TrainerCallback):  # type: ignore[misc]
         """The likelihood facts of some prompts of the data set."""
         trainer, m = self.trainer, self.trainer.num_generations
         inputs = [dict(trainer.train_dataset[place]) for place in places for _ in range(m)]
-        rollouts = trainer.sampling.draw([row[PROMPT_IDS] for row in inputs], _BEFORE + number)
+        rollouts = trainer.sampling.draw([row[PROMPT_IDS] for row in inputs], BEFORE + number)
         sampled = [
             Sampled(rollout, tuple(row[PROMPT_IDS]), index // m, tuple(row[ANSWER_IDS]), reward=torch.nan)
             for index, (row, rollout) in enumerate(zip(inputs, rollouts, strict=True))

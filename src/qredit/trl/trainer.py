@@ -69,9 +69,8 @@ from qredit.trl.step.whole_step import (
     shared_denominators,
 )
 from qredit.utils.errors import QreditError
-from qredit.utils.seed import mix
+from qredit.utils.seed import EVALUATION, mix
 
-_EVALUATION = 1 << 40  # keeps the seeds of evaluation rollouts apart from those of training
 _LATEST = ("q", "guide/paft")  # of several steps that are logged together the last counts: means were never used
 _log = get_logger(__name__)
 
@@ -279,7 +278,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """A number of its own for each evaluation batch, counted anew at every optimiser step."""
         step, batches = self._evaluated
         self._evaluated = (self.state.global_step, batches + 1 if step == self.state.global_step else 0)
-        return _EVALUATION + mix(*self._evaluated) % _EVALUATION
+        return EVALUATION + mix(*self._evaluated) % EVALUATION
 
     def _new_generation(self, inputs: list[dict[str, Any]]) -> Generation:
         args, number, m = self.args, self._step // self._period, self.rollouts_per_prompt

@@ -1,4 +1,15 @@
-"""Seeds that are functions of what is drawn, so that nothing depends on the order of draws."""
+"""Seeds that are functions of what is drawn, so that nothing depends on the order of draws; the streams they make.
+
+A rollout's seed is that of the run, mixed with the number of the draw and the process. Generations of training are
+numbered 0, 1, 2, …; every other draw has its numbers from one of the streams below, so that no two share a seed.
+"""
+
+EVALUATION = 1 << 40
+"""Rollouts of evaluation batches: from here on, by a hash of the optimiser step and the place of the batch in it."""
+FURTHER = 1 << 41
+"""Rollouts of further prompts (dynamic sampling): from here on, by a hash of the generation and the round."""
+BEFORE = 1 << 42
+"""Rollouts of the look before the first step: from here on, batch by batch."""
 
 
 def mix(*numbers: int) -> int:

@@ -15,9 +15,7 @@ from qredit.rollouts.fields import Maker, Seen, Values
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Rollout
 from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, shown
-from qredit.utils.seed import mix
-
-_FURTHER = 1 << 41  # keeps the seeds of further prompts apart from those of other rollouts
+from qredit.utils.seed import FURTHER, mix
 
 
 @dataclass
@@ -78,7 +76,7 @@ class Sampling:
             generator = torch.Generator().manual_seed(mix(seed, number, attempt, self.accelerator.process_index))
             drawn = torch.randint(len(dataset), (wanted,), generator=generator).tolist()
             inputs = [dict(dataset[index]) for index in drawn for _ in range(m)]
-            fresh = self.sampled(inputs, _FURTHER + mix(number, attempt) % _FURTHER, m)
+            fresh = self.sampled(inputs, FURTHER + mix(number, attempt) % FURTHER, m)
             varied = [group for group in whole_groups(fresh, m) if not all_equal(group)]
             for place, group in zip(flat, varied, strict=False):
                 groups[place] = [replace(one, group=groups[place][0].group) for one in group]
