@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -214,8 +215,8 @@ def signalled(monkeypatch, capsys, network, data, tmp_path):
 
         def send(self, args, state, control, **kwargs):
             if state.global_step == in_step:
-                for number in signals:
-                    os.kill(os.getpid(), number)
+                for number in signals:  # to this thread: another one may take it later, and two for one
+                    signal.pthread_kill(threading.main_thread().ident, number)
 
         monkeypatch.setattr(watch.KeepSamples, "on_step_begin", send)
         chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, **SHORT} | options

@@ -36,8 +36,8 @@ def in_parallel(
         progress(console) as bars,
     ):
         bar = bars.add_task(title, total=len(jobs), note="")
-        running = [pool.submit(job) for job in jobs]
         try:
+            running = [pool.submit(job) for job in jobs]
             for _ in as_completed(running):
                 bars.advance(bar)
             return [job.result() for job in running]
