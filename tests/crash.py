@@ -18,7 +18,7 @@ from runs import length_reward, questions, trainer
 from tiny import model
 from transformers.utils import logging as hf_logging
 
-import qredit.trl.checkpoint as checkpoint
+import qredit.engine.checkpoint as checkpoint
 from qredit.trl.metrics_file import MetricsFile
 
 STEPS, PER_EPOCH = 16, 4

@@ -13,10 +13,10 @@ from qredit.core.chain import Cadence
 from qredit.credit.measure import mean_entropy
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
+from qredit.engine.state import STATE
 from qredit.objectives import canon, grpo, siren
 from qredit.penalties.entropy import adaptive_entropy
 from qredit.penalties.nucleus import nucleus_entropy_anchor
-from qredit.trl.resume import STATE
 from qredit.trl.step.whole_step import add_into
 
 ADAPTED = grpo() | adaptive_entropy(target=99.0, step=0.01, most=1.0)

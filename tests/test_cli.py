@@ -758,8 +758,8 @@ def test_a_reward_that_is_not_finite_stops_the_run_with_its_name_and_row(command
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(command, monkeypatch, tmp_path):
+    from qredit.engine.checkpoint import fault
     from qredit.trl import QreditTrainer
-    from qredit.trl.checkpoint import fault
 
     compute = QreditTrainer._compute_loss
 

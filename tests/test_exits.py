@@ -18,10 +18,10 @@ from folders import SHORT, data_file, flags, lines, model_folder
 from qredit import QreditError
 from qredit.cli import main
 from qredit.cli.lab_draw import draw
+from qredit.engine.checkpoint import fault
 from qredit.lab.finding import Curve, Panel
 from qredit.report.page import MARK
 from qredit.rewards import math_worker
-from qredit.trl.checkpoint import fault
 from qredit.utils.whole import append, replacing, write_whole
 
 HERE = Path(__file__).parent

@@ -22,8 +22,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from qredit.cli.train_command import chosen
+from qredit.engine.state import load_state
 from qredit.runs.train import train
-from qredit.trl.resume import load_state
 
 FORMER = Path(__file__).with_name("golden") / "former"
 RENAMED = json.loads((FORMER.parent / "renamed.json").read_text())["metrics.jsonl"]
@@ -63,9 +63,10 @@ def test_its_records_go_on(resumed):
         assert {RENAMED.get(key, key) for key in old} <= new.keys()
     assert after[:3] == before[:3]
     assert len((folder / "credit.jsonl").read_text().splitlines()) == 4
+    then, now = load_state(former / "checkpoint-3"), load_state(folder / "checkpoint-4")
+    assert now.keys() == then.keys()
     if former.name == "full":
         assert (folder / "decisions.jsonl").read_text() == (former / "decisions.jsonl").read_text()
-        then, now = load_state(former / "checkpoint-3"), load_state(folder / "checkpoint-4")
         for seen in (
             lambda state: state["guide"]["controller"]["recent"],
             lambda state: state["guard"]["watch"]["recent"],

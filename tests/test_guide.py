@@ -21,8 +21,8 @@ from qredit.control.collapse import Checked
 from qredit.control.controller import LEVEL, WINDOW
 from qredit.control.loudness import GRID
 from qredit.control.objective import automatic, guided, may_move
+from qredit.engine.checkpoint import checkpoints
 from qredit.objectives.parsing import parse
-from qredit.trl.checkpoint import checkpoints
 from qredit.trl.guard import Guard, was_ended
 
 M = 16

@@ -10,14 +10,14 @@ SOURCE = Path(__file__).parents[1] / "src" / "qredit"
 FLOORS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
     *("rollouts", "shared_prefix", "pocket", "control", "evaluation", "samplers"),
-    *("trl", "runs", "probe", "report", "lab", "cli"),
+    *("engine", "trl", "runs", "probe", "report", "lab", "cli"),
 )
 """The folders of the package from the ground up. A folder imports none that stands after it."""
 LANGUAGE = ("utils", "stats", "core", "credit", "penalties", "testing", "objectives", "catalog", "control")
 """What needs torch alone."""
 ENGINES = {"trl": "trl", "verl": "verl"}
 OBJECTIVE_TOOLS = ("_method", "_official", "parsing")
-NOT_YET = frozenset(f"qredit.trl.{name}" for name in ("guard", "look", "saving", "trainer"))
+NOT_YET = frozenset(f"qredit.trl.{name}" for name in ("guard", "look", "trainer"))
 """A circle of files that is still to be opened."""
 
 

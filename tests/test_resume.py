@@ -12,7 +12,7 @@ from runs import length_reward, questions, trainer
 from tiny import model
 
 from qredit import QreditError
-from qredit.trl.checkpoint import MANIFEST, checkpoints, fault, newest_whole, trim_lines
+from qredit.engine.checkpoint import MANIFEST, checkpoints, fault, newest_whole, trim_lines
 from qredit.trl.order import GroupOrder
 
 HERE = Path(__file__).parent

@@ -20,6 +20,7 @@ import qredit.evaluation.metrics as metrics
 import qredit.runs.watch as watch
 import qredit.samplers.answers as answering
 from qredit.cli import main
+from qredit.engine.checkpoint import checkpoints, fault, trim_lines
 from qredit.rollouts.sampling_params import Budget
 from qredit.runs.folder import PACKAGES, RunFolder
 from qredit.runs.options import TrainOptions
@@ -27,7 +28,6 @@ from qredit.runs.plan import memory_lines
 from qredit.runs.train import config
 from qredit.runs.watch import best_step
 from qredit.tasks.jsonl import jsonl
-from qredit.trl.checkpoint import checkpoints, fault, trim_lines
 from qredit.utils.plain import first_line, visible
 
 STEPS = 6

@@ -26,11 +26,11 @@ from qredit.core.schedule import linear
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
+from qredit.engine.checkpoint import fault
 from qredit.objectives import garl, paft
 from qredit.penalties.entropy import entropy_bonus
 from qredit.rollouts.trajectory import Rollout
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.trl.checkpoint import fault
 from qredit.trl.logs import length_facts, length_metrics
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))

@@ -49,6 +49,7 @@ MOVED = {
     "segment": "stats.segment",
     "surrogate": "core.surrogate",
     "text": "objectives.parsing",
+    "trl.checkpoint": "engine.checkpoint",
     "tsallis": "core.tsallis",
     "whole": "utils.whole",
 }

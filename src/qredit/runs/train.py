@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
 from qredit import tasks
+from qredit.engine.checkpoint import MANIFEST, newest_whole, put, step_of
+from qredit.engine.state import STATE
 from qredit.utils.errors import QreditError
 from qredit.utils.plain import first_line, visible
 from qredit.rewards.given import Reward, judged_by, read_rewards
@@ -45,13 +47,11 @@ from qredit.runs.watch import KeepDecisions, KeepSamples, Validate, best_step
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.card import written
-from qredit.trl.checkpoint import MANIFEST, newest_whole, put, step_of
 from qredit.trl.environment import computed_in, settings_found
 from qredit.trl.guard import Guard, was_ended
 from qredit.trl.memory_estimate import estimate, resident, weights_of
 from qredit.trl.metrics_file import MetricsFile
 from qredit.trl.record import CreditRecorder
-from qredit.trl.resume import STATE
 from qredit.utils.whole import refusing
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")

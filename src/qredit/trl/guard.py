@@ -11,9 +11,9 @@ from transformers import TrainerCallback
 from qredit.control.collapse import Checked, Collapse, Fallen, restored
 from qredit.control.diagnostics import commitment
 from qredit.core.objective import Objective
+from qredit.engine.checkpoint import checkpoints, fault, step_of
+from qredit.engine.state import GUARD, load_state
 from qredit.objectives import REGISTRY
-from qredit.trl.checkpoint import checkpoints, fault, step_of
-from qredit.trl.resume import GUARD, load_state
 from qredit.utils.errors import QreditError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         done: what was done: step, change and reason.
         ended: whether it ended the run.
     """
+
+    name = GUARD
 
     def __init__(self, action: Action, validates: bool = False) -> None:
         self.action, self.validates = action, validates
@@ -140,13 +142,13 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         name = broadcast_object_list(names)[0]
         return None if name is None else run / str(name)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
         names = ("instead", "done", "ended", "saved", "good")
         return {"watch": self.watch.state(), **{name: getattr(self, name) for name in names}}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from a `state_dict`."""
         self.watch, self.instead = restored(state["watch"]), state["instead"]
         self.done, self.ended = list(state["done"]), state["ended"]
         self.saved, self.good = state["saved"], state["good"]

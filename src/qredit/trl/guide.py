@@ -9,6 +9,7 @@ from torch import Tensor
 from qredit.control.controller import Controller, Decision, Estimator, Groups, begin, restored
 from qredit.control.objective import automatic, guided, may_move
 from qredit.core.objective import Objective
+from qredit.engine.state import GUIDE
 
 LOOKED = 16
 """Prompts that are looked at before the first step, over all processes: two steps' worth where a step has eight."""
@@ -22,6 +23,8 @@ class Guide:
     Attributes:
         decisions: what was decided, in order.
     """
+
+    name = GUIDE
 
     def __init__(self, objective: Objective) -> None:
         found = automatic(objective)
@@ -58,13 +61,13 @@ class Guide:
             self.decisions.append(decision)
         return decision
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
         assert self.controller is not None
         return {"controller": self.controller.state(), "decisions": [asdict(one) for one in self.decisions]}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from a `state_dict`."""
         self.controller = restored(state["controller"])
         self.decisions = [Decision(**one) for one in state["decisions"]]
 

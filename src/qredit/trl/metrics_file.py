@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from qredit.trl.checkpoint import trim_lines
+from qredit.engine.checkpoint import trim_lines
 from qredit.utils.whole import append
 
 

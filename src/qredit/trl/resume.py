@@ -1,59 +1,27 @@
-"""What a run must remember beside TRL's checkpoint to go on as if never stopped, and how it is stored."""
+"""The rollouts in use as a checkpoint holds them: plain tensors, numbers and names."""
 
 import dataclasses
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-import torch
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Credited
 from qredit.rollouts.collate import Rows
 from qredit.trl.step.whole_step import Generation, Microbatch
 
-STATE = "qredit_state.json"
-GUIDE, GUARD = "guide", "guard"
-FORMER = {"Guide": GUIDE, "Guard": GUARD}
-"""Keys of the state that files of former versions hold, and what they are called now."""
+
+def packed(generation: Generation) -> dict[str, Any]:
+    """A generation, for `torch.save`."""
+    return {
+        "microbatches": [_packed(micro) for micro in generation.microbatches],
+        "denominators": [dict(counts) for counts in generation.denominators],
+        "made_at": generation.made_at,
+    }
 
 
-def rollouts_file(process: int) -> str:
-    """Name of the file that holds a process's rollouts in use."""
-    return f"rollouts_{process}.pt"
-
-
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write the run's small state as JSON."""
-    (folder / STATE).write_text(json.dumps(state, indent=1))
-
-
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """The state written by `save_state`, former keys under today's; None when the checkpoint is not ours."""
-    path = folder / STATE
-    if not path.exists():
-        return None
-    return {FORMER.get(key, key): value for key, value in json.loads(path.read_text()).items()}
-
-
-def save_generation(path: Path, generation: Generation) -> None:
-    """Write the rollouts in use as plain tensors, numbers and names."""
-    torch.save(
-        {
-            "microbatches": [_packed(micro) for micro in generation.microbatches],
-            "denominators": [dict(counts) for counts in generation.denominators],
-            "made_at": generation.made_at,
-        },
-        path,
-    )
-
-
-def load_generation(path: Path, device: torch.device) -> Generation | None:
-    """The rollouts written by `save_generation`; None when the save did not fall inside a generation."""
-    if not path.exists():
-        return None
-    stored = torch.load(path, map_location=device, weights_only=True)
-    microbatches = [_unpacked(packed) for packed in stored["microbatches"]]
+def unpacked(stored: Mapping[str, Any]) -> Generation:
+    """The generation that was `packed`."""
+    microbatches = [_unpacked(micro) for micro in stored["microbatches"]]
     return Generation(microbatches, stored["denominators"], stored["made_at"])
 
 
@@ -66,7 +34,7 @@ def _packed(micro: Microbatch) -> dict[str, Any]:
     return {"batch": batch, "credited": credited} | rows
 
 
-def _unpacked(packed: dict[str, Any]) -> Microbatch:
-    credited = None if packed["credited"] is None else Credited(**packed["credited"])
-    rest = {name: value for name, value in packed.items() if name not in ("batch", "credited")}
-    return Microbatch(Rows(batch=RolloutBatch(**packed["batch"]), **rest), credited)
+def _unpacked(stored: Mapping[str, Any]) -> Microbatch:
+    credited = None if stored["credited"] is None else Credited(**stored["credited"])
+    rest = {name: value for name, value in stored.items() if name not in ("batch", "credited")}
+    return Microbatch(Rows(batch=RolloutBatch(**stored["batch"]), **rest), credited)

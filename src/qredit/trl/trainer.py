@@ -24,6 +24,8 @@ from qredit.control.objective import automatic
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, When
 from qredit.core.objective import Credited, Objective, sum_terms
+from qredit.engine.protocols import Stateful
+from qredit.engine.state import METRICS, POSITION, Part
 from qredit.objectives.parsing import parse
 from qredit.rewards import as_reward
 from qredit.rewards.checked import checked_reward
@@ -51,6 +53,7 @@ from qredit.trl.order import FollowEpoch, GroupOrder
 from qredit.trl.record import CreditRecorder, Learned
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.refused import check_arguments
+from qredit.trl.resume import packed, unpacked
 from qredit.trl.savable import check_savable, mend_generation_config
 from qredit.trl.saving import Saving
 from qredit.trl.step.collation import Collation
@@ -214,7 +217,31 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.stages = StageState(self.objective)
         self.step_credit = StepCredit(self.args.gradient_accumulation_steps, self.stages, accelerator)
         self.step_log = StepLog()
-        self.saving = Saving(self)
+        self.saving = self._saving()
+
+    def _saving(self) -> Saving:
+        """What a checkpoint holds of this run."""
+        parts: list[Stateful] = [
+            Part(POSITION, self._position, self._go_to),
+            self.stages,
+            Part(METRICS, lambda: dict(self._metrics["train"]), lambda kept: self._metrics["train"].update(kept)),
+            *(one for one in (self.guide, self.guard) if one is not None),
+        ]
+        own = Part("rollouts", self._rollouts_in_use, self._take_up)
+        return Saving(self.args, self.accelerator, self.objective, parts, own)
+
+    def _position(self) -> dict[str, Any]:
+        return {"step": self._step, "evaluated": self._evaluated}
+
+    def _go_to(self, position: Mapping[str, Any]) -> None:
+        self._step, self._evaluated = position["step"], tuple(position["evaluated"])
+
+    def _rollouts_in_use(self) -> dict[str, Any]:
+        """What a checkpoint holds of them: nothing where the next micro-batch samples anew."""
+        return packed(self._generation) if self.inside_generation and self._generation is not None else {}
+
+    def _take_up(self, kept: Mapping[str, Any]) -> None:
+        self._generation = unpacked(kept) if kept else None
 
     # --- rollouts
 
@@ -464,7 +491,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """TRL's checkpoint, and what is needed to go on as if never stopped, written aside and renamed when whole."""
         folder = Path(super()._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        with self.saving.aside(folder):
+        with self.saving.aside(folder, self.state):
             super()._save_checkpoint(model, trial)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))

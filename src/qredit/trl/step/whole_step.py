@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +11,7 @@ from accelerate.utils import gather_object
 from qredit.core.batch import RolloutBatch, concatenate
 from qredit.core.chain import Cadence, Scope, State
 from qredit.core.objective import Credited, Objective
+from qredit.engine.state import STAGES
 from qredit.rollouts.collate import Rows, Sampled
 
 DURING = (Cadence.STEP, Cadence.GENERATION)  # what the updates themselves show
@@ -53,6 +55,8 @@ class StageState:
         pending: what the step and the generation in progress add to it so far, on this process.
     """
 
+    name = STAGES
+
     def __init__(self, objective: Objective) -> None:
         self.state: dict[str, State] = objective.init_state()
         self.pending: dict[str, State] = {}
@@ -86,6 +90,14 @@ class StageState:
             self._move(
                 objective, {place: self.pending.pop(place) for place in due if place in self.pending}, accelerator
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold."""
+        return {"objective_state": self.state, "pending_statistics": self.pending}
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Go on from a `state_dict`."""
+        self.state, self.pending = state["objective_state"], state["pending_statistics"]
 
     def _move(self, objective: Objective, sums: dict[str, State], accelerator: Accelerator) -> None:
         everywhere: dict[str, State] = {}

@@ -1,0 +1,58 @@
+"""The small state of a run within a checkpoint: a list of Stateful parts in one JSON file, each under fixed keys."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qredit.engine.protocols import Stateful
+
+STATE = "qredit_state.json"
+POSITION, STAGES, METRICS, GUIDE, GUARD = "position", "stages", "metrics", "guide", "guard"
+FLAT: Mapping[str, tuple[str, ...]] = {
+    POSITION: ("step", "evaluated"),
+    STAGES: ("objective_state", "pending_statistics"),
+}
+"""Parts whose own keys stand in the file, as they always did; of every other part it is the name that stands there."""
+FORMER: Mapping[str, str] = {"Guide": GUIDE, "Guard": GUARD}
+"""Keys that files of former versions hold, and what they are called now."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A Stateful made of two functions, for what is no object of its own."""
+
+    name: str
+    state_dict: Callable[[], dict[str, Any]]
+    load_state_dict: Callable[[Mapping[str, Any]], None]
+
+
+def state_of(parts: Sequence[Stateful]) -> dict[str, Any]:
+    """The states of all parts under their keys, as the file holds them."""
+    state: dict[str, Any] = {}
+    for part in parts:
+        state |= part.state_dict() if part.name in FLAT else {part.name: part.state_dict()}
+    return state
+
+
+def restore(parts: Sequence[Stateful], state: Mapping[str, Any]) -> None:
+    """Let every part go on from its state; one that was not there when the state was written begins anew."""
+    for part in parts:
+        if part.name in FLAT:
+            part.load_state_dict({key: state[key] for key in FLAT[part.name]})
+        elif part.name in state:
+            part.load_state_dict(state[part.name])
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write the state into a checkpoint."""
+    (folder / STATE).write_text(json.dumps(state, indent=1))
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The state written by `save_state`, former keys under today's; None when the checkpoint is not ours."""
+    path = folder / STATE
+    if not path.exists():
+        return None
+    return {FORMER.get(key, key): value for key, value in json.loads(path.read_text()).items()}
