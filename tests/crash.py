@@ -19,7 +19,7 @@ from tiny import model
 from transformers.utils import logging as hf_logging
 
 import qredit.engine.checkpoint as checkpoint
-from qredit.trl.metrics_file import MetricsFile
+from qredit.callbacks.metrics_file import MetricsFile
 
 STEPS, PER_EPOCH = 16, 4
 

@@ -3,12 +3,21 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import qredit
 from qredit._former import MOVED, path_now
 
+SOURCE = Path(qredit.__file__).parent
 WITHOUT_ENGINES = sorted(name for name in MOVED if not name.startswith(("trl", "run")))
+
+
+@pytest.mark.parametrize("name", sorted(MOVED))
+def test_every_former_path_leads_to_a_module(name):
+    parts = MOVED[name].split(".")
+    assert (SOURCE.joinpath(*parts) / "__init__.py").exists() or SOURCE.joinpath(*parts).with_suffix(".py").exists()
 
 
 @pytest.mark.parametrize("name", WITHOUT_ENGINES)

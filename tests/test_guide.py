@@ -14,6 +14,7 @@ from tiny import model
 from transformers import TrainerCallback
 
 from qredit import QreditError
+from qredit.callbacks.guard import Guard, was_ended
 from qredit.control import Collapse, Controller, Groups, begin, loudness, quietest
 from qredit.control import collapse as collapse_module
 from qredit.control import controller as controller_module
@@ -23,7 +24,6 @@ from qredit.control.loudness import GRID
 from qredit.control.objective import automatic, guided, may_move
 from qredit.engine.checkpoint import checkpoints
 from qredit.objectives.parsing import parse
-from qredit.trl.guard import Guard, was_ended
 
 M = 16
 

@@ -10,11 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import qredit.runs.train as training
 from qredit import QreditError
+from qredit.callbacks.metrics_file import MetricsFile
 from qredit.cli import main
 from qredit.runs.folder import RunFolder
 from qredit.runs.loggers import services
 from qredit.trl import QreditTrainer
-from qredit.trl.metrics_file import MetricsFile
 
 MISSING = [name for name in ("wandb", "trackio") if importlib.util.find_spec(name) is None]
 

@@ -13,6 +13,7 @@ from runs import first_step_gradients, length_reward, trainer
 from tiny import tokenizer
 
 from qredit import Objective, QreditError, on_span, trace
+from qredit.callbacks.record import CreditRecorder, Learned, TokenTexts, record_of, spacing
 from qredit.cli import main
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
@@ -27,7 +28,6 @@ from qredit.report.page import as_json, page
 from qredit.report.records import batch_of, shown
 from qredit.report.words import across, sentences
 from qredit.report.write import write
-from qredit.trl.record import CreditRecorder, Learned, TokenTexts, record_of, spacing
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> & <!-- "
@@ -226,8 +226,8 @@ def test_long_runs_are_thinned_to_a_bounded_number_of_records():
 def test_long_rows_keep_their_first_and_last_tokens_and_the_sum_of_all(tmp_path, monkeypatch):
     _, seen = recorded(tmp_path, steps=1)
     learned = seen[1]
-    monkeypatch.setattr("qredit.trl.record.TOKENS", 24)
-    monkeypatch.setattr("qredit.trl.record._LEAST_PER_ROW", 4)
+    monkeypatch.setattr("qredit.callbacks.record.TOKENS", 24)
+    monkeypatch.setattr("qredit.callbacks.record._LEAST_PER_ROW", 4)
     cut = record_of(learned, TokenTexts(tokenizer()))["rollouts"][0]
     whole = learned.batch.ids[0][learned.batch.mask[0]].tolist()
     assert cut["ids"] == whole[:3] + whole[-3:]

@@ -16,9 +16,11 @@ from test_tasks import FILES, copies, write
 from tiny import tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import qredit.callbacks.validate as validate
 import qredit.evaluation.metrics as metrics
-import qredit.runs.watch as watch
 import qredit.samplers.answers as answering
+from qredit.callbacks.samples import KeepSamples
+from qredit.callbacks.validate import best_step
 from qredit.cli import main
 from qredit.engine.checkpoint import checkpoints, fault, trim_lines
 from qredit.rollouts.sampling_params import Budget
@@ -26,7 +28,6 @@ from qredit.runs.folder import PACKAGES, RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.runs.plan import memory_lines
 from qredit.runs.train import config
-from qredit.runs.watch import best_step
 from qredit.tasks.jsonl import jsonl
 from qredit.utils.plain import first_line, visible
 
@@ -176,16 +177,16 @@ def cut(monkeypatch, capsys, network, data, tmp_path):
     """Trains, interrupted in a step; returns the run folder."""
 
     def run(name, in_step, **options):
-        started = watch.KeepSamples.on_step_begin
+        started = KeepSamples.on_step_begin
 
         def interrupt(self, args, state, control, **kwargs):
             if state.global_step == in_step:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(watch.KeepSamples, "on_step_begin", interrupt)
+        monkeypatch.setattr(KeepSamples, "on_step_begin", interrupt)
         chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, **SHORT} | options
         assert main(["train", "--quiet", *flags(**chosen)]) == 130
-        monkeypatch.setattr(watch.KeepSamples, "on_step_begin", started)
+        monkeypatch.setattr(KeepSamples, "on_step_begin", started)
         return RunFolder(tmp_path / name)
 
     return run
@@ -211,18 +212,18 @@ def signalled(monkeypatch, capsys, network, data, tmp_path):
     """Trains, and is sent signals in a step; returns the run folder and the last line of what was said."""
 
     def run(name, in_step, *signals, **options):
-        started = watch.KeepSamples.on_step_begin
+        started = KeepSamples.on_step_begin
 
         def send(self, args, state, control, **kwargs):
             if state.global_step == in_step:
                 for number in signals:  # to this thread: another one may take it later, and two for one
                     signal.pthread_kill(threading.main_thread().ident, number)
 
-        monkeypatch.setattr(watch.KeepSamples, "on_step_begin", send)
+        monkeypatch.setattr(KeepSamples, "on_step_begin", send)
         chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, **SHORT} | options
         capsys.readouterr()
         assert main(["train", *flags(**chosen)]) in (130, 143)
-        monkeypatch.setattr(watch.KeepSamples, "on_step_begin", started)
+        monkeypatch.setattr(KeepSamples, "on_step_begin", started)
         return RunFolder(tmp_path / name), capsys.readouterr().err.splitlines()
 
     return run
@@ -258,7 +259,7 @@ def test_an_interrupt_in_the_last_step_is_no_interrupt(network, data, tmp_path, 
         if state.global_step == SHORT["steps"] - 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(watch.KeepSamples, "on_step_begin", send)
+    monkeypatch.setattr(KeepSamples, "on_step_begin", send)
     chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / "run", **SHORT}
     assert main(["train", "--quiet", *flags(**chosen)]) == 0
     assert (tmp_path / "run" / "final").is_dir()
@@ -343,12 +344,12 @@ def test_lines_are_kept_on_resume_whatever_characters_the_model_wrote(tmp_path, 
 def scripted(monkeypatch, values):
     """m@k of the validations, in their order."""
     told = iter(values)
-    summary = watch.summary
+    summary = validate.summary
 
     def pretended(answered, scorer, k):
         return summary(answered, scorer, k) | {f"m@{k}": metrics.Estimate(next(told), 0.0, 1.0)}
 
-    monkeypatch.setattr(watch, "summary", pretended)
+    monkeypatch.setattr(validate, "summary", pretended)
 
 
 @pytest.mark.parametrize(("values", "best"), [((0.1, 0.6, 0.2), 4), ((0.5, 0.5, 0.2), 2), ((0.0, 0.1, 0.2), 6)])

@@ -50,6 +50,10 @@ MOVED = {
     "surrogate": "core.surrogate",
     "text": "objectives.parsing",
     "trl.checkpoint": "engine.checkpoint",
+    "trl.guard": "callbacks.guard",
+    "trl.guide": "callbacks.guide",
+    "trl.metrics_file": "callbacks.metrics_file",
+    "trl.record": "callbacks.record",
     "tsallis": "core.tsallis",
     "whole": "utils.whole",
 }

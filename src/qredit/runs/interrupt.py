@@ -8,9 +8,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import torch
+from accelerate import Accelerator
 from transformers import TrainerCallback
-
-from qredit.trl import QreditTrainer
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,15 +19,15 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
 
     Args:
         say: is told, once, that the run will stop.
+        accelerator: of the processes that stop together.
 
     Attributes:
         asked: whether a signal came.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, say: Callable[[str], None], accelerator: Accelerator) -> None:
+        self.say, self.accelerator = say, accelerator
         self.asked = False
-        self.trainer: QreditTrainer | None = None
         self._ends: Callable[[], Any] | None = None
 
     @contextmanager
@@ -75,8 +74,7 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
 
     def _asked_anywhere(self) -> bool:
         """Whether any process was asked: all save together, or none could."""
-        if self.trainer is None or self.trainer.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1:
             return self.asked
-        accelerator = self.trainer.accelerator
-        flag = torch.tensor(float(self.asked), device=accelerator.device)
-        return float(accelerator.reduce(flag, "sum")) > 0
+        flag = torch.tensor(float(self.asked), device=self.accelerator.device)
+        return float(self.accelerator.reduce(flag, "sum")) > 0

@@ -16,6 +16,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
 from qredit import tasks
+from qredit.callbacks.decisions import KeepDecisions
+from qredit.callbacks.guard import Guard, was_ended
+from qredit.callbacks.metrics_file import MetricsFile
+from qredit.callbacks.record import CreditRecorder
+from qredit.callbacks.samples import KeepSamples
+from qredit.callbacks.validate import Validate, best_step
 from qredit.engine.checkpoint import MANIFEST, newest_whole, put, step_of
 from qredit.engine.state import STATE
 from qredit.utils.errors import QreditError
@@ -43,15 +49,11 @@ from qredit.runs.load import (
 from qredit.runs.loggers import services
 from qredit.runs.options import TrainOptions
 from qredit.runs.schedule import RunTrainer, warmup_of
-from qredit.runs.watch import KeepDecisions, KeepSamples, Validate, best_step
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.card import written
 from qredit.trl.environment import computed_in, settings_found
-from qredit.trl.guard import Guard, was_ended
 from qredit.trl.memory_estimate import estimate, resident, weights_of
-from qredit.trl.metrics_file import MetricsFile
-from qredit.trl.record import CreditRecorder
 from qredit.utils.whole import refusing
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
@@ -106,8 +108,7 @@ def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) ->
     """Train in view of the console, from a checkpoint if there is one."""
     main = trainer.is_world_process_zero()
     shown = LiveView(console, str(trainer.objective)) if main else None
-    stop = StopWhenAsked(lambda text: console.print(text) if main else None)
-    stop.trainer = trainer
+    stop = StopWhenAsked(lambda text: console.print(text) if main else None, trainer.accelerator)
     trainer.add_callback(stop)
     with stop.listening(), shown if shown is not None else contextlib.nullcontext():
         if shown is not None:
@@ -195,7 +196,8 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
     notes: list[str] = []
     model = load_model(path, notes=notes)
     check_trainable(model, path, options.lora)
-    validation = _validation(options, judged_by(given, tasks.get(options.task).metrics), tokenizer, model, args, folder)
+    judged = judged_by(given, tasks.get(options.task).metrics)
+    validation = _validation(options, judged, tokenizer, model, folder, guard)
     with _in_one_line(ValueError, ImportError):
         trainer = RunTrainer(
             model,
@@ -208,9 +210,9 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
             peft_config=_lora(options),
         )
     trainer.remove_callback(PrinterCallback)
-    for watcher in (samples, decisions, validation):
-        if watcher is not None:
-            watcher.trainer = trainer
+    samples.run, decisions.steering = trainer, trainer.steering
+    if validation is not None:
+        validation.run = trainer
     facts |= {"model_notes": notes, "computed_in": computed_in(trainer.accelerator), "environment": settings_found()}
     facts["train_prompts"] = len(trainer.train_dataset)
     facts["end"] = trainer.format.format.end
@@ -372,8 +374,8 @@ def _validation(
     rewards: Sequence[Reward],
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
-    args: QreditConfig,
     folder: RunFolder,
+    guard: Guard | None,
 ) -> Validate | None:
     if not options.eval_every:
         return None
@@ -385,7 +387,7 @@ def _validation(
         options,
         "validation",
     )
-    return Validate(folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed)
+    return Validate(folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed, guard)
 
 
 def _lora(options: TrainOptions) -> LoraConfig | None:

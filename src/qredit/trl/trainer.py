@@ -14,46 +14,54 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from qredit.callbacks.guard import Guard
+from qredit.callbacks.guide import Guide
+from qredit.callbacks.look import LookFirst
+from qredit.callbacks.record import CreditRecorder, Learned
 from qredit.control.objective import automatic
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, When
 from qredit.core.objective import Credited, Objective, sum_terms
+from qredit.engine.objective_now import ObjectiveNow
 from qredit.engine.protocols import Stateful
-from qredit.engine.state import METRICS, POSITION, Part
+from qredit.engine.state import METRICS, POSITION, Part, load_state
+from qredit.evaluation.metrics import Answered
 from qredit.objectives.parsing import parse
 from qredit.rewards import as_reward
 from qredit.rewards.checked import checked_reward
+from qredit.rewards.given import Reward
 from qredit.rollouts.collate import Rows, Sampled, tails_for
 from qredit.rollouts.ends import end_notice, generation_ends, plain_notice
 from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.rollouts.trajectory import Rollout
+from qredit.samplers.answers import answer_all
 from qredit.samplers.transformers import sample
 from qredit.shared_prefix.install import DIVERGENCE
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.padded import check_padding
 from qredit.shared_prefix.support import inside
 from qredit.shared_prefix.verify import verify
+from qredit.tasks.base import Example
 from qredit.trl.base_probability import BASE
 from qredit.trl.card import Card, written
 from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, makers_for
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import PROMPT_IDS, check_columns, context_of, encode_all, evaluations
 from qredit.trl.environment import check_environment
-from qredit.trl.guard import Guard
-from qredit.trl.guide import Guide
-from qredit.trl.look import LookFirst
+from qredit.trl.look import Look
 from qredit.trl.order import FollowEpoch, GroupOrder
-from qredit.trl.record import CreditRecorder, Learned
 from qredit.trl.reference import REFERENCE, Reference
 from qredit.trl.refused import check_arguments
 from qredit.trl.resume import packed, unpacked
+from qredit.trl.revert import check_revertible, slow_down
 from qredit.trl.savable import check_savable, mend_generation_config
 from qredit.trl.saving import Saving
 from qredit.trl.step.collation import Collation
@@ -141,6 +149,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         for name, dataset in evaluations(eval_dataset).items():
             check_columns(dataset, args.answer_column, name)
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or as_reward("exact_match")]
+        self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
+        looks = [] if self.guide is None else [LookFirst(self.guide, self._look, args.num_generations)]
         super().__init__(
             model=model,
             reward_funcs=[checked_reward(function) for function in rewards],
@@ -148,7 +158,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[*(callbacks or []), FollowEpoch(lambda: self.order), LookFirst(self)],
+            callbacks=[*(callbacks or []), FollowEpoch(lambda: self.order), *looks],
             **kwargs,
         )
         if self._is_vlm:
@@ -174,11 +184,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.train_dataset, self.eval_dataset = encode_all(
             self.train_dataset, self.eval_dataset, args, self.format, context_of(self.model), self.chat_template_kwargs
         )
-        self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, Guard)), None)
         if self.guard is not None:
             self.guard.attach(self)
+        self.steering = tuple(part for part in (self.guide, self.guard) if part is not None)
+        self._objective_now = ObjectiveNow(self.objective, self.steering)
         score_at_temperature_one(self.model, self.objective, args)
         self.reference = Reference(self.model) if {REFERENCE, BASE, DIVERGENCE} & self.objective.needs else None
         self.layout = layout_for(self.model, self.objective, args)
@@ -225,7 +236,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             Part(POSITION, self._position, self._go_to),
             self.stages,
             Part(METRICS, lambda: dict(self._metrics["train"]), lambda kept: self._metrics["train"].update(kept)),
-            *(one for one in (self.guide, self.guard) if one is not None),
+            *self.steering,
         ]
         own = Part("rollouts", self._rollouts_in_use, self._take_up)
         return Saving(self.args, self.accelerator, self.objective, parts, own)
@@ -243,6 +254,71 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _take_up(self, kept: Mapping[str, Any]) -> None:
         self._generation = unpacked(kept) if kept else None
 
+    # --- what callbacks ask for (`qredit.engine.protocols`)
+
+    def _look(self) -> Mapping[str, Tensor]:
+        """The likelihood facts of some prompts, before the first step."""
+        self.model.train()
+        look = Look(
+            self.train_dataset,
+            m=self.num_generations,
+            at_once=max(self.args.per_device_train_batch_size // self.num_generations, 1),
+            draw=self.sampling.draw,
+            collation=self.collation,
+            score=lambda rows: self.passes.scored_without_gradient(self.model_wrapped, rows),
+            seed=self.args.seed,
+        )
+        return look.facts(self.objective_now(), self.accelerator)
+
+    def check_revertible(self, slower: bool) -> None:
+        check_revertible(self.args, whole=not (self.is_deepspeed_enabled or self.is_fsdp_enabled), slower=slower)
+
+    def restore_weights(self, checkpoint: Path) -> None:
+        """Go back to a checkpoint's weights; rollouts of those that are given up are dropped."""
+        self._load_from_checkpoint(str(checkpoint), self.accelerator.unwrap_model(self.model_wrapped))
+        moments = torch.load(checkpoint / "optimizer.pt", map_location=self.accelerator.device, weights_only=True)
+        self.optimizer.load_state_dict(moments)
+        kept = load_state(checkpoint)
+        if kept is not None:
+            self.stages.state = kept["objective_state"]
+        self._generation = None
+
+    def slow_down(self, factor: float) -> None:
+        slow_down(self.optimizer, self.lr_scheduler, factor)
+
+    def first_group(self) -> dict[str, Any] | None:
+        logs, m = self._logs, self.num_generations
+        if not logs["prompt"]:
+            return None
+        return {
+            "prompt": next(iter(logs["prompt"])),
+            "completions": list(logs["completion"])[:m],
+            "rewards": {name: list(values)[:m] for name, values in logs["rewards"].items()},
+        }
+
+    def answers(self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int) -> list[Answered]:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        own = answer_all(
+            self.accelerator.unwrap_model(self.model),
+            self.format,
+            examples[rank::world],
+            rewards,
+            self.args.budget,
+            k,
+            seed=seed + rank,
+            stop_tokens=self.eos_token_ids,
+            pad=self._tokenizer.pad_token_id,
+            template=self.chat_template_kwargs,
+            rows_per_batch=self.args.generation_batch_size // world,
+            half=bool(self.args.bf16),
+        )
+        every: list[Answered] = gather_object(list(own))
+        return every
+
+    def log_with_step(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._metrics["train"][name].append(value)
+
     # --- rollouts
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> GroupOrder:
@@ -255,10 +331,6 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             shuffle=self.shuffle_dataset,
         )
         return self.order
-
-    def drop_rollouts(self) -> None:
-        """Sample anew for the next step: the weights are no longer those that the rollouts in use belong to."""
-        self._generation = None
 
     @property
     def _period(self) -> int:
@@ -401,9 +473,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def objective_now(self) -> Objective:
         """The plain objective of this moment of training."""
-        objective = self.objective if self.guide is None else self.guide.now()
-        objective = (self.guard and self.guard.objective()) or objective
-        return objective.at(self.state.global_step / max(self.state.max_steps, 1))
+        return self._objective_now.at(self.state.global_step / max(self.state.max_steps, 1))
 
     def _compute_loss(self, model: nn.Module, inputs: Microbatch) -> Tensor:
         objective, rows = self.objective_now(), inputs.rows

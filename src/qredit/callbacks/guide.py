@@ -47,6 +47,10 @@ class Guide:
         """The objective of the next step."""
         return guided(self.objective, self.estimator, self.most if self.controller is None else self.controller.q)
 
+    def decided(self) -> list[dict[str, Any]]:
+        """Its decisions, as a log holds them."""
+        return [one.told() for one in self.decisions]
+
     def begin(self, facts: Mapping[str, Tensor], m: int) -> Decision:
         """Choose the q of the first step from a look at some prompts."""
         self.controller, decision = begin(_groups(facts), m, self.most, may_move(self.objective))

@@ -12,11 +12,11 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from qredit.callbacks.metrics_file import AppendLines
 from qredit.core.batch import SPANS, RolloutBatch
 from qredit.core.chain import Scope, State
 from qredit.core.objective import Credited, Objective, trace
 from qredit.rollouts.collate import Rows, Sampled
-from qredit.trl.metrics_file import AppendLines
 from qredit.utils.plain import json_line
 from qredit.utils.stretches import rounded, stretches
 from qredit.utils.whole import append

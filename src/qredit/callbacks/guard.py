@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
@@ -12,12 +11,10 @@ from qredit.control.collapse import Checked, Collapse, Fallen, restored
 from qredit.control.diagnostics import commitment
 from qredit.core.objective import Objective
 from qredit.engine.checkpoint import checkpoints, fault, step_of
+from qredit.engine.protocols import Revertible
 from qredit.engine.state import GUARD, load_state
 from qredit.objectives import REGISTRY
 from qredit.utils.errors import QreditError
-
-if TYPE_CHECKING:
-    from qredit.trl.trainer import QreditTrainer
 
 Action = Literal["stop", "roll_back", "paft"]
 SLOWER = 0.5
@@ -52,7 +49,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, action: Action, validates: bool = False) -> None:
         self.action, self.validates = action, validates
-        self.trainer: QreditTrainer | None = None
+        self.run: Revertible | None = None
         self.watch, self.instead = Collapse(), False
         self.done: list[dict[str, Any]] = []
         self.ended = False
@@ -60,43 +57,39 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         self.good: int | None = None
         self._validation: Checked | None = None
 
-    def attach(self, trainer: "QreditTrainer") -> None:
-        """Serve a trainer.
+    def attach(self, run: Revertible) -> None:
+        """Watch a run.
 
         Raises:
             QreditError: PAFT cannot take over from this objective; settings under which weights cannot be restored.
         """
-        objective, args = trainer.objective.at(0.0), trainer.args
+        objective = run.objective.at(0.0)
         if self.action == "paft" and (commitment(objective) is None or objective.draws):
-            raise QreditError(f"guard=paft takes over from GARL, such as garl(q=0.75); this is {trainer.objective}")
-        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-            raise QreditError("the guard restores whole weights, which DeepSpeed and FSDP cut apart; leave guard out")
-        if args.save_only_model:
-            raise QreditError("the guard restores the optimiser's moments too, which save_only_model leaves out")
-        if args.load_best_model_at_end:
-            raise QreditError("the guard keeps the best checkpoint itself; leave load_best_model_at_end out")
-        if self.action == "roll_back" and args.lr_scheduler_type == "reduce_lr_on_plateau":
-            raise QreditError("guard=roll_back halves the rates of a schedule; reduce_lr_on_plateau has none")
-        self.trainer = trainer
+            raise QreditError(f"guard=paft takes over from GARL, such as garl(q=0.75); this is {run.objective}")
+        run.check_revertible(slower=self.action == "roll_back")
+        self.run = run
 
-    def objective(self) -> Objective | None:
+    def now(self) -> Objective | None:
         """The objective that took over, once one did."""
         return REGISTRY["paft"](PAFT_COMMITMENT) if self.instead else None
+
+    def decided(self) -> list[dict[str, Any]]:
+        """What was done, in order."""
+        return self.done
 
     def check(self, step: int, value: float, low: float, high: float) -> None:
         """Tell of a validation: success, with its interval. What follows from it is done at the end of the step."""
         self._validation = Checked(step, value, low, high)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        if trainer is None or trainer.step_success is None:
+        if self.run is None or self.run.step_success is None:
             return
-        self.watch, fallen = self.watch.see(state.global_step, trainer.step_success)
+        self.watch, fallen = self.watch.see(state.global_step, self.run.step_success)
         if self._validation is not None:
             self.watch, worse = self.watch.check(self._validation)
             fallen, self._validation = fallen or worse, None
         if fallen is not None:
-            self._act(trainer, fallen, state.global_step, control)
+            self._act(self.run, fallen, self._checkpoint(Path(args.output_dir), state), state.global_step, control)
         self._keep(state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -114,33 +107,31 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         if self.good is not None and state.best_metric is None:  # no validation has chosen one
             state.best_global_step = self.good
 
-    def _act(self, trainer: "QreditTrainer", fallen: Fallen, step: int, control: Any) -> None:
-        best = self._checkpoint(trainer)
+    def _act(self, run: Revertible, fallen: Fallen, best: Path | None, step: int, control: Any) -> None:
         if best is not None:
-            _return_to(trainer, best)
+            run.restore_weights(best)
         again = best is not None and self.action != "stop" and len(self.done) < _CHANCES[self.action]
         if not again:
             self.ended = control.should_training_stop = True
         else:
             self.instead = self.action == "paft"
-            _slow_down(trainer, 1.0 if self.instead else SLOWER)
+            run.slow_down(1.0 if self.instead else SLOWER)
         self.watch = self.watch.after()
         self.done.append({"step": step, "change": self._told(best, again), "reason": fallen.reason})
 
     def _told(self, best: Path | None, again: bool) -> str:
         follows = "stopped"
         if again:
-            follows = f"on with {self.objective()}" if self.instead else f"on at {SLOWER:g} of the learning rate"
+            follows = f"on with {self.now()}" if self.instead else f"on at {SLOWER:g} of the learning rate"
         return f"{follows}, with the weights of {'now: no checkpoint was good' if best is None else best.name}"
 
-    def _checkpoint(self, trainer: "QreditTrainer") -> Path | None:
+    def _checkpoint(self, output: Path, state: Any) -> Path | None:
         """The best checkpoint, or the newest whole one before it; the main process chooses, for all."""
-        wanted = (trainer.state.best_global_step if self.validates else None) or self.good
-        run = Path(trainer.args.output_dir)
-        found = (path for path in checkpoints(run) if wanted and step_of(path) <= wanted and fault(path) is None)
+        wanted = (state.best_global_step if self.validates else None) or self.good
+        found = (path for path in checkpoints(output) if wanted and step_of(path) <= wanted and fault(path) is None)
         names = [path.name if (path := next(found, None)) is not None else None]
         name = broadcast_object_list(names)[0]
-        return None if name is None else run / str(name)
+        return None if name is None else output / str(name)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
@@ -158,26 +149,3 @@ def was_ended(checkpoint: Path) -> bool:
     """Whether the guard had ended the run when this checkpoint was written: there is nothing to go on with."""
     guard = (load_state(checkpoint) or {}).get(GUARD)
     return guard is not None and bool(guard["ended"])
-
-
-def _return_to(trainer: "QreditTrainer", folder: Path) -> None:
-    """Take back the weights and the optimiser's moments of a checkpoint; training goes on from there.
-
-    The data go on where they are, and rollouts of the weights that are given up are dropped.
-    """
-    trainer._load_from_checkpoint(str(folder), trainer.accelerator.unwrap_model(trainer.model_wrapped))
-    moments = torch.load(folder / "optimizer.pt", map_location=trainer.accelerator.device, weights_only=True)
-    trainer.optimizer.load_state_dict(moments)
-    kept = load_state(folder)
-    if kept is not None:
-        trainer.stages.state = kept["objective_state"]
-    trainer.drop_rollouts()
-
-
-def _slow_down(trainer: "QreditTrainer", factor: float) -> None:
-    """Multiply the learning rate of this and all later steps, by the schedule as it stands now."""
-    scheduler: Any = getattr(trainer.lr_scheduler, "scheduler", trainer.lr_scheduler)  # accelerate wraps it
-    scheduler.base_lrs = [factor * rate for rate in scheduler.base_lrs]
-    scheduler._last_lr = [factor * rate for rate in scheduler._last_lr]
-    for group, rate in zip(trainer.optimizer.param_groups, scheduler._last_lr, strict=True):
-        group["lr"] = rate

@@ -1,0 +1,30 @@
+"""The look before the first step: what some prompts show of their likelihood, for the guide to begin from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from accelerate.logging import get_logger
+from torch import Tensor
+from transformers import TrainerCallback
+
+from qredit.callbacks.guide import Guide
+
+_log = get_logger(__name__)
+
+
+class LookFirst(TrainerCallback):  # type: ignore[misc]
+    """Before the first step of a run that leaves q to its guide, lets it look; a resumed run has looked already.
+
+    Args:
+        look: the likelihood facts (`qredit.control.diagnostics`) of some prompts, over all processes.
+        m: rollouts per prompt.
+    """
+
+    def __init__(self, guide: Guide, look: Callable[[], Mapping[str, Tensor]], m: int) -> None:
+        self.guide, self.look, self.m = guide, look, m
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.guide.begun:
+            return
+        decision = self.guide.begin(self.look(), self.m)
+        _log.info(f"{decision.estimator}(q={decision.q:g}): {decision.reason}")

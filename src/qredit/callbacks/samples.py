@@ -1,0 +1,29 @@
+"""The first group of each logged step, as text, in samples.jsonl."""
+
+from pathlib import Path
+from typing import Any
+
+from qredit.callbacks.metrics_file import AppendLines
+from qredit.engine.protocols import Sampled
+from qredit.utils.plain import json_line
+from qredit.utils.whole import append
+
+
+class KeepSamples(AppendLines):
+    """Appends, at each logged step, the first group of the rollouts in use to samples.jsonl.
+
+    Attributes:
+        run: the one that is watched; nothing is written before there is one.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__(path)
+        self.every = every
+        self.run: Sampled | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.run is None or not state.is_world_process_zero or state.global_step % self.every:
+            return
+        group = self.run.first_group()
+        if group is not None:  # else it was kept before the resume
+            append(self.path, json_line({"step": state.global_step} | group))
