@@ -65,10 +65,10 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
     )
     made.sampling.draw = lambda prompts, number: recorded(prompts)
     if case == "hopeless":
-        made.passes.scored = without_likelihood_in_half(made.passes.scored)
+        made.scorer.scored = without_likelihood_in_half(made.scorer.scored)
     if case == "past-ddp":
-        score = made.passes.score
-        made.passes.score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
+        score = made.scorer.score
+        made.scorer.score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
     gradients = {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
     assert made.layout is pack, "the prompts were not shared"
     return gradients
@@ -77,8 +77,8 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
 def without_likelihood_in_half(scored):
     """Only the first half of the prompts, the first rank's, keep an answer likelihood."""
 
-    def changed(batch, scores):
-        result = scored(batch, scores)
+    def changed(batch, *given):
+        result = scored(batch, *given)
         result.answer_logp[batch.group >= PROMPTS // 2] = -torch.inf
         return result
 

@@ -6,9 +6,9 @@ from test_fields import reads
 from tiny import model
 
 from qredit import Objective, on_span
+from qredit.engine.base_probability import without_rationale
 from qredit.rollouts.collate import Sampled
 from qredit.rollouts.trajectory import Rollout
-from qredit.trl.base_probability import without_rationale
 
 
 def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tmp_path):
@@ -31,7 +31,9 @@ def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tm
         for parameter in made.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     sampled = made._generation.microbatches[0].first
-    again = made.collation.with_passes(rows.select(slice(8)), sampled).batch.extra["base_probability"]
+    again = made.collation.with_passes(made.model_wrapped, rows.select(slice(8)), sampled).batch.extra[
+        "base_probability"
+    ]
     assert torch.allclose(again, found[:8], atol=1e-6), "of the model that the run began with"
 
 

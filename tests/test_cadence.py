@@ -13,11 +13,11 @@ from qredit.core.chain import Cadence
 from qredit.credit.measure import mean_entropy
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
+from qredit.engine.stage_state import add_into
 from qredit.engine.state import STATE
 from qredit.objectives import canon, grpo, siren
 from qredit.penalties.entropy import adaptive_entropy
 from qredit.penalties.nucleus import nucleus_entropy_anchor
-from qredit.trl.step.whole_step import add_into
 
 ADAPTED = grpo() | adaptive_entropy(target=99.0, step=0.01, most=1.0)
 STRENGTH, ANCHOR = "penalty adaptive_entropy", "penalty nucleus_entropy_anchor"
@@ -122,7 +122,7 @@ def test_sirens_anchor_is_that_of_the_whole_first_generation_and_acts_at_once(tm
     untouched, sums = trainer(tmp_path, objective, network=sharp(), **changes), {}
     parts = []
     for micro in made._generation.microbatches:
-        batch = untouched.passes.scored_without_gradient(untouched.model, micro.rows)
+        batch = untouched.scorer.scored_without_gradient(untouched.model, micro.rows)
         parts.append(untouched.objective.statistics(batch, untouched.stages.state))
         add_into(sums, parts[-1])
     anchor = sums[ANCHOR]["sum"] / sums[ANCHOR]["rows"]
@@ -145,14 +145,14 @@ def test_a_given_anchor_costs_no_pass(tmp_path):
 def test_rewards_made_of_entropies_keep_to_the_policy_that_sampled(tmp_path, metric):
     """The second step on the same rollouts, under other weights, credits them as the first did."""
     made = trainer(tmp_path, metric, reward_funcs=length_reward, num_iterations=2, max_steps=2, learning_rate=0.1)
-    seen, scored = [], made.passes.scored
+    seen, scored = [], made.scorer.scored
 
-    def watch(batch, scores):
-        result = scored(batch, scores)
+    def watch(batch, *given):
+        result = scored(batch, *given)
         seen.append((result, result.entropy.detach().clone()))
         return result
 
-    made.passes.scored = watch
+    made.scorer.scored = watch
     made.train()
     (first, before), (second, after) = seen[-2:]
     assert float((before - after).abs().max()) > 0.01, "the policy moved"
@@ -164,8 +164,8 @@ def test_rewards_made_of_entropies_keep_to_the_policy_that_sampled(tmp_path, met
 def test_on_policy_the_entropies_cost_no_further_pass(tmp_path):
     objective = canon(10, mean_entropy())
     made = trainer(tmp_path, objective, reward_funcs=length_reward, max_steps=1, rows_per_forward=8)
-    passes, score = [], made.passes.score
-    made.passes.score = lambda *given, **named: passes.append(1) or score(*given, **named)
+    passes, score = [], made.scorer.score
+    made.scorer.score = lambda *given, **named: passes.append(1) or score(*given, **named)
     made.train()
     assert "sampler_entropy" in made.objective.needs
     assert len(passes) == 1

@@ -12,11 +12,11 @@ from tiny import model, tokenizer
 from qredit import Objective, QreditError, on_span
 from qredit.core.chain import Coefficient, Source, When
 from qredit.core.penalty import Penalty
+from qredit.engine.attention import middle_layers
 from qredit.rollouts.collate import Sampled, collate
 from qredit.rollouts.fields import Seen, as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
 from qredit.rollouts.trajectory import Rollout
 from qredit.stats import attention_roles
-from qredit.trl.attention import middle_layers
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     with torch.no_grad():
         for parameter in made.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    rows = made.collation.with_passes(made._generation.microbatches[0].rows)
+    rows = made.collation.with_passes(made.model_wrapped, made._generation.microbatches[0].rows)
     assert torch.allclose(rows.batch.extra["reference_logp"], reference, atol=1e-6)
-    assert not torch.allclose(made.passes.score(made.model, rows)["logp"], reference, atol=1e-2)
+    assert not torch.allclose(made.scorer.score(made.model, rows)["logp"], reference, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_divergence_from_the_reference_runs_over_the_whole_vocabulary(tmp_pa
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     rows = made._generation.microbatches[0].rows
-    found = made.passes.score(made.model, rows)["reference_kl"]
+    found = made.scorer.score(made.model, rows)["reference_kl"]
     row = 1
     prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
     ids = torch.cat([prompt, rows.batch.ids[row][rows.batch.mask[row]]])[None]
@@ -115,7 +115,7 @@ def test_a_model_with_adapters_is_its_own_reference(tmp_path):
     made, batch = stepped(tmp_path, "reference_logp", peft_config=adapters)
     assert made.reference.model is None
     with made.model.disable_adapter():
-        expected = made.passes.score(made.model, made._generation.microbatches[0].rows)["logp"]
+        expected = made.scorer.score(made.model, made._generation.microbatches[0].rows)["logp"]
     assert torch.allclose(batch.extra["reference_logp"], expected, atol=1e-6)
     assert not torch.allclose(batch.extra["reference_logp"], batch.logp, atol=1e-3)
 

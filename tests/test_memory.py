@@ -6,11 +6,11 @@ from rounding import gradient_bound
 from runs import first_step_gradients, relative_difference, trainer
 from torch import nn
 
+import qredit.trl.trainer as training
 from qredit.core.batch import RolloutBatch
+from qredit.engine.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 from qredit.rollouts.collate import Rows
 from qredit.trl.memory_estimate import LOWER, Memory, _rows, estimate
-from qredit.trl.step import passes as passes_module
-from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
 
 def test_what_autograd_saves_is_counted_once_and_weights_are_not():
@@ -47,11 +47,11 @@ def test_free_memory_is_some_and_not_all():
 def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, monkeypatch):
     whole = trainer(tmp_path)
     expected = first_step_gradients(whole)
-    monkeypatch.setattr(passes_module, "free_bytes", lambda device: 2e5)
+    monkeypatch.setattr(training, "free_bytes", lambda device: 2e5)
     cut = trainer(tmp_path)
     passes = []
-    scored = cut.passes.score
-    cut.passes.score = lambda network, rows, only=None: (
+    scored = cut.scorer.score
+    cut.scorer.score = lambda network, rows, only=None: (
         passes.append(len(rows.batch.mask)) or scored(network, rows, only)
     )
     found = first_step_gradients(cut)
@@ -61,7 +61,7 @@ def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, mo
 
 
 def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(passes_module, "free_bytes", lambda device: 2e7)
+    monkeypatch.setattr(training, "free_bytes", lambda device: 2e7)
     ids = torch.ones(8, 100, dtype=torch.long)
     lengths = torch.tensor([3, 3, 100, 100, 100, 100, 100, 100])
     found = []
@@ -71,7 +71,7 @@ def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_pat
         prompts = torch.ones(8, 5, dtype=torch.long)
         made = trainer(tmp_path, "grpo()")
         made.model.train()
-        found.append(made.passes._rows_that_fit(Rows(prompts, prompts, batch)))
+        found.append(made.scorer._rows_that_fit(Rows(prompts, prompts, batch)))
     assert found[0] == found[1] < 1000
 
 
@@ -110,7 +110,7 @@ def test_activations_are_those_of_the_tokens_that_one_pass_computes(tmp_path):
     activations = found.phases["update"]["activations"]
     rows = _rows(made, 32, None)  # 8 rows in 2 groups
     made.model.train()
-    held = made.passes.bytes_per_token(rows)
+    held = made.scorer.bytes_per_token(rows)
     prompts = sorted(map(len, made.train_dataset["prompt_ids"]))[-2:]
     longest = 32 + len(made.format.close_ids) + max(map(len, made.train_dataset["answer_ids"]))
     assert activations / held == pytest.approx(sum(prompts) + 8 * (longest - 1))
@@ -118,7 +118,7 @@ def test_activations_are_those_of_the_tokens_that_one_pass_computes(tmp_path):
 
 def test_rows_are_cut_as_the_run_would_cut_them(tmp_path, monkeypatch):
     whole = sizes(tmp_path)
-    monkeypatch.setattr(passes_module, "free_bytes", lambda device: 2e5)
+    monkeypatch.setattr(training, "free_bytes", lambda device: 2e5)
     cut = sizes(tmp_path)
     assert whole.rows_at_once == whole.rows == cut.rows == 8
     assert cut.rows_at_once < 8

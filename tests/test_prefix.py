@@ -38,8 +38,8 @@ from qredit.shared_prefix.packing import going_on, pack, prompts_of, repeat
 from qredit.shared_prefix.share import share_prefix
 from qredit.shared_prefix.support import why_not
 from qredit.shared_prefix.verify import verify
+from qredit.trl import prepare
 from qredit.trl import trainer as trainer_module
-from qredit.trl.step import prepare
 
 SHAPE = {
     "vocab_size": 97,
@@ -581,17 +581,17 @@ def test_the_temperature_reaches_the_head(tmp_path):
 
 def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
     made = trainer(tmp_path, "paft(q=0.75)", rows_per_forward=8)
-    made.passes.keeps_prompts = False
+    made.scorer.keeps_prompts = False
     seen = []
-    scored = made.passes.score
+    scored = made.scorer.score
 
     def watch(network, rows, only=None):
         seen.append((torch.is_grad_enabled(), len(rows.batch.mask), only is None))
         return scored(network, rows, only)
 
-    made.passes.score = watch
+    made.scorer.score = watch
     first_step_gradients(made)
-    made.passes.score = scored
+    made.scorer.score = scored
     drawn = int(Credited(_credit_of(made)).learning.sum())
     assert seen == [(False, 8, False), (True, drawn, True)]
     assert drawn < 8
@@ -601,13 +601,13 @@ def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
 def test_a_draw_computes_its_prompts_once_with_the_same_gradient(tmp_path, changes):
     """Against scoring first and a second forward pass; the prompts' tokens are counted."""
     kept, again = (trainer(tmp_path, "paft(q=0.75, resamples=1)", **changes) for _ in range(2))
-    again.passes.keeps_prompts = False
+    again.scorer.keeps_prompts = False
     tokens = {}
     for made in (kept, again):
         counted = tokens[made] = []
         made.model.model.layers[0].register_forward_hook(_count_into(counted))
     assert relative_difference(first_step_gradients(kept), first_step_gradients(again)) < gradient_bound()
-    assert kept.passes.keeps_prompts
+    assert kept.scorer.keeps_prompts
     prompts, whole, drawn = tokens[kept][-3:]
     assert [whole + prompts - 2, drawn + prompts - 2] == tokens[again][-2:]  # two groups, whose last tokens stand anew
 
@@ -619,14 +619,14 @@ def _count_into(counted):
 def test_prompts_are_not_kept_where_layers_run_again(tmp_path):
     made = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=True)
     first_step_gradients(made)
-    assert made.passes.keeps_prompts is False
+    assert made.scorer.keeps_prompts is False
 
 
 def _credit_of(made):
     """PAFT's coefficients on the recorded rollouts at the first step's weights."""
     rows = made._generation.microbatches[0].rows
     with torch.no_grad():
-        return made.objective.credit(made.passes.scored_without_gradient(made.model, rows))
+        return made.objective.credit(made.scorer.scored_without_gradient(made.model, rows))
 
 
 def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
@@ -634,13 +634,13 @@ def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
         tmp_path, "grpo()", reward_funcs=lambda completions, **columns: [0.0] * len(completions), rows_per_forward=8
     )
     seen = []
-    scored = made.passes.score
+    scored = made.scorer.score
 
     def watch(network, rows, only=None):
         seen.append((torch.is_grad_enabled(), len(rows.batch.mask), only is None))
         return scored(network, rows, only)
 
-    made.passes.score = watch
+    made.scorer.score = watch
     gradients = first_step_gradients(made)
     assert seen == [(False, 8, True), (True, 1, True)]
     assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values())

@@ -13,11 +13,12 @@ from runs import first_step_gradients, length_reward, trainer
 from tiny import tokenizer
 
 from qredit import Objective, QreditError, on_span, trace
-from qredit.callbacks.record import CreditRecorder, Learned, TokenTexts, record_of, spacing
+from qredit.callbacks.record import CreditRecorder, TokenTexts, record_of, spacing
 from qredit.cli import main
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
+from qredit.engine.step import Learned
 from qredit.objectives import garl, grpo
 from qredit.objectives.parsing import parse
 from qredit.report import page as paging

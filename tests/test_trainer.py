@@ -87,7 +87,7 @@ def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path, monkeypatch)
         parts = [objective.evaluate(batch.select(chunk)) for chunk in torch.arange(len(batch.mask)).split(3)]
         return Credited(torch.cat([part.value for part in parts]))
 
-    monkeypatch.setattr("qredit.trl.step.loss.credited_by", chunk_by_chunk)
+    monkeypatch.setattr("qredit.engine.loss.credited_by", chunk_by_chunk)
     mutant = trainer(tmp_path, rows_per_forward=3)
     assert relative_difference(first_step_gradients(mutant), whole) > 1e-2
 
@@ -114,7 +114,7 @@ def test_the_gradient_is_the_objectives_own_on_the_recorded_rollouts(tmp_path):
     width = rows.batch.mask.shape[1]
     logits = network(ids, attention_mask=mask).logits[:, -width - 1 : -1]
     logp = logits.log_softmax(-1).gather(-1, rows.batch.ids[..., None])[..., 0]
-    batch = made.passes.scored(rows.batch, {"logp": logp, "entropy": None})
+    batch = made.scorer.scored(rows.batch, {"logp": logp, "entropy": None})
     assert torch.allclose(batch.answer_logp, (logp.detach().double() * batch.answer).sum(1))
     garl(0.75).loss(logp, batch).backward()
     own = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -136,14 +136,14 @@ def test_a_run_repeats_bit_for_bit_and_depends_on_its_seed(tmp_path):
 def test_later_updates_on_a_generation_are_off_policy(tmp_path):
     made = trainer(tmp_path, steps_per_generation=2, num_iterations=2, max_steps=4)
     seen = []
-    scored = made.passes.scored
+    scored = made.scorer.scored
 
-    def watch(batch, scores):
-        result = scored(batch, scores)
+    def watch(batch, *given):
+        result = scored(batch, *given)
         seen.append(result.sampler_logp is not None)
         return result
 
-    made.passes.scored = watch
+    made.scorer.scored = watch
     made.train()
     assert seen == [False, True, True, True]
 
@@ -153,15 +153,15 @@ def test_off_policy_coefficients_are_those_of_the_rationales_ratio(tmp_path, obj
     """The credit sees log-probabilities of whole rationales, also where the draw would need the answers alone."""
     made = trainer(tmp_path, objective, steps_per_generation=2, num_iterations=2, max_steps=4, learning_rate=1e-2)
     seen = []
-    scored = made.passes.scored
+    scored = made.scorer.scored
 
-    def watch(batch, scores):
-        result = scored(batch, scores)
+    def watch(batch, *given):
+        result = scored(batch, *given)
         if len(result.mask) > 4 and result.sampler_logp is not None:
             seen.append(result)
         return result
 
-    made.passes.scored = watch
+    made.scorer.scored = watch
     made.train()
     assert seen
     for batch in seen:
@@ -239,7 +239,7 @@ def test_coefficients_of_a_whole_generation_are_those_of_the_policy_that_sampled
     assert len(kept) == 2
 
     def credited():
-        batches = [made.passes.scored_without_gradient(made.model, micro.rows) for micro in kept]
+        batches = [made.scorer.scored_without_gradient(made.model, micro.rows) for micro in kept]
         return made.objective.evaluate(concatenate(batches)).value
 
     moved = credited()
@@ -634,7 +634,7 @@ def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
     made = trainer(tmp_path, temperature=0.7, biased_sampling=True, max_steps=1)
     made.train()
     rows = made._generation.microbatches[0].rows
-    logp = made.passes.score(made.model, rows)["logp"]
+    logp = made.scorer.score(made.model, rows)["logp"]
     with torch.no_grad():
         ids = torch.cat([rows.prompt_ids, rows.batch.ids], 1)
         mask = torch.cat([rows.prompt_mask, rows.batch.mask.long()], 1)

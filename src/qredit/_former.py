@@ -56,6 +56,15 @@ MOVED = {
     "trl.record": "callbacks.record",
     "tsallis": "core.tsallis",
     "whole": "utils.whole",
+    "trl.attention": "engine.attention",
+    "trl.base_probability": "engine.base_probability",
+    "trl.reference": "engine.reference",
+    "trl.resume": "engine.resume",
+    "trl.step": "engine",
+    "trl.step.passes": "engine.scorer",
+    "trl.step.prepare": "trl.prepare",
+    "trl.step.rewarding": "trl.rewarding",
+    "trl.step.whole_step": "engine.step_credit",
 }
 """Former module or package → where it is now, both below `qredit`; the longest entry that fits a path counts."""
 

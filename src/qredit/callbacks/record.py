@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from qredit.callbacks.metrics_file import AppendLines
 from qredit.core.batch import SPANS, RolloutBatch
-from qredit.core.chain import Scope, State
-from qredit.core.objective import Credited, Objective, trace
-from qredit.rollouts.collate import Rows, Sampled
+from qredit.core.chain import Scope
+from qredit.core.objective import trace
+from qredit.engine.step import Learned
 from qredit.utils.plain import json_line
 from qredit.utils.stretches import rounded, stretches
 from qredit.utils.whole import append
@@ -25,26 +24,6 @@ RECORDS = 200  # at most, over a run
 TOKENS = 4096  # of a record, over all its rows
 _LEAST_PER_ROW = 64
 _PROMPT = 4000  # characters
-
-
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """What a micro-batch was learned from.
-
-    Attributes:
-        objective: the plain objective of that moment.
-        batch: rows.batch with what the forward passes told.
-        credited: the coefficients, where they were evaluated before the forward pass.
-        state: that of stateful stages, before the step.
-        first: the rollouts of the first group; empty after a resume in the middle of a generation.
-    """
-
-    objective: Objective
-    rows: Rows
-    batch: RolloutBatch
-    credited: Credited | None = None
-    state: Mapping[str, State] = field(default_factory=dict)
-    first: Sequence[Sampled] = ()
 
 
 class CreditRecorder(AppendLines):

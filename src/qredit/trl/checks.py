@@ -12,15 +12,15 @@ from qredit.control.diagnostics import likelihood_stage
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, kinds
 from qredit.core.objective import Objective
+from qredit.engine.attention import INFLUENCE, LOCALITY
+from qredit.engine.base_probability import BASE
+from qredit.engine.reference import REFERENCE
+from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.rollouts.fields import MAKERS, Maker
 from qredit.rollouts.sampling_params import Draw
 from qredit.shared_prefix.install import DIVERGENCE, NUCLEUS, STATES
 from qredit.shared_prefix.support import inside
-from qredit.trl.attention import INFLUENCE, LOCALITY
-from qredit.trl.base_probability import BASE
 from qredit.trl.config import QreditConfig
-from qredit.trl.reference import REFERENCE
-from qredit.trl.step.passes import SAMPLER_ENTROPY
 from qredit.utils.errors import QreditError
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(

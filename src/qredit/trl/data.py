@@ -8,6 +8,7 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from qredit.engine.sampling import ANSWER_IDS, PROMPT_IDS
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import Budget
 from qredit.tasks.cells import given_answers
@@ -16,7 +17,6 @@ from qredit.tasks.table import field_of, has_field
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError, unknown
 
-PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"
 _log = get_logger(__name__)
 
 
@@ -178,11 +178,6 @@ def encode_all(
     if isinstance(evaluation, dict):
         return training, {name: encoded(part, f"eval_dataset '{name}'") for name, part in evaluation.items()}
     return training, None if evaluation is None else encoded(evaluation, "eval_dataset")
-
-
-def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A data set's row without the ids that were added to it."""
-    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
 
 
 def evaluations(evaluation: Any) -> dict[str, Any]:

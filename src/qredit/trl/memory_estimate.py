@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 import torch
 
+from qredit.engine.sampling import ANSWER_IDS, PROMPT_IDS
+from qredit.engine.scorer import Scorer
 from qredit.rollouts.collate import Rows, Sampled
 from qredit.rollouts.trajectory import Rollout
 from qredit.shared_prefix.head import tokens_at_once
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.support import inside
-from qredit.trl.data import ANSWER_IDS, PROMPT_IDS
-from qredit.trl.step.passes import Passes
 
 _COPIES = 5  # of the logits of a sampled token: logits, logarithms, two of noise, shares
 _SHORT = 32  # tokens on which a layer without checkpointing is measured
@@ -114,22 +114,22 @@ def estimate(trainer: Any, process: float = 0.0) -> Memory:
         trainer: one that can be trained; nothing of it changes.
         process: what building it took beside the weights, bytes.
     """
-    passes, args = Passes(trainer), trainer.args
-    config, device = passes.policy.config.get_text_config(), trainer.accelerator.device
+    scorer, args = trainer.make_scorer(trainer.scorer.reference), trainer.args
+    config, device = scorer.policy().config.get_text_config(), trainer.accelerator.device
     rows = _rows(trainer, args.budget.thinking, None)
     with _as_in_training(trainer):
-        at_once = len(passes.chunks(rows, torch.arange(len(rows.batch.mask)))[0])
-        held = passes.bytes_per_token(rows)
+        at_once = len(scorer.chunks(rows, torch.arange(len(rows.batch.mask)))[0])
+        held = scorer.bytes_per_token(rows)
         layer = _of_a_layer(trainer, held)
     fixed = _fixed(trainer, process)
     sampling = _sampling(trainer, layer, config)
     head = _head(
-        passes.policy, device, accumulates=at_once < len(rows.batch.mask) or args.gradient_accumulation_steps > 1
+        scorer.policy(), device, accumulates=at_once < len(rows.batch.mask) or args.gradient_accumulation_steps > 1
     )
 
     def update(count: int) -> dict[str, float]:
-        tokens = passes.tokens(rows.select(slice(count)))
-        trial = (held + layer) * passes.tokens(passes.longest(rows)) if device.type == "cpu" else 0.0
+        tokens = scorer.tokens(rows.select(slice(count)))
+        trial = (held + layer) * scorer.tokens(scorer.longest(rows)) if device.type == "cpu" else 0.0
         return {**fixed, "activations": held * tokens, "layer": layer * tokens, "head": head, "trial": trial}
 
     scoring = {name: size for name, size in update(at_once).items() if name != "activations"}
@@ -175,7 +175,7 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
 @contextmanager
 def _as_in_training(trainer: Any) -> Iterator[None]:
     """In training mode, with gradient checkpointing as the run will have it; as before afterwards."""
-    model, network = trainer.model, inside(trainer.passes.policy)
+    model, network = trainer.model, inside(trainer.scorer.policy())
     was_training, was_checkpointing = model.training, network.is_gradient_checkpointing
     model.train()
     _set_checkpointing(trainer, bool(trainer.args.gradient_checkpointing))
@@ -187,7 +187,7 @@ def _as_in_training(trainer: Any) -> Iterator[None]:
 
 
 def _set_checkpointing(trainer: Any, on: bool) -> None:
-    network = inside(trainer.passes.policy)
+    network = inside(trainer.scorer.policy())
     if on and not network.is_gradient_checkpointing:
         network.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     elif not on and network.is_gradient_checkpointing:
@@ -200,13 +200,14 @@ def _of_a_layer(trainer: Any, held: float) -> float:
     The gradients of what it holds; with gradient checkpointing also what it holds when it runs again, measured on a few
     tokens. An accelerator's measure has them in it.
     """
-    layers = int(trainer.passes.policy.config.get_text_config().num_hidden_layers)
+    layers = int(trainer.scorer.policy().config.get_text_config().num_hidden_layers)
     if trainer.accelerator.device.type != "cpu":
         return 0.0
     if not trainer.args.gradient_checkpointing:
         return held / layers
     _set_checkpointing(trainer, False)
-    whole = Passes(trainer).bytes_per_token(_rows(trainer, min(trainer.args.budget.thinking, _SHORT), _SHORT))
+    anew: Scorer = trainer.make_scorer(trainer.scorer.reference)
+    whole = anew.bytes_per_token(_rows(trainer, min(trainer.args.budget.thinking, _SHORT), _SHORT))
     _set_checkpointing(trainer, True)
     return 2 * whole / layers
 
@@ -214,7 +215,7 @@ def _of_a_layer(trainer: Any, held: float) -> float:
 def _fixed(trainer: Any, process: float) -> dict[str, float]:
     """What stays from step to step."""
     trained = _size(p for p in trainer.model.parameters() if p.requires_grad)
-    copied = getattr(trainer.reference, "model", None)
+    copied = getattr(trainer.scorer.reference, "model", None)
     buckets = 2.0 if trainer.args.world_size > 1 else 1.0  # gradients are averaged in buckets of their own
     return {
         "weights": weights_of(trainer.model),

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -22,22 +22,35 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from qredit.callbacks.guard import Guard
-from qredit.callbacks.guide import Guide
+from qredit.callbacks.guide import LOOKED, Guide
 from qredit.callbacks.look import LookFirst
-from qredit.callbacks.record import CreditRecorder, Learned
+from qredit.callbacks.record import CreditRecorder
 from qredit.control.objective import automatic
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Scope, When
-from qredit.core.objective import Credited, Objective, sum_terms
+from qredit.core.objective import Objective, sum_terms
+from qredit.engine.base_probability import BASE
+from qredit.engine.collation import Collation
+from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.log import StepLog, metrics_of
+from qredit.engine.look import Look
+from qredit.engine.making import GenerationMaker
+from qredit.engine.memory import free_bytes, yet_to_come
 from qredit.engine.objective_now import ObjectiveNow
 from qredit.engine.protocols import Stateful
+from qredit.engine.reference import REFERENCE, Reference
+from qredit.engine.resume import packed, unpacked
+from qredit.engine.sampling import PROMPT_IDS, Sampling
+from qredit.engine.scorer import Scorer
+from qredit.engine.stage_state import StageState
 from qredit.engine.state import METRICS, POSITION, Part, load_state
+from qredit.engine.step import Place, Step
+from qredit.engine.step_credit import StepCredit
 from qredit.evaluation.metrics import Answered
 from qredit.objectives.parsing import parse
 from qredit.rewards import as_reward
 from qredit.rewards.checked import checked_reward
 from qredit.rewards.given import Reward
-from qredit.rollouts.collate import Rows, Sampled, tails_for
+from qredit.rollouts.collate import Rows, tails_for
 from qredit.rollouts.ends import end_notice, generation_ends, plain_notice
 from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import Format, TokenFormat, is_chat
@@ -50,35 +63,19 @@ from qredit.shared_prefix.padded import check_padding
 from qredit.shared_prefix.support import inside
 from qredit.shared_prefix.verify import verify
 from qredit.tasks.base import Example
-from qredit.trl.base_probability import BASE
+from qredit.trl.accelerated import Accelerated
 from qredit.trl.card import Card, written
 from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, makers_for
 from qredit.trl.config import QreditConfig
-from qredit.trl.data import PROMPT_IDS, check_columns, context_of, encode_all, evaluations
+from qredit.trl.data import check_columns, context_of, encode_all, evaluations
 from qredit.trl.environment import check_environment
-from qredit.trl.look import Look
 from qredit.trl.order import FollowEpoch, GroupOrder
-from qredit.trl.reference import REFERENCE, Reference
+from qredit.trl.prepare import layout_for, score_at_temperature_one
 from qredit.trl.refused import check_arguments
-from qredit.trl.resume import packed, unpacked
 from qredit.trl.revert import check_revertible, slow_down
+from qredit.trl.rewarding import Rewarding
 from qredit.trl.savable import check_savable, mend_generation_config
 from qredit.trl.saving import Saving
-from qredit.trl.step.collation import Collation
-from qredit.trl.step.log import StepLog, metrics_of
-from qredit.trl.step.loss import MicrobatchLoss, credited_by
-from qredit.trl.step.passes import Passes
-from qredit.trl.step.prepare import layout_for, score_at_temperature_one
-from qredit.trl.step.rewarding import Rewarding
-from qredit.trl.step.sampling import Sampling
-from qredit.trl.step.whole_step import (
-    Generation,
-    Microbatch,
-    StageState,
-    StepCredit,
-    credited_once,
-    shared_denominators,
-)
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION, mix
 
@@ -191,12 +188,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.steering = tuple(part for part in (self.guide, self.guard) if part is not None)
         self._objective_now = ObjectiveNow(self.objective, self.steering)
         score_at_temperature_one(self.model, self.objective, args)
-        self.reference = Reference(self.model) if {REFERENCE, BASE, DIVERGENCE} & self.objective.needs else None
+        reference = Reference(self.model) if {REFERENCE, BASE, DIVERGENCE} & self.objective.needs else None
         self.layout = layout_for(self.model, self.objective, args)
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + int(args.max_completion_length))
-        self._build(makers)
+        self._build(makers, reference)
         self._generation: Generation | None = None
         self._evaluated = (0, -1)
         self._verified = False
@@ -218,17 +215,61 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             _log.warning(mended)
         check_savable(self.model, self._tokenizer)
 
-    def _build(self, makers: Mapping[str, Maker]) -> None:
-        """The parts that the methods below put together."""
-        accelerator, needs, pad = self.accelerator, self.objective.needs, self._tokenizer.pad_token_id
-        self.passes = Passes(self)
-        self.sampling = Sampling(accelerator, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
-        close = self.format.close_ids
-        self.collation = Collation(accelerator, needs, self.tails, pad, self.passes, self.reference, close)
+    def _build(self, makers: Mapping[str, Maker], reference: Reference | None) -> None:
+        """The parts of a step, given what only this engine knows."""
+        args, needs, together = self.args, self.objective.needs, Accelerated(self.accelerator)
+        accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
+        self.scorer = self.make_scorer(reference)
+        self.sampling = Sampling(together, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
+        self.collation = Collation(
+            *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
+            serves_several_steps=self._period > accumulated,
+            autocast=self.accelerator.autocast,
+        )
         self.stages = StageState(self.objective)
-        self.step_credit = StepCredit(self.args.gradient_accumulation_steps, self.stages, accelerator)
-        self.step_log = StepLog()
+        self.step_credit = StepCredit(accumulated, self.stages, together)
+        self.step = Step(self.scorer, self.stages, self.step_credit, together, together)
+        self.generations = GenerationMaker(
+            *(self.collation, self.scorer, self.stages, together),
+            rollouts=args.per_device_train_batch_size,
+            window=accumulated,
+            repeats=self.num_iterations,
+            seed=args.seed,
+        )
+        self.step_log = StepLog(together)
         self.saving = self._saving()
+
+    def make_scorer(self, reference: Reference | None) -> Scorer:
+        """What scores rows with this trainer's model."""
+        device, needs = self.accelerator.device, self.objective.needs
+        resident = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        return Scorer(
+            needs=needs,
+            tails=self.tails,
+            temperature=1.0 if "answer_logp" in needs else float(self.temperature),
+            layout=self.layout,
+            reference=reference,
+            # both are asked for anew: wrappers and the optimiser come later
+            policy=lambda: self.accelerator.unwrap_model(self.model),
+            free_bytes=lambda: free_bytes(device) - yet_to_come(self.scorer.policy(), self.optimizer),
+            device=device,
+            ordinary=self._score_ordinarily,
+            resident=self.accelerator.distributed_type in resident,
+            rows_per_forward=self.args.rows_per_forward,
+        )
+
+    def _score_ordinarily(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy of each completion token by TRL's own pass."""
+        batch = rows.batch
+        assert batch.ids is not None
+        logp, entropy, _ = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([rows.prompt_ids, batch.ids], 1),
+            torch.cat([rows.prompt_mask, batch.mask.long()], 1),
+            batch.mask.shape[1],
+            compute_entropy=True,
+        )
+        return logp, entropy
 
     def _saving(self) -> Saving:
         """What a checkpoint holds of this run."""
@@ -265,10 +306,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             at_once=max(self.args.per_device_train_batch_size // self.num_generations, 1),
             draw=self.sampling.draw,
             collation=self.collation,
-            score=lambda rows: self.passes.scored_without_gradient(self.model_wrapped, rows),
+            score=lambda rows: self.scorer.scored_without_gradient(self.model_wrapped, rows),
             seed=self.args.seed,
+            most=LOOKED,
         )
-        return look.facts(self.objective_now(), self.accelerator)
+        return look.facts(self.objective_now(), Accelerated(self.accelerator))
 
     def check_revertible(self, slower: bool) -> None:
         check_revertible(self.args, whole=not (self.is_deepspeed_enabled or self.is_fsdp_enabled), slower=slower)
@@ -348,11 +390,6 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return bool((self._step + 1) % self._period == 0 or self.args.gradient_accumulation_steps > self._period)
 
     @property
-    def serves_several_steps(self) -> bool:
-        """Whether rollouts are still in use when the weights have moved."""
-        return bool(self._period > self.args.gradient_accumulation_steps)
-
-    @property
     def off_policy(self) -> bool:
         """Whether the weights moved since the rollouts in use were sampled."""
         made = self._generation
@@ -366,8 +403,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The micro-batch of this position, sampling a new generation when the last one is used up."""
         if not self.model.training:
-            sampled = self.sampling.sampled(generation_batch, self._next_evaluation(), self.rollouts_per_prompt)
-            return self._collated(sampled, self.collation.vocabulary(sampled))
+            m = self.rollouts_per_prompt
+            sampled = self.sampling.sampled(generation_batch, self._next_evaluation(), m)
+            vocabulary = self.collation.vocabulary(sampled)
+            return self.generations.microbatch(
+                self.model_wrapped, sampled, self.objective_now(), vocabulary, self.state.global_step, m
+            )
         position = self._step % self._period
         if position == 0 or self._generation is None:
             self._generation = self._new_generation(generation_batch)
@@ -387,38 +428,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 sampled, number, m, self.train_dataset, args.dynamic_sampling, args.seed
             )
             self._metrics["train"]["groups/replaced"].append(replaced)
-        size = args.per_device_train_batch_size
-        vocabulary = self.collation.vocabulary(sampled)
-        microbatches = [
-            self._collated(sampled[start : start + size], vocabulary) for start in range(0, len(sampled), size)
-        ]
-        objective = self.objective_now()
-        if self.model.training:
-            everything = (self._scored_by_sampler(micro.rows) for micro in microbatches)
-            self.stages.begin(objective, everything, self.accelerator)
-        if objective.scope == Scope.GENERATION:
-            microbatches = credited_once(
-                microbatches, objective, self.stages, self.accelerator, self._scored_by_sampler
-            )
-        denominators = shared_denominators(
-            [objective.denominators(micro.rows.batch, micro.credited) for micro in microbatches],
-            args.gradient_accumulation_steps,
-            self.num_iterations,
-            self.accelerator,
-        )
-        return Generation(microbatches, denominators, made_at=self.state.global_step)
-
-    def _scored_by_sampler(self, rows: Rows) -> RolloutBatch:
-        """The batch as the policy that has just sampled it scores it."""
-        return self.passes.scored_without_gradient(self.model_wrapped, rows)
-
-    def _collated(self, sampled: list[Sampled], vocabulary: Tensor | None) -> Microbatch:
-        seed = mix(self.args.seed, self.state.global_step)
-        rows = self.collation.with_passes(self.collation.rows(sampled, seed, vocabulary), sampled)
-        objective = self.objective_now()
-        fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH
-        credited = credited_by(objective, rows.batch, self.stages.state) if fixed else None
-        return Microbatch(rows, credited, first=sampled[: self.rollouts_per_prompt])
+        return self.generations.make(self.model_wrapped, sampled, self.objective_now(), self.state.global_step, m)
 
     def _draw(self, prompts: list[list[int]], number: int) -> list[Rollout]:
         with (
@@ -446,11 +456,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch: sample if it is time, score, forward and backward; stopped by a loss that is not finite."""
-        self.sampling.seconds = self.passes.seconds = 0.0
+        self.sampling.seconds = self.scorer.seconds = 0.0
         start = time.perf_counter()
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         elapsed = time.perf_counter() - start
-        times = {"sample": self.sampling.seconds, "score": self.passes.seconds}
+        times = {"sample": self.sampling.seconds, "score": self.scorer.seconds}
         for part, seconds in (times | {"update": elapsed - sum(times.values())}).items():
             self._metrics["train"][f"time/{part}"].append(seconds)
         self._stop_unless_finite(loss, "loss")
@@ -476,46 +486,33 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         return self._objective_now.at(self.state.global_step / max(self.state.max_steps, 1))
 
     def _compute_loss(self, model: nn.Module, inputs: Microbatch) -> Tensor:
-        objective, rows = self.objective_now(), inputs.rows
+        objective = self.objective_now()
         if not self.model.training:
-            return self._evaluation_loss(model, objective, rows)
-        credited, counts = self._credited(model, objective, inputs)
+            return self._evaluation_loss(model, objective, inputs.rows)
         if self.args.verify_prefix and not self._verified and self.layout is pack:
-            found = verify(self.accelerator.unwrap_model(model), rows, bool(self.args.bf16 or self.args.fp16))
+            found = verify(self.accelerator.unwrap_model(model), inputs.rows, bool(self.args.bf16 or self.args.fp16))
             _log.warning(f"shared prefix verified: gradients within {found:.1g} of the ordinary ones")
             self._verified = True
-        state = self.stages.state
-        batch, loss = MicrobatchLoss(self.passes, model, objective, rows, counts, state).of(credited)
+        assert self._generation is not None
+        loss, learned = self.step.take(model, objective, self._generation, self._place())
         if self.recorder is not None:
-            learned = Learned(objective, rows, batch, credited, state, inputs.first)
             self.recorder.see(self.state.global_step + 1, learned)
-        self.stages.update(objective, batch, self.accelerator, used_up=self._ends_generation)
-        self._log_batch("train", objective, batch)
+        self._log_batch("train", objective, learned.batch)
         return loss
 
-    def _credited(
-        self, model: nn.Module, objective: Objective, micro: Microbatch
-    ) -> tuple[Credited | None, Mapping[str, float]]:
-        """The coefficients of a micro-batch, where they are known before its loss, and what the loss divides by.
-
-        The denominators are those of the current optimiser step, which may span several generations of equal size.
-        """
-        assert self._generation is not None
-        credited, counts = micro.credited, None
-        if objective.scope == Scope.BATCH:
-            position = self._step % self.args.steps_per_generation
-            credited, counts = self.step_credit.at(
-                position, self._generation, objective, lambda rows: self.passes.scored_without_gradient(model, rows)
-            )
-        if counts is None:
-            generations = max(self.current_gradient_accumulation_steps / self._period, 1.0)
-            own = self._generation.denominators[self._step % self._period]
-            counts = {name: generations * n for name, n in own.items()}
-        return credited, counts
+    def _place(self) -> Place:
+        """Where the micro-batch that is learned from is in its generation."""
+        return Place(
+            use=self._step % self._period,
+            generations=max(self.current_gradient_accumulation_steps / self._period, 1.0),
+            complete=self.accelerator.sync_gradients,
+            used_up=self._ends_generation,
+            off_policy=self.off_policy,
+        )
 
     def _evaluation_loss(self, model: nn.Module, objective: Objective, rows: Rows) -> Tensor:
         """The loss of an evaluation batch as if it were a whole step."""
-        batch = self.passes.scored_without_gradient(model, rows)
+        batch = self.scorer.scored_without_gradient(model, rows)
         credited = objective.evaluate(batch, self.stages.state)
         self._log_batch("eval", objective, batch)
         logp = batch.require("logp", str(objective))

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
+from qredit.engine.loss import MicrobatchLoss
 from qredit.rollouts.collate import Sampled, collate
 from qredit.rollouts.trajectory import Rollout
 from qredit.trl.bench.size import ANSWER, Shape, Size
 from qredit.trl.config import QreditConfig
-from qredit.trl.step.loss import MicrobatchLoss
 from qredit.trl.trainer import QreditTrainer
 
 PROMPTS = 4  # a data set must hold a few
@@ -177,12 +177,14 @@ class QreditArm(Arm):
         rows = self._rows(rollouts)
         known = None if "answer_logp" in objective.needs else objective.evaluate(rows.batch)
         counts, state = objective.denominators(rows.batch), trainer.stages.state
-        _, loss = MicrobatchLoss(trainer.passes, trainer.model, objective, rows, counts, state).of(known)
+        _, loss = MicrobatchLoss(
+            trainer.scorer, trainer.model, objective, rows, counts, state, trainer.step.backward
+        ).of(known)
         loss.backward()
 
     def score(self, rollouts: Given) -> None:
         with torch.no_grad():
-            self.trainer.passes.score(self.trainer.model, self._rows(rollouts))
+            self.trainer.scorer.score(self.trainer.model, self._rows(rollouts))
 
     def _rows(self, rollouts: Given) -> Any:
         sampled = [

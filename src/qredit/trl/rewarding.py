@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import is_conversational
 
+from qredit.engine.sampling import PROMPT_IDS, shown
 from qredit.rollouts.trajectory import Rollout
-from qredit.trl.data import PROMPT_IDS, shown
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 
 

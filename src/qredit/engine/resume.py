@@ -6,8 +6,8 @@ from typing import Any
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Credited
+from qredit.engine.generation import Generation, Microbatch
 from qredit.rollouts.collate import Rows
-from qredit.trl.step.whole_step import Generation, Microbatch
 
 
 def packed(generation: Generation) -> dict[str, Any]:

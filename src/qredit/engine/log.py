@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from qredit.control.diagnostics import (
@@ -16,12 +15,14 @@ from qredit.control.diagnostics import (
 )
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective
+from qredit.engine.collective import Collective
 
 
 class StepLog:
     """The facts of the micro-batches since it was last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, collective: Collective) -> None:
+        self.collective = collective
         self._facts: list[dict[str, Tensor]] = []
 
     def add(self, objective: Objective, batch: RolloutBatch) -> None:
@@ -41,7 +42,7 @@ class StepLog:
 
     def take(self) -> dict[str, Tensor]:
         """The facts of all processes, name by name; from here on it collects anew."""
-        whole = joined(gather_object(self._facts))
+        whole = joined(self.collective.gather(self._facts))
         self._facts = []
         return whole
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import TOLD, State, kinds
 from qredit.core.objective import Credited, Objective, sum_terms
+from qredit.engine.backward import Backward
+from qredit.engine.scorer import Scorer, Scores, fill, unscored_is_nan
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.install import score_chosen
 from qredit.shared_prefix.layout import Continuing
 from qredit.shared_prefix.packing import going_on, prompts_of
-from qredit.trl.step.passes import Passes, Scores, fill, unscored_is_nan
 from qredit.utils.errors import QreditError
 
 
@@ -26,38 +27,42 @@ class MicrobatchLoss:
         model: the wrapped one.
         counts: what each term of the objective is divided by.
         state: that of stateful stages.
+        backward: of the parts that are differentiated before the last.
+        off_policy: the weights have moved since the rows were sampled.
     """
 
-    passes: Passes
+    scorer: Scorer
     model: nn.Module
     objective: Objective
     rows: Rows
     counts: Mapping[str, float]
     state: Mapping[str, State]
+    backward: Backward
+    off_policy: bool = False
 
     def of(self, credited: Credited | None) -> tuple[RolloutBatch, Tensor]:
         """The batch with what the forward passes told, and the loss.
 
-        Rows that carry no coefficient are scored without gradient and left out of the differentiated passes. Where the
+        Rows that carry no coefficient are scored without gradient and left out of the differentiated scorer. Where the
         others fit one forward, coefficients come from that same forward unless they are known before.
         """
-        passes, rows = self.passes, self.rows
+        scorer, rows = self.scorer, self.rows
         whole = torch.arange(len(rows.batch.mask))
-        if credited is None and len(passes.chunks(rows, whole)) == 1:
+        if credited is None and len(scorer.chunks(rows, whole)) == 1:
             if not self.objective.draws:
-                told = passes.score(self.model, rows)
-                batch = passes.scored(rows.batch, told)
+                told = scorer.score(self.model, rows)
+                batch = self._scored(rows.batch, told)
                 return batch, self._sum(told, batch, self._credited(batch))
-            if passes.prompts_can_be_kept() and rows.reference_hidden is None:  # those are of all rows, in their order
+            if scorer.prompts_can_be_kept() and rows.reference_hidden is None:  # those are of all rows, in their order
                 return self._of_chosen_rows()
         scores: Scores = {}
         if credited is None:
-            passes.score_without_gradient(self.model, rows, whole, scores, only=self._enough())
-            credited = self._credited(passes.scored(rows.batch, scores))
+            scorer.score_without_gradient(self.model, rows, whole, scores, only=self._enough())
+            credited = self._credited(self._scored(rows.batch, scores))
         else:
-            passes.score_without_gradient(self.model, rows, (~credited.learning).nonzero()[:, 0], scores)
+            scorer.score_without_gradient(self.model, rows, (~credited.learning).nonzero()[:, 0], scores)
         loss = self._of_live_rows(credited, scores)
-        return passes.scored(rows.batch, scores), loss
+        return self._scored(rows.batch, scores), loss
 
     def _of_live_rows(self, credited: Credited, scores: Scores) -> Tensor:
         """Forward and backward over the rows that carry a coefficient, chunk by chunk; fills in their `scores`.
@@ -66,26 +71,26 @@ class MicrobatchLoss:
         constant, so that the logged loss is the whole one. Where no row carries any, one of them takes part all the
         same: gradients are averaged over processes.
         """
-        passes, accelerator = self.passes, self.passes.run.accelerator
-        chunks = passes.chunks(self.rows, _live(credited))
-        done = torch.zeros((), device=accelerator.device)
+        scorer = self.scorer
+        chunks = scorer.chunks(self.rows, _live(credited))
+        done = torch.zeros((), device=scorer.device)
         for number, chunk in enumerate(chunks):
             part = self.rows.select(chunk)
-            told = passes.score(self.model, part)
+            told = scorer.score(self.model, part)
             fill(scores, self.rows, chunk, told)
-            loss = self._sum(told, passes.scored(part.batch, told), credited.select(chunk))
+            loss = self._sum(told, self._scored(part.batch, told), credited.select(chunk))
             if number == len(chunks) - 1:
                 return done + loss
-            if passes.run.model.training:
-                with accelerator.no_sync(self.model):
-                    accelerator.backward(loss)
+            if self.model.training:
+                with self.backward.without_sync(self.model):
+                    self.backward.run(loss)
             done = done + loss.detach()
         raise AssertionError("there is always a last chunk")
 
     def _of_chosen_rows(self) -> tuple[RolloutBatch, Tensor]:
         """`of` where all rows are scored before those that carry a coefficient are known: prompts computed once."""
         start = time.perf_counter()
-        passes, rows, only = self.passes, self.rows, self._enough()
+        scorer, rows, only = self.scorer, self.rows, self._enough()
         prompts = prompts_of(rows)
         layout = going_on(prompts, rows)
         scores: Scores = {}
@@ -93,18 +98,21 @@ class MicrobatchLoss:
 
         def choose(told: Scores) -> Continuing:
             fill(scores, rows, torch.arange(len(rows.batch.mask)), unscored_is_nan(told, only))
-            passes.seconds += time.perf_counter() - start
-            credited = self._credited(passes.scored(rows.batch, scores))
+            scorer.seconds += time.perf_counter() - start
+            credited = self._credited(self._scored(rows.batch, scores))
             live = _live(credited)
             chosen.append((live, credited.select(live)))
             return going_on(prompts, rows.select(live))
 
         layout = layout if only is None else layout.only(only)
-        told = score_chosen(self.model, layout, choose, passes.temperature, passes.wanted(rows))
+        told = score_chosen(self.model, layout, choose, scorer.temperature, scorer.wanted(rows))
         live, credited = chosen[0]
         fill(scores, rows, live, told)
-        own = passes.scored(rows.select(live).batch, told)
-        return passes.scored(rows.batch, scores), self._sum(told, own, credited)
+        own = self._scored(rows.select(live).batch, told)
+        return self._scored(rows.batch, scores), self._sum(told, own, credited)
+
+    def _scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
+        return self.scorer.scored(batch, scores, self.off_policy)
 
     def _sum(self, told: Scores, batch: RolloutBatch, credited: Credited) -> Tensor:
         return sum_terms(self.objective.numerators(told["logp"], batch, credited), self.counts)
@@ -115,7 +123,7 @@ class MicrobatchLoss:
     def _enough(self) -> Tensor | None:
         """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
         needs = self.objective.needs
-        if self.passes.run.off_policy:
+        if self.off_policy:
             needs = needs | self.objective.needs_off_policy
         return None if kinds(needs) & (TOLD - {"answer_logp"}) else self.rows.batch.answer
 

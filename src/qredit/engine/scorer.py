@@ -2,93 +2,68 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.objective import Objective
+from qredit.engine.memory import bytes_per_token, rows_that_fit
+from qredit.engine.reference import Reference
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.install import States, Wanted, score
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.support import inside
-from qredit.trl.config import QreditConfig
-from qredit.trl.reference import Reference
-from qredit.trl.step.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
 
 SAMPLER_ENTROPY = "sampler_entropy"
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
 
 
-class Run(Protocol):
-    """What passes ask of the trainer, each time anew: wrappers and the optimiser come after it is made.
+@dataclass(eq=False)
+class Scorer:
+    """Scores rows with a model.
+
+    What only an engine knows is handed in; what changes during a run is asked for anew.
 
     Attributes:
-        layout: how rows lie in a forward pass; None is TRL's own pass.
-        temperature: that of sampling.
+        needs: the batch fields that the objective reads.
+        tails: what rows end in.
+        temperature: what logits are divided by.
+        layout: how rows lie in a forward pass; None is the engine's own pass, `ordinary`.
+        ordinary: (model, rows) → log-probability and entropy of each completion token.
         reference: the model that the run began with, if the objective compares with it.
-        off_policy: whether the weights moved since the rollouts in use were sampled.
-        serves_several_steps: whether rollouts are still in use when the weights have moved.
-    """
-
-    args: QreditConfig
-    objective: Objective
-    model: Any
-    optimizer: Any
-    accelerator: Accelerator
-    layout: Callable[[Rows], Layout] | None
-    model_wrapped: Any
-    tails: Sequence[str]
-    temperature: float
-    reference: Reference | None
-
-    @property
-    def rollouts_per_prompt(self) -> int: ...
-
-    @property
-    def off_policy(self) -> bool: ...
-
-    @property
-    def serves_several_steps(self) -> bool: ...
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Any]: ...
-
-
-class Passes:
-    """Scores rows with the model of a run.
-
-    Attributes:
+        policy: the model without its wrappers.
+        resident: whether all weights lie whole on this process, all the time.
+        rows_per_forward: the most rows of a forward pass; None is as many as fit.
+        free_bytes: memory that a pass may use.
+        device: where rows lie.
         seconds: spent on scoring without gradient; for its reader to set back.
         keeps_prompts: whether `prompts_can_be_kept`, once it was asked.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.seconds = 0.0
-        self.keeps_prompts: bool | None = None
-        self._held: float | None = None
-        self._tokens_that_fit: int | None = None
-
-    @property
-    def policy(self) -> Any:
-        """The model without its wrappers."""
-        return self.run.accelerator.unwrap_model(self.run.model)
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by."""
-        return 1.0 if "answer_logp" in self.run.objective.needs else float(self.run.temperature)
+    needs: frozenset[str]
+    tails: Sequence[str]
+    temperature: float
+    layout: Callable[[Rows], Layout] | None
+    reference: Reference | None
+    policy: Callable[[], Any]
+    device: torch.device
+    free_bytes: Callable[[], float]
+    ordinary: Callable[[nn.Module, Rows], tuple[Tensor, Tensor]] | None = None
+    resident: bool = True
+    rows_per_forward: int | None = None
+    seconds: float = 0.0
+    keeps_prompts: bool | None = None
+    _held: float | None = None
+    _tokens_that_fit: int | None = None
 
     def wanted(self, rows: Rows) -> Wanted:
         """What the objective needs of each token beside its log-probability and entropy."""
-        reference, hidden = self.run.reference, rows.reference_hidden
-        against = None if hidden is None or reference is None else States(hidden, *reference.head(self.policy))
-        return Wanted.of(self.run.objective.needs, rows.vocabulary, against)
+        reference, hidden = self.reference, rows.reference_hidden
+        against = None if hidden is None or reference is None else States(hidden, *reference.head(self.policy()))
+        return Wanted.of(self.needs, rows.vocabulary, against)
 
     def prompts_can_be_kept(self) -> bool:
         """Whether the keys of prompts may be kept on the graph for two passes over completions.
@@ -96,11 +71,8 @@ class Passes:
         Not where layers run again in the backward pass, nor where their weights come and go.
         """
         if self.keeps_prompts is None:
-            resident = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-            again = inside(self.policy).is_gradient_checkpointing
-            self.keeps_prompts = (
-                self.run.layout is pack and self.run.accelerator.distributed_type in resident and not again
-            )
+            again = inside(self.policy()).is_gradient_checkpointing
+            self.keeps_prompts = self.layout is pack and self.resident and not again
         return self.keeps_prompts
 
     def score(self, model: nn.Module, rows: Rows, only: Tensor | None = None) -> Scores:
@@ -111,43 +83,40 @@ class Passes:
         Args:
             only: (B, T) tokens that suffice; the entropy of others is NaN.
         """
-        batch = rows.batch
-        if self.run.layout is not None:
-            layout = self.run.layout(rows)
+        if self.layout is not None:
+            layout = self.layout(rows)
             if only is None:
                 return score(model, layout, self.temperature, self.wanted(rows))
             return unscored_is_nan(score(model, layout.only(only), self.temperature, self.wanted(rows)), only)
-        assert batch.ids is not None
-        logp, entropy, _ = self.run._get_per_token_logps_and_entropies(
-            model,
-            torch.cat([rows.prompt_ids, batch.ids], 1),
-            torch.cat([rows.prompt_mask, batch.mask.long()], 1),
-            batch.mask.shape[1],
-            compute_entropy=True,
-        )
-        device = batch.mask.device  # a model that TRL spread over several devices answers on its last one
+        assert self.ordinary is not None
+        logp, entropy = self.ordinary(model, rows)
+        device = rows.batch.mask.device  # a model that is spread over several devices answers on its last one
         return {"logp": logp.to(device), "entropy": entropy.to(device)}
 
-    def scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
-        """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies."""
+    def scored(self, batch: RolloutBatch, scores: Scores, off_policy: bool = False) -> RolloutBatch:
+        """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies.
+
+        Args:
+            off_policy: the weights have moved since the rollouts were sampled; else they need no ratio.
+        """
         logp = scores["logp"].detach()
         extra = {**batch.extra, **{name: told for name, told in scores.items() if name not in ("logp", "entropy")}}
-        if SAMPLER_ENTROPY in self.run.objective.needs and SAMPLER_ENTROPY not in extra:
+        if SAMPLER_ENTROPY in self.needs and SAMPLER_ENTROPY not in extra:
             extra[SAMPLER_ENTROPY] = scores["entropy"].detach()  # the weights are still those that sampled
         return replace(
             batch,
             logp=logp,
             entropy=scores["entropy"],
-            answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.run.tails else None,
-            sampler_logp=batch.sampler_logp if self.run.off_policy else None,
+            answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.tails else None,
+            sampler_logp=batch.sampler_logp if off_policy else None,
             extra=extra,
         )
 
-    def scored_without_gradient(self, model: nn.Module, rows: Rows) -> RolloutBatch:
+    def scored_without_gradient(self, model: nn.Module, rows: Rows, off_policy: bool = False) -> RolloutBatch:
         """The batch of all rows, scored."""
         scores: Scores = {}
         self.score_without_gradient(model, rows, torch.arange(len(rows.batch.mask)), scores)
-        return self.scored(rows.batch, scores)
+        return self.scored(rows.batch, scores, off_policy)
 
     def score_without_gradient(
         self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores, only: Tensor | None = None
@@ -162,13 +131,13 @@ class Passes:
 
     def chunks(self, rows: Rows, which: Tensor) -> list[Tensor]:
         """Row numbers cut to what fits a forward pass."""
-        fits = self.run.args.rows_per_forward or self._rows_that_fit(rows)
+        fits = self.rows_per_forward or self._rows_that_fit(rows)
         return list(which.split(min(fits, max(len(which), 1))))
 
     def tokens(self, rows: Rows) -> int:
         """How many tokens the forward pass of these rows computes, padding among them where nothing is packed."""
-        if self.run.layout is not None:
-            return self.run.layout(rows).ids.numel()
+        if self.layout is not None:
+            return self.layout(rows).ids.numel()
         return len(rows.batch.mask) * (rows.prompt_ids.shape[1] + rows.batch.mask.shape[1])
 
     def longest(self, rows: Rows) -> Rows:
@@ -178,22 +147,21 @@ class Passes:
     def bytes_per_token(self, rows: Rows) -> float:
         """What a token holds for the backward pass, seen on the two longest of the rows that are asked for first."""
         if self._held is None:
-            few, device, policy = self.longest(rows), self.run.accelerator.device, self.policy
+            few, device, policy = self.longest(rows), self.device, self.policy()
             self._held = bytes_per_token(lambda: self.score(policy, few)["logp"], self.tokens(few), device, policy)
         return self._held
 
     def _rows_that_fit(self, rows: Rows) -> int:
         """As many as the memory holds, by what the two longest rows of the first micro-batch were seen to need."""
-        run, whole = self.run, len(rows.batch.mask)
-        if not run.model.training and self._tokens_that_fit is None:
+        whole = len(rows.batch.mask)
+        if not self.policy().training and self._tokens_that_fit is None:
             return whole
         prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
-        shared = whole if run.layout is pack else 1
+        shared = whole if self.layout is pack else 1
         if self._tokens_that_fit is None:
             held = self.bytes_per_token(rows)
-            free = free_bytes(run.accelerator.device) - yet_to_come(self.policy, run.optimizer)
-            self._tokens_that_fit = max(int(free / held), 1)
-        group = min(run.rollouts_per_prompt * len(run.tails), shared)
+            self._tokens_that_fit = max(int(self.free_bytes() / held), 1)
+        group = min(int((rows.batch.group == rows.batch.group[0]).sum()), shared)
         return rows_that_fit(self._tokens_that_fit, prompt, completion, group)
 
 

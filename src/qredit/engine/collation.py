@@ -1,21 +1,22 @@
 """Sampled rollouts as the rows of a micro-batch, with what forward passes of their own tell of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from qredit.core.chain import kinds
+from qredit.engine.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
+from qredit.engine.base_probability import BASE, base_probability, without_rationale
+from qredit.engine.collective import Collective
+from qredit.engine.reference import REFERENCE
+from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
 from qredit.rollouts.collate import Rows, Sampled, Tail, collate
 from qredit.shared_prefix.install import DIVERGENCE, ERROR
-from qredit.trl.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
-from qredit.trl.base_probability import BASE, base_probability, without_rationale
-from qredit.trl.reference import REFERENCE, Reference
-from qredit.trl.step.passes import SAMPLER_ENTROPY, Passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,21 +26,23 @@ class Collation:
     Attributes:
         needs: the objective's.
         pad: the id that fills rows up.
-        reference: the model that the run began with, if the objective compares with it.
         close: ids of the closing as it is forced.
+        serves_several_steps: whether rollouts are still in use when the weights have moved.
+        autocast: the precision that the policy is scored in.
     """
 
-    accelerator: Accelerator
+    collective: Collective
     needs: frozenset[str]
     tails: Sequence[Tail]
     pad: int
-    passes: Passes
-    reference: Reference | None
+    scorer: Scorer
     close: Sequence[int]
+    serves_several_steps: bool
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def rows(self, sampled: Sequence[Sampled], seed: int, vocabulary: Tensor | None) -> Rows:
         """One row for each rollout and tail."""
-        rows = collate(sampled, self.tails, self.pad, seed, self.accelerator.device)
+        rows = collate(sampled, self.tails, self.pad, seed, self.scorer.device)
         return replace(rows, vocabulary=vocabulary)
 
     def vocabulary(self, sampled: Sequence[Sampled]) -> Tensor | None:
@@ -50,43 +53,42 @@ class Collation:
         if ERROR not in self.needs:
             return None
         own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
-        return torch.tensor(sorted(set().union(*gather_object([own]))), device=self.accelerator.device)
+        return torch.tensor(sorted(set().union(*self.collective.gather([own]))), device=self.scorer.device)
 
-    def with_passes(self, rows: Rows, sampled: Sequence[Sampled] = ()) -> Rows:
+    def with_passes(self, model: nn.Module, rows: Rows, sampled: Sequence[Sampled] = ()) -> Rows:
         """The rows with what forward passes of their own tell, where the objective needs it.
 
         Args:
+            model: the wrapped one.
             sampled: the rollouts that the rows are of.
         """
         told: dict[str, Tensor] = {}
-        policy = self.passes.policy
         if REFERENCE in self.needs:
             told[REFERENCE] = self._by_reference(rows)
         if DIVERGENCE in self.needs:
             rows = replace(rows, reference_hidden=self._states_of_reference(rows))
         if BASE in self.needs:
-            closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.accelerator.device)
+            closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.scorer.device)
             told[BASE] = base_probability(sampled, closed, self._by_reference(closed), len(self.tails))
-        run = self.passes.run
-        if SAMPLER_ENTROPY in self.needs and run.model.training and run.serves_several_steps:
-            told[SAMPLER_ENTROPY] = self.passes.scored_without_gradient(run.model_wrapped, rows).extra[SAMPLER_ENTROPY]
+        if SAMPLER_ENTROPY in self.needs and model.training and self.serves_several_steps:
+            told[SAMPLER_ENTROPY] = self.scorer.scored_without_gradient(model, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
-            told |= token_roles(policy, rows, horizons_of(self.needs))
+            told |= token_roles(self.scorer.policy(), rows, horizons_of(self.needs))
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
 
     def _states_of_reference(self, rows: Rows) -> Float[Tensor, "B T E"]:
-        layout, reference = self.passes.run.layout, self.reference
+        layout, reference = self.scorer.layout, self.scorer.reference
         assert layout is not None
         assert reference is not None
-        chunks = self.passes.chunks(rows, torch.arange(len(rows.batch.mask)))
-        with self.accelerator.autocast():
-            return reference.hidden(self.passes.policy, rows, chunks, layout)
+        chunks = self.scorer.chunks(rows, torch.arange(len(rows.batch.mask)))
+        with self.autocast():
+            return reference.hidden(self.scorer.policy(), rows, chunks, layout)
 
     def _by_reference(self, rows: Rows) -> Float[Tensor, "B T"]:
         """log-probability of each completion token under the model that the run began with."""
-        layout = self.passes.run.layout
+        layout, reference = self.scorer.layout, self.scorer.reference
         assert layout is not None
-        assert self.reference is not None
-        chunks = self.passes.chunks(rows, torch.arange(len(rows.batch.mask)))
-        with self.accelerator.autocast():  # as the policy is scored, or rounding alone would be a divergence
-            return self.reference.logp(self.passes.policy, rows, chunks, layout, self.passes.temperature)
+        assert reference is not None
+        chunks = self.scorer.chunks(rows, torch.arange(len(rows.batch.mask)))
+        with self.autocast():  # as the policy is scored, or rounding alone would be a divergence
+            return reference.logp(self.scorer.policy(), rows, chunks, layout, self.scorer.temperature)

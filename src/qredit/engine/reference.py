@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ class Reference:
     """
 
     def __init__(self, model: Any) -> None:
-        self.adapted = is_peft_model(model)
+        self.adapted = hasattr(model, "disable_adapter")  # a PEFT model
         if self.adapted:
             self.model: Any = None
             return

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
+from qredit.engine.collective import Collective
 from qredit.rollouts.collate import Sampled, all_equal, whole_groups
 from qredit.rollouts.fields import Maker, Seen, Values
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Rollout
-from qredit.trl.data import ANSWER_IDS, PROMPT_IDS, shown
 from qredit.utils.seed import FURTHER, mix
+
+PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"  # columns that a data set is given
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Sampling:
         seconds: spent so far; for its reader to set back.
     """
 
-    accelerator: Accelerator
+    collective: Collective
     format: TokenFormat
     tokenizer: PreTrainedTokenizerBase
     draw: Callable[[list[list[int]], int], list[Rollout]]
@@ -44,7 +44,7 @@ class Sampling:
         said = [self._said(rollout) for rollout in rollouts]
         rewards = self.reward(inputs, rollouts, said)
         fields = self._fields(inputs, rollouts, said, m) if self.makers else [{}] * len(inputs)
-        first = (number * self.accelerator.num_processes + self.accelerator.process_index) * (len(inputs) // m)
+        first = (number * self.collective.size + self.collective.rank) * (len(inputs) // m)
         self.seconds += time.perf_counter() - start
         return [
             Sampled(
@@ -70,10 +70,10 @@ class Sampling:
         flat = [place for place, group in enumerate(groups) if all_equal(group)]
         found = 0
         for attempt in range(1, rounds + 1):
-            wanted = max(gather_object([len(flat)]))  # rewards are gathered: every process samples alike
+            wanted = max(self.collective.gather([len(flat)]))  # rewards are gathered: every process samples alike
             if wanted == 0:
                 break
-            generator = torch.Generator().manual_seed(mix(seed, number, attempt, self.accelerator.process_index))
+            generator = torch.Generator().manual_seed(mix(seed, number, attempt, self.collective.rank))
             drawn = torch.randint(len(dataset), (wanted,), generator=generator).tolist()
             inputs = [dict(dataset[index]) for index in drawn for _ in range(m)]
             fresh = self.sampled(inputs, FURTHER + mix(number, attempt) % FURTHER, m)
@@ -110,3 +110,8 @@ class Sampling:
         ]
         made = {name: maker(seen, self.tokenizer) for name, maker in self.makers.items()}
         return [{name: values[index] for name, values in made.items()} for index in range(len(seen))]
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A data set's row without the ids that were added to it."""
+    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}

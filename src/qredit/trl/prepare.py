@@ -9,14 +9,14 @@ from trl.trainer.utils import add_fused_lm_head
 
 from qredit.core.chain import kinds
 from qredit.core.objective import Objective
+from qredit.engine.base_probability import BASE
+from qredit.engine.reference import REFERENCE
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.install import DIVERGENCE, NUCLEUS, STATES, scores_tokens
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, repeat
 from qredit.shared_prefix.share import share_prefix
-from qredit.trl.base_probability import BASE
 from qredit.trl.config import QreditConfig
-from qredit.trl.reference import REFERENCE
 from qredit.utils.errors import QreditError
 
 _log = get_logger(__name__)

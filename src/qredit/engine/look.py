@@ -5,19 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
-from qredit.callbacks.guide import LOOKED
 from qredit.control.diagnostics import likelihood_facts
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective
+from qredit.engine.collation import Collation
+from qredit.engine.collective import Collective
+from qredit.engine.log import joined, on_cpu
+from qredit.engine.sampling import ANSWER_IDS, PROMPT_IDS
 from qredit.rollouts.collate import Rows, Sampled
 from qredit.rollouts.trajectory import Rollout
-from qredit.trl.data import ANSWER_IDS, PROMPT_IDS
-from qredit.trl.step.collation import Collation
-from qredit.trl.step.log import joined, on_cpu
 from qredit.utils.seed import BEFORE
 
 
@@ -32,6 +30,7 @@ class Look:
         draw: (ids of each prompt, a number that the seed depends on) → rollouts.
         score: scores rows without gradient, by the weights as they are.
         seed: that of the run.
+        most: prompts that are looked at, over all processes.
     """
 
     dataset: Any
@@ -41,15 +40,16 @@ class Look:
     collation: Collation
     score: Callable[[Rows], RolloutBatch]
     seed: int
+    most: int
 
-    def facts(self, objective: Objective, accelerator: Accelerator) -> dict[str, Tensor]:
-        """The likelihood facts of at most `LOOKED` prompts, over all processes."""
-        prompts, world, rank = len(self.dataset), accelerator.num_processes, accelerator.process_index
-        count = max(min(LOOKED, prompts) // world, 1) * world  # as many for each process
+    def facts(self, objective: Objective, collective: Collective) -> dict[str, Tensor]:
+        """The likelihood facts of at most `most` prompts, over all processes."""
+        prompts, world, rank = len(self.dataset), collective.size, collective.rank
+        count = max(min(self.most, prompts) // world, 1) * world  # as many for each process
         own = [place * prompts // count for place in range(count)][rank::world]
         starts = range(0, len(own), self.at_once)
         found = [self._facts_of(own[start : start + self.at_once], start, objective) for start in starts]
-        return joined(gather_object(found))
+        return joined(collective.gather(found))
 
     def _facts_of(self, places: Sequence[int], number: int, objective: Objective) -> dict[str, Tensor]:
         inputs = [dict(self.dataset[place]) for place in places for _ in range(self.m)]

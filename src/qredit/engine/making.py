@@ -1,0 +1,83 @@
+"""From sampled rollouts to a generation: rows, what is fixed before the first step on them, and denominators."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Scope, When
+from qredit.core.objective import Objective
+from qredit.engine.collation import Collation
+from qredit.engine.collective import Collective
+from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.loss import credited_by
+from qredit.engine.scorer import Scorer
+from qredit.engine.stage_state import StageState
+from qredit.engine.step_credit import credited_once, shared_denominators
+from qredit.rollouts.collate import Rows, Sampled
+from qredit.utils.seed import mix
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationMaker:
+    """Makes generations for one process.
+
+    Attributes:
+        rollouts: rows of the data in a micro-batch, whole groups.
+        window: micro-batches of an optimiser step.
+        repeats: how often a generation is learned from.
+        seed: of the run.
+    """
+
+    collation: Collation
+    scorer: Scorer
+    stages: StageState
+    collective: Collective
+    rollouts: int
+    window: int
+    repeats: int
+    seed: int
+
+    def make(
+        self, model: nn.Module, sampled: Sequence[Sampled], objective: Objective, made_at: int, m: int
+    ) -> Generation:
+        """The generation of these rollouts.
+
+        Args:
+            model: the wrapped one.
+            made_at: optimiser steps done.
+            m: rollouts per prompt.
+        """
+        vocabulary = self.collation.vocabulary(sampled)
+        starts = range(0, len(sampled), self.rollouts)
+        parts = [sampled[start : start + self.rollouts] for start in starts]
+        microbatches = [self.microbatch(model, part, objective, vocabulary, made_at, m) for part in parts]
+
+        def scored(rows: Rows) -> RolloutBatch:
+            """As the policy that has just sampled them scores them."""
+            return self.scorer.scored_without_gradient(model, rows)
+
+        if model.training:
+            self.stages.begin(objective, (scored(micro.rows) for micro in microbatches), self.collective)
+        if objective.scope == Scope.GENERATION:
+            microbatches = credited_once(microbatches, objective, self.stages, self.collective, scored)
+        counts = [objective.denominators(micro.rows.batch, micro.credited) for micro in microbatches]
+        denominators = shared_denominators(counts, self.window, self.repeats, self.collective)
+        return Generation(microbatches, denominators, made_at)
+
+    def microbatch(
+        self,
+        model: nn.Module,
+        sampled: Sequence[Sampled],
+        objective: Objective,
+        vocabulary: Tensor | None,
+        made_at: int,
+        m: int,
+    ) -> Microbatch:
+        """The rows of some rollouts, with the coefficients that an objective fixes when they are sampled."""
+        made = self.collation.rows(sampled, mix(self.seed, made_at), vocabulary)
+        rows = self.collation.with_passes(model, made, sampled)
+        fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH
+        credited = credited_by(objective, rows.batch, self.stages.state) if fixed else None
+        return Microbatch(rows, credited, first=sampled[:m])

@@ -1,0 +1,112 @@
+"""Coefficients and denominators that a whole step or generation shares, over all its rows on all processes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from qredit.core.batch import RolloutBatch, concatenate
+from qredit.core.chain import State
+from qredit.core.objective import Credited, Objective
+from qredit.engine.collective import Collective
+from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.stage_state import DURING, StageState, add_into
+from qredit.rollouts.collate import Rows
+
+
+class StepCredit:
+    """Coefficients where a stage's statistics run over the whole optimiser step.
+
+    At the step's first micro-batch all of them are scored without gradient, gathered from every process, evaluated
+    together and cut apart again: the result does not depend on how the step is cut up.
+
+    Args:
+        window: micro-batches of a step.
+    """
+
+    def __init__(self, window: int, stages: StageState, collective: Collective) -> None:
+        self.window, self.stages, self.collective = window, stages, collective
+        self._credited: list[Credited] = []
+
+    def at(
+        self, position: int, generation: Generation, objective: Objective, scored: Callable[[Rows], RolloutBatch]
+    ) -> tuple[Credited, Mapping[str, float] | None]:
+        """The coefficients of a micro-batch, and the denominators of its step where they follow from coefficients.
+
+        Args:
+            position: that of the micro-batch in its generation.
+            scored: scores rows without gradient.
+        """
+        first = position - position % self.window
+        micro = generation.microbatches[first : first + self.window]
+        if position == first or not self._credited:
+            local = [scored(m.rows) for m in micro]
+            self._credited, statistics = evaluated_together(objective, local, self.stages.state, self.collective)
+            if self.collective.rank == 0:  # they are of all rows on all processes
+                add_into(self.stages.pending, statistics)
+        credited = self._credited[position - first]
+        if credited.weight is None and not objective.counts_coefficients:
+            return credited, None
+        counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._credited, strict=True)]
+        return credited, shared_denominators(counts, self.window, 1, self.collective)[0]
+
+
+def credited_once(
+    microbatches: Sequence[Microbatch],
+    objective: Objective,
+    stages: StageState,
+    collective: Collective,
+    scored: Callable[[Rows], RolloutBatch],
+) -> list[Microbatch]:
+    """The micro-batches of a new generation with their coefficients, its rows on all processes evaluated together.
+
+    Args:
+        scored: scores rows without gradient.
+    """
+    local = [scored(micro.rows) for micro in microbatches]
+    credited, statistics = evaluated_together(objective, local, stages.state, collective)
+    if collective.rank == 0:
+        add_into(stages.pending, statistics)
+    return [replace(micro, credited=own) for micro, own in zip(microbatches, credited, strict=True)]
+
+
+def shared_denominators(
+    counts: Sequence[Mapping[str, float]], accumulated: int, repeats: int, collective: Collective
+) -> list[dict[str, float]]:
+    """For each micro-batch position of a generation, the denominators of the optimiser step it falls into.
+
+    Summed over the step's micro-batches and all processes, divided by the number of processes because their gradients
+    are averaged.
+
+    Args:
+        counts: what each micro-batch of this process counts.
+        accumulated: micro-batches per optimiser step. If a generation has fewer, a step spans several generations, and
+            the sum here is that of one generation.
+        repeats: how often the generation is used (num_iterations).
+    """
+    names = sorted(counts[0])
+    table = torch.tensor([[count[name] for name in names] for count in counts], dtype=torch.float64)
+    table = collective.sum(table) / collective.size
+    window = min(accumulated, len(counts) * repeats)
+    steps = table.repeat(repeats, 1).view(-1, window, len(names)).sum(1)
+    return [dict(zip(names, row, strict=True)) for row in steps.repeat_interleave(window, 0).tolist()]
+
+
+def evaluated_together(
+    objective: Objective, local: Sequence[RolloutBatch], state: Mapping[str, State], collective: Collective
+) -> tuple[list[Credited], dict[str, State]]:
+    """The objective on the rows of all micro-batches and processes at once.
+
+    Returns:
+        The coefficients of the local rows, and what stateful stages need of all of them.
+    """
+    everywhere = collective.gather([batch.to("cpu") for batch in local])
+    whole = concatenate(everywhere)
+    credited = objective.evaluate(whole, state)
+    ends = torch.tensor([len(batch.mask) for batch in everywhere]).cumsum(0).tolist()
+    parts = []
+    for number, batch in enumerate(local, start=collective.rank * len(local)):
+        rows, width = batch.mask.shape
+        own = credited.select(slice(ends[number] - rows, ends[number]))
+        parts.append(own.narrow(width).to(batch.mask.device))
+    return parts, objective.statistics(whole, state, DURING) if state else {}
