@@ -1,0 +1,120 @@
+"""A second engine: a plain torch loop on one process, without TRL and accelerate, that learns through `qredit.engine`.
+
+It is what another adapter has to bring: prompts in order, a sampler, a reward, an optimiser. All else is the step's.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from qredit.core.objective import Objective
+from qredit.engine.backward import PlainBackward
+from qredit.engine.collation import Collation
+from qredit.engine.collective import Alone
+from qredit.engine.log import StepLog, metrics_of
+from qredit.engine.making import GenerationMaker
+from qredit.engine.sampling import Sampling
+from qredit.engine.scorer import Scorer
+from qredit.engine.stage_state import StageState
+from qredit.engine.step import Place, Step
+from qredit.engine.step_credit import StepCredit
+from qredit.rollouts.collate import Sampled, tails_for
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.trajectory import Rollout
+from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.share import share_prefix
+
+
+@dataclass
+class ToyEngine:
+    """Trains a model with an objective.
+
+    Attributes:
+        draw: (ids of each prompt, a number that the seed depends on) → rollouts.
+        reward: the sampled answer's text and its row → a number.
+        m: rollouts per prompt.
+        prompts: of one generation.
+        window: micro-batches of an optimiser step.
+        repeats: how often a generation is learned from.
+    """
+
+    model: Any
+    objective: Objective
+    format: TokenFormat
+    tokenizer: Any
+    draw: Callable[[list[list[int]], int], list[Rollout]]
+    reward: Callable[[str, dict], float]
+    m: int = 4
+    prompts: int = 2
+    window: int = 1
+    repeats: int = 1
+    learning_rate: float = 1e-3
+    seed: int = 7
+    steps: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        assert share_prefix(self.model) is None, "this engine packs rows"
+        needs, alone = self.objective.needs, Alone()
+        tails = tails_for(needs)
+        self.scorer = Scorer(
+            needs=needs,
+            tails=tails,
+            temperature=1.0,
+            layout=pack,
+            reference=None,
+            policy=lambda: self.model,
+            device=self.model.device,
+            free_bytes=lambda: math.inf,
+            rows_per_forward=10_000,
+        )
+        self.collation = Collation(
+            *(alone, needs, tails, self.tokenizer.pad_token_id, self.scorer, self.format.close_ids),
+            serves_several_steps=self.repeats > 1,
+        )
+        self.stages = StageState(self.objective)
+        step_credit = StepCredit(self.window, self.stages, alone)
+        self.step = Step(self.scorer, self.stages, step_credit, alone, PlainBackward())
+        self.generations = GenerationMaker(
+            *(self.collation, self.scorer, self.stages, alone),
+            rollouts=self.prompts * self.m // self.window,
+            window=self.window,
+            repeats=self.repeats,
+            seed=self.seed,
+        )
+        self.sampling = Sampling(alone, self.format, self.tokenizer, self.draw, self._rewards, {})
+        self.log = StepLog(alone)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=0.0)
+
+    def _rewards(self, rows: list[dict], rollouts: Sequence[Rollout], texts: Sequence[Any]) -> list[float]:
+        return [self.reward(text["response"], row) for text, row in zip(texts, rows, strict=True)]
+
+    def train(self, rows: Sequence[dict], generations: int) -> Iterator[dict[str, float]]:
+        """What each optimiser step shows; a row holds `prompt_ids` and `answer_ids`."""
+        for number in range(generations):
+            chosen = [rows[(number * self.prompts + place) % len(rows)] for place in range(self.prompts)]
+            inputs = [dict(row) for row in chosen for _ in range(self.m)]
+            yield from self.learn(self.sampling.sampled(inputs, number, self.m))
+
+    def learn(self, sampled: list[Sampled], update: bool = True) -> Iterator[dict[str, float]]:
+        """The optimiser steps on some rollouts; without `update` the gradients of the first stay where they are."""
+        self.model.train()
+        objective, began = self.objective.at(0.0), self.steps
+        generation = self.generations.make(self.model, sampled, objective, began, self.m)
+        uses = self.window * self.repeats
+        for use in range(uses):
+            complete = (use + 1) % self.window == 0
+            place = Place(use, complete=complete, used_up=use == uses - 1, off_policy=self.steps > began)
+            loss, learned = self.step.take(self.model, objective, generation, place)
+            loss.backward()
+            self.log.add(objective, learned.batch)
+            if not complete:
+                continue
+            yield metrics_of(objective, self.log.take())
+            if not update:
+                return
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.steps += 1
