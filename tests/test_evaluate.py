@@ -312,12 +312,9 @@ def test_every_question_is_answered_k_times_in_order(network):
 @pytest.mark.parametrize(("rows", "sizes"), [(256, [15]), (6, [6, 6, 3]), (7, [6, 6, 3]), (1, [3] * 5)])
 def test_at_most_rows_per_batch_samples_are_drawn_at_once_and_questions_stay_whole(network, monkeypatch, rows, sizes):
     seen = []
-    sampled = answering.sample
-    monkeypatch.setattr(
-        answering,
-        "sample",
-        lambda model, rows, *args, **kw: seen.append(len(rows)) or sampled(model, rows, *args, **kw),
-    )
+    think = answering.think
+    noted = lambda sampler, rows, *args, **kw: seen.append(len(rows)) or think(sampler, rows, *args, **kw)  # noqa: E731
+    monkeypatch.setattr(answering, "think", noted)
     assert len(answers(network, rows=rows)) == 5
     assert seen == sizes
 

@@ -72,6 +72,20 @@ def test_the_language_imports_torch_and_itself_only(path):
         assert allowed or inside, f"{module_name(path)} imports {name}"
 
 
+@pytest.mark.parametrize("name", ["qredit.samplers.protocol", "qredit.samplers.thinking"])
+def test_what_a_sampler_has_to_be_is_said_without_an_engine(name):
+    """Neither these files, nor those of the package that they lead to, import anything but torch."""
+    import sys
+
+    reached, found = {name}, {name}
+    while found:
+        found = {other for one in found for other in IMPORTS[one] if other in FILES} - reached
+        reached |= found
+    tops = {other.split(".")[0] for one in reached for other in IMPORTS[one]} - {"qredit", "torch", "jaxtyping"}
+    foreign = sorted(tops - set(sys.stdlib_module_names))
+    assert not foreign, f"{name} leads to imports of {', '.join(foreign)}"
+
+
 def circles(graph):
     """The sets of files that import each other, by any way round; imports for type checkers count too."""
     seen, order = set(), []

@@ -625,7 +625,7 @@ def test_another_model_is_asked_the_same_questions(train, evaluated, tmp_path, n
 
 def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, capsys, monkeypatch):
     run, _ = train()
-    monkeypatch.setattr(answering, "sample", lambda *a, **k: pytest.fail("sampled"))
+    monkeypatch.setattr(answering, "think", lambda *a, **k: pytest.fail("sampled"))
     assert main(["eval", *flags(model=run.path, against=tmp_path / "nowhere", k=2)]) == 2
     assert f"no model folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
     assert main(["eval", *flags(model=run.path, against=run.path, k=2)]) == 2
@@ -637,15 +637,15 @@ def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, c
 
 def test_an_interrupted_evaluation_keeps_the_samples_it_has(train, monkeypatch, tmp_path):
     run, _ = train()
-    sampled, calls = answering.sample, []
+    think, calls = answering.think, []
 
     def interrupted(*args, **kwargs):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return sampled(*args, **kwargs)
+        return think(*args, **kwargs)
 
-    monkeypatch.setattr(answering, "sample", interrupted)
+    monkeypatch.setattr(answering, "think", interrupted)
     words = flags(model=run.path, k=2, rows_per_batch=2, samples=tmp_path / "samples")
     assert main(["eval", "--quiet", *words]) == 130
     assert len(lines(tmp_path / "samples")) == 2

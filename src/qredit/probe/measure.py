@@ -21,7 +21,8 @@ from qredit.runs.load import load_data, load_model, load_tokenizer, model_path, 
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import token_format
 from qredit.samplers.answers import response_of
-from qredit.samplers.transformers import sample
+from qredit.samplers.thinking import think
+from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.install import score, scores_tokens
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, repeat
@@ -178,7 +179,8 @@ def _part(
     stops = stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
     rows = [prompt for prompt in prompts for _ in range(m)]
     with autocast(subject.network.device, subject.half):
-        rollouts = sample(subject.network, rows, subject.tokens, subject.budget, stop_tokens=stops, pad=pad, seed=seed)
+        sampler = TransformersSampler(subject.network, pad)
+        rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
         items = [
             Sampled(rollout, row, number // m, golds[number // m], reward=0.0)
             for number, (rollout, row) in enumerate(zip(rollouts, rows, strict=True))

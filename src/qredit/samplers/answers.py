@@ -9,7 +9,8 @@ from qredit.rewards.given import Response, Reward
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import Budget, Draw
 from qredit.rollouts.trajectory import Rollout
-from qredit.samplers.transformers import sample
+from qredit.samplers.thinking import think
+from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.share import share_prefix
 from qredit.tasks import Example
 from qredit.utils.device import autocast
@@ -38,15 +39,13 @@ def answer_all(
     at a time. `half` computes in bf16.
     """
     share_prefix(model)
-    size = max(rows_per_batch // k, 1)
+    sampler, size = TransformersSampler(model, pad, draw), max(rows_per_batch // k, 1)
     for start in range(0, len(examples), size):
         batch = examples[start : start + size]
         prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
         rows = [prompt for prompt in prompts for _ in range(k)]
         with autocast(model.device, half):
-            rollouts = sample(
-                model, rows, format, budget, draw=draw, stop_tokens=stop_tokens, pad=pad, seed=mix(seed, start)
-            )
+            rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=mix(seed, start))
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
             responses = [response_of(format, example, rollout) for rollout in mine]

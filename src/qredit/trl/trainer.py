@@ -56,7 +56,8 @@ from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.rollouts.trajectory import Rollout
 from qredit.samplers.answers import answer_all
-from qredit.samplers.transformers import sample
+from qredit.samplers.thinking import think
+from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.install import DIVERGENCE
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.padded import check_padding
@@ -441,14 +442,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
-            return sample(
-                unwrapped,
+            return think(
+                TransformersSampler(unwrapped, self._tokenizer.pad_token_id, self.args.draw),
                 prompts,
                 self.format,
                 self.args.budget,
-                draw=self.args.draw,
                 stop_tokens=self.eos_token_ids,
-                pad=self._tokenizer.pad_token_id,
                 seed=mix(self.args.seed, number, self.accelerator.process_index),
             )
 

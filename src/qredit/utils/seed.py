@@ -10,6 +10,8 @@ FURTHER = 1 << 41
 """Rollouts of further prompts (dynamic sampling): from here on, by a hash of the generation and the round."""
 BEFORE = 1 << 42
 """Rollouts of the look before the first step: from here on, batch by batch."""
+ANSWERS = 1 << 43
+"""Answers that are drawn apart from their rationales: mixed with the seed of those."""
 
 
 def mix(*numbers: int) -> int:

@@ -1,0 +1,119 @@
+"""Thinking with a budget, its closing, by force where need be, and the answer: over any sampler.
+
+    prompt | rationale … closing | answer … end
+             first request         second request
+
+Thinking is drawn up to the closing, an end of text, or the budget. Where the closing was not drawn, its ids are put
+there. The second request goes on from the ids of all that, so that no text is encoded again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qredit.rollouts.format import Marker, TokenFormat
+from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.trajectory import Rollout
+from qredit.samplers.protocol import Completion, Request, Sampler, Stop, ThinkingSampler, checked
+from qredit.utils.seed import ANSWERS, mix
+
+
+def think(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    format: TokenFormat,
+    budget: Budget,
+    *,
+    stop_tokens: Sequence[int],
+    seed: int,
+) -> list[Rollout]:
+    """One rollout per prompt; repeat a prompt to get several. All draws are a function of prompts and `seed`.
+
+    A sampler that closes thinking by itself does; any other is asked twice, once for all rationales and once for all
+    answers.
+
+    Args:
+        prompts: token ids, opening included.
+        budget: tokens of the rationale, a sampled closing included; tokens of the answer, its end included.
+        stop_tokens: end-of-text ids; they end an answer, as does the format's own end. Inside thinking they are dropped
+            and it is closed by force, unless the closing holds them.
+
+    Raises:
+        QreditError: a completion is not what was asked for.
+    """
+    if isinstance(sampler, ThinkingSampler):
+        return sampler.think(prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
+    return think_by_requests(sampler, prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
+
+
+def think_by_requests(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    format: TokenFormat,
+    budget: Budget,
+    *,
+    stop_tokens: Sequence[int],
+    seed: int,
+) -> list[Rollout]:
+    """`think`, by two calls of the sampler."""
+    ends = frozenset({*stop_tokens, *format.stop_ids})
+    # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): thinking goes on behind it
+    thinking_ends = ends.difference(format.close_ids)
+    drawn = _drawn(sampler, prompts, budget.thinking, thinking_ends, format.closing, seed)
+    thoughts = [_closed(thinking, format) for thinking in drawn]
+    starts = [(*prompt, *thought.ids) for prompt, thought in zip(prompts, thoughts, strict=True)]
+    answers = _drawn(sampler, starts, budget.answer, ends, format.end, mix(seed, ANSWERS))
+    return [_joined(thought, answer) for thought, answer in zip(thoughts, answers, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Thought:
+    """Rationale and closing."""
+
+    ids: tuple[int, ...]
+    logp: tuple[float, ...]
+    close_start: int
+    forced: bool
+    dropped_end: bool
+
+
+def _drawn(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    stop_token_ids: frozenset[int],
+    marker: Marker | None,
+    seed: int,
+) -> list[Completion]:
+    """One completion per prompt, by one call; empty ones without a call where no token may be drawn."""
+    if max_tokens == 0:
+        return [Completion((), (), Stop.LENGTH)] * len(prompts)
+    requests = [Request(tuple(prompt), max_tokens, stop_token_ids, marker) for prompt in prompts]
+    return checked(requests, sampler.sample(requests, seed))
+
+
+def _closed(thinking: Completion, format: TokenFormat) -> _Thought:
+    """Thinking with its closing: as it was drawn, or put behind what was drawn, less an end of text."""
+    tail = format.closing.length(thinking.ids) if thinking.stop == Stop.MARKER else None
+    if tail is not None:
+        return _Thought(thinking.ids, thinking.logp, len(thinking.ids) - tail, forced=False, dropped_end=False)
+    dropped = thinking.stop == Stop.END
+    kept = len(thinking.ids) - dropped
+    return _Thought(
+        ids=(*thinking.ids[:kept], *format.close_ids),
+        logp=(*thinking.logp[:kept], *[0.0] * len(format.close_ids)),
+        close_start=kept,
+        forced=True,
+        dropped_end=dropped,
+    )
+
+
+def _joined(thought: _Thought, answer: Completion) -> Rollout:
+    return Rollout(
+        ids=thought.ids + answer.ids,
+        logp=thought.logp + answer.logp,
+        close_start=thought.close_start,
+        close_end=len(thought.ids),
+        forced=thought.forced,
+        dropped_end=thought.dropped_end,
+        ended=answer.stop != Stop.LENGTH,
+    )
