@@ -28,6 +28,7 @@ from qredit.cli.demo_command import FULL, arm_name
 from qredit.evaluation.metrics import bootstrap
 from qredit.pocket.models import LEVELS
 from qredit.rollouts.sampling_params import Budget
+from qredit.runs.bars import progress as bars_on
 from qredit.runs.draw import plot_curves
 from qredit.runs.experiment import Arm, Held, cached, evaluated, hash_of_weights, result_of, spread, weights_of
 from qredit.runs.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
@@ -35,7 +36,6 @@ from qredit.runs.options import TrainOptions
 from qredit.runs.quiet import quiet_libraries
 from qredit.runs.schedule import warmup_of
 from qredit.runs.train import token_format
-from qredit.runs.watch import progress as bars_on
 from qredit.samplers.transformers import sample
 from qredit.utils.seed import mix
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qredit import pocket, tasks
 from qredit.pocket.models import FOLDER, LEVELS
-from qredit.runs.watch import progress
+from qredit.runs.bars import progress
 from qredit.tasks.pocket import language
 from qredit.tasks.pocket.scene import SIZES, scenes, split_of
 from qredit.utils.errors import QreditError

@@ -31,8 +31,8 @@ from pocket_models.specs import SPECS, Shape, Spec
 from qredit import tasks
 from qredit.pocket.models import FOLDER, path
 from qredit.rollouts.tokenizer import vocabulary_size
+from qredit.runs.bars import progress
 from qredit.runs.quiet import quiet_libraries
-from qredit.runs.watch import progress
 from qredit.tasks.base import Style
 from qredit.tasks.pocket.scene import PocketTask, scenes
 

@@ -44,6 +44,7 @@ MOVED = {
     "rollout": "rollouts",
     "rollout.sample": "samplers.transformers",
     "run": "runs",
+    "run.watch": "runs.bars",
     "schedule": "core.schedule",
     "seed": "utils.seed",
     "segment": "stats.segment",

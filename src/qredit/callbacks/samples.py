@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from qredit.callbacks.metrics_file import AppendLines
-from qredit.engine.protocols import Sampled
+from qredit.engine.protocols import Inspectable
 from qredit.utils.plain import json_line
 from qredit.utils.whole import append
 
@@ -19,7 +19,7 @@ class KeepSamples(AppendLines):
     def __init__(self, path: Path, every: int) -> None:
         super().__init__(path)
         self.every = every
-        self.run: Sampled | None = None
+        self.run: Inspectable | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.run is None or not state.is_world_process_zero or state.global_step % self.every:

@@ -304,8 +304,8 @@ def _answers(
 ) -> "Iterator[Answered]":
     """The questions as they are answered, under a bar."""
     from qredit.rollouts.sampling_params import Draw
+    from qredit.runs.bars import progress as bars_on
     from qredit.runs.load import stop_tokens
-    from qredit.runs.watch import progress as bars_on
     from qredit.samplers.answers import answer_all
 
     tokenizer: Any = subject.tokens.tokenizer

@@ -64,7 +64,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
     from qredit.probe import load, measure, predict, recommend, words
     from qredit.probe.measure import per_prompt
-    from qredit.runs.watch import progress as bars_on
+    from qredit.runs.bars import progress as bars_on
 
     subject = load(options, asked.examples)
     with bars_on(progress) as bars:

@@ -76,7 +76,7 @@ class Answering(Protocol):
         """Have values logged beside those of the step."""
 
 
-class Sampled(Protocol):
+class Inspectable(Protocol):
     """A run that can show what it learns from."""
 
     def first_group(self) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from qredit.utils.plain import one_line
 from qredit.runs.readings import Readings
-from qredit.runs.watch import progress
+from qredit.runs.bars import progress
 
 _BESIDE = 48  # columns that a bar with its counts and times takes
 _APART = 60.0  # seconds between lines where nothing can be redrawn

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from qredit.utils.lifeline import end_with_parent
 from qredit.runs.quiet import quiet_libraries
-from qredit.runs.watch import progress
+from qredit.runs.bars import progress
 
 T = TypeVar("T")
 WORKERS = 2

@@ -1,0 +1,182 @@
+"""Callbacks over protocols: each works on a run that is no trainer."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from transformers import TrainerControl, TrainerState
+
+from qredit.callbacks.decisions import KeepDecisions
+from qredit.callbacks.guard import SLOWER, Guard
+from qredit.callbacks.samples import KeepSamples
+from qredit.callbacks.validate import Validate
+from qredit.engine.checkpoint import publish
+from qredit.evaluation.metrics import Answered
+from qredit.objectives.parsing import parse
+
+
+def state(step=0, **changes):
+    return TrainerState(global_step=step, is_world_process_zero=True, **changes)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- the guard
+
+
+class Run:
+    """Good until a step, bad after it; says what it was asked to do."""
+
+    def __init__(self, until):
+        self.objective, self.until = parse("garl(q=0.75)"), until
+        self.step_success, self.asked = None, []
+
+    def check_revertible(self, slower):
+        self.asked.append(("check", slower))
+
+    def restore_weights(self, checkpoint):
+        self.asked.append(("restore", checkpoint.name))
+
+    def slow_down(self, factor):
+        self.asked.append(("slow down", factor))
+
+    def step(self, number):
+        self.step_success = [0.8 + 0.01 * n if number <= self.until else 0.01 * n for n in range(8)]
+
+
+def guarded(folder, action, steps, until=12, every=2):
+    """A guard after so many steps of such a run, which was saved every few steps."""
+    run, guard, args, now = Run(until), Guard(action), SimpleNamespace(output_dir=str(folder)), state()
+    guard.attach(run)
+    for number in range(1, steps + 1):
+        run.step(number)
+        now.global_step, control = number, TrainerControl(should_save=number % every == 0)
+        guard.on_step_end(args, now, control)
+        if control.should_save:
+            written = folder / "_writing" / f"checkpoint-{number}"
+            written.mkdir(parents=True)
+            (written / "weights").write_text(str(number))
+            publish(written, folder / written.name)
+        if control.should_training_stop:
+            break
+    return run, guard, number
+
+
+@pytest.mark.parametrize(
+    ("action", "asked"),
+    [
+        ("stop", [("check", False), ("restore", "checkpoint-10")]),
+        ("roll_back", [("check", True), ("restore", "checkpoint-10"), ("slow down", SLOWER)]),
+        ("paft", [("check", False), ("restore", "checkpoint-10"), ("slow down", 1.0)]),
+    ],
+)
+def test_a_guard_asks_a_run_to_go_back(tmp_path, action, asked):
+    """Good until step 12, seen at step 18; checkpoint 12 was judged by step 13, which was bad."""
+    run, guard, ended = guarded(tmp_path, action, 20)
+    assert run.asked == asked
+    assert [one["step"] for one in guard.decided()] == [18]
+    assert ended == (18 if action == "stop" else 20)
+    assert guard.now() == (parse("paft(q=0.75)") if action == "paft" else None)
+
+
+def test_a_guard_goes_on_from_its_state(tmp_path):
+    _, guard, _ = guarded(tmp_path, "paft", 20)
+    again = Guard("paft")
+    again.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    assert again.state_dict() == guard.state_dict()
+    assert again.now() == guard.now() is not None
+
+
+# --- records
+
+
+def test_decisions_are_kept_in_their_order_and_once(tmp_path):
+    path, told = tmp_path / "decisions.jsonl", []
+    guide, guard = ([{"step": 2, "change": "c", "reason": "r"}], [{"step": 1, "change": "b", "reason": "r"}])
+    keeper = KeepDecisions(path)
+    keeper.tell = told.append
+    keeper.steering = [SimpleNamespace(decided=lambda: guide), SimpleNamespace(decided=lambda: guard)]
+    keeper.on_train_begin(None, state(), None)
+    keeper.on_step_begin(None, state(2), None)
+    guide.append({"step": 5, "change": "d", "reason": "r"})
+    keeper.on_train_end(None, state(6), None)
+    assert [line["step"] for line in lines(path)] == [1, 2, 5]
+    assert told == ["after step 2: c; r", "after step 5: d; r"]
+    resumed = KeepDecisions(path)
+    resumed.steering = keeper.steering
+    resumed.on_train_begin(None, state(6), None)
+    resumed.on_step_begin(None, state(6), None)
+    assert len(lines(path)) == 3
+
+
+def test_the_first_group_is_kept_where_there_is_one(tmp_path):
+    keeper = KeepSamples(tmp_path / "samples.jsonl", every=2)
+    groups = {2: {"prompt": "p"}, 4: None}
+    for step in (1, 2, 4):
+        keeper.run = SimpleNamespace(first_group=lambda s=step: groups[s])
+        keeper.on_step_end(None, state(step), None)
+    assert lines(keeper.path) == [{"step": 2, "prompt": "p"}]
+
+
+# --- validation
+
+
+class Examined:
+    """Right in so many of four answers; keeps what is logged."""
+
+    def __init__(self, right):
+        self.right, self.logged = right, {}
+
+    def answers(self, examples, rewards, k, seed):
+        return [answered(number < self.right) for number in range(len(examples))]
+
+    def log_with_step(self, values):
+        self.logged |= values
+
+
+def answered(right):
+    score = float(right)
+    return Answered("0", "a", ("a",) * 2, ("",) * 2, {"exact_match": (score,) * 2})
+
+
+def validated(folder, right, step=4, now=None, main=True):
+    told = []
+    guard = SimpleNamespace(check=lambda *values: told.append(values))
+    one = Validate(Path(folder) / "v.jsonl", [None] * 4, [SimpleNamespace(name="exact_match")], 2, 2, 0, guard)
+    one.run, now, control = Examined(right), now or state(), TrainerControl()
+    now.global_step, now.is_world_process_zero = step, main
+    one.on_step_end(None, now, control)
+    return one, now, control, told
+
+
+def test_a_validation_is_written_logged_and_told(tmp_path):
+    one, now, control, told = validated(tmp_path, right=3)
+    (line,) = lines(one.path)
+    assert (line["step"], line["questions"], line["p@1"]) == (4, 4, 0.75)
+    assert one.run.logged == {f"validation/{name}": line[name] for name in line if name not in ("step", "questions")}
+    assert [(step, value) for step, value, *_ in told] == [(4, 0.75)]
+    assert control.should_save
+    assert now.best_global_step == 4
+
+
+def test_the_best_of_validations_is_remembered(tmp_path):
+    now = state()
+    for step, right in ((2, 2), (4, 3), (6, 1)):
+        validated(tmp_path, right, step, now)
+    assert (now.best_global_step, now.best_metric) == (4, 0.75)
+
+
+def test_other_processes_decide_alike_and_write_nothing(tmp_path):
+    one, now, control, told = validated(tmp_path, right=3, main=False)
+    assert not one.path.exists()
+    assert one.run.logged == {}
+    assert (now.best_global_step, len(told), control.should_save) == (4, 1, True)
+
+
+def test_between_validations_nothing_is_done(tmp_path):
+    one, now, control, told = validated(tmp_path, right=3, step=3)
+    assert not one.path.exists()
+    assert (now.best_global_step, told, control.should_save) == (None, [], False)
