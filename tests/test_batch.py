@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import QreditError, RolloutBatch
+from qredit.objectives import garl, grpo
 from qredit.stats.groups import Groups
 
 
@@ -23,6 +24,34 @@ def test_sampled_defaults_to_the_mask_outside_the_answer():
 def test_a_forced_token_is_not_trainable():
     batch = likelihood_batch([-1.0], rationale=2, forced=1, answer=1)
     assert batch.trainable.tolist() == [[True, True, False, True]]
+
+
+def test_an_observation_exists_and_is_neither_sampled_nor_trained():
+    """z, what a tool wrote, z again, answer: the coefficient stands on sampled tokens and the answer alone."""
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    column = torch.arange(5).expand(2, 5)
+    written, answer = column == 1, column == 4
+    batch = RolloutBatch(
+        mask=mask,
+        rationale=~written & ~answer,
+        answer=answer,
+        observation=written,
+        group=torch.zeros(2, dtype=torch.long),
+        answer_logp=torch.tensor([0.5, 0.1], dtype=torch.float64).log(),
+        reward=torch.tensor([1.0, 0.0], dtype=torch.float64),
+    )
+    assert batch.sampled.tolist() == [[True, False, True, True, False]] * 2
+    assert batch.span("observation").tolist() == written.tolist()
+    for objective in (garl(0.5), grpo()):
+        credit = objective.credit(batch)
+        assert bool((credit[written] == 0).all())
+        assert bool((credit[batch.sampled] != 0).any())
+    with pytest.raises(QreditError, match="observation and sampled overlap"):
+        replace(batch, sampled=mask & ~answer)
+    with pytest.raises(QreditError, match="observation and answer overlap"):
+        replace(batch, observation=written | answer)
+    with pytest.raises(QreditError, match="observation marks positions that the mask leaves out"):
+        replace(batch, mask=mask & ~written)
 
 
 def test_two_tails_of_one_rationale_count_once():

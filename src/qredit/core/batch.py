@@ -22,7 +22,7 @@ from torch import Tensor
 from qredit.stats.groups import Groups
 from qredit.utils.errors import QreditError
 
-SPANS = ("rationale", "answer", "close", "response", "sampled")
+SPANS = ("rationale", "answer", "close", "response", "sampled", "observation")
 _SPANS = ("mask", *SPANS)
 _PER_ROW = ("reward", "answer_logp", "rollout")
 _PER_TOKEN = ("ids", "turn", "logp", "sampler_logp", "entropy")
@@ -41,7 +41,10 @@ class RolloutBatch:
         ids: (B, T) token ids.
         close: (B, T) the string that ends thinking; sampled (then also in `rationale`) or forced (then not).
         response: (B, T) ŷ: the sampled answer.
-        sampled: (B, T) tokens drawn from the policy. Default: `mask` outside `answer`. A forced closing token is False.
+        sampled: (B, T) tokens drawn from the policy. Default: `mask` outside `answer` and `observation`. A forced
+            closing token is False.
+        observation: (B, T) text that a tool or an environment wrote: it conditions what follows, is neither sampled nor
+            trained, and never carries a coefficient.
         turn: (B, T) number of the turn that a token belongs to.
         rollout: (B,) given when a rationale stands in two rows, once with ŷ and once with y*: rows of one rationale
             share the number.
@@ -68,6 +71,7 @@ class RolloutBatch:
     close: Bool[Tensor, "B T"] | None = None
     response: Bool[Tensor, "B T"] | None = None
     sampled: Bool[Tensor, "B T"] = None  # type: ignore[assignment]  # filled in at construction
+    observation: Bool[Tensor, "B T"] | None = None
     turn: Int[Tensor, "B T"] | None = None
     rollout: Int[Tensor, " B"] | None = None
     seed: int | None = None
@@ -80,7 +84,8 @@ class RolloutBatch:
 
     def __post_init__(self) -> None:
         if self.sampled is None:
-            object.__setattr__(self, "sampled", self.mask & ~self.answer)
+            written = self.answer if self.observation is None else self.answer | self.observation
+            object.__setattr__(self, "sampled", self.mask & ~written)
         object.__setattr__(self, "extra", dict(self.extra))
         if self.seed is not None:
             object.__setattr__(self, "seed", int(self.seed))
@@ -114,6 +119,11 @@ class RolloutBatch:
                 raise QreditError(
                     f"{name} and answer overlap: the gold answer's tokens are teacher-forced, not sampled"
                 )
+
+        if self.observation is not None:
+            for name in ("sampled", "answer"):
+                if bool((getattr(self, name) & self.observation).any()):
+                    raise QreditError(f"observation and {name} overlap: an observation is neither sampled nor trained")
 
     def _check_values(self) -> None:
         if self.answer_logp is None:
