@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXTRAS := trl,report,math,test,lint
+CORE_VENV ?= .venv-core
+CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check catalog test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check catalog test-install test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -20,6 +23,12 @@ lint: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
+
+# The package with its core dependencies alone, in an environment of its own: what works there, and what says which extra is
+# missing. About two minutes, most of them for torch; then half a minute.
+test-install: $(CORE_STAMP)
+	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
+	$(CORE_VENV)/bin/python tests/without_extras.py
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
@@ -92,13 +101,20 @@ golden-verl: $(VERL_STAMP)
 
 # Dry-run every extra against the registry: the pins must resolve together.
 resolve: $(STAMP)
-	$(BIN)/pip install --dry-run --quiet --report /dev/null ".[test,lint]"
+	$(BIN)/pip install --dry-run --quiet --report /dev/null ".[$(EXTRAS)]"
 	@echo "every extra resolves"
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]"
 	touch $(STAMP)
+
+# Made anew where dependencies change: what former ones brought would hide that something is missing.
+$(CORE_STAMP): pyproject.toml
+	rm -rf $(CORE_VENV)
+	$(PYTHON) -m venv $(CORE_VENV)
+	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check .
+	touch $@
 
 # Of verl's requirements, those that importing its loss functions takes.
 $(VERL_STAMP):
@@ -109,4 +125,4 @@ $(VERL_STAMP):
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CORE_VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -2,9 +2,11 @@
 
 import ast
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
+from without_extras import CORE, FOLDERS, SCRIPTS
 
 SOURCE = Path(__file__).parents[1] / "src" / "qredit"
 FLOORS = (
@@ -32,18 +34,23 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module_name(path) for path in modules()}
+FILES = {module_name(path): path for path in modules()}
 
 
 def imports(path):
     """The modules that a file imports, anywhere in it; of a package's names, the file that holds each."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                yield name if name in FILES else node.module
+        yield from imports_of(node)
+
+
+def imports_of(node):
+    """The modules that one statement imports; none where it is no import."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}"
+            yield name if name in FILES else node.module
 
 
 IMPORTS = {module_name(path): set(imports(path)) for path in modules()}
@@ -63,8 +70,6 @@ def test_a_folder_imports_only_folders_below_it(path):
 
 @pytest.mark.parametrize("path", [p for p in modules() if place(p) in LANGUAGE], ids=module_name)
 def test_the_language_imports_torch_and_itself_only(path):
-    import sys
-
     for name in imports(path):
         top, *rest = name.split(".")
         allowed = top in sys.stdlib_module_names or top in ("torch", "jaxtyping")
@@ -75,8 +80,6 @@ def test_the_language_imports_torch_and_itself_only(path):
 @pytest.mark.parametrize("name", ["qredit.samplers.protocol", "qredit.samplers.thinking"])
 def test_what_a_sampler_has_to_be_is_said_without_an_engine(name):
     """Neither these files, nor those of the package that they lead to, import anything but torch."""
-    import sys
-
     reached, found = {name}, {name}
     while found:
         found = {other for one in found for other in IMPORTS[one] if other in FILES} - reached
@@ -84,6 +87,42 @@ def test_what_a_sampler_has_to_be_is_said_without_an_engine(name):
     tops = {other.split(".")[0] for one in reached for other in IMPORTS[one]} - {"qredit", "torch", "jaxtyping"}
     foreign = sorted(tops - set(sys.stdlib_module_names))
     assert not foreign, f"{name} leads to imports of {', '.join(foreign)}"
+
+
+def imports_when_read(node):
+    """The modules that a file imports as it is imported itself, none in functions and none for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef) or (
+            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        ):
+            continue
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield from imports_of(child)
+        else:
+            yield from imports_when_read(child)
+
+
+def loaded_with(name):
+    """A module and all that importing it imports: files of the package, and others by their first name."""
+    seen, waiting = set(), [name]
+    while waiting:
+        following = waiting.pop()
+        inside = following.split(".")[0] == "qredit"
+        new = {".".join(following.split(".")[: n + 1]) for n in range(following.count(".") + 1)} if inside else set()
+        for module in (new & FILES.keys()) - seen:
+            waiting += imports_when_read(ast.parse(FILES[module].read_text()))
+        seen |= new & FILES.keys() if inside else {following.split(".")[0]}
+    return seen
+
+
+def test_the_language_is_part_of_what_works_without_extras():
+    assert set(LANGUAGE) <= set(FOLDERS) <= set(FLOORS)
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if place(p) in FOLDERS], ids=module_name)
+def test_what_works_without_extras_imports_core_dependencies_alone(path):
+    outside = {name for name in loaded_with(module_name(path)) if name not in FILES} - set(sys.stdlib_module_names)
+    assert outside <= {*CORE, "qredit"} or module_name(path) in SCRIPTS
 
 
 def circles(graph):

@@ -15,6 +15,7 @@ from typing import Any
 from qredit.cli.signals import Stopped, stopping_on_sigterm
 from qredit.runs.quiet import quiet_libraries
 from qredit.utils.errors import QreditError, unknown
+from qredit.utils.extras import require
 from qredit.utils.plain import one_line
 from qredit.utils.whole import FULL
 
@@ -30,6 +31,16 @@ COMMANDS: Mapping[str, str] = {
     "bench": "time a training step beside TRL's own",
     "lab": "measure the theorems behind the objectives: escape, noise, bias, saturation, escort, coverage",
 }
+NEEDS: Mapping[str, Sequence[str]] = {
+    "demo": ("trl", "report"),
+    "train": ("trl",),
+    "probe": ("trl",),
+    "eval": ("trl",),
+    "compare": ("trl", "report"),
+    "bench": ("trl",),
+    "lab": ("report",),
+}
+"""The extras without which a command does not start; what else it reads, such as a reward, may need more."""
 SHARED = ("--json", "--quiet")
 FAILED, USAGE = 1, 2
 
@@ -151,6 +162,7 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     given = read_arguments(parser, rest)
     quiet = given.pop("quiet")
     given.pop("json")
+    require(f"qredit {name}", *NEEDS.get(name, ()))
     out = Console(file=sys.stdout, quiet=as_json, highlight=False, emoji=False)
     progress = Console(file=sys.stderr, quiet=quiet, highlight=False, emoji=False)
     return module.run(given, out, progress)

@@ -33,6 +33,7 @@ class Scorer:
         parses: whether a gold can be judged at all. One that cannot is never rewarded.
         normal_form: what of a prediction counts. Predictions with equal normal forms are one answer in a vote.
         alike: whether two different normal forms are one answer all the same.
+        extras: optional parts of the installation without which it cannot judge; see `qredit.utils.extras`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scorer:
     parses: Callable[[str], bool] = not_blank
     normal_form: Callable[[str], Hashable] = str.strip
     alike: Callable[[Hashable, Hashable], bool] = operator.eq
+    extras: tuple[str, ...] = ()
 
     def __call__(self, prediction: str, golds: Sequence[str]) -> float:
         return self.score(prediction, golds)

@@ -23,6 +23,7 @@ from qredit.rewards.characters import plain_characters
 from qredit.rewards.math_reading import INFINITY, MINUS_INFINITY, Expression, Reading, Words, parts, words_form
 from qredit.rewards.math_same import same
 from qredit.utils.errors import QreditError
+from qredit.utils.extras import require
 
 SECONDS = 5.0
 START_SECONDS = 120.0
@@ -126,6 +127,9 @@ def math_equal(prediction: str, golds: Sequence[str]) -> float:
     words. The prediction is read in the same way, after what it says last (`final_answer`). Numbers are compared
     exactly, formulas by math-verify and SymPy. A formula that takes longer than `SECONDS` is wrong, and so is a text
     that cannot be read. Works from any thread.
+
+    Raises:
+        MissingExtra: a formula is to be judged, and the extra `math` is not installed.
     """
     return best(_agree, prediction, golds)
 
@@ -165,9 +169,11 @@ def _is_readable(reading: Reading) -> bool:
 
 @lru_cache(maxsize=4096)
 def _algebra(said: str, wanted: str) -> bool:
+    require("math_equal", "math")
     return _MATH.ask("equal", said, wanted)
 
 
 @lru_cache(maxsize=4096)
 def _parses(latex: str) -> bool:
+    require("math_equal", "math")
     return _MATH.ask("parses", latex)

@@ -10,6 +10,7 @@ from qredit.rewards.numeric import is_numeric, numeric, numeric_form
 from qredit.rewards.text import composed, exact_match, f1, normalized_exact_match, squad_form, substring
 from qredit.rewards.thinking import answer_of, closed_thinking
 from qredit.utils.errors import QreditError, look_up
+from qredit.utils.extras import require
 
 REGISTRY: Mapping[str, Scorer] = MappingProxyType(
     {
@@ -37,6 +38,7 @@ REGISTRY: Mapping[str, Scorer] = MappingProxyType(
                 is_math,
                 normal_form,
                 same_form,
+                extras=("math",),
             ),
             Scorer("format", "thinking closed once, then an answer", closed_thinking, lambda gold: True),
         )
@@ -64,8 +66,12 @@ def as_reward(name: str) -> Callable[..., list[float]]:
     - answer: the gold answer. aliases: other right answers of each row, or None.
 
     Returns one number per row; the function it returns raises QreditError where there is no column `answer`.
+
+    Raises:
+        QreditError: there is no such scorer, or an extra that it needs is not installed.
     """
     scorer = get(name)
+    require(f"reward '{name}'", *scorer.extras)
 
     def reward(
         *,

@@ -13,14 +13,14 @@ import torch
 from rich.console import Console
 
 from qredit.control.diagnostics import commitment
-from qredit.utils.errors import QreditError
 from qredit.evaluation.metrics import Answered, summary
-from qredit.samplers.answers import answer_all
 from qredit.rewards.given import read_rewards
 from qredit.runs.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import token_format, train
+from qredit.samplers.answers import answer_all
 from qredit.tasks.base import Split
+from qredit.utils.errors import QreditError
 from qredit.utils.whole import write_whole
 
 MARK, RESULT = "arm.json", "result.json"

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from qredit.utils.errors import QreditError
 from qredit.runs.options import TrainOptions
+from qredit.utils.errors import QreditError
 from qredit.utils.whole import write_whole
 
 PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")

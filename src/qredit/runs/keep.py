@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError, unknown
 from qredit.utils.plain import one_line
-from qredit.tasks.base import Example
 
 LONGEST = 500  # characters of an expression
 DEEPEST = 30  # parts within parts

@@ -13,9 +13,9 @@ from rich.progress import TaskID
 from rich.text import Text
 from transformers import TrainerCallback
 
-from qredit.utils.plain import one_line
-from qredit.runs.readings import Readings
 from qredit.runs.bars import progress
+from qredit.runs.readings import Readings
+from qredit.utils.plain import one_line
 
 _BESIDE = 48  # columns that a bar with its counts and times takes
 _APART = 60.0  # seconds between lines where nothing can be redrawn

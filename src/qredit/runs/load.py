@@ -12,8 +12,6 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit import pocket, tasks
-from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line
 from qredit.rewards.given import columns_of
 from qredit.rollouts.format import TokenFormat
 from qredit.runs.hub import reached
@@ -27,6 +25,8 @@ from qredit.tasks.same import prompt_form
 from qredit.trl.checks import check_vocabulary
 from qredit.trl.data import Rows, context_of, too_long
 from qredit.trl.savable import mend_generation_config
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line
 
 
 def model_path(model: str, task: str, coldness: int | None) -> str:

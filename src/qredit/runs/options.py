@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qredit import tasks
 from qredit.catalog import objective_names
-from qredit.utils.device import usable_device
-from qredit.utils.errors import QreditError, unknown
 from qredit.rewards.given import named_rewards
-from qredit.rollouts.sampling_params import Budget
 from qredit.rollouts.answer_budget import ANSWER_BUDGET, fitting_answer
+from qredit.rollouts.sampling_params import Budget
 from qredit.runs.keep import Filter
 from qredit.tasks.same import unreadable
+from qredit.utils.device import usable_device
+from qredit.utils.errors import QreditError, unknown
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 from rich.console import Console
 
-from qredit.utils.lifeline import end_with_parent
-from qredit.runs.quiet import quiet_libraries
 from qredit.runs.bars import progress
+from qredit.runs.quiet import quiet_libraries
+from qredit.utils.lifeline import end_with_parent
 
 T = TypeVar("T")
 WORKERS = 2

@@ -23,6 +23,7 @@ def quiet_libraries() -> None:
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # torch, which works without it
     logging.getLogger("qredit").setLevel(logging.ERROR)  # the commands tell these things themselves
     if "transformers" in sys.modules:
         import transformers

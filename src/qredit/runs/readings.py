@@ -8,8 +8,8 @@ from typing import Any
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from qredit.utils.power import power
 from qredit.runs.sparkline import GAP, sparkline
+from qredit.utils.power import power
 
 WINDOW = 40
 _PARTS = ("sample", "score", "update")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from qredit.evaluation.metrics import Answered
-from qredit.utils.plain import one_line
 from qredit.tasks.same import same_form
+from qredit.utils.plain import one_line
 
 LOW = 0.1  # success below this, and a gold answer in at least this share of the texts, is worth a word
 _SHOWN = 160

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qredit.utils.errors import QreditError
 from qredit.runs.load import load_examples
 from qredit.runs.options import TrainOptions
 from qredit.tasks.base import Example
 from qredit.tasks.same import prompt_form
+from qredit.utils.errors import QreditError
 
 # Options that say which examples of its data a run trains on.
 CHOOSING = ("eval_every", "eval_questions", "hold_out", "subset")

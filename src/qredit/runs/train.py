@@ -24,8 +24,6 @@ from qredit.callbacks.samples import KeepSamples
 from qredit.callbacks.validate import Validate, best_step
 from qredit.engine.checkpoint import MANIFEST, newest_whole, put, step_of
 from qredit.engine.state import STATE
-from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line, visible
 from qredit.rewards.given import Reward, judged_by, read_rewards
 from qredit.rollouts.ends import end_notice, generation_ends
 from qredit.rollouts.format import Format, TokenFormat, is_chat
@@ -52,9 +50,10 @@ from qredit.runs.schedule import RunTrainer, warmup_of
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.card import written
-from qredit.engine.checkpoint import MANIFEST, newest_whole, put, step_of
 from qredit.trl.environment import computed_in, settings_found
 from qredit.trl.memory_estimate import estimate, resident, weights_of
+from qredit.utils.errors import QreditError
+from qredit.utils.plain import first_line, visible
 from qredit.utils.whole import refusing
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")

@@ -12,6 +12,7 @@ from qredit.tasks.readers import READERS, kind_of, read_file
 from qredit.tasks.saved import is_saved, is_single, read_saved
 from qredit.tasks.table import Table
 from qredit.utils.errors import QreditError
+from qredit.utils.extras import require
 from qredit.utils.plain import first_line
 
 R = TypeVar("R", bound=Record)
@@ -156,6 +157,7 @@ def _from_hub(source: str, split: str, layout: Layout) -> Table:
             f"no file or folder '{source}'; looked for a folder with {_names(layout)}, or one such file "
             "(a data set on the Hub is written owner/name or owner/name:configuration)"
         )
+    require(f"reading '{source}' from the Hub", "trl")
     from datasets import load_dataset
 
     name, _, configuration = source.partition(":")

@@ -14,6 +14,7 @@ from typing import Any
 from qredit.tasks.numbers import Written
 from qredit.tasks.table import Table
 from qredit.utils.errors import QreditError
+from qredit.utils.extras import require
 from qredit.utils.plain import first_line
 
 _MARKS = {  # the longer ones first: UTF-32's begins with UTF-16's
@@ -169,6 +170,7 @@ def _csv(path: Path, data: bytes) -> Table:
 
 
 def _parquet(path: Path, data: bytes) -> Table:
+    require(f"reading {path}", "trl")
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from qredit.tasks.readers import with_own_digits
 from qredit.tasks.table import Table
 from qredit.utils.errors import QreditError, unknown
+from qredit.utils.extras import require
 from qredit.utils.plain import first_line
 
 _SINGLE, _SPLITS = "state.json", "dataset_dict.json"
@@ -26,6 +27,7 @@ def read_saved(folder: Path, split: str) -> Table:
     Raises:
         QreditError: there is no such split, or the files cannot be read.
     """
+    require(f"reading {folder}", "trl")
     from datasets import Dataset, load_from_disk
 
     try:

@@ -1,6 +1,10 @@
 """The single-machine engine: Hugging Face TRL."""
 
-from qredit.trl.config import QreditConfig
-from qredit.trl.trainer import QreditTrainer
+from qredit.utils.extras import require
+
+require("qredit.trl", "trl")  # before TRL is imported: its absence is then said with what installs it
+
+from qredit.trl.config import QreditConfig  # noqa: E402
+from qredit.trl.trainer import QreditTrainer  # noqa: E402
 
 __all__ = ["QreditConfig", "QreditTrainer"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from qredit.utils.errors import QreditError
+from qredit.utils.extras import require
 from qredit.utils.plain import first_line
 
 
@@ -38,7 +38,7 @@ class ProcessRewardModel:
         Raises:
             QreditError: it cannot be loaded, or has another number of labels.
         """
-        tokenizer, model = _loaded(AutoModelForTokenClassification, path)
+        tokenizer, model = _loaded("AutoModelForTokenClassification", path)
         if model.config.num_labels != 2:
             raise QreditError(f"a process reward model has 2 labels, '{path}' has {model.config.num_labels}")
         return cls(model, tokenizer, separator=separator, most_tokens=most_tokens)
@@ -52,7 +52,7 @@ class ProcessRewardModel:
         Raises:
             QreditError: it cannot be loaded, or a verdict is not one token.
         """
-        tokenizer, model = _loaded(AutoModelForCausalLM, path)
+        tokenizer, model = _loaded("AutoModelForCausalLM", path)
         said_bad, said_good = (_one_token(tokenizer, text) for text in (bad, good))
         return cls(model, tokenizer, said_bad, said_good, separator, most_tokens)
 
@@ -78,9 +78,13 @@ class ProcessRewardModel:
         return ids, ends
 
 
-def _loaded(kind: Any, path: str) -> tuple[Any, Any]:
+def _loaded(kind: str, path: str) -> tuple[Any, Any]:
+    require("a process reward model", "trl")
+    import transformers  # here: judging by an endpoint, and whoever collates, needs none of it
+
     try:
-        return AutoTokenizer.from_pretrained(path), kind.from_pretrained(path).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        return tokenizer, getattr(transformers, kind).from_pretrained(path).eval()
     except (OSError, ValueError) as error:
         raise QreditError(f"no process reward model at '{path}': {first_line(error)}") from None
 

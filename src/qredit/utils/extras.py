@@ -1,0 +1,35 @@
+"""Optional parts of the installation: which packages each brings, and the one line that says that they are missing."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+
+from qredit.utils.errors import QreditError
+
+EXTRAS: Mapping[str, Sequence[str]] = {
+    "trl": ("trl", "transformers", "accelerate", "datasets", "peft"),
+    "report": ("matplotlib",),
+    "math": ("math_verify",),
+}
+"""The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
+
+
+class MissingExtra(QreditError, ImportError):
+    """An optional part of the installation is needed and not there; an ImportError for those who try to import it."""
+
+
+def require(asker: str, *extras: str) -> None:
+    """Refuse to go on without these extras, before anything is computed. Imports none of their packages.
+
+    Args:
+        asker: what needs them, such as "qredit train"; the message begins with it.
+
+    Raises:
+        MissingExtra: one of their packages is not installed; the message names it and the command that installs it.
+    """
+    missing = {extra: [name for name in EXTRAS[extra] if find_spec(name) is None] for extra in extras}
+    absent = [name.replace("_", "-") for names in missing.values() for name in names]
+    if absent:
+        wanted = ",".join(extra for extra, names in missing.items() if names)
+        raise MissingExtra(
+            f"{asker} needs {', '.join(absent)}, not installed here; install with: pip install 'qredit[{wanted}]'"
+        )
