@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -820,3 +822,13 @@ def test_the_newest_decision_is_told_to_the_view(train, easy, monkeypatch):
     run, _ = train("told", data=easy, **EASY)
     newest = [lines(run.decisions)[0], lines(run.decisions)[-1]]
     assert [told[0], told[-1]] == [f"after step {one['step']}: {one['change']}; {one['reason']}" for one in newest]
+
+
+def test_ranks_try_a_folder_at_the_same_time(tmp_path):
+    """Each with a file of its own, which another one does not take away."""
+    folder = tmp_path / "run"
+    code = "import sys; from pathlib import Path; from qredit.runs.folder import writable\n"
+    code += "for _ in range(3000): writable(Path(sys.argv[1]))"
+    ranks = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for _ in range(2)]
+    assert [rank.wait(timeout=200) for rank in ranks] == [0, 0]
+    assert list(folder.iterdir()) == []

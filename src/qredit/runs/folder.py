@@ -29,11 +29,11 @@ def writable(folder: Path) -> Path:
     """
     if folder.exists() and not folder.is_dir():
         raise QreditError(f"{folder} is a file; give a folder")
-    probe = folder / ".writable"
+    probe = folder / f".writable-{os.getpid()}"  # of each rank its own: they come here at the same time
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
     return folder
