@@ -124,7 +124,11 @@ def main() -> int:
         shutil.rmtree(FOLDER / "now", ignore_errors=True)
         jobs = [(one, side) for one in chosen for side in sides if not (side / one.name / "final").is_dir()]
         with ThreadPoolExecutor(given.jobs) as pool:
-            list(pool.map(lambda job: train(job[0], sides[job[1]], job[1] / job[0].name), jobs))
+            ended = list(pool.map(lambda job: train(job[0], sides[job[1]], job[1] / job[0].name), jobs))
+    failed = [fault for fault in ended if fault is not None]
+    if failed:
+        out.print("\n".join(failed), markup=False, soft_wrap=True)
+        return 1
     renamed = json.loads(RENAMED.read_text())
     different = 0
     for one in chosen:
@@ -156,17 +160,15 @@ def checked_out(commit: str) -> Iterator[Path]:
         _git("worktree", "remove", "--force", str(folder))
 
 
-def train(golden: Golden, tree: Path, folder: Path) -> None:
-    """One run by the code of a tree."""
+def train(golden: Golden, tree: Path, folder: Path) -> str | None:
+    """One run by the code of a tree; what went wrong, if anything did."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "qredit", "train", "--quiet", "--output", str(folder)]
     started = [*command, *SHORT, *golden.options]
     shutil.rmtree(folder, ignore_errors=True)  # the rest of a run that was cut off
     if golden.killed_at is None:
-        _run(started, tree, folder, golden.ranks)
-        return
-    kill_after(started, tree, folder, golden.killed_at)
-    _run([*command, "--resume"], tree, folder)
+        return _run(started, tree, folder, golden.ranks)
+    return kill_after(started, tree, folder, golden.killed_at) or _run([*command, "--resume"], tree, folder)
 
 
 def environments(tree: Path, ranks: int) -> list[dict[str, str]]:
@@ -181,7 +183,7 @@ def environments(tree: Path, ranks: int) -> list[dict[str, str]]:
     return [alone | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 
-def _run(command: Sequence[str], tree: Path, folder: Path, ranks: int = 1) -> None:
+def _run(command: Sequence[str], tree: Path, folder: Path, ranks: int = 1) -> str | None:
     log = folder.with_suffix(".log")
     with log.open("w") as out:
         processes = [
@@ -189,20 +191,18 @@ def _run(command: Sequence[str], tree: Path, folder: Path, ranks: int = 1) -> No
             for environment in environments(tree, ranks)
         ]
         codes = [process.wait() for process in processes]
-        if any(codes):
-            raise SystemExit(f"{' '.join(command)} failed: {log}\n{log.read_text()[-2000:]}")
+    return f"{' '.join(command)} failed: {log}\n{log.read_text()[-2000:]}" if any(codes) else None
 
 
-def kill_after(command: Sequence[str], tree: Path, folder: Path, step: int) -> None:
-    """Start a run and kill it as soon as the checkpoint of a step is there."""
+def kill_after(command: Sequence[str], tree: Path, folder: Path, step: int) -> str | None:
+    """Start a run and kill it as soon as the checkpoint of a step is there; what went wrong, if anything did."""
     with subprocess.Popen(
         command, cwd=folder.parent, env=environments(tree, 1)[0], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     ) as process:
         while process.poll() is None and not (folder / f"checkpoint-{step}").is_dir():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    if (folder / "final").exists():
-        raise SystemExit(f"{folder}: the run had ended before it could be killed")
+    return f"{folder}: the run had ended before it could be killed" if (folder / "final").exists() else None
 
 
 def weight_faults(one: Path, other: Path) -> Iterator[str]:
