@@ -37,8 +37,9 @@ from qredit.runs.load import load_model, load_tokenizer
 from qredit.runs.parallel import in_parallel
 from qredit.runs.quiet import quiet_libraries
 from qredit.samplers.transformers import sample
-from qredit.shared_prefix.install import score, share_prefix
+from qredit.shared_prefix.install import score
 from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.share import share_prefix
 from qredit.utils.seed import mix
 
 FOLDER = Path("runs/results/escape")

@@ -2,6 +2,7 @@
 
 import ast
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -155,6 +156,23 @@ def circles(graph):
             visit(name, back.__getitem__, part)
             found.append(frozenset(part))
     return [part for part in found if len(part) > 1]
+
+
+@pytest.mark.parametrize("path", modules(), ids=module_name)
+def test_imports_of_the_package_name_a_file_that_is_there(path):
+    """By its present path, and never by `.`: other laws read paths as they are written."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module_name(path)} has a relative import"
+    for name in imports(path):
+        assert name.split(".")[0] != "qredit" or name in FILES, f"{module_name(path)} imports {name}"
+
+
+def test_no_file_of_the_package_is_ignored():
+    found = subprocess.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", str(SOURCE)],
+        cwd=SOURCE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert [line for line in found.stdout.splitlines() if line.endswith((".py", ".json"))] == []
 
 
 def test_no_files_import_each_other_in_a_circle():

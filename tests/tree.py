@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "qredit"
 PAGE = Path(__file__).parents[1] / "docs" / "tree.md"
-MANY = 20  # files of one kind: their folder is named, its files are not
+MANY = 30  # files of one kind: their folder is named, its files are not
 
 
 def purpose(path: Path) -> str:

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from qredit._former import FormerPaths
+from qredit._former import MOVED, FormerPaths
 from qredit.utils.errors import QreditError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class _Package(ModuleType):
 
 
 def __getattr__(name: str) -> Any:
+    if name in MOVED:  # a module that was read as a side effect of others once: qredit.batch, qredit.errors
+        return importlib.import_module(f"qredit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'qredit' has no attribute '{name}'")
     home = importlib.import_module(_HOMES[name])

@@ -3,7 +3,7 @@
 They go with the next minor version.
 """
 
-import importlib
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -66,6 +66,7 @@ MOVED = {
     "trl.step.prepare": "trl.prepare",
     "trl.step.rewarding": "trl.rewarding",
     "trl.step.whole_step": "engine.step_credit",
+    "trl.look": "callbacks.look",
 }
 """Former module or package → where it is now, both below `qredit`; the longest entry that fits a path counts."""
 
@@ -90,7 +91,8 @@ class FormerPaths(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         now = path_now(fullname)
-        return None if now is None else ModuleSpec(fullname, self, origin=now)
+        there = now is not None and importlib.util.find_spec(now) is not None
+        return ModuleSpec(fullname, self, origin=now) if there else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         now = str(spec.origin)

@@ -70,7 +70,7 @@ class Collation:
         if BASE in self.needs:
             closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.scorer.device)
             told[BASE] = base_probability(sampled, closed, self._by_reference(closed), len(self.tails))
-        if SAMPLER_ENTROPY in self.needs and model.training and self.serves_several_steps:
+        if SAMPLER_ENTROPY in self.needs and self.scorer.policy().training and self.serves_several_steps:
             told[SAMPLER_ENTROPY] = self.scorer.scored_without_gradient(model, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
             told |= token_roles(self.scorer.policy(), rows, horizons_of(self.needs))

@@ -81,7 +81,7 @@ class MicrobatchLoss:
             loss = self._sum(told, self._scored(part.batch, told), credited.select(chunk))
             if number == len(chunks) - 1:
                 return done + loss
-            if self.model.training:
+            if scorer.policy().training:  # a wrapper keeps the mode it was made in
                 with self.backward.without_sync(self.model):
                     self.backward.run(loss)
             done = done + loss.detach()

@@ -58,7 +58,7 @@ class GenerationMaker:
             """As the policy that has just sampled them scores them."""
             return self.scorer.scored_without_gradient(model, rows)
 
-        if model.training:
+        if self.scorer.policy().training:  # a wrapper keeps the mode it was made in
             self.stages.begin(objective, (scored(micro.rows) for micro in microbatches), self.collective)
         if objective.scope == Scope.GENERATION:
             microbatches = credited_once(microbatches, objective, self.stages, self.collective, scored)

@@ -131,14 +131,15 @@
   // --- rollouts
 
   function place(one, position) {
-    for (const name of ["close", "rationale", "response", "answer"]) {
+    for (const name of ["close", "rationale", "response", "answer", "observation"]) {
       if (one.spans[name].some(function (span) { return span[0] <= position && position < span[1]; })) return name;
     }
     return "other";
   }
 
   const NAMES = {
-    rationale: "rationale", close: "closing", response: "sampled answer", answer: "gold answer", other: "other",
+    rationale: "rationale", close: "closing", response: "sampled answer", answer: "gold answer",
+    observation: "observation", other: "other",
   };
 
   function legendOf(largest) {
