@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -19,6 +21,10 @@ install_import_hook([f"qredit.{name}" for name in _CHECKED], "typecheck.tower")
 import pytest
 import torch
 from hypothesis import settings
+
+# A shell that starts this in the background has SIGINT ignored, here and in what tests start: tests of Ctrl-C send it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
 settings.register_profile("qredit", deadline=None, max_examples=60, derandomize=True)

@@ -748,7 +748,9 @@ def test_a_reward_that_is_not_finite_stops_the_run_with_its_name_and_row(command
     def broken(prediction, golds):
         return float("nan") if golds[0] == "4" else 0.0
 
-    monkeypatch.setattr(rewards, "REGISTRY", {**rewards.REGISTRY, "broken": Scorer("broken", "", broken)})
+    known = {**rewards.REGISTRY, "broken": Scorer("broken", "", broken)}
+    for home in ("registry", "given"):
+        monkeypatch.setattr(f"qredit.rewards.{home}.REGISTRY", known)
     status, out, err = command("train", "--json", reward="broken", prompts_per_step=6)
     assert status == 2
     error = json.loads(out)["error"]

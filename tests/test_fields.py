@@ -113,7 +113,7 @@ def test_the_divergence_from_the_reference_runs_over_the_whole_vocabulary(tmp_pa
 def test_a_model_with_adapters_is_its_own_reference(tmp_path):
     adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     made, batch = stepped(tmp_path, "reference_logp", peft_config=adapters)
-    assert made.reference.model is None
+    assert made.scorer.reference.model is None
     with made.model.disable_adapter():
         expected = made.scorer.score(made.model, made._generation.microbatches[0].rows)["logp"]
     assert torch.allclose(batch.extra["reference_logp"], expected, atol=1e-6)
