@@ -1,13 +1,13 @@
 """Two processes on gloo have the gradient of one, given the same rollouts; also when one has nothing to learn."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port
 from ranks import CASES
 from rounding import gradient_bound
 from runs import relative_difference
@@ -29,12 +29,6 @@ def launched(folder: Path, world: int) -> list[dict]:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
     return [torch.load(folder / f"gradients-{world}-{rank}.pt") for rank in range(world)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -218,7 +218,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _build(self, makers: Mapping[str, Maker], reference: Reference | None) -> None:
         """The parts of a step, given what only this engine knows."""
-        args, needs, together = self.args, self.objective.needs, Accelerated(self.accelerator)
+        args, needs = self.args, self.objective.needs
+        self.collective = together = Accelerated(self.accelerator)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.scorer = self.make_scorer(reference)
         self.sampling = Sampling(together, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
@@ -311,7 +312,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             seed=self.args.seed,
             most=LOOKED,
         )
-        return look.facts(self.objective_now(), Accelerated(self.accelerator))
+        return look.facts(self.objective_now(), self.collective)
 
     def check_revertible(self, slower: bool) -> None:
         check_revertible(self.args, whole=not (self.is_deepspeed_enabled or self.is_fsdp_enabled), slower=slower)
@@ -340,7 +341,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         }
 
     def answers(self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int) -> list[Answered]:
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        rank, world = self.collective.rank, self.collective.size
         own = answer_all(
             self.accelerator.unwrap_model(self.model),
             self.format,
@@ -355,8 +356,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             rows_per_batch=self.args.generation_batch_size // world,
             half=bool(self.args.bf16),
         )
-        every: list[Answered] = gather_object(list(own))
-        return every
+        return self.collective.gather(list(own))
 
     def log_with_step(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
