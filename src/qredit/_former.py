@@ -6,7 +6,6 @@ They go with the next minor version.
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -81,8 +80,8 @@ def path_now(name: str) -> str | None:
     return None
 
 
-class FormerPaths(MetaPathFinder, Loader):
-    """Finds modules by their former paths.
+class FormerPaths:
+    """Finds modules by their former paths. It has no base: importing importlib.abc would cost every start 20 ms.
 
     It must be asked first: below a package that was moved, Python would find the file and read it a second time.
     """
@@ -92,7 +91,7 @@ class FormerPaths(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         now = path_now(fullname)
         there = now is not None and importlib.util.find_spec(now) is not None
-        return ModuleSpec(fullname, self, origin=now) if there else None
+        return ModuleSpec(fullname, self, origin=now) if there else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         now = str(spec.origin)
