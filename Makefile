@@ -9,25 +9,40 @@ CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check catalog test-install test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check workflows catalog dist test-wheel test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
 
 test: $(STAMP) lint check
 
-lint: $(STAMP)
+lint: $(STAMP) workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What other programs read of this repository, against their schemas. Seconds; needs no network.
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
+workflows: $(STAMP)
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
+	$(BIN)/pre-commit validate-config
+
 check: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
-# The package with its core dependencies alone, in an environment of its own: what works there, and what says which extra is
+# What is published: the source distribution, and the wheel that is built from it.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . > /dev/null
+
+# That wheel with its core dependencies alone, in an environment of its own: what works there, and what says which extra is
 # missing. About two minutes, most of them for torch; then half a minute.
-test-install: $(CORE_STAMP)
-	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
+test-wheel: $(CORE_STAMP) dist
+	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
 	$(CORE_VENV)/bin/python tests/without_extras.py
 
 test-long: $(STAMP)
@@ -125,4 +140,4 @@ $(VERL_STAMP):
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CORE_VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CORE_VENV) $(VERL_VENV) dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """Optional parts of the installation: what is imported is declared, and one line says what is missing.
 
-`make test-install` runs without them in truth; here their absence is made up.
+`make test-wheel` runs without them in truth; here their absence is made up.
 """
 
 import importlib.util

@@ -1,6 +1,6 @@
 """What must work, and what must say which extra is missing, where the package has its core dependencies alone.
 
-Run by `make test-install`, in an environment of its own, on the package as it is installed there.
+Run by `make test-wheel`, in an environment of its own, on the wheel that would be published.
 """
 
 import importlib
@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def nothing_else_is_installed() -> None:
     from qredit import __file__ as installed
 
     assert not Path(installed).is_relative_to(ROOT / "src"), f"{installed} is the checkout, not what was installed"
+
+
+def every_file_is_installed() -> None:
+    """Those of the checkout, with the models, the page and the mark of types; and the version is the package's own."""
+    import qredit
+
+    def files(folder: Path) -> set[Path]:
+        return {p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+
+    there, wanted = files(Path(qredit.__file__).parent), files(ROOT / "src" / "qredit")
+    assert there == wanted, f"not installed: {sorted(map(str, wanted - there))}; only there: {there - wanted}"
+    assert Path("py.typed") in there
+    assert version("qredit") == qredit.__version__
 
 
 def every_module_imports() -> None:
@@ -142,6 +156,7 @@ def python_says_what_it_needs() -> None:
 
 CHECKS = (
     nothing_else_is_installed,
+    every_file_is_installed,
     every_module_imports,
     garl_credits_as_worked_by_hand,
     the_laws_of_an_objective_hold,
