@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qredit import pocket, tasks
 from qredit.objectives import garl
-from qredit.rollouts.collate import Sampled, collate
+from qredit.rollouts.collate import collate
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import Budget
 from qredit.samplers.transformers import sample
@@ -38,8 +38,8 @@ for step in range(STEPS):
     right = [format.response_text(r.answer_ids) == e.answer for r, e in zip(rollouts, asked, strict=True)]
     rows = collate(
         [
-            Sampled(rollout, prompt, group=row // M, gold=tuple(format.answer_ids(example.answer)), reward=float(ok))
-            for row, (rollout, prompt, example, ok) in enumerate(zip(rollouts, prompts, asked, right, strict=True))
+            replace(rollout, group=row // M, golds=(tuple(format.answer_ids(example.answer)),), reward=float(ok))
+            for row, (rollout, example, ok) in enumerate(zip(rollouts, asked, right, strict=True))
         ],
         tails=("answer",),  # prompt, rationale, closing, gold answer
         pad=tokenizer.pad_token_id,

@@ -29,7 +29,7 @@ from qredit import pocket, tasks
 from qredit.core.objective import Objective
 from qredit.objectives.parsing import parse
 from qredit.pocket.models import LEVELS
-from qredit.rollouts.collate import Sampled, collate, tails_for
+from qredit.rollouts.collate import collate, tails_for
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import Budget
 from qredit.runs.experiment import cached, hash_of_weights
@@ -151,11 +151,11 @@ def _step_loss(
     repeated = [prompt for prompt in prompts for _ in range(M)]
     rollouts = sample(model, repeated, format, BUDGET, stop_tokens=[end], pad=pad, seed=seed)
     right = [float(format.response_text(r.answer_ids) == asked[row // M].answer) for row, r in enumerate(rollouts)]
-    sampled = [
-        Sampled(rollout, prompts[row // M], group=row // M, gold=golds[row // M], reward=right[row])
+    trajectories = [
+        replace(rollout, group=row // M, golds=(golds[row // M],), reward=right[row])
         for row, rollout in enumerate(rollouts)
     ]
-    rows = collate(sampled, tails_for(objective.needs), pad, seed, model.device)
+    rows = collate(trajectories, tails_for(objective.needs), pad, seed, model.device)
     logp, _ = score(model, pack(rows))
     answer_logp = (logp.detach().double() * rows.batch.answer).sum(1)
     return sum(right) / len(right), objective.loss(logp, replace(rows.batch, answer_logp=answer_logp))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from runs import first_step_gradients, questions, settings
 from tiny import model, tokenizer
 
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory, one_turn
 from qredit.shared_prefix.packing import pack
 from qredit.trl import QreditTrainer
 
@@ -30,7 +30,7 @@ CASES = (
 )
 
 
-def recorded(prompts: list[list[int]]) -> list[Rollout]:
+def recorded(prompts: list[list[int]]) -> list[Trajectory]:
     """A fixed rollout for each row: a function of its prompt and of its place among the rows of that prompt."""
     seen: dict[tuple[int, ...], int] = {}
     rollouts = []
@@ -41,7 +41,9 @@ def recorded(prompts: list[list[int]]) -> list[Rollout]:
         thought = torch.randint(5, 200, (length,), generator=generator).tolist()
         answer = torch.randint(5, 200, (2,), generator=generator).tolist()
         ids = (*thought, 3, *answer)
-        rollouts.append(Rollout(ids, (-1.0,) * len(ids), length, length + 1, place % 2 == 0, False, True))
+        rollouts.append(
+            one_turn(prompt, ids, (-1.0,) * len(ids), length, length + 1, forced=place % 2 == 0, ended=True)
+        )
     return rollouts
 
 

@@ -1,5 +1,7 @@
 """The gold answer's probability without a rationale: whose it is, and that it is worked out once for a prompt."""
 
+from dataclasses import replace
+
 import torch
 from runs import first_step_gradients, length_reward, trainer
 from test_fields import reads
@@ -7,8 +9,7 @@ from tiny import model
 
 from qredit import Objective, on_span
 from qredit.engine.base_probability import without_rationale
-from qredit.rollouts.collate import Sampled
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import one_turn
 
 
 def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tmp_path):
@@ -38,8 +39,8 @@ def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tm
 
 
 def test_a_prompt_is_asked_once_for_each_gold_answer():
-    rollout = Rollout((5, 6), (-1.0, -1.0), 1, 2, forced=False, dropped_end=False, ended=True)
-    sampled = [Sampled(rollout, (1,), group, gold, 0.0) for group, gold in ((0, (7,)), (0, (7,)), (1, (8,)), (2, (7,)))]
-    closed = without_rationale(sampled, [3, 4])
-    assert sorted(one.gold for one in closed) == [(7,), (8,)]
-    assert all(one.rollout.ids == (3, 4) and one.rollout.close_end == 2 for one in closed)
+    rollout = one_turn((1,), (5, 6), (-1.0, -1.0), 1, 2, forced=False, ended=True)
+    golds = ((0, ((7,),)), (0, ((7,), (8,))), (1, ((8,),)), (2, ((7,),)))
+    closed = without_rationale([replace(rollout, group=group, golds=own) for group, own in golds], [3, 4])
+    assert sorted(one.golds for one in closed) == [((7,),), ((8,),)]
+    assert all(one.ids == (3, 4) and one.close_end == 2 for one in closed)

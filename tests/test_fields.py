@@ -1,6 +1,6 @@
 """Batch fields: who fills each of them, and that what stands in them is what their name says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ from qredit import Objective, QreditError, on_span
 from qredit.core.chain import Coefficient, Source, When
 from qredit.core.penalty import Penalty
 from qredit.engine.attention import middle_layers
-from qredit.rollouts.collate import Sampled, collate
-from qredit.rollouts.fields import Seen, as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.collate import collate
+from qredit.rollouts.fields import as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
+from qredit.rollouts.trajectory import End, Trajectory, one_turn
 from qredit.stats import attention_roles
 
 
@@ -219,8 +219,8 @@ def test_a_users_field_reaches_the_objective(tmp_path, per_token):
 
 
 def sampled(ids, gold, values):
-    rollout = Rollout(ids, (0.0,) * len(ids), 2, 3, forced=False, dropped_end=False, ended=True)
-    return Sampled(rollout, prompt=(1,), group=0, gold=gold, reward=0.0, fields={"field": values})
+    rollout = one_turn((1,), ids, (0.0,) * len(ids), 2, 3, forced=False, ended=True)
+    return replace(rollout, golds=(gold,), fields={"field": values})
 
 
 def test_a_row_that_ends_in_the_gold_answer_keeps_the_values_of_its_rationale():
@@ -243,7 +243,7 @@ def test_fields_take_their_kind_from_their_numbers():
 
 
 def seen(response, group=0, rationale=""):
-    return Seen((), 0, rationale, response, group, {})
+    return Trajectory((), (), End.ANSWER, group=group, rationale=rationale, response=response)
 
 
 def test_answers_of_one_text_are_a_cluster_of_their_group():
@@ -267,7 +267,10 @@ def test_a_tag_counts_where_the_completion_begins_with_it():
 def test_a_judges_scores_stand_where_the_steps_of_the_rationale_end():
     text = tokenizer()("one two\n\nthree", add_special_tokens=False).input_ids
     closing = tokenizer()("\nAnswer:\n4", add_special_tokens=False).input_ids
-    rollout = Seen((*text, *closing), len(text), "", "", 0, {"prompt": "?"})
+    drawn = (0.0,) * len(text + closing)
+    rollout = replace(
+        one_turn((1,), text + closing, drawn, len(text), len(drawn), forced=True, ended=True), example={"prompt": "?"}
+    )
     steps = reasoning_steps([rollout], tokenizer())[0]
     scores = step_scores_by(lambda prompt, texts: [0.9, -0.8][: len(texts)])([rollout], tokenizer())[0]
     ends = [place for place, score in enumerate(scores) if score]

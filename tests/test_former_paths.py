@@ -50,7 +50,7 @@ from qredit.chain import Source, on_span
 from qredit.objectives import garl
 from qredit.text import parse
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.rollout.sample import Budget, Draw, Rollout, sample
+from qredit.rollout.sample import Budget, Draw, sample
 from qredit.evaluate import Answered, summary
 import qredit.core.batch
 assert RolloutBatch is qredit.core.batch.RolloutBatch

@@ -174,7 +174,7 @@ def test_a_record_holds_the_trace_of_the_first_group(tmp_path, objective):
 def test_texts_joined_are_the_decoded_rollout_and_spans_say_where_the_gold_answer_stands(tmp_path):
     records, seen = recorded(tmp_path, steps=1)
     one, learned = records[0], seen[1]
-    assert one["gold"] == tokenizer().decode(list(learned.first[0].gold))
+    assert one["gold"] == tokenizer().decode(list(learned.first[0].golds[0]))
     assert len(one["responses"]) == 4
     assert one["prompt"].startswith("What is ")
     for told in one["rollouts"]:

@@ -1,14 +1,16 @@
 """Format, sampling and collation: where thinking ends, what is forced, what is appended, and that ids stay ids."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import chat_tokenizer, model, qwen_tokenizer, tokenizer
 
 from qredit import QreditError
-from qredit.rollouts.collate import Sampled, collate, tails_for
+from qredit.rollouts.collate import collate, tails_for
 from qredit.rollouts.format import Format, Marker, TokenFormat, encode
 from qredit.rollouts.sampling_params import Budget, Draw
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory, one_turn
 from qredit.samplers.transformers import sample
 
 CPU = torch.device("cpu")
@@ -230,7 +232,7 @@ def test_rows_go_their_own_way_and_the_model_keeps_its_mode():
     assert source.modes == [False]
     assert source.training
     alone = [sampled(tokens(), [script], Budget(6, 3))[0] for script in scripts]
-    assert rollouts == alone
+    assert [one.segments for one in rollouts] == [one.segments for one in alone]
 
 
 def test_the_same_seed_draws_the_same_rollouts_and_another_seed_others():
@@ -293,13 +295,14 @@ def test_temperature_zero_is_greedy_and_top_k_keeps_to_its_tokens():
 # --- collation
 
 
-def rollout(forced=False) -> Rollout:
+def rollout(prompt=(5,), golds=((30, 1),), forced=False, **known) -> Trajectory:
     """Ids 10 11 | 3 | 20 1: rationale, closing, answer."""
-    return Rollout((10, 11, 3, 20, 1), (-1.0, -2.0, 0.0 if forced else -3.0, -4.0, -5.0), 2, 3, forced, False, True)
+    made = one_turn(prompt, (10, 11, 3, 20, 1), (-1.0, -2.0, -3.0, -4.0, -5.0), 2, 3, forced=forced, ended=True)
+    return replace(made, golds=golds, **known)
 
 
 def test_the_two_tails_of_a_sampled_closing():
-    item = Sampled(rollout(), prompt=(5, 6), group=4, gold=(30, 31, 1), reward=1.0)
+    item = rollout(prompt=(5, 6), group=4, golds=((30, 31, 1),), reward=1.0)
     rows = collate([item], ("answer", "response"), pad=0, seed=9, device=CPU)
     batch = rows.batch
     assert batch.ids.tolist() == [[10, 11, 3, 30, 31, 1], [10, 11, 3, 20, 1, 0]]
@@ -316,7 +319,7 @@ def test_the_two_tails_of_a_sampled_closing():
 
 
 def test_a_forced_closing_is_not_of_the_rationale_and_not_sampled():
-    item = Sampled(rollout(forced=True), prompt=(5,), group=0, gold=(30, 1), reward=0.0)
+    item = rollout(forced=True, reward=0.0)
     batch = collate([item], ("answer",), pad=0, seed=0, device=CPU).batch
     assert batch.rationale.int().tolist() == [[1, 1, 0, 0, 0]]
     assert batch.sampled.int().tolist() == [[1, 1, 0, 0, 0]]
@@ -325,7 +328,7 @@ def test_a_forced_closing_is_not_of_the_rationale_and_not_sampled():
 
 
 def test_prompts_are_padded_to_the_left():
-    items = [Sampled(rollout(), (5,), 0, (30, 1), 0.0), Sampled(rollout(), (7, 8, 9), 1, (30, 1), 0.0)]
+    items = [rollout(), rollout(prompt=(7, 8, 9), group=1)]
     rows = collate(items, ("response",), pad=0, seed=0, device=CPU)
     assert rows.prompt_ids.tolist() == [[0, 0, 5], [7, 8, 9]]
     assert rows.prompt_mask.tolist() == [[0, 0, 1], [1, 1, 1]]

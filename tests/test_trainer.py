@@ -29,7 +29,7 @@ from qredit.credit.running import subtract_running_mean
 from qredit.engine.checkpoint import fault
 from qredit.objectives import garl, paft
 from qredit.penalties.entropy import entropy_bonus
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import one_turn
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.logs import length_facts, length_metrics
 
@@ -49,8 +49,8 @@ OBJECTIVES = [
 
 def test_the_lengths_that_are_logged_add_up_and_keep_to_the_budget():
     """A closing that was forced has no part in the budget; one that was sampled has."""
-    forced = Rollout((5,) * 12, (0.0,) * 12, close_start=4, close_end=9, forced=True, dropped_end=False, ended=False)
-    sampled = Rollout((5,) * 6, (0.0,) * 6, close_start=2, close_end=4, forced=False, dropped_end=False, ended=True)
+    forced = one_turn((1,), (5,) * 12, (0.0,) * 12, 4, 9, forced=True, ended=False)
+    sampled = one_turn((1,), (5,) * 6, (0.0,) * 6, 2, 4, forced=False, ended=True)
     found = length_metrics(length_facts([forced, sampled]))  # budget: 4 of thinking, 3 of the answer
     assert (found["completions/max_length"], found["completions/min_length"]) == (7, 6)
     assert (found["rationale/mean_length"], found["response/mean_length"]) == (3, 2.5)

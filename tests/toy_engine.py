@@ -4,7 +4,7 @@ It is what another adapter has to bring: prompts in order, a sampler, a reward, 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,9 @@ from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step import Place, Step
 from qredit.engine.step_credit import StepCredit
-from qredit.rollouts.collate import Sampled, tails_for
+from qredit.rollouts.collate import tails_for
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.share import share_prefix
 
@@ -33,7 +33,7 @@ class ToyEngine:
     """Trains a model with an objective.
 
     Attributes:
-        draw: (ids of each prompt, a number that the seed depends on) → rollouts.
+        draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
         reward: the sampled answer's text and its row → a number.
         m: rollouts per prompt.
         prompts: of one generation.
@@ -45,8 +45,8 @@ class ToyEngine:
     objective: Objective
     format: TokenFormat
     tokenizer: Any
-    draw: Callable[[list[list[int]], int], list[Rollout]]
-    reward: Callable[[str, dict], float]
+    draw: Callable[[list[list[int]], int], list[Trajectory]]
+    reward: Callable[[str, Mapping], float]
     m: int = 4
     prompts: int = 2
     window: int = 1
@@ -88,8 +88,8 @@ class ToyEngine:
         self.log = StepLog(alone)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=0.0)
 
-    def _rewards(self, rows: list[dict], rollouts: Sequence[Rollout], texts: Sequence[Any]) -> list[float]:
-        return [self.reward(text["response"], row) for text, row in zip(texts, rows, strict=True)]
+    def _rewards(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        return [self.reward(one.response, one.example) for one in trajectories]
 
     def train(self, rows: Sequence[dict], generations: int) -> Iterator[dict[str, float]]:
         """What each optimiser step shows; a row holds `prompt_ids` and `answer_ids`."""
@@ -98,11 +98,11 @@ class ToyEngine:
             inputs = [dict(row) for row in chosen for _ in range(self.m)]
             yield from self.learn(self.sampling.sampled(inputs, number, self.m))
 
-    def learn(self, sampled: list[Sampled], update: bool = True) -> Iterator[dict[str, float]]:
+    def learn(self, trajectories: list[Trajectory], update: bool = True) -> Iterator[dict[str, float]]:
         """The optimiser steps on some rollouts; without `update` the gradients of the first stay where they are."""
         self.model.train()
         objective, began = self.objective.at(0.0), self.steps
-        generation = self.generations.make(self.model, sampled, objective, began, self.m)
+        generation = self.generations.make(self.model, trajectories, objective, began, self.m)
         uses = self.window * self.repeats
         for use in range(uses):
             complete = (use + 1) % self.window == 0

@@ -6,14 +6,14 @@ examples: the probability of an exact match, though it be too small to be sample
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.rollouts.collate import Rows, Sampled, collate
+from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.runs.options import POCKET, TrainOptions
 from qredit.samplers.transformers import sample
@@ -72,8 +72,8 @@ def draws(model: Any, tokenizer: Any, examples: Sequence[Example], rollouts: int
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     sampled = sample(model, prompts, format, BUDGET, stop_tokens=[end], pad=pad, seed=seed)
     items = [
-        Sampled(rollout, prompt, number, tuple(format.answer_ids(example.answer)), reward=0.0)
-        for rollout, prompt, (number, example) in zip(sampled, prompts, repeated, strict=True)
+        replace(rollout, group=number, golds=(tuple(format.answer_ids(example.answer)),))
+        for rollout, (number, example) in zip(sampled, repeated, strict=True)
     ]
     tokens = answer_logps(model, collate(items, ("answer",), pad, seed, model.device), pad)
     said = [format.response_text(rollout.answer_ids) for rollout in sampled]

@@ -6,36 +6,40 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.rollouts.collate import Rows, Sampled
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.collate import Rows, Tail, endings
+from qredit.rollouts.trajectory import Role, Segment, Trajectory
 from qredit.stats.masked import row_mean
 
 BASE = "base_probability"
+_Asked = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def without_rationale(sampled: Sequence[Sampled], close: Sequence[int]) -> list[Sampled]:
-    """One rollout for each prompt and gold answer among these, whose thinking is closed at once.
+def without_rationale(trajectories: Sequence[Trajectory], close: Sequence[int]) -> list[Trajectory]:
+    """One trajectory for each prompt and gold answer among these, whose thinking is closed at once.
 
     Args:
         close: the closing's ids.
     """
-    count = len(close)
-    empty = Rollout(tuple(close), (0.0,) * count, 0, count, forced=True, dropped_end=False, ended=False)
-    return [replace(one, rollout=empty, fields={}) for one in _distinct(sampled).values()]
+    closing = (Segment(tuple(close), Role.CLOSE, sampled=False),)
+    return [
+        replace(one, segments=closing, golds=(gold,), fields={}) for (_, gold), one in _distinct(trajectories).items()
+    ]
 
 
-def _distinct(sampled: Sequence[Sampled]) -> dict[tuple[tuple[int, ...], tuple[int, ...]], Sampled]:
-    return {(one.prompt, one.gold): one for one in reversed(sampled)}
+def _distinct(trajectories: Sequence[Trajectory]) -> dict[_Asked, Trajectory]:
+    return {(one.prompt, gold): one for one in reversed(trajectories) for gold in one.golds}
 
 
 def base_probability(
-    sampled: Sequence[Sampled], rows: Rows, logp: Float[Tensor, "R T"], tails: int
+    trajectories: Sequence[Trajectory], rows: Rows, logp: Float[Tensor, "R T"], tails: Sequence[Tail]
 ) -> Float[Tensor, " B"]:
-    """(1/|y*|) Σ_t p(y*_t | x, no rationale) of each rollout's gold answer, once for each of its `tails` rows.
+    """(1/|y*|) Σ_t p(y*_t | x, no rationale) of the gold answer that each row ends in, or of its trajectory's first.
 
     Args:
-        rows, logp: those of `without_rationale(sampled, …)`, in its order.
+        rows, logp: those of `without_rationale(trajectories, …)`, in its order.
+        tails: those of the rows that are asked for.
     """
     found = row_mean(logp.double().exp(), rows.batch.answer)
-    place = {pair: number for number, pair in enumerate(_distinct(sampled))}
-    return found[[place[one.prompt, one.gold] for one in sampled for _ in range(tails)]]
+    place = {pair: number for number, pair in enumerate(_distinct(trajectories))}
+    asked = [(row.trajectory.prompt, row.gold or row.trajectory.golds[0]) for row in endings(trajectories, tails)]
+    return found[[place[pair] for pair in asked]]

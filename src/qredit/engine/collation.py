@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from qredit.engine.base_probability import BASE, base_probability, without_ratio
 from qredit.engine.collective import Collective
 from qredit.engine.reference import REFERENCE
 from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
-from qredit.rollouts.collate import Rows, Sampled, Tail, collate
+from qredit.rollouts.collate import Rows, Tail, collate
+from qredit.rollouts.trajectory import Trajectory
 from qredit.shared_prefix.install import DIVERGENCE, ERROR
 
 
@@ -40,27 +42,27 @@ class Collation:
     serves_several_steps: bool
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
-    def rows(self, sampled: Sequence[Sampled], seed: int, vocabulary: Tensor | None) -> Rows:
+    def rows(self, trajectories: Sequence[Trajectory], seed: int, vocabulary: Tensor | None) -> Rows:
         """One row for each rollout and tail."""
-        rows = collate(sampled, self.tails, self.pad, seed, self.scorer.device)
+        rows = collate(trajectories, self.tails, self.pad, seed, self.scorer.device)
         return replace(rows, vocabulary=vocabulary)
 
-    def vocabulary(self, sampled: Sequence[Sampled]) -> Tensor | None:
+    def vocabulary(self, trajectories: Sequence[Trajectory]) -> Tensor | None:
         """The ids that occur in a generation, on all processes, where the objective asks for prediction errors.
 
         Gold answers among them: one set for every stage and every tail.
         """
         if ERROR not in self.needs:
             return None
-        own = {token for one in sampled for token in (*one.rollout.ids, *one.gold)}
+        own = {token for one in trajectories for token in chain(one.ids, *one.golds)}
         return torch.tensor(sorted(set().union(*self.collective.gather([own]))), device=self.scorer.device)
 
-    def with_passes(self, model: nn.Module, rows: Rows, sampled: Sequence[Sampled] = ()) -> Rows:
+    def with_passes(self, model: nn.Module, rows: Rows, trajectories: Sequence[Trajectory] = ()) -> Rows:
         """The rows with what forward passes of their own tell, where the objective needs it.
 
         Args:
             model: the wrapped one.
-            sampled: the rollouts that the rows are of.
+            trajectories: those that the rows are of.
         """
         told: dict[str, Tensor] = {}
         if REFERENCE in self.needs:
@@ -68,8 +70,8 @@ class Collation:
         if DIVERGENCE in self.needs:
             rows = replace(rows, reference_hidden=self._states_of_reference(rows))
         if BASE in self.needs:
-            closed = collate(without_rationale(sampled, self.close), ("answer",), self.pad, 0, self.scorer.device)
-            told[BASE] = base_probability(sampled, closed, self._by_reference(closed), len(self.tails))
+            closed = collate(without_rationale(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)
+            told[BASE] = base_probability(trajectories, closed, self._by_reference(closed), self.tails)
         if SAMPLER_ENTROPY in self.needs and self.scorer.policy().training and self.serves_several_steps:
             told[SAMPLER_ENTROPY] = self.scorer.scored_without_gradient(model, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & kinds(self.needs):

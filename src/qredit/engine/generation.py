@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qredit.core.objective import Credited
-from qredit.rollouts.collate import Rows, Sampled
+from qredit.rollouts.collate import Rows
+from qredit.rollouts.trajectory import Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Microbatch:
 
     rows: Rows
     credited: Credited | None = None
-    first: Sequence[Sampled] = ()
+    first: Sequence[Trajectory] = ()
 
 
 @dataclass(frozen=True, eq=False)

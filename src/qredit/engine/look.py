@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qredit.control.diagnostics import likelihood_facts
@@ -13,9 +12,9 @@ from qredit.core.objective import Objective
 from qredit.engine.collation import Collation
 from qredit.engine.collective import Collective
 from qredit.engine.log import joined, on_cpu
-from qredit.engine.sampling import ANSWER_IDS, PROMPT_IDS
-from qredit.rollouts.collate import Rows, Sampled
-from qredit.rollouts.trajectory import Rollout
+from qredit.engine.sampling import PROMPT_IDS, of_row
+from qredit.rollouts.collate import Rows
+from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.seed import BEFORE
 
 
@@ -27,7 +26,7 @@ class Look:
         dataset: rows with the ids of prompt and answer.
         m: rollouts per prompt.
         at_once: prompts sampled and scored together.
-        draw: (ids of each prompt, a number that the seed depends on) → rollouts.
+        draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
         score: scores rows without gradient, by the weights as they are.
         seed: that of the run.
         most: prompts that are looked at, over all processes.
@@ -36,7 +35,7 @@ class Look:
     dataset: Any
     m: int
     at_once: int
-    draw: Callable[[list[list[int]], int], list[Rollout]]
+    draw: Callable[[list[list[int]], int], list[Trajectory]]
     collation: Collation
     score: Callable[[Rows], RolloutBatch]
     seed: int
@@ -53,10 +52,9 @@ class Look:
 
     def _facts_of(self, places: Sequence[int], number: int, objective: Objective) -> dict[str, Tensor]:
         inputs = [dict(self.dataset[place]) for place in places for _ in range(self.m)]
-        rollouts = self.draw([row[PROMPT_IDS] for row in inputs], BEFORE + number)
-        sampled = [
-            Sampled(rollout, tuple(row[PROMPT_IDS]), index // self.m, tuple(row[ANSWER_IDS]), reward=torch.nan)
-            for index, (row, rollout) in enumerate(zip(inputs, rollouts, strict=True))
+        drawn = self.draw([row[PROMPT_IDS] for row in inputs], BEFORE + number)
+        trajectories = [
+            of_row(one, row, index // self.m) for index, (row, one) in enumerate(zip(inputs, drawn, strict=True))
         ]
-        rows = self.collation.rows(sampled, self.seed, self.collation.vocabulary(sampled))
+        rows = self.collation.rows(trajectories, self.seed, self.collation.vocabulary(trajectories))
         return on_cpu(likelihood_facts(objective, self.score(rows)))

@@ -15,7 +15,8 @@ from qredit.engine.loss import credited_by
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step_credit import credited_once, shared_denominators
-from qredit.rollouts.collate import Rows, Sampled
+from qredit.rollouts.collate import Rows
+from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.seed import mix
 
 
@@ -40,7 +41,7 @@ class GenerationMaker:
     seed: int
 
     def make(
-        self, model: nn.Module, sampled: Sequence[Sampled], objective: Objective, made_at: int, m: int
+        self, model: nn.Module, trajectories: Sequence[Trajectory], objective: Objective, made_at: int, m: int
     ) -> Generation:
         """The generation of these rollouts.
 
@@ -49,9 +50,9 @@ class GenerationMaker:
             made_at: optimiser steps done.
             m: rollouts per prompt.
         """
-        vocabulary = self.collation.vocabulary(sampled)
-        starts = range(0, len(sampled), self.rollouts)
-        parts = [sampled[start : start + self.rollouts] for start in starts]
+        vocabulary = self.collation.vocabulary(trajectories)
+        starts = range(0, len(trajectories), self.rollouts)
+        parts = [trajectories[start : start + self.rollouts] for start in starts]
         microbatches = [self.microbatch(model, part, objective, vocabulary, made_at, m) for part in parts]
 
         def scored(rows: Rows) -> RolloutBatch:
@@ -69,15 +70,15 @@ class GenerationMaker:
     def microbatch(
         self,
         model: nn.Module,
-        sampled: Sequence[Sampled],
+        trajectories: Sequence[Trajectory],
         objective: Objective,
         vocabulary: Tensor | None,
         made_at: int,
         m: int,
     ) -> Microbatch:
         """The rows of some rollouts, with the coefficients that an objective fixes when they are sampled."""
-        made = self.collation.rows(sampled, mix(self.seed, made_at), vocabulary)
-        rows = self.collation.with_passes(model, made, sampled)
+        made = self.collation.rows(trajectories, mix(self.seed, made_at), vocabulary)
+        rows = self.collation.with_passes(model, made, trajectories)
         fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH
         credited = credited_by(objective, rows.batch, self.stages.state) if fixed else None
-        return Microbatch(rows, credited, first=sampled[:m])
+        return Microbatch(rows, credited, first=trajectories[:m])

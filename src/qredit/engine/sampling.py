@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from qredit.engine.collective import Collective
-from qredit.rollouts.collate import Sampled, all_equal, whole_groups
-from qredit.rollouts.fields import Maker, Seen, Values
+from qredit.rollouts.collate import all_equal, whole_groups
+from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.seed import FURTHER, mix
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"  # columns that a data set is given
@@ -23,8 +23,8 @@ class Sampling:
     """Samples for one process.
 
     Attributes:
-        draw: (ids of each prompt, a number that the seed depends on) → rollouts.
-        reward: (rows of the data set, rollouts, their texts) → rewards; called on every process alike.
+        draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
+        reward: trajectories with their texts and rows → rewards; called on every process alike.
         makers: of batch fields.
         seconds: spent so far; for its reader to set back.
     """
@@ -32,35 +32,31 @@ class Sampling:
     collective: Collective
     format: TokenFormat
     tokenizer: PreTrainedTokenizerBase
-    draw: Callable[[list[list[int]], int], list[Rollout]]
-    reward: Callable[[list[dict[str, Any]], Sequence[Rollout], Sequence[Mapping[str, str]]], list[float]]
+    draw: Callable[[list[list[int]], int], list[Trajectory]]
+    reward: Callable[[Sequence[Trajectory]], list[float]]
     makers: Mapping[str, Maker]
     seconds: float = 0.0
 
-    def sampled(self, inputs: list[dict[str, Any]], number: int, m: int) -> list[Sampled]:
-        """One rollout and its reward for each input row; the m rows of one prompt are neighbours and share a group."""
+    def sampled(self, inputs: list[dict[str, Any]], number: int, m: int) -> list[Trajectory]:
+        """One trajectory, scored, for each input row; the m rows of one prompt are neighbours and share a group."""
         start = time.perf_counter()
-        rollouts = self.draw([row[PROMPT_IDS] for row in inputs], number)
-        said = [self._said(rollout) for rollout in rollouts]
-        rewards = self.reward(inputs, rollouts, said)
-        fields = self._fields(inputs, rollouts, said, m) if self.makers else [{}] * len(inputs)
+        drawn = self.draw([row[PROMPT_IDS] for row in inputs], number)
         first = (number * self.collective.size + self.collective.rank) * (len(inputs) // m)
+        read = [
+            self._decoded(of_row(one, row, first + index // m))
+            for index, (one, row) in enumerate(zip(drawn, inputs, strict=True))
+        ]
+        rewards = self.reward(read)
+        made = {name: maker(read, self.tokenizer) for name, maker in self.makers.items()}
         self.seconds += time.perf_counter() - start
         return [
-            Sampled(
-                rollout=rollout,
-                prompt=tuple(row[PROMPT_IDS]),
-                group=first + index // m,
-                gold=tuple(row[ANSWER_IDS]),
-                reward=reward,
-                fields=made,
-            )
-            for index, (row, rollout, reward, made) in enumerate(zip(inputs, rollouts, rewards, fields, strict=True))
+            replace(one, reward=reward, fields={name: values[index] for name, values in made.items()})
+            for index, (one, reward) in enumerate(zip(read, rewards, strict=True))
         ]
 
     def with_spread(
-        self, sampled: Sequence[Sampled], number: int, m: int, dataset: Any, rounds: int, seed: int
-    ) -> tuple[list[Sampled], float]:
+        self, sampled: Sequence[Trajectory], number: int, m: int, dataset: Any, rounds: int, seed: int
+    ) -> tuple[list[Trajectory], float]:
         """The groups, those of equal rewards replaced by groups of further prompts that have some; the share replaced.
 
         The further prompts are drawn from the whole data set, a function of seed, generation, round and process. A
@@ -84,32 +80,16 @@ class Sampling:
             flat = flat[len(varied) :]
         return [one for group in groups for one in group], found / len(groups)
 
-    def _said(self, rollout: Rollout) -> dict[str, str]:
-        """The sampled answer and the rationale as text, as reward functions and makers of fields receive them."""
-        thought = self.tokenizer.decode(rollout.ids[: rollout.close_start], skip_special_tokens=True)
-        return {"response": self.format.response_text(rollout.answer_ids), "rationale": str(thought)}
+    def _decoded(self, trajectory: Trajectory) -> Trajectory:
+        """With the sampled answer and the rationale as text, as reward functions and makers of fields read them."""
+        thought = self.tokenizer.decode(trajectory.ids[: trajectory.thought], skip_special_tokens=True)
+        response = self.format.response_text(trajectory.answer_ids)
+        return replace(trajectory, rationale=str(thought), response=response)
 
-    def _fields(
-        self,
-        inputs: Sequence[Mapping[str, Any]],
-        rollouts: Sequence[Rollout],
-        said: Sequence[Mapping[str, str]],
-        m: int,
-    ) -> list[dict[str, Values]]:
-        """What the makers make of the rollouts, for each of them."""
-        seen = [
-            Seen(
-                ids=rollout.ids,
-                thought=rollout.close_start,
-                rationale=texts["rationale"],
-                response=texts["response"],
-                group=index // m,
-                example=shown(row),
-            )
-            for index, (row, rollout, texts) in enumerate(zip(inputs, rollouts, said, strict=True))
-        ]
-        made = {name: maker(seen, self.tokenizer) for name, maker in self.makers.items()}
-        return [{name: values[index] for name, values in made.items()} for index in range(len(seen))]
+
+def of_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
+    """A trajectory with its row of the data set, and with the gold answer that stands there."""
+    return replace(trajectory, example=shown(row), golds=(tuple(row[ANSWER_IDS]),), group=group)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from qredit.engine.loss import MicrobatchLoss
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step_credit import StepCredit
-from qredit.rollouts.collate import Rows, Sampled
+from qredit.rollouts.collate import Rows
+from qredit.rollouts.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Learned:
     batch: RolloutBatch
     credited: Credited | None = None
     state: Mapping[str, State] = field(default_factory=dict)
-    first: Sequence[Sampled] = ()
+    first: Sequence[Trajectory] = ()
 
 
 @dataclass(frozen=True, eq=False)

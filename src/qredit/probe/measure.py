@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from qredit.probe.predict import effective_size, log_mean_exp
 from qredit.rewards.given import Reward, read_rewards
-from qredit.rollouts.collate import Rows, Sampled, collate
+from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import Budget
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.runs.keep import HASH, content_hash
 from qredit.runs.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
 from qredit.runs.options import TrainOptions
@@ -182,8 +182,7 @@ def _part(
         sampler = TransformersSampler(subject.network, pad)
         rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
         items = [
-            Sampled(rollout, row, number // m, golds[number // m], reward=0.0)
-            for number, (rollout, row) in enumerate(zip(rollouts, rows, strict=True))
+            replace(rollout, group=number // m, golds=(golds[number // m],)) for number, rollout in enumerate(rollouts)
         ]
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
 
@@ -200,7 +199,7 @@ def _part(
     )
 
 
-def _right(subject: Subject, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[bool]:
+def _right(subject: Subject, examples: Sequence[Example], rollouts: Sequence[Trajectory]) -> list[bool]:
     m = len(rollouts) // len(examples)
     asked = [example for example in examples for _ in range(m)]
     responses = [response_of(subject.tokens, one, rollout) for one, rollout in zip(asked, rollouts, strict=True)]

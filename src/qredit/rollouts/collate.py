@@ -1,40 +1,29 @@
-"""From rollouts and gold answers to padded rows: the batch an objective reads and the ids a model scores."""
+"""From trajectories and gold answers to padded rows: the batch an objective reads and the ids a model scores."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qredit.core.batch import RolloutBatch
-from qredit.rollouts.fields import Values, as_field
-from qredit.rollouts.trajectory import Rollout
+from qredit.core.batch import SPANS, RolloutBatch
+from qredit.rollouts.fields import as_field
+from qredit.rollouts.trajectory import Role, Segment, Trajectory
 
 Tail = Literal["answer", "response"]
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """A rollout with what is known of it: its prompt, its group, the gold answer's ids, its reward, made fields."""
-
-    rollout: Rollout
-    prompt: tuple[int, ...]
-    group: int
-    gold: tuple[int, ...]
-    reward: float
-    fields: Mapping[str, Values] = field(default_factory=dict)
-
-
-def whole_groups(sampled: Sequence[Sampled], m: int) -> list[list[Sampled]]:
+def whole_groups(trajectories: Sequence[Trajectory], m: int) -> list[list[Trajectory]]:
     """Neighbours of one prompt, M at a time."""
-    return [list(sampled[start : start + m]) for start in range(0, len(sampled), m)]
+    return [list(trajectories[start : start + m]) for start in range(0, len(trajectories), m)]
 
 
-def all_equal(group: Sequence[Sampled]) -> bool:
-    """Whether the scored rollouts of a group have one and the same reward, so that none is better than another."""
+def all_equal(group: Sequence[Trajectory]) -> bool:
+    """Whether the scored ones of a group have one and the same reward, so that none is better than another."""
     return len({one.reward for one in group if not math.isnan(one.reward)}) < 2
 
 
@@ -80,91 +69,105 @@ def tails_for(needs: Iterable[str]) -> tuple[Tail, ...]:
     return gold + (("response",) if needs & _OF_RESPONSES or not gold else ())
 
 
-def collate(sampled: Sequence[Sampled], tails: Sequence[Tail], pad: int, seed: int, device: torch.device) -> Rows:
-    """One row per rollout and tail, in order; with two tails, the two rows of a rollout share `rollout`.
+@dataclass(frozen=True)
+class Ending:
+    """One row that collation makes of a trajectory.
 
-    A reward stands only in rows that end in the sampled answer when there are both; it is NaN in the others.
+    Attributes:
+        number: that of the trajectory among those collated.
+        gold: the gold answer that the row ends in; None is the sampled answer.
     """
-    rows = [(number, item, tail) for number, item in enumerate(sampled) for tail in tails]
-    parts = [_spans(item, tail) for _, item, tail in rows]
+
+    number: int
+    trajectory: Trajectory
+    gold: tuple[int, ...] | None
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments of the row."""
+        if self.gold is None:
+            return self.trajectory.segments
+        head = self.trajectory.head
+        turn = max((segment.turn for segment in self.trajectory.segments), default=0)
+        return (*head, Segment(self.gold, Role.GOLD, sampled=False, turn=turn))
+
+    @property
+    def length(self) -> int:
+        """Tokens of the row."""
+        return sum(len(segment.ids) for segment in self.segments)
+
+
+def endings(trajectories: Sequence[Trajectory], tails: Sequence[Tail]) -> list[Ending]:
+    """The rows of some trajectories, in order: for each tail its sampled answer, or one for each of its golds."""
+    return [
+        Ending(number, one, gold)
+        for number, one in enumerate(trajectories)
+        for tail in tails
+        for gold in (one.golds if tail == "answer" else (None,))
+    ]
+
+
+def collate(
+    trajectories: Sequence[Trajectory], tails: Sequence[Tail], pad: int, seed: int, device: torch.device
+) -> Rows:
+    """One row for each trajectory and tail, in order; the rows of one trajectory share `rollout` if it has several.
+
+    The rationale is all that was sampled before the last answer: thinking, closings that were sampled, and the actions
+    of earlier turns. A reward stands only in rows that end in the sampled answer when there are both tails; it is NaN
+    in the others.
+    """
+    rows = endings(trajectories, tails)
     both = len(tails) > 1
-    rewards = [torch.nan if both and tail == "answer" else item.reward for _, item, tail in rows]
-    prompts = [item.prompt for _, item, _ in rows]
-    width = max(len(part.ids) for part in parts)
-
-    def spread(name: str, dtype: torch.dtype, fill: float = 0) -> Tensor:
-        out = torch.full((len(rows), width), fill, dtype=dtype)
-        for row, part in enumerate(parts):
-            values = getattr(part, name)
-            out[row, : len(values)] = torch.tensor(values, dtype=dtype)
-        return out.to(device)
-
+    rewards = [torch.nan if both and row.gold is not None else row.trajectory.reward for row in rows]
+    width = max(row.length for row in rows)
+    spans = {name: torch.zeros(len(rows), width, dtype=torch.bool) for name in ("mask", *SPANS)}
+    ids, turn = torch.full((len(rows), width), pad), torch.zeros(len(rows), width, dtype=torch.long)
+    logp = torch.zeros(len(rows), width)
+    for number, row in enumerate(rows):
+        start = 0
+        for segment in row.segments:
+            at = (number, slice(start, start + len(segment.ids)))
+            last = segment is row.trajectory.answer
+            spans["mask"][at] = True
+            spans["sampled"][at] = segment.sampled
+            spans["rationale"][at] = segment.sampled and not last
+            spans["close"][at] = segment.role == Role.CLOSE
+            spans["response"][at] = last
+            spans["answer"][at] = segment.role == Role.GOLD
+            spans["observation"][at] = segment.role == Role.OBSERVATION
+            ids[at], turn[at] = torch.tensor(segment.ids), segment.turn
+            if segment.logp is not None:
+                logp[at] = torch.tensor(segment.logp)
+            start += len(segment.ids)
+    observed = bool(spans["observation"].any())
     batch = RolloutBatch(
-        mask=spread("mask", torch.bool),
-        rationale=spread("rationale", torch.bool),
-        answer=spread("answer", torch.bool),
-        close=spread("close", torch.bool),
-        response=spread("response", torch.bool),
-        sampled=spread("sampled", torch.bool),
-        ids=spread("ids", torch.long, pad),
-        turn=torch.zeros(len(rows), width, dtype=torch.long, device=device),
-        sampler_logp=spread("logp", torch.float32),
-        group=torch.tensor([item.group for _, item, _ in rows], device=device),
-        rollout=torch.tensor([number for number, _, _ in rows], device=device) if both else None,
+        **{name: span.to(device) for name, span in spans.items() if name != "observation" or observed},
+        ids=ids.to(device),
+        turn=turn.to(device),
+        sampler_logp=logp.to(device),
+        group=torch.tensor([row.trajectory.group for row in rows], device=device),
+        rollout=_shared(rows, device) if len(rows) > len(trajectories) else None,
         reward=torch.tensor(rewards, dtype=torch.float64, device=device),
         seed=seed,
         extra={
-            name: as_field(name, [item.fields[name] for _, item, _ in rows], _own_tokens(rows), width).to(device)
-            for name in (sampled[0].fields if sampled else ())
+            name: as_field(name, [row.trajectory.fields[name] for row in rows], _own_tokens(rows), width).to(device)
+            for name in (trajectories[0].fields if trajectories else ())
         },
     )
+    prompts = [row.trajectory.prompt for row in rows]
     prompt_width = max(map(len, prompts))
     prompt_ids = torch.full((len(rows), prompt_width), pad)
     prompt_mask = torch.zeros_like(prompt_ids)
-    for row, prompt in enumerate(prompts):
-        prompt_ids[row, prompt_width - len(prompt) :] = torch.tensor(prompt)
-        prompt_mask[row, prompt_width - len(prompt) :] = 1
+    for number, prompt in enumerate(prompts):
+        prompt_ids[number, prompt_width - len(prompt) :] = torch.tensor(prompt)
+        prompt_mask[number, prompt_width - len(prompt) :] = 1
     return Rows(prompt_ids=prompt_ids.to(device), prompt_mask=prompt_mask.to(device), batch=batch)
 
 
-def _own_tokens(rows: Sequence[tuple[int, Sampled, Tail]]) -> list[int]:
-    """How many tokens of each row were there when its rollout's fields were made."""
-    return [len(item.rollout.ids) if tail == "response" else item.rollout.close_end for _, item, tail in rows]
+def _shared(rows: Sequence[Ending], device: torch.device) -> Int[Tensor, " B"]:
+    return torch.tensor([row.number for row in rows], device=device)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The columns of one row, unpadded."""
-
-    ids: tuple[int, ...]
-    mask: list[bool]
-    rationale: list[bool]
-    close: list[bool]
-    answer: list[bool]
-    response: list[bool]
-    sampled: list[bool]
-    logp: tuple[float, ...]
-
-
-def _spans(item: Sampled, tail: Tail) -> _Part:
-    """Rationale, closing and one tail of a rollout; a sampled closing is part of the rationale, a forced one is not."""
-    rollout, gold = item.rollout, tail == "answer"
-    head = rollout.ids[: rollout.close_end]
-    tail_ids = item.gold if gold else rollout.answer_ids
-    tail_logp = (0.0,) * len(tail_ids) if gold else rollout.logp[rollout.close_end :]
-    drawn = rollout.close_start if rollout.forced else rollout.close_end
-    length = len(head) + len(tail_ids)
-
-    def between(start: int, end: int) -> list[bool]:
-        return [start <= position < end for position in range(length)]
-
-    return _Part(
-        ids=head + tail_ids,
-        mask=[True] * length,
-        rationale=between(0, drawn),
-        close=between(rollout.close_start, rollout.close_end),
-        answer=between(len(head), length) if gold else [False] * length,
-        response=[False] * length if gold else between(len(head), length),
-        sampled=[p < drawn or (not gold and p >= len(head)) for p in range(length)],
-        logp=rollout.logp[: rollout.close_end] + tail_logp,
-    )
+def _own_tokens(rows: Sequence[Ending]) -> list[int]:
+    """How many tokens of each row were there when its trajectory's fields were made."""
+    return [len(row.trajectory.ids) if row.gold is None else row.trajectory.close_end for row in rows]

@@ -1,7 +1,6 @@
 """Batch fields that are made when rollouts are sampled: one number for each rollout, or one for each of its tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -9,67 +8,47 @@ import torch
 from torch import Tensor
 
 from qredit.rewards.judge.steps import at_step_ends, step_texts, steps_of
+from qredit.rollouts.trajectory import Trajectory, Values
 from qredit.utils.errors import QreditError
 
-Values = bool | int | float | Sequence[bool] | Sequence[int] | Sequence[float]
+Maker = Callable[[Sequence[Trajectory], Any], Sequence[Values]]
+"""(trajectories, tokenizer) → for each a number, or a number for each of its tokens from the first on.
 
-
-@dataclass(frozen=True)
-class Seen:
-    """A rollout as a field's maker sees it.
-
-    Attributes:
-        ids: the completion: rationale, closing, sampled answer.
-        thought: how many of them are the rationale, without its closing.
-        rationale, response: the same two parts as text.
-        group: rollouts of one prompt share it.
-        example: the data set's row.
-    """
-
-    ids: tuple[int, ...]
-    thought: int
-    rationale: str
-    response: str
-    group: int
-    example: Mapping[str, Any]
-
-
-Maker = Callable[[Sequence[Seen], Any], Sequence[Values]]
-"""(rollouts, tokenizer) → for each rollout a number, or a number for each of its tokens from the first on.
+A trajectory comes with its texts (`rationale`, `response`), its group and its example; it has no reward yet.
 
 Booleans become a span, whole numbers are -1 where none is given, other numbers 0.
 """
 
 
-def clusters(rollouts: Sequence[Seen], tokenizer: Any) -> list[int]:
+def clusters(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
     """`cluster`: rollouts of a group whose answers are one and the same text, case and spaces aside; -1 if empty."""
-    texts = [(seen.group, " ".join(seen.response.casefold().split())) for seen in rollouts]
+    texts = [(one.group, " ".join(one.response.casefold().split())) for one in trajectories]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     return [numbers[text] if text[1] else -1 for text in texts]
 
 
-def difficulty_tags(rollouts: Sequence[Seen], tokenizer: Any) -> list[int]:
+def difficulty_tags(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
     """`difficulty_tag`: 1 where the completion begins with [Easy], 2 where with [Hard], in any case; else 0.
 
     As AdaCtrl's released code reads it (arXiv 2505.18822): a tag that comes later was not said before solving.
     """
     tags = {"[easy]": 1, "[hard]": 2}
-    return [tags.get((seen.rationale or seen.response)[:6].casefold(), 0) for seen in rollouts]
+    return [tags.get((one.rationale or one.response)[:6].casefold(), 0) for one in trajectories]
 
 
-def reasoning_steps(rollouts: Sequence[Seen], tokenizer: Any) -> list[list[int]]:
+def reasoning_steps(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[int]]:
     """`step`: the number of the reasoning step of each rationale token; a blank line ends a step."""
-    return [steps_of(seen.ids[: seen.thought], tokenizer) for seen in rollouts]
+    return [steps_of(one.ids[: one.thought], tokenizer) for one in trajectories]
 
 
 def step_scores_by(score: Callable[[str, Sequence[str]], Sequence[float]]) -> Maker:
     """A maker of `step_score` from a judge: (prompt, texts of the steps) → a score for each step."""
 
-    def make(rollouts: Sequence[Seen], tokenizer: Any) -> list[list[float]]:
+    def make(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[float]]:
         found = []
-        for seen in rollouts:
-            thought = seen.ids[: seen.thought]
-            scores = score(str(seen.example["prompt"]), step_texts(thought, tokenizer))
+        for one in trajectories:
+            thought = one.ids[: one.thought]
+            scores = score(str(one.example["prompt"]), step_texts(thought, tokenizer))
             found.append(at_step_ends(steps_of(thought, tokenizer), scores))
         return found
 

@@ -1,31 +1,201 @@
-"""What a sampler returns: one completion, with how it was drawn and how it ended."""
+"""What became of a prompt: one value from the sampler to collation, in segments of token ids.
 
-from dataclasses import dataclass
+    prompt | think  close | answer | observation | think  close | answer
+             turn 0                               turn 1
+
+A rollout that asks nothing of the outside is the case of one turn. Segments are joined as ids, never as text.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from qredit.utils.errors import QreditError
+
+Values = bool | int | float | Sequence[bool] | Sequence[int] | Sequence[float]
+
+
+class Role(StrEnum):
+    """What part a segment plays.
+
+    `ANSWER` is what was said to the outside: a turn's action, or, in the last segment of that role, ŷ. `GOLD` stands in
+    the rows that collation makes, never in a sampled trajectory.
+    """
+
+    THINK = "think"
+    CLOSE = "close"
+    ANSWER = "answer"
+    OBSERVATION = "observation"
+    GOLD = "gold"
+
+
+class End(StrEnum):
+    """How a trajectory ended: by its own answer, at a turn's cap on tokens, at its whole budget, or by an error."""
+
+    ANSWER = "answer"
+    CAP = "cap"
+    BUDGET = "budget"
+    ERROR = "error"
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One sampled completion.
+class Segment:
+    """A run of tokens that play one part.
 
     Attributes:
-        ids: rationale, closing and sampled answer.
-        logp: log-probability of each token under the model at the sampling temperature, before any truncation or
-            penalty, which the model that is trained does not have either; 0 for forced tokens.
-        close_start, close_end: where the closing stands in `ids`.
-        forced: the closing was forced.
-        dropped_end: an end-of-text inside thinking was dropped, and thinking closed by force there.
-        ended: the answer ended by itself.
+        ids: token ids.
+        role: the part.
+        sampled: whether the policy drew them; a closing that was forced is not, nor is an observation.
+        logp: log-probability of each token in nats, under the model at the sampling temperature, before any truncation
+            or penalty, which the model that is trained does not have either; None where nothing is known of it.
+        turn: number of its turn, from 0.
+
+    Raises:
+        QreditError: as many log-probabilities as tokens are needed; an observation or a gold answer is not sampled.
     """
 
     ids: tuple[int, ...]
-    logp: tuple[float, ...]
-    close_start: int
-    close_end: int
-    forced: bool
-    dropped_end: bool
-    ended: bool
+    role: Role
+    sampled: bool
+    logp: tuple[float, ...] | None = None
+    turn: int = 0
+
+    def __post_init__(self) -> None:
+        if self.logp is not None and len(self.logp) != len(self.ids):
+            raise QreditError(
+                f"a segment of {len(self.ids)} tokens ({self.role}) has {len(self.logp)} log-probabilities"
+            )
+        if self.sampled and self.role in (Role.OBSERVATION, Role.GOLD):
+            raise QreditError(f"a segment of role '{self.role}' cannot be sampled")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A sampled trajectory, with what is known of it.
+
+    A sampler fills the prompt, the segments and how they ended; whoever asked adds the rest (`dataclasses.replace`).
+
+    Attributes:
+        prompt: token ids, opening included.
+        segments: what followed the prompt.
+        end: how it ended.
+        dropped_ends: how often an end of text inside thinking was dropped, and thinking closed by force there.
+        example: the data set's row.
+        group: trajectories of one prompt share it.
+        golds: the ids of each gold answer that a row may end in, its end included.
+        rationale, response: what was sampled before the last answer, without its closing, and that answer, as the text
+            that reward functions read; empty until somebody has decoded them.
+        reward: NaN where nothing scored it.
+        fields: made fields (`rollouts/fields.py`): a number, or one for each of its tokens.
+    """
+
+    prompt: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    end: End
+    dropped_ends: int = 0
+    example: Mapping[str, Any] = field(default_factory=dict)
+    group: int = 0
+    golds: tuple[tuple[int, ...], ...] = ()
+    rationale: str = ""
+    response: str = ""
+    reward: float = math.nan
+    fields: Mapping[str, Values] = field(default_factory=dict)
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """All tokens behind the prompt."""
+        return tuple(chain.from_iterable(segment.ids for segment in self.segments))
+
+    @cached_property
+    def logp(self) -> tuple[float, ...]:
+        """The log-probability of each of them, 0 where none is known."""
+        return tuple(chain.from_iterable(segment.logp or (0.0,) * len(segment.ids) for segment in self.segments))
+
+    @cached_property
+    def head(self) -> tuple[Segment, ...]:
+        """The segments before the answer it ended with: what a gold answer is put behind."""
+        return self.segments[:-1] if self._answered else self.segments
+
+    @cached_property
+    def answer(self) -> Segment | None:
+        """The answer it ended with."""
+        return self.segments[-1] if self._answered else None
+
+    @property
+    def _answered(self) -> bool:
+        return bool(self.segments) and self.segments[-1].role == Role.ANSWER
 
     @property
     def answer_ids(self) -> tuple[int, ...]:
         """The sampled answer, its end included when it ended."""
-        return self.ids[self.close_end :]
+        return () if self.answer is None else self.answer.ids
+
+    @cached_property
+    def close_end(self) -> int:
+        """How many tokens stand before the answer."""
+        return sum(len(segment.ids) for segment in self.head)
+
+    @cached_property
+    def close_start(self) -> int:
+        """How many of those stand before the closing that leads to the answer; all, where none does."""
+        closed = bool(self.head) and self.head[-1].role == Role.CLOSE
+        return self.close_end - (len(self.head[-1].ids) if closed else 0)
+
+    @property
+    def thought(self) -> int:
+        """How many tokens are the rationale, without its closing."""
+        return self.close_start
+
+    @property
+    def forced(self) -> bool:
+        """Whether the closing before the answer was forced."""
+        return bool(self.head) and self.head[-1].role == Role.CLOSE and not self.head[-1].sampled
+
+    @property
+    def dropped_end(self) -> bool:
+        """Whether an end of text inside thinking was dropped."""
+        return self.dropped_ends > 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer ended by itself."""
+        return self.end == End.ANSWER
+
+
+def one_turn(
+    prompt: Sequence[int],
+    ids: Sequence[int],
+    logp: Sequence[float],
+    close_start: int,
+    close_end: int,
+    *,
+    forced: bool,
+    ended: bool,
+    dropped_end: bool = False,
+) -> Trajectory:
+    """The trajectory of one turn: rationale, closing, answer.
+
+    Args:
+        ids: all three in a row.
+        logp: log-probability of each token in nats; that of a forced one is not read.
+        close_start, close_end: where the closing stands in `ids`.
+        forced: the closing was forced.
+        ended: the answer ended by itself.
+        dropped_end: an end of text inside thinking was dropped.
+    """
+    ids, logp = tuple(ids), tuple(logp)
+    closing = None if forced else logp[close_start:close_end]
+    return Trajectory(
+        prompt=tuple(prompt),
+        segments=(
+            Segment(ids[:close_start], Role.THINK, sampled=True, logp=logp[:close_start]),
+            Segment(ids[close_start:close_end], Role.CLOSE, sampled=not forced, logp=closing),
+            Segment(ids[close_end:], Role.ANSWER, sampled=True, logp=logp[close_end:]),
+        ),
+        end=End.ANSWER if ended else End.CAP,
+        dropped_ends=int(dropped_end),
+    )

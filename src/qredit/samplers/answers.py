@@ -8,7 +8,7 @@ from qredit.evaluation.metrics import Answered
 from qredit.rewards.given import Response, Reward
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import Budget, Draw
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.thinking import think
 from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.share import share_prefix
@@ -60,7 +60,7 @@ def answer_all(
             )
 
 
-def response_of(format: TokenFormat, example: Example, rollout: Rollout) -> Response:
+def response_of(format: TokenFormat, example: Example, rollout: Trajectory) -> Response:
     """A rollout as rewards read it, `example` being the question as it was asked."""
     return Response(
         prompt=example.prompt,

@@ -1,9 +1,10 @@
 """Thinking, its closing and the answer in one call: each row goes through its phases by itself.
 
-The rollouts are those of `samplers/thinking.py`. One call is faster than two: prompts are prefilled once, and a row's
-answer need not wait for the other rows' thinking.
+The trajectories are those of `samplers/thinking.py`. One call is faster than two: prompts are prefilled once, and a
+row's answer need not wait for the other rows' thinking.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import Budget
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory, one_turn
 from qredit.samplers.draws import Controller
 
 
@@ -87,23 +88,22 @@ class ThinkingController(Controller):
         self.count = torch.where(closed, 0, self.count)
         self._force((self.phase == _Phase.THINKING) & (self.count == self.budget.thinking))
 
-    def rollouts(self) -> list[Rollout]:
-        """What was drawn, row by row, without padding."""
+    def trajectories(self, prompts: Sequence[Sequence[int]]) -> list[Trajectory]:
+        """What was drawn for each prompt, without padding."""
         ids, logps = torch.stack(self.tokens, 1).tolist(), torch.stack(self.logps, 1).tolist()
         facts = torch.stack(
             [self.close_start, self.close_end, self.forced.long(), self.dropped.long(), self.ended.long()], 1
         )
         return [
-            Rollout(
-                ids=tuple(row[:length]),
-                logp=tuple(logp[:length]),
+            one_turn(
+                *(prompt, row[:length], logp[:length]),
                 close_start=start,
                 close_end=end,
                 forced=bool(forced),
                 dropped_end=bool(dropped),
                 ended=bool(ended),
             )
-            for row, logp, length, (start, end, forced, dropped, ended) in zip(
-                ids, logps, self.length.tolist(), facts.tolist(), strict=True
+            for prompt, row, logp, length, (start, end, forced, dropped, ended) in zip(
+                prompts, ids, logps, self.length.tolist(), facts.tolist(), strict=True
             )
         ]

@@ -13,7 +13,7 @@ from torch import nn
 
 from qredit.rollouts.format import Marker, TokenFormat
 from qredit.rollouts.sampling_params import Budget
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.errors import QreditError
 
 
@@ -80,7 +80,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class ThinkingSampler(Sampler, Protocol):
-    """A sampler that can close thinking by itself, with the rollouts that `samplers.thinking.think` describes."""
+    """A sampler that can close thinking by itself, with the trajectories that `samplers.thinking.think` describes."""
 
     def think(
         self,
@@ -90,8 +90,8 @@ class ThinkingSampler(Sampler, Protocol):
         *,
         stop_tokens: Sequence[int],
         seed: int,
-    ) -> list[Rollout]:
-        """One rollout per prompt, in their order."""
+    ) -> list[Trajectory]:
+        """One trajectory per prompt, in their order."""
         ...
 
 

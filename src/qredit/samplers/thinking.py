@@ -8,11 +8,10 @@ there. The second request goes on from the ids of all that, so that no text is e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from qredit.rollouts.format import Marker, TokenFormat
 from qredit.rollouts.sampling_params import Budget
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import End, Role, Segment, Trajectory
 from qredit.samplers.protocol import Completion, Request, Sampler, Stop, ThinkingSampler, checked
 from qredit.utils.seed import ANSWERS, mix
 
@@ -25,8 +24,8 @@ def think(
     *,
     stop_tokens: Sequence[int],
     seed: int,
-) -> list[Rollout]:
-    """One rollout per prompt; repeat a prompt to get several. All draws are a function of prompts and `seed`.
+) -> list[Trajectory]:
+    """One trajectory per prompt; repeat a prompt to get several. All draws are a function of prompts and `seed`.
 
     A sampler that closes thinking by itself does; any other is asked twice, once for all rationales and once for all
     answers.
@@ -53,27 +52,24 @@ def think_by_requests(
     *,
     stop_tokens: Sequence[int],
     seed: int,
-) -> list[Rollout]:
+) -> list[Trajectory]:
     """`think`, by two calls of the sampler."""
     ends = frozenset({*stop_tokens, *format.stop_ids})
     # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): thinking goes on behind it
     thinking_ends = ends.difference(format.close_ids)
     drawn = _drawn(sampler, prompts, budget.thinking, thinking_ends, format.closing, seed)
-    thoughts = [_closed(thinking, format) for thinking in drawn]
-    starts = [(*prompt, *thought.ids) for prompt, thought in zip(prompts, thoughts, strict=True)]
+    heads = [_closed(thinking, format) for thinking in drawn]
+    starts = [_behind(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
     answers = _drawn(sampler, starts, budget.answer, ends, format.end, mix(seed, ANSWERS))
-    return [_joined(thought, answer) for thought, answer in zip(thoughts, answers, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Thought:
-    """Rationale and closing."""
-
-    ids: tuple[int, ...]
-    logp: tuple[float, ...]
-    close_start: int
-    forced: bool
-    dropped_end: bool
+    return [
+        Trajectory(
+            prompt=tuple(prompt),
+            segments=(*head, Segment(answer.ids, Role.ANSWER, sampled=True, logp=answer.logp)),
+            end=End.CAP if answer.stop == Stop.LENGTH else End.ANSWER,
+            dropped_ends=int(thinking.stop == Stop.END),
+        )
+        for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
+    ]
 
 
 def _drawn(
@@ -91,29 +87,19 @@ def _drawn(
     return checked(requests, sampler.sample(requests, seed))
 
 
-def _closed(thinking: Completion, format: TokenFormat) -> _Thought:
-    """Thinking with its closing: as it was drawn, or put behind what was drawn, less an end of text."""
-    tail = format.closing.length(thinking.ids) if thinking.stop == Stop.MARKER else None
-    if tail is not None:
-        return _Thought(thinking.ids, thinking.logp, len(thinking.ids) - tail, forced=False, dropped_end=False)
-    dropped = thinking.stop == Stop.END
-    kept = len(thinking.ids) - dropped
-    return _Thought(
-        ids=(*thinking.ids[:kept], *format.close_ids),
-        logp=(*thinking.logp[:kept], *[0.0] * len(format.close_ids)),
-        close_start=kept,
-        forced=True,
-        dropped_end=dropped,
-    )
+def _closed(thinking: Completion, format: TokenFormat) -> tuple[Segment, Segment]:
+    """Thinking and its closing: as it was drawn, or put behind what was drawn, less an end of text."""
+    ids, logp = thinking.ids, thinking.logp
+    tail = format.closing.length(ids) if thinking.stop == Stop.MARKER else None
+    if tail is None:
+        kept = len(ids) - (thinking.stop == Stop.END)
+        closing = Segment(tuple(format.close_ids), Role.CLOSE, sampled=False)
+    else:
+        kept = len(ids) - tail
+        closing = Segment(ids[kept:], Role.CLOSE, sampled=True, logp=logp[kept:])
+    return Segment(ids[:kept], Role.THINK, sampled=True, logp=logp[:kept]), closing
 
 
-def _joined(thought: _Thought, answer: Completion) -> Rollout:
-    return Rollout(
-        ids=thought.ids + answer.ids,
-        logp=thought.logp + answer.logp,
-        close_start=thought.close_start,
-        close_end=len(thought.ids),
-        forced=thought.forced,
-        dropped_end=thought.dropped_end,
-        ended=answer.stop != Stop.LENGTH,
-    )
+def _behind(prompt: Sequence[int], segments: Sequence[Segment]) -> tuple[int, ...]:
+    """The ids that come before whatever follows these segments."""
+    return (*prompt, *(token for segment in segments for token in segment.ids))

@@ -15,7 +15,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel,
 
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import Budget, Draw
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.draws import Controller
 from qredit.samplers.one_call import ThinkingController
 from qredit.samplers.protocol import Completion, Request
@@ -59,14 +59,14 @@ class TransformersSampler:
         *,
         stop_tokens: Sequence[int],
         seed: int,
-    ) -> list[Rollout]:
+    ) -> list[Trajectory]:
         """Rationale, closing and answer for each prompt, as `samplers.thinking.think` describes them, in one call."""
         ends = torch.tensor(sorted({*stop_tokens, *format.stop_ids}), device=self.model.device)
         controller = ThinkingController(
             format=format, budget=budget, stop_tokens=ends, **self._settings(len(prompts), seed)
         )
         _run(self.model, prompts, controller, budget.thinking + len(format.close_ids) + budget.answer)
-        return controller.rollouts()
+        return controller.trajectories(prompts)
 
     def _settings(self, rows: int, seed: int) -> dict[str, Any]:
         """What every controller needs."""
@@ -85,8 +85,8 @@ def sample(
     stop_tokens: Sequence[int],
     pad: int,
     seed: int,
-) -> list[Rollout]:
-    """One rollout per prompt from a model; repeat a prompt to get several. See `samplers.thinking.think`."""
+) -> list[Trajectory]:
+    """One trajectory per prompt from a model; repeat a prompt to get several. See `samplers.thinking.think`."""
     return TransformersSampler(model, pad, draw).think(prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
 
 

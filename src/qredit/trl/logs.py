@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Role, Trajectory
 
 
 def reward_metrics(
@@ -33,7 +33,7 @@ def reward_metrics(
     }
 
 
-def length_facts(rollouts: Sequence[Rollout]) -> Float[Tensor, "N 7"]:
+def length_facts(rollouts: Sequence[Trajectory]) -> Float[Tensor, "N 7"]:
     """Per rollout: sampled tokens, ended by itself, tokens of the rationale and of the answer, closed by force,
     end-of-text dropped while thinking, and all its tokens.
 
@@ -42,9 +42,9 @@ def length_facts(rollouts: Sequence[Rollout]) -> Float[Tensor, "N 7"]:
     return torch.tensor(
         [
             [
-                len(r.ids) - (r.close_end - r.close_start if r.forced else 0),
+                sum(len(segment.ids) for segment in r.segments if segment.sampled),
                 r.ended,
-                r.close_start,
+                sum(len(segment.ids) for segment in r.segments if segment.role == Role.THINK),
                 len(r.answer_ids),
                 r.forced,
                 r.dropped_end,

@@ -6,7 +6,7 @@ small forward pass, the same that a run makes before its first update, and the r
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -14,8 +14,8 @@ import torch
 
 from qredit.engine.sampling import ANSWER_IDS, PROMPT_IDS
 from qredit.engine.scorer import Scorer
-from qredit.rollouts.collate import Rows, Sampled
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.collate import Rows
+from qredit.rollouts.trajectory import one_turn
 from qredit.shared_prefix.head import tokens_at_once
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.support import inside
@@ -160,15 +160,18 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
     prompts = [tuple(ids[-prompt:] if prompt else ids) for ids in sorted(data[PROMPT_IDS], key=len)[-groups:]]
     close = tuple(trainer.format.close_ids)
     ids = (*[close[0]] * thinking, *close, *[close[0]] * args.budget.answer)
-    rollout = Rollout(ids, (0.0,) * len(ids), thinking, thinking + len(close), True, False, False)
     golds: list[list[int]] = list(data[ANSWER_IDS])
     longest = max(golds, key=len)
     gold = tuple(longest)
-    sampled = [
-        Sampled(rollout, prompts[row // args.num_generations % len(prompts)], row // args.num_generations, gold, 0.0)
-        for row in range(args.per_device_train_batch_size)
+    drawn = [
+        one_turn(prompt, ids, (0.0,) * len(ids), thinking, thinking + len(close), forced=True, ended=False)
+        for prompt in prompts
     ]
-    made: Rows = trainer.collation.rows(sampled, args.seed, trainer.collation.vocabulary(sampled))
+    trajectories = [
+        replace(drawn[group % len(drawn)], group=group, golds=(gold,), reward=0.0)
+        for group in (row // args.num_generations for row in range(args.per_device_train_batch_size))
+    ]
+    made: Rows = trainer.collation.rows(trajectories, args.seed, trainer.collation.vocabulary(trajectories))
     return made
 
 

@@ -1,6 +1,6 @@
 """Rewards of sampled rollouts by TRL's reward functions, and TRL's metrics and tables filled with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -10,8 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import is_conversational
 
-from qredit.engine.sampling import PROMPT_IDS, shown
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.trl.logs import length_facts, length_metrics, reward_metrics
 
 
@@ -43,27 +42,24 @@ class Rewarding:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
 
-    def __call__(
-        self, inputs: list[dict[str, Any]], rollouts: Sequence[Rollout], said: Sequence[Mapping[str, str]]
-    ) -> list[float]:
-        """The weighted reward of each rollout, NaN where no function scored it; TRL's metrics and tables are filled."""
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """The weighted reward of each, NaN where no function scored it; TRL's metrics and tables are filled."""
         of = self.tables
-        prompts = [row["prompt"] for row in inputs]
-        texts = of._tokenizer.batch_decode([r.ids for r in rollouts], skip_special_tokens=True)
+        prompts = [one.example["prompt"] for one in trajectories]
+        texts = of._tokenizer.batch_decode([one.ids for one in trajectories], skip_special_tokens=True)
         chat = is_conversational({"prompt": prompts[0]})
         completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
-        columns = [{**shown(row), **texts} for row, texts in zip(inputs, said, strict=True)]
-        per_function = of._calculate_rewards(columns, prompts, completions, [list(r.ids) for r in rollouts])
+        columns = [{**one.example, "response": one.response, "rationale": one.rationale} for one in trajectories]
+        per_function = of._calculate_rewards(columns, prompts, completions, [list(one.ids) for one in trajectories])
         total = (per_function * of.reward_weights.to(per_function.device)).nansum(1)
         total[per_function.isnan().all(1)] = torch.nan
-        self._log(inputs, rollouts, prompts, completions, per_function, total)
-        first = of.accelerator.process_index * len(inputs)
-        return [float(value) for value in total[first : first + len(inputs)]]
+        self._log(trajectories, prompts, completions, per_function, total)
+        first = of.accelerator.process_index * len(trajectories)
+        return [float(value) for value in total[first : first + len(trajectories)]]
 
     def _log(
         self,
-        inputs: Sequence[Mapping[str, Any]],
-        rollouts: Sequence[Rollout],
+        trajectories: Sequence[Trajectory],
         prompts: Sequence[Any],
         completions: Sequence[Any],
         per_function: Tensor,
@@ -71,12 +67,12 @@ class Rewarding:
     ) -> None:
         of, m = self.tables, self.tables.rollouts_per_prompt
         mode, device = "train" if of.model.training else "eval", of.accelerator.device
-        facts = of.accelerator.gather(length_facts(rollouts).to(device)).cpu()
+        facts = of.accelerator.gather(length_facts(trajectories).to(device)).cpu()
         found = {**reward_metrics(of.reward_func_names, per_function, total, m), **length_metrics(facts)}
         for name, value in found.items():
             of._metrics[mode][name].append(value)
         if mode == "train":
-            read = torch.tensor(float(sum(len(row[PROMPT_IDS]) for row in inputs)), device=device)
+            read = torch.tensor(float(sum(len(one.prompt) for one in trajectories)), device=device)
             of.state.num_input_tokens_seen += int(of.accelerator.reduce(read, "sum") + facts[:, -1].sum())
         of._metrics[mode]["num_tokens"] = [of.state.num_input_tokens_seen]
         of._logs["prompt"].extend(gather_object(list(prompts)))

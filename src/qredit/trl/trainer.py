@@ -54,7 +54,7 @@ from qredit.rollouts.collate import Rows, tails_for
 from qredit.rollouts.ends import end_notice, generation_ends, plain_notice
 from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import Format, TokenFormat, is_chat
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import answer_all
 from qredit.samplers.thinking import think
 from qredit.samplers.transformers import TransformersSampler
@@ -431,7 +431,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"]["groups/replaced"].append(replaced)
         return self.generations.make(self.model_wrapped, sampled, self.objective_now(), self.state.global_step, m)
 
-    def _draw(self, prompts: list[list[int]], number: int) -> list[Rollout]:
+    def _draw(self, prompts: list[list[int]], number: int) -> list[Trajectory]:
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,

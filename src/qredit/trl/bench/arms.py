@@ -3,7 +3,7 @@
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit.engine.loss import MicrobatchLoss
-from qredit.rollouts.collate import Sampled, collate
-from qredit.rollouts.trajectory import Rollout
+from qredit.rollouts.collate import collate
+from qredit.rollouts.trajectory import one_turn
 from qredit.trl.bench.size import ANSWER, Shape, Size
 from qredit.trl.config import QreditConfig
 from qredit.trl.trainer import QreditTrainer
@@ -187,25 +187,19 @@ class QreditArm(Arm):
             self.trainer.scorer.score(self.trainer.model, self._rows(rollouts))
 
     def _rows(self, rollouts: Given) -> Any:
-        sampled = [
-            Sampled(
-                rollout=Rollout(
-                    ids=ids,
-                    logp=(0.0,) * len(ids),
-                    close_start=len(ids) - ANSWER - 1,
-                    close_end=len(ids) - ANSWER,
+        trajectories = [
+            replace(
+                one_turn(
+                    *(rollouts.prompt, ids, (0.0,) * len(ids), len(ids) - ANSWER - 1, len(ids) - ANSWER),
                     forced=False,
-                    dropped_end=False,
                     ended=True,
                 ),
-                prompt=rollouts.prompt,
-                group=0,
-                gold=ids[-ANSWER:],
+                golds=(tuple(ids[-ANSWER:]),),
                 reward=reward,
             )
             for ids, reward in zip(rollouts.completions, rollouts.rewards, strict=True)
         ]
-        return collate(sampled, self.trainer.tails, 0, 0, self.trainer.accelerator.device)
+        return collate(trajectories, self.trainer.tails, 0, 0, self.trainer.accelerator.device)
 
 
 def make(name: str, objective: str, size: Size, shape: Shape, cpu: bool) -> Arm:
