@@ -177,7 +177,7 @@ def ours(objective, trainer, plan, made):
     """Loss and gradient of one step, on the log-probabilities that TRL's loss reads."""
     trainer.model.zero_grad()
     logp, entropy = scores(trainer, made)
-    extra = {"reference_logp": made["ref_per_token_logps"]} if "ref_per_token_logps" in made else {}
+    extra = {"logp@reference": made["ref_per_token_logps"]} if "ref_per_token_logps" in made else {}
     loss = objective.loss(logp, replace(rollouts(plan, made), entropy=entropy, extra=extra))
     loss.backward()
     return loss.item(), gradient(trainer.model)

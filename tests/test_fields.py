@@ -67,14 +67,14 @@ def stepped(tmp_path, name, also=(), **changes):
 
 @pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)
 def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
-    made, batch = stepped(tmp_path, "reference_logp", **changes)
-    reference = batch.extra["reference_logp"]
+    made, batch = stepped(tmp_path, "logp@reference", **changes)
+    reference = batch.extra["logp@reference"]
     assert torch.allclose(reference, batch.logp, atol=1e-5)
     with torch.no_grad():
         for parameter in made.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     rows = made.collation.with_passes(made.model_wrapped, made._generation.microbatches[0].rows)
-    assert torch.allclose(rows.batch.extra["reference_logp"], reference, atol=1e-6)
+    assert torch.allclose(rows.batch.extra["logp@reference"], reference, atol=1e-6)
     assert not torch.allclose(made.scorer.score(made.model, rows)["logp"], reference, atol=1e-2)
 
 
@@ -89,14 +89,14 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     ids=["whole", "chunks", "repeated", "adapters"],
 )
 def test_the_divergence_from_the_reference_runs_over_the_whole_vocabulary(tmp_path, changes):
-    made, batch = stepped(tmp_path, "reference_kl", **changes)
-    assert torch.allclose(batch.extra["reference_kl"], torch.zeros(batch.mask.shape), atol=1e-5)
+    made, batch = stepped(tmp_path, "kl@reference", **changes)
+    assert torch.allclose(batch.extra["kl@reference"], torch.zeros(batch.mask.shape), atol=1e-5)
     with torch.no_grad():
         for parameter in made.model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     rows = made._generation.microbatches[0].rows
-    found = made.scorer.score(made.model, rows)["reference_kl"]
+    found = made.scorer.score(made.model, rows)["kl@reference"]
     row = 1
     prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
     ids = torch.cat([prompt, rows.batch.ids[row][rows.batch.mask[row]]])[None]
@@ -112,12 +112,12 @@ def test_the_divergence_from_the_reference_runs_over_the_whole_vocabulary(tmp_pa
 
 def test_a_model_with_adapters_is_its_own_reference(tmp_path):
     adapters = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    made, batch = stepped(tmp_path, "reference_logp", peft_config=adapters)
-    assert made.scorer.reference.model is None
+    made, batch = stepped(tmp_path, "logp@reference", peft_config=adapters)
+    assert made.scorer.teachers["reference"].model is None
     with made.model.disable_adapter():
         expected = made.scorer.score(made.model, made._generation.microbatches[0].rows)["logp"]
-    assert torch.allclose(batch.extra["reference_logp"], expected, atol=1e-6)
-    assert not torch.allclose(batch.extra["reference_logp"], batch.logp, atol=1e-3)
+    assert torch.allclose(batch.extra["logp@reference"], expected, atol=1e-6)
+    assert not torch.allclose(batch.extra["logp@reference"], batch.logp, atol=1e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)

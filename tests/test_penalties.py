@@ -183,7 +183,7 @@ def test_the_worked_weights_of_tea_rl():
 
 def test_the_weights_of_tea_rl_are_constants_and_an_empty_row_has_none():
     batch = replace(batch_of([-2.0, 0.0, -1.0], [-1.0] * 3), entropy=torch.ones(2, 3, dtype=torch.float64))
-    batch = replace(batch, reward=torch.tensor([1.0, 0.0]), extra={"reference_logp": batch.logp})
+    batch = replace(batch, reward=torch.tensor([1.0, 0.0]), extra={"logp@reference": batch.logp})
     bonus_only = Objective(on_span("sampled", reward()), penalties=(covariance_entropy_bonus(),))
     logp = batch.logp.clone().requires_grad_()
     bonus = bonus_only.numerators(logp, batch, bonus_only.evaluate(batch))["covariance_entropy_bonus"]
@@ -381,7 +381,7 @@ def test_how_many_forks_there_are_is_known_before_their_entropies():
 
 def test_the_divergence_of_spine_is_taken_on_forks():
     batch = entropies([0.1, 0.5, 0.3, 0.2, 0.4])
-    batch = replace(batch, extra={"reference_logp": batch.logp + math.log(2)})
+    batch = replace(batch, extra={"logp@reference": batch.logp + math.log(2)})
     value, slope = slopes(fork_kl_to_reference(1.0), batch)
     assert value == pytest.approx(2 - math.log(2) - 1)
     assert slope[0].tolist() == near(0.0, 1 - 2.0, 0.0, 0.0, 0.0)
@@ -411,7 +411,7 @@ def test_leaving_oneself_out_can_turn_the_vote():
 
 
 def test_a_group_that_agrees_teaches_spine_nothing():
-    batch = replace(FORKS, extra={"cluster": torch.tensor([0]), "reference_logp": FORKS.logp})
+    batch = replace(FORKS, extra={"cluster": torch.tensor([0]), "logp@reference": FORKS.logp})
     assert not spine(kl=0.0, above=0.0, below=0.0).credit(batch).any()
     assert not spine_v1(kl=0.0, above=0.0, below=0.0).credit(batch).any()
 
@@ -481,7 +481,7 @@ def test_the_divergence_of_the_second_version_is_the_mean_over_the_forks_of_the_
     batch = entropies([0.0, 3.0, 2.9], [0.0, 0.1, 2.0])
     kl = torch.tensor([[9.0, 0.5, 0.25], [9.0, 9.0, 1.25]], dtype=torch.float64)
     value, slope = slopes(
-        otsu_fork_kl_to_reference(0.6), replace(batch, extra={"reference_kl": kl}), wrt="reference_kl"
+        otsu_fork_kl_to_reference(0.6), replace(batch, extra={"kl@reference": kl}), wrt="kl@reference"
     )
     assert value == pytest.approx(0.6 * 2 / 3)
     assert slope.flatten().tolist() == near(0, 0.2, 0.2, 0, 0, 0.2)
@@ -606,7 +606,7 @@ def test_the_adapted_bonus_has_the_slope_of_the_plain_one():
 def test_the_three_estimators():
     """log reference - log policy = log 2 on both tokens of a row."""
     batch = batch_of([-1.0, -1.0])
-    batch = replace(batch, extra={"reference_logp": batch.logp + math.log(2)})
+    batch = replace(batch, extra={"logp@reference": batch.logp + math.log(2)})
     expected = {
         kl_to_reference(0.5): (0.5 * (1 - math.log(2)), 0.5 * (1 - 2)),
         kl_to_reference_k1(0.5): (-0.5 * math.log(2), 0.5),
@@ -630,7 +630,7 @@ def test_the_mean_of_each_estimator_over_the_policy():
     for penalty in (kl_to_reference(1.0), kl_to_reference_k1(1.0), kl_to_reference_k2(1.0)):
         value, slope = 0.0, torch.zeros(4, dtype=torch.float64)
         for token in range(4):
-            here = replace(batch, extra={"reference_logp": other[token].double()[None, None]})
+            here = replace(batch, extra={"logp@reference": other[token].double()[None, None]})
             term = penalty.term(policy[token][None, None], here).sum()
             chance = float(policy[token].detach().exp())
             value += chance * float(term.detach())
@@ -646,7 +646,7 @@ def test_whatever_stands_outside_the_sampled_tokens_has_no_part():
     batch = batch_of([-1.0, -1.0], [-1.0])
     wild = torch.where(batch.sampled, batch.logp, torch.nan)
     wild[1, 1] = -torch.inf
-    batch = replace(batch, logp=wild, sampler_logp=wild, extra={"reference_logp": wild + 0.1})
+    batch = replace(batch, logp=wild, sampler_logp=wild, extra={"logp@reference": wild + 0.1})
     for penalty in (
         kl_to_reference(1.0),
         kl_to_reference_k1(1.0),
@@ -665,9 +665,9 @@ def test_the_run_on_entropy_alone_has_no_policy_gradient_and_needs_no_reference(
     batch = replace(entropies([0.5, 0.2], [0.3, 0.1]), reward=torch.tensor([1.0, 0.0]))
     alone = one_shot_entropy(policy=0.0, kl=0.0)
     assert not alone.credit(batch).any()
-    assert "reference_logp" not in alone.needs
-    assert "reference_logp" in one_shot_entropy().needs
-    equal = replace(batch, reward=torch.ones(2), extra={"reference_logp": batch.logp})
+    assert "logp@reference" not in alone.needs
+    assert "logp@reference" in one_shot_entropy().needs
+    equal = replace(batch, reward=torch.ones(2), extra={"logp@reference": batch.logp})
     credited = one_shot_entropy().evaluate(equal)
     assert not credited.value.any()
     assert bool(credited.learning.all()), "equal rewards still learn from the bonus"
@@ -690,7 +690,7 @@ def test_penalties_are_written_in_the_text_form(text):
 @pytest.mark.parametrize("kl", [0.0, 0.001])
 def test_a_reference_is_asked_for_only_where_it_counts(kl):
     for objective in (tea_rl(kl=kl), llds(kl=kl), one_shot_entropy(kl=kl)):
-        assert ("reference_logp" in objective.needs) == (kl > 0)
+        assert ("logp@reference" in objective.needs) == (kl > 0)
 
 
 def test_a_token_that_stands_in_two_rows_counts_once():

@@ -579,7 +579,7 @@ def test_a_coupled_role_says_what_it_does_not_know():
 
 
 def test_a_contrast_of_three_to_one_gives_a_quarter():
-    fields = {"better_logp": f64([math.log(0.3)]), "worse_logp": f64([math.log(0.1)])}
+    fields = {"logp@better": f64([math.log(0.3)]), "logp@worse": f64([math.log(0.1)])}
     batch = reward_batch([1.0], lengths=[1], extra=fields)
     assert float(contrastive_reward()(batch).value) == pytest.approx(0.25)
 

@@ -64,7 +64,6 @@ class ToyEngine:
             tails=tails,
             temperature=1.0,
             layout=pack,
-            reference=None,
             policy=lambda: self.model,
             device=self.model.device,
             free_bytes=lambda: math.inf,

@@ -56,7 +56,7 @@ def policy(logp, batch, low=0.2, high=0.2):
 
 def k3(logp, batch, at):
     """exp(g) - g - 1 with g = log reference - log policy."""
-    gap = batch.extra["reference_logp"][at] - logp[at]
+    gap = batch.extra["logp@reference"][at] - logp[at]
     return torch.exp(gap) - gap - 1
 
 
@@ -100,12 +100,12 @@ def _entropy_bonus(logp, batch):
 
 
 def _k1(logp, batch):
-    gap = batch.extra["reference_logp"] - logp
+    gap = batch.extra["logp@reference"] - logp
     return rloo().loss(logp, batch) - 0.1 * gap[batch.sampled].mean()
 
 
 def _k2(logp, batch):
-    gap = batch.extra["reference_logp"] - logp
+    gap = batch.extra["logp@reference"] - logp
     return rloo().loss(logp, batch) + 0.1 * (gap[batch.sampled] ** 2).mean() / 2
 
 
@@ -206,7 +206,7 @@ def spine_loss(logp, batch, kl=0.3, above=0.2, below=0.4, bins=10):
             entropy = batch.entropy[row, column]
             total = total + clipped(logp, batch, advantage[row], (row, column), 0.2, 0.2)
             total = total + below * torch.relu(low - entropy) + above * torch.relu(entropy - high)
-            far = far + batch.extra["reference_kl"][row, column]
+            far = far + batch.extra["kl@reference"][row, column]
         counted += len(forks)
     return total / len(tokens(batch)) + kl * far / counted
 

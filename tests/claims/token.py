@@ -341,7 +341,7 @@ def _agentic_aepo_loss(logp, batch):
 def _t_reg(batch):
     credit = torch.zeros(batch.mask.shape, dtype=torch.float64)
     for row, column in _places(batch, scored=False):
-        better, worse = (float(batch.extra[name][row, column]) for name in ("better_logp", "worse_logp"))
+        better, worse = (float(batch.extra[name][row, column]) for name in ("logp@better", "logp@worse"))
         credit[row, column] = _advantage(batch, row) + 0.1 * (1 / (1 + math.exp(worse - better)) - 0.5)
     return credit
 

@@ -114,13 +114,13 @@ def cost_in_words(objective: "Objective") -> list[str]:
     from qredit.core.chain import Scope, kinds
 
     read = kinds(objective.needs)
-    second, maps = {"reference_logp", "base_probability", "reference_kl"}, {"attention_influence", "attention_locality"}
+    second, maps = {"logp@", "base_probability", "kl"}, {"attention_influence", "attention_locality"}
     costs = {
         "a forward pass of a second model, held in memory, for each generation": bool(second & read),
         "attention maps of every rollout, computed the slow way, for each generation": bool(maps & read),
         "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,
         "last-layer states and prediction errors of every token": "prediction_error" in read,
-        "a second model's distribution over the vocabulary at every token": "reference_kl" in read,
+        "a second model's distribution over the vocabulary at every token": "kl" in read,
         "a sort of the vocabulary at every token": "nucleus_entropy" in read,
         "a scoring pass over the whole optimiser step before the first backward pass": objective.scope is Scope.BATCH,
         "a scoring pass over the whole generation before its first update": objective.scope is Scope.GENERATION,

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qredit.core.field_names import Fields, name_now
 from qredit.stats.groups import Groups
 from qredit.utils.errors import QreditError
 
@@ -86,7 +87,7 @@ class RolloutBatch:
         if self.sampled is None:
             written = self.answer if self.observation is None else self.answer | self.observation
             object.__setattr__(self, "sampled", self.mask & ~written)
-        object.__setattr__(self, "extra", dict(self.extra))
+        object.__setattr__(self, "extra", Fields({name_now(name): value for name, value in self.extra.items()}))
         if self.seed is not None:
             object.__setattr__(self, "seed", int(self.seed))
         self._check_shapes()
@@ -196,6 +197,7 @@ class RolloutBatch:
 
     def require(self, name: str, wanted_by: str) -> Tensor:
         """The tensor field called `name`, for the stage printed as `wanted_by`."""
+        name = name_now(name)
         if name not in self.present:
             raise QreditError(f"{wanted_by} needs the batch field '{name}'; this batch has {', '.join(self.present)}")
         return self._field(name)

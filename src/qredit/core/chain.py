@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import kind_of
 from qredit.utils.errors import QreditError
 
 State = dict[str, Any]
@@ -69,15 +70,15 @@ TOLD = frozenset(
         "hidden",
         "prediction_error",
         "sampler_entropy",
-        "reference_kl",
+        "kl",
     }
 )
 """Kinds of batch fields that a forward pass tells."""
 
 
 def kinds(needs: Iterable[str]) -> frozenset[str]:
-    """The kinds of these batch fields: their names without the number after an @."""
-    return frozenset(name.partition("@")[0] for name in needs)
+    """The kinds of these batch fields: their names without the number or name after an @ (`kind_of`)."""
+    return frozenset(map(kind_of, needs))
 
 
 def when_read(needs: Iterable[str]) -> When:

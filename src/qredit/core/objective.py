@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Cadence, Coefficient, Credit, Scope, Source, State, Stateful, Walk, When, chain, stages
+from qredit.core.field_names import name_now
 from qredit.core.penalty import Penalty, StatefulPenalty
 from qredit.core.reduce import Reduction, sum_per_rollout
 from qredit.core.schedule import Schedule, resolve
@@ -80,7 +81,8 @@ class Objective:
     @property
     def needs(self) -> frozenset[str]:
         """Batch fields that the chain and the penalties read."""
-        return self.source.needs.union(*(penalty.needs for penalty in self.penalties))
+        needs = self.source.needs.union(*(penalty.needs for penalty in self.penalties))
+        return frozenset(map(name_now, needs))
 
     @property
     def needs_off_policy(self) -> frozenset[str]:
@@ -251,7 +253,7 @@ class Objective:
         return self.text or str(self.source)
 
     def _check_ready(self, batch: RolloutBatch) -> None:
-        for name in sorted(self.source.needs.union(*(p.needs for p in self.penalties))):
+        for name in sorted(self.needs):
             batch.require(name, str(self))
         for part in (*(stage for _, stage in stages(self.source)), *self.penalties):
             for f in dataclasses.fields(part):  # type: ignore[arg-type]

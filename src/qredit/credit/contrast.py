@@ -12,7 +12,7 @@ from qredit.core.chain import Coefficient, Source
 class contrastive_reward(Source):
     """c_t = sigmoid(log p_better(y_t) - log p_worse(y_t)) - ½ on sampled tokens, between -½ and ½; 0 elsewhere.
 
-    `better_logp` and `worse_logp` (B, T) are a reference model's log-probabilities of the same tokens after two
+    `logp@better` and `logp@worse` (B, T) are a reference model's log-probabilities of the same tokens after two
     prompts that ask it to revise the answer, one for the better, one for the worse.
 
     Rows of a gold answer, which share their rationale with a row of a sampled one, are kept out.
@@ -20,9 +20,9 @@ class contrastive_reward(Source):
     Source: arXiv 2412.02685, known from others' notes.
     """
 
-    needs = frozenset({"better_logp", "worse_logp"})
+    needs = frozenset({"logp@better", "logp@worse"})
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        better, worse = (batch.require(name, str(self)).double() for name in ("better_logp", "worse_logp"))
+        better, worse = (batch.require(name, str(self)).double() for name in ("logp@better", "logp@worse"))
         value = torch.where(batch.sampled, (better - worse).sigmoid() - 0.5, 0.0)
         return Coefficient(value, keep=~batch.has_answer[:, None])

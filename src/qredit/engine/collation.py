@@ -7,18 +7,19 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from qredit.core.chain import kinds
+from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE, teachers_in
 from qredit.engine.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
 from qredit.engine.base_probability import BASE, base_probability, without_rationale
 from qredit.engine.collective import Collective
-from qredit.engine.reference import REFERENCE
 from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
+from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
-from qredit.shared_prefix.install import DIVERGENCE, ERROR
+from qredit.shared_prefix.install import ERROR
+from qredit.shared_prefix.packing import repeat
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,32 +66,34 @@ class Collation:
             trajectories: those that the rows are of.
         """
         told: dict[str, Tensor] = {}
-        if REFERENCE in self.needs:
-            told[REFERENCE] = self._by_reference(rows)
-        if DIVERGENCE in self.needs:
-            rows = replace(rows, reference_hidden=self._states_of_reference(rows))
+        teachers, forward = self.scorer.teachers, self.forward(model)
+        for name in teachers_in(self.needs):
+            if name in teachers:
+                told[f"{LOGP_OF}{name}"] = teachers[name].logp(rows, forward)
+        hidden = {name: teachers[name].hidden(rows, forward) for name in teachers_in(self.needs, KL_OF)}
+        rows = replace(rows, teacher_hidden=hidden)
         if BASE in self.needs:
             closed = collate(without_rationale(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)
-            told[BASE] = base_probability(trajectories, closed, self._by_reference(closed), self.tails)
+            bare = teachers[REFERENCE].logp(closed, forward)
+            told[BASE] = base_probability(trajectories, closed, bare, self.tails)
         if SAMPLER_ENTROPY in self.needs and self.scorer.policy().training and self.serves_several_steps:
             told[SAMPLER_ENTROPY] = self.scorer.scored_without_gradient(model, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
             told |= token_roles(self.scorer.policy(), rows, horizons_of(self.needs))
         return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
 
-    def _states_of_reference(self, rows: Rows) -> Float[Tensor, "B T E"]:
-        layout, reference = self.scorer.layout, self.scorer.reference
-        assert layout is not None
-        assert reference is not None
-        chunks = self.scorer.chunks(rows, torch.arange(len(rows.batch.mask)))
-        with self.autocast():
-            return reference.hidden(self.scorer.policy(), rows, chunks, layout)
+    def forward(self, model: nn.Module) -> Forward:
+        """How other passes than the loss's run on this process.
 
-    def _by_reference(self, rows: Rows) -> Float[Tensor, "B T"]:
-        """log-probability of each completion token under the model that the run began with."""
-        layout, reference = self.scorer.layout, self.scorer.reference
-        assert layout is not None
-        assert reference is not None
-        chunks = self.scorer.chunks(rows, torch.arange(len(rows.batch.mask)))
-        with self.autocast():  # as the policy is scored, or rounding alone would be a divergence
-            return reference.logp(self.scorer.policy(), rows, chunks, layout, self.scorer.temperature)
+        Args:
+            model: the wrapped one.
+        """
+        scorer = self.scorer
+        return Forward(
+            model,
+            scorer.policy(),
+            scorer.layout or repeat,
+            lambda rows: scorer.chunks(rows, torch.arange(len(rows.batch.mask))),
+            scorer.temperature,
+            self.autocast,
+        )

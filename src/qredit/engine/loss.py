@@ -53,7 +53,7 @@ class MicrobatchLoss:
                 told = scorer.score(self.model, rows)
                 batch = self._scored(rows.batch, told)
                 return batch, self._sum(told, batch, self._credited(batch))
-            if scorer.prompts_can_be_kept() and rows.reference_hidden is None:  # those are of all rows, in their order
+            if scorer.prompts_can_be_kept() and not rows.teacher_hidden:  # those are of all rows, in their order
                 return self._of_chosen_rows()
         scores: Scores = {}
         if credited is None:

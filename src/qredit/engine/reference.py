@@ -1,26 +1,25 @@
 """The model that a KL is taken to: the one a run began with."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix.install import Wanted, score, scores_tokens
-from qredit.shared_prefix.layout import Layout
+from qredit.shared_prefix.install import Wanted, scores_tokens
 from qredit.shared_prefix.share import share_prefix
 from qredit.shared_prefix.support import inside
 from qredit.utils.errors import QreditError
 
-REFERENCE = "reference_logp"
-_STATES = Wanted(hidden=True)
+STATES = Wanted(hidden=True)
 
 
 class Reference:
-    """Log-probabilities under the model as it was when this was made.
+    """The teacher `reference`: the model as it was when this was made.
 
     A model with adapters is its own reference with them switched off; any other is copied, which holds its weights
     twice.
@@ -43,35 +42,15 @@ class Reference:
         if not scores_tokens(copied):
             raise QreditError("the objective needs a reference model, but this model's head cannot score tokens")
 
-    @torch.no_grad()
-    def logp(
-        self,
-        policy: nn.Module,
-        rows: Rows,
-        chunks: Sequence[Tensor],
-        layout: Callable[[Rows], Layout],
-        temperature: float,
-    ) -> Float[Tensor, "B T"]:
-        """log-probability of each completion token, 0 where none stands.
+    def logp(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T"]:
+        with self._as_begun(forward.policy) as base:
+            return forward.scores(base, rows)["logp"]
 
-        Args:
-            policy: the current model, whose adapters are switched off if it has any.
-            chunks: row numbers of each forward pass.
-        """
-        with self._as_begun(policy) as base:
-            told = [score(base, layout(rows.select(chunk)), temperature)["logp"] for chunk in chunks]
-        return torch.cat(told)
+    def hidden(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T E"]:
+        with self._as_begun(forward.policy) as base:
+            return forward.scores(base, rows, STATES)["hidden"]
 
-    @torch.no_grad()
-    def hidden(
-        self, policy: nn.Module, rows: Rows, chunks: Sequence[Tensor], layout: Callable[[Rows], Layout]
-    ) -> Float[Tensor, "B T E"]:
-        """The last layer's state that predicts each completion token, 0 where none stands; `chunks` in row order."""
-        with self._as_begun(policy) as base:
-            told = [score(base, layout(rows.select(chunk)), wanted=_STATES)["hidden"] for chunk in chunks]
-        return torch.cat(told)
-
-    def head(self, policy: nn.Module) -> tuple[Tensor, Tensor | None]:
+    def head(self, policy: Any) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the head, which adapters are taken to leave alone."""
         head = inside(policy if self.adapted else self.model).get_output_embeddings()
         return head.weight.detach(), None if head.bias is None else head.bias.detach()

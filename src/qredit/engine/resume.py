@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import FORMER, REFERENCE
 from qredit.core.objective import Credited
 from qredit.engine.generation import Generation, Microbatch
 from qredit.rollouts.collate import Rows
@@ -31,10 +32,16 @@ def _packed(micro: Microbatch) -> dict[str, Any]:
     if micro.credited is not None:
         credited = {f.name: getattr(micro.credited, f.name) for f in dataclasses.fields(Credited)}
     rows = {f.name: getattr(micro.rows, f.name) for f in dataclasses.fields(Rows) if f.name != "batch"}
+    batch["extra"] = dict(batch["extra"])  # a kind that `torch.load` knows
     return {"batch": batch, "credited": credited} | rows
 
 
 def _unpacked(stored: Mapping[str, Any]) -> Microbatch:
     credited = None if stored["credited"] is None else Credited(**stored["credited"])
     rest = {name: value for name, value in stored.items() if name not in ("batch", "credited")}
-    return Microbatch(Rows(batch=RolloutBatch(**stored["batch"]), **rest), credited)
+    if "reference_hidden" in rest:  # former versions knew no other teacher
+        hidden = rest.pop("reference_hidden")
+        rest["teacher_hidden"] = {} if hidden is None else {REFERENCE: hidden}
+    batch = dict(stored["batch"])
+    batch["extra"] = {FORMER.get(name, name): value for name, value in batch["extra"].items()}
+    return Microbatch(Rows(batch=RolloutBatch(**batch), **rest), credited)

@@ -1,8 +1,8 @@
 """The forward passes of a micro-batch: what they tell of each token, in chunks that fit the memory."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
 from qredit.engine.memory import bytes_per_token, rows_that_fit
-from qredit.engine.reference import Reference
+from qredit.engine.teacher import Teacher
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.install import States, Wanted, score
 from qredit.shared_prefix.layout import Layout
@@ -33,7 +33,7 @@ class Scorer:
         temperature: what logits are divided by.
         layout: how rows lie in a forward pass; None is the engine's own pass, `ordinary`.
         ordinary: (model, rows) → log-probability and entropy of each completion token.
-        reference: the model that the run began with, if the objective compares with it.
+        teachers: by name, those that the objective compares with.
         policy: the model without its wrappers.
         resident: whether all weights lie whole on this process, all the time.
         rows_per_forward: the most rows of a forward pass; None is as many as fit.
@@ -47,13 +47,13 @@ class Scorer:
     tails: Sequence[str]
     temperature: float
     layout: Callable[[Rows], Layout] | None
-    reference: Reference | None
     policy: Callable[[], Any]
     device: torch.device
     free_bytes: Callable[[], float]
     ordinary: Callable[[nn.Module, Rows], tuple[Tensor, Tensor]] | None = None
     resident: bool = True
     rows_per_forward: int | None = None
+    teachers: Mapping[str, Teacher] = field(default_factory=dict)
     seconds: float = 0.0
     keeps_prompts: bool | None = None
     _held: float | None = None
@@ -61,8 +61,8 @@ class Scorer:
 
     def wanted(self, rows: Rows) -> Wanted:
         """What the objective needs of each token beside its log-probability and entropy."""
-        reference, hidden = self.reference, rows.reference_hidden
-        against = None if hidden is None or reference is None else States(hidden, *reference.head(self.policy()))
+        hidden, policy = rows.teacher_hidden, self.policy()
+        against = {name: States(states, *self.teachers[name].head(policy)) for name, states in hidden.items()}
         return Wanted.of(self.needs, rows.vocabulary, against)
 
     def prompts_can_be_kept(self) -> bool:

@@ -57,7 +57,7 @@ class fork_entropy_band(_OnForks):
         return self.below * (low - entropy).relu() + self.above * (entropy - high).relu()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class fork_kl_to_reference(_OnForks, kl_to_reference):
     """strength · mean over forks of k3 = exp(g) - g - 1, g = log p_reference - log p_policy of the token.
 
@@ -67,7 +67,10 @@ class fork_kl_to_reference(_OnForks, kl_to_reference):
     """
 
     share: float = 0.2
-    needs = frozenset({"entropy", "reference_logp"})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {"entropy"}
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         return self.strength * forks(batch, self.share, str(self)).double()

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope
+from qredit.core.field_names import KL_OF
 from qredit.core.penalty import TokenMeanPenalty
 from qredit.credit.fork import above_otsu, check_bins
+from qredit.penalties.reference import ToTeacher
 from qredit.stats.masked import masked, row_quantile
 
 _OF_A_NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
@@ -59,20 +61,23 @@ def band(
     return (high - _OF_A_NORMAL * spread).clamp(min=0), high
 
 
-@dataclass(frozen=True)
-class otsu_fork_kl_to_reference(TokenMeanPenalty):
+@dataclass(frozen=True, repr=False)
+class otsu_fork_kl_to_reference(ToTeacher):
     """strength · mean over the forks of the step of KL(policy ‖ reference) over the whole vocabulary.
 
     Args:
         bins: of the histogram that the forks are found with, see `keep_otsu_forks`.
+        teacher: who stands for the reference, see `kl_to_reference`.
 
     Source: arXiv 2511.17938v2 (SPINE), the paper's text; the mean over forks from a third party's implementation of it.
     """
 
-    strength: float
     bins: int = 100
-    needs = frozenset({"entropy", "reference_kl"})
     scope = Scope.BATCH
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"entropy", f"{KL_OF}{self.teacher}"})
 
     def __post_init__(self) -> None:
         check_bins(self.bins)
@@ -82,4 +87,4 @@ class otsu_fork_kl_to_reference(TokenMeanPenalty):
         return self.strength * forks * (batch.drawn_once.sum() / forks.sum().clamp(min=1))
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return batch.require("reference_kl", str(self))
+        return batch.require(f"{KL_OF}{self.teacher}", str(self))

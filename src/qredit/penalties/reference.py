@@ -1,28 +1,46 @@
 """Kullback-Leibler divergence from a reference model, by three estimators of one token's part of it."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import LOGP_OF, REFERENCE
 from qredit.core.penalty import TokenMeanPenalty
 
 
-@dataclass(frozen=True)
-class _ToReference(TokenMeanPenalty):
-    """What the estimators share: strength · mean over sampled tokens of a function of log reference/policy."""
+@dataclass(frozen=True, repr=False)
+class ToTeacher(TokenMeanPenalty):
+    """What penalties share that compare with a teacher; its name is printed where it is not the reference.
+
+    So the text of objectives, by which a run is resumed, is that of versions that knew the reference alone.
+    """
 
     strength: float
-    needs = frozenset({"reference_logp"})
+    teacher: str = field(default=REFERENCE, kw_only=True)
+
+    def __repr__(self) -> str:
+        plain = {"teacher"} if self.teacher == REFERENCE else set()
+        given = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in plain)
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+@dataclass(frozen=True, repr=False)
+class _ToReference(ToTeacher):
+    """What the estimators share: strength · mean over sampled tokens of a function of log reference/policy."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({f"{LOGP_OF}{self.teacher}"})
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         return self.strength * batch.drawn_once.double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        gap = batch.require("reference_logp", str(self)).to(logp.dtype) - logp
+        gap = batch.require(f"{LOGP_OF}{self.teacher}", str(self)).to(logp.dtype) - logp
         return self.estimate(torch.where(batch.drawn_once, gap, 0.0))
 
     @abstractmethod
@@ -30,12 +48,16 @@ class _ToReference(TokenMeanPenalty):
         """The estimate from gap = log p_reference - log p_policy of the sampled token."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class kl_to_reference(_ToReference):
     """strength · mean over sampled tokens of k3 = exp(g) - g - 1, g = log p_reference - log p_policy of the token.
 
     k3 is never negative, 0 where the two agree, and for tokens drawn from the policy an unbiased estimate of
     KL(policy ‖ reference); its slope in log p is 1 - exp(g), whose mean is the slope of KL(reference ‖ policy).
+
+    Args:
+        teacher: who stands for the reference, by the name that the run knows it by: with another model it is
+            distillation.
 
     Source: the estimator of GRPO (arXiv 2402.03300) and of TRL and verl's code ("low_var_kl" there, without its clamp).
     Difference: TRL multiplies it by the importance ratio unless `use_bias_correction_kl` is switched off.
@@ -45,7 +67,7 @@ class kl_to_reference(_ToReference):
         return gap.exp() - gap - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class kl_to_reference_k1(_ToReference):
     """strength · mean over sampled tokens of k1 = log p_policy - log p_reference.
 
@@ -59,7 +81,7 @@ class kl_to_reference_k1(_ToReference):
         return -gap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class kl_to_reference_k2(_ToReference):
     """strength · mean over sampled tokens of k2 = (log p_policy - log p_reference)² / 2.
 

@@ -1,8 +1,8 @@
 """From trajectories and gold answers to padded rows: the batch an objective reads and the ids a model scores."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -35,15 +35,15 @@ class Rows:
         prompt_ids, prompt_mask: (B, P).
         batch: the completions (B, T) with spans, ids and fields.
         vocabulary: the ids that occur in the generation, gold answers included, where prediction errors are asked for.
-        reference_hidden: (B, T, E) the reference's state that predicts each completion token, where a divergence over
-            the whole vocabulary is asked for.
+        teacher_hidden: (B, T, E) the state of each teacher that predicts each completion token, where a divergence
+            from it over the whole vocabulary is asked for.
     """
 
     prompt_ids: Int[Tensor, "B P"]
     prompt_mask: Int[Tensor, "B P"]
     batch: RolloutBatch
     vocabulary: Int[Tensor, " V"] | None = None
-    reference_hidden: Float[Tensor, "B T E"] | None = None
+    teacher_hidden: Mapping[str, Float[Tensor, "B T E"]] = field(default_factory=dict)
 
     def select(self, rows: slice | Tensor) -> "Rows":
         """Some of the rows."""
@@ -52,7 +52,7 @@ class Rows:
             prompt_ids=self.prompt_ids[rows],
             prompt_mask=self.prompt_mask[rows],
             batch=self.batch.select(rows),
-            reference_hidden=None if self.reference_hidden is None else self.reference_hidden[rows],
+            teacher_hidden={name: hidden[rows] for name, hidden in self.teacher_hidden.items()},
         )
 
 

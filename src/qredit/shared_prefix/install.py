@@ -1,9 +1,9 @@
 """Scoring a layout inside the model's own forward, so that wrappers (DDP, PEFT) see an ordinary call."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,14 +26,15 @@ class TokenScores(ModelOutput):  # type: ignore[misc]
     Attributes:
         logp: (S,).
         entropy: (S, K): of the whole distribution, then of its nuclei.
-        hidden, error, divergence: what `Wanted` asks for.
+        hidden, error: what `Wanted` asks for.
+        divergence: (S, N): from each of its other models.
     """
 
     logp: Float[Tensor, " S"] | None = None
     entropy: Float[Tensor, "S K"] | None = None
     hidden: Float[Tensor, "S E"] | None = None
     error: Float[Tensor, "S v"] | None = None
-    divergence: Float[Tensor, " S"] | None = None
+    divergence: Float[Tensor, "S N"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,24 +59,25 @@ class Wanted:
         nuclei: probability masses whose nuclei's entropies are told, as `nucleus_entropy@MASS`.
         hidden: whether the state that predicts the token is told.
         among: token ids on which `prediction_error`, onehot(token) - p, is told; None is not at all.
-        against: another model's states for the same batch; `reference_kl`, KL(p ‖ p'), is told, p' its distribution.
+        against: other models' states for the same batch; `kl@NAME`, KL(p ‖ p'), is told, p' the distribution of NAME.
     """
 
     nuclei: tuple[float, ...] = ()
     hidden: bool = False
     among: Int[Tensor, " v"] | None = None
-    against: States | None = None
+    against: Mapping[str, States] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, needs: Iterable[str], among: Int[Tensor, " v"] | None, against: States | None = None) -> "Wanted":
-        """What the names of batch fields ask for; `among` and `against` are used only if they do."""
+    def of(
+        cls, needs: Iterable[str], among: Int[Tensor, " v"] | None, against: Mapping[str, States] | None = None
+    ) -> "Wanted":
+        """What the names of batch fields ask for; `among` is used only if they do."""
         names = sorted(needs)
         nuclei = (float(mass) for kind, _, mass in (name.partition("@") for name in names) if kind == NUCLEUS)
-        asked = (among if ERROR in names else None, against if DIVERGENCE in names else None)
-        return cls(tuple(nuclei), HIDDEN in names, *asked)
+        return cls(tuple(nuclei), HIDDEN in names, among if ERROR in names else None, against or {})
 
 
-NUCLEUS, HIDDEN, ERROR, DIVERGENCE = "nucleus_entropy", "hidden", "prediction_error", "reference_kl"
+NUCLEUS, HIDDEN, ERROR, DIVERGENCE = "nucleus_entropy", "hidden", "prediction_error", "kl"
 STATES = frozenset({HIDDEN, ERROR})
 
 
@@ -165,7 +167,9 @@ def _told(found: TokenScores, layout: Layout, wanted: Wanted) -> dict[str, Tenso
     assert found.entropy is not None
     told = {"logp": found.logp, "entropy": found.entropy[:, 0]}
     told |= {f"{NUCLEUS}@{mass:g}": found.entropy[:, n] for n, mass in enumerate(wanted.nuclei, start=1)}
-    more = ((HIDDEN, found.hidden), (ERROR, found.error), (DIVERGENCE, found.divergence))
+    if found.divergence is not None:
+        told |= {f"{DIVERGENCE}@{name}": found.divergence[:, n] for n, name in enumerate(wanted.against)}
+    more = ((HIDDEN, found.hidden), (ERROR, found.error))
     told |= {name: value for name, value in more if value is not None}
     return {name: layout.spread(value) for name, value in told.items()}
 
@@ -221,7 +225,8 @@ def _scores(
         of_tokens = (hidden, head.weight, head.bias, layout.target)
         logp, entropy = token_scores(*of_tokens, temperature, wanted.nuclei)
         error = None if wanted.among is None else prediction_errors(*of_tokens, wanted.among, temperature)
-        divergence = None if wanted.against is None else _divergence(of_tokens, layout, wanted.against, temperature)
+        far = [_divergence(of_tokens, layout, states, temperature) for states in wanted.against.values()]
+        divergence = torch.stack(far, 1) if far else None
     return TokenScores(logp, entropy, hidden.detach().float() if wanted.hidden else None, error, divergence)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import kind_of
 from qredit.utils.errors import QreditError
 
 Maker = Callable[[RolloutBatch, Generator], Tensor]
@@ -27,15 +28,15 @@ def _runs(batch: RolloutBatch, generator: Generator) -> Tensor:
     return (torch.rand(batch.mask.shape, generator=generator) < 0.5).cumsum(1) - 1
 
 
-def _reference_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
+def _near_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
     noise = 0.1 * torch.randn(batch.mask.shape, dtype=torch.float64, generator=generator)
     return batch.require("logp", "random field") + noise
 
 
 FIELDS: Mapping[str, Maker] = MappingProxyType(
     {
-        "reference_logp": _reference_logp,
-        "reference_kl": _per_token(),
+        "logp@": _near_logp,
+        "kl": _per_token(),
         "base_probability": lambda batch, generator: torch.rand(len(batch.group), generator=generator).double(),
         "cluster": lambda batch, generator: torch.randint(-1, 3, batch.group.shape, generator=generator),
         "nucleus_entropy": _per_token(),
@@ -45,7 +46,6 @@ FIELDS: Mapping[str, Maker] = MappingProxyType(
         "hidden": _per_token(3),
         "prediction_error": _per_token(4),
         "planning": _some_tokens,
-        "better_logp": _per_token(),
         "step": _runs,
         "step_score": _per_token(),
         "wrong_step": _some_tokens,
@@ -55,18 +55,17 @@ FIELDS: Mapping[str, Maker] = MappingProxyType(
         "budget": lambda batch, generator: _runs(batch, generator).clamp(max=3),
         "budget_reward": lambda batch, generator: torch.rand(len(batch.group), generator=generator).double(),
         "difficulty_tag": lambda batch, generator: torch.randint(3, batch.group.shape, generator=generator),
-        "worse_logp": _per_token(),
     }
 )
 
 
 def random_field(name: str, batch: RolloutBatch, generator: Generator) -> Tensor:
-    """A field of that name, which may carry a number after an @; a function of batch and generator alone.
+    """A field of that name, which may carry a number or name after an @; a function of batch and generator alone.
 
     Raises:
         QreditError: nothing is known about such a field.
     """
-    kind = name.partition("@")[0]
+    kind = kind_of(name)
     if kind not in FIELDS:
         raise QreditError(f"no random values for the batch field '{name}'; add a line to qredit.testing.fields")
     return FIELDS[kind](batch, generator)

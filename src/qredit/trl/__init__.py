@@ -5,6 +5,7 @@ from qredit.utils.extras import require
 require("qredit.trl", "trl")  # before TRL is imported: its absence is then said with what installs it
 
 from qredit.trl.config import QreditConfig  # noqa: E402
+from qredit.trl.teachers import Hint  # noqa: E402
 from qredit.trl.trainer import QreditTrainer  # noqa: E402
 
-__all__ = ["QreditConfig", "QreditTrainer"]
+__all__ = ["Hint", "QreditConfig", "QreditTrainer"]

@@ -1,6 +1,6 @@
 """What is refused of an objective, its settings and its model before a token is sampled."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from qredit.control.diagnostics import likelihood_stage
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, kinds
+from qredit.core.field_names import LOGP_OF, REFERENCE, name_now
 from qredit.core.objective import Objective
 from qredit.engine.attention import INFLUENCE, LOCALITY
 from qredit.engine.base_probability import BASE
-from qredit.engine.reference import REFERENCE
 from qredit.engine.scorer import SAMPLER_ENTROPY
+from qredit.engine.teacher import check_named
 from qredit.rollouts.fields import MAKERS, Maker
 from qredit.rollouts.sampling_params import Draw
 from qredit.shared_prefix.install import DIVERGENCE, NUCLEUS, STATES
@@ -24,7 +25,7 @@ from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(
-    {"answer_logp", "cluster", "step_score", "wrong_step", "difficulty_tag", "better_logp", "worse_logp"}
+    {"answer_logp", "cluster", "step_score", "wrong_step", "difficulty_tag", "logp@better", "logp@worse"}
 )
 
 
@@ -56,8 +57,12 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
         )
 
 
-def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Maker]:
+def makers_for(objective: Objective, given: Mapping[str, Maker], teachers: Collection[str] = ()) -> dict[str, Maker]:
     """Who makes each batch field that the objective needs and neither rollouts nor forward passes hold.
+
+    Args:
+        given: makers by the names of fields; one may stand for a teacher.
+        teachers: names of those that the trainer was given; `reference` is always there.
 
     Raises:
         QreditError: nobody makes it, or a maker is given for a field that the trainer fills.
@@ -66,16 +71,18 @@ def makers_for(objective: Objective, given: Mapping[str, Maker]) -> dict[str, Ma
         NUCLEUS,
         *STATES,
         DIVERGENCE,
-        REFERENCE,
         BASE,
         LOCALITY,
         INFLUENCE,
         SAMPLER_ENTROPY,
     }
+    given = {name_now(name): maker for name, maker in given.items()}
+    told |= {f"{LOGP_OF}{name}" for name in (REFERENCE, *teachers)}
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")
-    wanted = sorted(name for name in objective.needs if not kinds({name}) & told)
+    check_named(objective.needs, teachers, filled=given)
+    wanted = sorted(name for name in objective.needs if name not in told and not kinds({name}) & told)
     for name in wanted:
         if name not in given and name not in MAKERS:
             raise QreditError(

@@ -101,11 +101,11 @@ class Memory:
 def estimate(trainer: Any, process: float = 0.0) -> Memory:
     """The memory of a run of this trainer, a `QreditTrainer` that has not begun.
 
-    Parts: the weights, those of a copied `reference`, `gradients`, Adam's two `moments`; of sampling the `cache` of
-    keys and values, the `logits` of the rows and the `prefill` of the prompts through one layer; of scoring and update
-    the `activations` that wait for the backward pass, what one `layer` needs beside them, the `head` (two buffers of
-    logits; where embeddings are tied, a second gradient of their size) and, on a CPU, what the `trial` pass that
-    measures rows leaves with the allocator.
+    Parts: the weights, those of a copied `reference` and of other teachers, `gradients`, Adam's two `moments`; of
+    sampling the `cache` of keys and values, the `logits` of the rows and the `prefill` of the prompts through one
+    layer; of scoring and update the `activations` that wait for the backward pass, what one `layer` needs beside them,
+    the `head` (two buffers of logits; where embeddings are tied, a second gradient of their size) and, on a CPU, what
+    the `trial` pass that measures rows leaves with the allocator.
 
     Prompts are the longest of the data, completions as long as they may be: a run of shorter ones stays below. Parts
     are summed though gradients grow as activations go: on a CPU the allocator does not reuse one for the other.
@@ -114,7 +114,7 @@ def estimate(trainer: Any, process: float = 0.0) -> Memory:
         trainer: one that can be trained; nothing of it changes.
         process: what building it took beside the weights, bytes.
     """
-    scorer, args = trainer.make_scorer(trainer.scorer.reference), trainer.args
+    scorer, args = trainer.make_scorer(trainer.scorer.teachers), trainer.args
     config, device = scorer.policy().config.get_text_config(), trainer.accelerator.device
     rows = _rows(trainer, args.budget.thinking, None)
     with _as_in_training(trainer):
@@ -209,7 +209,7 @@ def _of_a_layer(trainer: Any, held: float) -> float:
     if not trainer.args.gradient_checkpointing:
         return held / layers
     _set_checkpointing(trainer, False)
-    anew: Scorer = trainer.make_scorer(trainer.scorer.reference)
+    anew: Scorer = trainer.make_scorer(trainer.scorer.teachers)
     whole = anew.bytes_per_token(_rows(trainer, min(trainer.args.budget.thinking, _SHORT), _SHORT))
     _set_checkpointing(trainer, True)
     return 2 * whole / layers
@@ -218,11 +218,11 @@ def _of_a_layer(trainer: Any, held: float) -> float:
 def _fixed(trainer: Any, process: float) -> dict[str, float]:
     """What stays from step to step."""
     trained = _size(p for p in trainer.model.parameters() if p.requires_grad)
-    copied = getattr(trainer.scorer.reference, "model", None)
+    held = {id(one.model): one.model for one in trainer.scorer.teachers.values() if one.model is not None}
     buckets = 2.0 if trainer.args.world_size > 1 else 1.0  # gradients are averaged in buckets of their own
     return {
         "weights": weights_of(trainer.model),
-        "reference": 0.0 if copied is None else _size(copied.parameters()),
+        "reference": sum((weights_of(model) for model in held.values()), 0.0),
         "gradients": buckets * trained,
         "moments": 2 * trained,
         "process": process,

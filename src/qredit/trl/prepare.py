@@ -8,9 +8,9 @@ from accelerate.utils import is_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from qredit.core.chain import kinds
+from qredit.core.field_names import LOGP_OF
 from qredit.core.objective import Objective
 from qredit.engine.base_probability import BASE
-from qredit.engine.reference import REFERENCE
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.install import DIVERGENCE, NUCLEUS, STATES, scores_tokens
 from qredit.shared_prefix.layout import Layout
@@ -42,9 +42,10 @@ def layout_for(model: Any, objective: Objective, args: QreditConfig) -> Callable
     reason = share_prefix(model) if args.shared_prefix else "it was asked for"
     if reason is None:
         return pack
-    told = kinds(objective.needs) & {NUCLEUS, *STATES, DIVERGENCE, REFERENCE, BASE}
+    told = kinds(objective.needs) & {NUCLEUS, *STATES, DIVERGENCE, LOGP_OF, BASE}
     if told and not scores_tokens(model):
-        raise QreditError(f"{objective} needs {', '.join(sorted(told))}, which this model's head cannot tell")
+        named = sorted(name for name in objective.needs if kinds({name}) & told)
+        raise QreditError(f"{objective} needs {', '.join(named)}, which this model's head cannot tell")
     if args.shared_prefix:
         _log.warning(f"prompts are computed once for each rollout, not once for each group: {reason}")
     return repeat if (told or args.use_cpu) and scores_tokens(model) else None

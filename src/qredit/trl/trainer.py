@@ -28,7 +28,6 @@ from qredit.callbacks.record import CreditRecorder
 from qredit.control.objective import automatic
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective, sum_terms
-from qredit.engine.base_probability import BASE
 from qredit.engine.collation import Collation
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.log import StepLog, metrics_of
@@ -37,7 +36,6 @@ from qredit.engine.making import GenerationMaker
 from qredit.engine.memory import free_bytes, yet_to_come
 from qredit.engine.objective_now import ObjectiveNow
 from qredit.engine.protocols import Stateful
-from qredit.engine.reference import REFERENCE, Reference
 from qredit.engine.resume import packed, unpacked
 from qredit.engine.sampling import PROMPT_IDS, Sampling
 from qredit.engine.scorer import Scorer
@@ -45,6 +43,7 @@ from qredit.engine.stage_state import StageState
 from qredit.engine.state import METRICS, POSITION, Part, load_state
 from qredit.engine.step import Place, Step
 from qredit.engine.step_credit import StepCredit
+from qredit.engine.teacher import Teacher
 from qredit.evaluation.metrics import Answered
 from qredit.objectives.parsing import parse
 from qredit.rewards import as_reward
@@ -58,7 +57,6 @@ from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import answer_all
 from qredit.samplers.thinking import think
 from qredit.samplers.transformers import TransformersSampler
-from qredit.shared_prefix.install import DIVERGENCE
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.padded import check_padding
 from qredit.shared_prefix.support import inside
@@ -77,6 +75,7 @@ from qredit.trl.revert import check_revertible, slow_down
 from qredit.trl.rewarding import Rewarding
 from qredit.trl.savable import check_savable, mend_generation_config
 from qredit.trl.saving import Saving
+from qredit.trl.teachers import Given, teachers_of
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION, mix
 
@@ -96,6 +95,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
         fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollouts/fields.py`).
+        teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
+            path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
         processing_class, callbacks, optimizers, quantization_config, peft_config, reward_processing_classes: as in TRL.
             Its tools, environment_factory and rollout_func are refused.
 
@@ -133,6 +134,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         fields: Mapping[str, Maker] | None = None,
+        teachers: Mapping[str, Given] | None = None,
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
@@ -141,7 +143,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
         check_arguments(model, args, kwargs)
         check_sampling(self.objective, args)
-        makers = makers_for(self.objective, fields or {})
+        makers = makers_for(self.objective, fields or {}, teachers or {})
         check_steps(self.objective, args)
         check_columns(train_dataset, args.answer_column, "train_dataset")
         for name, dataset in evaluations(eval_dataset).items():
@@ -189,12 +191,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.steering = tuple(part for part in (self.guide, self.guard) if part is not None)
         self._objective_now = ObjectiveNow(self.objective, self.steering)
         score_at_temperature_one(self.model, self.objective, args)
-        reference = Reference(self.model) if {REFERENCE, BASE, DIVERGENCE} & self.objective.needs else None
+        named = teachers_of(self, teachers or {})
         self.layout = layout_for(self.model, self.objective, args)
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + int(args.max_completion_length))
-        self._build(makers, reference)
+        self._build(makers, named)
         self._generation: Generation | None = None
         self._evaluated = (0, -1)
         self._verified = False
@@ -216,12 +218,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             _log.warning(mended)
         check_savable(self.model, self._tokenizer)
 
-    def _build(self, makers: Mapping[str, Maker], reference: Reference | None) -> None:
+    def _build(self, makers: Mapping[str, Maker], teachers: Mapping[str, Teacher]) -> None:
         """The parts of a step, given what only this engine knows."""
         args, needs = self.args, self.objective.needs
         self.collective = together = Accelerated(self.accelerator)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
-        self.scorer = self.make_scorer(reference)
+        self.scorer = self.make_scorer(teachers)
         self.sampling = Sampling(together, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
         self.collation = Collation(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
@@ -241,7 +243,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.step_log = StepLog(together)
         self.saving = self._saving()
 
-    def make_scorer(self, reference: Reference | None) -> Scorer:
+    def make_scorer(self, teachers: Mapping[str, Teacher]) -> Scorer:
         """What scores rows with this trainer's model."""
         device, needs = self.accelerator.device, self.objective.needs
         resident = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -250,7 +252,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             tails=self.tails,
             temperature=1.0 if "answer_logp" in needs else float(self.temperature),
             layout=self.layout,
-            reference=reference,
+            teachers=teachers,
             # both are asked for anew: wrappers and the optimiser come later
             policy=lambda: self.accelerator.unwrap_model(self.model),
             free_bytes=lambda: free_bytes(device) - yet_to_come(self.scorer.policy(), self.optimizer),

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Scope
+from qredit.core.chain import Scope, kinds
 from qredit.core.objective import Credited, Objective, sum_terms
 from qredit.testing.batches import batch_for, permuted, regrouped, replaced, widened
 from qredit.testing.laws.compare import check_close, check_each_close, check_zero
@@ -103,5 +103,5 @@ def _slope(
 
 def _differentiable(batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:
     """The fields that a loss may be differentiable in, each a leaf of its own; 0 in padding."""
-    names = [n for n in batch.present if n in ("logp", "entropy", "reference_kl") or n.startswith("nucleus_entropy@")]
+    names = [n for n in batch.present if n in ("logp", "entropy") or kinds({n}) & {"kl", "nucleus_entropy"}]
     return {name: torch.where(batch.mask, batch.require(name, "law"), 0.0).requires_grad_() for name in names}

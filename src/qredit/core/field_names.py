@@ -1,0 +1,59 @@
+"""Names of batch fields that a teacher tells, and the names that fields had in former versions.
+
+    logp@NAME   log-probability of each completion token under the teacher NAME, (B, T), in nats
+    kl@NAME     KL(policy ‖ NAME) over the whole vocabulary at each completion token, (B, T), in nats
+
+NAME is `reference`, the model that the run began with, or the name of another model or prompt that the run was given.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from torch import Tensor
+
+LOGP_OF, KL_OF = "logp@", "kl@"
+REFERENCE = "reference"
+FORMER: Mapping[str, str] = MappingProxyType(
+    {
+        "reference_logp": "logp@reference",
+        "reference_kl": "kl@reference",
+        "better_logp": "logp@better",
+        "worse_logp": "logp@worse",
+    }
+)
+"""Names of former versions, and what they are called now; they go with the next minor version."""
+
+
+def kind_of(name: str) -> str:
+    """What stands before the @ of a field's name; of `logp@NAME` with the @, since `logp` is the policy's own."""
+    kind, at, _ = FORMER.get(name, name).partition("@")
+    return LOGP_OF if kind + at == LOGP_OF else kind
+
+
+def teachers_in(needs: Iterable[str], told: str = LOGP_OF) -> list[str]:
+    """The names of the teachers that tell these fields, sorted.
+
+    Args:
+        told: LOGP_OF or KL_OF.
+    """
+    return sorted(name.removeprefix(told) for name in needs if name.startswith(told))
+
+
+def name_now(name: str) -> str:
+    """The name of a field in this version, with a DeprecationWarning where it was another."""
+    now = FORMER.get(name, name)
+    if now != name:
+        warnings.warn(
+            f"the batch field '{name}' is now '{now}'; the old name will be removed", DeprecationWarning, stacklevel=3
+        )
+    return now
+
+
+class Fields(dict[str, Tensor]):
+    """Batch fields by name; former names find them, too."""
+
+    def __missing__(self, name: str) -> Tensor:
+        if name not in FORMER:
+            raise KeyError(name)
+        return self[name_now(name)]

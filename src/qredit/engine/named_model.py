@@ -1,0 +1,47 @@
+"""A teacher that is a second loaded model."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from qredit.engine.reference import STATES
+from qredit.engine.teacher import Forward
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.install import scores_tokens
+from qredit.shared_prefix.packing import pack, repeat
+from qredit.shared_prefix.share import share_prefix
+from qredit.shared_prefix.support import inside
+from qredit.utils.errors import QreditError
+
+
+class NamedModel:
+    """A model that is not trained here and shares the policy's token ids.
+
+    It is frozen for good. Prompts are computed once for their group where it and the policy allow it.
+
+    Raises:
+        QreditError: its head cannot score tokens.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.model = model
+        model.requires_grad_(False).eval()
+        self._shares = share_prefix(model) is None
+        if not scores_tokens(model):
+            raise QreditError(f"the teacher '{name}' is a model whose head cannot score tokens")
+
+    def logp(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T"]:
+        return self._scores(rows, forward)["logp"]
+
+    def hidden(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T E"]:
+        return self._scores(rows, forward, hidden=True)["hidden"]
+
+    def head(self, policy: Any) -> tuple[Tensor, Tensor | None]:
+        head = inside(self.model).get_output_embeddings()
+        return head.weight.detach(), None if head.bias is None else head.bias.detach()
+
+    def _scores(self, rows: Rows, forward: Forward, hidden: bool = False) -> dict[str, Tensor]:
+        layout = pack if self._shares and forward.layout is pack else repeat
+        wanted = {"wanted": STATES} if hidden else {}
+        return forward.scores(self.model, rows, layout=layout, **wanted)

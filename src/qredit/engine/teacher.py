@@ -1,0 +1,123 @@
+"""What a batch field `logp@NAME` or `kl@NAME` is filled by: a model, or a model after another prompt."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE, teachers_in
+from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.install import Wanted, score
+from qredit.shared_prefix.layout import Layout
+from qredit.shared_prefix.support import inside
+from qredit.utils.errors import QreditError
+
+_PLAIN = Wanted()
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """Forward passes without gradient, run as the policy's are: else rounding alone would be a divergence.
+
+    Attributes:
+        model: the policy in its wrappers.
+        policy: without them.
+        layout: how the policy's rows lie in a pass.
+        chunks: rows → row numbers of each pass, in order.
+        temperature: logits are divided by it.
+        autocast: the precision that the policy is scored in.
+    """
+
+    model: nn.Module
+    policy: Any
+    layout: Callable[[Rows], Layout]
+    chunks: Callable[[Rows], Sequence[Tensor]]
+    temperature: float
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    @torch.no_grad()
+    def scores(
+        self, model: nn.Module, rows: Rows, wanted: Wanted = _PLAIN, layout: Callable[[Rows], Layout] | None = None
+    ) -> dict[str, Float[Tensor, "B T *more"]]:
+        """`logp` and `entropy` of each completion token under a model, and what else is wanted; 0 where none stands.
+
+        Args:
+            model: any that scores tokens (`qredit.shared_prefix.install`), the policy or another one.
+            layout: where the model's rows must lie in another way than the policy's.
+        """
+        lay = self.layout if layout is None else layout
+        with self.autocast():
+            told = [score(model, lay(rows.select(chunk)), self.temperature, wanted) for chunk in self.chunks(rows)]
+        return {name: torch.cat([part[name] for part in told]) for name in told[0]}
+
+
+class Teacher(Protocol):
+    """Tells how probable completions are; asked once for each generation, when its rollouts are made.
+
+    Attributes:
+        model: what it holds in memory beside the policy; None where that is nothing.
+    """
+
+    @property
+    def model(self) -> Any: ...
+
+    def logp(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T"]:
+        """Log-probability of each completion token in nats, 0 where none stands; constants."""
+
+    def hidden(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T E"]:
+        """The last layer's state that predicts each completion token, 0 where none stands; asked for `kl@NAME`."""
+
+    def head(self, policy: Any) -> tuple[Float[Tensor, "V E"], Float[Tensor, " V"] | None]:
+        """Weight and bias that make those states logits.
+
+        Raises:
+            QreditError: it has none to tell.
+        """
+
+
+def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str] = ()) -> None:
+    """Refuse fields of teachers that are not there, and teachers whose fields nobody reads.
+
+    Args:
+        needs: the batch fields that are read.
+        given: the teachers' names; the reference is always there.
+        filled: fields that something else fills.
+
+    Raises:
+        QreditError: naming the teacher, and the choices.
+    """
+    needs, given, filled = set(needs), list(given), set(filled)
+    known = [REFERENCE, *sorted(given)]
+    if REFERENCE in given:
+        raise QreditError(f"teachers: '{REFERENCE}' is the model that the run begins with; choose another name")
+    for told in (LOGP_OF, KL_OF):
+        for name in teachers_in(needs - filled, told):
+            if name not in known:
+                raise QreditError(
+                    f"the batch field '{told}{name}' is needed, but there is no teacher '{name}'; there is "
+                    f"{', '.join(map(repr, known))}; give the trainer teachers={{'{name}': model}}"
+                )
+    read = {*teachers_in(needs), *teachers_in(needs, KL_OF)}
+    idle = [name for name in given if name not in read]
+    if idle:
+        raise QreditError(f"teachers: nothing reads '{LOGP_OF}{idle[0]}'; leave '{idle[0]}' out")
+
+
+def check_heads(needs: Iterable[str], teachers: Mapping[str, Teacher], policy: Any) -> None:
+    """Refuse a divergence over the whole vocabulary between heads of different sizes.
+
+    Raises:
+        QreditError: naming the teacher and both sizes; it tells no states.
+    """
+    for name in teachers_in(needs, KL_OF):
+        rows = inside(policy).get_output_embeddings().weight.shape[0]
+        own = teachers[name].head(policy)[0].shape[0]
+        if own != rows:
+            raise QreditError(
+                f"'{KL_OF}{name}' runs over the whole vocabulary, but the head of '{name}' has {own} rows, the "
+                f"policy's {rows}; '{LOGP_OF}{name}' compares sampled tokens alone"
+            )
