@@ -12,6 +12,7 @@ from qredit.callbacks.guard import SLOWER, Guard
 from qredit.callbacks.samples import KeepSamples
 from qredit.callbacks.validate import Validate
 from qredit.engine.checkpoint import publish
+from qredit.engine.collective import Alone
 from qredit.evaluation.metrics import Answered
 from qredit.objectives.parsing import parse
 
@@ -32,7 +33,7 @@ class Run:
 
     def __init__(self, until):
         self.objective, self.until = parse("garl(q=0.75)"), until
-        self.step_success, self.asked = None, []
+        self.step_success, self.asked, self.collective = None, [], Alone()
 
     def check_revertible(self, slower):
         self.asked.append(("check", slower))

@@ -15,6 +15,7 @@ from qredit.rewards import REGISTRY, get, read_rewards
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import Budget, Draw
 from qredit.samplers.answers import answer_all
+from qredit.samplers.transformers import sampler_of
 from qredit.tasks import Example
 from qredit.utils.errors import QreditError
 
@@ -284,13 +285,13 @@ def network():
     return model()
 
 
-def answers(network, count=5, k=3, seed=0, rows=256, **changes):
+def answers(network, count=5, k=3, seed=0, rows=256, **sampler):
     words = tokenizer()
     examples = [Example(f"What is {n}? ", str(n), id=str(n), aliases=("the",)) for n in range(count)]
-    settings = {"seed": seed, "stop_tokens": [1], "pad": 0, "rows_per_batch": rows} | changes
+    settings = {"seed": seed, "stop_tokens": [1], "rows_per_batch": rows}
     return list(
         answer_all(
-            network,
+            sampler_of(network, 0, **sampler),
             TokenFormat(Format.of(words), words),
             examples,
             read_rewards("exact_match, substring"),
@@ -327,8 +328,8 @@ def test_samples_repeat_by_seed_and_differ_between_batches(network):
     twice = [Example("What? ", "1", id=str(n)) for n in range(2)]
     words = tokenizer()
     drawn = answer_all(
-        network, TokenFormat(Format.of(words), words), twice, read_rewards("f1"), Budget(6, 4), 1,
-        seed=0, stop_tokens=[1], pad=0, rows_per_batch=1,
+        sampler_of(network, 0), TokenFormat(Format.of(words), words), twice, read_rewards("f1"), Budget(6, 4), 1,
+        seed=0, stop_tokens=[1], rows_per_batch=1,
     )  # fmt: skip
     one, other = drawn
     assert one.rationales != other.rationales

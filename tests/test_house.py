@@ -193,8 +193,8 @@ def test_engines_are_imported_by_their_adapter_alone(path):
             assert place(path) == ENGINES[top], f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if place(p) == "engine"], ids=module_name)
-def test_the_step_belongs_to_no_engine(path):
+@pytest.mark.parametrize("path", [p for p in modules() if place(p) in ("engine", "callbacks")], ids=module_name)
+def test_step_and_callbacks_belong_to_no_engine(path):
     for name in imports(path):
         assert name.split(".")[0] not in ("trl", "verl", "accelerate", "datasets", "peft"), f"{path} imports {name}"
 

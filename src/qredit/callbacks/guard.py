@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from qredit.control.collapse import Checked, Collapse, Fallen, restored
@@ -89,7 +88,9 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             self.watch, worse = self.watch.check(self._validation)
             fallen, self._validation = fallen or worse, None
         if fallen is not None:
-            self._act(self.run, fallen, self._checkpoint(Path(args.output_dir), state), state.global_step, control)
+            self._act(
+                self.run, fallen, self._checkpoint(self.run, Path(args.output_dir), state), state.global_step, control
+            )
         self._keep(state, control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -125,12 +126,12 @@ class Guard(TrainerCallback):  # type: ignore[misc]
             follows = f"on with {self.now()}" if self.instead else f"on at {SLOWER:g} of the learning rate"
         return f"{follows}, with the weights of {'now: no checkpoint was good' if best is None else best.name}"
 
-    def _checkpoint(self, output: Path, state: Any) -> Path | None:
+    def _checkpoint(self, run: Revertible, output: Path, state: Any) -> Path | None:
         """The best checkpoint, or the newest whole one before it; the main process chooses, for all."""
         wanted = (state.best_global_step if self.validates else None) or self.good
         found = (path for path in checkpoints(output) if wanted and step_of(path) <= wanted and fault(path) is None)
         names = [path.name if (path := next(found, None)) is not None else None]
-        name = broadcast_object_list(names)[0]
+        name = run.collective.gather(names)[0]
         return None if name is None else output / str(name)
 
     def state_dict(self) -> dict[str, Any]:

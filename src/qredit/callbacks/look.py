@@ -3,13 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from accelerate.logging import get_logger
 from torch import Tensor
 from transformers import TrainerCallback
 
 from qredit.callbacks.guide import Guide
-
-_log = get_logger(__name__)
 
 
 class LookFirst(TrainerCallback):  # type: ignore[misc]
@@ -18,13 +15,16 @@ class LookFirst(TrainerCallback):  # type: ignore[misc]
     Args:
         look: the likelihood facts (`qredit.control.diagnostics`) of some prompts, over all processes.
         m: rollouts per prompt.
+        say: shows a line, once for all processes.
     """
 
-    def __init__(self, guide: Guide, look: Callable[[], Mapping[str, Tensor]], m: int) -> None:
-        self.guide, self.look, self.m = guide, look, m
+    def __init__(
+        self, guide: Guide, look: Callable[[], Mapping[str, Tensor]], m: int, say: Callable[[str], None]
+    ) -> None:
+        self.guide, self.look, self.m, self.say = guide, look, m, say
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.guide.begun:
             return
         decision = self.guide.begin(self.look(), self.m)
-        _log.info(f"{decision.estimator}(q={decision.q:g}): {decision.reason}")
+        self.say(f"{decision.estimator}(q={decision.q:g}): {decision.reason}")

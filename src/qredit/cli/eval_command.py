@@ -307,12 +307,13 @@ def _answers(
     from qredit.runs.bars import progress as bars_on
     from qredit.runs.load import stop_tokens
     from qredit.samplers.answers import answer_all
+    from qredit.samplers.transformers import sampler_of
 
     tokenizer: Any = subject.tokens.tokenizer
     with bars_on(progress) as bars:
         bar = bars.add_task("eval", total=len(questions), note="")
         for question in answer_all(
-            network,
+            sampler_of(network, tokenizer.pad_token_id, Draw(temperature=asked.temperature), quiz.options.half),
             subject.tokens,
             questions,
             quiz.rewards,
@@ -320,11 +321,8 @@ def _answers(
             asked.samples,
             seed=asked.seed,
             stop_tokens=stop_tokens(network, tokenizer),
-            pad=tokenizer.pad_token_id,
-            draw=Draw(temperature=asked.temperature),
             rows_per_batch=asked.rows_per_batch,
             template=quiz.template,
-            half=quiz.options.half,
         ):
             yield question
             bars.advance(bar)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qredit.core.objective import Objective
+from qredit.engine.collective import Collective
 from qredit.evaluation.metrics import Answered
 from qredit.rewards.given import Reward
 from qredit.tasks.base import Example
@@ -44,7 +45,10 @@ class Revertible(Protocol):
         objective: the one it was given.
         step_success: of the groups of the last step, over all processes: mean likelihood, or mean reward where the
             objective reads none; None before the first step.
+        collective: the processes that train together.
     """
+
+    collective: Collective
 
     @property
     def objective(self) -> Objective: ...

@@ -179,7 +179,7 @@ def _part(
     stops = stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
     rows = [prompt for prompt in prompts for _ in range(m)]
     with autocast(subject.network.device, subject.half):
-        sampler = TransformersSampler(subject.network, pad)
+        sampler = TransformersSampler(subject.network, pad, half=subject.half)
         rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
         items = [
             replace(rollout, group=number // m, golds=(golds[number // m],)) for number, rollout in enumerate(rollouts)

@@ -19,6 +19,7 @@ from qredit.runs.load import load_examples, load_model, load_tokenizer, model_pa
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import token_format, train
 from qredit.samplers.answers import answer_all
+from qredit.samplers.transformers import sampler_of
 from qredit.tasks.base import Split
 from qredit.utils.errors import QreditError
 from qredit.utils.whole import write_whole
@@ -205,7 +206,7 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
     questions = ready(asked, tokens, network, options, f"{options.task} {held.split}")
     return list(
         answer_all(
-            network,
+            sampler_of(network, int(tokenizer.pad_token_id), half=options.half),
             tokens,
             questions,
             read_rewards(options.rewards),
@@ -213,10 +214,8 @@ def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answ
             held.k,
             seed=held.seed,
             stop_tokens=stop_tokens(network, tokenizer),
-            pad=int(tokenizer.pad_token_id),
             rows_per_batch=512 if options.is_pocket else 64,
             template=options.template,
-            half=options.half,
         )
     )
 

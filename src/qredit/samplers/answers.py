@@ -1,24 +1,20 @@
-"""Questions answered by a model: several samples of each, scored."""
+"""Questions answered by sampling: several answers to each, scored."""
 
 from collections.abc import Iterator, Mapping, Sequence
-
-from transformers import PreTrainedModel
 
 from qredit.evaluation.metrics import Answered
 from qredit.rewards.given import Response, Reward
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.rollouts.sampling_params import Budget
 from qredit.rollouts.trajectory import Trajectory
+from qredit.samplers.protocol import Sampler
 from qredit.samplers.thinking import think
-from qredit.samplers.transformers import TransformersSampler
-from qredit.shared_prefix.share import share_prefix
 from qredit.tasks import Example
-from qredit.utils.device import autocast
 from qredit.utils.seed import mix
 
 
 def answer_all(
-    model: PreTrainedModel,
+    sampler: Sampler,
     format: TokenFormat,
     examples: Sequence[Example],
     rewards: Sequence[Reward],
@@ -27,25 +23,20 @@ def answer_all(
     *,
     seed: int,
     stop_tokens: Sequence[int],
-    pad: int,
-    draw: Draw = Draw(),
     rows_per_batch: int = 256,
     template: Mapping[str, object] | None = None,
-    half: bool = False,
 ) -> Iterator[Answered]:
     """Sample k answers to every question and score them, yielding each question as it is done.
 
-    Draws are a function of (seed, batch) and of the kind of device; questions are taken in order, `rows_per_batch // k`
-    at a time. `half` computes in bf16.
+    Draws are a function of (seed, batch) and of the sampler; questions are taken in order, `rows_per_batch // k` at a
+    time.
     """
-    share_prefix(model)
-    sampler, size = TransformersSampler(model, pad, draw), max(rows_per_batch // k, 1)
+    size = max(rows_per_batch // k, 1)
     for start in range(0, len(examples), size):
         batch = examples[start : start + size]
         prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
         rows = [prompt for prompt in prompts for _ in range(k)]
-        with autocast(model.device, half):
-            rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=mix(seed, start))
+        rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=mix(seed, start))
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
             responses = [response_of(format, example, rollout) for rollout in mine]

@@ -21,6 +21,8 @@ from qredit.samplers.one_call import ThinkingController
 from qredit.samplers.protocol import Completion, Request
 from qredit.samplers.requests import RequestController
 from qredit.shared_prefix.decode import Decoder, shares_prefix
+from qredit.shared_prefix.share import share_prefix
+from qredit.utils.device import autocast
 
 
 @dataclass
@@ -34,11 +36,13 @@ class TransformersSampler:
         model: the unwrapped model; put into evaluation mode for a call and back after it.
         pad: id for the left padding of prompts.
         draw: the distribution, as a change of the model's own.
+        half: compute in bf16, on the weights as they are.
     """
 
     model: PreTrainedModel
     pad: int
     draw: Draw = Draw()
+    half: bool = False
 
     def sync(self, model: nn.Module) -> None:
         """Draw with this model from now on."""
@@ -48,7 +52,7 @@ class TransformersSampler:
         """One completion per request. All draws are a function of the requests and of `seed`."""
         controller = RequestController(requests=requests, **self._settings(len(requests), seed))
         longest = max(request.max_tokens for request in requests)
-        _run(self.model, [request.prompt_ids for request in requests], controller, longest)
+        self._run([request.prompt_ids for request in requests], controller, longest)
         return controller.completions()
 
     def think(
@@ -65,7 +69,7 @@ class TransformersSampler:
         controller = ThinkingController(
             format=format, budget=budget, stop_tokens=ends, **self._settings(len(prompts), seed)
         )
-        _run(self.model, prompts, controller, budget.thinking + len(format.close_ids) + budget.answer)
+        self._run(prompts, controller, budget.thinking + len(format.close_ids) + budget.answer)
         return controller.trajectories(prompts)
 
     def _settings(self, rows: int, seed: int) -> dict[str, Any]:
@@ -73,6 +77,31 @@ class TransformersSampler:
         device = self.model.device
         generator = torch.Generator(device=device).manual_seed(seed)
         return {"draw": self.draw, "rows": rows, "pad": self.pad, "generator": generator, "device": device}
+
+    def _run(self, prompts: Sequence[Sequence[int]], controller: Controller, longest: int) -> None:
+        """Draw until every row is done, `longest` tokens at most."""
+        model, width = self.model, max(map(len, prompts))
+        ids = torch.full((len(prompts), width), controller.pad, device=controller.device)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt, device=controller.device)
+            mask[row, width - len(prompt) :] = 1
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), autocast(model.device, self.half):
+                if shares_prefix(model):
+                    _decode(model, prompts, ids, controller, longest)
+                else:
+                    _generate(model, ids, mask, controller, longest)
+        finally:
+            model.train(was_training)
+
+
+def sampler_of(model: PreTrainedModel, pad: int, draw: Draw = Draw(), half: bool = False) -> TransformersSampler:
+    """A sampler of a loaded model, which decodes with shared prompts where the model can."""
+    share_prefix(model)
+    return TransformersSampler(model, pad, draw, half)
 
 
 def sample(
@@ -88,26 +117,6 @@ def sample(
 ) -> list[Trajectory]:
     """One trajectory per prompt from a model; repeat a prompt to get several. See `samplers.thinking.think`."""
     return TransformersSampler(model, pad, draw).think(prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
-
-
-def _run(model: PreTrainedModel, prompts: Sequence[Sequence[int]], controller: Controller, longest: int) -> None:
-    """Draw until every row is done, `longest` tokens at most."""
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), controller.pad, device=controller.device)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=controller.device)
-        mask[row, width - len(prompt) :] = 1
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            if shares_prefix(model):
-                _decode(model, prompts, ids, controller, longest)
-            else:
-                _generate(model, ids, mask, controller, longest)
-    finally:
-        model.train(was_training)
 
 
 @dataclass

@@ -9,6 +9,7 @@ tests/test_trl_contract.py.
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ from qredit.rollouts.collate import Rows, tails_for
 from qredit.rollouts.ends import end_notice, generation_ends, plain_notice
 from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import Format, TokenFormat, is_chat
+from qredit.rollouts.sampling_params import Draw
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import answer_all
 from qredit.samplers.thinking import think
@@ -150,7 +152,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             check_columns(dataset, args.answer_column, name)
         rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or as_reward("exact_match")]
         self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
-        looks = [] if self.guide is None else [LookFirst(self.guide, self._look, args.num_generations)]
+        looks = [] if self.guide is None else [LookFirst(self.guide, self._look, args.num_generations, _log.info)]
         super().__init__(
             model=model,
             reward_funcs=[checked_reward(function) for function in rewards],
@@ -223,6 +225,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         args, needs = self.args, self.objective.needs
         self.collective = together = Accelerated(self.accelerator)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
+        self.sampler = TransformersSampler(self.model, pad, args.draw)
         self.scorer = self.make_scorer(teachers)
         self.sampling = Sampling(together, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
         self.collation = Collation(
@@ -345,7 +348,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def answers(self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int) -> list[Answered]:
         rank, world = self.collective.rank, self.collective.size
         own = answer_all(
-            self.accelerator.unwrap_model(self.model),
+            replace(
+                self.sampler, model=self.accelerator.unwrap_model(self.model), draw=Draw(), half=bool(self.args.bf16)
+            ),
             self.format,
             examples[rank::world],
             rewards,
@@ -353,10 +358,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             k,
             seed=seed + rank,
             stop_tokens=self.eos_token_ids,
-            pad=self._tokenizer.pad_token_id,
             template=self.chat_template_kwargs,
             rows_per_batch=self.args.generation_batch_size // world,
-            half=bool(self.args.bf16),
         )
         return self.collective.gather(list(own))
 
@@ -444,8 +447,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
+            self.sampler.sync(unwrapped)
             return think(
-                TransformersSampler(unwrapped, self._tokenizer.pad_token_id, self.args.draw),
+                self.sampler,
                 prompts,
                 self.format,
                 self.args.budget,
