@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := trl,report,math,test,lint
+EXTRAS := trl,report,math,test,lint,docs
 CORE_VENV ?= .venv-core
 CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check workflows catalog dist test-wheel test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check workflows catalog api docs dist test-wheel test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -98,6 +98,14 @@ memory: $(STAMP)
 pages: $(STAMP)
 	$(BIN)/python experiments/objective_pages.py
 
+# The site of docs/, with the API reference, in site/; whatever is wrong with it is an error. Half a minute.
+docs: $(STAMP)
+	$(BIN)/python experiments/docs_site/build.py
+
+# The list of public names that a test holds; after a change to one that is meant.
+api: $(STAMP)
+	$(BIN)/python tests/public_api.py
+
 # What `qredit objectives` lists, read from the registries; after a change to an objective, stage, penalty or surrogate.
 catalog: $(STAMP)
 	$(BIN)/python -m qredit.catalog
@@ -140,4 +148,4 @@ $(VERL_STAMP):
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CORE_VENV) $(VERL_VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CORE_VENV) $(VERL_VENV) dist site .pytest_cache .mypy_cache .ruff_cache

@@ -25,9 +25,8 @@ def nthr(
 
     Args:
         strictness: of the threshold τ, times the least mean score of a right rollout.
-        kept: η, what a softened token keeps of its advantage. None is 2|p̂ - ½|, as in the source's main runs; 0 is
-        that
-            of its section 5.3.
+        kept: η, what a softened token keeps of its advantage. None is 2|p̂ - ½|, as in the source's main runs. 0 is
+            that of its section 5.3.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2505.18830, from others' notes, compared with official code. Difference: no KL term; influence of the

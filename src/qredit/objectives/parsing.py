@@ -32,6 +32,8 @@ from qredit.objectives import REGISTRY
 from qredit.utils.errors import QreditError, unknown
 from qredit.utils.imports import imported
 
+__all__ = ["example", "parse"]
+
 
 def _modules(package: ModuleType) -> list[ModuleType]:
     return [importlib.import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]

@@ -99,8 +99,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollouts/fields.py`).
         teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
             path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
-        processing_class, callbacks, optimizers, quantization_config, peft_config, reward_processing_classes: as in TRL.
-            Its tools, environment_factory and rollout_func are refused.
+        processing_class, callbacks: as in TRL.
+        **kwargs: optimizers, quantization_config, peft_config and reward_processing_classes, as in TRL. Its tools,
+            environment_factory and rollout_func are refused.
 
     Raises:
         QreditError: a data set, model or setting that cannot be used, before any compute.
