@@ -9,23 +9,7 @@ from qredit.engine.collective import Collective
 from qredit.evaluation.metrics import Answered
 from qredit.rewards.given import Reward
 from qredit.tasks.base import Example
-
-
-class Stateful(Protocol):
-    """A part of a run that goes on where a checkpoint left it.
-
-    Attributes:
-        name: what a checkpoint keeps its state under; a fixed word, never the name of a class.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What must be kept: plain values, as JSON holds them; tensors too where each process has a file of its own."""
-
-    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Go on from a `state_dict`."""
+from qredit.utils.stateful import Stateful
 
 
 class Steering(Stateful, Protocol):

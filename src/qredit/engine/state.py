@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qredit.engine.protocols import Stateful
+from qredit.utils.stateful import Stateful
 
 STATE = "qredit_state.json"
 POSITION, STAGES, METRICS, GUIDE, GUARD = "position", "stages", "metrics", "guide", "guard"

@@ -13,10 +13,10 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from qredit.core.objective import Objective
 from qredit.engine import checkpoint
-from qredit.engine.protocols import Stateful
 from qredit.engine.state import load_state, restore, save_state, state_of
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError
+from qredit.utils.stateful import Stateful
 from qredit.utils.whole import refusing
 
 _log = get_logger(__name__)

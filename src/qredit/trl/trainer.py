@@ -36,7 +36,6 @@ from qredit.engine.look import Look
 from qredit.engine.making import GenerationMaker
 from qredit.engine.memory import free_bytes, yet_to_come
 from qredit.engine.objective_now import ObjectiveNow
-from qredit.engine.protocols import Stateful
 from qredit.engine.resume import packed, unpacked
 from qredit.engine.sampling import PROMPT_IDS, Sampling
 from qredit.engine.scorer import Scorer
@@ -80,6 +79,7 @@ from qredit.trl.saving import Saving
 from qredit.trl.teachers import Given, teachers_of
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION, mix
+from qredit.utils.stateful import Stateful
 
 _LATEST = ("q", "guide/paft")  # of several steps that are logged together the last counts: means were never used
 _log = get_logger(__name__)
