@@ -95,6 +95,7 @@ GOLDEN = (
     Golden("reused-dapo", _of("dapo()", "--style", "warm", "--num-iterations", "3")),
     Golden("reused-paft", _of("paft(q=0.5)", "--steps-per-generation", "2")),
     Golden("dynamic", _of("grpo()", "--style", "warm", "--dynamic-sampling", "2")),
+    Golden("dynamic-ranks", _of("grpo()", "--style", "warm", "--dynamic-sampling", "2"), ranks=2),
     Golden("ranks", _of("garl(q=0.75)"), ranks=2),
     Golden("ranks-batch", _of("kl_cov()", "--style", "warm", "--prompts-per-forward", "1"), ranks=2),
     Golden("killed", _REUSED, killed_at=3, same_as="reused"),

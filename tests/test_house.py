@@ -12,7 +12,7 @@ from without_extras import CORE, FOLDERS, SCRIPTS
 SOURCE = Path(__file__).parents[1] / "src" / "qredit"
 FLOORS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
-    *("rollouts", "shared_prefix", "pocket", "control", "evaluation", "samplers"),
+    *("rollouts", "shared_prefix", "data", "pocket", "control", "evaluation", "samplers"),
     *("engine", "callbacks", "trl", "runs", "probe", "report", "lab", "cli"),
 )
 """The folders of the package from the ground up. A folder imports none that stands after it."""

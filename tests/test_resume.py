@@ -13,7 +13,6 @@ from tiny import model
 
 from qredit import QreditError
 from qredit.engine.checkpoint import MANIFEST, checkpoints, fault, newest_whole, trim_lines
-from qredit.trl.order import GroupOrder
 
 HERE = Path(__file__).parent
 
@@ -149,19 +148,3 @@ def test_metrics_after_the_checkpoint_and_a_cut_off_line_are_trimmed(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 4, "lo')
     trim_lines(path, 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch():
-    def order(epoch, seed=3):
-        made = GroupOrder(prompts=9, rollouts=2, per_generation=4, repeats=3, seed=seed)
-        made.set_epoch(epoch)
-        return made
-
-    first = list(order(0))
-    assert first == list(order(0))
-    assert first != list(order(1))
-    assert first != list(order(0, seed=4))
-    assert len(first) == len(order(0)) == 8 * 2 * 3
-    assert first[:8] == first[8:16] == first[16:24]
-    assert first[0::2] == first[1::2]
-    assert len(set(first)) == 8

@@ -32,6 +32,7 @@ def parameters(function):
         ("_prepare_inputs", ["self", "generation_batch"]),
         ("_compute_loss", ["self", "model", "inputs"]),
         ("_get_train_sampler", ["self", "dataset"]),
+        ("get_train_dataloader", ["self"]),
         ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
         ("training_step", ["self", "model", "inputs", "num_items_in_batch"]),
         ("_save_checkpoint", ["self", "model", "trial"]),
@@ -103,8 +104,8 @@ IDLE = {
     "prediction_loss_only": "an evaluation gives the loss alone, as if it were on",
 }
 REPLACED = """
-    _prepare_inputs _compute_loss _get_train_sampler _generate _generate_single_turn _generate_and_score_completions
-    _tool_call_loop
+    _prepare_inputs _compute_loss _get_train_sampler get_train_dataloader _generate _generate_single_turn
+    _generate_and_score_completions _tool_call_loop
 """
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 
 from qredit.core.objective import Objective
+from qredit.data.prompt_sampler import PromptSampler
+from qredit.data.shuffled import ShuffledPrompts
 from qredit.engine.backward import PlainBackward
 from qredit.engine.collation import Collation
 from qredit.engine.collective import Alone
 from qredit.engine.log import StepLog, metrics_of
 from qredit.engine.making import GenerationMaker
+from qredit.engine.prompts import Prompts
 from qredit.engine.sampling import Sampling
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
@@ -90,14 +93,20 @@ class ToyEngine:
     def _rewards(self, trajectories: Sequence[Trajectory]) -> list[float]:
         return [self.reward(one.response, one.example) for one in trajectories]
 
-    def train(self, rows: Sequence[dict], generations: int) -> Iterator[dict[str, float]]:
+    def train(
+        self, rows: Sequence[dict], generations: int, order: PromptSampler | None = None
+    ) -> Iterator[dict[str, float]]:
         """What each optimiser step shows; a row holds `prompt_ids` and `answer_ids`."""
+        order = ShuffledPrompts(len(rows), self.seed) if order is None else order
+        prompts = Prompts(rows, order, Alone(), self.prompts)
         for number in range(generations):
-            chosen = [rows[(number * self.prompts + place) % len(rows)] for place in range(self.prompts)]
-            inputs = [dict(row) for row in chosen for _ in range(self.m)]
-            yield from self.learn(self.sampling.sampled(inputs, number, self.m))
+            prompts.next_generation()
+            inputs = prompts.rows(prompts.asked, self.m)
+            yield from self.learn(self.sampling.sampled(inputs, number, self.m), prompts)
 
-    def learn(self, trajectories: list[Trajectory], update: bool = True) -> Iterator[dict[str, float]]:
+    def learn(
+        self, trajectories: list[Trajectory], prompts: Prompts | None = None, update: bool = True
+    ) -> Iterator[dict[str, float]]:
         """The optimiser steps on some rollouts; without `update` the gradients of the first stay where they are."""
         self.model.train()
         objective, began = self.objective.at(0.0), self.steps
@@ -109,6 +118,8 @@ class ToyEngine:
             loss, learned = self.step.take(self.model, objective, generation, place)
             loss.backward()
             self.log.add(objective, learned.batch)
+            if prompts is not None and use < self.window:
+                prompts.see(learned.batch, complete, last=use == self.window - 1)
             if not complete:
                 continue
             yield metrics_of(objective, self.log.take())

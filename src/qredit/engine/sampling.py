@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
+from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
+from qredit.data.statistics import of_rewards
 from qredit.engine.collective import Collective
+from qredit.engine.prompts import Prompts
 from qredit.rollouts.collate import all_equal, whole_groups
 from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import TokenFormat
@@ -55,29 +57,42 @@ class Sampling:
         ]
 
     def with_spread(
-        self, sampled: Sequence[Trajectory], number: int, m: int, dataset: Any, rounds: int, seed: int
+        self, sampled: Sequence[Trajectory], number: int, m: int, prompts: Prompts, further: PromptSampler, rounds: int
     ) -> tuple[list[Trajectory], float]:
         """The groups, those of equal rewards replaced by groups of further prompts that have some; the share replaced.
 
-        The further prompts are drawn from the whole data set, a function of seed, generation, round and process. A
-        group for which none is found in `rounds` stays (arXiv 2503.14476, section 3.2, samples on).
+        A group for which none is found in `rounds` stays (arXiv 2503.14476, section 3.2, samples on).
+
+        Args:
+            sampled: those of the prompts of this generation.
+            number: that of the generation.
+            m: rollouts per prompt.
+            prompts: in use; they are told of what takes whose place.
+            further: gives the further prompts.
+            rounds: how often they are asked for at most.
         """
-        groups = whole_groups(sampled, m)
+        groups, examples = whole_groups(sampled, m), prompts.share(prompts.asked)
+        left_out: list[GroupStatistics] = []
         flat = [place for place, group in enumerate(groups) if all_equal(group)]
         found = 0
         for attempt in range(1, rounds + 1):
             wanted = max(self.collective.gather([len(flat)]))  # rewards are gathered: every process samples alike
             if wanted == 0:
                 break
-            generator = torch.Generator().manual_seed(mix(seed, number, attempt, self.collective.rank))
-            drawn = torch.randint(len(dataset), (wanted,), generator=generator).tolist()
-            inputs = [dict(dataset[index]) for index in drawn for _ in range(m)]
-            fresh = self.sampled(inputs, FURTHER + mix(number, attempt) % FURTHER, m)
-            varied = [group for group in whole_groups(fresh, m) if not all_equal(group)]
-            for place, group in zip(flat, varied, strict=False):
-                groups[place] = [replace(one, group=groups[place][0].group) for one in group]
-            found += min(len(flat), len(varied))
-            flat = flat[len(varied) :]
+            drawn = prompts.share(prompts.drawn(further, wanted * self.collective.size))
+            fresh = whole_groups(self.sampled(prompts.rows(drawn, m), FURTHER + mix(number, attempt) % FURTHER, m), m)
+            varied = [at for at, group in enumerate(fresh) if not all_equal(group)]
+            taken = dict(zip(flat, varied, strict=False))
+            left_out += [of_rewards(examples[place], rewards_of(groups[place])) for place in taken]
+            left_out += [
+                of_rewards(drawn[at], rewards_of(group)) for at, group in enumerate(fresh) if at not in taken.values()
+            ]
+            for place, at in taken.items():
+                groups[place] = [replace(one, group=groups[place][0].group) for one in fresh[at]]
+                examples[place] = drawn[at]
+            found += len(taken)
+            flat = flat[len(taken) :]
+        prompts.replace(examples, left_out)
         return [one for group in groups for one in group], found / len(groups)
 
     def _decoded(self, trajectory: Trajectory) -> Trajectory:
@@ -90,6 +105,11 @@ class Sampling:
 def of_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
     """A trajectory with its row of the data set, and with the gold answer that stands there."""
     return replace(trajectory, example=shown(row), golds=(tuple(row[ANSWER_IDS]),), group=group)
+
+
+def rewards_of(group: Sequence[Trajectory]) -> list[float]:
+    """The rewards of a group's rollouts."""
+    return [one.reward for one in group]
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:

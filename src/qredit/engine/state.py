@@ -9,7 +9,7 @@ from typing import Any
 from qredit.utils.stateful import Stateful
 
 STATE = "qredit_state.json"
-POSITION, STAGES, METRICS, GUIDE, GUARD = "position", "stages", "metrics", "guide", "guard"
+POSITION, STAGES, METRICS, GUIDE, GUARD, PROMPTS = "position", "stages", "metrics", "guide", "guard", "prompts"
 FLAT: Mapping[str, tuple[str, ...]] = {
     POSITION: ("step", "evaluated"),
     STAGES: ("objective_state", "pending_statistics"),
@@ -36,13 +36,17 @@ def state_of(parts: Sequence[Stateful]) -> dict[str, Any]:
     return state
 
 
-def restore(parts: Sequence[Stateful], state: Mapping[str, Any]) -> None:
-    """Let every part go on from its state; one that was not there when the state was written begins anew."""
+def restore(parts: Sequence[Stateful], state: Mapping[str, Any]) -> list[str]:
+    """Let every part go on from its state; the names of those that it does not hold, which begin anew."""
+    anew = []
     for part in parts:
         if part.name in FLAT:
             part.load_state_dict({key: state[key] for key in FLAT[part.name]})
         elif part.name in state:
             part.load_state_dict(state[part.name])
+        else:
+            anew.append(part.name)
+    return anew
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ class Saving:
 
     Attributes:
         writing_to: the folder that checkpoints go to while one is written; None at other times.
+        anew: names of the parts that the checkpoint held nothing of, which the run was resumed from.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Saving:
         self.args, self.accelerator, self.objective = args, accelerator, objective
         self.parts, self.own = parts, own
         self.writing_to: Path | None = None
+        self.anew: list[str] = []
 
     def restore(self, wanted: str | bool) -> Path:
         """Go on from a checkpoint, as far as it is not TRL's; True is the newest whole one of the output folder.
@@ -104,7 +106,7 @@ class Saving:
             raise QreditError(f"{folder} was not written by this trainer; give its weights as the model instead")
         if state["objective"] != str(self.objective):
             raise QreditError(f"{folder} was trained with {state['objective']}, not with {self.objective}")
-        restore(self.parts, state)
+        self.anew = restore(self.parts, state)
         path, device = folder / self._own_file, self.accelerator.device
         kept = torch.load(path, map_location=device, weights_only=True) if path.exists() else {}
         self.own.load_state_dict(kept)

@@ -29,6 +29,9 @@ from qredit.callbacks.record import CreditRecorder
 from qredit.control.objective import automatic
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective, sum_terms
+from qredit.data.prompt_sampler import PromptSampler
+from qredit.data.shuffled import ShuffledPrompts
+from qredit.data.uniform import UniformPrompts
 from qredit.engine.collation import Collation
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.log import StepLog, metrics_of
@@ -36,11 +39,12 @@ from qredit.engine.look import Look
 from qredit.engine.making import GenerationMaker
 from qredit.engine.memory import free_bytes, yet_to_come
 from qredit.engine.objective_now import ObjectiveNow
+from qredit.engine.prompts import Prompts
 from qredit.engine.resume import packed, unpacked
 from qredit.engine.sampling import PROMPT_IDS, Sampling
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
-from qredit.engine.state import METRICS, POSITION, Part, load_state
+from qredit.engine.state import METRICS, POSITION, PROMPTS, Part, load_state
 from qredit.engine.step import Place, Step
 from qredit.engine.step_credit import StepCredit
 from qredit.engine.teacher import Teacher
@@ -69,7 +73,7 @@ from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, che
 from qredit.trl.config import QreditConfig
 from qredit.trl.data import check_columns, context_of, encode_all, evaluations
 from qredit.trl.environment import check_environment
-from qredit.trl.order import FollowEpoch, GroupOrder
+from qredit.trl.order import Epoch, Places
 from qredit.trl.prepare import layout_for, score_at_temperature_one
 from qredit.trl.refused import check_arguments
 from qredit.trl.revert import check_revertible, slow_down
@@ -99,6 +103,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollouts/fields.py`).
         teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
             path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
+        prompts: which prompts come next, by their index in `train_dataset` (`args.skip_long` drops rows of it first).
+            None visits all of them in each epoch, by a permutation of its own; further prompts of
+            `args.dynamic_sampling` are then drawn from the whole data set, else they are the next ones of `prompts`. It
+            has observed every generation before the one that it is asked for, whatever the loader fetches ahead. An
+            epoch, as steps and schedules count it, stays as many prompts as the data set has.
         processing_class, callbacks: as in TRL.
         **kwargs: optimizers, quantization_config, peft_config and reward_processing_classes, as in TRL. Its tools,
             environment_factory and rollout_func are refused.
@@ -138,6 +147,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         callbacks: list[TrainerCallback] | None = None,
         fields: Mapping[str, Maker] | None = None,
         teachers: Mapping[str, Given] | None = None,
+        prompts: PromptSampler | None = None,
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
@@ -161,7 +171,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[*(callbacks or []), FollowEpoch(lambda: self.order), *looks],
+            callbacks=[*(callbacks or []), *looks],
             **kwargs,
         )
         if self._is_vlm:
@@ -199,7 +209,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + int(args.max_completion_length))
-        self._build(makers, named)
+        self._build(makers, named, prompts)
         self._generation: Generation | None = None
         self._evaluated = (0, -1)
         self._verified = False
@@ -221,13 +231,16 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             _log.warning(mended)
         check_savable(self.model, self._tokenizer)
 
-    def _build(self, makers: Mapping[str, Maker], teachers: Mapping[str, Teacher]) -> None:
+    def _build(self, makers: Mapping[str, Maker], teachers: Mapping[str, Teacher], given: PromptSampler | None) -> None:
         """The parts of a step, given what only this engine knows."""
         args, needs = self.args, self.objective.needs
         self.collective = together = Accelerated(self.accelerator)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.sampler = TransformersSampler(self.model, pad, args.draw)
         self.scorer = self.make_scorer(teachers)
+        plain = ShuffledPrompts(len(self.train_dataset), args.seed, self.shuffle_dataset)
+        self.prompts = Prompts(self.train_dataset, plain if given is None else given, together, self._per_generation)
+        self._further = given
         self.sampling = Sampling(together, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
         self.collation = Collation(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
@@ -285,6 +298,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             Part(POSITION, self._position, self._go_to),
             self.stages,
             Part(METRICS, lambda: dict(self._metrics["train"]), lambda kept: self._metrics["train"].update(kept)),
+            self.prompts,
             *self.steering,
         ]
         own = Part("rollouts", self._rollouts_in_use, self._take_up)
@@ -370,16 +384,23 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     # --- rollouts
 
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> GroupOrder:
-        self.order = GroupOrder(
-            prompts=len(dataset if dataset is not None else self.train_dataset),
-            rollouts=self.num_generations,
-            per_generation=self.args.generation_batch_size // self.num_generations,
-            repeats=self.num_iterations * self.args.steps_per_generation,
-            seed=self.args.seed,
-            shuffle=self.shuffle_dataset,
+    def get_train_dataloader(self) -> Any:
+        """What counts micro-batches; `_prepare_inputs` asks for the prompts (`qredit.trl.order` says why)."""
+        return self._get_dataloader(
+            dataset=Places(len(self.train_dataset)),
+            description="Training",
+            batch_size=self._train_batch_size * self.args.steps_per_generation,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
         )
-        return self.order
+
+    def _get_train_sampler(self, dataset: Any = None) -> Epoch:
+        return Epoch(len(self.train_dataset), self.num_generations, self._per_generation, self._period)
+
+    @property
+    def _per_generation(self) -> int:
+        """Prompts of one generation, over all processes."""
+        return int(self.args.generation_batch_size // self.num_generations)
 
     @property
     def _period(self) -> int:
@@ -418,7 +439,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         position = self._step % self._period
         if position == 0 or self._generation is None:
-            self._generation = self._new_generation(generation_batch)
+            if position == 0:  # else a guard dropped the rollouts of these prompts, and they are sampled anew
+                self.prompts.next_generation()
+            self._generation = self._new_generation()
         return self._generation.microbatches[position % self.args.steps_per_generation]
 
     def _next_evaluation(self) -> int:
@@ -427,12 +450,14 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._evaluated = (self.state.global_step, batches + 1 if step == self.state.global_step else 0)
         return EVALUATION + mix(*self._evaluated) % EVALUATION
 
-    def _new_generation(self, inputs: list[dict[str, Any]]) -> Generation:
+    def _new_generation(self) -> Generation:
         args, number, m = self.args, self._step // self._period, self.rollouts_per_prompt
-        sampled = self.sampling.sampled(inputs, number, m)
+        sampled = self.sampling.sampled(self.prompts.rows(self.prompts.share(self.prompts.asked), m), number, m)
         if args.dynamic_sampling:
+            uniform = UniformPrompts(len(self.train_dataset), (args.seed, number), self.collective.size)
+            further = uniform if self._further is None else self._further
             sampled, replaced = self.sampling.with_spread(
-                sampled, number, m, self.train_dataset, args.dynamic_sampling, args.seed
+                sampled, number, m, self.prompts, further, args.dynamic_sampling
             )
             self._metrics["train"]["groups/replaced"].append(replaced)
         return self.generations.make(self.model_wrapped, sampled, self.objective_now(), self.state.global_step, m)
@@ -504,7 +529,14 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.recorder is not None:
             self.recorder.see(self.state.global_step + 1, learned)
         self._log_batch("train", objective, learned.batch)
+        self._observe(learned.batch)
         return loss
+
+    def _observe(self, batch: RolloutBatch) -> None:
+        """Let the prompt sampler have what each group shows when it is learned from for the first time."""
+        use, last = self._step % self._period, self.args.steps_per_generation - 1
+        if use <= last:
+            self.prompts.see(batch, complete=self.accelerator.sync_gradients, last=use == last)
 
     def _place(self) -> Place:
         """Where the micro-batch that is learned from is in its generation."""
@@ -559,6 +591,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """
         if resume_from_checkpoint:
             resume_from_checkpoint = str(self.saving.restore(resume_from_checkpoint))
+            if PROMPTS in self.saving.anew:
+                self.prompts.go_behind(-(-self._step // self._period))
+        else:
+            self.prompts.begin()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
