@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 from folders import SHORT, data_file, flags, model_folder
+from jinja2 import UndefinedError
 from runs import first_step_gradients, length_reward, trainer
 from tiny import tokenizer
 
@@ -22,11 +23,12 @@ from qredit.engine.step import Learned
 from qredit.objectives import garl, grpo
 from qredit.objectives.parsing import parse
 from qredit.report import page as paging
-from qredit.report.chart import Line, Panel, draw, ticks
+from qredit.report.chart import Line, Panel, bars, draw, ticks
 from qredit.report.collect import collect
 from qredit.report.curves import ends, moving, panels
 from qredit.report.page import as_json, page
 from qredit.report.records import batch_of, shown
+from qredit.report.render import render
 from qredit.report.words import across, sentences
 from qredit.report.write import write
 
@@ -595,6 +597,43 @@ def test_hostile_text_stays_text(tmp_path):
     assert r"\ud800" in shown_text
     assert "\ufffd" in shown_text
     assert "</script><script>" in found.said
+
+
+def test_every_text_of_a_run_is_escaped_wherever_the_page_shows_it(tmp_path):
+    """Each field has a script of its own, with both quotes, so that a failure names the field that got through."""
+
+    def script(field):
+        return f"</title></desc><script title='{field}' id=\"{field}\">{field}</script>"
+
+    def one(name, **more):
+        seconds = {"time/sample": 1.0, "p_hat/log10_q50": -3.0, **more}
+        metrics = [entry(step, **seconds) for step in (1, 2)]
+        config = {script("option"): script(f"option of {name}"), "task": script("task"), "style": script("style")}
+        own = record(script("text")) | {"objective": script("its objective"), "stages": [script("stage"), "credit"]}
+        about = {"objective": script("objective"), "versions": {script("package"): [script("version")]}}
+        folder = made_run(tmp_path / f"<i id='{name}'>", metrics, config, about, [own])
+        (folder / "decisions.jsonl").write_text(
+            json.dumps({"step": 1, "change": script("change"), "reason": script("reason")}) + "\n"
+        )
+        return folder
+
+    _, found, _ = report(one("a"), one("b"))
+    assert [attributes for tag, attributes in found.elements if tag in ("script", "i")] == [
+        {"type": "application/json", "id": "data"},
+        {},
+    ]
+    fields = ("option", "option of a", "task", "style", "objective", "package", "version", "change", "reason")
+    assert [field for field in fields if script(field) not in "".join(found.texts)] == []
+    assert "<i id='a'>" in found.texts
+    svg = draw(Panel(script("title"), script("unit"), [Line(script("label"), 0, [1], [1.0])]))
+    svg += bars({script("row"): {script("part"): 1.0}}, script("s"))
+    assert "<script" not in svg
+    assert Page(f"<html>{svg}</html>").said.count("</script>") >= 5
+
+
+def test_a_template_that_asks_for_a_value_nobody_gave_is_an_error():
+    with pytest.raises(UndefinedError, match="frame"):
+        render("chart.svg")
 
 
 def test_data_comes_back_from_the_page_as_it_went_in():

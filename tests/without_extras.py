@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ABSENT = ("trl", "transformers", "accelerate", "datasets", "peft", "verl", "vllm", "math_verify", "matplotlib", "numpy")
-CORE = ("torch", "jaxtyping", "yaml", "rich")
+CORE = ("torch", "jaxtyping", "yaml", "rich", "jinja2", "markupsafe")
 """The modules of the core dependencies."""
 FOLDERS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),

@@ -1,16 +1,21 @@
-"""Line charts and bars as SVG text: no library, no script; colours come from the page's style sheet."""
+"""Line charts and bars as SVG: places are computed here, the elements stand in templates.
+
+Colours and dashes are classes of the page's style sheet. Matplotlib's SVG was tried: it is four times as large, takes a
+second to import, has no titles to hover over, and writes its colours into `style` attributes, which the page's policy
+forbids and its dark theme cannot change.
+"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from itertools import groupby
+from itertools import accumulate, groupby
 
+from markupsafe import Markup
+
+from qredit.report.render import render
 from qredit.utils.plain import one_line
 
 COLOURS, DASHES = 7, 4  # looks that page.css knows
-_WIDTH, _HEIGHT = 520, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 8, 38
 _POINTS = 300  # of a line at most
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -51,44 +56,76 @@ def look_of(place: int) -> str:
     return f"c{place % COLOURS} d{place % DASHES}"
 
 
-def draw(panel: Panel) -> str:
+def draw(panel: Panel) -> Markup:
     """The panel as an <svg> element."""
     lines = [_thinned(line) for line in panel.lines]
     xs = [x for line in lines for x in line.x]
     ys = [y for line in lines for values in (line.y, line.low or (), line.high or ()) for y in values if y is not None]
-    x_axis = _Axis(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT)
-    y_axis = _Axis(*(panel.bounds or _roomy(min(ys), max(ys))), _HEIGHT - _BOTTOM, _TOP)
-    told = "; ".join(f"{line.label}: {_last(line, panel.decades)}" for line in panel.lines)
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
-        f"<title>{_text(panel.title)}</title>",
-        f"<desc>{_text(panel.y_label)} against the step. Last values: {_text(told)}</desc>",
-        *_grid(x_axis, y_axis, panel),
-        *(_band(line, x_axis, y_axis) for line in lines),
-        *(_path(line, x_axis, y_axis) for line in lines),
-        "</svg>",
-    ]
-    return "\n".join(part for part in parts if part)
+    x_axis = _Axis(min(xs), max(xs), _FRAME.left, _FRAME.right)
+    y_axis = _Axis(*(panel.bounds or _roomy(min(ys), max(ys))), _FRAME.bottom, _FRAME.top)
+    last = "; ".join(f"{line.label}: {_last(line, panel.decades)}" for line in panel.lines)
+    return render(
+        "chart.svg",
+        frame=_FRAME,
+        title=one_line(panel.title),
+        described=one_line(f"{panel.y_label} against the step. Last values: {last}"),
+        y_label=one_line(panel.y_label),
+        x_ticks=[_Tick(x_axis(value), f"{value:.0f}") for value in ticks(x_axis.low, x_axis.high, whole=True)],
+        y_ticks=[
+            _Tick(y_axis(value), "10" + f"{value:.0f}".translate(_RAISED) if panel.decades else f"{value:.6g}")
+            for value in ticks(y_axis.low, y_axis.high, whole=panel.decades)
+        ],
+        lines=[_drawn(line, x_axis, y_axis) for line in lines],
+    )
 
 
-def bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> str:
+def bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> Markup:
     """A stacked bar for each row, its parts in the order of their names' first appearance, with their values."""
     total = max((sum(parts.values()) for parts in rows.values()), default=0.0) or 1.0
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
-    height = 22 * len(rows) + 4
-    drawn = [f'<svg class="bars" viewBox="0 0 {_WIDTH} {height}" role="img">']
+    drawn = []
     for number, (label, parts) in enumerate(rows.items()):
-        left, top = 0.0, 22 * number + 2
-        told = ", ".join(f"{name} {value:.3g} {unit}" for name, value in parts.items())
-        drawn.append(f"<g><title>{_text(f'{label}: {told}')}</title>")
-        for name, value in parts.items():
-            width = _WIDTH * value / total
-            drawn.append(
-                f'<rect class="part p{names.index(name)}" x="{left:.1f}" y="{top}" width="{width:.1f}" height="18"/>'
-            )
-            left += width
-        drawn.append("</g>")
-    return "\n".join([*drawn, "</svg>"])
+        widths = {name: _FRAME.width * value / total for name, value in parts.items()}
+        lefts = accumulate(widths.values(), initial=0.0)
+        values = ", ".join(f"{name} {value:.3g} {unit}" for name, value in parts.items())
+        placed = [
+            {"number": names.index(name), "left": f"{left:.1f}", "width": f"{width:.1f}"}
+            for (name, width), left in zip(widths.items(), lefts, strict=False)
+        ]
+        drawn.append({"title": one_line(f"{label}: {values}"), "top": 22 * number + 2, "parts": placed})
+    return render("bars.svg", width=_FRAME.width, height=22 * len(rows) + 4, rows=drawn)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The size of a chart and the edges of its axes, in units of its view box; y grows downwards."""
+
+    width: int = 520
+    height: int = 250
+    left: int = 56
+    right: int = 510
+    top: int = 8
+    bottom: int = 212
+
+
+_FRAME = _Frame()
+
+
+@dataclass(frozen=True)
+class _Tick:
+    place: str
+    label: str
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A line as the template writes it: path data, dots where a point stands alone, and the band's path data."""
+
+    label: str
+    look: str
+    path: str
+    dots: Sequence[tuple[str, str]]
+    band: str
 
 
 @dataclass(frozen=True)
@@ -122,35 +159,15 @@ def _roomy(low: float, high: float) -> tuple[float, float]:
     return (0.0 if 0 <= low <= 0.3 * high else low - room), high + room
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis, panel: Panel) -> Iterator[str]:
-    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    for value in ticks(y_axis.low, y_axis.high, whole=panel.decades):
-        y = y_axis(value)
-        label = "10" + f"{value:.0f}".translate(_RAISED) if panel.decades else f"{value:.6g}"
-        yield f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>'
-        yield f'<text class="tick" x="{_LEFT - 6}" y="{y}" text-anchor="end" dominant-baseline="middle">{label}</text>'
-    for value in ticks(x_axis.low, x_axis.high, whole=True):
-        x = x_axis(value)
-        yield f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>'
-        yield f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="middle">{value:.0f}</text>'
-    middle = (_TOP + bottom) / 2
-    yield f'<text class="axis" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">optimiser step</text>'
-    yield (
-        f'<text class="axis" x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">'
-        f"{_text(panel.y_label)}</text>"
+def _drawn(line: Line, x_axis: _Axis, y_axis: _Axis) -> _Drawn:
+    stretches = [[(x_axis(x), y_axis(y)) for x, y in stretch] for stretch in _stretches(line.x, line.y)]
+    return _Drawn(
+        label=one_line(line.label),
+        look=look_of(line.look),
+        path=" ".join("M" + "L".join(f"{x},{y}" for x, y in stretch) for stretch in stretches),
+        dots=[stretch[0] for stretch in stretches if len(stretch) == 1],
+        band=_band(line, x_axis, y_axis),
     )
-
-
-def _path(line: Line, x_axis: _Axis, y_axis: _Axis) -> str:
-    drawn = " ".join(
-        "M" + "L".join(f"{x_axis(x)},{y_axis(y)}" for x, y in stretch) for stretch in _stretches(line.x, line.y)
-    )
-    dots = "".join(
-        f'<circle class="dot" cx="{x_axis(stretch[0][0])}" cy="{y_axis(stretch[0][1])}" r="2.5"/>'
-        for stretch in _stretches(line.x, line.y)
-        if len(stretch) == 1
-    )
-    return f'<g class="line {look_of(line.look)}"><title>{_text(line.label)}</title><path d="{drawn}"/>{dots}</g>'
 
 
 def _band(line: Line, x_axis: _Axis, y_axis: _Axis) -> str:
@@ -164,7 +181,7 @@ def _band(line: Line, x_axis: _Axis, y_axis: _Axis) -> str:
             there = [f"{x_axis(x)},{y_axis(hi)}" for x, _, hi in stretch if hi is not None]
             back = [f"{x_axis(x)},{y_axis(lo)}" for x, lo, _ in reversed(stretch) if lo is not None]
             areas.append("M" + "L".join([*there, *back]) + "Z")
-    return f'<path class="band {look_of(line.look)}" d="{" ".join(areas)}"/>' if areas else ""
+    return " ".join(areas)
 
 
 def _stretches(x: Sequence[float], y: Values) -> list[list[tuple[float, float]]]:
@@ -195,7 +212,3 @@ def _thinned(line: Line) -> Line:
 def _last(line: Line, decades: bool) -> str:
     value = next((y for y in reversed(line.y) if y is not None), None)
     return "none" if value is None else f"10^{value:.1f}" if decades else f"{value:.4g}"
-
-
-def _text(value: str) -> str:
-    return escape(one_line(value))

@@ -1,23 +1,24 @@
 """The page itself: one HTML file with its style, script and data inside, made from text that nobody vouches for.
 
-Whatever comes from a run is escaped: in the markup as HTML, in the data as JSON without `<`, `>` and `&`. Characters
-that would change how the page reads, such as terminal codes and marks of writing direction, are shown as escapes. The
-page's own policy allows its one script and style, by their hashes, and no request.
+Whatever comes from a run is escaped: in the markup as HTML, by Jinja2 (`render.py`), in the data as JSON without `<`,
+`>` and `&`. Characters that would change how the page reads, such as terminal codes and marks of writing direction, are
+shown as escapes. The page's own policy allows its one script and style, by their hashes, and no request.
 """
 
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from html import escape
-from pathlib import Path
-from string import Template
 from typing import Any
+
+from markupsafe import Markup
 
 from qredit.report.chart import bars, draw, look_of
 from qredit.report.collect import RunData, number
 from qredit.report.curves import ends, panels
 from qredit.report.records import BESIDE, shown
+from qredit.report.render import FOLDER, render
 from qredit.report.words import PARTS, across, as_share, seconds, sentences
 from qredit.utils.errors import QreditError
 from qredit.utils.plain import visible
@@ -26,12 +27,7 @@ from qredit.utils.power import power
 LIMIT = 6_000_000  # bytes of a page
 MARK = '<meta name="generator" content="qredit report">'
 _ROOM = 100_000
-_OWN = Path(__file__).parent
 _NOT_IN_JSON = {code: f"\\u{code:04x}" for code in map(ord, "<>&\u2028\u2029")}
-_UNRECORDED = (
-    "None of these runs recorded credit: they have no credit.jsonl, which `qredit train` writes, or no record in it "
-    "can be read. Train again to fill this section."
-)
 
 
 def page(runs: Sequence[RunData], beside: Sequence[str] = BESIDE) -> str:
@@ -61,30 +57,31 @@ def _fitting(records: Sequence[Sequence[str]], room: int) -> list[list[str]]:
 def _filled(runs: Sequence[RunData], records: Sequence[Sequence[str]], recorded: bool) -> str:
     from qredit import __version__
 
-    style, script = ((_OWN / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = ((FOLDER / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     data = (
         f'{{"name":{as_json(run.name)},"records":[{",".join(own)}]}}' for run, own in zip(runs, records, strict=True)
     )
     what = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    return Template((_OWN / "page.html").read_text(encoding="utf-8")).substitute(
-        title=as_html(f"qredit report: {what}"),
-        style=style,
-        script=script,
+    filled = render(
+        "page.html",
+        title=f"qredit report: {what}",
+        style=Markup(style),  # our own file
+        script=Markup(script),  # our own file
         style_hash=_hash(style),
         script_hash=_hash(script),
-        summary=_summary(runs),
-        curves=_curves(runs),
-        viewer=_viewer(recorded),
+        across=across(runs),
+        runs=[_Told(run.name, look_of(place), sentences(run), _options(run)) for place, run in enumerate(runs)],
+        overview=_overview(runs),
+        figures=[_Figure(panel.title, draw(panel), panel.note) for panel in panels(runs)],
+        spent=_spent(runs),
+        decisions=_decisions(runs),
+        recorded=recorded,
         differences=_differences(runs),
         environment=_environment(runs),
-        data=f'{{"runs":[{",".join(data)}]}}',
-        version=as_html(__version__),
+        data=Markup(f'{{"runs":[{",".join(data)}]}}'),  # `as_json` left no markup in it
+        version=__version__,
     )
-
-
-def as_html(value: Any) -> str:
-    """Text by others as HTML: nothing in it is markup, and what cannot be seen is shown."""
-    return escape(visible(str(value)))
+    return str(filled)
 
 
 def as_json(value: Any) -> str:
@@ -105,42 +102,53 @@ def _hash(text: str) -> str:
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
-# --- sections
+# --- what the template is given
 
 
-def _summary(runs: Sequence[RunData]) -> str:
-    parts = [f"<p>{as_html(sentence)}</p>" for sentence in across(runs)]
-    if len(runs) > 1:
-        parts += [_legend(runs), _table(runs)]
-    for run in runs:
-        listed = "\n".join(f"<li>{as_html(sentence)}</li>" for sentence in sentences(run))
-        parts.append(f"<h3>{as_html(run.name)}</h3>\n<ul>\n{listed}\n</ul>")
-    return "\n".join(parts)
+@dataclass(frozen=True)
+class _Table:
+    """Rows of text under a head; the columns from `numeric_from` on are aligned as numbers."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric_from: int = 10**6
 
 
-def _legend(runs: Sequence[RunData]) -> str:
-    items = "\n".join(
-        f'<li><svg viewBox="0 0 34 10" aria-hidden="true"><g class="line {look_of(place)}">'
-        f'<path d="M0,5L34,5"/></g></svg>{as_html(run.name)}</li>'
-        for place, run in enumerate(runs)
-    )
-    return f'<ul class="legend">\n{items}\n</ul>'
+@dataclass(frozen=True)
+class _Told:
+    """A run in words, and how its lines are drawn."""
+
+    name: str
+    look: str
+    sentences: Sequence[str]
+    options: _Table
+
+
+@dataclass(frozen=True)
+class _Figure:
+    title: str
+    drawn: Markup
+    note: str
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """Where the time went: bars, the names of their parts, the numbers."""
+
+    drawn: Markup
+    names: Sequence[str]
+    table: _Table
 
 
 _COLUMNS = ("Run", "Objective", "Steps", "Reward, first", "Reward, last", "Held-out p@1", "p̂, last", "Entropy, last")
 _MORE = ("Tokens, last", "ESS, last", "Seconds")
 
 
-def _table(runs: Sequence[RunData]) -> str:
-    rows = [_table_row(run) for run in runs]
-    note = (
-        '<p class="faint">First and last: mean over a twentieth of the logged steps, at least 5. p̂: power of ten of '
-        "the median. Seconds: mean of a micro-batch.</p>"
-    )
-    return _grid((*_COLUMNS, *_MORE), rows, numeric_from=2) + note
+def _overview(runs: Sequence[RunData]) -> _Table:
+    return _Table((*_COLUMNS, *_MORE), [_overview_row(run) for run in runs], numeric_from=2)
 
 
-def _table_row(run: RunData) -> list[str]:
+def _overview_row(run: RunData) -> list[str]:
     reward, held = ends(run, "reward"), run.held.get("p@1")
     total = sum(seconds(run).values())
     return [
@@ -163,93 +171,39 @@ def _end(run: RunData, name: str, show: Callable[[float], str]) -> str:
     return "" if found is None else show(found[1].mean)
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], numeric_from: int = 10**6) -> str:
-    def cell(tag: str, place: int, value: str) -> str:
-        kind = ' class="n"' if place >= numeric_from else ""
-        scope = ' scope="col"' if tag == "th" else ""
-        return f"<{tag}{kind}{scope}>{as_html(value)}</{tag}>"
-
-    top = "".join(cell("th", place, name) for place, name in enumerate(head))
-    body = "\n".join("<tr>" + "".join(cell("td", n, value) for n, value in enumerate(row)) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
-
-
-def _curves(runs: Sequence[RunData]) -> str:
-    figures = [
-        f"<figure>\n<h3>{as_html(panel.title)}</h3>\n{draw(panel)}\n<figcaption>{as_html(panel.note)}</figcaption>\n"
-        "</figure>"
-        for panel in panels(runs)
-    ]
-    spent = {run.name: found for run in runs if (found := seconds(run))}
-    if spent:
-        figures.append(_spent(spent))
-    if not figures:
-        return "<p>No step was logged, so there is nothing to draw.</p>"
-    legend = _legend(runs) if len(runs) > 1 else ""
-    return legend + '\n<div class="panels">\n' + "\n".join(figures) + "\n</div>" + _decisions(runs)
-
-
-def _decisions(runs: Sequence[RunData]) -> str:
+def _decisions(runs: Sequence[RunData]) -> _Table:
     rows = [
         [run.name, f"{one['step']:.0f}", _plain(one.get("change", "")), _plain(one.get("reason", ""))]
         for run in runs
         for one in run.decisions
     ]
-    return "\n<h3>Decisions</h3>\n" + _grid(("Run", "After step", "Change", "Why"), rows) if rows else ""
+    return _Table(("Run", "After step", "Change", "Why"), rows)
 
 
-def _spent(spent: Mapping[str, Mapping[str, float]]) -> str:
+def _spent(runs: Sequence[RunData]) -> _Spent | None:
+    spent = {run.name: found for run in runs if (found := seconds(run))}
+    if not spent:
+        return None
     names = [name for name in PARTS.values() if any(name in parts for parts in spent.values())]
-    keys = "\n".join(
-        f'<li><svg viewBox="0 0 34 10" aria-hidden="true"><rect class="part p{place}" width="34" height="10"/></svg>'
-        f"{name}</li>"
-        for place, name in enumerate(names)
-    )
     rows = [[run, *(f"{parts[name]:.3g}" if name in parts else "" for name in names)] for run, parts in spent.items()]
-    return (
-        f'<figure>\n<h3>Where the time goes</h3>\n{bars(spent, "s")}\n<ul class="legend">{keys}</ul>\n'
-        f"{_grid(('Run', *(f'{name} (s)' for name in names)), rows, numeric_from=1)}\n"
-        "<figcaption>Mean seconds of a micro-batch. Runs from top to bottom as in the table.</figcaption>\n</figure>"
-    )
+    return _Spent(bars(spent, "s"), names, _Table(("Run", *(f"{name} (s)" for name in names)), rows, numeric_from=1))
 
 
-def _viewer(recorded: bool) -> str:
-    if not recorded:
-        return f'<p id="no-credit">{as_html(_UNRECORDED)}</p>'
-    return (
-        "<p>A token's coefficient is the number that its log-probability is multiplied by. Blue raises the token's "
-        "probability, orange with a dotted line lowers it. The shading of each column is relative to its own largest "
-        "coefficient. Each record is the first group of rollouts of a logged step; where another objective stands "
-        "beside it, it was computed for these very tokens, and tokens that are not shown, such as a sampled answer "
-        "beside the gold one, have no part in it.</p>\n"
-        '<div id="viewer"><noscript>The viewer needs JavaScript; the rest of the page does not.</noscript></div>'
-    )
+def _options(run: RunData) -> _Table:
+    return _Table(("Option", "Value"), [[key, _said(run.config, key)] for key in run.config])
 
 
-def _differences(runs: Sequence[RunData]) -> str:
-    keys = list(dict.fromkeys(key for run in runs for key in run.config))
-    parts = []
-    if len(runs) > 1:
-        differ = [key for key in keys if len({_said(run.config, key) for run in runs}) > 1]
-        rows = [[key, *(_said(run.config, key) for run in runs)] for key in differ]
-        parts.append(
-            _grid(("Option", *(run.name for run in runs)), rows)
-            if rows
-            else "<p>All options of these runs are equal.</p>"
-        )
-    for run in runs:
-        own = _grid(("Option", "Value"), [[key, _said(run.config, key)] for key in run.config])
-        told = own if run.config else "<p>There is no config.yaml.</p>"
-        parts.append(f"<details>\n<summary>All options of {as_html(run.name)}</summary>\n{told}\n</details>")
-    return "\n".join(parts)
+def _differences(runs: Sequence[RunData]) -> _Table:
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    differ = [key for key in keys if len({_said(run.config, key) for run in runs}) > 1]
+    rows = [[key, *(_said(run.config, key) for run in runs)] for key in differ]
+    return _Table(("Option", *(run.name for run in runs)), rows)
 
 
-def _environment(runs: Sequence[RunData]) -> str:
+def _environment(runs: Sequence[RunData]) -> _Table:
     flat = [_flat(run.record) for run in runs]
-    keys = list(dict.fromkeys(key for own in flat for key in own))
-    if not keys:
-        return "<p>There is no record.json.</p>"
-    return _grid(("", *(run.name for run in runs)), [[key, *(own.get(key, "") for own in flat)] for key in keys])
+    keys = dict.fromkeys(key for own in flat for key in own)
+    return _Table(("", *(run.name for run in runs)), [[key, *(own.get(key, "") for own in flat)] for key in keys])
 
 
 def _flat(record: Mapping[str, Any], before: str = "") -> dict[str, str]:
