@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 class EvalOptions:
     """What is evaluated, on what, and how. Options that a run folder holds are taken from it when not given."""
 
-    model: str = option(POCKET, "run folder, model folder or id; 'pocket' is the task's own small model")
+    model: str = option(
+        POCKET,
+        "run folder, model folder or id; 'pocket' is the task's own small model, 'smollm2' SmolLM2-135M-Instruct",
+    )
     against: str | None = option(None, "another of these, which is asked the same questions in the same way")
     split: str = option("test", "which examples", "train", "validation", "test")
     k: int | None = option(None, "samples per question; default: 16, or 1 at temperature 0")

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 class ProbeOptions:
     """What is probed, and with how many rollouts."""
 
-    model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
+    model: str = option(
+        POCKET, "model folder or id; 'pocket' is the task's own small model, 'smollm2' SmolLM2-135M-Instruct"
+    )
     m: int = option(32, "rollouts per example, and the group size that is predicted for")
     examples: int = option(64, "training examples, in hash order")
     rows_per_batch: int = option(256, "rollouts sampled and scored at once")

@@ -17,6 +17,7 @@ from qredit.rollouts.format import TokenFormat
 from qredit.runs.hub import reached
 from qredit.runs.model_files import check_base, check_folder, quantised
 from qredit.runs.options import POCKET, TrainOptions
+from qredit.runs.smollm2 import SMOLLM2, smollm2_path
 from qredit.tasks.base import Example, Loaded, Split, Task
 from qredit.tasks.files import whole_file
 from qredit.tasks.jsonl import jsonl
@@ -30,7 +31,9 @@ from qredit.utils.plain import first_line
 
 
 def model_path(model: str, task: str, coldness: int | None) -> str:
-    """Where the weights are: the pocket model's folder, a folder on disk (absolute: runs are moved), or a model id.
+    """Where the weights are: the pocket model's folder, that of `smollm2` in the cache, another on disk, or a model id.
+
+    A folder is given as an absolute path, since runs are moved.
 
     Raises:
         QreditError: a folder that no model can be loaded from, a path that does not exist, a task that has no pocket
@@ -39,6 +42,8 @@ def model_path(model: str, task: str, coldness: int | None) -> str:
     if model == POCKET:
         return str(pocket.path(pocket.name_for(task, coldness)))
     folder = Path(model).expanduser()
+    if model == SMOLLM2 and not folder.exists():
+        return str(smollm2_path())
     if folder.is_dir():
         if (folder / "config.yaml").is_file() and not (folder / "config.json").exists():
             raise QreditError(_of_run(folder))

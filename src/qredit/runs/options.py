@@ -81,7 +81,9 @@ class TrainOptions:
             "joined_by": ", ",
         },
     )
-    model: str = option(POCKET, "model folder or id; 'pocket' is the task's own small model")
+    model: str = option(
+        POCKET, "model folder or id; 'pocket' is the task's own small model, 'smollm2' SmolLM2-135M-Instruct"
+    )
     coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
     chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
     objective: str = field(

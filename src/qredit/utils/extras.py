@@ -9,6 +9,7 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "trl": ("trl", "transformers", "accelerate", "datasets", "peft"),
     "report": ("matplotlib",),
     "math": ("math_verify",),
+    "smollm2": ("gguf",),
 }
 """The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
 
