@@ -8,6 +8,7 @@ import torch
 from batches import likelihood_batch, reward_batch
 from runs import length_reward, questions, trainer
 from tiny import model
+from transformers import TrainerCallback
 
 from qredit import QreditError
 from qredit.data.prompt_sampler import GroupStatistics
@@ -283,10 +284,25 @@ def test_a_generation_is_asked_for_when_all_before_it_were_observed(tmp_path, ch
     for chosen, groups in zip(given(sampler), observed(sampler), strict=True):
         assert [group.example for group in groups] == chosen
         assert all(group.learned and group.answer_logp < 0 for group in groups)
+    assert made.prompts.state_dict()["seen"] == []
     used = made._generation.microbatches[-1].rows
     assert len(given(sampler)[-1]) == 2 * made.args.steps_per_generation
     last = made.format.prompt_ids(f"What is {given(sampler)[-1][-1]}? ")
     assert used.prompt_ids[-1][used.prompt_mask[-1].bool()].tolist() == last
+
+
+def test_rollouts_that_a_guard_dropped_are_sampled_anew_for_the_same_prompts(tmp_path):
+    class Drop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                made._generation = None
+
+    sampler = Hardest(16)
+    changes = {"steps_per_generation": 2, "max_steps": 4}
+    made = trainer(tmp_path, reward_funcs=length_reward, prompts=sampler, callbacks=[Drop()], **changes)
+    made.train()
+    assert calls(sampler) == ["next", "observe"] * 2
+    assert [[group.example for group in groups] for groups in observed(sampler)] == given(sampler)
 
 
 def test_what_is_observed_is_what_was_sampled(tmp_path):

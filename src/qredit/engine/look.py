@@ -9,10 +9,11 @@ from torch import Tensor
 from qredit.control.diagnostics import likelihood_facts
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective
+from qredit.data.encoding import PROMPT_IDS
 from qredit.engine.collation import Collation
 from qredit.engine.collective import Collective
 from qredit.engine.log import joined, on_cpu
-from qredit.engine.sampling import PROMPT_IDS, of_row
+from qredit.engine.sampling import of_row
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.seed import BEFORE

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS
 from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
 from qredit.data.statistics import of_rewards
 from qredit.engine.collective import Collective
@@ -16,8 +17,6 @@ from qredit.rollouts.fields import Maker
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.seed import FURTHER, mix
-
-PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"  # columns that a data set is given
 
 
 @dataclass

@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit import pocket, tasks
+from qredit.data.rows import Rows, too_long
 from qredit.rewards.given import columns_of
 from qredit.rollouts.format import TokenFormat
 from qredit.runs.hub import reached
@@ -24,7 +25,7 @@ from qredit.tasks.jsonl import jsonl
 from qredit.tasks.prompt import worded
 from qredit.tasks.same import prompt_form
 from qredit.trl.checks import check_vocabulary
-from qredit.trl.data import Rows, context_of, too_long
+from qredit.trl.data import context_of
 from qredit.trl.savable import mend_generation_config
 from qredit.utils.errors import QreditError
 from qredit.utils.plain import first_line

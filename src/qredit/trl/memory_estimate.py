@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from qredit.engine.sampling import ANSWER_IDS, PROMPT_IDS
+from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS
 from qredit.engine.scorer import Scorer
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import one_turn

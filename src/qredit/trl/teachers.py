@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE
+from qredit.data.encoding import PROMPT_IDS
 from qredit.engine.base_probability import BASE
 from qredit.engine.hinted import Hinted, Ids, Itself
 from qredit.engine.named_model import NamedModel
 from qredit.engine.reference import Reference
-from qredit.engine.sampling import PROMPT_IDS, shown
+from qredit.engine.sampling import shown
 from qredit.engine.teacher import Teacher, check_heads
 from qredit.shared_prefix.support import inside
 from qredit.trl.data import context_of

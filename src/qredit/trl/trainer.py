@@ -29,6 +29,7 @@ from qredit.callbacks.record import CreditRecorder
 from qredit.control.objective import automatic
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective, sum_terms
+from qredit.data.encoding import PROMPT_IDS
 from qredit.data.prompt_sampler import PromptSampler
 from qredit.data.shuffled import ShuffledPrompts
 from qredit.data.uniform import UniformPrompts
@@ -41,7 +42,7 @@ from qredit.engine.memory import free_bytes, yet_to_come
 from qredit.engine.objective_now import ObjectiveNow
 from qredit.engine.prompts import Prompts
 from qredit.engine.resume import packed, unpacked
-from qredit.engine.sampling import PROMPT_IDS, Sampling
+from qredit.engine.sampling import Sampling
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.state import METRICS, POSITION, PROMPTS, Part, load_state

@@ -1,0 +1,71 @@
+"""Prompts and gold answers as token ids, before any compute is spent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qredit.data.rows import Rows
+from qredit.rollouts.format import TokenFormat
+from qredit.tasks.cells import given_answers
+from qredit.tasks.same import unreadable
+from qredit.utils.errors import QreditError
+
+PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"  # columns that a data set is given
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The rows of a data set as a run reads them, column by column.
+
+    Attributes:
+        prompt_ids: of each prompt, opening included.
+        answers: the gold answer, as text.
+        answer_ids: the same as ids, seam and end included.
+        aliases: further answers that the same cell gives.
+    """
+
+    prompt_ids: list[list[int]]
+    answers: list[str]
+    answer_ids: list[list[int]]
+    aliases: list[tuple[str, ...]]
+
+
+def encode(
+    prompts: Sequence[Any], golds: Sequence[Any], rows: Rows, tokens: TokenFormat, template: Mapping[str, Any]
+) -> Encoded:
+    """Prompts and gold answers as ids.
+
+    Args:
+        prompts: texts, or chat messages.
+        golds: the cell of each row: a text, or several of which the first is trained on.
+        rows: their names, for errors.
+        template: switches of the chat template.
+
+    Raises:
+        QreditError: an empty answer, an answer that does not join at the seam, a prompt that the chat template
+            refuses; the row is named.
+    """
+    given = [_answers(value, rows.name(row)) for row, value in enumerate(golds)]
+    answers = [answer for answer, *_ in given]
+    known: dict[str, list[int]] = {}
+    for row, answer in enumerate(answers):
+        if answer not in known:
+            try:
+                known[answer] = tokens.answer_ids(answer)
+            except QreditError as error:
+                raise QreditError(f"{rows.name(row)}: {error}") from None
+    return Encoded(
+        prompt_ids=[rows.of_prompt(row, tokens, prompt, template) for row, prompt in enumerate(prompts)],
+        answers=answers,
+        answer_ids=[known[answer] for answer in answers],
+        aliases=[more[1:] for more in given],
+    )
+
+
+def _answers(value: Any, where: str) -> tuple[str, ...]:
+    answers = given_answers(value)
+    if not answers:
+        raise QreditError(f"{where}: the answer must be a non-empty text, got {value!r}")
+    if bad := unreadable(list(answers)):
+        raise QreditError(f"{where}: the answer holds {bad}")
+    return answers

@@ -1,0 +1,84 @@
+"""How errors name the rows of a data set, and which of them do not fit a model's context."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.sampling_params import Budget
+from qredit.utils.errors import QreditError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How errors name the rows of a data set: by the column `id` if there is one, else by their number from 0."""
+
+    where: str
+    kind: str
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, ids: Sequence[Any] | None, count: int, where: str) -> "Rows":
+        """Rows of the data set that errors call `where`."""
+        if ids is None:
+            return cls(where, "row", [str(row) for row in range(count)])
+        return cls(where, "id", [repr(id) for id in ids])
+
+    def name(self, row: int) -> str:
+        """A single row."""
+        return f"{self.where}, {self.kind} {self.names[row]}"
+
+    def of_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
+        """The ids of a row's prompt.
+
+        Raises:
+            QreditError: the chat template refuses it; the row is named.
+        """
+        try:
+            return tokens.prompt_ids(prompt, **template)
+        except QreditError as error:
+            raise QreditError(f"{self.name(row)}: {error}") from None
+
+    def check_long(
+        self,
+        long: Sequence[int],
+        prompt_ids: Sequence[Sequence[int]],
+        budget: Budget,
+        context: int | None,
+        skip_long: bool,
+    ) -> None:
+        """Refuse rows whose prompts are too long, unless they are to be left out and others stay.
+
+        Raises:
+            QreditError: all of them counted, the first ones named.
+        """
+        if not long or (skip_long and len(long) < len(prompt_ids)):
+            return
+        longest = max(map(len, prompt_ids))
+        shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
+        raise QreditError(
+            f"{self.where}: {len(long)} of {len(prompt_ids)} prompts do not fit ({self.kind}s {shown}; longest "
+            f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
+            f"{budget.answer} for the answer; lower max_completion_length"
+            + (" or set skip_long to drop them" if len(long) < len(prompt_ids) else "")
+        )
+
+
+def too_long(
+    prompt_ids: Sequence[Sequence[int]],
+    answers: Sequence[int],
+    tokens: TokenFormat,
+    budget: Budget,
+    context: int | None,
+) -> list[int]:
+    """The rows whose prompt, thinking, closing and answer do not fit the context.
+
+    Args:
+        answers: tokens to be kept for each row's answer.
+        context: the model's context length in tokens; None is unlimited.
+    """
+    if context is None:
+        return []
+    fixed = budget.thinking + len(tokens.close_ids)
+    rows = zip(prompt_ids, answers, strict=True)
+    return [row for row, (prompt, answer) in enumerate(rows) if len(prompt) + fixed + answer > context]
