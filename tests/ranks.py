@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import critic
 import torch
 import torch.distributed as dist
 from runs import first_step_gradients, questions, settings
@@ -26,6 +27,7 @@ CASES = (
     ("dapo()", "plain"),
     ("grpo()", "one-empty"),
     ("on_span('sampled', reward() | center_by_group() | scale_by_batch_std())", "plain"),
+    (critic.OBJECTIVE, "learner"),
     ("garl(q=0.75)", "past-ddp"),
 )
 
@@ -62,9 +64,11 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
         out / "run", per_device_train_batch_size=PROMPTS * M // world, num_generations=M, shuffle_dataset=False,
         rows_per_forward=3 if case == "chunks" else None,
     )  # fmt: skip
+    learners = [critic.Critic(32)] if case == "learner" else []
     made = QreditTrainer(
-        model(), objective, args, questions(PROMPTS), reward_funcs=rewards(case), processing_class=tokenizer()
-    )
+        model(), objective, args, questions(PROMPTS), reward_funcs=rewards(case), processing_class=tokenizer(),
+        learners=learners,
+    )  # fmt: skip
     made.sampling.draw = lambda prompts, number: recorded(prompts)
     if case == "hopeless":
         made.scorer.scored = without_likelihood_in_half(made.scorer.scored)
@@ -72,8 +76,9 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
         score = made.scorer.score
         made.scorer.score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
     gradients = {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
+    moved = {f"{name} of the learner": p.detach() for one in learners for name, p in one.head.named_parameters()}
     assert made.layout is pack, "the prompts were not shared"
-    return gradients
+    return gradients | moved
 
 
 def without_likelihood_in_half(scored):

@@ -21,7 +21,8 @@ def launched(folder: Path, world: int) -> list[dict]:
     if world > 1:
         launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(world), "--master_port", str(free_port())]
     environment = os.environ | {
-        "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     ran = subprocess.run(
         [*launcher, str(HERE / "ranks.py"), str(folder)],

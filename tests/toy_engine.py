@@ -16,6 +16,7 @@ from qredit.data.shuffled import ShuffledPrompts
 from qredit.engine.backward import PlainBackward
 from qredit.engine.collation import Collation
 from qredit.engine.collective import Alone
+from qredit.engine.learner import Learner, Learners
 from qredit.engine.log import StepLog, metrics_of
 from qredit.engine.making import GenerationMaker
 from qredit.engine.prompts import Prompts
@@ -38,6 +39,7 @@ class ToyEngine:
     Attributes:
         draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
         reward: the sampled answer's text and its row → a number.
+        learners: models that learn beside the policy.
         m: rollouts per prompt.
         prompts: of one generation.
         window: micro-batches of an optimiser step.
@@ -50,6 +52,7 @@ class ToyEngine:
     tokenizer: Any
     draw: Callable[[list[list[int]], int], list[Trajectory]]
     reward: Callable[[str, Mapping], float]
+    learners: Sequence[Learner] = ()
     m: int = 4
     prompts: int = 2
     window: int = 1
@@ -60,7 +63,7 @@ class ToyEngine:
 
     def __post_init__(self) -> None:
         assert share_prefix(self.model) is None, "this engine packs rows"
-        needs, alone = self.objective.needs, Alone()
+        needs, alone, learners = self.objective.needs, Alone(), Learners(self.learners)
         tails = tails_for(needs)
         self.scorer = Scorer(
             needs=needs,
@@ -75,10 +78,11 @@ class ToyEngine:
         self.collation = Collation(
             *(alone, needs, tails, self.tokenizer.pad_token_id, self.scorer, self.format.close_ids),
             serves_several_steps=self.repeats > 1,
+            learners=learners,
         )
         self.stages = StageState(self.objective)
         step_credit = StepCredit(self.window, self.stages, alone)
-        self.step = Step(self.scorer, self.stages, step_credit, alone, PlainBackward())
+        self.step = Step(self.scorer, self.stages, step_credit, alone, PlainBackward(), learners)
         self.generations = GenerationMaker(
             *(self.collation, self.scorer, self.stages, alone),
             rollouts=self.prompts * self.m // self.window,
@@ -122,7 +126,7 @@ class ToyEngine:
                 prompts.see(learned.batch, complete, last=use == self.window - 1)
             if not complete:
                 continue
-            yield metrics_of(objective, self.log.take())
+            yield metrics_of(objective, self.log.take()) | learned.logged
             if not update:
                 return
             self.optimizer.step()

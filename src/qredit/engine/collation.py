@@ -1,10 +1,8 @@
 """Sampled rollouts as the rows of a micro-batch, with what forward passes of their own tell of them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +12,11 @@ from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE, teachers_in
 from qredit.engine.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
 from qredit.engine.base_probability import BASE, base_probability, without_rationale
 from qredit.engine.collective import Collective
+from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
-from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
 from qredit.shared_prefix.install import ERROR
-from qredit.shared_prefix.packing import repeat
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +24,11 @@ class Collation:
     """Makes rows for an objective.
 
     Attributes:
-        needs: the objective's.
+        needs: the objective's and the learners'.
         pad: the id that fills rows up.
         close: ids of the closing as it is forced.
         serves_several_steps: whether rollouts are still in use when the weights have moved.
-        autocast: the precision that the policy is scored in.
+        learners: fill fields of theirs, after all others.
     """
 
     collective: Collective
@@ -41,7 +38,7 @@ class Collation:
     scorer: Scorer
     close: Sequence[int]
     serves_several_steps: bool
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    learners: Learners = field(default_factory=Learners)
 
     def rows(self, trajectories: Sequence[Trajectory], seed: int, vocabulary: Tensor | None) -> Rows:
         """One row for each rollout and tail."""
@@ -66,7 +63,7 @@ class Collation:
             trajectories: those that the rows are of.
         """
         told: dict[str, Tensor] = {}
-        teachers, forward = self.scorer.teachers, self.forward(model)
+        teachers, forward = self.scorer.teachers, self.scorer.forward(model)
         for name in teachers_in(self.needs):
             if name in teachers:
                 told[f"{LOGP_OF}{name}"] = teachers[name].logp(rows, forward)
@@ -80,20 +77,5 @@ class Collation:
             told[SAMPLER_ENTROPY] = self.scorer.scored_without_gradient(model, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & kinds(self.needs):
             told |= token_roles(self.scorer.policy(), rows, horizons_of(self.needs))
-        return replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
-
-    def forward(self, model: nn.Module) -> Forward:
-        """How other passes than the loss's run on this process.
-
-        Args:
-            model: the wrapped one.
-        """
-        scorer = self.scorer
-        return Forward(
-            model,
-            scorer.policy(),
-            scorer.layout or repeat,
-            lambda rows: scorer.chunks(rows, torch.arange(len(rows.batch.mask))),
-            scorer.temperature,
-            self.autocast,
-        )
+        rows = replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
+        return self.learners.filled(rows, forward)

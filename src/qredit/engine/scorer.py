@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
 from qredit.engine.memory import bytes_per_token, rows_that_fit
-from qredit.engine.teacher import Teacher
+from qredit.engine.teacher import Forward, Teacher
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.install import States, Wanted, score
 from qredit.shared_prefix.layout import Layout
-from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.packing import pack, repeat
 from qredit.shared_prefix.support import inside
 
 SAMPLER_ENTROPY = "sampler_entropy"
@@ -33,12 +34,13 @@ class Scorer:
         temperature: what logits are divided by.
         layout: how rows lie in a forward pass; None is the engine's own pass, `ordinary`.
         ordinary: (model, rows) → log-probability and entropy of each completion token.
-        teachers: by name, those that the objective compares with.
         policy: the model without its wrappers.
         resident: whether all weights lie whole on this process, all the time.
         rows_per_forward: the most rows of a forward pass; None is as many as fit.
         free_bytes: memory that a pass may use.
         device: where rows lie.
+        teachers: by name, those that the objective compares with.
+        autocast: the precision that the policy is scored in.
         seconds: spent on scoring without gradient; for its reader to set back.
         keeps_prompts: whether `prompts_can_be_kept`, once it was asked.
     """
@@ -54,6 +56,7 @@ class Scorer:
     resident: bool = True
     rows_per_forward: int | None = None
     teachers: Mapping[str, Teacher] = field(default_factory=dict)
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     seconds: float = 0.0
     keeps_prompts: bool | None = None
     _held: float | None = None
@@ -64,6 +67,21 @@ class Scorer:
         hidden, policy = rows.teacher_hidden, self.policy()
         against = {name: States(states, *self.teachers[name].head(policy)) for name, states in hidden.items()}
         return Wanted.of(self.needs, rows.vocabulary, against)
+
+    def forward(self, model: nn.Module) -> Forward:
+        """How teachers and learners run a model over rows.
+
+        Args:
+            model: the wrapped policy.
+        """
+        return Forward(
+            model,
+            self.policy(),
+            self.layout or repeat,
+            lambda rows: self.chunks(rows, torch.arange(len(rows.batch.mask))),
+            self.temperature,
+            self.autocast,
+        )
 
     def prompts_can_be_kept(self) -> bool:
         """Whether the keys of prompts may be kept on the graph for two passes over completions.

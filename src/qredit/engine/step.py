@@ -11,6 +11,7 @@ from qredit.core.objective import Credited, Objective
 from qredit.engine.backward import Backward
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.learner import Learners
 from qredit.engine.loss import MicrobatchLoss
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
@@ -47,6 +48,7 @@ class Learned:
         batch: rows.batch with what the forward passes told.
         credited: the coefficients, where they were evaluated before the forward pass.
         state: that of stateful stages, before the step.
+        logged: what learners say of their step, at the last micro-batch of an optimiser step.
         first: the rollouts of the first group; empty after a resume in the middle of a generation.
     """
 
@@ -56,6 +58,7 @@ class Learned:
     credited: Credited | None = None
     state: Mapping[str, State] = field(default_factory=dict)
     first: Sequence[Trajectory] = ()
+    logged: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +75,12 @@ class Step:
     step_credit: StepCredit
     collective: Collective
     backward: Backward
+    learners: Learners = field(default_factory=Learners)
 
     def take(
         self, model: nn.Module, objective: Objective, generation: Generation, place: Place
     ) -> tuple[Tensor, Learned]:
-        """The loss of a micro-batch, for the caller to differentiate; moves the state of stages where a step ends.
+        """The loss of a micro-batch, for the caller to differentiate; moves stages and learners where a step ends.
 
         Args:
             model: the wrapped one.
@@ -93,7 +97,9 @@ class Step:
             self.scorer, model, objective, micro.rows, counts, state, self.backward, place.off_policy
         ).of(credited)
         self.stages.update(objective, batch, self.collective, place.complete, place.used_up)
-        return loss, Learned(objective, micro.rows, batch, credited, state, micro.first)
+        self.learners.see(micro.rows, batch)
+        logged = self.learners.learn(self.scorer.forward(model), self.collective) if place.complete else {}
+        return loss, Learned(objective, micro.rows, batch, credited, state, micro.first, logged)
 
     def _credited(
         self, model: nn.Module, objective: Objective, generation: Generation, place: Place, micro: Microbatch

@@ -15,6 +15,7 @@ from qredit.core.field_names import LOGP_OF, REFERENCE, name_now
 from qredit.core.objective import Objective
 from qredit.engine.attention import INFLUENCE, LOCALITY
 from qredit.engine.base_probability import BASE
+from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
 from qredit.rollouts.fields import MAKERS, Maker
@@ -57,8 +58,10 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
         )
 
 
-def makers_for(objective: Objective, given: Mapping[str, Maker], teachers: Collection[str] = ()) -> dict[str, Maker]:
-    """Who makes each batch field that the objective needs and neither rollouts nor forward passes hold.
+def makers_for(
+    objective: Objective, given: Mapping[str, Maker], teachers: Collection[str], learners: Learners
+) -> dict[str, Maker]:
+    """Who makes each batch field that objective and learners need and neither rollouts, passes nor learners hold.
 
     Args:
         given: makers by the names of fields; one may stand for a teacher.
@@ -81,8 +84,13 @@ def makers_for(objective: Objective, given: Mapping[str, Maker], teachers: Colle
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")
-    check_named(objective.needs, teachers, filled=given)
-    wanted = sorted(name for name in objective.needs if name not in told and not kinds({name}) & told)
+    for name in sorted(learners.fills):
+        if name in told or kinds({name}) & told or name in given:
+            raise QreditError(f"learners: the batch field '{name}' is filled already, by the trainer or a maker")
+    learners.check_read(objective.needs)
+    needs = objective.needs | learners.needs
+    check_named(needs, teachers, filled={*given, *learners.fills})
+    wanted = sorted(name for name in needs - learners.fills if name not in told and not kinds({name}) & told)
     for name in wanted:
         if name not in given and name not in MAKERS:
             raise QreditError(

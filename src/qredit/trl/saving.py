@@ -27,7 +27,7 @@ class Saving:
 
     Args:
         parts: kept in one file, as the main process has them.
-        own: what each process keeps in a file of its own; none is written while its state is empty.
+        own: what each process keeps, each in a file of its own; none is written while its state is empty.
 
     Attributes:
         writing_to: the folder that checkpoints go to while one is written; None at other times.
@@ -40,7 +40,7 @@ class Saving:
         accelerator: Accelerator,
         objective: Objective,
         parts: Sequence[Stateful],
-        own: Stateful,
+        own: Sequence[Stateful],
     ) -> None:
         self.args, self.accelerator, self.objective = args, accelerator, objective
         self.parts, self.own = parts, own
@@ -107,18 +107,23 @@ class Saving:
         if state["objective"] != str(self.objective):
             raise QreditError(f"{folder} was trained with {state['objective']}, not with {self.objective}")
         self.anew = restore(self.parts, state)
-        path, device = folder / self._own_file, self.accelerator.device
-        kept = torch.load(path, map_location=device, weights_only=True) if path.exists() else {}
-        self.own.load_state_dict(kept)
+        self.restore_own(folder, self.own)
 
-    @property
-    def _own_file(self) -> str:
-        return f"{self.own.name}_{self.accelerator.process_index}.pt"
+    def restore_own(self, folder: Path, parts: Sequence[Stateful]) -> None:
+        """Let some of `own` go on from a checkpoint's files."""
+        for part in parts:
+            path = folder / self._own_file(part)
+            kept = torch.load(path, map_location=self.accelerator.device, weights_only=True) if path.exists() else {}
+            part.load_state_dict(kept)
+
+    def _own_file(self, part: Stateful) -> str:
+        return f"{part.name}_{self.accelerator.process_index}.pt"
 
     def _save(self, written: Path, output: Path, state: TrainerState) -> None:
         """Write our files; and the best checkpoint under the name it will have."""
-        if kept := self.own.state_dict():
-            torch.save(kept, written / self._own_file)
+        for part in self.own:
+            if kept := part.state_dict():
+                torch.save(kept, written / self._own_file(part))
         if self.accelerator.is_main_process:
             best = state.best_global_step
             if best and ((output / f"checkpoint-{best}").exists() or best == state.global_step):

@@ -1,6 +1,6 @@
 """The teachers of a run on TRL: the models and prompts that it was given, loaded, and checked before any compute."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -39,19 +39,20 @@ class Hint:
 Given: TypeAlias = str | PreTrainedModel | Hint | Teacher
 
 
-def teachers_of(trainer: Any, given: Mapping[str, Given]) -> dict[str, Teacher]:
-    """Each teacher by its name, the reference among them where the objective needs it.
+def teachers_of(trainer: Any, given: Mapping[str, Given], needs: Collection[str]) -> dict[str, Teacher]:
+    """Each teacher by its name, the reference among them where it is needed.
 
     Args:
         trainer: a `QreditTrainer` whose model stands where it is trained and whose data sets are encoded.
+        needs: the batch fields that are read.
 
     Raises:
         QreditError: a model that cannot be loaded, has other token ids or is the policy; other prompts that are too
             long or do not depend on the prompt alone.
     """
-    needs, policy = trainer.objective.needs, trainer.model
+    policy = trainer.model
     teachers = {name: _teacher(trainer, name, one) for name, one in given.items()}
-    if {f"{LOGP_OF}{REFERENCE}", f"{KL_OF}{REFERENCE}", BASE} & needs:
+    if {f"{LOGP_OF}{REFERENCE}", f"{KL_OF}{REFERENCE}", BASE} & set(needs):
         teachers[REFERENCE] = Reference(policy)
     check_heads(needs, teachers, policy)
     return teachers

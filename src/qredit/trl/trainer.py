@@ -35,6 +35,7 @@ from qredit.data.shuffled import ShuffledPrompts
 from qredit.data.uniform import UniformPrompts
 from qredit.engine.collation import Collation
 from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.learner import Learner, LearnerFile, Learners
 from qredit.engine.log import StepLog, metrics_of
 from qredit.engine.look import Look
 from qredit.engine.making import GenerationMaker
@@ -63,6 +64,7 @@ from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import answer_all
 from qredit.samplers.thinking import think
 from qredit.samplers.transformers import TransformersSampler
+from qredit.shared_prefix.install import scores_tokens
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.padded import check_padding
 from qredit.shared_prefix.support import inside
@@ -109,6 +111,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             `args.dynamic_sampling` are then drawn from the whole data set, else they are the next ones of `prompts`. It
             has observed every generation before the one that it is asked for, whatever the loader fetches ahead. An
             epoch, as steps and schedules count it, stays as many prompts as the data set has.
+        learners: models that learn beside the policy and fill batch fields (`engine/learner.py`), on its device.
         processing_class, callbacks: as in TRL.
         **kwargs: optimizers, quantization_config, peft_config and reward_processing_classes, as in TRL. Its tools,
             environment_factory and rollout_func are refused.
@@ -149,6 +152,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         fields: Mapping[str, Maker] | None = None,
         teachers: Mapping[str, Given] | None = None,
         prompts: PromptSampler | None = None,
+        learners: Sequence[Learner] = (),
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
@@ -157,7 +161,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
         check_arguments(model, args, kwargs)
         check_sampling(self.objective, args)
-        makers = makers_for(self.objective, fields or {}, teachers or {})
+        self.learners = Learners(learners)
+        makers = makers_for(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
         check_columns(train_dataset, args.answer_column, "train_dataset")
         for name, dataset in evaluations(eval_dataset).items():
@@ -205,8 +210,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.steering = tuple(part for part in (self.guide, self.guard) if part is not None)
         self._objective_now = ObjectiveNow(self.objective, self.steering)
         score_at_temperature_one(self.model, self.objective, args)
-        named = teachers_of(self, teachers or {})
+        named = teachers_of(self, teachers or {}, self._fields_read)
         self.layout = layout_for(self.model, self.objective, args)
+        if learners:
+            scores_tokens(self.model)  # a learner may run the policy where the loss takes TRL's own pass
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + int(args.max_completion_length))
@@ -234,7 +241,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _build(self, makers: Mapping[str, Maker], teachers: Mapping[str, Teacher], given: PromptSampler | None) -> None:
         """The parts of a step, given what only this engine knows."""
-        args, needs = self.args, self.objective.needs
+        args, needs = self.args, self._fields_read
         self.collective = together = Accelerated(self.accelerator)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.sampler = TransformersSampler(self.model, pad, args.draw)
@@ -246,11 +253,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.collation = Collation(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
             serves_several_steps=self._period > accumulated,
-            autocast=self.accelerator.autocast,
+            learners=self.learners,
         )
         self.stages = StageState(self.objective)
         self.step_credit = StepCredit(accumulated, self.stages, together)
-        self.step = Step(self.scorer, self.stages, self.step_credit, together, together)
+        self.step = Step(self.scorer, self.stages, self.step_credit, together, together, self.learners)
         self.generations = GenerationMaker(
             *(self.collation, self.scorer, self.stages, together),
             rollouts=args.per_device_train_batch_size,
@@ -271,6 +278,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             temperature=1.0 if "answer_logp" in needs else float(self.temperature),
             layout=self.layout,
             teachers=teachers,
+            autocast=self.accelerator.autocast,
             # both are asked for anew: wrappers and the optimiser come later
             policy=lambda: self.accelerator.unwrap_model(self.model),
             free_bytes=lambda: free_bytes(device) - yet_to_come(self.scorer.policy(), self.optimizer),
@@ -302,8 +310,17 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self.prompts,
             *self.steering,
         ]
-        own = Part("rollouts", self._rollouts_in_use, self._take_up)
+        own: list[Stateful] = [Part("rollouts", self._rollouts_in_use, self._take_up), *self._learner_files]
         return Saving(self.args, self.accelerator, self.objective, parts, own)
+
+    @property
+    def _fields_read(self) -> frozenset[str]:
+        """The batch fields that the objective and the learners read."""
+        return self.objective.needs | self.learners.needs
+
+    @property
+    def _learner_files(self) -> list[LearnerFile]:
+        return [LearnerFile(learner) for learner in self.learners.learners]
 
     def _position(self) -> dict[str, Any]:
         return {"step": self._step, "evaluated": self._evaluated}
@@ -346,6 +363,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         kept = load_state(checkpoint)
         if kept is not None:
             self.stages.state = kept["objective_state"]
+        self.saving.restore_own(checkpoint, self._learner_files)
         self._generation = None
 
     def slow_down(self, factor: float) -> None:
@@ -529,6 +547,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         loss, learned = self.step.take(model, objective, self._generation, self._place())
         if self.recorder is not None:
             self.recorder.see(self.state.global_step + 1, learned)
+        self.log_with_step(learned.logged)
         self._log_batch("train", objective, learned.batch)
         self._observe(learned.batch)
         return loss
