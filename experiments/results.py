@@ -25,7 +25,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
 from qredit.cli.demo_command import FULL, arm_name
-from qredit.evaluation.metrics import bootstrap
 from qredit.pocket.models import LEVELS
 from qredit.rollouts.sampling_params import Budget
 from qredit.runs.bars import progress as bars_on
@@ -37,6 +36,7 @@ from qredit.runs.quiet import quiet_libraries
 from qredit.runs.schedule import warmup_of
 from qredit.runs.train import token_format
 from qredit.samplers.transformers import sample
+from qredit.stats.interval import mean_interval
 from qredit.utils.seed import mix
 
 FOLDER, PAGE, PICTURE = Path("runs/results"), Path("docs/results.md"), Path("docs/results.png")
@@ -137,7 +137,7 @@ def swapped(options: TrainOptions, weights: Path, folder: Path) -> dict[str, Any
                 said = drawn(starts, Budget(0, answer), 3 * repeat + number)
                 texts = [format.response_text(r.answer_ids) for r in said]
                 scores[name] += [float(t == e.answer) for t, e in zip(texts, examples, strict=True)]
-        return {name: asdict(bootstrap(values)) for name, values in scores.items()}
+        return {name: asdict(mean_interval(values)) for name, values in scores.items()}
 
     told = {"what": "swap", "options": options.changed(), "held": asdict(HELD), "weights": hash_of_weights(weights)}
     return cached(folder, told, make)

@@ -7,8 +7,9 @@ import pytest
 import qredit.runs.experiment as experiment
 from qredit import QreditError
 from qredit.cli import main
-from qredit.runs.draw import blocks, plot_curves, smoothed
+from qredit.runs.draw import plot_curves, smoothed
 from qredit.runs.experiment import cached, spread
+from qredit.runs.sparkline import averaged
 
 SHORT = ("--steps", "2", "--questions", "4")
 
@@ -86,10 +87,11 @@ def test_a_result_that_was_interrupted_is_made_anew(tmp_path):
     assert not (tmp_path / "arm" / "half").exists()
 
 
-def test_blocks_show_the_mean_of_each_stretch():
-    assert blocks([0.0, 0.5, 1.0], width=3) == " ▄█"
-    assert blocks([0.0, 1.0] * 8, width=4) == "▄▄▄▄"
-    assert blocks([], width=4) == ""
+def test_a_long_curve_is_averaged_to_the_width_of_its_column():
+    assert averaged([0.0, 0.5, 1.0], width=3) == [0.0, 0.5, 1.0]
+    assert averaged([0.0, 1.0] * 8, width=4) == [0.5] * 4
+    assert averaged([0.0, 1.0, 2.0, 4.0, 5.0], width=2) == [0.5, pytest.approx(11 / 3)]
+    assert averaged([], width=4) == []
 
 
 def test_smoothing_is_a_mean_over_the_last_few():

@@ -17,6 +17,9 @@ from qredit.control.diagnostics import (
 )
 from qredit.core.importance import sequence_truncate
 from qredit.objectives import garl, grpo, paft
+from qredit.stats.groups import Groups
+from qredit.stats.nearest_rank import lower_median, nearest_rank
+from qredit.stats.weights import effective_size, log_mean_exp
 
 
 def metrics(objective, *batches):
@@ -109,3 +112,29 @@ def test_groups_without_success_are_counted_among_those_with_a_reward():
 def test_an_objective_without_a_likelihood_has_no_such_metrics():
     assert commitment(grpo()) is None
     assert likelihood_facts(grpo(), reward_batch([1.0, 0.0])) == {}
+
+
+@pytest.mark.parametrize(
+    ("level", "found"), [(0.0, 1.0), (0.25, 1.0), (0.26, 2.0), (0.5, 2.0), (0.51, 3.0), (1.0, 4.0)]
+)
+def test_a_nearest_rank_quantile_is_one_of_the_values(level, found):
+    assert nearest_rank([3.0, 1.0, 4.0, 2.0], level) == found
+    assert nearest_rank(torch.tensor([3.0, 1.0, 4.0, 2.0]), level) == found
+
+
+def test_a_lower_median_stays_minus_infinity_and_knows_what_stands_for_nothing():
+    assert lower_median([-math.inf, -math.inf, 0.0, 1.0]) == -math.inf
+    assert math.isnan(lower_median([]))
+    assert lower_median([], empty=0.0) == 0.0
+
+
+def test_groups_of_any_size_have_the_log_mean_and_effective_size_of_their_own_rows():
+    log_w = torch.tensor([0.0, -1.0, -math.inf, -3.0, -500.0, -2.0], dtype=torch.float64)
+    group, keep = torch.tensor([7, 2, 7, 2, 2, 7]), torch.tensor([True, True, True, True, True, False])
+    found = Groups.of(group)
+    for row, mine in ((0, [0, 2]), (1, [1, 3, 4])):
+        w = log_w[mine].exp()
+        assert float(found.log_mean_exp(log_w, keep)[row]) == pytest.approx(float(w.mean().log()))
+        assert float(found.effective_size(log_w, keep)[row]) == pytest.approx(float(w.sum() ** 2 / w.square().sum()))
+        assert float(log_mean_exp(log_w[mine][None])) == float(found.log_mean_exp(log_w, keep)[row])
+        assert float(effective_size(log_w[mine][None])) == float(found.effective_size(log_w, keep)[row])

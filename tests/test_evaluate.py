@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny import model, tokenizer
 
-import qredit.evaluation.metrics as metrics
 import qredit.samplers.answers as answering
-from qredit.evaluation.metrics import Answered, bootstrap, differences, majority, pass_at_k, summary, write_samples
+from qredit.evaluation.metrics import Answered, differences, majority, pass_at_k, summary, write_samples
 from qredit.rewards import REGISTRY, get, read_rewards
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import Budget, Draw
 from qredit.samplers.answers import answer_all
 from qredit.samplers.transformers import sampler_of
+from qredit.stats.interval import Interval, mean_interval
 from qredit.tasks import Example
 from qredit.utils.errors import QreditError
 
@@ -141,14 +141,14 @@ def test_majority_does_not_depend_on_the_order_of_tied_answers():
 
 def test_the_interval_holds_the_mean_and_lies_within_the_data():
     values = [0.0] * 30 + [1.0] * 10
-    found = bootstrap(values)
+    found = mean_interval(values)
     assert found.value == pytest.approx(0.25)
     assert 0.0 < found.low < found.value < found.high < 0.5
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation():
     """p = 1/2 over 400 questions: ± 1.96·0.5/20 = 0.049."""
-    found = bootstrap([0.0, 1.0] * 200)
+    found = mean_interval([0.0, 1.0] * 200)
     assert found.high - found.value == pytest.approx(0.049, abs=0.006)
     assert found.value - found.low == pytest.approx(0.049, abs=0.006)
 
@@ -156,16 +156,16 @@ def test_the_interval_has_the_width_of_the_normal_approximation():
 def test_the_interval_is_a_function_of_the_seed():
     values = [0.0, 0.1, 0.5, 0.9, 1.0, 0.3, 0.7]
     torch.manual_seed(1)
-    first = bootstrap(values, seed=4)
+    first = mean_interval(values, seed=4)
     torch.manual_seed(2)
-    assert bootstrap(values, seed=4) == first
-    assert bootstrap(values, seed=5) != first
+    assert mean_interval(values, seed=4) == first
+    assert mean_interval(values, seed=5) != first
 
 
 @pytest.mark.parametrize("count", [1, 2, 64])
 def test_questions_that_are_all_wrong_or_all_right_leave_room_for_the_other_outcome(count):
     """0 of 2 says little: the exact one-sided bound, 1 - 0.05^(1/n), and its mirror image."""
-    wrong, right = bootstrap([0.0] * count), bootstrap([1.0] * count)
+    wrong, right = mean_interval([0.0] * count), mean_interval([1.0] * count)
     assert (wrong.value, wrong.low) == (0.0, 0.0)
     assert wrong.high == pytest.approx(1 - 0.05 ** (1 / count))
     assert (right.value, right.high) == (1.0, 1.0)
@@ -174,14 +174,15 @@ def test_questions_that_are_all_wrong_or_all_right_leave_room_for_the_other_outc
 
 def test_questions_that_all_have_one_value_between_have_an_interval_of_some_width():
     """9 questions of 0.3 each lie between the exact intervals of 2 and of 3 successes in 9."""
-    found = bootstrap([0.3] * 9)
+    found = mean_interval([0.3] * 9)
     assert found.low == pytest.approx(0.028145, abs=1e-5)
     assert found.high == pytest.approx(0.700703, abs=1e-5)
-    assert bootstrap([1 / 3] * 3).low == pytest.approx(0.008404, abs=1e-5)  # that of 1 in 3, though 3·(1/3) is rounded
+    rounded = mean_interval([1 / 3] * 3)  # that of 1 in 3, though 3·(1/3) is rounded
+    assert rounded.low == pytest.approx(0.008404, abs=1e-5)
 
 
 def test_equal_values_on_a_scale_without_known_ends_are_left_alone():
-    assert bootstrap([-2.0] * 4) == metrics.Estimate(-2.0, -2.0, -2.0)
+    assert mean_interval([-2.0] * 4) == Interval(-2.0, -2.0, -2.0)
 
 
 def test_a_table_of_two_wrong_answers_does_not_claim_to_know_the_rate():
@@ -190,7 +191,7 @@ def test_a_table_of_two_wrong_answers_does_not_claim_to_know_the_rate():
 
 def test_nothing_to_average_is_refused():
     with pytest.raises(QreditError, match="there are no questions"):
-        bootstrap([])
+        mean_interval([])
     with pytest.raises(QreditError, match="there are no questions"):
         summary([], "exact_match", 4)
 

@@ -91,7 +91,7 @@ def test_it_begins_at_the_quietest_q_that_is_loud():
     """All alike at w = 1e-14, M = 16: the effective reward is 10^(-14 + q(14 - log10 16)), 0.01 from q = 0.937 on."""
     controller, decision = begin(groups(-14.0), M, 1.0, True)
     assert controller.q == decision.q == 0.95
-    assert "1e-14.0" in decision.reason
+    assert "1.0e-14" in decision.reason
     assert begin(groups(-14.0), M, 0.8, True)[0].q == 0.8
     assert begin(groups(-1.0), M, 1.0, True)[0].q == 0.0
 

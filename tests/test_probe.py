@@ -16,14 +16,15 @@ from qredit.probe import predict, recommend, words
 from qredit.probe.predict import (
     COMMITMENTS,
     effective_rewards,
-    effective_size,
     log_escape_time,
     mixed_expected,
     mixed_seen,
 )
 from qredit.probe.recommend import Case, is_graded
 from qredit.stats.interval import bootstrap_mean, clopper_pearson
+from qredit.stats.weights import effective_size
 from qredit.utils.errors import QreditError
+from qredit.utils.formatting import format_multiple, format_probability, format_share
 
 M, N = 32, 64
 
@@ -61,21 +62,21 @@ def at(predicted, q):
 
 def test_clopper_pearson_has_its_textbook_values():
     found = clopper_pearson(3, 20)
-    assert 10**found.log10 == pytest.approx(0.15)
+    assert 10**found.value == pytest.approx(0.15)
     assert 10**found.low == pytest.approx(0.032071, abs=1e-6)
     assert 10**found.high == pytest.approx(0.378927, abs=1e-6)
 
 
 def test_without_a_success_the_bound_is_the_rule_of_three():
     found = clopper_pearson(0, 2048)
-    assert found.log10 == found.low == -math.inf
+    assert found.value == found.low == -math.inf
     assert 10**found.high == pytest.approx(1 - 0.05 ** (1 / 2048), rel=1e-12)
     assert 10**found.high == pytest.approx(3 / 2048, rel=3e-3)
 
 
 def test_with_nothing_but_successes_the_bound_is_mirrored():
     found = clopper_pearson(100, 100)
-    assert (found.log10, found.high) == (0.0, 0.0)
+    assert (found.value, found.high) == (0.0, 0.0)
     assert 10**found.low == pytest.approx(0.05 ** (1 / 100), rel=1e-12)
 
 
@@ -98,7 +99,7 @@ def test_the_bootstrap_covers_the_mean_of_graded_weights():
 
 def test_the_bootstrap_stays_in_logs():
     found = bootstrap_mean(wide(-2000, 1.0))
-    assert -880 < found.low < found.log10 < found.high < -860
+    assert -880 < found.low < found.value < found.high < -860
     assert bootstrap_mean(torch.full((2, 4), -math.inf)).high == -math.inf
 
 
@@ -296,7 +297,11 @@ def test_the_words_hold_the_numbers():
     predicted = predict(graded(1e-5), none_right(graded(1e-5)))
     advised = recommend(predicted)
     seen, follows = words.advice(predicted, advised)
-    for number in (words.share(predicted.mixed), words.power(predicted.levels[1]), f"{predicted.ess:.1f} of 32"):
+    for number in (
+        format_share(predicted.mixed),
+        format_probability(predicted.levels[1]),
+        f"{predicted.ess:.1f} of 32",
+    ):
         assert number in seen
     for number in (advised.objective, f"m = {advised.m}", f"q = {advised.start:g}"):
         assert number in follows
@@ -307,7 +312,24 @@ def test_the_words_hold_the_numbers():
     [(-math.inf, "0"), (math.log10(0.125), "0.125"), (-304.5, "3.2e-305"), (-7.00001, "1.0e-7"), (5.0, "1.0e5")],
 )
 def test_probabilities_are_written_from_their_logarithm(log10, text):
-    assert words.power(log10) == text
+    assert format_probability(log10) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0 %"), (-0.0, "0 %"), (0.125, "12.5 %"), (1e-4, "0.01 %"), (3.4e-9, "3.4e-9")]
+)
+def test_shares_are_in_per_cent_unless_they_are_too_small_for_it(share, text):
+    assert format_share(share) == text
+
+
+@pytest.mark.parametrize(("log10", "text"), [(None, "–"), (0.0, "1.0"), (2.38, "240"), (5.415, "2.6e5")])
+def test_multiples_are_written_from_their_logarithm(log10, text):
+    assert format_multiple(log10) == text
+
+
+def test_the_former_name_of_an_estimate_in_logs_leads_on():
+    with pytest.warns(DeprecationWarning, match=r"Interval\.value"):
+        assert clopper_pearson(3, 20).log10 == clopper_pearson(3, 20).value
 
 
 # What is refused
@@ -343,6 +365,7 @@ def test_a_cold_pocket_model_is_probed(capsys):
     assert (len(found["log_w"]), len(found["log_w"][0])) == (6, 4)
     assert found["advice"]["estimator"] == "garl"
     assert -8.5 < found["predicted"]["levels"][1] < -5.5
+    assert found["predicted"]["success"].keys() == found["predicted"]["p_hat"].keys() == {"log10", "low", "high"}
     again = json.loads(probed(capsys, "--coldness", "6", "--json")[1].out)
     assert again == found
 

@@ -31,6 +31,8 @@ from qredit.report.records import batch_of, shown
 from qredit.report.render import render
 from qredit.report.words import across, sentences
 from qredit.report.write import write
+from qredit.stats.interval import Interval
+from qredit.utils.formatting import format_probability
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> & <!-- "
@@ -410,7 +412,7 @@ def test_words_say_the_numbers(tmp_path):
     assert told[1] == (
         "Mean reward of the training rollouts rose from 0.0 % (first 5 logged steps) to 75.0 % (last 5)."
     )
-    assert "The gold answer's median likelihood p̂ went from 1e-11.0 (first 5 logged steps) to 1e-6.0 (last 5)." in told
+    assert "The gold answer's median likelihood p̂ went from 1.0e-11 (first 5 logged steps) to 1.0e-6 (last 5)." in told
     assert (
         "From first to last: entropy 1.7 nats a token → 1.2 nats a token; mean length 20.0 tokens → 20.0 tokens."
         in told
@@ -483,18 +485,30 @@ def test_runs_are_ranked_with_their_intervals(tmp_path, second, verdict):
 
 def test_a_moving_mean_has_the_interval_of_what_it_covers():
     found = moving([0.0, 1.0, None, 1.0], over=3)
-    assert [round(one.mean, 4) for one in found] == [0.0, 0.5, 0.5, 1.0]
-    assert (found[0].low, found[0].high) == (None, None)
+    assert [round(one.value, 4) for one in found] == [0.0, 0.5, 0.5, 1.0]
+    assert (found[0].low, found[0].high) == (-math.inf, math.inf)
     assert (found[1].low, found[1].high) == (0.0, 1.0)  # 0.5 ∓ 0.98, and a share stays one
     wide = moving([1.0, 3.0], over=2)[1]
     assert (wide.low, wide.high) == pytest.approx((2 - 1.96, 2 + 1.96))
     assert moving([None], over=3) == [None]
 
 
+def test_an_interval_is_written_once_for_every_command():
+    def percent(value):
+        return f"{value:.0%}"
+
+    assert Interval(0.5, 0.25, 1.0).format(percent) == "50% [25%, 100%]"
+    assert Interval(0.5, 0.5, 0.5).format(percent) == Interval(0.5, -math.inf, math.inf).format(percent) == "50%"
+    assert Interval(-2.0, -math.inf, -1.0).format(format_probability) == "0.01 [0, 0.1]"
+    assert Interval(2.0, 1.5, 3.0).is_above(Interval(1.0, 0.0, 1.25))
+    assert not Interval(2.0, 1.0, 3.0).is_above(Interval(1.0, 0.0, 1.25))
+    assert not Interval(2.0, -math.inf, math.inf).is_above(Interval(1.0, 0.0, 1.25))
+
+
 def test_first_and_last_are_means_over_the_window(tmp_path):
     (run,) = collect([made_run(tmp_path / "made", [entry(step, reward=step / 10) for step in range(1, 11)])])
     first, last = ends(run, "reward")
-    assert (first.mean, last.mean) == pytest.approx((0.3, 0.8))
+    assert (first.value, last.value) == pytest.approx((0.3, 0.8))
 
 
 def test_there_is_a_panel_for_every_curve_that_was_logged(tmp_path):

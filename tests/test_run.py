@@ -19,7 +19,6 @@ from tiny import tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import qredit.callbacks.validate as validate
-import qredit.evaluation.metrics as metrics
 import qredit.samplers.answers as answering
 from qredit.callbacks.samples import KeepSamples
 from qredit.callbacks.validate import best_step
@@ -30,6 +29,7 @@ from qredit.runs.folder import PACKAGES, RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.runs.plan import memory_lines
 from qredit.runs.train import config
+from qredit.stats.interval import Interval
 from qredit.tasks.jsonl import jsonl
 from qredit.utils.plain import first_line, visible
 
@@ -349,7 +349,7 @@ def scripted(monkeypatch, values):
     summary = validate.summary
 
     def pretended(answered, scorer, k):
-        return summary(answered, scorer, k) | {f"m@{k}": metrics.Estimate(next(told), 0.0, 1.0)}
+        return summary(answered, scorer, k) | {f"m@{k}": Interval(next(told), 0.0, 1.0)}
 
     monkeypatch.setattr(validate, "summary", pretended)
 

@@ -35,7 +35,7 @@ MOVED = {
     "penalty": "penalties",
     "penalty.base": "core.penalty",
     "plain": "utils.plain",
-    "power": "utils.power",
+    "power": "utils.formatting",
     "prefix": "shared_prefix",
     "quiet": "runs.quiet",
     "reduce": "core.reduce",

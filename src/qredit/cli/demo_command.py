@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from qredit.cli.options import Parser, add_options, build
-from qredit.runs.draw import blocks, plot_curves
+from qredit.runs.draw import plot_curves
 from qredit.runs.options import TrainOptions, check_least, option
+from qredit.runs.sparkline import averaged, sparkline
 from qredit.utils.errors import QreditError
 from qredit.utils.whole import write_whole
 
@@ -121,7 +122,7 @@ def _show(
             *(_cell(found, name) for name in ("p@1", "p@16", "m@16")),
             str(demo.steps),
             f"{seconds:.0f}",
-            blocks(curve, width=20),
+            sparkline(averaged(curve, width=20), 0.0, 1.0),
         )
     out.print(table)
     if demo.seeds > 1:

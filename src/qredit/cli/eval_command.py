@@ -29,9 +29,10 @@ from qredit.utils.plain import visible
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qredit.evaluation.metrics import Answered, Estimate
+    from qredit.evaluation.metrics import Answered
     from qredit.rewards.given import Reward
     from qredit.rollouts.format import TokenFormat
+    from qredit.stats.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Result:
 
     subject: _Subject
     answered: "Sequence[Answered]"
-    found: "Mapping[str, Estimate]"
+    found: "Mapping[str, Interval]"
     skipped: int
     unparseable: int
     notices: Sequence[str]
@@ -388,14 +389,14 @@ def _show(result: _Result, asked: EvalOptions, quiz: _Quiz, out: Console) -> Non
 
 
 def _show_difference(
-    found: "Mapping[str, Estimate]", asked: EvalOptions, questions: int, quiz: _Quiz, out: Console
+    found: "Mapping[str, Interval]", asked: EvalOptions, questions: int, quiz: _Quiz, out: Console
 ) -> None:
     title = f"{asked.model} less {asked.against}: {quiz.called}, {questions} questions of both"
     out.print(_table(title, found, lambda value: f"{100 * value:+.1f}"))
     out.print("a difference in points; its interval redraws questions, each with the answers of both models")
 
 
-def _table(title: str, found: "Mapping[str, Estimate]", shown: Callable[[float], str]) -> Table:
+def _table(title: str, found: "Mapping[str, Interval]", shown: Callable[[float], str]) -> Table:
     table = Table(title=escape(visible(title)), title_justify="left")
     table.add_column("metric")
     table.add_column("%", justify="right")

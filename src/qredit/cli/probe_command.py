@@ -19,10 +19,11 @@ from qredit.cli.options import Parser, add_options, build, read_yaml
 from qredit.cli.train_command import training_fields
 from qredit.runs.options import POCKET, TrainOptions, check_least, option
 from qredit.utils.errors import QreditError
+from qredit.utils.formatting import format_multiple, format_probability, format_share
 from qredit.utils.plain import json_line, visible
 
 if TYPE_CHECKING:
-    from qredit.probe import Advice, Measured, Prediction
+    from qredit.probe import Advice, Interval, Measured, Prediction
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,13 @@ def _record(
             "ended": float(measured.ended.double().mean()),
             "log_w": measured.log_w.tolist(),
             "right": measured.right.tolist(),
-            "predicted": {**asdict(predicted), "mixed": predicted.mixed, "graded": is_graded(predicted)},
+            "predicted": {
+                **asdict(predicted),
+                "success": _in_logs(predicted.success),
+                "p_hat": _in_logs(predicted.p_hat),
+                "mixed": predicted.mixed,
+                "graded": is_graded(predicted),
+            },
             "advice": {
                 "estimator": advice.estimator,
                 "objective": advice.objective,
@@ -144,6 +151,10 @@ def _record(
         }
     )
     return told
+
+
+def _in_logs(of: "Interval") -> Mapping[str, float]:
+    return {"log10": of.value, "low": of.low, "high": of.high}
 
 
 def _plain(value: Any) -> Any:
@@ -181,7 +192,7 @@ def _show(
     if not details:
         out.print("--details shows p̂ of the examples and the table of every q")
         return
-    low, middle, high = map(words.power, predicted.levels)
+    low, middle, high = map(format_probability, predicted.levels)
     out.print(f"p̂ of an example: median {middle}, middle 80 % {low} to {high}")
     out.print(words.regime(predicted))
     out.print(_table(predicted))
@@ -193,22 +204,21 @@ def _show(
 
 
 def _table(predicted: "Prediction") -> Table:
-    from qredit.probe import words
 
     table = Table(title=f"groups of {predicted.m}", title_justify="left")
     headings = ("signal", "reward", "times", "bias", "deviation", "noise")
     table.add_column("objective")
     for name in headings:
         table.add_column(name, justify="right")
-    table.add_row("grpo", words.share(predicted.mixed), *["–"] * 5)
+    table.add_row("grpo", format_share(predicted.mixed), *["–"] * 5)
     for one in predicted.of:
         table.add_row(
             f"q = {one.q:g}",
-            words.share(one.signal),
-            "–" if math.isnan(one.reward) else words.power(one.reward),
-            words.multiple(one.escape),
-            words.share(one.bias),
-            words.share(one.deviation),
+            format_share(one.signal),
+            "–" if math.isnan(one.reward) else format_probability(one.reward),
+            format_multiple(one.escape),
+            format_share(one.bias),
+            format_share(one.deviation),
             f"{one.noise:.2g}/{one.noise_paft:.2g}",
         )
     return table

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from qredit.utils.formatting import format_share
+
 WINDOW = 10
 """Steps whose groups are taken together at most, if these are `LEAST` or more."""
 SHARE = 0.5
@@ -83,7 +85,7 @@ class Collapse:
         seen = replace(seen, good=fall <= error and _holds(groups, self.best))
         if self.best.mean <= 0 or now.mean >= SHARE * self.best.mean or fall < ERRORS * error:
             return seen, None
-        reason = f"success fell from {_share(self.best.mean)} (step {self.best.step}) to {_share(now.mean)}"
+        reason = f"success fell from {format_share(self.best.mean)} (step {self.best.step}) to {format_share(now.mean)}"
         return seen, Fallen(reason)
 
     def check(self, now: Checked) -> tuple["Collapse", Fallen | None]:
@@ -94,8 +96,8 @@ class Collapse:
             return self, None
         best = self.validated
         reason = (
-            f"validation fell from {_share(best.value)} (step {best.step}, at least {_share(best.low)}) to "
-            f"{_share(now.value)} (at most {_share(now.high)})"
+            f"validation fell from {format_share(best.value)} (step {best.step}, at least {format_share(best.low)}) to "
+            f"{format_share(now.value)} (at most {format_share(now.high)})"
         )
         return self, Fallen(reason)
 
@@ -129,7 +131,3 @@ def _latest(steps: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ..
 def _holds(groups: Sequence[float], best: Stretch) -> bool:
     """Whether the last step by itself is no collapse: its mean is not below `SHARE` of the best."""
     return bool(groups) and statistics.fmean(groups) >= SHARE * best.mean
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.3g} %"

@@ -1,13 +1,13 @@
 """The controller behind `q: auto`: which q and which estimator the next step takes, from what the last ones showed."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from qredit.control.loudness import loudness, quietest
-from qredit.utils.power import power
+from qredit.stats.nearest_rank import lower_median
+from qredit.utils.formatting import format_probability
 
 LEVEL = -2.0
 """log10 of the median group's effective reward to be kept: a factor 10^6 above Adam's epsilon. Kept and not only
@@ -89,7 +89,7 @@ class Controller:
     @property
     def _effective(self) -> float:
         """Effective rationales, median over groups; 0 where none has likelihood."""
-        return _median([value for groups in self.recent for value in groups.ess], 0.0)
+        return lower_median([value for groups in self.recent for value in groups.ess], 0.0)
 
     @property
     def _is_sound(self) -> bool:
@@ -123,12 +123,11 @@ def _decided(controller: Controller, step: int, reason: str) -> tuple[Controller
 
 def _because(seen: Sequence[Groups], m: int, q: float) -> str:
     """Why this q: how likely answers are, and how loud the quietest of these steps was with it."""
-    p_hat = _median([value for one in seen for value in one.p_hat], -math.inf)
+    p_hat = lower_median([value for one in seen for value in one.p_hat], -math.inf)
     if p_hat == -math.inf:
         return "most groups give their gold answer no likelihood at all"
     level = min(loudness(one.largest, one.p_hat, m, q) for one in seen)
-    return f"median p̂ is {power(p_hat)}, and at q = {q:g} the median group's effective reward is {power(level)} or more"
-
-
-def _median(values: Sequence[float], nothing: float) -> float:
-    return statistics.median_low(values) if values else nothing
+    return (
+        f"median p̂ is {format_probability(p_hat)}, and at q = {q:g} the median group's effective reward is "
+        f"{format_probability(level)} or more"
+    )

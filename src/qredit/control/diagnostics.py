@@ -18,6 +18,7 @@ from qredit.credit.likelihood import (
     log_weight,
     subtract_likelihood_baseline,
 )
+from qredit.stats.nearest_rank import nearest_rank
 
 _ADAM_EPSILON = 1e-8
 
@@ -43,9 +44,8 @@ def effective_sample_size(batch: RolloutBatch) -> Float[Tensor, " G"]:
     """(Σw)²/Σw² of every group that has likelihood: between 1 (one rationale carries all) and M."""
     log_w, keep = log_weight(batch, "ess")
     groups = batch.groups
-    log_ratio = 2 * groups.log_mean_exp(log_w, keep) - groups.log_mean_exp(2 * log_w, keep)
     hopeful = keep & (groups.log_mean_exp(log_w, keep) > -torch.inf)
-    return _one_per_group(batch, log_ratio.exp() * groups.count(keep), hopeful)
+    return _one_per_group(batch, groups.effective_size(log_w, keep), hopeful)
 
 
 def no_success(batch: RolloutBatch) -> Float[Tensor, " G"]:
@@ -106,7 +106,7 @@ def likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Ma
     hopeful = finite.sum().clamp(min=1)
     return {
         "q": q,
-        **{f"p_hat/log10_q{level}": _quantile(facts["p_hat"], level / 100) for level in (10, 50, 90)},
+        **{f"p_hat/log10_q{level}": nearest_rank(facts["p_hat"], level / 100) for level in (10, 50, 90)},
         "effective_reward/max": float(facts["effective"].max()),
         "centred_weight/max": float(facts["centred"].max()),
         "weights/ess": mean_or_nan(facts["ess"]),
@@ -123,11 +123,6 @@ def _one_per_group(batch: RolloutBatch, value: Tensor, keep: Bool[Tensor, " B"])
     kept = groups.dense(keep.double(), 0.0).any(1)
     filled = groups.dense(torch.where(keep, value, torch.full_like(value, -torch.inf)), -torch.inf)
     return filled.amax(1)[kept]
-
-
-def _quantile(values: Tensor, level: float) -> float:
-    """The nearest-rank quantile, the ⌈level·n⌉-th smallest: -inf among the values stays -inf and is no NaN."""
-    return float(values.sort().values[max(math.ceil(level * len(values)) - 1, 0)]) if len(values) else math.nan
 
 
 def mean_or_nan(values: Tensor) -> float:

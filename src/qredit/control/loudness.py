@@ -1,8 +1,9 @@
 """How loud a q is: the effective reward of the median group, and the smallest q that is loud enough."""
 
 import math
-import statistics
 from collections.abc import Sequence
+
+from qredit.stats.nearest_rank import lower_median
 
 GRID = tuple(step / 20 for step in range(21))
 
@@ -24,7 +25,7 @@ def loudness(largest: Sequence[float], p_hat: Sequence[float], m: int, q: float)
     logs = [
         top - q * (mean + math.log10(m)) if top > -math.inf else top for top, mean in zip(largest, p_hat, strict=True)
     ]
-    return statistics.median_low(logs) if logs else -math.inf
+    return lower_median(logs, -math.inf)
 
 
 def quietest(largest: Sequence[float], p_hat: Sequence[float], m: int, level: float) -> float:

@@ -1,25 +1,14 @@
-"""What sampled answers say: p@1, unbiased p@k, maj@k, means of any scorer; intervals by bootstrap over questions."""
+"""What sampled answers say: p@1, unbiased p@k, maj@k, means of any scorer; intervals over questions."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from qredit.rewards import REGISTRY, Scorer
-from qredit.stats.interval import difference_interval, mean_interval
+from qredit.stats.interval import Interval, difference_interval, mean_interval
 from qredit.utils.errors import QreditError
 from qredit.utils.plain import json_line
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over questions and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -67,15 +56,7 @@ def majority(predictions: Sequence[str], scores: Sequence[float], scorer: Scorer
     return sum(winners) / len(winners) if winners else 0.0
 
 
-def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean and its 95 % interval over questions: `mean_interval`, exact where all of them have the same value."""
-    if not values:
-        raise QreditError("nothing to average: there are no questions")
-    low, high = mean_interval(values, resamples=resamples, seed=seed)
-    return Estimate(float(torch.tensor(values, dtype=torch.float64).mean()), low, high)
-
-
-def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Estimate]:
+def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Interval]:
     """p@1, p@k and m@k by the primary reward, of which 1 is a success; then the mean of each reward over all samples.
 
     Samples that a reward does not score are left out of its mean, and are no success.
@@ -84,11 +65,11 @@ def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Est
     if not answered:
         raise QreditError("nothing to average: there are no questions")
     each = [successes(question, primary, k) for question in answered]
-    found = {name: bootstrap([values[name] for values in each]) for name in each[0]}
+    found = {name: mean_interval([values[name] for values in each]) for name in each[0]}
     for name in answered[0].scores:
         means = [mean for question in answered if (mean := _mean(question.scores[name])) is not None]
         if means:
-            found[name] = bootstrap(means)
+            found[name] = mean_interval(means)
     return found
 
 
@@ -107,7 +88,7 @@ def successes(question: Answered, primary: str, k: int) -> dict[str, float]:
 
 def differences(
     answered: Sequence[Answered], others: Sequence[Answered], primary: str, k: int
-) -> tuple[dict[str, Estimate], int]:
+) -> tuple[dict[str, Interval], int]:
     """By how much the first model's p@1, p@k and m@k are above the second's, and on how many questions.
 
     Questions are paired by id and redrawn in pairs, so that how hard they are does not count. Only those that both
@@ -124,7 +105,7 @@ def differences(
     found = {}
     for name in each[0][0]:
         values = [one[name] - other[name] for one, other in each]
-        found[name] = Estimate(sum(values) / len(values), *difference_interval(values))
+        found[name] = difference_interval(values)
     return found, len(pairs)
 
 

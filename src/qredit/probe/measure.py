@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qredit.probe.predict import effective_size, log_mean_exp
 from qredit.rewards.given import Reward, read_rewards
 from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import TokenFormat
@@ -28,6 +27,7 @@ from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, repeat
 from qredit.shared_prefix.padded import check_padding
 from qredit.shared_prefix.share import share_prefix
+from qredit.stats.weights import effective_size, log_mean_exp
 from qredit.tasks.base import Example
 from qredit.utils.device import autocast
 from qredit.utils.errors import QreditError

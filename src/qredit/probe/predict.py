@@ -5,7 +5,6 @@ times are those of gradient flow in the sigmoid model, which Adam flattens.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,8 @@ from qredit.control.controller import LEVEL
 from qredit.control.loudness import quietest
 from qredit.core.tsallis import estimator_bias
 from qredit.stats.interval import Interval, bootstrap_mean, clopper_pearson
+from qredit.stats.nearest_rank import lower_median, nearest_rank
+from qredit.stats.weights import effective_size, log_mean_exp
 from qredit.utils.errors import QreditError
 
 COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -121,7 +122,7 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
     groups = _cut(log_w, m)
     finite = groups[groups.amax(1) > -torch.inf]
     log_p = log_mean_exp(log_w)
-    levels = log_p.sort().values / math.log(10)
+    log10_p = log_p / math.log(10)
     ess = effective_size(finite)
     spread = torch.where(finite.isfinite().all(1), finite.std(1), torch.inf) if len(finite) else finite.new_empty(0)
     return Prediction(
@@ -130,10 +131,10 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
         m=m,
         success=clopper_pearson(int(right.sum()), right.numel()),
         p_hat=bootstrap_mean(log_w),
-        levels=tuple(float(levels[math.ceil(level * len(levels)) - 1]) for level in _LEVELS),  # type: ignore[arg-type]
+        levels=tuple(nearest_rank(log10_p, level) for level in _LEVELS),  # type: ignore[arg-type]
         impossible=float((log_p == -torch.inf).double().mean()),
-        ess=_median(ess),
-        spread=_median(spread),
+        ess=lower_median(ess),
+        spread=lower_median(spread),
         mixed_seen=mixed_seen(right, m),
         mixed_expected=mixed_expected(groups),
         silence=float(torch.log1p(-log_w.exp()).sum()),
@@ -141,16 +142,6 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
         of=tuple(_of(q, log_w, finite, len(groups)) for q in COMMITMENTS),
         sizes=tuple(_of_size(size, log_w, right) for size in SIZES),
     )
-
-
-def log_mean_exp(log_w: Float[Tensor, "G m"]) -> Float[Tensor, " G"]:
-    """log of the mean weight of each group; -inf where every weight is 0."""
-    return log_w.logsumexp(1) - math.log(log_w.shape[1])
-
-
-def effective_size(log_w: Float[Tensor, "G m"]) -> Float[Tensor, " G"]:
-    """(Σw)²/Σw²: 1 if one rationale carries all, m if all are alike."""
-    return (2 * log_w.logsumexp(1) - (2 * log_w).logsumexp(1)).exp()
 
 
 def mixed_seen(right: Bool[Tensor, "N M"], m: int) -> float:
@@ -215,12 +206,12 @@ def _of(q: float, log_w: Tensor, finite: Tensor, groups: int) -> OfCommitment:
         q=q,
         signal=float((log_a.amax(1).exp().float() > ADAM_EPSILON).sum() / groups) if len(finite) else 0.0,
         rationale_signal=float((c.abs().amax(1).float() > ADAM_EPSILON).sum() / groups) if len(finite) else 0.0,
-        reward=_median(log_a.amax(1)) / math.log(10),
+        reward=lower_median(log_a.amax(1)) / math.log(10),
         escape=_escape(log_mean_exp(log_w), q),
-        bias=_median(torch.stack([_bias(row, q, m) for row in log_w if row.max() > -torch.inf] or [torch.tensor(0.0)])),
-        deviation=(1 - q) * math.sqrt(max(_median(squared), 0.0) / m),
-        noise=_median(torch.where(total > 0, c.square().sum(1) / total**2, torch.inf)),
-        noise_paft=_median(1 / ess + (1 - 1 / ess) / m),
+        bias=lower_median([float(_bias(row, q, m)) for row in log_w if row.max() > -torch.inf], empty=0.0),
+        deviation=(1 - q) * math.sqrt(max(lower_median(squared), 0.0) / m),
+        noise=lower_median(torch.where(total > 0, c.square().sum(1) / total**2, torch.inf)),
+        noise_paft=lower_median(1 / ess + (1 - 1 / ess) / m),
     )
 
 
@@ -250,19 +241,13 @@ def _of_size(m: int, log_w: Tensor, right: Tensor) -> OfSize:
         return float((-torch.expm1(m * torch.log1p(-p)) - p**m).clamp(min=0).mean())
 
     alive = log_w[log_w.amax(1) > -torch.inf]
-    share = _median(1 / (1 + _squared_variation(alive)))
+    share = lower_median(1 / (1 + _squared_variation(alive)))
     return OfSize(m, max(mixed(log_mean_exp(log_w).exp()), mixed(right.double().mean(1))), max(m * share, 1.0))
 
 
 def _cut(log_w: Tensor, m: int) -> Float[Tensor, "G m"]:
     whole = log_w.shape[1] // m * m
     return log_w[:, :whole].reshape(-1, m)
-
-
-def _median(values: Tensor | Sequence[float]) -> float:
-    """The lower median; NaN of nothing."""
-    values = torch.as_tensor(values, dtype=torch.float64)
-    return float(values.median()) if len(values) else math.nan
 
 
 def _checked(log_w: Tensor, right: Tensor, m: int | None) -> int:

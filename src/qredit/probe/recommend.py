@@ -84,13 +84,13 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
 
 
 def _advice(predicted: Prediction, forced: float) -> Advice:
-    if predicted.success.log10 == -math.inf and predicted.silence < math.log(CHANCE):
+    if predicted.success.value == -math.inf and predicted.silence < math.log(CHANCE):
         return Advice(Case.UNREAD, None, None, predicted.m)
     if predicted.mixed >= WARM:
         if forced >= CUT:
             return Advice(Case.CUT, f"paft(q={PAFT_COMMITMENT})", PAFT_COMMITMENT, _size(predicted, _several))
         return Advice(Case.WARM, "grpo()", None, _size(predicted, _half_mixed))
-    if max(predicted.success.log10, predicted.p_hat.log10) >= math.log10(SOLVED):
+    if max(predicted.success.value, predicted.p_hat.value) >= math.log10(SOLVED):
         return Advice(Case.SOLVED, "grpo()", None, predicted.m)
     if max(one.rationale_signal for one in predicted.of) < HEARD:
         return Advice(Case.UNREACHABLE, None, None, SIZES[-1])

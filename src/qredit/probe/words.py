@@ -8,6 +8,7 @@ from qredit.probe.predict import Prediction
 from qredit.probe.recommend import ENOUGH, Advice, Case, is_graded
 from qredit.rollouts.ends import end_notice, generation_ends, unended_notice
 from qredit.stats.interval import Interval
+from qredit.utils.formatting import format_probability, format_share
 from qredit.utils.plain import one_line
 
 ASSUMED = (
@@ -17,36 +18,11 @@ ASSUMED = (
 )
 
 
-def power(log10: float) -> str:
-    """A probability from its logarithm: 0.12, 3.4e-09, 1e-304, 0."""
-    if log10 == -math.inf:
-        return "0"
-    if -3 < log10 <= 0:
-        return f"{10**log10:.3g}"
-    exponent = math.floor(log10)
-    digits = f"{10 ** (log10 - exponent):.1f}"
-    return f"1.0e{exponent + 1}" if digits == "10.0" else f"{digits}e{exponent}"
-
-
 def interval(of: Interval) -> str:
     """An estimate with its interval."""
-    if of.log10 == -math.inf and of.high > -math.inf:
-        return f"0, at most {power(of.high)}"
-    return f"{power(of.log10)} [{power(of.low)}, {power(of.high)}]"
-
-
-def share(value: float) -> str:
-    """A share in per cent; one too small for that as a probability."""
-    if 0 < value < 1e-4:
-        return power(math.log10(value))
-    return f"{100 * value + 0.0:.3g} %"
-
-
-def multiple(log10: float | None) -> str:
-    """How many times as long: 4.1, 240, 2.6e+05."""
-    if log10 is None:
-        return "–"
-    return f"{10**log10:.1f}" if log10 < 1 else f"{10**log10:.0f}" if log10 < 4 else power(log10)
+    if of.value == -math.inf and of.high > -math.inf:
+        return f"0, at most {format_probability(of.high)}"
+    return of.format(format_probability)
 
 
 def advice(predicted: Prediction, given: Advice) -> tuple[str, str]:
@@ -55,7 +31,7 @@ def advice(predicted: Prediction, given: Advice) -> tuple[str, str]:
 
 
 def _seen(predicted: Prediction, case: Case) -> str:
-    mixed = f"{share(predicted.mixed)} of groups of {predicted.m} hold both right and wrong answers"
+    mixed = f"{format_share(predicted.mixed)} of groups of {predicted.m} hold both right and wrong answers"
     if case is Case.UNREAD:
         return (
             f"The likelihood of your gold answers is high ({interval(predicted.p_hat)}), but your reward accepts none "
@@ -66,18 +42,18 @@ def _seen(predicted: Prediction, case: Case) -> str:
     if case is Case.CUT:
         return f"This model is warm ({mixed}), but most of its rationales are closed by force."
     if case is Case.SOLVED:
-        rate = power(max(predicted.success.log10, predicted.p_hat.log10))
+        rate = format_probability(max(predicted.success.value, predicted.p_hat.value))
         return f"This model answers nearly all of it already (success {rate}): {mixed}."
     if case is Case.UNREACHABLE:
-        told = share(max(one.rationale_signal for one in predicted.of))
+        told = format_share(max(one.rationale_signal for one in predicted.of))
         return (
             f"No q will help at m = {predicted.m}: {mixed}, and likelihood tells rationales apart in {told} of groups."
         )
     means = "amplification is real" if case is Case.COLD else "amplification saturates near m^q and more rollouts help"
     return (
         f"This model is too cold for GRPO: {mixed}; but the median example gives its gold answer "
-        f"{power(predicted.levels[1])}, which rests on {predicted.ess:.1f} of {predicted.m} rationales, so "
-        f"that {means}."
+        f"{format_probability(predicted.levels[1])}, which rests on {predicted.ess:.1f} of {predicted.m} rationales, "
+        f"so that {means}."
     )
 
 
@@ -110,7 +86,7 @@ def reads(predicted: Prediction, given: Advice) -> str:
     rollouts = predicted.examples * predicted.rollouts
     if given.case is Case.UNREAD:
         return "the reward reads nothing of what was sampled"
-    if predicted.success.log10 > -math.inf:
+    if predicted.success.value > -math.inf:
         return f"the reward reads answers: it accepted some of the {rollouts} sampled ones"
     return (
         f"the reward accepted none of the {rollouts} sampled answers, and the likelihood of the gold ones is low: that "
@@ -169,7 +145,7 @@ def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iter
             "there"
         )
     if forced > 0:
-        yield f"{share(forced)} of rationales were closed by force"
+        yield f"{format_share(forced)} of rationales were closed by force"
     notice = end_notice(subject.tokens, generation_ends(subject.network), subject.template)
     if notice is not None:
         yield notice
@@ -177,9 +153,10 @@ def notices(subject: Subject, measured: Measured, predicted: Prediction) -> Iter
     if unended is not None:
         yield unended
     elif ended < 1:
-        yield f"{share(1 - ended)} of sampled answers did not end by themselves"
+        yield f"{format_share(1 - ended)} of sampled answers did not end by themselves"
     if predicted.impossible:
-        yield f"{share(predicted.impossible)} of examples have likelihood 0 after every rationale; no q moves them"
+        share = format_share(predicted.impossible)
+        yield f"{share} of examples have likelihood 0 after every rationale; no q moves them"
     if predicted.success.low > predicted.p_hat.high:
         yield (
             f"answers succeed more often ({interval(predicted.success)}) than the gold string is likely "

@@ -1,23 +1,11 @@
 """The curves of a report: which numbers, over which stretch they are averaged, with which interval."""
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from qredit.report.chart import Line, Panel
 from qredit.report.collect import RunData
-
-_NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
-
-
-@dataclass(frozen=True)
-class Moving:
-    """A mean over neighbouring logged steps, with a 95 % interval from how these steps differ."""
-
-    mean: float
-    low: float | None
-    high: float | None
+from qredit.stats.interval import Interval, normal_interval
 
 
 def window(entries: int) -> int:
@@ -25,26 +13,17 @@ def window(entries: int) -> int:
     return max(5, entries // 20)
 
 
-def moving(values: Sequence[float | None], over: int) -> list[Moving | None]:
-    """The mean of each value and those before it; None where there is none among them."""
+def moving(values: Sequence[float | None], over: int) -> list[Interval | None]:
+    """The mean of each value and those before it, with how the steps differ; None where there is none among them."""
     return [_mean_of(values[max(0, end - over) : end]) for end in range(1, len(values) + 1)]
 
 
-def _mean_of(values: Sequence[float | None]) -> Moving | None:
+def _mean_of(values: Sequence[float | None]) -> Interval | None:
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    mean = statistics.fmean(known)
-    if len(known) < 2:
-        return Moving(mean, None, None)
-    margin = _NORMAL * statistics.stdev(known) / math.sqrt(len(known))
-    low, high = mean - margin, mean + margin
-    if all(0.0 <= value <= 1.0 for value in known):
-        low, high = max(low, 0.0), min(high, 1.0)
-    return Moving(mean, low, high)
+    return normal_interval(known) if known else None
 
 
-def ends(run: RunData, name: str) -> tuple[Moving, Moving] | None:
+def ends(run: RunData, name: str) -> tuple[Interval, Interval] | None:
     """A metric over the first and over the last stretch of a run; None where it was not logged."""
     _, values = run.series(name)
     over = window(len(values))
@@ -114,15 +93,15 @@ def _lines(
                 run.name,
                 place,
                 steps,
-                _each(means, lambda m: scale * m.mean),
-                _each(means, lambda m: None if m.low is None else scale * m.low) if band else None,
-                _each(means, lambda m: None if m.high is None else scale * m.high) if band else None,
+                _each(means, lambda m: scale * m.value),
+                _each(means, lambda m: scale * m.low if math.isfinite(m.low) else None) if band else None,
+                _each(means, lambda m: scale * m.high if math.isfinite(m.high) else None) if band else None,
             )
         )
     return found
 
 
-def _each(means: Sequence[Moving | None], take: Callable[[Moving], float | None]) -> list[float | None]:
+def _each(means: Sequence[Interval | None], take: Callable[[Interval], float | None]) -> list[float | None]:
     return [None if mean is None else take(mean) for mean in means]
 
 

@@ -21,8 +21,8 @@ from qredit.report.records import BESIDE, shown
 from qredit.report.render import FOLDER, render
 from qredit.report.words import PARTS, across, as_share, seconds, sentences
 from qredit.utils.errors import QreditError
+from qredit.utils.formatting import format_probability
 from qredit.utils.plain import visible
-from qredit.utils.power import power
 
 LIMIT = 6_000_000  # bytes of a page
 MARK = '<meta name="generator" content="qredit report">'
@@ -155,10 +155,10 @@ def _overview_row(run: RunData) -> list[str]:
         run.name,
         run.objective,
         str(run.steps),
-        "" if reward is None else as_share(run, reward[0].mean),
-        "" if reward is None else as_share(run, reward[1].mean),
+        "" if reward is None else as_share(run, reward[0].value),
+        "" if reward is None else as_share(run, reward[1].value),
         "" if held is None else f"{100 * held['value']:.1f} %",
-        _end(run, "p_hat/log10_q50", power),
+        _end(run, "p_hat/log10_q50", format_probability),
         _end(run, "entropy", "{:.3g}".format),
         _end(run, "completions/mean_length", "{:.1f}".format),
         _end(run, "weights/ess", "{:.2f}".format),
@@ -168,7 +168,7 @@ def _overview_row(run: RunData) -> list[str]:
 
 def _end(run: RunData, name: str, show: Callable[[float], str]) -> str:
     found = ends(run, name)
-    return "" if found is None else show(found[1].mean)
+    return "" if found is None else show(found[1].value)
 
 
 def _decisions(runs: Sequence[RunData]) -> _Table:

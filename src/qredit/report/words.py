@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from qredit.report.collect import RunData, number
-from qredit.report.curves import Moving, ends, window
-from qredit.utils.power import power
+from qredit.report.curves import ends, window
+from qredit.stats.interval import Interval
+from qredit.utils.formatting import format_probability
 
 PARTS = {"time/sample": "sampling", "time/score": "scoring", "time/update": "update"}
 _OFTEN = 0.5  # share of groups or rollouts from which something is worth a warning
@@ -29,11 +31,11 @@ def across(runs: Sequence[RunData]) -> list[str]:
     found = [(run, found) for run in runs if (found := ends(run, "reward")) is not None]
     if len(found) < 2:
         return []
-    ranked = sorted(found, key=lambda pair: -pair[1][1].mean)
+    ranked = sorted(found, key=lambda pair: -pair[1][1].value)
     (best, (_, top)), (second, (_, next_to)) = ranked[:2]
-    if all(end.mean == 0 for _, (_, end) in found):
+    if all(end.value == 0 for _, (_, end) in found):
         return ["No run ended with a success."]
-    apart = top.low is not None and next_to.high is not None and top.low > next_to.high
+    apart = top.is_above(next_to)
     verdict = "their intervals do not overlap" if apart else "their intervals overlap, so the order may be chance"
     follows = f"next is {second.name}, at {_mean(second, next_to)}"
     return [f"{best.name} ended highest, at {_mean(best, top)}; {follows}: {verdict}."]
@@ -71,20 +73,18 @@ def _success(run: RunData) -> Iterator[str]:
         return
     first, last = found
     over = min(window(len(run.series("reward")[1])), len(run.metrics))
-    if first.mean == last.mean:
+    if first.value == last.value:
         yield f"Mean reward of the training rollouts stayed at {_mean(run, last)} (first and last {over} logged steps)."
         return
-    moved = "rose" if last.mean > first.mean else "fell"
+    moved = "rose" if last.value > first.value else "fell"
     yield (
-        f"Mean reward of the training rollouts {moved} from {as_share(run, first.mean)} (first {over} logged steps) "
+        f"Mean reward of the training rollouts {moved} from {as_share(run, first.value)} (first {over} logged steps) "
         f"to {_mean(run, last)} (last {over})."
     )
 
 
-def _mean(run: RunData, value: Moving) -> str:
-    if value.low is None or value.high is None or value.low == value.high:
-        return as_share(run, value.mean)
-    return f"{as_share(run, value.mean)} [{as_share(run, value.low)}, {as_share(run, value.high)}]"
+def _mean(run: RunData, of: Interval) -> str:
+    return of.format(partial(as_share, run))
 
 
 def _held_out(run: RunData) -> Iterator[str]:
@@ -132,24 +132,19 @@ def _likelihood(run: RunData) -> Iterator[str]:
     if len(known) < 2 * over:
         few = "1 logged step" if len(known) == 1 else f"{len(known)} logged steps"
         yield (
-            f"The gold answer's median likelihood p̂ was {power(statistics.median(known))} over {few}: different "
-            f"questions, too few steps to see whether it moved ({2 * over} are needed)."
+            f"The gold answer's median likelihood p̂ was {format_probability(statistics.median(known))} over {few}: "
+            f"different questions, too few steps to see whether it moved ({2 * over} are needed)."
         )
         return
-    stretch = f"{power(first.mean)} (first {over} logged steps) to {power(last.mean)} (last {over})"
-    if _apart(first, last):
+    then, now = (format_probability(end.value) for end in (first, last))
+    stretch = f"{then} (first {over} logged steps) to {now} (last {over})"
+    if first.is_above(last) or last.is_above(first):
         yield f"The gold answer's median likelihood p̂ went from {stretch}."
     else:
         yield (
             f"The gold answer's median likelihood p̂, {stretch}, was not seen to move: steps have different questions, "
             "and the two intervals overlap."
         )
-
-
-def _apart(one: Moving, other: Moving) -> bool:
-    if None in (one.low, one.high, other.low, other.high):
-        return False
-    return bool(one.high < other.low or other.high < one.low)  # type: ignore[operator]
 
 
 def _decided(run: RunData) -> Iterator[str]:
@@ -167,13 +162,13 @@ def _shape(run: RunData) -> Iterator[str]:
     if any(moved):
         yield f"From first to last: {'; '.join(filter(None, moved))}."
     cut = ends(run, "completions/clipped_ratio")
-    if cut is not None and cut[1].mean >= _OFTEN:
-        yield f"At the end {100 * cut[1].mean:.0f} % of the completions were cut off by the token limit."
+    if cut is not None and cut[1].value >= _OFTEN:
+        yield f"At the end {100 * cut[1].value:.0f} % of the completions were cut off by the token limit."
 
 
 def _moved(run: RunData, name: str, label: str, show: Callable[[float], str]) -> str:
     found = ends(run, name)
-    return "" if found is None else f"{label} {show(found[0].mean)} → {show(found[1].mean)}"
+    return "" if found is None else f"{label} {show(found[0].value)} → {show(found[1].value)}"
 
 
 def _faint(run: RunData) -> Iterator[str]:

@@ -1,29 +1,12 @@
-"""Learning curves: a line of blocks for the terminal, a plot for a file."""
+"""Learning curves as a plot in a file."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from qredit.runs.sparkline import LEVELS
 from qredit.utils.whole import replacing
 
-BLOCKS = " " + LEVELS
 _DASHES = ("-", "--", "-", "-.", ":")
-
-
-def blocks(values: Sequence[float], width: int = 40) -> str:
-    """Values in [0, 1] as `width` blocks, each the mean of its share of the values.
-
-    >>> blocks([0.0, 0.5, 1.0], width=3)
-    ' ▄█'
-    """
-    if not values:
-        return ""
-    columns = min(width, len(values))
-    bounds = [round(column * len(values) / columns) for column in range(columns + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
-    return "".join(BLOCKS[round(min(max(mean, 0.0), 1.0) * (len(BLOCKS) - 1))] for mean in means)
 
 
 def plot_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, title: str) -> None:

@@ -9,7 +9,7 @@ from rich.cells import set_cell_size
 from rich.text import Text
 
 from qredit.runs.sparkline import GAP, sparkline
-from qredit.utils.power import power
+from qredit.utils.formatting import format_probability
 
 WINDOW = 40
 _PARTS = ("sample", "score", "update")
@@ -86,7 +86,7 @@ class Readings:
         told = f"{name} {GAP if reward is None else format(reward, form)}"
         if likelihood is None:
             return told
-        return f"{told}  p̂ {power(likelihood)}"
+        return f"{told}  p̂ {format_probability(likelihood)}"
 
 
 def silence(logs: Mapping[str, Any]) -> str:

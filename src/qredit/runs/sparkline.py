@@ -1,7 +1,8 @@
 """A row of numbers as a row of blocks, one character each, on a given scale."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 LEVELS = "▁▂▃▄▅▆▇█"
 GAP = "·"
@@ -16,6 +17,17 @@ def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
     '▁·▅█'
     """
     return "".join(_block(value, low, high) for value in values)
+
+
+def averaged(values: Sequence[float], width: int) -> list[float]:
+    """At most `width` values, each the mean of its share of the given ones, in order.
+
+    >>> averaged([0.0, 1.0, 0.5, 0.5], width=2)
+    [0.5, 0.5]
+    """
+    columns = min(width, len(values))
+    bounds = [round(column * len(values) / columns) for column in range(columns + 1)] if columns else []
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
 
 
 def _block(value: float | None, low: float, high: float) -> str:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qredit.stats.weights import effective_size, log_mean_exp
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -86,7 +88,12 @@ class Groups:
     def log_mean_exp(self, log_value: Float[Tensor, " B"], keep: Bool[Tensor, " B"]) -> Float[Tensor, " B"]:
         """For each row, log of the mean of exp(log_value) over the kept rows of its group; -inf where all are -inf."""
         dense = self.dense(_or_minus_inf(log_value, keep), -torch.inf)
-        return self.rows(torch.logsumexp(dense, 1, keepdim=True)) - self.count(keep).clamp(min=1).log()
+        return self.rows(log_mean_exp(dense, self._kept(keep))[:, None])
+
+    def effective_size(self, log_value: Float[Tensor, " B"], keep: Bool[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """For each row, (Σw)²/Σw² over the kept rows of its group, w = exp(log_value); NaN where all are -inf."""
+        dense = self.dense(_or_minus_inf(log_value, keep), -torch.inf)
+        return self.rows(effective_size(dense, self._kept(keep))[:, None])
 
     def log_mean_exp_of_others(self, log_value: Float[Tensor, " B"], keep: Bool[Tensor, " B"]) -> Float[Tensor, " B"]:
         """For each row, log of the mean of exp(log_value) over the *other* kept rows of its group.
@@ -100,6 +107,10 @@ class Groups:
         others = dense[:, None, :].expand(-1, width, -1).masked_fill(own, -torch.inf)
         count = (self.count(keep) - keep.double()).clamp(min=1)
         return self.rows(torch.logsumexp(others, 2)) - count.log()
+
+    def _kept(self, keep: Bool[Tensor, " B"]) -> Float[Tensor, " G"]:
+        """Kept rows of each group, 1 where there is none."""
+        return self.dense(keep.double(), 0.0).sum(1).clamp(min=1)
 
 
 def _or_minus_inf(log_value: Tensor, keep: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""Intervals that hold at the ends: Clopper-Pearson, and bootstraps of means, of weights in logs and of plain values."""
+"""Estimates with their 95 % intervals: Clopper-Pearson, bootstraps of means in logs and of plain values, normal."""
 
 import math
+import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,18 +10,41 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qredit.utils.errors import QreditError
+
 LEVEL = 0.95
+_NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
 _HALVINGS = 60
 _ROUNDING = 1e-9  # n·(k/n) is k only to rounding
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval, each as a logarithm to base 10; -inf stands for 0."""
+    """An estimate and the ends of its interval, all in one unit.
 
-    log10: float
+    The unit is that of the values that were given. The functions of rates and of weights, which may be smaller than a
+    number can be, give decimal logarithms: -inf stands for 0 there.
+    """
+
+    value: float
     low: float
     high: float
+
+    @property
+    def log10(self) -> float:
+        """The former name of `value`, where it is a logarithm."""
+        warnings.warn("Interval.log10 is Interval.value now", DeprecationWarning, stacklevel=2)
+        return self.value
+
+    def is_above(self, other: "Interval") -> bool:
+        """Whether the two intervals part, this one above."""
+        return self.low > other.high
+
+    def format(self, show: Callable[[float], str]) -> str:
+        """The estimate with its ends in brackets; alone where the interval has no width, or no finite ends."""
+        if self.low == self.high or (self.low, self.high) == (-math.inf, math.inf):
+            return show(self.value)
+        return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
 
 
 def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> Interval:
@@ -27,7 +52,7 @@ def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> Interv
 
     Two-sided at `level`. Without a success it is one-sided: from 0 to 1 - (1 - level)^{1/n}, about 3/n at 95 % (the
     rule of three); with nothing but successes it is its mirror image. Trials are taken as independent. Rates that
-    differ between trials only make it wider than it need be, as an interval for their mean.
+    differ between trials only make it wider than it need be, as an interval for their mean. Decimal logarithms.
     """
     rate = math.log10(successes / trials) if successes else -math.inf
     if successes == 0:
@@ -44,7 +69,7 @@ def bootstrap_mean(log_w: Float[Tensor, "N M"], level: float = LEVEL, resamples:
     """The mean of all weights, given as logs, with a percentile interval: the rollouts of each example are redrawn.
 
     It holds for these examples. It knows only the rollouts that were drawn: success on rationales that none of them
-    showed is missed, by any amount. (0, 0, 0), as logs -inf, if every weight is 0.
+    showed is missed, by any amount. Decimal logarithms: three times -inf if every weight is 0.
     """
     top = float(log_w.max())
     if top == -math.inf:
@@ -55,15 +80,12 @@ def bootstrap_mean(log_w: Float[Tensor, "N M"], level: float = LEVEL, resamples:
     for number in range(resamples):
         drawn = torch.randint(log_w.shape[1], log_w.shape, generator=generator)
         means[number] = scaled.gather(1, drawn).mean()
-    ends = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
-    value, low, high = ((x.log() + top) / math.log(10) for x in (scaled.mean(), *ends))
+    value, low, high = ((x.log() + top) / math.log(10) for x in (scaled.mean(), *_percentiles(means, level)))
     return Interval(float(value), float(low), float(high))
 
 
-def mean_interval(
-    values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """The ends of an interval for the mean of one value per question, not in logs: percentiles over redrawn questions.
+def mean_interval(values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of one value per question, not in logs, with percentiles over redrawn questions.
 
     Questions that all have the same value resample to it alone, an interval of no width that holds nothing. Values
     between 0 and 1 get the exact interval of a rate there: 0 of n questions reach up to 1 - (1 - level)^{1/n}, about
@@ -71,37 +93,62 @@ def mean_interval(
     have. Other scales have no known ends, and keep the width 0.
 
     Args:
-        values: one for each question, taken as independent; at least one.
+        values: one for each question, taken as independent.
+
+    Raises:
+        QreditError: there is no value.
     """
+    if not values:
+        raise QreditError("nothing to average: there are no questions")
+    mean = float(torch.tensor(values, dtype=torch.float64).mean())
     if min(values) == max(values) and 0 <= values[0] <= 1:
         total, count = len(values) * values[0], len(values)
         low = clopper_pearson(math.floor(total + _ROUNDING), count, level).low
-        return 10**low, 10 ** clopper_pearson(math.ceil(total - _ROUNDING), count, level).high
-    return _redrawn(values, level, resamples, seed)
+        return Interval(mean, 10**low, 10 ** clopper_pearson(math.ceil(total - _ROUNDING), count, level).high)
+    return Interval(mean, *_redrawn(values, level, resamples, seed))
 
 
 def difference_interval(
     values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """The ends of an interval for the mean of one difference per question, each from -1 to 1, as `mean_interval`.
+) -> Interval:
+    """The mean of one difference per question, each from -1 to 1, with percentiles as `mean_interval`.
 
     Where all of the n differences are the same, a share of at most p = 1 - (1 - level)^{1/n} of the questions has
     another one, which may be anything from -1 to 1.
     """
-    value = values[0]
+    mean, value = sum(values) / len(values), values[0]
     if min(values) == max(values):
         p = -math.expm1(math.log1p(-level) / len(values))
-        return max((1 - p) * value - p, -1.0), min((1 - p) * value + p, 1.0)
-    return _redrawn(values, level, resamples, seed)
+        return Interval(mean, max((1 - p) * value - p, -1.0), min((1 - p) * value + p, 1.0))
+    return Interval(mean, *_redrawn(values, level, resamples, seed))
+
+
+def normal_interval(values: Sequence[float]) -> Interval:
+    """The mean of at least one value with mean ∓ 1.96 standard errors: 95 %, and quick enough for every step of a run.
+
+    A single value says nothing of how it varies: -inf to inf. Values between 0 and 1 keep the ends between them.
+    """
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    margin = _NORMAL * statistics.stdev(values) / math.sqrt(len(values))
+    low, high = mean - margin, mean + margin
+    if all(0.0 <= value <= 1.0 for value in values):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Interval(mean, low, high)
 
 
 def _redrawn(values: Sequence[float], level: float, resamples: int, seed: int) -> tuple[float, float]:
     data = torch.tensor(values, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     means = data[torch.randint(len(data), (resamples, len(data)), generator=generator)].mean(1)
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(means, ends).tolist()
+    low, high = _percentiles(means, level).tolist()
     return low, high
+
+
+def _percentiles(means: Float[Tensor, " R"], level: float) -> Float[Tensor, "2"]:
+    """The ends that hold `level` of the resampled means between them."""
+    return torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
 
 
 def _at_least(successes: int, trials: int, p: float) -> float:
