@@ -9,7 +9,7 @@ CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check workflows catalog api docs dist test-wheel test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -109,6 +109,10 @@ api: $(STAMP)
 # What `qredit objectives` lists, read from the registries; after a change to an objective, stage, penalty or surrogate.
 catalog: $(STAMP)
 	$(BIN)/python -m qredit.catalog
+
+# All that is made from the code and committed: those two lists, docs/tree.md, the texts of docs/objectives.
+generated: catalog api pages-text
+	$(BIN)/python tests/tree.py
 
 # The same pages with their texts anew and their costs as kept. Seconds.
 pages-text: $(STAMP)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tree import PAGE, lines, page
 
+from qredit.objectives.parsing import parse
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -40,6 +42,40 @@ def test_an_example_runs(script, tmp_path, monkeypatch, capsys):
 
 def test_the_basic_example_is_short():
     assert len((ROOT / "examples" / "basic.py").read_text().splitlines()) <= 25
+
+
+def test_the_readme_is_a_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    """All of it, in one session, with two steps of training in place of eighty."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks[0].strip().splitlines()) <= 12
+    told = {}
+    exec("".join(blocks).replace("max_steps=80", "max_steps=2"), told)
+    assert told["trainer"].state.global_step == 2
+    assert "amplified_likelihood" in capsys.readouterr().out
+
+
+def test_the_method_of_contributing_keeps_the_laws():
+    """Its test is run as it stands there; the same with the baseline's sign turned breaks a law."""
+    block = re.search(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    told = {"__name__": "my_method"}
+    exec(block, told)
+    told["test_the_laws_hold"]()
+    exec(block.replace("0.0, value - mean", "value, value + mean"), told)
+    with pytest.raises(AssertionError):
+        told["test_the_laws_hold"]()
+
+
+def test_every_objective_that_the_readme_recommends_is_one():
+    table = (ROOT / "README.md").read_text().partition("## Which objective when")[2].partition("```")[0]
+    texts = [text.replace("\\|", "|") for text in re.findall(r"`([a-z_]+\(.*?\)(?: \\\| [a-z_]+\(.*?\))?)`", table)]
+    assert len(texts) > 8
+    for text in texts:
+        parse(text)
 
 
 def test_no_local_path_has_crept_in():
