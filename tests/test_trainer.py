@@ -87,7 +87,7 @@ def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path, monkeypatch)
         parts = [objective.evaluate(batch.select(chunk)) for chunk in torch.arange(len(batch.mask)).split(3)]
         return Credited(torch.cat([part.value for part in parts]))
 
-    monkeypatch.setattr("qredit.engine.loss.credited_by", chunk_by_chunk)
+    monkeypatch.setattr("qredit.engine.step.credited_by", chunk_by_chunk)
     mutant = trainer(tmp_path, rows_per_forward=3)
     assert relative_difference(first_step_gradients(mutant), whole) > 1e-2
 

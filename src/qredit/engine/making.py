@@ -11,9 +11,9 @@ from qredit.core.objective import Objective
 from qredit.engine.collation import Collation
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
-from qredit.engine.loss import credited_by
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
+from qredit.engine.step import credited_by
 from qredit.engine.step_credit import credited_once, shared_denominators
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import Trajectory

@@ -1,23 +1,33 @@
-"""One micro-batch of an optimiser step: its coefficients, its loss, and what stateful stages keep of it."""
+"""One micro-batch of an optimiser step: its coefficients, its loss, and what stateful stages keep of it.
 
+`Step.take` is the way in. Coefficients are known before the loss where a stage looks at more than these rows, or where
+they were fixed when the rollouts were made. Else `MicrobatchLoss` takes them from the forward pass that is then
+differentiated, if the rows fit one, and scores the rows first where they do not.
+"""
+
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Scope, State
-from qredit.core.objective import Credited, Objective
+from qredit.core.chain import TOLD, Scope, State, kinds
+from qredit.core.objective import Credited, Objective, sum_terms
 from qredit.engine.backward import Backward
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.learner import Learners
-from qredit.engine.loss import MicrobatchLoss
-from qredit.engine.scorer import Scorer
+from qredit.engine.scorer import Scorer, Scores, fill, unscored_is_nan
 from qredit.engine.stage_state import StageState
 from qredit.engine.step_credit import StepCredit
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import Trajectory
+from qredit.shared_prefix.install import score_chosen
+from qredit.shared_prefix.layout import Continuing
+from qredit.shared_prefix.packing import going_on, prompts_of
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)
@@ -120,3 +130,130 @@ class Step:
             own = generation.denominators[place.use]
             counts = {name: place.generations * n for name, n in own.items()}
         return credited, counts
+
+
+@dataclass(frozen=True, eq=False)
+class MicrobatchLoss:
+    """The loss of some rows under an objective.
+
+    Attributes:
+        model: the wrapped one.
+        counts: what each term of the objective is divided by.
+        state: that of stateful stages.
+        backward: of the parts that are differentiated before the last.
+        off_policy: the weights have moved since the rows were sampled.
+    """
+
+    scorer: Scorer
+    model: nn.Module
+    objective: Objective
+    rows: Rows
+    counts: Mapping[str, float]
+    state: Mapping[str, State]
+    backward: Backward
+    off_policy: bool = False
+
+    def of(self, credited: Credited | None) -> tuple[RolloutBatch, Tensor]:
+        """The batch with what the forward passes told, and the loss.
+
+        Rows that carry no coefficient are scored without gradient and left out of the differentiated scorer. Where the
+        others fit one forward, coefficients come from that same forward unless they are known before.
+        """
+        scorer, rows = self.scorer, self.rows
+        whole = torch.arange(len(rows.batch.mask))
+        if credited is None and len(scorer.chunks(rows, whole)) == 1:
+            if not self.objective.draws:
+                told = scorer.score(self.model, rows)
+                batch = self._scored(rows.batch, told)
+                return batch, self._sum(told, batch, self._credited(batch))
+            if scorer.prompts_can_be_kept() and not rows.teacher_hidden:  # those are of all rows, in their order
+                return self._of_chosen_rows()
+        scores: Scores = {}
+        if credited is None:
+            scorer.score_without_gradient(self.model, rows, whole, scores, only=self._enough())
+            credited = self._credited(self._scored(rows.batch, scores))
+        else:
+            scorer.score_without_gradient(self.model, rows, (~credited.learning).nonzero()[:, 0], scores)
+        loss = self._of_live_rows(credited, scores)
+        return self._scored(rows.batch, scores), loss
+
+    def _of_live_rows(self, credited: Credited, scores: Scores) -> Tensor:
+        """Forward and backward over the rows that carry a coefficient, chunk by chunk; fills in their `scores`.
+
+        The last chunk's loss is left for the caller to differentiate; what the others contribute is added to it as a
+        constant, so that the logged loss is the whole one. Where no row carries any, one of them takes part all the
+        same: gradients are averaged over processes.
+        """
+        scorer = self.scorer
+        chunks = scorer.chunks(self.rows, _live(credited))
+        done = torch.zeros((), device=scorer.device)
+        for number, chunk in enumerate(chunks):
+            part = self.rows.select(chunk)
+            told = scorer.score(self.model, part)
+            fill(scores, self.rows, chunk, told)
+            loss = self._sum(told, self._scored(part.batch, told), credited.select(chunk))
+            if number == len(chunks) - 1:
+                return done + loss
+            if scorer.policy().training:  # a wrapper keeps the mode it was made in
+                with self.backward.without_sync(self.model):
+                    self.backward.run(loss)
+            done = done + loss.detach()
+        raise AssertionError("there is always a last chunk")
+
+    def _of_chosen_rows(self) -> tuple[RolloutBatch, Tensor]:
+        """`of` where all rows are scored before those that carry a coefficient are known: prompts computed once."""
+        start = time.perf_counter()
+        scorer, rows, only = self.scorer, self.rows, self._enough()
+        prompts = prompts_of(rows)
+        layout = going_on(prompts, rows)
+        scores: Scores = {}
+        chosen: list[tuple[Tensor, Credited]] = []
+
+        def choose(told: Scores) -> Continuing:
+            fill(scores, rows, torch.arange(len(rows.batch.mask)), unscored_is_nan(told, only))
+            scorer.seconds += time.perf_counter() - start
+            credited = self._credited(self._scored(rows.batch, scores))
+            live = _live(credited)
+            chosen.append((live, credited.select(live)))
+            return going_on(prompts, rows.select(live))
+
+        layout = layout if only is None else layout.only(only)
+        told = score_chosen(self.model, layout, choose, scorer.temperature, scorer.wanted(rows))
+        live, credited = chosen[0]
+        fill(scores, rows, live, told)
+        own = self._scored(rows.select(live).batch, told)
+        return self._scored(rows.batch, scores), self._sum(told, own, credited)
+
+    def _scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
+        return self.scorer.scored(batch, scores, self.off_policy)
+
+    def _sum(self, told: Scores, batch: RolloutBatch, credited: Credited) -> Tensor:
+        return sum_terms(self.objective.numerators(told["logp"], batch, credited), self.counts)
+
+    def _credited(self, batch: RolloutBatch) -> Credited:
+        return credited_by(self.objective, batch, self.state)
+
+    def _enough(self) -> Tensor | None:
+        """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
+        needs = self.objective.needs
+        if self.off_policy:
+            needs = needs | self.objective.needs_off_policy
+        return None if kinds(needs) & (TOLD - {"answer_logp"}) else self.rows.batch.answer
+
+
+def credited_by(objective: Objective, batch: RolloutBatch, state: Mapping[str, State]) -> Credited:
+    """The objective on rows whose denominators are known already.
+
+    Raises:
+        QreditError: a stage changes the denominator, which only a stage with statistics over the whole step may.
+    """
+    credited = objective.evaluate(batch, state)
+    if credited.weight is not None:
+        raise QreditError(f"a stage of {objective} returns a weight; its scope must be BATCH")
+    return credited
+
+
+def _live(credited: Credited) -> Tensor:
+    """The rows that carry a coefficient; the first where none does."""
+    live = credited.learning.nonzero()[:, 0]
+    return live if len(live) else torch.tensor([0])

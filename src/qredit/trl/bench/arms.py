@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
-from qredit.engine.loss import MicrobatchLoss
+from qredit.engine.step import MicrobatchLoss
 from qredit.rollouts.collate import collate
 from qredit.rollouts.trajectory import one_turn
 from qredit.trl.bench.size import ANSWER, Shape, Size
