@@ -12,7 +12,8 @@ from qredit.objectives.parsing import NAMES
 FILE = Path(__file__).with_suffix(".txt")
 PACKAGES = (
     *("qredit", "qredit.objectives", "qredit.objectives.parsing", "qredit.trl", "qredit.tasks", "qredit.data"),
-    *("qredit.rewards", "qredit.rewards.judge", "qredit.pocket", "qredit.probe", "qredit.testing.laws"),
+    *("qredit.rewards", "qredit.rewards.judge", "qredit.callbacks.guard"),
+    *("qredit.pocket", "qredit.probe", "qredit.testing.laws"),
 )
 """Those of which `__all__` is public."""
 

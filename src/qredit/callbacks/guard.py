@@ -15,6 +15,8 @@ from qredit.engine.state import GUARD, load_state
 from qredit.objectives import REGISTRY
 from qredit.utils.errors import QreditError
 
+__all__ = ["Guard"]
+
 Action = Literal["stop", "roll_back", "paft"]
 SLOWER = 0.5
 """The learning rate after a roll-back, as a share of that before it: the same steps would lead to the same end."""
