@@ -19,6 +19,6 @@ args = QreditConfig(
     learning_rate=3e-4,
     logging_steps=5,
 )
-trainer = QreditTrainer(str(pocket.path("hotpot")), "garl(q=0.75)", args, train_dataset=data)
+trainer = QreditTrainer(str(pocket.get_model_path("hotpot")), "garl(q=0.75)", args, train_dataset=data)
 trainer.train()
 trainer.save_model("runs/basic/final")

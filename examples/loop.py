@@ -15,15 +15,15 @@ from qredit import pocket, tasks
 from qredit.objectives import garl
 from qredit.rollouts.collate import collate
 from qredit.rollouts.format import Format, TokenFormat
-from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.samplers.transformers import sample
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 80
-QUESTIONS, M, BUDGET = 8, 16, Budget(thinking=32, answer=8)
+QUESTIONS, M, BUDGET = 8, 16, TokenBudget(thinking=32, answer=8)
 
 torch.manual_seed(0)
-model = AutoModelForCausalLM.from_pretrained(pocket.path("hotpot"), dtype=torch.float32)
-tokenizer = AutoTokenizer.from_pretrained(pocket.path("hotpot"))
+model = AutoModelForCausalLM.from_pretrained(pocket.get_model_path("hotpot"), dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained(pocket.get_model_path("hotpot"))
 format = TokenFormat(Format.of(tokenizer), tokenizer)
 examples = itertools.cycle(tasks.get("pocket-hotpot").load(None, "train", "cold"))
 objective = garl(q=0.75)

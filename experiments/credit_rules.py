@@ -14,8 +14,8 @@ from string import Template
 from page import KEPT, insert, machine_line
 from rich.console import Console
 
-from qredit.runs.compare import Compared, Settings, compared, plot, reached
-from qredit.runs.quiet import quiet_libraries
+from qredit.runs.compare import ComparisonSettings, ObjectiveResults, compare_objectives, plot_comparison, steps_to
+from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/compare"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("credit_rules.md.in")
@@ -24,10 +24,13 @@ OBJECTIVES = (
     *("kl_cov()", "steer()", "tempo()", "llds(kl=0.0)", "dapo() | entropy_bonus(0.01)"),
     *("garl(q=0.75)", "garl(q=0.75) | scale_by_entropy_change()", "paft(q=0.75)"),
 )
-COMPARISONS = {"warm": Settings(style="warm", iterations=2), "cold": Settings(style="cold", steps=40)}
+COMPARISONS = {
+    "warm": ComparisonSettings(style="warm", iterations=2),
+    "cold": ComparisonSettings(style="cold", steps=40),
+}
 
 
-def told(row: Compared, of_grpo: Compared) -> str:
+def told(row: ObjectiveResults, of_grpo: ObjectiveResults) -> str:
     """What a method's page says of its runs."""
     parts = [f"p@1 {row.cell('p@1')} %", f"p@16 {row.cell('p@16')} %", f"entropy {row.cell('entropy')}"]
     parts += [f"length {row.cell('length')}", f"generations to 90 %: {generations_to(row)}"]
@@ -35,9 +38,9 @@ def told(row: Compared, of_grpo: Compared) -> str:
     return f"{', '.join(parts)}; GRPO {grpo} (pocket-hotpot, three seeds, [docs/results.md](../results.md))"
 
 
-def generations_to(row: Compared, share: float = 0.9) -> str:
+def generations_to(row: ObjectiveResults, share: float = 0.9) -> str:
     """How many generations each seed needed until the mean success of five was `share`, as the table shows it."""
-    ends = [reached(curve, share) for curve in row.curves["success"]]
+    ends = [steps_to(curve, share) for curve in row.curves["success"]]
     known = [end for end in ends if end is not None]
     if not known:
         return "never"
@@ -45,7 +48,7 @@ def generations_to(row: Compared, share: float = 0.9) -> str:
     return f"{statistics.mean(known):.0f} [{min(known)}, {max(known)}]{some}"
 
 
-def table(rows: Sequence[Compared]) -> str:
+def table(rows: Sequence[ObjectiveResults]) -> str:
     """One line for each objective."""
     lines = []
     for row in rows:
@@ -58,11 +61,13 @@ def table(rows: Sequence[Compared]) -> str:
 def main() -> None:
     """Run what is missing, draw the figures and write the section."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     found = {}
     for kind, settings in COMPARISONS.items():
-        rows = compared(OBJECTIVES, settings, FOLDER / kind, Console(highlight=False), kept=KEPT / "compare" / kind)
-        plot(rows, Path(f"docs/compare-{kind}.png"), f"pocket-hotpot, {kind} prompts, three seeds")
+        rows = compare_objectives(
+            OBJECTIVES, settings, FOLDER / kind, Console(highlight=False), kept=KEPT / "compare" / kind
+        )
+        plot_comparison(rows, Path(f"docs/compare-{kind}.png"), f"pocket-hotpot, {kind} prompts, three seeds")
         kept = [{"objective": row.objective, "told": told(row, rows[0])} for row in rows if row is not rows[0]]
         (FOLDER / f"{kind}.json").write_text(json.dumps({"rows": kept}))
         found[kind] = table(rows)

@@ -29,18 +29,18 @@ from qredit import pocket, tasks
 from qredit.core.objective import Objective
 from qredit.objectives.parsing import parse
 from qredit.pocket.models import LEVELS
-from qredit.rollouts.collate import collate, tails_for
+from qredit.rollouts.collate import choose_tails, collate
 from qredit.rollouts.format import Format, TokenFormat
-from qredit.rollouts.sampling_params import Budget
-from qredit.runs.experiment import cached, hash_of_weights
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.runs.experiment import hash_weights, load_or_compute
 from qredit.runs.load import load_model, load_tokenizer
-from qredit.runs.parallel import in_parallel
-from qredit.runs.quiet import quiet_libraries
+from qredit.runs.parallel import run_parallel
 from qredit.samplers.transformers import sample
-from qredit.shared_prefix.install import score
 from qredit.shared_prefix.packing import pack
+from qredit.shared_prefix.patch_forward import score
 from qredit.shared_prefix.share import share_prefix
-from qredit.utils.seed import mix
+from qredit.utils.logging import silence_libraries
+from qredit.utils.seed import derive_seed
 
 FOLDER = Path("runs/results/escape")
 PAGE, PICTURE, TABLE = Path("docs/theory.md"), Path("docs/theory/pocket.png"), Path("docs/theory/pocket.csv")
@@ -52,7 +52,7 @@ SMALL_GRADIENT = {"grpo()": 3e-3, OBJECTIVES[1]: 3e-3, OBJECTIVES[2]: 1e-3, OBJE
 RATES: Mapping[str, Mapping[str, float]] = {"sgd": SMALL_GRADIENT, "adam": {}}
 STEPS = {"sgd": 200, "adam": 120}
 SEEDS = (0, 1)
-QUESTIONS, M, BUDGET = 4, 16, Budget(thinking=32, answer=8)
+QUESTIONS, M, BUDGET = 4, 16, TokenBudget(thinking=32, answer=8)
 WINDOW, LEVELS_PAST_CENSORING = 5, 2
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
@@ -84,9 +84,11 @@ def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
             found.append({"level": level, "half": None, "quarter": None, "curve": []})
             continue
         told = {**asdict(chain), "rate": chain.rate, "level": level, "steps": STEPS[chain.optimizer], "m": M}
-        told |= {"questions": QUESTIONS, "weights": hash_of_weights(pocket.path(f"dial-{level}"))}
+        told |= {"questions": QUESTIONS, "weights": hash_weights(pocket.get_model_path(f"dial-{level}"))}
         name = "-".join((chain.optimizer, _plain(chain.objective), f"dial{level}", str(chain.seed)))
-        found.append(cached(folder / name, told, lambda level=level: _result(chain, level), kept(folder / name)))
+        found.append(
+            load_or_compute(folder / name, told, lambda level=level: _result(chain, level), kept(folder / name))
+        )
     return found
 
 
@@ -123,7 +125,7 @@ def _until_half(curve: Iterator[float]) -> Iterator[float]:
 
 def successes(chain: Chain, level: int) -> Iterator[float]:
     """Train step by step; yields the share of the step's sampled answers that are right."""
-    path = str(pocket.path(f"dial-{level}"))
+    path = str(pocket.get_model_path(f"dial-{level}"))
     model, tokenizer = load_model(path), load_tokenizer(path)
     share_prefix(model)
     format = TokenFormat(Format.of(tokenizer), tokenizer)
@@ -134,7 +136,7 @@ def successes(chain: Chain, level: int) -> Iterator[float]:
         next(examples)
     for step in range(STEPS[chain.optimizer]):
         asked = list(itertools.islice(examples, QUESTIONS))
-        right, loss = _step_loss(model, tokenizer, format, objective, asked, mix(chain.seed, step))
+        right, loss = _step_loss(model, tokenizer, format, objective, asked, derive_seed(chain.seed, step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -155,7 +157,7 @@ def _step_loss(
         replace(rollout, group=row // M, golds=(golds[row // M],), reward=right[row])
         for row, rollout in enumerate(rollouts)
     ]
-    rows = collate(trajectories, tails_for(objective.needs), pad, seed, model.device)
+    rows = collate(trajectories, choose_tails(objective.needs), pad, seed, model.device)
     logp, _ = score(model, pack(rows))
     answer_logp = (logp.detach().double() * rows.batch.answer).sum(1)
     return sum(right) / len(right), objective.loss(logp, replace(rows.batch, answer_logp=answer_logp))
@@ -168,7 +170,7 @@ def regime(level: int, folder: Path) -> dict[str, float]:
     over all of them: 1 where M rollouts see P (graded), far below 1 where most groups miss it (sparse).
     """
     q, rollouts, questions = 0.75, 128, 8
-    path = pocket.path(f"dial-{level}")
+    path = pocket.get_model_path(f"dial-{level}")
 
     def make() -> dict[str, float]:
         asked = tasks.get("pocket-dial").load(None, "validation", "cold", questions)
@@ -183,13 +185,13 @@ def regime(level: int, folder: Path) -> dict[str, float]:
             "score": score_norm(level),
         }
 
-    told = {"what": "regime", "q": q, "rollouts": rollouts, "questions": questions, "weights": hash_of_weights(path)}
-    return cached(folder / f"regime-{level}", told, make, kept(folder / f"regime-{level}"))
+    told = {"what": "regime", "q": q, "rollouts": rollouts, "questions": questions, "weights": hash_weights(path)}
+    return load_or_compute(folder / f"regime-{level}", told, make, kept(folder / f"regime-{level}"))
 
 
 def score_norm(level: int, questions: int = 8) -> float:
     """‖∇ log P‖ of the base model, the mean gradient over questions: GARL's at q = 1 in one step."""
-    path = str(pocket.path(f"dial-{level}"))
+    path = str(pocket.get_model_path(f"dial-{level}"))
     model, tokenizer = load_model(path), load_tokenizer(path)
     share_prefix(model)
     asked = tasks.get("pocket-dial").load(None, "validation", "cold", questions)
@@ -249,8 +251,8 @@ def slope(points: Sequence[Escape]) -> tuple[float, int] | None:
 def run(console: Console) -> tuple[list[Escape], list[dict[str, float]]]:
     """Every chain and the regime of every base model, from their folders where they are kept."""
     todo = chains()
-    found = in_parallel("escape times", [partial(run_chain, chain, FOLDER) for chain in todo], console)
-    regimes = in_parallel("regimes", [partial(regime, level, FOLDER) for level in LEVELS], console)
+    found = run_parallel("escape times", [partial(run_chain, chain, FOLDER) for chain in todo], console)
+    regimes = run_parallel("regimes", [partial(regime, level, FOLDER) for level in LEVELS], console)
     p0 = {int(one["level"]): 10 ** one["log10_p"] for one in regimes}
     return escapes(dict(zip(todo, found, strict=True)), p0), regimes
 
@@ -344,7 +346,7 @@ def _time_row(found: Sequence[Escape], text: str, optimizer: str) -> str:
 def main() -> None:
     """Run what is missing; write the picture, the table and the section of docs/theory.md."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     found, regimes = run(Console(highlight=False))
     draw(found, PICTURE)
     _write_table(found)

@@ -22,9 +22,9 @@ from probe_settings import SEEDS as SETTING_SEEDS
 from probe_settings import SETTINGS, Setting
 from rich.console import Console
 
-from qredit.runs.compare import reached
-from qredit.runs.parallel import in_parallel
-from qredit.runs.quiet import quiet_libraries
+from qredit.runs.compare import steps_to
+from qredit.runs.parallel import run_parallel
+from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/guidance"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("guidance.md.in")
@@ -54,9 +54,9 @@ def run(console: Console) -> dict[str, Any]:
             wrong_golds(setting)
     wanted = [(setting, seed, name) for seed in SETTING_SEEDS for setting in SETTINGS for name in (AUTO, *FIXED)]
     jobs = [partial(answer, question(*_asked(key)), SETTINGS_FOLDER) for key in wanted]
-    found = dict(zip(wanted, in_parallel("guidance", jobs, console), strict=True))
+    found = dict(zip(wanted, run_parallel("guidance", jobs, console), strict=True))
     told = [guarded(guard, seed) for guard in GUARDS for seed in SEEDS]
-    saved = in_parallel("guard", [partial(answer, one, FOLDER) for one in told], console)
+    saved = run_parallel("guard", [partial(answer, one, FOLDER) for one in told], console)
     return {"settings": found, "guard": {(q.train.guard, q.train.seed): r for q, r in zip(told, saved, strict=True)}}
 
 
@@ -110,7 +110,7 @@ def _regret(name: str, lost: Sequence[float], own: Sequence[float]) -> str:
 def _when(setting: Setting, found: Mapping[tuple[Setting, int, str], Any]) -> str:
     cells = []
     for name in (AUTO, *FIXED):
-        steps = [reached(found[setting, seed, name]["curve"], HALF) for seed in SETTING_SEEDS]
+        steps = [steps_to(found[setting, seed, name]["curve"], HALF) for seed in SETTING_SEEDS]
         known = [step for step in steps if step is not None]
         cells.append(f"{statistics.mean(known):.0f} ({len(known)})" if known else "never")
     return f"| {setting.name} | {' | '.join(cells)} |"
@@ -133,7 +133,7 @@ def _decisions(asked: Question) -> list[dict[str, Any]]:
 def main() -> None:
     """Run what is missing and write the section of docs/results.md."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     insert(PAGE, "guidance", section(run(Console(highlight=False))))
 
 

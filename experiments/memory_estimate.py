@@ -21,14 +21,14 @@ from page import insert
 
 from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
-from qredit.runs.quiet import quiet_libraries
-from qredit.runs.train import build
+from qredit.runs.train import build_trainer
 from qredit.trl.bench.arms import QreditArm
-from qredit.trl.bench.size import Shape, Size
-from qredit.trl.memory_estimate import estimate, resident, weights_of
+from qredit.trl.bench.size import ModelShape, Size
+from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
+from qredit.utils.logging import silence_libraries
 
 PAGE, TEXT = Path("docs/performance.md"), Path(__file__).with_name("memory_estimate.md.in")
-TRUE = Shape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)
+TRUE = ModelShape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)
 TITLES = {
     "128/128/32": "6.9 million parameters, 128/128/32",
     "1024/128/32": "6.9 million parameters, 1024/128/32",
@@ -52,7 +52,7 @@ def trainer_of(name: str, model: str, folder: Path) -> Any:
     if name == "true":
         return QreditArm(Size(1536, 64, 8), TRUE, True, "garl(q=0.75)", shared=True, checkpointing=True).trainer
     if name != "model":
-        return QreditArm(Size.parse(name), Shape(), True, "garl(q=0.75)", shared=True).trainer
+        return QreditArm(Size.parse(name), ModelShape(), True, "garl(q=0.75)", shared=True).trainer
     options = TrainOptions(
         task="jsonl",
         data=questions(folder),
@@ -64,17 +64,19 @@ def trainer_of(name: str, model: str, folder: Path) -> Any:
         cpu=True,
         save_every=0,
     )
-    return build(options, RunFolder(folder / "run"))[0]
+    return build_trainer(options, RunFolder(folder / "run"))[0]
 
 
 def one(name: str, what: str, model: str) -> Mapping[str, Any]:
     """The estimate, or the peak of two steps, above this process before the model; GiB."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        level = resident()
+        level = get_resident_bytes()
         trainer = trainer_of(name, model, Path(folder))
         if what == "estimate":
-            return estimate(trainer, max(resident() - level - weights_of(trainer.model), 0.0)).as_dict()
+            return estimate_memory(
+                trainer, max(get_resident_bytes() - level - count_weight_bytes(trainer.model), 0.0)
+            ).as_dict()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         trainer.train()
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument("--true", action="store_true", help="the shape of Qwen3-0.6B too")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "WHAT"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    quiet_libraries()
+    silence_libraries()
     if asked.one:
         sys.stdout.write(json.dumps(one(*asked.one, asked.model)) + "\n")
         return

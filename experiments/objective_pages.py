@@ -21,15 +21,15 @@ from rich.console import Console
 from rich.progress import track
 
 from qredit.catalog import about
-from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, cost_in_words, provenance
+from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance, list_costs
 from qredit.core.objective import Objective, sum_terms
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
 from qredit.runs.options import TrainOptions
-from qredit.runs.quiet import quiet_libraries
 from qredit.runs.train import train
-from qredit.testing.batches import batch_for
+from qredit.testing.batches import make_batch_for
 from qredit.utils.errors import QreditError
+from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGES, COMPARED = Path("runs/objectives"), Path("docs/objectives"), Path("runs/results/compare")
 COSTS = PAGES / "costs.json"
@@ -58,7 +58,7 @@ class Cost:
 
 def credit_cost(objective: Objective) -> float:
     """Milliseconds of one evaluation with loss and backward to log p, the median."""
-    batch = batch_for(objective, 0, GROUPS, WIDTHS)
+    batch = make_batch_for(objective, 0, GROUPS, WIDTHS)
     logp = torch.where(batch.mask, -1.0, 0.0).requires_grad_()
     seconds = []
     for _ in range(REPEATS):
@@ -139,7 +139,7 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
     """One method's page."""
     told, objective = about(name, REGISTRY[name]), example(name)
     said = "\n".join(f"- {kind}: {text}" for kind, text in effect.items())
-    warned = provenance(told)
+    warned = describe_provenance(told)
     return Template(PAGE.read_text()).substitute(
         name=name,
         provenance=f"> **{warned}**" if told["known"] == SECOND_HAND else warned,
@@ -151,7 +151,7 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
         example=str(objective),
         expansion="\n".join(f"    {line}" for line in objective.expansion.splitlines()),
         needs=", ".join(f"`{need}`" for need in told["needs"]),
-        cost="".join(f"{words[0].upper()}{words[1:]}. " for words in cost_in_words(objective)) + measured(found),
+        cost="".join(f"{words[0].upper()}{words[1:]}. " for words in list_costs(objective)) + measured(found),
         effect=said or kept_effect(name) or "Not compared in a trained run.",
     )
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", action="store_true", help="measure nothing; what has no cost says so")
     only_texts = parser.parse_args().texts
-    quiet_libraries()
+    silence_libraries()
     torch.set_num_threads(2)
     costs = kept_costs()
     for name in track([] if only_texts else sorted(set(REGISTRY) - set(costs)), "costs"):

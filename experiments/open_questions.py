@@ -20,22 +20,30 @@ from rich.console import Console
 
 from qredit import pocket, tasks
 from qredit.core.tsallis import escort
-from qredit.runs.compare import reached
-from qredit.runs.experiment import Arm, Held, cached, curves, evaluated, result_of, weights_of
+from qredit.runs.compare import steps_to
+from qredit.runs.experiment import (
+    EvalSpec,
+    Variant,
+    evaluate_model,
+    hash_initial_weights,
+    load_or_compute,
+    read_curves,
+    run_variant,
+)
 from qredit.runs.options import POCKET_BUDGET, TrainOptions
-from qredit.runs.parallel import in_parallel
-from qredit.runs.quiet import quiet_libraries
+from qredit.runs.parallel import run_parallel
 from qredit.runs.train import train
+from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/open"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("open_questions.md.in")
 SEEDS = (0, 1, 2, 3, 4)
 T_95 = 2.776  # Student's t, two-sided 95 %, one degree of freedom less than seeds
-HELD = Held(questions=128)
+HELD = EvalSpec(questions=128)
 FIXED = tuple(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0))
 SCHEDULES = ("sft_then_rlvr()", "garl(q=linear(1.0, 0.0))")
 RATES = (3e-4, 1e-4, 1e-3)  # in order of preference among equals
-SWEEP_SEED, SWEEP_STEPS, CHOOSING = 100, 40, Held(questions=64, split="validation")
+SWEEP_SEED, SWEEP_STEPS, CHOOSING = 100, 40, EvalSpec(questions=64, split="validation")
 STEPS = 60
 FLIPPED = 0.3
 COLD = TrainOptions(steps=STEPS, save_every=0, cpu=True)
@@ -58,7 +66,7 @@ class Question:
     kind: str
     train: TrainOptions
     asked: TrainOptions
-    held: Held = HELD
+    held: EvalSpec = HELD
 
     @property
     def name(self) -> str:
@@ -77,19 +85,21 @@ def answer(question: Question, folder: Path) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         run = folder / question.name / "run"
         final = train(question.train, run, Console(quiet=True)).final
-        found = evaluated(question.asked, str(final), question.held)
+        found = evaluate_model(question.asked, str(final), question.held)
         lines = (run / "validation.jsonl").read_text().splitlines() if question.train.eval_every else []
         return {
             **{name: value["value"] for name, value in found.items()},
-            **curves(run / "metrics.jsonl"),
+            **read_curves(run / "metrics.jsonl"),
             "validation": [json.loads(line)["p@1"] for line in lines],
         }
 
     trained = {**question.train.changed(), "model": Path(question.train.model).name}  # wherever the package lies
     told: dict[str, Any] = {"train": trained, "asked": question.asked.changed(), "held": asdict(question.held)}
-    told |= {"weights": weights_of(question.asked), "threads": 1}
+    told |= {"weights": hash_initial_weights(question.asked), "threads": 1}
     own = folder / question.name
-    return cached(own, told, make, None if question.train.guard else kept(own))  # a guard's decisions lie in the folder
+    return load_or_compute(
+        own, told, make, None if question.train.guard else kept(own)
+    )  # a guard's decisions lie in the folder
 
 
 def noisy_data(folder: Path, flipped: float = FLIPPED, seed: int = 0) -> Path:
@@ -113,7 +123,7 @@ def noisy(options: TrainOptions, data: Path) -> TrainOptions:
         options,
         task="jsonl",
         data=str(data),
-        model=str(pocket.path("hotpot")),
+        model=str(pocket.get_model_path("hotpot")),
         max_completion_length=total,
         answer_budget=answer_tokens,
     )
@@ -162,12 +172,12 @@ def run(console: Console, fixed: Mapping[str, float]) -> dict[str, Any]:
     tried = _answered("sweep of the schedules", [q for qs in swept.values() for q in qs], console)
     rates = {**fixed, **chosen_rates({name: [tried[q.name] for q in qs] for name, qs in swept.items()})}
     asked = [*schedule_questions(rates, noisy_data(FOLDER / "data")), *collapse_questions()]
-    base = result_of(Arm(WARM, trained=False), FOLDER / "base-warm", HELD, Console(quiet=True))
+    base = run_variant(Variant(WARM, trained=False), FOLDER / "base-warm", HELD, Console(quiet=True))
     return {"rates": rates, "asked": asked, "found": _answered("open questions", asked, console), "base": base["p@1"]}
 
 
 def _answered(title: str, questions: Sequence[Question], console: Console) -> dict[str, dict[str, Any]]:
-    found = in_parallel(title, [partial(answer, question, FOLDER) for question in questions], console)
+    found = run_parallel(title, [partial(answer, question, FOLDER) for question in questions], console)
     return {question.name: result for question, result in zip(questions, found, strict=True)}
 
 
@@ -211,7 +221,7 @@ def _schedule_row(name: str, rates: Mapping[str, float], by: Runs) -> str:
     cells = []
     for kind in ("clean", "noisy"):
         runs = _of_seeds(kind, name, rates[name], by)
-        steps = [step for step in (reached(one["curve"], 0.5) for one in runs) if step is not None]
+        steps = [step for step in (steps_to(one["curve"], 0.5) for one in runs) if step is not None]
         cells.append(_spread([one["p@1"] for one in runs]))
         cells.append(f"{min(steps)}–{max(steps)} ({len(steps)} of {len(runs)})" if steps else "never")
     return f"| `{name}` | {' | '.join(cells)} |"
@@ -236,7 +246,7 @@ def _collapse_row(name: str, by: Runs, base: float) -> str:
 def main() -> None:
     """Run what is missing and write the section of docs/results.md; after experiments/results.py."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     fixed = json.loads((FOLDER.parent / "rates.json").read_text())
     insert(PAGE, "open questions", section(run(Console(highlight=False), fixed)))
 

@@ -21,10 +21,10 @@ import numpy
 import torch
 from page import insert
 
-from qredit.runs.quiet import quiet_libraries
 from qredit.trl.bench.arms import make
-from qredit.trl.bench.measure import _given_for
-from qredit.trl.bench.size import Shape, Size
+from qredit.trl.bench.size import ModelShape, Size
+from qredit.trl.bench.timing import _given_for
+from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE, PICTURE = Path("runs/performance"), Path("docs/performance.md"), Path("docs/performance.png")
 TEXT = Path(__file__).with_name("performance.md.in")
@@ -58,8 +58,8 @@ def sweep() -> dict[str, Any]:
     for prompt in PROMPTS:
         for m in ROLLOUTS:
             size = Size(prompt, COMPLETION, m)
-            arms = {name: make(name, "grpo()", size, Shape(), True) for name in ("qredit", "ordinary")}
-            rollouts = _given_for(arms["qredit"], size, Shape())
+            arms = {name: make(name, "grpo()", size, ModelShape(), True) for name in ("qredit", "ordinary")}
+            rollouts = _given_for(arms["qredit"], size, ModelShape())
             seconds: dict[str, list[float]] = {name: [] for name in arms}
             for number in range(ROUNDS + 1):
                 for name, arm in arms.items():
@@ -154,7 +154,7 @@ def paft_against_garl(rows: Sequence[Row]) -> str:
 def main() -> None:
     """Measure what is missing and write the page."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     torch.set_num_threads(2)
     measured = [kept(f"step-{size.replace('/', '-')}", lambda s=size, n=n: step(s, n)) for size, n in SIZES.items()]
     rows = [row for found in measured for row in found["rows"]]

@@ -35,15 +35,15 @@ from rich.console import Console
 
 from qredit import pocket, tasks
 from qredit.probe import load, measure, predict, recommend
-from qredit.runs.compare import reached
-from qredit.runs.experiment import Held, cached, weights_of
+from qredit.runs.compare import steps_to
+from qredit.runs.experiment import EvalSpec, hash_initial_weights, load_or_compute
 from qredit.runs.options import POCKET_BUDGET, TrainOptions
-from qredit.runs.parallel import in_parallel
-from qredit.runs.quiet import quiet_libraries
+from qredit.runs.parallel import run_parallel
+from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/probe"), Path("docs/probe.md")
 TEXT = Path(__file__).with_name("probe_check.md.in")
-HELD = Held(questions=QUESTIONS)
+HELD = EvalSpec(questions=QUESTIONS)
 HALF = 0.5
 BETWEEN = " lies in "  # in a sentence of the context, before the place
 
@@ -68,7 +68,7 @@ def trained_on(setting: Setting, objective: str, seed: int) -> TrainOptions:
     given = {**asdict(asked_of(setting)), "objective": objective, "seed": seed}
     if setting.flipped:
         total, answer_tokens = POCKET_BUDGET
-        model = str(pocket.path(pocket.name_for(setting.task, setting.coldness)))
+        model = str(pocket.get_model_path(pocket.get_model_name(setting.task, setting.coldness)))
         given |= {"task": "jsonl", "data": str(wrong_golds(setting)), "model": model, "coldness": None}
         given |= {"max_completion_length": total, "answer_budget": answer_tokens}
     return TrainOptions(**given)
@@ -113,7 +113,7 @@ def probed(setting: Setting, seed: int) -> dict[str, Any]:
 
     told = {"setting": asdict(setting), "probed": PROBED, "m": ROLLOUTS, "seed": seed}
     folder = FOLDER / f"probe-{slug(setting)}-{seed}"
-    return cached(folder, told | {"weights": weights_of(asked_of(setting))}, make, kept(folder))
+    return load_or_compute(folder, told | {"weights": hash_initial_weights(asked_of(setting))}, make, kept(folder))
 
 
 def advised(found: Mapping[str, Any]) -> str | None:
@@ -136,7 +136,7 @@ def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> 
     for setting in settings:
         if setting.flipped:
             wrong_golds(setting)
-    looked = in_parallel("probe", [partial(probed, *cell) for cell in cells], console)
+    looked = run_parallel("probe", [partial(probed, *cell) for cell in cells], console)
     advice = {cell: advised(found) for cell, found in zip(cells, looked, strict=True)}
     wanted = {
         (setting, seed, name): question(setting, name, seed)
@@ -144,7 +144,7 @@ def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> 
         for name in dict.fromkeys((*CONSTANT, advice[setting, seed] or CONSTANT[0]))
     }
     jobs = [partial(answer, one, FOLDER) for one in wanted.values()]
-    found = dict(zip(wanted, in_parallel("probe check", jobs, console), strict=True))
+    found = dict(zip(wanted, run_parallel("probe check", jobs, console), strict=True))
 
     def arms(setting: Setting, read: Callable[[Mapping[str, Any]], float]) -> dict[str, list[float]]:
         # where no q helps any would do, and the first is as good as none
@@ -155,7 +155,7 @@ def run(console: Console, settings: Sequence[Setting], seeds: Sequence[int]) -> 
         setting.name: {
             "advice": [advice[setting, seed] for seed in seeds],
             **arms(setting, lambda one: float(one["p@1"])),
-            "steps": arms(setting, lambda one: float(reached(one["curve"], HALF) or STEPS)),
+            "steps": arms(setting, lambda one: float(steps_to(one["curve"], HALF) or STEPS)),
         }
         for setting in settings
     }
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--only", choices=[setting.name for setting in SETTINGS], help="one setting; no page")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="with --only, how many of the seeds")
     given = parser.parse_args()
-    quiet_libraries()
+    silence_libraries()
     console = Console(highlight=False)
     if given.only:
         chosen = [setting for setting in SETTINGS if setting.name == given.only]

@@ -24,28 +24,37 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
-from qredit.cli.demo_command import FULL, arm_name
+from qredit.cli.demo_command import FULL_OBJECTIVES, make_folder_name
 from qredit.pocket.models import LEVELS
-from qredit.rollouts.sampling_params import Budget
-from qredit.runs.bars import progress as bars_on
-from qredit.runs.draw import plot_curves
-from qredit.runs.experiment import Arm, Held, cached, evaluated, hash_of_weights, result_of, spread, weights_of
-from qredit.runs.load import as_dataset, load_examples, load_model, load_tokenizer, model_path
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.runs.curve_plots import plot_curves
+from qredit.runs.experiment import (
+    EvalSpec,
+    Variant,
+    compute_mean_and_range,
+    evaluate_model,
+    hash_initial_weights,
+    hash_weights,
+    load_or_compute,
+    run_variant,
+)
+from qredit.runs.load import load_examples, load_model, load_tokenizer, make_dataset, resolve_model_path
 from qredit.runs.options import TrainOptions
-from qredit.runs.quiet import quiet_libraries
-from qredit.runs.schedule import warmup_of
-from qredit.runs.train import token_format
+from qredit.runs.progress_bars import make_progress_bars as bars_on
+from qredit.runs.train import make_token_format
+from qredit.runs.warmup import choose_warmup_steps
 from qredit.samplers.transformers import sample
 from qredit.stats.interval import mean_interval
-from qredit.utils.seed import mix
+from qredit.utils.logging import silence_libraries
+from qredit.utils.seed import derive_seed
 
 FOLDER, PAGE, PICTURE = Path("runs/results"), Path("docs/results.md"), Path("docs/results.png")
-OBJECTIVES, DIAL = FULL, LEVELS
+OBJECTIVES, DIAL = FULL_OBJECTIVES, LEVELS
 SEEDS, SWEEP_SEED, SWEEP_STEPS = (0, 1, 2), 100, 40
 RATES = (3e-4, 1e-4, 1e-3)  # in order of preference among equals
 COLD = TrainOptions(steps=80, cpu=True)
 WARM = replace(COLD, style="warm", objective="grpo()")
-HELD, CHOOSING = Held(questions=256), Held(questions=64, split="validation")
+HELD, CHOOSING = EvalSpec(questions=256), EvalSpec(questions=64, split="validation")
 
 
 def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, Any]:
@@ -53,8 +62,8 @@ def chosen_rate(objective: str, bars: Progress, console: Console) -> dict[str, A
     found = {}
     for rate in RATES:
         options = replace(COLD, objective=objective, lr=rate, seed=SWEEP_SEED, steps=SWEEP_STEPS)
-        folder = FOLDER / "sweep" / arm_name(objective, f"{rate:g}")
-        found[rate] = result_of(Arm(options), folder, CHOOSING, console, kept(folder))
+        folder = FOLDER / "sweep" / make_folder_name(objective, f"{rate:g}")
+        found[rate] = run_variant(Variant(options), folder, CHOOSING, console, kept(folder))
         bars.advance(bars.task_ids[0])
     best = max(RATES, key=lambda rate: (found[rate]["p@1"], -RATES.index(rate)))
     wall = sum(result["wall"] for result in found.values())
@@ -66,12 +75,12 @@ def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
     options = replace(COLD, objective="grpo()", seed=seed)
 
     def make() -> dict[str, Any]:
-        path = model_path(options.model, options.task, None)
+        path = resolve_model_path(options.model, options.task, None)
         tokenizer = load_tokenizer(path)
-        format = token_format(options, tokenizer)
+        format = make_token_format(options, tokenizer)
         closing, end = format.close_ids[0], tokenizer.eos_token_id
         examples = load_examples(options, "train")
-        data = as_dataset(examples, [format.format.render(e.prompt, tokenizer) for e in examples])
+        data = make_dataset(examples, [format.format.render(e.prompt, tokenizer) for e in examples])
 
         def right(completion_ids: list[list[int]], answer: list[str], **columns: Any) -> list[float]:
             def said(ids: list[int]) -> str:
@@ -89,7 +98,7 @@ def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
             max_completion_length=sum((options.budget[0], 1)),
             learning_rate=options.learning_rate,
             lr_scheduler_type="constant_with_warmup",
-            warmup_steps=warmup_of(options.steps, options.warmup),
+            warmup_steps=choose_warmup_steps(options.steps, options.warmup),
             logging_steps=1,
             save_strategy="no",
             report_to=[],
@@ -105,11 +114,11 @@ def trl_alone(seed: int, folder: Path) -> dict[str, Any]:
         trainer.train()
         trainer.save_model(str(folder / "run" / "final"))
         curve = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
-        found = evaluated(options, str(folder / "run" / "final"), HELD)
+        found = evaluate_model(options, str(folder / "run" / "final"), HELD)
         return {"p@1": found["p@1"]["value"], "curve": curve}
 
     told = {"what": "TRL's GRPOTrainer", "options": options.changed(), "held": asdict(HELD)}
-    return cached(folder, told | {"weights": weights_of(options)}, make)
+    return load_or_compute(folder, told | {"weights": hash_initial_weights(options)}, make)
 
 
 def swapped(options: TrainOptions, weights: Path, folder: Path) -> dict[str, Any]:
@@ -120,27 +129,27 @@ def swapped(options: TrainOptions, weights: Path, folder: Path) -> dict[str, Any
 
     def make() -> dict[str, Any]:
         tokenizer, model = load_tokenizer(str(weights)), load_model(str(weights))
-        format = token_format(options, tokenizer)
+        format = make_token_format(options, tokenizer)
         examples = load_examples(options, "test", HELD.questions)
         prompts = [tuple(format.prompt_ids(example.prompt)) for example in examples]
         ends, total, answer = [tokenizer.eos_token_id], *options.budget
 
-        def drawn(starts: Sequence[tuple[int, ...]], budget: Budget, number: int) -> list[Any]:
-            seed = mix(HELD.seed, number)
+        def drawn(starts: Sequence[tuple[int, ...]], budget: TokenBudget, number: int) -> list[Any]:
+            seed = derive_seed(HELD.seed, number)
             return sample(model, starts, format, budget, stop_tokens=ends, pad=tokenizer.pad_token_id, seed=seed)
 
         scores: dict[str, list[float]] = {"own": [], "swapped": []}
         for repeat in range(4):
-            thought = [r.ids[: r.close_start] for r in drawn(prompts, Budget(total - answer, answer), 3 * repeat)]
+            thought = [r.ids[: r.close_start] for r in drawn(prompts, TokenBudget(total - answer, answer), 3 * repeat)]
             for number, (name, shift) in enumerate((("own", 0), ("swapped", 1)), start=1):
                 starts = [p + thought[(i + shift) % len(thought)] for i, p in enumerate(prompts)]
-                said = drawn(starts, Budget(0, answer), 3 * repeat + number)
+                said = drawn(starts, TokenBudget(0, answer), 3 * repeat + number)
                 texts = [format.response_text(r.answer_ids) for r in said]
                 scores[name] += [float(t == e.answer) for t, e in zip(texts, examples, strict=True)]
         return {name: asdict(mean_interval(values)) for name, values in scores.items()}
 
-    told = {"what": "swap", "options": options.changed(), "held": asdict(HELD), "weights": hash_of_weights(weights)}
-    return cached(folder, told, make)
+    told = {"what": "swap", "options": options.changed(), "held": asdict(HELD), "weights": hash_weights(weights)}
+    return load_or_compute(folder, told, make)
 
 
 def run(console: Console) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def run(console: Console) -> dict[str, Any]:
             named.add(name)
             bars.update(bar, note=name)
             folder = FOLDER / "arms" / name
-            found = result_of(Arm(options, trained), folder, HELD, quiet, kept(folder))
+            found = run_variant(Variant(options, trained), folder, HELD, quiet, kept(folder))
             bars.advance(bar)
             return found
 
@@ -167,7 +176,7 @@ def run(console: Console) -> dict[str, Any]:
             objective: [
                 arm(
                     replace(COLD, objective=objective, lr=rates[objective]["rate"], seed=seed),
-                    arm_name(objective, seed),
+                    make_folder_name(objective, seed),
                 )
                 for seed in SEEDS
             ]
@@ -182,7 +191,7 @@ def run(console: Console) -> dict[str, Any]:
             level: {
                 objective: arm(
                     replace(COLD, task="pocket-dial", coldness=level, objective=objective),
-                    arm_name(objective, f"dial{level}"),
+                    make_folder_name(objective, f"dial{level}"),
                 )
                 for objective in ("grpo()", "garl(q=0.75)")
             }
@@ -196,10 +205,10 @@ def run(console: Console) -> dict[str, Any]:
         garl = "garl(q=0.75)"
         swaps = []
         for seed in SEEDS:
-            own, options = FOLDER / "arms" / arm_name(garl, seed), replace(COLD, objective=garl, seed=seed)
+            own, options = FOLDER / "arms" / make_folder_name(garl, seed), replace(COLD, objective=garl, seed=seed)
             weights = own / "run" / "final"
             if not weights.is_dir():  # its numbers were kept, but not its weights
-                result_of(Arm(replace(options, lr=rates[garl]["rate"])), own, HELD, quiet)
+                run_variant(Variant(replace(options, lr=rates[garl]["rate"])), own, HELD, quiet)
             swaps.append(swapped(options, weights, FOLDER / "arms" / f"swap-{seed}"))
             bars.advance(bar)
     return {
@@ -217,7 +226,7 @@ def page(found: Mapping[str, Any]) -> str:
     """docs/results.md, from its text and the numbers."""
     arms = found["arms"]
     likelihoods = [a["p_hat"][0] for results in arms.values() for a in results if a["p_hat"][0] is not None]
-    facts = json.loads((pocket.path("hotpot") / "facts.json").read_text())["measured"]
+    facts = json.loads((pocket.get_model_path("hotpot") / "facts.json").read_text())["measured"]
     text = Template(Path(__file__).with_name("results.md.in").read_text())
     return text.substitute(
         table="\n".join(
@@ -235,7 +244,7 @@ def page(found: Mapping[str, Any]) -> str:
         rates=" | ".join(f"{rate:g}" for rate in sorted(RATES)),
         warm_base=_percent(found["bases"]["warm"]["p@1"]),
         warm=_cell(found["warm"], "p@1"),
-        climb=f"{100 * (spread(found['warm'], 'p@1')[0] - found['bases']['warm']['p@1']):.0f}",
+        climb=f"{100 * (compute_mean_and_range(found['warm'], 'p@1')[0] - found['bases']['warm']['p@1']):.0f}",
         trl=_cell(found["trl"], "p@1"),
         trl_right=f"{sum(map(sum, (arm['curve'] for arm in found['trl']))):.3g}",
         own=_cell([{"p": swap["own"]["value"]} for swap in found["swaps"]], "p"),
@@ -258,13 +267,13 @@ def _sweep_row(objective: str, found: Mapping[str, Any]) -> str:
 
 
 def _dial_row(level: int, arms: Mapping[str, Mapping[str, Any]]) -> str:
-    facts = json.loads((pocket.path(f"dial-{level}") / "facts.json").read_text())["measured"]["cold"]
+    facts = json.loads((pocket.get_model_path(f"dial-{level}") / "facts.json").read_text())["measured"]["cold"]
     values = (_percent(arm["p@1"]) for arm in arms.values())
     return f"| dial-{level} | {facts['log10_p']['0.5']:.1f} | {' | '.join(values)} |"
 
 
 def _cell(arms: Sequence[Mapping[str, Any]], metric: str) -> str:
-    mean, low, high = spread(arms, metric)
+    mean, low, high = compute_mean_and_range(arms, metric)
     return f"{_percent(mean)} [{_percent(low)}, {_percent(high)}]"
 
 
@@ -273,7 +282,7 @@ def _percent(value: float) -> str:
 
 
 def _seconds(arms: Sequence[Mapping[str, Any]]) -> str:
-    return f"{spread(arms, 'seconds')[0]:.0f}"
+    return f"{compute_mean_and_range(arms, 'seconds')[0]:.0f}"
 
 
 def _wall(found: Any) -> float:
@@ -290,7 +299,7 @@ def _machine() -> str:
 def main() -> None:
     """Run what is missing, then write the page and the picture."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     found = run(Console(highlight=False))
     (FOLDER / "rates.json").write_text(json.dumps({name: rate["rate"] for name, rate in found["rates"].items()}))
     PAGE.write_text(page(found))

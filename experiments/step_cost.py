@@ -22,9 +22,9 @@ from trl import GRPOConfig, GRPOTrainer
 from qredit import pocket
 from qredit.runs.load import load_examples, load_model, load_tokenizer
 from qredit.runs.options import TrainOptions
-from qredit.runs.quiet import quiet_libraries
-from qredit.runs.train import token_format
+from qredit.runs.train import make_token_format
 from qredit.trl import QreditConfig, QreditTrainer
+from qredit.utils.logging import silence_libraries
 
 QUESTIONS, M, THINKING, ANSWER = 8, 16, 32, 8
 STEPS = 6
@@ -71,7 +71,7 @@ def trainers(path: str) -> dict[str, tuple[Any, Clock]]:
     options = TrainOptions()
     tokenizer = load_tokenizer(path)
     examples = load_examples(options, "train", 512)
-    format = token_format(options, tokenizer).format
+    format = make_token_format(options, tokenizer).format
     plain = {"prompt": [e.prompt for e in examples], "answer": [e.answer for e in examples]}
     rendered = plain | {"prompt": [format.render(e.prompt, tokenizer) for e in examples]}
     made: dict[str, tuple[Any, Clock]] = {}
@@ -104,7 +104,7 @@ def trainers(path: str) -> dict[str, tuple[Any, Clock]]:
 
 def measured(rounds: int) -> dict[str, list[float]]:
     """Median step time of each trainer in each round; the first step of a round is left out."""
-    made = trainers(str(pocket.path("hotpot")))
+    made = trainers(str(pocket.get_model_path("hotpot")))
     times: dict[str, list[float]] = {name: [] for name in made}
     for number in range(rounds + 1):
         order = list(made) if number % 2 else list(reversed(made))
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    quiet_libraries()
+    silence_libraries()
     times = measured(chosen.rounds)
     table = Table("step", "seconds, median [min, max]", "GARL / this, median of rounds")
     for name, values in times.items():

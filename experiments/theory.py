@@ -9,7 +9,7 @@ from typing import Any
 from page import insert
 from rich.console import Console
 
-from qredit.cli.lab_command import cell, measured
+from qredit.cli.lab_command import format_cell, measure_and_plot
 from qredit.lab import REGISTRY
 from qredit.lab.finding import Finding
 
@@ -19,13 +19,15 @@ PAGE, FOLDER = Path("docs/theory.md"), Path("docs/theory")
 def table(rows: Sequence[Any]) -> str:
     """Rows of one dataclass as a table in Markdown."""
     names = [field.name.replace("_", " ") for field in fields(rows[0])]
-    lines = [names, ["---"] * len(names), *(map(cell, asdict(row).values()) for row in rows)]
+    lines = [names, ["---"] * len(names), *(map(format_cell, asdict(row).values()) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def section(name: str, finding: Finding) -> str:
     """The verdict, the curve, the tables and what could not be measured."""
-    numbers = [f"{key}: {', '.join(f'{n} {cell(v)}' for n, v in row.items())}" for key, row in finding.numbers.items()]
+    numbers = [
+        f"{key}: {', '.join(f'{n} {format_cell(v)}' for n, v in row.items())}" for key, row in finding.numbers.items()
+    ]
     told = "".join(f"- {line}\n" for line in (*numbers, *finding.notes))
     tables = "\n".join(table(rows) for rows in finding.tables.values())
     picture = f"![{finding.theorem}](theory/{name}.png)"
@@ -36,7 +38,7 @@ def main() -> None:
     """Measure every theorem; write pictures, points and the page."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     for name in REGISTRY:
-        finding, _ = measured(name, FOLDER, Console(stderr=True))
+        finding, _ = measure_and_plot(name, FOLDER, Console(stderr=True))
         insert(PAGE, name, section(name, finding))
 
 

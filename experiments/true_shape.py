@@ -14,19 +14,19 @@ from string import Template
 import torch
 from page import insert
 
-from qredit.runs.quiet import quiet_libraries
 from qredit.trl.bench.arms import QreditArm
-from qredit.trl.bench.size import Shape, Size
+from qredit.trl.bench.size import ModelShape, Size
+from qredit.utils.logging import silence_libraries
 
 PAGE, TEXT, STEPS = Path("docs/performance.md"), Path(__file__).with_name("true_shape.md.in"), 2
-SHAPE = Shape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)
+SHAPE = ModelShape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)
 SIZE = Size(prompt=1536, completion=64, m=8)
 
 
 def main() -> None:
     """Train, then write what it took."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    quiet_libraries()
+    silence_libraries()
     torch.set_num_threads(os.cpu_count() or 1)
     start = time.perf_counter()
     arm = QreditArm(SIZE, SHAPE, True, "garl(q=0.75)", shared=True, checkpointing=True)

@@ -19,7 +19,7 @@ from tiny import model
 from transformers.utils import logging as hf_logging
 
 import qredit.engine.checkpoint as checkpoint
-from qredit.callbacks.metrics_file import MetricsFile
+from qredit.callbacks.metrics_file import MetricsWriter
 
 STEPS, PER_EPOCH = 16, 4
 
@@ -28,14 +28,14 @@ def made(folder: Path, objective: str):
     """Two micro-batches per generation, four steps per epoch, dropout, a checkpoint after every step."""
     return trainer(
         folder, objective, questions(8), model(attention_dropout=0.1), reward_funcs=length_reward,
-        callbacks=[MetricsFile(folder / "metrics.jsonl")], steps_per_generation=2, max_steps=STEPS,
+        callbacks=[MetricsWriter(folder / "metrics.jsonl")], steps_per_generation=2, max_steps=STEPS,
         save_strategy="steps", save_steps=1, save_total_limit=3,
     )  # fmt: skip
 
 
 def train(folder: Path, objective: str) -> None:
     run = made(folder, objective)
-    if checkpoint.newest_whole(folder)[0] is not None:
+    if checkpoint.find_newest_complete(folder)[0] is not None:
         run.train(resume_from_checkpoint=True)
     else:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def finished(pid: int, seconds: float | None) -> int | None:
 
 
 def step_reached(folder: Path) -> int:
-    found, _ = checkpoint.newest_whole(folder)
+    found, _ = checkpoint.find_newest_complete(folder)
     return int(found.name.split("-")[1]) if found else 0
 
 
@@ -111,7 +111,7 @@ def main() -> None:
             status = finished(child(folder, objective, None if enough else at_sync), None if enough else limit)
             if status is None:
                 report["kills"] += 1
-                report["during_save"] += (folder / checkpoint.WRITING).exists()
+                report["during_save"] += (folder / checkpoint.STAGING_FOLDER).exists()
                 report["epochs"].append(step_reached(folder) // PER_EPOCH)
         assert status == 0, status
         report["runs"] += 1

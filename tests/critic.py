@@ -6,7 +6,7 @@ import torch
 
 from qredit.core.chain import Credit
 from qredit.engine.learner import step_together
-from qredit.shared_prefix.install import Wanted
+from qredit.shared_prefix.patch_forward import ScoreRequest
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Critic:
         self.filled, self.learned = 0, []
 
     def values(self, rows, forward):
-        hidden = forward.scores(forward.model, rows, Wanted(hidden=True))["hidden"]
+        hidden = forward.scores(forward.model, rows, ScoreRequest(hidden=True))["hidden"]
         return self.head(hidden)[..., 0]
 
     def fill(self, rows, forward):

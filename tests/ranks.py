@@ -13,7 +13,7 @@ import torch.distributed as dist
 from runs import first_step_gradients, questions, settings
 from tiny import model, tokenizer
 
-from qredit.rollouts.trajectory import Trajectory, one_turn
+from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.shared_prefix.packing import pack
 from qredit.trl import QreditTrainer
 
@@ -44,7 +44,7 @@ def recorded(prompts: list[list[int]]) -> list[Trajectory]:
         answer = torch.randint(5, 200, (2,), generator=generator).tolist()
         ids = (*thought, 3, *answer)
         rollouts.append(
-            one_turn(prompt, ids, (-1.0,) * len(ids), length, length + 1, forced=place % 2 == 0, ended=True)
+            make_one_turn(prompt, ids, (-1.0,) * len(ids), length, length + 1, forced=place % 2 == 0, ended=True)
         )
     return rollouts
 
@@ -69,9 +69,9 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
         model(), objective, args, questions(PROMPTS), reward_funcs=rewards(case), processing_class=tokenizer(),
         learners=learners,
     )  # fmt: skip
-    made.sampling.draw = lambda prompts, number: recorded(prompts)
+    made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
     if case == "hopeless":
-        made.scorer.scored = without_likelihood_in_half(made.scorer.scored)
+        made.scorer.attach_scores = without_likelihood_in_half(made.scorer.attach_scores)
     if case == "past-ddp":
         score = made.scorer.score
         made.scorer.score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)

@@ -8,8 +8,8 @@ from test_fields import reads
 from tiny import model
 
 from qredit import Objective, on_span
-from qredit.engine.base_probability import without_rationale
-from qredit.rollouts.trajectory import one_turn
+from qredit.engine.base_probability import drop_rationales
+from qredit.rollouts.trajectory import make_one_turn
 
 
 def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tmp_path):
@@ -32,15 +32,15 @@ def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tm
         for parameter in made.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     sampled = made._generation.microbatches[0].first
-    again = made.collation.with_passes(made.model_wrapped, rows.select(slice(8)), sampled).batch.extra[
+    again = made.collator.add_forward_fields(made.model_wrapped, rows.select(slice(8)), sampled).batch.extra[
         "base_probability"
     ]
     assert torch.allclose(again, found[:8], atol=1e-6), "of the model that the run began with"
 
 
 def test_a_prompt_is_asked_once_for_each_gold_answer():
-    rollout = one_turn((1,), (5, 6), (-1.0, -1.0), 1, 2, forced=False, ended=True)
+    rollout = make_one_turn((1,), (5, 6), (-1.0, -1.0), 1, 2, forced=False, ended=True)
     golds = ((0, ((7,),)), (0, ((7,), (8,))), (1, ((8,),)), (2, ((7,),)))
-    closed = without_rationale([replace(rollout, group=group, golds=own) for group, own in golds], [3, 4])
+    closed = drop_rationales([replace(rollout, group=group, golds=own) for group, own in golds], [3, 4])
     assert sorted(one.golds for one in closed) == [((7,),), ((8,),)]
     assert all(one.ids == (3, 4) and one.close_end == 2 for one in closed)

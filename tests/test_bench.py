@@ -6,9 +6,9 @@ import pytest
 
 from qredit import QreditError
 from qredit.cli.main import main
-from qredit.trl.bench.arms import given
-from qredit.trl.bench.measure import _of_phase, _row
-from qredit.trl.bench.size import Shape, Size
+from qredit.trl.bench.arms import make_rollouts
+from qredit.trl.bench.size import ModelShape, Size
+from qredit.trl.bench.timing import _of_phase, _row
 
 
 def test_a_size_is_read_and_said():
@@ -28,17 +28,17 @@ def test_useful_arithmetic_by_hand():
     Projections 2·(2·1 + 2·1) = 8 multiplications a token, 2·8·6 = 96 operations; head 2·10·2·2 = 80; attention
     4·(4²/2 + 2·(4 + 1/2)) = 68; three times for the backward pass.
     """
-    shape = Shape(vocabulary=10, hidden=2, inner=0, layers=1, heads=1, key_heads=1, head=1)
+    shape = ModelShape(vocabulary=10, hidden=2, inner=0, layers=1, heads=1, key_heads=1, head=1)
     assert shape.useful_flops(Size(4, 1, 2)) == 3 * (96 + 80 + 68)
 
 
 def test_the_default_shape_has_the_size_it_says():
-    parameters = sum(p.numel() for p in Shape().model(64).parameters())
+    parameters = sum(p.numel() for p in ModelShape().model(64).parameters())
     assert 6.7e6 < parameters < 7.1e6
 
 
 def test_rollouts_have_the_asked_lengths():
-    made = given(Size(20, 16, 3), Shape(), seed=1, opening=2, closing=3)
+    made = make_rollouts(Size(20, 16, 3), ModelShape(), seed=1, opening=2, closing=3)
     assert (len(made.prompt), {len(ids) for ids in made.completions}) == (20, {16})
     assert made == made
     assert all(ids[-9] == 3 and ids[-1] == 1 for ids in made.completions)

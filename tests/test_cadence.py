@@ -13,8 +13,8 @@ from qredit.core.chain import Cadence
 from qredit.credit.measure import mean_entropy
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
-from qredit.engine.stage_state import add_into
-from qredit.engine.state import STATE
+from qredit.engine.run_state import STATE_FILE
+from qredit.engine.stage_state import accumulate_sums
 from qredit.objectives import canon, grpo, siren
 from qredit.penalties.entropy import adaptive_entropy
 from qredit.penalties.nucleus import nucleus_entropy_anchor
@@ -82,7 +82,7 @@ def test_a_mean_over_steps_still_moves_every_step(tmp_path):
 def test_a_run_that_stops_inside_a_generation_goes_on_as_if_it_had_not(tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9, "steps_per_generation": 4}
     whole = run(tmp_path, ADAPTED, max_steps=4, **settings)
-    saved = json.loads((tmp_path / "checkpoint-2" / STATE).read_text())
+    saved = json.loads((tmp_path / "checkpoint-2" / STATE_FILE).read_text())
     assert saved["pending_statistics"][STRENGTH]["tokens"] > 0
     again = trainer(tmp_path, ADAPTED, reward_funcs=length_reward, max_steps=4, **settings)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
@@ -122,9 +122,9 @@ def test_sirens_anchor_is_that_of_the_whole_first_generation_and_acts_at_once(tm
     untouched, sums = trainer(tmp_path, objective, network=sharp(), **changes), {}
     parts = []
     for micro in made._generation.microbatches:
-        batch = untouched.scorer.scored_without_gradient(untouched.model, micro.rows)
+        batch = untouched.scorer.score_batch_no_grad(untouched.model, micro.rows)
         parts.append(untouched.objective.statistics(batch, untouched.stages.state))
-        add_into(sums, parts[-1])
+        accumulate_sums(sums, parts[-1])
     anchor = sums[ANCHOR]["sum"] / sums[ANCHOR]["rows"]
     own = parts[0][ANCHOR]["sum"] / parts[0][ANCHOR]["rows"]
     assert made.stages.state[ANCHOR]["anchor"] == pytest.approx(anchor, rel=1e-5)
@@ -145,14 +145,14 @@ def test_a_given_anchor_costs_no_pass(tmp_path):
 def test_rewards_made_of_entropies_keep_to_the_policy_that_sampled(tmp_path, metric):
     """The second step on the same rollouts, under other weights, credits them as the first did."""
     made = trainer(tmp_path, metric, reward_funcs=length_reward, num_iterations=2, max_steps=2, learning_rate=0.1)
-    seen, scored = [], made.scorer.scored
+    seen, scored = [], made.scorer.attach_scores
 
     def watch(batch, *given):
         result = scored(batch, *given)
         seen.append((result, result.entropy.detach().clone()))
         return result
 
-    made.scorer.scored = watch
+    made.scorer.attach_scores = watch
     made.train()
     (first, before), (second, after) = seen[-2:]
     assert float((before - after).abs().max()) > 0.01, "the policy moved"

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from qredit.callbacks.decisions import KeepDecisions
-from qredit.callbacks.guard import SLOWER, Guard
-from qredit.callbacks.samples import KeepSamples
-from qredit.callbacks.validate import Validate
-from qredit.engine.checkpoint import publish
-from qredit.engine.collective import Alone
-from qredit.evaluation.metrics import Answered
+from qredit.callbacks.collapse_guard import LEARNING_RATE_FACTOR, CollapseGuard
+from qredit.callbacks.decisions import DecisionWriter
+from qredit.callbacks.sample_writer import SampleWriter
+from qredit.callbacks.validation import ValidationCallback
+from qredit.engine.checkpoint import commit_checkpoint
+from qredit.engine.collective import SingleProcess
+from qredit.evaluation.metrics import QuestionResult
 from qredit.objectives.parsing import parse
 
 
@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, until):
         self.objective, self.until = parse("garl(q=0.75)"), until
-        self.step_success, self.asked, self.collective = None, [], Alone()
+        self.step_success, self.asked, self.collective = None, [], SingleProcess()
 
     def check_revertible(self, slower):
         self.asked.append(("check", slower))
@@ -41,7 +41,7 @@ class Run:
     def restore_weights(self, checkpoint):
         self.asked.append(("restore", checkpoint.name))
 
-    def slow_down(self, factor):
+    def scale_learning_rate(self, factor):
         self.asked.append(("slow down", factor))
 
     def step(self, number):
@@ -50,7 +50,7 @@ class Run:
 
 def guarded(folder, action, steps, until=12, every=2):
     """A guard after so many steps of such a run, which was saved every few steps."""
-    run, guard, args, now = Run(until), Guard(action), SimpleNamespace(output_dir=str(folder)), state()
+    run, guard, args, now = Run(until), CollapseGuard(action), SimpleNamespace(output_dir=str(folder)), state()
     guard.attach(run)
     for number in range(1, steps + 1):
         run.step(number)
@@ -60,7 +60,7 @@ def guarded(folder, action, steps, until=12, every=2):
             written = folder / "_writing" / f"checkpoint-{number}"
             written.mkdir(parents=True)
             (written / "weights").write_text(str(number))
-            publish(written, folder / written.name)
+            commit_checkpoint(written, folder / written.name)
         if control.should_training_stop:
             break
     return run, guard, number
@@ -70,7 +70,7 @@ def guarded(folder, action, steps, until=12, every=2):
     ("action", "asked"),
     [
         ("stop", [("check", False), ("restore", "checkpoint-10")]),
-        ("roll_back", [("check", True), ("restore", "checkpoint-10"), ("slow down", SLOWER)]),
+        ("roll_back", [("check", True), ("restore", "checkpoint-10"), ("slow down", LEARNING_RATE_FACTOR)]),
         ("paft", [("check", False), ("restore", "checkpoint-10"), ("slow down", 1.0)]),
     ],
 )
@@ -78,14 +78,14 @@ def test_a_guard_asks_a_run_to_go_back(tmp_path, action, asked):
     """Good until step 12, seen at step 18; checkpoint 12 was judged by step 13, which was bad."""
     run, guard, ended = guarded(tmp_path, action, 20)
     assert run.asked == asked
-    assert [one["step"] for one in guard.decided()] == [18]
+    assert [one["step"] for one in guard.list_decisions()] == [18]
     assert ended == (18 if action == "stop" else 20)
     assert guard.now() == (parse("paft(q=0.75)") if action == "paft" else None)
 
 
 def test_a_guard_goes_on_from_its_state(tmp_path):
     _, guard, _ = guarded(tmp_path, "paft", 20)
-    again = Guard("paft")
+    again = CollapseGuard("paft")
     again.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     assert again.state_dict() == guard.state_dict()
     assert again.now() == guard.now() is not None
@@ -97,24 +97,24 @@ def test_a_guard_goes_on_from_its_state(tmp_path):
 def test_decisions_are_kept_in_their_order_and_once(tmp_path):
     path, told = tmp_path / "decisions.jsonl", []
     guide, guard = ([{"step": 2, "change": "c", "reason": "r"}], [{"step": 1, "change": "b", "reason": "r"}])
-    keeper = KeepDecisions(path)
-    keeper.tell = told.append
-    keeper.steering = [SimpleNamespace(decided=lambda: guide), SimpleNamespace(decided=lambda: guard)]
+    keeper = DecisionWriter(path)
+    keeper.notify = told.append
+    keeper.overrides = [SimpleNamespace(list_decisions=lambda: guide), SimpleNamespace(list_decisions=lambda: guard)]
     keeper.on_train_begin(None, state(), None)
     keeper.on_step_begin(None, state(2), None)
     guide.append({"step": 5, "change": "d", "reason": "r"})
     keeper.on_train_end(None, state(6), None)
     assert [line["step"] for line in lines(path)] == [1, 2, 5]
     assert told == ["after step 2: c; r", "after step 5: d; r"]
-    resumed = KeepDecisions(path)
-    resumed.steering = keeper.steering
+    resumed = DecisionWriter(path)
+    resumed.overrides = keeper.overrides
     resumed.on_train_begin(None, state(6), None)
     resumed.on_step_begin(None, state(6), None)
     assert len(lines(path)) == 3
 
 
 def test_the_first_group_is_kept_where_there_is_one(tmp_path):
-    keeper = KeepSamples(tmp_path / "samples.jsonl", every=2)
+    keeper = SampleWriter(tmp_path / "samples.jsonl", every=2)
     groups = {2: {"prompt": "p"}, 4: None}
     for step in (1, 2, 4):
         keeper.run = SimpleNamespace(first_group=lambda s=step: groups[s])
@@ -140,13 +140,15 @@ class Examined:
 
 def answered(right):
     score = float(right)
-    return Answered("0", "a", ("a",) * 2, ("",) * 2, {"exact_match": (score,) * 2})
+    return QuestionResult("0", "a", ("a",) * 2, ("",) * 2, {"exact_match": (score,) * 2})
 
 
 def validated(folder, right, step=4, now=None, main=True):
     told = []
     guard = SimpleNamespace(check=lambda *values: told.append(values))
-    one = Validate(Path(folder) / "v.jsonl", [None] * 4, [SimpleNamespace(name="exact_match")], 2, 2, 0, guard)
+    one = ValidationCallback(
+        Path(folder) / "v.jsonl", [None] * 4, [SimpleNamespace(name="exact_match")], 2, 2, 0, guard
+    )
     one.run, now, control = Examined(right), now or state(), TrainerControl()
     now.global_step, now.is_world_process_zero = step, main
     one.on_step_end(None, now, control)

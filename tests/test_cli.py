@@ -17,7 +17,7 @@ from qredit.cli import main
 from qredit.cli.main import COMMANDS
 from qredit.objectives import REGISTRY as OBJECTIVES
 from qredit.objectives.parsing import STAGES
-from qredit.rewards.base import Scorer
+from qredit.rewards.answer_scorer import Scorer
 from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.tasks import REGISTRY as TASKS
@@ -760,7 +760,7 @@ def test_a_reward_that_is_not_finite_stops_the_run_with_its_name_and_row(command
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(command, monkeypatch, tmp_path):
-    from qredit.engine.checkpoint import fault
+    from qredit.engine.checkpoint import find_damage
     from qredit.trl import QreditTrainer
 
     compute = QreditTrainer._compute_loss
@@ -774,7 +774,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
     assert status == 2
     assert "the loss is not finite (nan) in step 3" in json.loads(out)["error"]
     run = RunFolder(tmp_path / "run")
-    assert fault(run.path / "checkpoint-2") is None
+    assert find_damage(run.path / "checkpoint-2") is None
     assert not run.final.exists()
     kept = Qwen3ForCausalLM.from_pretrained(run.path / "checkpoint-2")
     assert all(torch.isfinite(p).all() for p in kept.parameters())

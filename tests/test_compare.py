@@ -11,8 +11,8 @@ import yaml
 from folders import data_file, flags, lines, model_folder, rows
 
 from qredit.cli.main import main
-from qredit.runs.compare import Compared, Settings, plain, plot
-from qredit.runs.experiment import Arm, Held, facts_of
+from qredit.runs.compare import ComparisonSettings, ObjectiveResults, plot_comparison, slugify
+from qredit.runs.experiment import EvalSpec, Variant, collect_facts
 from qredit.runs.load import load_examples
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
@@ -50,7 +50,7 @@ def test_what_cannot_be_compared_is_said_before_any_run(argv, words, tmp_path, c
 
 
 def test_every_run_has_the_same_rollouts():
-    settings = Settings(iterations=2)
+    settings = ComparisonSettings(iterations=2)
     one, other = settings.options("grpo()", 1), settings.options("dapo()", 1)
     assert one.training == {"num_iterations": 2}
     assert (one.m, one.prompts_per_step, one.steps, one.seed) == (
@@ -63,15 +63,15 @@ def test_every_run_has_the_same_rollouts():
 
 def test_a_comparison_that_was_kept_is_still_the_same():
     """What a kept result is known by: pocket comparisons of before own data and models were taken."""
-    assert Settings().options("grpo()", 1).changed() == {
+    assert ComparisonSettings().options("grpo()", 1).changed() == {
         "style": "warm", "objective": "grpo()", "steps": 60, "lr": 3e-4, "seed": 1, "save_every": 0, "cpu": True,
     }  # fmt: skip
-    again = Settings(style="cold", steps=40, iterations=2).options("dapo()", 0).changed()
+    again = ComparisonSettings(style="cold", steps=40, iterations=2).options("dapo()", 0).changed()
     assert again == {
         "objective": "dapo()", "steps": 40, "lr": 3e-4, "save_every": 0, "cpu": True,
         "training": {"num_iterations": 2},
     }  # fmt: skip
-    facts = facts_of(Arm(Settings().options("grpo()", 1)), Settings().held)
+    facts = collect_facts(Variant(ComparisonSettings().options("grpo()", 1)), ComparisonSettings().held)
     assert set(facts) == {"options", "trained", "held", "weights", "device", "threads"}
     assert facts["held"] == {"questions": 128, "k": 16, "seed": 1, "split": "test"}
 
@@ -118,12 +118,12 @@ def test_objectives_are_compared_on_data_a_model_and_a_reward_of_ones_own(own, t
 @pytest.mark.parametrize("changed", ["mine.jsonl", "own_reward.py"])
 def test_a_result_is_made_anew_where_the_data_or_the_reward_has_changed(changed, own, tmp_path):
     named = {name: str(own[name]) for name in ("task", "data", "model", "reward")}
-    arm, held = Arm(TrainOptions(**named, hold_out=3)), Held(questions=3, split="validation")
-    before = facts_of(arm, held)
-    assert facts_of(arm, held) == before
+    arm, held = Variant(TrainOptions(**named, hold_out=3)), EvalSpec(questions=3, split="validation")
+    before = collect_facts(arm, held)
+    assert collect_facts(arm, held) == before
     with (tmp_path / changed).open("a") as file:
         file.write('{"prompt": "What is 9?", "answer": "9", "level": 1}\n' if changed.endswith("l") else "# new\n")
-    assert facts_of(arm, held) != before
+    assert collect_facts(arm, held) != before
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_data_with_splits_is_compared_on_its_test_split(tmp_path):
     for name, count in (("train", 5), ("test", 3)):
         data_file(tmp_path / f"{name}.jsonl", rows(count, prompt=lambda n, name=name: f"{name} {n}"))
     base = TrainOptions(task="jsonl", data=str(tmp_path), model="owner/name")
-    settings = Settings(task="jsonl", base=base, questions=2)
+    settings = ComparisonSettings(task="jsonl", base=base, questions=2)
     assert (settings.held.split, settings.options("grpo", 0).hold_out) == ("test", None)
     with pytest.raises(QreditError, match="hold_out is for a single file"):
         load_examples(TrainOptions(task="jsonl", data=str(tmp_path), hold_out=2), "train")
@@ -154,18 +154,18 @@ def test_data_with_splits_is_compared_on_its_test_split(tmp_path):
 
 def test_folders_tell_objectives_apart():
     texts = ["grpo()", "grpo() | entropy_bonus(0.1)", "garl(q=0.75)", "garl(q=0.5)", "reinforce_pp()"]
-    assert len({plain(text) for text in texts}) == len(texts)
+    assert len({slugify(text) for text in texts}) == len(texts)
 
 
 def test_a_cell_holds_mean_and_range(tmp_path):
     curves = {name: [[0.5, 1.0], [0.25, 0.5]] for name in ("success", "entropy", "length")}
-    row = Compared(
+    row = ObjectiveResults(
         "dapo()", {"p@1": [0.5, 0.75], "entropy": [1.0], "length": [3.0, 4.0], "seconds": [9.6, 10.4]}, curves
     )
     assert row.cell("p@1") == "62.5 [50.0, 75.0]"
     assert row.cell("entropy") == "1.00"
     assert row.cell("seconds") == "10 [10, 10]"
-    plot([row], tmp_path / "figure.png", "two seeds")
+    plot_comparison([row], tmp_path / "figure.png", "two seeds")
     assert (tmp_path / "figure.png").exists()
 
 

@@ -9,10 +9,10 @@ from test_prefix import CONFIGS, network
 from tiny import model, tokenizer
 
 from qredit.rollouts.format import Format, TokenFormat
-from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.samplers.transformers import sample
 from qredit.shared_prefix import decode
-from qredit.shared_prefix.decode import Decoder, Decoding
+from qredit.shared_prefix.decode import Decoder, DecodingCache
 from qredit.shared_prefix.share import share_prefix
 
 FORMAT = TokenFormat(Format.of(tokenizer()), tokenizer())
@@ -27,8 +27,8 @@ def drawn(made, rows=ROWS, seed=3, **draw):
         made,
         rows,
         FORMAT,
-        Budget(thinking=12, answer=5),
-        draw=Draw(**draw),
+        TokenBudget(thinking=12, answer=5),
+        draw=SamplingParams(**draw),
         stop_tokens=[1, *range(20, 80)],  # so many that rows end at different times
         pad=0,
         seed=seed,
@@ -75,7 +75,7 @@ def test_the_logits_are_those_of_the_ordinary_forward(name):
             for place, row in enumerate(decoder.rows.tolist()):
                 assert torch.allclose(scores[place], expected[row][step], atol=1e-5)
             if step == 1:
-                decoder.leave_out((decoder.rows != 3).nonzero()[:, 0])
+                decoder.keep_rows((decoder.rows != 3).nonzero()[:, 0])
     assert decoder.rows.tolist() == [0, 2, 1, 4]
 
 
@@ -108,8 +108,8 @@ def test_a_decoder_that_forgets_the_prompt_is_caught(monkeypatch):
 
 
 def test_rows_left_out_of_the_keys_by_the_wrong_number_are_caught(monkeypatch):
-    right = Decoding.leave_out
-    monkeypatch.setattr(Decoding, "leave_out", lambda self, stay: right(self, torch.arange(len(stay))))
+    right = DecodingCache.keep_rows
+    monkeypatch.setattr(DecodingCache, "keep_rows", lambda self, stay: right(self, torch.arange(len(stay))))
     with pytest.raises(AssertionError):
         test_the_logits_are_those_of_the_ordinary_forward("qwen3")
 
@@ -127,7 +127,7 @@ def test_sequences_come_with_their_probability():
         made.lm_head.weight.copy_(6 * head.weight)
         made.lm_head.bias.fill_(-1e4)
         made.lm_head.bias[kept] = 0.0
-    prompt, budget = PROMPTS[0], Budget(thinking=2, answer=1)
+    prompt, budget = PROMPTS[0], TokenBudget(thinking=2, answer=1)
     share_prefix(made)
     seen = torch.zeros(4, 4)
     for seed in range(30):

@@ -7,8 +7,8 @@ import pytest
 import qredit.runs.experiment as experiment
 from qredit import QreditError
 from qredit.cli import main
-from qredit.runs.draw import plot_curves, smoothed
-from qredit.runs.experiment import cached, spread
+from qredit.runs.curve_plots import plot_curves, smooth
+from qredit.runs.experiment import compute_mean_and_range, load_or_compute
 from qredit.runs.sparkline import averaged
 
 SHORT = ("--steps", "2", "--questions", "4")
@@ -50,7 +50,7 @@ def test_the_demo_compares_four_objectives_and_a_second_one_takes_what_is_there(
     ],
 )
 def test_what_the_demo_cannot_use_is_said_before_compute(words, said, capsys, monkeypatch):
-    monkeypatch.setattr(experiment, "answers", None)
+    monkeypatch.setattr(experiment, "sample_answers", None)
     assert main(["demo", *words]) == 2
     assert said in capsys.readouterr().err
 
@@ -60,7 +60,7 @@ def test_a_folder_that_is_no_result_is_left_alone(tmp_path):
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     with pytest.raises(QreditError, match="holds something that is no result"):
-        cached(mine, {"a": 1}, dict)
+        load_or_compute(mine, {"a": 1}, dict)
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -72,8 +72,8 @@ def test_a_result_is_made_once_for_the_same_facts_and_anew_for_others(tmp_path):
         return {"value": len(made)}
 
     folder = tmp_path / "arm"
-    assert [cached(folder, {"lr": lr}, make)["value"] for lr in (1, 1, 2, 2)] == [1, 1, 2, 2]
-    assert cached(folder, {"lr": 2}, make)["wall"] >= 0
+    assert [load_or_compute(folder, {"lr": lr}, make)["value"] for lr in (1, 1, 2, 2)] == [1, 1, 2, 2]
+    assert load_or_compute(folder, {"lr": 2}, make)["wall"] >= 0
 
 
 def test_a_result_that_was_interrupted_is_made_anew(tmp_path):
@@ -82,8 +82,8 @@ def test_a_result_that_was_interrupted_is_made_anew(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path / "arm", {"a": 1}, interrupted)
-    assert cached(tmp_path / "arm", {"a": 1}, lambda: {"value": 1})["value"] == 1
+        load_or_compute(tmp_path / "arm", {"a": 1}, interrupted)
+    assert load_or_compute(tmp_path / "arm", {"a": 1}, lambda: {"value": 1})["value"] == 1
     assert not (tmp_path / "arm" / "half").exists()
 
 
@@ -95,11 +95,11 @@ def test_a_long_curve_is_averaged_to_the_width_of_its_column():
 
 
 def test_smoothing_is_a_mean_over_the_last_few():
-    assert smoothed([0.0, 1.0, 1.0, 0.0], window=2) == [0.0, 0.5, 1.0, 0.5]
+    assert smooth([0.0, 1.0, 1.0, 0.0], window=2) == [0.0, 0.5, 1.0, 0.5]
 
 
 def test_spread_is_mean_smallest_and_largest():
-    assert spread([{"p": 0.1}, {"p": 0.4}, {"p": 0.1}], "p") == pytest.approx((0.2, 0.1, 0.4))
+    assert compute_mean_and_range([{"p": 0.1}, {"p": 0.4}, {"p": 0.1}], "p") == pytest.approx((0.2, 0.1, 0.4))
 
 
 def test_curves_without_a_likelihood_are_drawn_too(tmp_path):
@@ -123,13 +123,13 @@ def test_a_small_result_outlives_its_folder_and_the_renaming_of_an_option(tmp_pa
     def make(value):
         return lambda: made.append(value) or {"value": value}
 
-    assert cached(tmp_path / "one", {"options": {"rate": 1}}, make(1), kept)["value"] == 1
-    assert cached(tmp_path / "elsewhere", {"options": {"rate": 1}}, make(2), kept)["value"] == 1
+    assert load_or_compute(tmp_path / "one", {"options": {"rate": 1}}, make(1), kept)["value"] == 1
+    assert load_or_compute(tmp_path / "elsewhere", {"options": {"rate": 1}}, make(2), kept)["value"] == 1
     assert not (tmp_path / "elsewhere").exists()
-    monkeypatch.setattr("qredit.runs.experiment.FORMER", {"rate": "lr"})
-    assert cached(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(3), kept)["value"] == 1
-    assert cached(tmp_path / "one", {"options": {"lr": 1}}, make(4))["value"] == 1
+    monkeypatch.setattr("qredit.runs.experiment.FORMER_KEYS", {"rate": "lr"})
+    assert load_or_compute(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(3), kept)["value"] == 1
+    assert load_or_compute(tmp_path / "one", {"options": {"lr": 1}}, make(4))["value"] == 1
     kept.write_text('{"facts": {"options"')  # cut off
-    assert cached(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(5), kept)["value"] == 5
-    assert cached(tmp_path / "elsewhere", {"options": {"lr": 2}}, make(6), kept)["value"] == 6
+    assert load_or_compute(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(5), kept)["value"] == 5
+    assert load_or_compute(tmp_path / "elsewhere", {"options": {"lr": 2}}, make(6), kept)["value"] == 6
     assert made == [1, 5, 6]

@@ -8,11 +8,11 @@ import torch
 from batches import likelihood_batch, reward_batch
 
 from qredit.control.diagnostics import (
-    commitment,
+    collect_likelihood_stats,
+    compute_likelihood_metrics,
     effective_sample_size,
+    get_q,
     group_p_hat,
-    likelihood_facts,
-    likelihood_metrics,
     no_success,
 )
 from qredit.core.importance import sequence_truncate
@@ -23,8 +23,10 @@ from qredit.stats.weights import effective_size, log_mean_exp
 
 
 def metrics(objective, *batches):
-    parts = [likelihood_facts(objective, batch) for batch in batches]
-    return likelihood_metrics(commitment(objective), {name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+    parts = [collect_likelihood_stats(objective, batch) for batch in batches]
+    return compute_likelihood_metrics(
+        get_q(objective), {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    )
 
 
 def groups(*log10_p, m=2):
@@ -46,7 +48,7 @@ def test_off_policy_the_objectives_own_cut_of_the_ratio_is_logged():
     now[0, int((batch.rationale & batch.sampled)[0].nonzero()[0])] = math.log(4.0)
     batch = replace(batch, logp=now, sampler_logp=then)
     for limit, p_hat in ((math.inf, 0.25), (2.0, 0.15)):
-        facts = likelihood_facts(garl(0.5, ratio=sequence_truncate(limit)), batch)
+        facts = collect_likelihood_stats(garl(0.5, ratio=sequence_truncate(limit)), batch)
         assert facts["p_hat"].tolist() == pytest.approx([math.log10(p_hat)])
         # a_m/M^q of the larger: ρw / (P̂ · M)^½
         assert facts["effective"].tolist() == pytest.approx([min(4.0, limit) * 0.1 / math.sqrt(2 * p_hat)])
@@ -110,8 +112,8 @@ def test_groups_without_success_are_counted_among_those_with_a_reward():
 
 
 def test_an_objective_without_a_likelihood_has_no_such_metrics():
-    assert commitment(grpo()) is None
-    assert likelihood_facts(grpo(), reward_batch([1.0, 0.0])) == {}
+    assert get_q(grpo()) is None
+    assert collect_likelihood_stats(grpo(), reward_batch([1.0, 0.0])) == {}
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,19 @@ import torch
 from tiny import model, tokenizer
 
 import qredit.samplers.answers as answering
-from qredit.evaluation.metrics import Answered, differences, majority, pass_at_k, summary, write_samples
-from qredit.rewards import REGISTRY, get, read_rewards
+from qredit.evaluation.metrics import (
+    QuestionResult,
+    compare_results,
+    pass_at_k,
+    score_majority,
+    summarize,
+    write_samples,
+)
+from qredit.rewards import REGISTRY, get, parse_rewards
 from qredit.rollouts.format import Format, TokenFormat
-from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.samplers.answers import answer_all
-from qredit.samplers.transformers import sampler_of
+from qredit.samplers.transformers import make_sampler
 from qredit.stats.interval import Interval, mean_interval
 from qredit.tasks import Example
 from qredit.utils.errors import QreditError
@@ -26,7 +33,7 @@ HOSTILE = 'two\nlines\r "quoted" [bold]loud[/bold] \x1b[31mred\x1b[0m \x00 \x85 
 def said(*predictions, scores=None, id="q", rationales=None):
     """A question answered so, scored by exact match with "yes" unless scores are given."""
     exact = tuple(float(text == "yes") for text in predictions) if scores is None else tuple(scores)
-    return Answered(id, "yes", predictions, rationales or ("",) * len(predictions), {"exact_match": exact})
+    return QuestionResult(id, "yes", predictions, rationales or ("",) * len(predictions), {"exact_match": exact})
 
 
 # --- pass@k
@@ -80,7 +87,7 @@ def test_a_k_outside_one_to_the_number_of_samples_is_refused(k):
 )
 def test_majority_by_hand(predictions, right, value):
     scores = [float(text.strip() == right) for text in predictions]
-    assert majority(predictions, scores, EXACT) == pytest.approx(value)
+    assert score_majority(predictions, scores, EXACT) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,7 @@ def test_majority_by_hand(predictions, right, value):
 )
 def test_a_vote_is_counted_over_what_the_scorer_takes_for_one_answer(reward, predictions, gold, value):
     scores = [get(reward)(text, [gold]) for text in predictions]
-    assert majority(predictions, scores, get(reward)) == pytest.approx(value)
+    assert score_majority(predictions, scores, get(reward)) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("scorer", [scorer for name, scorer in REGISTRY.items() if name != "math_equal"])
@@ -126,14 +133,14 @@ def test_answers_of_one_normal_form_score_alike(scorer):
 
 
 def test_the_majority_answer_has_the_score_of_its_first_occurrence():
-    assert majority(("a", "a ", "b"), (1.0, 0.0, 0.0), EXACT) == 1.0
-    assert majority((" a", "a", "b"), (0.25, 1.0, 0.0), EXACT) == 0.25
+    assert score_majority(("a", "a ", "b"), (1.0, 0.0, 0.0), EXACT) == 1.0
+    assert score_majority((" a", "a", "b"), (0.25, 1.0, 0.0), EXACT) == 0.25
 
 
 def test_majority_does_not_depend_on_the_order_of_tied_answers():
     predictions, scores = ("x", "y", "x", "y", "z"), (1.0, 0.0, 1.0, 0.0, 1.0)
     orders = itertools.permutations(zip(predictions, scores, strict=True))
-    assert {majority(*map(list, zip(*order, strict=True)), EXACT) for order in orders} == {0.5}
+    assert {score_majority(*map(list, zip(*order, strict=True)), EXACT) for order in orders} == {0.5}
 
 
 # --- intervals
@@ -186,42 +193,42 @@ def test_equal_values_on_a_scale_without_known_ends_are_left_alone():
 
 
 def test_a_table_of_two_wrong_answers_does_not_claim_to_know_the_rate():
-    assert summary([said("no"), said("no")], "exact_match", 1)["p@1"].high > 0.5
+    assert summarize([said("no"), said("no")], "exact_match", 1)["p@1"].high > 0.5
 
 
 def test_nothing_to_average_is_refused():
     with pytest.raises(QreditError, match="there are no questions"):
         mean_interval([])
     with pytest.raises(QreditError, match="there are no questions"):
-        summary([], "exact_match", 4)
+        summarize([], "exact_match", 4)
 
 
 def test_the_summary_holds_p1_pk_mk_and_every_scorer():
-    first = Answered(
+    first = QuestionResult(
         "a", "yes", ("yes", "no", "no", "no"), ("",) * 4, {"exact_match": (1, 0, 0, 0), "f1": (1, 0, 1, 0)}
     )
-    second = Answered("b", "yes", ("yes",) * 4, ("",) * 4, {"exact_match": (1, 1, 1, 1), "f1": (1, 1, 1, 0)})
-    found = summary([first, second], "exact_match", 2)
+    second = QuestionResult("b", "yes", ("yes",) * 4, ("",) * 4, {"exact_match": (1, 1, 1, 1), "f1": (1, 1, 1, 0)})
+    found = summarize([first, second], "exact_match", 2)
     assert list(found) == ["p@1", "p@2", "m@2", "exact_match", "f1"]
     values = {name: estimate.value for name, estimate in found.items()}
     assert values == pytest.approx({"p@1": 0.625, "p@2": 0.75, "m@2": 0.5, "exact_match": 0.625, "f1": 0.625})
 
 
 def test_a_partial_score_is_no_success():
-    found = summary([said("a", "b", scores=(0.99, 1.0))], "exact_match", 2)
+    found = summarize([said("a", "b", scores=(0.99, 1.0))], "exact_match", 2)
     assert found["p@1"].value == pytest.approx(0.5)
-    assert summary([said("a", "a", scores=(0.8, 0.8))], "exact_match", 2)["m@2"].value == 0.0
+    assert summarize([said("a", "a", scores=(0.8, 0.8))], "exact_match", 2)["m@2"].value == 0.0
 
 
 def test_samples_without_a_score_are_no_success_and_in_no_mean():
-    found = summary([said("a", "b", scores=(None, 1.0)), said("a", "b", scores=(None, None))], "exact_match", 2)
+    found = summarize([said("a", "b", scores=(None, 1.0)), said("a", "b", scores=(None, None))], "exact_match", 2)
     assert found["p@1"].value == pytest.approx(0.25)
     assert found["exact_match"].value == 1.0
-    assert "exact_match" not in summary([said("a", scores=(None,))], "exact_match", 1)
+    assert "exact_match" not in summarize([said("a", scores=(None,))], "exact_match", 1)
 
 
 def test_zero_right_is_no_certain_zero():
-    found = summary([said("a", "b"), said("a", "b", id="r")], "exact_match", 2)
+    found = summarize([said("a", "b"), said("a", "b", id="r")], "exact_match", 2)
     assert (found["p@1"].value, found["p@1"].low) == (0.0, 0.0)
     assert found["p@1"].high == pytest.approx(1 - 0.05**0.5)
 
@@ -241,9 +248,9 @@ def both(*pairs):
 def test_a_difference_is_paired():
     """A model that is better by one answer on each question is so for certain, however unlike the questions are."""
     one, other = both((1, 0), (2, 1), (3, 2), (4, 3))
-    found, count = differences(one, other, "exact_match", 4)
+    found, count = compare_results(one, other, "exact_match", 4)
     assert (count, found["p@1"].value) == (4, 0.25)
-    alone = [summary(answered, "exact_match", 4)["p@1"] for answered in (one, other)]
+    alone = [summarize(answered, "exact_match", 4)["p@1"] for answered in (one, other)]
     assert alone[0].low < alone[1].high  # two intervals by hand would not tell the models apart
     p = 1 - 0.05 ** (1 / 4)
     assert found["p@1"].low == pytest.approx(0.25 * (1 - p) - p)
@@ -251,31 +258,31 @@ def test_a_difference_is_paired():
 
 def test_a_difference_that_varies_is_redrawn_by_question():
     one, other = both(*[(4, 0)] * 15, *[(2, 2)] * 5)
-    found, _ = differences(one, other, "exact_match", 4)
+    found, _ = compare_results(one, other, "exact_match", 4)
     assert found["p@1"].value == found["m@4"].value == 0.75
     assert 0.5 < found["p@1"].low < 0.6 < 0.9 < found["p@1"].high <= 0.96
-    mirrored, _ = differences(other, one, "exact_match", 4)
+    mirrored, _ = compare_results(other, one, "exact_match", 4)
     assert mirrored["p@1"].value == -0.75
     assert mirrored["p@1"].low == pytest.approx(-found["p@1"].high)
 
 
 def test_equal_models_differ_by_no_certain_zero():
     one, other = both(*[(2, 2)] * 10)
-    found, _ = differences(one, other, "exact_match", 4)
+    found, _ = compare_results(one, other, "exact_match", 4)
     assert (found["p@1"].low, found["p@1"].value, found["p@1"].high) == (
         pytest.approx(0.05**0.1 - 1), 0.0, pytest.approx(1 - 0.05**0.1),
     )  # fmt: skip
     one, other = both(*[(4, 0)] * 10)
-    found, _ = differences(one, other, "exact_match", 4)
+    found, _ = compare_results(one, other, "exact_match", 4)
     assert (found["p@1"].value, found["p@1"].high) == (1.0, 1.0)
 
 
 def test_only_questions_of_both_are_compared():
     one, other = both((4, 0), (0, 0))
-    found, count = differences(one, other[:1], "exact_match", 4)
+    found, count = compare_results(one, other[:1], "exact_match", 4)
     assert (count, found["p@1"].value) == (1, 1.0)
     with pytest.raises(QreditError, match="no question was answered by both"):
-        differences(one[:1], other[1:], "exact_match", 4)
+        compare_results(one[:1], other[1:], "exact_match", 4)
 
 
 # --- sampling
@@ -292,11 +299,11 @@ def answers(network, count=5, k=3, seed=0, rows=256, **sampler):
     settings = {"seed": seed, "stop_tokens": [1], "rows_per_batch": rows}
     return list(
         answer_all(
-            sampler_of(network, 0, **sampler),
+            make_sampler(network, 0, **sampler),
             TokenFormat(Format.of(words), words),
             examples,
-            read_rewards("exact_match, substring"),
-            Budget(6, 4),
+            parse_rewards("exact_match, substring"),
+            TokenBudget(6, 4),
             k,
             **settings,
         )
@@ -329,15 +336,15 @@ def test_samples_repeat_by_seed_and_differ_between_batches(network):
     twice = [Example("What? ", "1", id=str(n)) for n in range(2)]
     words = tokenizer()
     drawn = answer_all(
-        sampler_of(network, 0), TokenFormat(Format.of(words), words), twice, read_rewards("f1"), Budget(6, 4), 1,
-        seed=0, stop_tokens=[1], rows_per_batch=1,
+        make_sampler(network, 0), TokenFormat(Format.of(words), words), twice, parse_rewards("f1"), TokenBudget(6, 4),
+        1, seed=0, stop_tokens=[1], rows_per_batch=1,
     )  # fmt: skip
     one, other = drawn
     assert one.rationales != other.rationales
 
 
 def test_greedy_samples_of_a_question_are_all_alike(network):
-    for question in answers(network, draw=Draw(temperature=0.0)):
+    for question in answers(network, draw=SamplingParams(temperature=0.0)):
         assert len(set(question.predictions)) == 1
 
 

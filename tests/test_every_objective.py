@@ -8,7 +8,7 @@ from runs import questions, trainer
 
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
-from qredit.trl.checks import MAKERS
+from qredit.rollouts.field_functions import FIELD_FUNCTIONS
 
 
 def per_token(kind):
@@ -76,4 +76,4 @@ def test_it_trains_and_is_evaluated(name, tmp_path):
 
 
 def test_every_supplied_field_but_the_clusters_is_one_that_nothing_fills():
-    assert GIVEN.keys() & MAKERS.keys() == {"cluster"}
+    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster"}

@@ -17,12 +17,12 @@ from folders import SHORT, data_file, flags, lines, model_folder
 
 from qredit import QreditError
 from qredit.cli import main
-from qredit.cli.lab_draw import draw
-from qredit.engine.checkpoint import fault
-from qredit.lab.finding import Curve, Panel
-from qredit.report.page import MARK
+from qredit.cli.lab_plots import plot_panels
+from qredit.engine.checkpoint import find_damage
+from qredit.lab.finding import Curve, FindingPanel
+from qredit.report.page import GENERATOR_TAG
 from qredit.rewards import math_worker
-from qredit.utils.whole import append, replacing, write_whole
+from qredit.utils.atomic_files import append_text, atomic_write, write_text_atomic
 
 HERE = Path(__file__).parent
 # `qredit compare` whose runs do nothing but sleep, in processes of their own.
@@ -114,7 +114,7 @@ def test_the_process_that_judges_mathematics_ends_with_its_parent_while_it_judge
 
 def test_a_process_on_a_lifeline_ends_when_it_is_let_go():
     code = (
-        "import sys, time; from qredit.utils.lifeline import end_with_parent; "
+        "import sys, time; from qredit.utils.parent_process import end_with_parent; "
         "end_with_parent(sys.stdin.buffer.read); print('ready', flush=True); time.sleep(600)"
     )
     with started([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -136,8 +136,8 @@ def test_a_run_that_gets_sigterm_leaves_whole_files(tmp_path):
     assert "Traceback" not in said
     assert yaml.safe_load((folder / "config.yaml").read_text())["steps"] == 5000
     assert json.loads((folder / "record.json").read_text())["seed"] == 1
-    assert [fault(path) for path in folder.glob("checkpoint-*")].count(None) >= 1
-    assert all(fault(path) is None for path in folder.glob("checkpoint-*"))
+    assert [find_damage(path) for path in folder.glob("checkpoint-*")].count(None) >= 1
+    assert all(find_damage(path) is None for path in folder.glob("checkpoint-*"))
     assert not list(folder.glob(".writing-*"))
 
 
@@ -166,31 +166,31 @@ def small_disk(size):
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "made" / "file.txt"
-    write_whole(path, "older")
-    with contextlib.suppress(ZeroDivisionError), replacing(path) as aside:
+    write_text_atomic(path, "older")
+    with contextlib.suppress(ZeroDivisionError), atomic_write(path) as aside:
         aside.write_text("half of the new")
         raise ZeroDivisionError
     with small_disk(100), pytest.raises(QreditError, match=r"cannot write .*file\.txt: File too large"):
-        write_whole(path, 200 * "newer")
+        write_text_atomic(path, 200 * "newer")
     assert path.read_text() == "older"
     assert list(path.parent.iterdir()) == [path]
-    write_whole(path, "newer")
+    write_text_atomic(path, "newer")
     assert path.read_text() == "newer"
 
 
 def test_lines_that_cannot_be_appended_name_their_file(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with small_disk(100), pytest.raises(QreditError, match=r"cannot write .*metrics\.jsonl: File too large"):
-        append(path, 200 * "line\n")
+        append_text(path, 200 * "line\n")
 
 
 def test_a_plot_that_does_not_fit_leaves_the_older_one(tmp_path):
-    panel = Panel(title="", x="", y="", curves=(Curve("q", 0.5, "measured", (1.0, 2.0), (1.0, 2.0)),), log="")
+    panel = FindingPanel(title="", x="", y="", curves=(Curve("q", 0.5, "measured", (1.0, 2.0), (1.0, 2.0)),), log="")
     path = tmp_path / "plot.png"
-    draw([panel], path)
+    plot_panels([panel], path)
     older = path.read_bytes()
     with small_disk(1000), pytest.raises(QreditError, match=r"cannot write .*plot\.png"):
-        draw([panel], path)
+        plot_panels([panel], path)
     assert path.read_bytes() == older
 
 
@@ -239,9 +239,9 @@ def test_a_report_that_does_not_fit_leaves_the_older_one(train, tmp_path, capsys
     page = tmp_path / "report.html"
     assert status == 0
     assert lines(folder / "metrics.jsonl")
-    page.write_text(MARK)
+    page.write_text(GENERATOR_TAG)
     capsys.readouterr()
     with small_disk(1000):
         assert main(["report", str(folder), "--output", str(page)]) == 2
     assert capsys.readouterr().err == f"qredit: cannot write {page}: File too large\n"
-    assert page.read_text() == MARK
+    assert page.read_text() == GENERATOR_TAG

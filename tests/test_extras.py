@@ -15,9 +15,9 @@ from without_extras import CORE
 
 from qredit import QreditError
 from qredit.cli import main
-from qredit.rewards import as_reward, math_equal
+from qredit.rewards import make_reward_function, math_equal
 from qredit.utils import extras
-from qredit.utils.extras import EXTRAS, MissingExtra, require
+from qredit.utils.extras import EXTRAS, MissingExtraError, require_extras
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -71,13 +71,13 @@ def test_make_installs_and_resolves_every_extra():
 
 
 def test_nothing_is_refused_where_all_is_there():
-    require("qredit demo", *EXTRAS)
+    require_extras("qredit demo", *EXTRAS)
 
 
 def test_all_that_is_missing_is_named_with_one_command(without):
     without("peft", "math_verify", "matplotlib")
-    with pytest.raises(MissingExtra) as caught:
-        require("this", "trl", "math")
+    with pytest.raises(MissingExtraError) as caught:
+        require_extras("this", "trl", "math")
     told = "this needs peft, math-verify, not installed here; install with: pip install 'qredit[trl,math]'"
     assert str(caught.value) == told
     assert isinstance(caught.value, QreditError)
@@ -126,7 +126,7 @@ def test_help_is_shown_where_an_extra_is_missing(without, capsys):
 def test_numbers_are_judged_without_the_extra_that_judges_formulas(without):
     without("math_verify")
     assert math_equal("12", ["$12$"]) == 1.0
-    with pytest.raises(MissingExtra, match="math_equal needs math-verify"):
+    with pytest.raises(MissingExtraError, match="math_equal needs math-verify"):
         math_equal(r"\sqrt{19} + 1", [r"1 + \sqrt{19} \cdot 1"])
-    with pytest.raises(MissingExtra, match="reward 'math_equal' needs math-verify"):
-        as_reward("math_equal")
+    with pytest.raises(MissingExtraError, match="reward 'math_equal' needs math-verify"):
+        make_reward_function("math_equal")

@@ -12,10 +12,16 @@ from tiny import model, tokenizer
 from qredit import Objective, QreditError, on_span
 from qredit.core.chain import Coefficient, Source, When
 from qredit.core.penalty import Penalty
-from qredit.engine.attention import middle_layers
+from qredit.engine.attention_maps import choose_middle_layers
 from qredit.rollouts.collate import collate
-from qredit.rollouts.fields import as_field, clusters, difficulty_tags, reasoning_steps, step_scores_by
-from qredit.rollouts.trajectory import End, Trajectory, one_turn
+from qredit.rollouts.field_functions import (
+    clusters,
+    difficulty_tags,
+    make_field_tensor,
+    make_step_scorer,
+    reasoning_steps,
+)
+from qredit.rollouts.trajectory import EndReason, Trajectory, make_one_turn
 from qredit.stats import attention_roles
 
 
@@ -73,7 +79,7 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     with torch.no_grad():
         for parameter in made.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    rows = made.collation.with_passes(made.model_wrapped, made._generation.microbatches[0].rows)
+    rows = made.collator.add_forward_fields(made.model_wrapped, made._generation.microbatches[0].rows)
     assert torch.allclose(rows.batch.extra["logp@reference"], reference, atol=1e-6)
     assert not torch.allclose(made.scorer.score(made.model, rows)["logp"], reference, atol=1e-2)
 
@@ -157,8 +163,8 @@ def test_attention_roles_are_those_of_the_row_alone(tmp_path):
     prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
     ids = torch.cat([prompt, batch.ids[row][batch.mask[row]]])[None]
     told = network(ids, output_attentions=True).attentions
-    maps = torch.cat([told[layer][0] for layer in middle_layers(2)])
-    local, far = attention_roles.local_and_global(maps, len(prompt))
+    maps = torch.cat([told[layer][0] for layer in choose_middle_layers(2)])
+    local, far = attention_roles.average_local_and_global_heads(maps, len(prompt))
     width = int(batch.mask[row].sum())
     found = batch.extra["attention_locality"][row, :width]
     assert torch.allclose(found, attention_roles.locality(local)[len(prompt) :], atol=1e-5)
@@ -171,7 +177,7 @@ def test_attention_roles_are_those_of_the_row_alone(tmp_path):
 def test_attention_roles_by_hand():
     near = torch.eye(4)[[0, 0, 1, 2]]  # each token looks one back
     far = torch.eye(4)[[0, 0, 0, 0]]  # each token looks at the first
-    local, wide = attention_roles.local_and_global(torch.stack([far, near]), start=0)
+    local, wide = attention_roles.average_local_and_global_heads(torch.stack([far, near]), start=0)
     assert torch.equal(local, near)
     assert torch.equal(wide, far)
     assert attention_roles.locality(far, window=2).tolist() == [0, 1, 2, 2]
@@ -182,7 +188,9 @@ def test_attention_roles_by_hand():
 def test_how_far_a_head_looks_back_is_said_by_the_rows_of_the_completion():
     far_in_the_prompt = torch.eye(6)[[0, 0, 0, 0, 3, 4]]
     far_in_the_completion = torch.eye(6)[[0, 0, 1, 2, 1, 1]]
-    local, wide = attention_roles.local_and_global(torch.stack([far_in_the_prompt, far_in_the_completion]), start=4)
+    local, wide = attention_roles.average_local_and_global_heads(
+        torch.stack([far_in_the_prompt, far_in_the_completion]), start=4
+    )
     assert torch.equal(local, far_in_the_prompt)
     assert torch.equal(wide, far_in_the_completion)
 
@@ -196,7 +204,7 @@ def test_the_influence_is_looked_for_up_to_the_hundredth_token_later():
 
 @pytest.mark.parametrize(("count", "layers"), [(2, [0, 1]), (12, [4, 5, 6, 7]), (28, [9, 11, 14, 16, 18])])
 def test_layers_lie_in_the_middle_third(count, layers):
-    assert middle_layers(count) == layers
+    assert choose_middle_layers(count) == layers
 
 
 def test_a_field_that_nobody_fills_is_named_before_any_work(tmp_path):
@@ -210,7 +218,7 @@ def test_a_field_that_nobody_fills_is_named_before_any_work(tmp_path):
 @pytest.mark.parametrize("per_token", [False, True])
 def test_a_users_field_reaches_the_objective(tmp_path, per_token):
     def mood(seen, tokenizer):
-        assert all(one.thought <= len(one.ids) for one in seen)
+        assert all(one.rationale_length <= len(one.ids) for one in seen)
         return [[float(token) for token in one.ids] if per_token else float(one.ids[0]) for one in seen]
 
     _, batch = stepped(tmp_path, "mood", fields={"mood": mood})
@@ -219,7 +227,7 @@ def test_a_users_field_reaches_the_objective(tmp_path, per_token):
 
 
 def sampled(ids, gold, values):
-    rollout = one_turn((1,), ids, (0.0,) * len(ids), 2, 3, forced=False, ended=True)
+    rollout = make_one_turn((1,), ids, (0.0,) * len(ids), 2, 3, forced=False, ended=True)
     return replace(rollout, golds=(gold,), fields={"field": values})
 
 
@@ -235,15 +243,15 @@ def test_a_row_that_ends_in_the_gold_answer_keeps_the_values_of_its_rationale():
 
 
 def test_fields_take_their_kind_from_their_numbers():
-    assert as_field("spans", [[True], [False, True]], [1, 2], 2).tolist() == [[True, False], [False, True]]
-    assert as_field("scores", [[0.5], []], [1, 0], 2).tolist() == [[0.5, 0.0], [0.0, 0.0]]
-    assert as_field("tags", [1, 2], [1, 2], 2).tolist() == [1, 2]
+    assert make_field_tensor("spans", [[True], [False, True]], [1, 2], 2).tolist() == [[True, False], [False, True]]
+    assert make_field_tensor("scores", [[0.5], []], [1, 0], 2).tolist() == [[0.5, 0.0], [0.0, 0.0]]
+    assert make_field_tensor("tags", [1, 2], [1, 2], 2).tolist() == [1, 2]
     with pytest.raises(QreditError, match="'both': some rollouts have one number"):
-        as_field("both", [1.0, [1.0]], [1, 1], 1)
+        make_field_tensor("both", [1.0, [1.0]], [1, 1], 1)
 
 
 def seen(response, group=0, rationale=""):
-    return Trajectory((), (), End.ANSWER, group=group, rationale=rationale, response=response)
+    return Trajectory((), (), EndReason.ANSWER, group=group, rationale=rationale, response=response)
 
 
 def test_answers_of_one_text_are_a_cluster_of_their_group():
@@ -269,10 +277,11 @@ def test_a_judges_scores_stand_where_the_steps_of_the_rationale_end():
     closing = tokenizer()("\nAnswer:\n4", add_special_tokens=False).input_ids
     drawn = (0.0,) * len(text + closing)
     rollout = replace(
-        one_turn((1,), text + closing, drawn, len(text), len(drawn), forced=True, ended=True), example={"prompt": "?"}
+        make_one_turn((1,), text + closing, drawn, len(text), len(drawn), forced=True, ended=True),
+        example={"prompt": "?"},
     )
     steps = reasoning_steps([rollout], tokenizer())[0]
-    scores = step_scores_by(lambda prompt, texts: [0.9, -0.8][: len(texts)])([rollout], tokenizer())[0]
+    scores = make_step_scorer(lambda prompt, texts: [0.9, -0.8][: len(texts)])([rollout], tokenizer())[0]
     ends = [place for place, score in enumerate(scores) if score]
     assert [scores[place] for place in ends] == [0.9, -0.8]
     assert [steps[place] for place in ends] == [0, 1]

@@ -1,6 +1,8 @@
 """Import paths of former versions lead to what took their place, with a warning."""
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +59,38 @@ assert RolloutBatch is qredit.core.batch.RolloutBatch
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_former_names_lead_to_todays():
+    code = """
+import warnings
+with warnings.catch_warnings(record=True) as heard:
+    warnings.simplefilter("always")
+    from qredit.rollouts.sampling_params import Budget, TokenBudget
+    from qredit.rewards import parse_rewards, read_rewards
+assert (Budget, read_rewards) == (TokenBudget, parse_rewards)
+assert {str(one.message) for one in heard} == {
+    "qredit.rollouts.sampling_params.Budget is now qredit.rollouts.sampling_params.TokenBudget",
+    "qredit.rewards.read_rewards is now qredit.rewards.parse_rewards",
+}
+try:
+    from qredit.rewards import never_there
+except ImportError:
+    pass
+else:
+    raise AssertionError("any name was found")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_every_former_name_leads_somewhere():
+    answering = [path for path in SOURCE.rglob("*.py") if "__getattr__ = former_names(" in path.read_text()]
+    assert len(answering) > 10
+    for path in answering:
+        (pairs,) = re.findall(r"former_names\(\s*__name__,\s*(\{.*?\})", path.read_text(), re.DOTALL)
+        name = ".".join(("qredit", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        module = importlib.import_module(name)
+        for former, now in ast.literal_eval(pairs).items():
+            with pytest.warns(DeprecationWarning, match=now):
+                assert getattr(module, former) is vars(module)[now]

@@ -21,8 +21,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from qredit.cli.train_command import chosen
-from qredit.engine.state import load_state
+from qredit.cli.train_command import merge_options
+from qredit.engine.run_state import load_state
 from qredit.runs.train import train
 
 FORMER = Path(__file__).with_name("golden") / "former"
@@ -38,7 +38,7 @@ def resumed(request, tmp_path):
     """A copy of a former run, gone on with, and what it was."""
     former, folder = FORMER / request.param, tmp_path / "run"
     shutil.copytree(former, folder)
-    options = chosen({}, None, folder)
+    options = merge_options({}, None, folder)
     train(options, folder, Console(quiet=True), resume=True)
     return former, folder
 

@@ -7,7 +7,7 @@ import pytest
 from folders import SHORT, data_file, flags, lines, model_folder, rows
 
 from qredit.cli import main
-from qredit.rewards import Response, read_rewards
+from qredit.rewards import Response, parse_rewards
 from qredit.tasks import Example
 from qredit.utils.errors import QreditError
 
@@ -99,7 +99,7 @@ def response(answer="4", completion="two and two 4", prompt="2 + 2?", **columns)
 
 
 def test_a_text_names_scorers_and_functions_with_weights(mine):
-    given = read_rewards("math_equal, 0.1 * format,-2e-1*my_rewards:brevity, 0*my_rewards.later")
+    given = parse_rewards("math_equal, 0.1 * format,-2e-1*my_rewards:brevity, 0*my_rewards.later")
     assert [(reward.name, reward.weight, reward.own) for reward in given] == [
         ("math_equal", 1.0, False),
         ("format", 0.1, False),
@@ -110,7 +110,7 @@ def test_a_text_names_scorers_and_functions_with_weights(mine):
 
 
 def test_a_function_that_is_called_like_a_scorer_goes_by_its_path(mine):
-    given = read_rewards("exact_match, my_rewards:exact_match, my_rewards:judge")
+    given = parse_rewards("exact_match, my_rewards:exact_match, my_rewards:judge")
     assert [reward.name for reward in given] == ["exact_match", "my_rewards:exact_match", "my_rewards:judge"]
     assert [reward([response()]) for reward in given] == [[1.0], [0.0], [2.0]]
 
@@ -135,7 +135,7 @@ def test_a_function_that_is_called_like_a_scorer_goes_by_its_path(mine):
 )
 def test_what_names_no_reward_is_said_in_one_line(text, words, mine):
     with pytest.raises(QreditError) as raised:
-        read_rewards(text)
+        parse_rewards(text)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -143,14 +143,14 @@ def test_what_names_no_reward_is_said_in_one_line(text, words, mine):
 def test_a_module_that_fails_while_it_is_imported_is_one_line(mine, tmp_path):
     (tmp_path / "worse.py").write_text("1 / 0\n")
     with pytest.raises(QreditError, match="cannot import 'worse:reward': ZeroDivisionError: division by zero"):
-        read_rewards("worse:reward")
+        parse_rewards("worse:reward")
 
 
 # --- called outside a trainer
 
 
 def test_a_function_gets_what_the_trainer_would_give_it(mine):
-    (reward,) = read_rewards("my_rewards:by_column")
+    (reward,) = parse_rewards("my_rewards:by_column")
     chat = [{"role": "user", "content": "2 + 2?"}]
     found = reward([response(prompt=chat, level="easy", solution="4"), response(level="hard", solution="5")])
     assert found == [1.0, None]
@@ -164,7 +164,7 @@ def test_a_function_gets_what_the_trainer_would_give_it(mine):
 
 
 def test_an_async_function_and_a_tensor_are_read(mine):
-    assert read_rewards("my_rewards:later")[0]([response(), response()]) == [0.5, 0.5]
+    assert parse_rewards("my_rewards:later")[0]([response(), response()]) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_an_async_function_and_a_tensor_are_read(mine):
 )
 def test_a_function_that_fails_or_returns_something_else_is_one_line_with_its_name(name, words, mine):
     with pytest.raises(QreditError, match=words):
-        read_rewards(f"my_rewards:{name}")[0]([response(), response()])
+        parse_rewards(f"my_rewards:{name}")[0]([response(), response()])
 
 
 def test_reserved_columns_do_not_reach_a_function_twice(mine):
-    (reward,) = read_rewards("my_rewards:by_column")
+    (reward,) = parse_rewards("my_rewards:by_column")
     reward([response(level="easy", solution="4", answer="raw", prompts="x", trainer_state=1, image=b"")])
     assert sys.modules["my_rewards"].SEEN["answer"] == ["4"]
 

@@ -14,7 +14,7 @@ from qredit import Objective, QreditError, on_span
 from qredit.core.chain import Coefficient, per_span
 from qredit.core.reduce import mean_per_token
 from qredit.core.surrogate import clipped_ratio, clipped_sequence_ratio, sequence_ratio
-from qredit.credit.counts import chance_all_among, climb, credit_pass_at, shape_pass_at, weigh_right_and_wrong
+from qredit.credit.counts import climb, credit_pass_at, probability_all_among, shape_pass_at, weigh_right_and_wrong
 from qredit.credit.filters import (
     keep_most_varied,
     keep_spread_groups,
@@ -134,7 +134,9 @@ def test_chances_are_ratios_of_binomials():
     for some, every, draws in itertools.product(range(6), range(6), range(5)):
         if some <= every:
             expected = math.comb(some, draws) / math.comb(every, draws) if draws <= every else 0.0
-            found = chance_all_among(torch.tensor([some * 1.0]).double(), torch.tensor([every * 1.0]).double(), draws)
+            found = probability_all_among(
+                torch.tensor([some * 1.0]).double(), torch.tensor([every * 1.0]).double(), draws
+            )
             assert float(found) == pytest.approx(expected, abs=1e-15)
 
 

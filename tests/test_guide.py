@@ -14,15 +14,22 @@ from tiny import model
 from transformers import TrainerCallback
 
 from qredit import QreditError
-from qredit.callbacks.guard import Guard, was_ended
-from qredit.control import Collapse, Controller, Groups, begin, loudness, quietest
+from qredit.callbacks.collapse_guard import CollapseGuard, has_guard_ended_run
+from qredit.control import (
+    CollapseDetector,
+    GroupStats,
+    QController,
+    signal_level,
+    smallest_sufficient_q,
+    start_controller,
+)
 from qredit.control import collapse as collapse_module
 from qredit.control import controller as controller_module
-from qredit.control.collapse import Checked
-from qredit.control.controller import LEVEL, WINDOW
-from qredit.control.loudness import GRID
-from qredit.control.objective import automatic, guided, may_move
-from qredit.engine.checkpoint import checkpoints
+from qredit.control.auto_objective import can_switch_to_paft, find_auto, resolve_objective
+from qredit.control.collapse import ValidationResult
+from qredit.control.controller import MIN_LOG10_SIGNAL, WINDOW
+from qredit.control.signal_level import Q_GRID
+from qredit.engine.checkpoint import list_checkpoints
 from qredit.objectives.parsing import parse
 
 M = 16
@@ -35,28 +42,32 @@ def test_loudness_by_hand():
     """One rationale of four carries 1e-4: w̄ = 2.5e-5, and w/(w̄^q 4^q) = 1e-4^(1-q)."""
     mean = math.log10(2.5e-5)
     for q in (0.0, 0.25, 0.5, 1.0):
-        assert loudness([-4.0], [mean], 4, q) == pytest.approx(-4 * (1 - q))
+        assert signal_level([-4.0], [mean], 4, q) == pytest.approx(-4 * (1 - q))
 
 
 def test_the_median_group_decides_and_one_without_likelihood_is_silent():
-    assert loudness([-1.0, -4.0, -9.0], [-1.0, -4.0, -9.0], 1, 0.0) == -4.0
-    assert loudness([-4.0, -4.0, -math.inf], [-4.0, -4.0, -math.inf], 1, 0.0) == -4.0
-    assert loudness([-math.inf, -4.0, -math.inf], [-math.inf, -4.0, -math.inf], 4, 0.5) == -math.inf
+    assert signal_level([-1.0, -4.0, -9.0], [-1.0, -4.0, -9.0], 1, 0.0) == -4.0
+    assert signal_level([-4.0, -4.0, -math.inf], [-4.0, -4.0, -math.inf], 1, 0.0) == -4.0
+    assert signal_level([-math.inf, -4.0, -math.inf], [-math.inf, -4.0, -math.inf], 4, 0.5) == -math.inf
 
 
 def test_a_few_warm_prompts_do_not_leave_the_others_unheard():
     """Seven at 1e-14, one at 0.1: a mean would be loud at q = 0."""
-    assert quietest([-14.0] * 7 + [-1.0], [-14.0] * 7 + [-1.0], M, LEVEL) == quietest([-14.0], [-14.0], M, LEVEL) > 0.9
+    assert (
+        smallest_sufficient_q([-14.0] * 7 + [-1.0], [-14.0] * 7 + [-1.0], M, MIN_LOG10_SIGNAL)
+        == smallest_sufficient_q([-14.0], [-14.0], M, MIN_LOG10_SIGNAL)
+        > 0.9
+    )
 
 
 @pytest.mark.parametrize("m", [2, 16, 64, 100, 128, 1024])
 def test_every_group_size_can_reach_the_level_below_q_of_one(m):
-    assert quietest([-3.0], [-3.0], m, LEVEL) < 1
-    assert quietest([-0.5], [-0.5], m, LEVEL) == 0
+    assert smallest_sufficient_q([-3.0], [-3.0], m, MIN_LOG10_SIGNAL) < 1
+    assert smallest_sufficient_q([-0.5], [-0.5], m, MIN_LOG10_SIGNAL) == 0
 
 
 def test_loudness_does_not_underflow_where_likelihoods_do():
-    assert loudness([-500.0], [-500.0], 1, 0.0) == -500.0
+    assert signal_level([-500.0], [-500.0], 1, 0.0) == -500.0
 
 
 groups_of = st.lists(st.floats(-40, 0), min_size=1, max_size=8)
@@ -65,47 +76,47 @@ groups_of = st.lists(st.floats(-40, 0), min_size=1, max_size=8)
 @given(groups_of, st.floats(-6, 0))
 def test_quietest_is_loud_enough_and_nothing_smaller_is(p_hat, level):
     largest = [min(p + 0.5, 0.0) for p in p_hat]
-    q = quietest(largest, p_hat, M, level)
+    q = smallest_sufficient_q(largest, p_hat, M, level)
     level = min(level, -math.log10(2 * M))
     if q < 1:
-        assert loudness(largest, p_hat, M, q) >= level
-    assert all(loudness(largest, p_hat, M, smaller) < level for smaller in GRID if smaller < q)
+        assert signal_level(largest, p_hat, M, q) >= level
+    assert all(signal_level(largest, p_hat, M, smaller) < level for smaller in Q_GRID if smaller < q)
 
 
 # --- the controller
 
 
 def groups(p_hat, ess=8.0, count=8):
-    return Groups((p_hat,) * count, (p_hat,) * count, (ess,) * count)
+    return GroupStats((p_hat,) * count, (p_hat,) * count, (ess,) * count)
 
 
 def after(controller, *seen):
     decisions = []
     for step, one in enumerate(seen, start=1):
-        controller, decision = controller.see(step, one)
+        controller, decision = controller.observe(step, one)
         decisions += [decision] if decision else []
     return controller, decisions
 
 
 def test_it_begins_at_the_quietest_q_that_is_loud():
     """All alike at w = 1e-14, M = 16: the effective reward is 10^(-14 + q(14 - log10 16)), 0.01 from q = 0.937 on."""
-    controller, decision = begin(groups(-14.0), M, 1.0, True)
+    controller, decision = start_controller(groups(-14.0), M, 1.0, True)
     assert controller.q == decision.q == 0.95
     assert "1.0e-14" in decision.reason
-    assert begin(groups(-14.0), M, 0.8, True)[0].q == 0.8
-    assert begin(groups(-1.0), M, 1.0, True)[0].q == 0.0
+    assert start_controller(groups(-14.0), M, 0.8, True)[0].q == 0.8
+    assert start_controller(groups(-1.0), M, 1.0, True)[0].q == 0.0
 
 
 def test_q_falls_as_likelihood_rises_and_never_comes_back():
-    start, _ = begin(groups(-14.0), M, 1.0, False)
+    start, _ = start_controller(groups(-14.0), M, 1.0, False)
     controller, decisions = after(start, *[groups(-8.0)] * WINDOW, *[groups(-3.0)] * WINDOW, *[groups(-14.0)] * WINDOW)
     falling = [one.q for one in decisions]
     assert falling == sorted(falling, reverse=True)
-    assert controller.q == falling[-1] == quietest([-3.0], [-3.0], M, LEVEL)
+    assert controller.q == falling[-1] == smallest_sufficient_q([-3.0], [-3.0], M, MIN_LOG10_SIGNAL)
 
 
 def test_one_lucky_step_decides_nothing():
-    start, _ = begin(groups(-14.0), M, 1.0, False)
+    start, _ = start_controller(groups(-14.0), M, 1.0, False)
     controller, decisions = after(start, *[groups(-14.0)] * WINDOW, groups(-1.0), *[groups(-14.0)] * WINDOW)
     assert controller.q == start.q
     assert decisions == []
@@ -114,7 +125,7 @@ def test_one_lucky_step_decides_nothing():
 def test_a_controller_that_trusts_its_last_step_would_be_seen(monkeypatch):
     """The mutant of the test above."""
     monkeypatch.setattr(controller_module, "WINDOW", 1)
-    start, _ = begin(groups(-14.0), M, 1.0, False)
+    start, _ = start_controller(groups(-14.0), M, 1.0, False)
     assert after(start, groups(-14.0), groups(-1.0))[0].q < start.q
 
 
@@ -124,37 +135,37 @@ def test_a_controller_that_trusts_its_last_step_would_be_seen(monkeypatch):
 )
 def test_paft_takes_over_where_posterior_sampling_is_sound_and_nothing_is_left_to_amplify(q, ess, moves, estimator):
     p_hat = -1.0 if q == 0.0 else -14.0
-    controller, _ = after(Controller(q, M, moves=moves), *[groups(p_hat, ess)] * WINDOW)
+    controller, _ = after(QController(q, M, moves=moves), *[groups(p_hat, ess)] * WINDOW)
     assert controller.estimator == estimator
 
 
 def test_a_controller_comes_back_from_json_as_it_was():
-    controller, _ = after(Controller(0.9, M), *[groups(-9.0)] * 3, Groups((-math.inf,), (-math.inf,), ()))
-    assert controller_module.restored(json.loads(json.dumps(controller.state()))) == controller
+    controller, _ = after(QController(0.9, M), *[groups(-9.0)] * 3, GroupStats((-math.inf,), (-math.inf,), ()))
+    assert controller_module.restore_controller(json.loads(json.dumps(controller.state()))) == controller
 
 
 # --- the objective
 
 
 def test_auto_is_found_in_garl_and_refused_elsewhere():
-    assert automatic(parse("garl(q=0.5)")) is None
-    assert automatic(parse("garl(q=auto(start=0.5))")).start == 0.5
-    assert may_move(parse("garl(q=auto())"))
-    assert not may_move(parse("garl(q=auto(), normalize=False)"))
-    assert not may_move(parse("garl(q=auto()) | entropy_bonus(0.01)"))
+    assert find_auto(parse("garl(q=0.5)")) is None
+    assert find_auto(parse("garl(q=auto(start=0.5))")).start == 0.5
+    assert can_switch_to_paft(parse("garl(q=auto())"))
+    assert not can_switch_to_paft(parse("garl(q=auto(), normalize=False)"))
+    assert not can_switch_to_paft(parse("garl(q=auto()) | entropy_bonus(0.01)"))
     with pytest.raises(QreditError, match=r"auto\(\) stands for the q"):
-        automatic(parse("grpo() | keep_top_entropy(share=auto())"))
+        find_auto(parse("grpo() | keep_top_entropy(share=auto())"))
     with pytest.raises(QreditError, match=r"auto\(\) stands for the q"):
-        automatic(parse("garl(q=auto()) | keep_top_entropy(share=auto())"))
+        find_auto(parse("garl(q=auto()) | keep_top_entropy(share=auto())"))
     with pytest.raises(QreditError, match="start|q must"):
         parse("garl(q=auto(start=2.0))")
 
 
 def test_what_a_controller_asks_for_is_the_plain_objective():
-    assert guided(parse("garl(q=auto())"), "garl", 0.25) == parse("garl(q=0.25)")
-    assert guided(parse("garl(q=auto())"), "paft", 0.25) == parse("paft(q=0.25)")
+    assert resolve_objective(parse("garl(q=auto())"), "garl", 0.25) == parse("garl(q=0.25)")
+    assert resolve_objective(parse("garl(q=auto())"), "paft", 0.25) == parse("paft(q=0.25)")
     with_bonus = parse("garl(q=auto()) | entropy_bonus(0.01)")
-    assert guided(with_bonus, "garl", 0.25) == parse("garl(q=0.25) | entropy_bonus(0.01)")
+    assert resolve_objective(with_bonus, "garl", 0.25) == parse("garl(q=0.25) | entropy_bonus(0.01)")
 
 
 # --- in a run
@@ -173,10 +184,10 @@ def logged(made, name):
 
 def test_a_run_with_auto_follows_its_controller(tmp_path, monkeypatch):
     """A level that the tiny model's likelihoods reach at some q below 1, later at q = 0, where PAFT takes over."""
-    monkeypatch.setattr(controller_module, "SEVERAL", 0.5)
+    monkeypatch.setattr(controller_module, "MIN_EFFECTIVE_RATIONALES", 0.5)
     made = easy(tmp_path)
     made.train()
-    decisions = made.guide.decisions
+    decisions = made.auto_q.decisions
     assert decisions[0].step == 0
     for step, (q, paft) in enumerate(zip(logged(made, "q"), logged(made, "guide/paft"), strict=True), start=1):
         held = [one for one in decisions if one.step < step][-1]
@@ -188,8 +199,8 @@ def test_a_run_with_auto_follows_its_controller(tmp_path, monkeypatch):
 def test_the_look_before_the_first_step_leaves_no_trace_in_its_numbers(tmp_path):
     plain = trainer(tmp_path / "plain", "garl(q=1.0)", max_steps=1)
     looked = trainer(tmp_path / "looked", "garl(q=auto())", max_steps=1)
-    looked.guide.begin = lambda facts, m: type(looked.guide).begin(
-        looked.guide, {**facts, "p_hat": facts["p_hat"] - 99, "largest": facts["largest"] - 99}, m
+    looked.auto_q.begin = lambda facts, m: type(looked.auto_q).begin(
+        looked.auto_q, {**facts, "p_hat": facts["p_hat"] - 99, "largest": facts["largest"] - 99}, m
     )
     plain.train()
     looked.train()
@@ -201,12 +212,12 @@ def test_the_look_before_the_first_step_leaves_no_trace_in_its_numbers(tmp_path)
 def test_a_resumed_run_decides_as_if_never_stopped(tmp_path):
     whole = easy(tmp_path, save_strategy="steps", save_steps=1)
     whole.train()
-    assert len(whole.guide.decisions) > 2
-    middle = whole.guide.decisions[1].step
+    assert len(whole.auto_q.decisions) > 2
+    middle = whole.auto_q.decisions[1].step
     for step in (2, middle, middle + 1):
         again = easy(tmp_path, save_strategy="steps", save_steps=1, network=model(seed=5))
         again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
-        assert again.guide.decisions == whole.guide.decisions
+        assert again.auto_q.decisions == whole.auto_q.decisions
         assert weights(again) == weights(whole)
 
 
@@ -215,8 +226,8 @@ def test_a_cut_up_step_decides_like_a_whole_one(tmp_path):
     cut = easy(tmp_path / "cut", gradient_accumulation_steps=2)
     for made in (whole, cut):
         made.train()
-    assert len(whole.guide.decisions) > 2
-    assert [one.q for one in whole.guide.decisions] == [one.q for one in cut.guide.decisions]
+    assert len(whole.auto_q.decisions) > 2
+    assert [one.q for one in whole.auto_q.decisions] == [one.q for one in cut.auto_q.decisions]
 
 
 def weights(made):
@@ -228,10 +239,10 @@ def weights(made):
 
 def watched(means, spread=0.05, count=16):
     """The steps at which a collapse is found in steps whose groups lie evenly around these means."""
-    watch, found = Collapse(), []
+    watch, found = CollapseDetector(), []
     for step, mean in enumerate(means, start=1):
         values = [mean + spread * (2 * place / (count - 1) - 1) for place in range(count)]
-        watch, fallen = watch.see(step, values)
+        watch, fallen = watch.observe(step, values)
         found += [step] if fallen else []
     return found
 
@@ -244,19 +255,19 @@ def test_a_fall_to_under_half_is_a_collapse_once_the_window_shows_it():
 
 def test_a_fall_within_the_noise_is_none():
     """Few successes: 2 of 80 groups, then none. The mean falls to 0, by two standard errors."""
-    watch = Collapse()
+    watch = CollapseDetector()
     steps = [(1.0,) + (0.0,) * 15] * 2 + [(0.0,) * 16] * 20
     for step, values in enumerate(steps, start=1):
-        watch, fallen = watch.see(step, values)
+        watch, fallen = watch.observe(step, values)
         assert fallen is None
 
 
 def test_a_test_without_standard_errors_would_be_seen(monkeypatch):
     """The mutant of the test above."""
-    monkeypatch.setattr(collapse_module, "ERRORS", 0.0)
-    watch, found = Collapse(), []
+    monkeypatch.setattr(collapse_module, "FALL_STANDARD_ERRORS", 0.0)
+    watch, found = CollapseDetector(), []
     for step, values in enumerate([(1.0,) + (0.0,) * 15] * 2 + [(0.0,) * 16] * 20, start=1):
-        watch, fallen = watch.see(step, values)
+        watch, fallen = watch.observe(step, values)
         found.append(fallen)
     assert any(found)
 
@@ -271,9 +282,9 @@ STEADY = {
 def false_alarms(draw, runs=10, steps=300):
     found = 0
     for seed in range(runs):
-        generator, watch = torch.Generator().manual_seed(seed), Collapse()
+        generator, watch = torch.Generator().manual_seed(seed), CollapseDetector()
         for step in range(steps):
-            watch, fallen = watch.see(step, draw(generator).tolist())
+            watch, fallen = watch.observe(step, draw(generator).tolist())
             if fallen:
                 found += 1
                 break
@@ -292,46 +303,46 @@ def test_errors_of_each_stretch_by_itself_would_be_seen(kind, monkeypatch):
     def apart(self, other):
         return math.sqrt(self.variance / self.count + other.variance / other.count)
 
-    monkeypatch.setattr(collapse_module.Stretch, "error", apart)
-    monkeypatch.setattr(collapse_module, "LEAST", 5)
+    monkeypatch.setattr(collapse_module.WindowStats, "error", apart)
+    monkeypatch.setattr(collapse_module, "MIN_GROUPS", 5)
     assert false_alarms(STEADY[kind]) > 1
 
 
 def test_a_real_fall_is_found_with_rewards_that_vary():
     """Means of 16 rewards, prompts of every difficulty, then nothing."""
     for seed in range(5):
-        generator, watch, found = torch.Generator().manual_seed(seed), Collapse(), []
+        generator, watch, found = torch.Generator().manual_seed(seed), CollapseDetector(), []
         for step in range(1, 60):
             groups = STEADY["rewards of 16"](generator) * (step <= 40)
-            watch, fallen = watch.see(step, groups.tolist())
+            watch, fallen = watch.observe(step, groups.tolist())
             found += [step] if fallen else []
         assert 43 < found[0] <= 52
 
 
 def test_few_groups_a_step_are_taken_together_over_more_steps():
-    watch = Collapse()
+    watch = CollapseDetector()
     for step in range(1, 60):
-        watch, _ = watch.see(step, [0.5 + 0.01 * (step % 2)])
-    assert len(watch.recent) == collapse_module.LEAST
+        watch, _ = watch.observe(step, [0.5 + 0.01 * (step % 2)])
+    assert len(watch.recent) == collapse_module.MIN_GROUPS
 
 
 def test_a_validation_must_fall_by_a_quarter_and_out_of_its_interval():
-    best = Checked(10, 0.8, 0.7, 0.9)
-    watch, fallen = Collapse().check(best)
+    best = ValidationResult(10, 0.8, 0.7, 0.9)
+    watch, fallen = CollapseDetector().check(best)
     assert fallen is None
-    assert watch.check(Checked(20, 0.65, 0.6, 0.68))[1] is None  # out of the interval, by less than a quarter
-    assert watch.check(Checked(20, 0.5, 0.2, 0.75))[1] is None  # by more, and within
-    fallen = watch.check(Checked(20, 0.5, 0.4, 0.6))[1]
+    assert watch.check(ValidationResult(20, 0.65, 0.6, 0.68))[1] is None  # out of the interval, by less than a quarter
+    assert watch.check(ValidationResult(20, 0.5, 0.2, 0.75))[1] is None  # by more, and within
+    fallen = watch.check(ValidationResult(20, 0.5, 0.4, 0.6))[1]
     assert "from 80 % (step 10" in fallen.reason
 
 
 def test_a_watch_comes_back_from_json_as_it_was():
-    watch, _ = replace(Collapse(), recent=((0.1, 0.2, 0.3, 0.4),) * collapse_module.WINDOW).see(
+    watch, _ = replace(CollapseDetector(), recent=((0.1, 0.2, 0.3, 0.4),) * collapse_module.MAX_STEPS).observe(
         11, [0.3, 0.4, 0.5, 0.6]
     )
-    watch, _ = watch.check(Checked(10, 0.8, 0.7, 0.9))
+    watch, _ = watch.check(ValidationResult(10, 0.8, 0.7, 0.9))
     assert watch.best is not None
-    assert collapse_module.restored(json.loads(json.dumps(watch.state()))) == watch
+    assert collapse_module.restore_detector(json.loads(json.dumps(watch.state()))) == watch
 
 
 # --- the guard
@@ -352,7 +363,7 @@ class Scripted(TrainerCallback):
 
 
 def guarded(folder, action, until=12, again=None, **changes):
-    script, guard = Scripted(until, again), Guard(action)
+    script, guard = Scripted(until, again), CollapseGuard(action)
     made = trainer(
         folder, changes.pop("objective", "garl(q=0.75)"), callbacks=[script, guard],
         **({"max_steps": 24, "save_strategy": "steps", "save_steps": 2, "reward_funcs": length_reward,
@@ -398,7 +409,7 @@ def test_paft_takes_over(tmp_path):
     made, _, guard = guarded(tmp_path, "paft", again=24)
     made.train()
     assert guard.instead
-    assert str(made.objective_now()) == "paft(q=0.75)"
+    assert str(made.current_objective()) == "paft(q=0.75)"
     assert made.state.global_step == 24
 
 
@@ -406,7 +417,7 @@ def test_once_paft_has_taken_over_the_guide_is_silent(tmp_path):
     made, _, guard = guarded(tmp_path, "paft", again=24, objective="garl(q=auto())", learning_rate=2e-2)
     made.train()
     assert guard.instead
-    assert all(one.step < 18 for one in made.guide.decisions)
+    assert all(one.step < 18 for one in made.auto_q.decisions)
     assert logged(made, "guide/paft")[18:] == [1.0] * 6
     assert logged(made, "q")[18:] == [0.75] * 6
 
@@ -423,7 +434,7 @@ def test_a_guard_without_a_good_checkpoint_ends_the_run(tmp_path):
     made.train()
     assert made.state.global_step == 18
     assert "no checkpoint was good" in guard.done[0]["change"]
-    assert checkpoints(tmp_path) == []
+    assert list_checkpoints(tmp_path) == []
 
 
 def test_a_guard_remembers_over_a_resume(tmp_path):
@@ -460,10 +471,10 @@ def test_a_good_checkpoint_outlives_the_rotation(tmp_path):
 
 
 def test_every_step_on_a_plateau_is_good_and_none_of_a_fall():
-    generator, watch, good = torch.Generator().manual_seed(0), Collapse(), []
+    generator, watch, good = torch.Generator().manual_seed(0), CollapseDetector(), []
     for step in range(200):
         success = 0.5 if step < 150 else 0.2
-        watch, _ = watch.see(step, (success + 0.1 * torch.randn(8, generator=generator)).tolist())
+        watch, _ = watch.observe(step, (success + 0.1 * torch.randn(8, generator=generator)).tolist())
         good.append(watch.good)
     assert 0.2 < sum(good[20:150]) / 130 < 0.9
     assert not any(good[152:])
@@ -473,8 +484,8 @@ def test_a_run_that_the_guard_ended_is_not_taken_up_again(tmp_path):
     made, _, guard = guarded(tmp_path, "stop", save_steps=3)
     made.train()
     assert guard.done[-1]["step"] == 18
-    assert was_ended(tmp_path / "checkpoint-18")
-    assert not was_ended(tmp_path / "checkpoint-12")
+    assert has_guard_ended_run(tmp_path / "checkpoint-18")
+    assert not has_guard_ended_run(tmp_path / "checkpoint-12")
 
 
 def test_without_likelihood_the_guard_watches_rewards(tmp_path):

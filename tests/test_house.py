@@ -78,7 +78,7 @@ def test_the_language_imports_torch_and_itself_only(path):
         assert allowed or inside, f"{module_name(path)} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["qredit.samplers.protocol", "qredit.samplers.thinking"])
+@pytest.mark.parametrize("name", ["qredit.samplers.protocol", "qredit.samplers.think_then_answer"])
 def test_what_a_sampler_has_to_be_is_said_without_an_engine(name):
     """Neither these files, nor those of the package that they lead to, import anything but torch."""
     reached, found = {name}, {name}

@@ -16,7 +16,7 @@ from qredit.credit.likelihood import amplified_likelihood
 from qredit.credit.reward import reward
 from qredit.objectives import garl, paft
 from qredit.objectives.parsing import parse
-from qredit.testing.laws.estimator import TABLE, older
+from qredit.testing.laws.estimator import TABLE, perturb_policy
 from qredit.testing.moments import exact_moments
 from qredit.utils.errors import QreditError
 
@@ -114,7 +114,7 @@ def test_on_policy_nothing_is_marked_and_nothing_changes():
 
 
 def test_a_truncation_that_is_reached_costs_a_bias_and_none_does_not():
-    far = replace(TABLE, theta=TABLE.theta + 4 * (older(TABLE).theta - TABLE.theta))
+    far = replace(TABLE, theta=TABLE.theta + 4 * (perturb_policy(TABLE).theta - TABLE.theta))
 
     def error(ratio) -> float:
         mean = exact_moments(garl(0.0, ratio=ratio), TABLE, 3, far).mean

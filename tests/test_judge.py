@@ -15,19 +15,19 @@ from tiny import tokenizer as tiny_tokenizer
 from transformers import Qwen3Config, Qwen3ForTokenClassification
 
 from qredit.rewards.judge import (
-    Case,
     EndpointJudge,
+    JudgeCase,
     ProcessRewardModel,
-    at_step_ends,
-    in_steps,
     intersection,
     majority,
-    step_texts,
-    steps_of,
+    mark_steps,
+    number_steps,
+    place_at_step_ends,
+    split_step_texts,
     union,
 )
-from qredit.rewards.judge.endpoint import wrong_in
-from qredit.rewards.judge.steps import pieces
+from qredit.rewards.judge.endpoint import parse_wrong_steps
+from qredit.rewards.judge.steps import decode_pieces
 from qredit.utils.errors import QreditError
 
 TOKENIZERS = {"bytes": tiny_tokenizer(), "syllables": build()}
@@ -51,7 +51,7 @@ def spoken(*tokens):
 
 
 def test_a_blank_line_ends_a_step_and_belongs_to_it():
-    assert steps_of(*spoken("one", ".", "\n\n", "two", "\n", "still", "\n", "\n", "three")) == [
+    assert number_steps(*spoken("one", ".", "\n\n", "two", "\n", "still", "\n", "\n", "three")) == [
         0,
         0,
         0,
@@ -65,28 +65,28 @@ def test_a_blank_line_ends_a_step_and_belongs_to_it():
 
 
 def test_white_space_between_the_line_breaks_makes_no_difference():
-    assert steps_of(*spoken("a", "\n", "  ", "\n", "\n\n", " b")) == [0, 0, 0, 0, 0, 1]
-    assert steps_of(*spoken("a", "\r\n\r\n", "b")) == [0, 0, 1]
+    assert number_steps(*spoken("a", "\n", "  ", "\n", "\n\n", " b")) == [0, 0, 0, 0, 0, 1]
+    assert number_steps(*spoken("a", "\r\n\r\n", "b")) == [0, 0, 1]
 
 
 def test_a_token_on_both_sides_of_a_blank_line_belongs_to_the_step_before():
-    assert steps_of(*spoken("a", ".\n\nb", "c")) == [0, 0, 1]
+    assert number_steps(*spoken("a", ".\n\nb", "c")) == [0, 0, 1]
 
 
 def test_white_space_before_the_first_word_is_no_step():
-    assert steps_of(*spoken("\n\n", "\n\n", "a", "\n\n")) == [0, 0, 0, 0]
-    assert steps_of([], Spoken()) == []
-    assert step_texts([], Spoken()) == []
+    assert number_steps(*spoken("\n\n", "\n\n", "a", "\n\n")) == [0, 0, 0, 0]
+    assert number_steps([], Spoken()) == []
+    assert split_step_texts([], Spoken()) == []
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_characters_of_several_tokens_are_cut_nowhere(name):
     tokenizer = TOKENIZERS[name]
     ids = tokenizer.encode("la ñandú 日本\n\n日 zwei 🙂\n\nthree", add_special_tokens=False)
-    numbers = steps_of(ids, tokenizer)
-    assert step_texts(ids, tokenizer) == ["la ñandú 日本", "日 zwei 🙂", "three"]
+    numbers = number_steps(ids, tokenizer)
+    assert split_step_texts(ids, tokenizer) == ["la ñandú 日本", "日 zwei 🙂", "three"]
     assert numbers == sorted(numbers)
-    for step, text in enumerate(step_texts(ids, tokenizer)):
+    for step, text in enumerate(split_step_texts(ids, tokenizer)):
         own = [i for i, number in zip(ids, numbers, strict=True) if number == step]
         assert tokenizer.decode(own).strip() == text
 
@@ -96,22 +96,22 @@ def test_characters_of_several_tokens_are_cut_nowhere(name):
 def test_pieces_join_to_the_text_and_ids_are_never_encoded_again(name, text):
     tokenizer = TOKENIZERS[name]
     ids = tokenizer.encode(text, add_special_tokens=False)
-    assert "".join(pieces(ids, tokenizer)) == tokenizer.decode(ids)
-    assert len(steps_of(ids, tokenizer)) == len(ids)
+    assert "".join(decode_pieces(ids, tokenizer)) == tokenizer.decode(ids)
+    assert len(number_steps(ids, tokenizer)) == len(ids)
 
 
 @given(st.lists(st.integers(4, 300), max_size=30))
 def test_ids_that_spell_no_text_still_have_steps(ids):
     tokenizer = TOKENIZERS["bytes"]
-    numbers = steps_of(ids, tokenizer)
+    numbers = number_steps(ids, tokenizer)
     assert numbers == sorted(numbers)
-    assert len(step_texts(ids, tokenizer)) == max(numbers, default=-1) + 1
+    assert len(split_step_texts(ids, tokenizer)) == max(numbers, default=-1) + 1
 
 
 def test_what_was_judged_goes_back_to_the_tokens():
     numbers = [-1, 0, 0, 1, 1, 1]
-    assert at_step_ends(numbers, [0.5, -0.25]) == [0, 0, 0.5, 0, 0, -0.25]
-    assert in_steps(numbers, {1}) == [False, False, False, True, True, True]
+    assert place_at_step_ends(numbers, [0.5, -0.25]) == [0, 0, 0.5, 0, 0, -0.25]
+    assert mark_steps(numbers, {1}) == [False, False, False, True, True, True]
 
 
 # --- votes
@@ -253,7 +253,7 @@ def judge_of(endpoint, **changes):
     return EndpointJudge(endpoint.url, "judge", **{"pause": 0.01, "seconds": 5.0, **changes})
 
 
-CASE = Case("What is 2+2?", ("2+2 is 5", "so 5", "done"), answer="4")
+CASE = JudgeCase("What is 2+2?", ("2+2 is 5", "so 5", "done"), answer="4")
 
 
 def test_the_judge_sees_question_steps_and_answer_and_its_list_is_read(serve):
@@ -268,7 +268,7 @@ def test_the_judge_sees_question_steps_and_answer_and_its_list_is_read(serve):
 
 def test_several_critiques_are_asked_for_in_order(serve):
     endpoint = serve(lambda number, body: said("[2]" if "second" in body["messages"][-1]["content"] else "[1]"))
-    cases = [CASE, Case("none", ()), Case("second", ("a", "b"))]
+    cases = [CASE, JudgeCase("none", ()), JudgeCase("second", ("a", "b"))]
     first, none, second = judge_of(endpoint, critiques=3).wrong_steps(cases)
     assert (first, none, second) == ([frozenset({0})] * 3, [frozenset()] * 3, [frozenset({1})] * 3)
     assert len(endpoint.seen) == 6
@@ -301,9 +301,9 @@ def test_a_reply_that_cannot_be_read_calls_no_step_wrong(serve, answer):
 
 
 def test_the_last_list_counts_and_numbers_of_no_step_do_not():
-    assert wrong_in("Maybe [1]? No: [2, 7, 0]", 3) == {1}
-    assert wrong_in("[3]\n[]", 3) == frozenset()
-    assert wrong_in("[ 1 ,\n 2 ]", 3) == {0, 1}
+    assert parse_wrong_steps("Maybe [1]? No: [2, 7, 0]", 3) == {1}
+    assert parse_wrong_steps("[3]\n[]", 3) == frozenset()
+    assert parse_wrong_steps("[ 1 ,\n 2 ]", 3) == {0, 1}
 
 
 def test_a_reply_longer_than_the_limit_is_not_read(serve):

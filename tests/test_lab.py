@@ -11,7 +11,14 @@ from qredit.credit.likelihood import resample_by_likelihood
 from qredit.objectives import garl, grpo, paft, rloo
 from qredit.objectives.parsing import parse
 from qredit.testing.laws.estimator import reward_slope
-from qredit.testing.moments import compositions, exact_moments, gradients, pool_batch, pools, sampled_moments
+from qredit.testing.moments import (
+    compositions,
+    enumerate_groups,
+    exact_moments,
+    group_gradients,
+    make_group_batch,
+    sampled_moments,
+)
 from qredit.testing.policy import TabularPolicy
 from qredit.testing.transformer import TransformerPolicy
 
@@ -50,14 +57,14 @@ def test_the_same_seed_makes_the_same_transformer():
 
 @pytest.mark.parametrize(("rollouts", "with_response", "count"), [(2, False, 6), (3, False, 10), (2, True, 45)])
 def test_pools_are_all_multisets_with_their_probability(rollouts, with_response, count):
-    every = pools(SMALL, rollouts, with_response)
+    every = enumerate_groups(SMALL, rollouts, with_response)
     assert len(every.members) == count
     assert float(every.probability.sum()) == pytest.approx(1)
 
 
 def test_too_many_multisets_are_refused_with_their_number():
     with pytest.raises(QreditError, match=r"32 rollouts of 9 trajectories are 76904685 multisets"):
-        pools(POLICIES[0], 32, with_response=False)
+        enumerate_groups(POLICIES[0], 32, with_response=False)
 
 
 def test_two_tails_are_refused():
@@ -89,7 +96,7 @@ def test_a_pool_gradient_is_the_sum_over_its_rows_by_hand():
     w = SMALL.answer_logp[:2, 0].exp()
     centred = w - w.flip(0)
     by_hand = -(centred[:, None] * tokens[:2, 0] + w[:, None] * answers[:2, 0]).mean(0)
-    assert torch.allclose(gradients(garl(0.0), SMALL, members)[0], by_hand, rtol=1e-6)
+    assert torch.allclose(group_gradients(garl(0.0), SMALL, members)[0], by_hand, rtol=1e-6)
 
 
 def test_the_slope_of_the_raw_reward_is_one_and_of_its_centred_form_m_minus_one_over_m():
@@ -104,7 +111,7 @@ def test_compositions_are_all_ways_to_share_out_the_draws():
 
 def test_the_stage_draws_with_the_probabilities_that_the_integration_assumes():
     """The frequency of each count vector over seeds, against the multinomial (χ² with 9 degrees of freedom)."""
-    batch = pool_batch(SMALL, torch.tensor([[0, 3, 6]]), False)
+    batch = make_group_batch(SMALL, torch.tensor([[0, 3, 6]]), False)
     weights = SMALL.answer_logp[:, 0].softmax(0)
     seen: dict[tuple[int, ...], int] = {}
     trials = 3000

@@ -6,7 +6,7 @@ import pytest
 from battery import BATTERY, STAGES
 from mutants import MUTANTS, STAGE_MUTANTS
 
-from qredit.core.chain import Credit, stages
+from qredit.core.chain import Credit, named_stages
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import PENALTIES, SURROGATES
 from qredit.objectives.parsing import STAGES as REGISTERED
@@ -48,8 +48,8 @@ def test_every_registered_objective_is_in_the_battery_with_a_target():
 
 def test_every_registered_stage_is_in_the_battery():
     credits = {name for name, make in REGISTERED.items() if issubclass(make, Credit)}
-    listed = {type(leaf).__name__ for subject in STAGES for _, leaf in stages(subject.stage)}
-    used = {type(leaf).__name__ for subject in BATTERY for _, leaf in stages(subject.objective.source)}
+    listed = {type(leaf).__name__ for subject in STAGES for _, leaf in named_stages(subject.stage)}
+    used = {type(leaf).__name__ for subject in BATTERY for _, leaf in named_stages(subject.objective.source)}
     assert credits <= listed
     assert REGISTERED.keys() - credits <= used
 

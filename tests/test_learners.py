@@ -82,7 +82,7 @@ def test_the_policy_learns_by_what_it_filled(tmp_path):
 
 
 def test_it_learns_beside_a_pocket_model(tmp_path):
-    folder = pocket.path("dial-2")
+    folder = pocket.get_model_path("dial-2")
     own = AutoTokenizer.from_pretrained(folder, padding_side="left")
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     examples = tasks.get("pocket-dial").loaded(None, "train", "cold", 8).examples
@@ -111,7 +111,7 @@ def test_it_learns_in_an_engine_without_trl(tmp_path):
         parse(OBJECTIVE),
         host.format,
         tokenizer(),
-        draw=host.sampling.draw,
+        draw=host.rollout_sampler.draw,
         reward=lambda text, row: len(text) % 5 / 4,
         learners=[critic],
         learning_rate=1e-4,
@@ -207,5 +207,5 @@ def test_a_learner_that_leaves_a_field_out_is_named(tmp_path):
 
 def test_without_learners_nothing_is_kept():
     none = Learners()
-    none.see(rows=None, batch=None)
+    none.observe(rows=None, batch=None)
     assert none.learn(forward=None, collective=None) == {}

@@ -12,8 +12,8 @@ from rich.console import Console, Group
 
 from qredit.cli import main
 from qredit.runs.live import LiveView
-from qredit.runs.readings import WINDOW, Readings
-from qredit.runs.sparkline import sparkline
+from qredit.runs.live_metrics import SHOWN_STEPS, LiveMetrics
+from qredit.runs.sparkline import draw_sparkline
 
 STEP = {"reward": 0.25, "p_hat/log10_q50": -3.0, "q": 0.75, "time/sample": 0.2, "time/score": 0.1, "time/update": 0.3}
 
@@ -36,14 +36,14 @@ STEP = {"reward": 0.25, "p_hat/log10_q50": -3.0, "q": 0.75, "time/sample": 0.2, 
     ],
 )
 def test_a_sparkline_has_one_block_for_each_value(values, low, high, drawn):
-    assert sparkline(values, low, high) == drawn
+    assert draw_sparkline(values, low, high) == drawn
 
 
 # --- the lines
 
 
 def readings(*steps, micro_batches=1):
-    found = Readings()
+    found = LiveMetrics()
     for logs in steps:
         found = found.after(logs, micro_batches)
     return found
@@ -81,7 +81,7 @@ def test_numbers_that_are_missing_or_not_finite_leave_gaps():
 def test_without_a_likelihood_there_is_no_line_of_it():
     assert [line.split()[0] for line in curves({"reward": 0.0}, {"reward": 1.0})] == ["success"]
     assert readings({"reward": 0.5}).facts() == []
-    assert readings({"train_runtime": 3.0}) == Readings()
+    assert readings({"train_runtime": 3.0}) == LiveMetrics()
 
 
 def test_text_among_the_metrics_is_no_number():
@@ -98,10 +98,10 @@ def test_a_reward_that_is_no_share_is_shown_as_it_is():
 
 
 def test_the_last_steps_are_drawn_and_only_they_set_the_scale():
-    steps = [{"reward": 0.0, "p_hat/log10_q50": float(-step)} for step in range(WINDOW + 2, 0, -1)]
+    steps = [{"reward": 0.0, "p_hat/log10_q50": float(-step)} for step in range(SHOWN_STEPS + 2, 0, -1)]
     success, likelihood = curves(*steps, width=200)
-    assert success.split()[-1] == "▁" * WINDOW
-    assert likelihood.split()[3:6] == [f"-{WINDOW}.0", "to", "-1.0"]
+    assert success.split()[-1] == "▁" * SHOWN_STEPS
+    assert likelihood.split()[3:6] == [f"-{SHOWN_STEPS}.0", "to", "-1.0"]
 
 
 def test_seconds_are_those_of_a_step_not_of_a_micro_batch():

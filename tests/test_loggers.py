@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import qredit.runs.train as training
 from qredit import QreditError
-from qredit.callbacks.metrics_file import MetricsFile
+from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.cli import main
 from qredit.runs.folder import RunFolder
-from qredit.runs.loggers import services
+from qredit.runs.loggers import parse_report_to
 from qredit.trl import QreditTrainer
 
 MISSING = [name for name in ("wandb", "trackio") if importlib.util.find_spec(name) is None]
@@ -64,7 +64,7 @@ def test_every_number_of_metrics_jsonl_is_a_scalar_in_tensorboard(tmp_path, caps
 def test_values_that_are_no_finite_numbers_and_text_break_no_logger(tmp_path, monkeypatch):
     logged, extra = QreditTrainer.log, {"decision": "q held", "none": None, "cold": -math.inf}
     monkeypatch.setattr(QreditTrainer, "log", lambda self, logs, *rest: logged(self, {**logs, **extra}, *rest))
-    kept = MetricsFile(tmp_path / "metrics.jsonl")
+    kept = MetricsWriter(tmp_path / "metrics.jsonl")
     trainer(tmp_path, report_to=["tensorboard"], max_steps=1, callbacks=[kept]).train()
     found = events(tmp_path)
     assert "train/none" not in found.Tags()["scalars"]
@@ -87,17 +87,17 @@ def test_values_that_are_no_finite_numbers_and_text_break_no_logger(tmp_path, mo
     ],
 )
 def test_services_are_a_list_or_text_with_commas(given, named):
-    assert services(given) == named
+    assert parse_report_to(given) == named
 
 
 def test_all_services_are_those_installed():
-    assert "tensorboard" in services("all")
-    assert not set(MISSING) & set(services("all"))
+    assert "tensorboard" in parse_report_to("all")
+    assert not set(MISSING) & set(parse_report_to("all"))
 
 
 def test_nothing_is_reported_unless_it_is_asked_for(tmp_path):
     options = training.TrainOptions(cpu=True)
-    assert training.config(options, tmp_path).report_to == []
+    assert training.make_config(options, tmp_path).report_to == []
 
 
 @pytest.mark.parametrize("name", MISSING)
@@ -128,4 +128,4 @@ def test_a_service_that_fails_for_another_reason_is_refused_in_one_line(monkeypa
 
     monkeypatch.setattr("qredit.runs.loggers.get_reporting_integration_callbacks", broken)
     with pytest.raises(QreditError, match="^report_to: no key is set$"):
-        services("wandb")
+        parse_report_to("wandb")

@@ -41,23 +41,23 @@ def test_statistics_are_those_of_the_tokens_that_count(seed, level):
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_the_top_share_holds_the_largest(seed, share):
     value, mask = drawn(seed)
-    found = masked.row_top(value, mask, share)
+    found = masked.select_row_top(value, mask, share)
     for row, counts, chosen in zip(value, mask, found, strict=True):
         wanted = math.ceil(share * int(counts.sum()) - 1e-9)
         assert sorted(row[chosen].tolist()) == sorted(row[counts].tolist())[int(counts.sum()) - wanted :]
-    assert int(masked.top(value, mask, 3).sum()) == min(3, int(mask.sum()))
+    assert int(masked.select_top(value, mask, 3).sum()) == min(3, int(mask.sum()))
 
 
 def test_equal_values_have_no_score_and_no_range():
     value, mask = torch.full((2, 3), 0.3), torch.tensor([[True, True, False], [True, False, False]])
     assert not masked.z_score(value, mask).any()
-    assert not masked.rescaled(value, mask).any()
+    assert not masked.rescale(value, mask).any()
 
 
 def test_the_first_of_equals_is_taken():
     value, mask = torch.tensor([[1.0, 2.0, 2.0, 2.0]]), torch.tensor([[True, False, True, True]])
-    assert masked.row_top(value, mask, 1 / 3).tolist() == [[False, False, True, False]]
-    assert masked.top(value, mask, 2).tolist() == [[False, False, True, True]]
+    assert masked.select_row_top(value, mask, 1 / 3).tolist() == [[False, False, True, False]]
+    assert masked.select_top(value, mask, 2).tolist() == [[False, False, True, True]]
 
 
 def test_a_hinge_band_is_zero_inside():
@@ -68,8 +68,8 @@ def test_a_hinge_band_is_zero_inside():
 
 def test_a_range_is_rescaled_to_one():
     value, mask = torch.tensor([[0.2, 0.6, 1.0, 9.0]]), torch.tensor([[True, True, True, False]])
-    assert masked.rescaled(value, mask)[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 0.0])
-    assert not masked.rescaled(value, mask, least=1.0).any()
+    assert masked.rescale(value, mask)[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 0.0])
+    assert not masked.rescale(value, mask, least=1.0).any()
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1))

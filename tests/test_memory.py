@@ -8,9 +8,9 @@ from torch import nn
 
 import qredit.trl.trainer as training
 from qredit.core.batch import RolloutBatch
-from qredit.engine.memory import bytes_per_token, free_bytes, rows_that_fit, yet_to_come
+from qredit.engine.memory import count_fitting_rows, estimate_optimizer_bytes, get_free_bytes, measure_bytes_per_token
 from qredit.rollouts.collate import Rows
-from qredit.trl.memory_estimate import LOWER, Memory, _rows, estimate
+from qredit.trl.memory_estimate import ADVICE, MemoryEstimate, _rows, estimate_memory
 
 
 def test_what_autograd_saves_is_counted_once_and_weights_are_not():
@@ -20,14 +20,14 @@ def test_what_autograd_saves_is_counted_once_and_weights_are_not():
     def run():
         return model(x).exp().sum() + model(x).sum()  # exp keeps its result; both products keep one and the same x
 
-    assert bytes_per_token(run, 7, torch.device("cpu"), model) == 4 * (7 * 3 + 7 * 5) / 7
+    assert measure_bytes_per_token(run, 7, torch.device("cpu"), model) == 4 * (7 * 3 + 7 * 5) / 7
 
 
 def test_measuring_draws_no_random_numbers():
     model = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5))
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    bytes_per_token(lambda: model(torch.ones(2, 3)), 2, torch.device("cpu"), model)
+    measure_bytes_per_token(lambda: model(torch.ones(2, 3)), 2, torch.device("cpu"), model)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -37,17 +37,17 @@ def test_measuring_draws_no_random_numbers():
 )
 def test_rows_share_a_prompt_up_to_their_group(tokens, rows):
     """A prompt of 100 tokens, completions of 10, groups of 8: 180 tokens for each whole group."""
-    assert rows_that_fit(tokens, prompt=100, completion=10, group=8) == pytest.approx(rows, rel=1e-3)
+    assert count_fitting_rows(tokens, prompt=100, completion=10, group=8) == pytest.approx(rows, rel=1e-3)
 
 
 def test_free_memory_is_some_and_not_all():
-    assert 2**20 < free_bytes(torch.device("cpu")) < 2**50
+    assert 2**20 < get_free_bytes(torch.device("cpu")) < 2**50
 
 
 def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, monkeypatch):
     whole = trainer(tmp_path)
     expected = first_step_gradients(whole)
-    monkeypatch.setattr(training, "free_bytes", lambda device: 2e5)
+    monkeypatch.setattr(training, "get_free_bytes", lambda device: 2e5)
     cut = trainer(tmp_path)
     passes = []
     scored = cut.scorer.score
@@ -61,7 +61,7 @@ def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, mo
 
 
 def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "free_bytes", lambda device: 2e7)
+    monkeypatch.setattr(training, "get_free_bytes", lambda device: 2e7)
     ids = torch.ones(8, 100, dtype=torch.long)
     lengths = torch.tensor([3, 3, 100, 100, 100, 100, 100, 100])
     found = []
@@ -78,11 +78,11 @@ def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_pat
 def test_gradients_and_moments_that_are_not_there_yet_are_left_room():
     model = nn.Linear(10, 10, bias=False)
     optimizer = torch.optim.AdamW(model.parameters())
-    assert yet_to_come(model, optimizer) == 3 * 400
+    assert estimate_optimizer_bytes(model, optimizer) == 3 * 400
     model(torch.ones(1, 10)).sum().backward()
-    assert yet_to_come(model, optimizer) == 2 * 400
+    assert estimate_optimizer_bytes(model, optimizer) == 2 * 400
     optimizer.step()
-    assert yet_to_come(model, optimizer) == 0
+    assert estimate_optimizer_bytes(model, optimizer) == 0
 
 
 # --- what a run would reach
@@ -90,7 +90,7 @@ def test_gradients_and_moments_that_are_not_there_yet_are_left_room():
 
 def sizes(folder, objective="garl(q=0.75)", **changes):
     made = trainer(folder, objective, **changes)
-    found = estimate(made)
+    found = estimate_memory(made)
     assert not made.optimizer
     return found
 
@@ -106,7 +106,7 @@ def test_weights_gradients_and_moments_are_those_of_the_model(tmp_path):
 
 def test_activations_are_those_of_the_tokens_that_one_pass_computes(tmp_path):
     made = trainer(tmp_path, max_completion_length=40, answer_budget=8)
-    found = estimate(made)
+    found = estimate_memory(made)
     activations = found.phases["update"]["activations"]
     rows = _rows(made, 32, None)  # 8 rows in 2 groups
     made.model.train()
@@ -118,7 +118,7 @@ def test_activations_are_those_of_the_tokens_that_one_pass_computes(tmp_path):
 
 def test_rows_are_cut_as_the_run_would_cut_them(tmp_path, monkeypatch):
     whole = sizes(tmp_path)
-    monkeypatch.setattr(training, "free_bytes", lambda device: 2e5)
+    monkeypatch.setattr(training, "get_free_bytes", lambda device: 2e5)
     cut = sizes(tmp_path)
     assert whole.rows_at_once == whole.rows == cut.rows == 8
     assert cut.rows_at_once < 8
@@ -141,12 +141,12 @@ def test_checkpointing_trades_activations_for_a_layer_that_runs_again(tmp_path):
     assert sizes_of[1]["activations"] < sizes_of[0]["activations"] / 2
     assert sizes_of[1]["layer"] > sizes_of[0]["layer"]
     made = trainer(tmp_path, gradient_checkpointing=True)
-    estimate(made)
+    estimate_memory(made)
     assert not made.model.is_gradient_checkpointing  # the run turns it on when it begins
 
 
 def test_the_largest_part_of_the_largest_phase_decides_and_each_part_has_its_remedy(tmp_path):
-    found = Memory({"sampling": {"cache": 5.0}, "update": {"weights": 1.0, "activations": 3.0}}, 4, 4, 2.0, 4.5)
+    found = MemoryEstimate({"sampling": {"cache": 5.0}, "update": {"weights": 1.0, "activations": 3.0}}, 4, 4, 2.0, 4.5)
     assert (found.phase, found.part, found.peak, found.fits) == ("sampling", "cache", 5.0, False)
-    assert found.as_dict()["advice"] == LOWER["cache"]
-    assert {part for parts in sizes(tmp_path).phases.values() for part in parts} <= LOWER.keys()
+    assert found.as_dict()["advice"] == ADVICE["cache"]
+    assert {part for parts in sizes(tmp_path).phases.values() for part in parts} <= ADVICE.keys()

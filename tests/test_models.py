@@ -13,13 +13,13 @@ from runs import questions, settings
 from tiny import model, tokenizer
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-import qredit.runs.hub as hub
+import qredit.runs.hub_access as hub
 from qredit import QreditError
 from qredit.cli import main
-from qredit.runs.load import load_model, model_path
-from qredit.runs.model_files import check_folder
-from qredit.runs.schedule import warmup_of
-from qredit.shared_prefix.padded import check_padding
+from qredit.runs.load import load_model, resolve_model_path
+from qredit.runs.model_files import check_model_folder
+from qredit.runs.warmup import choose_warmup_steps
+from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.share import share_prefix
 from qredit.trl import QreditTrainer
 
@@ -335,12 +335,12 @@ def test_adapters_whose_model_is_gone_name_it(folder, tmp_path, capsys):
     line = capsys.readouterr().err
     assert f"belong to the model {folder}, which is not there" in line
     with pytest.raises(QreditError, match="does not say which model"):
-        check_folder(write(tmp_path / "run" / "final", "adapter_config.json", {}))
+        check_model_folder(write(tmp_path / "run" / "final", "adapter_config.json", {}))
 
 
 def test_an_id_that_cannot_be_reached_is_said_at_once(said, monkeypatch):
     monkeypatch.setattr(hub, "HfApi", Nowhere)
-    hub.reached.cache_clear()
+    hub.resolve_load_kwargs.cache_clear()
     line = said("train", "somebody/never-fetched")
     assert (
         "'somebody/never-fetched' is no folder here and was not fetched before, and the Hub cannot be reached" in line
@@ -362,15 +362,15 @@ class Nowhere:
 def test_a_fetched_model_is_loaded_without_the_hub(monkeypatch):
     monkeypatch.setattr(hub, "HfApi", Nowhere)
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda model, name: f"cache/{name}")
-    hub.reached.cache_clear()
-    assert hub.reached("somebody/fetched") == {"local_files_only": True}
-    hub.reached.cache_clear()
+    hub.resolve_load_kwargs.cache_clear()
+    assert hub.resolve_load_kwargs("somebody/fetched") == {"local_files_only": True}
+    hub.resolve_load_kwargs.cache_clear()
 
 
 def test_paths_are_absolute_and_ids_stay(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    assert model_path("model", "jsonl", None) == str(folder)
-    assert model_path("somebody/something", "jsonl", None) == "somebody/something"
+    assert resolve_model_path("model", "jsonl", None) == str(folder)
+    assert resolve_model_path("somebody/something", "jsonl", None) == "somebody/something"
 
 
 # --- the schedule and the card
@@ -380,7 +380,7 @@ def test_paths_are_absolute_and_ids_stay(folder, monkeypatch):
     ("steps", "asked", "warmup"), [(100, None, 5), (20, None, 2), (9, None, 0), (9, 4, 4), (9, 0, 0)]
 )
 def test_the_warmup_is_a_tenth_of_the_run_at_most(steps, asked, warmup):
-    assert warmup_of(steps, asked) == warmup
+    assert choose_warmup_steps(steps, asked) == warmup
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qredit.engine.objective_now import ObjectiveNow
+from qredit.engine.current_objective import CurrentObjective
 from qredit.objectives.parsing import parse
 
 
@@ -23,10 +23,10 @@ def asking(text):
     ],
 )
 def test_the_last_part_that_asks_has_its_way(asked, expected):
-    found = ObjectiveNow(parse("garl(q=linear(1.0, 0.0))"), [asking(text) for text in asked]).at(0.5)
+    found = CurrentObjective(parse("garl(q=linear(1.0, 0.0))"), [asking(text) for text in asked]).at(0.5)
     assert found == parse(expected)
 
 
 def test_schedules_of_what_is_asked_for_are_read_off_too():
-    found = ObjectiveNow(parse("garl(q=1.0)"), [asking("garl(q=linear(1.0, 0.0))")]).at(0.75)
+    found = CurrentObjective(parse("garl(q=1.0)"), [asking("garl(q=linear(1.0, 0.0))")]).at(0.75)
     assert found == parse("garl(q=0.25)")

@@ -14,17 +14,17 @@ from test_tasks import FILES, GSM8K, copies, write
 from tiny import chat_tokenizer, tokenizer
 
 from qredit.rollouts.format import Format, TokenFormat
-from qredit.rollouts.sampling_params import Budget
-from qredit.runs.load import is_file, load_data
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.runs.load import is_single_file, load_data
 from qredit.runs.options import TrainOptions
-from qredit.runs.seen import called, trained_on
+from qredit.runs.train_overlap import count_trained_on, describe_questions
 from qredit.tasks import get
 from qredit.tasks.base import Example
-from qredit.tasks.jsonl import jsonl
-from qredit.tasks.numbers import Written, number_text
-from qredit.tasks.prompt import worded
-from qredit.tasks.same import prompt_form, same_form
-from qredit.trl.data import check_columns, encode_examples
+from qredit.tasks.jsonl import make_jsonl_task
+from qredit.tasks.normal_forms import normalize_prompt, normalize_text
+from qredit.tasks.number_text import VerbatimFloat, format_number
+from qredit.tasks.prompt_text import add_instructions
+from qredit.trl.dataset_encoding import check_columns, encode_examples
 from qredit.utils.errors import QreditError
 
 HALF = "\ud83d"  # the first half of an emoji, which json.dumps writes and reads back
@@ -48,7 +48,7 @@ def put(path, *rows):
 
 
 def loaded(path, task=None, split="train"):
-    return (task or jsonl()).loaded(str(path), split, "cold")
+    return (task or make_jsonl_task()).loaded(str(path), split, "cold")
 
 
 def read(path, task=None, split="train"):
@@ -153,14 +153,14 @@ def test_a_cell_of_a_csv_file_may_be_longer_than_the_limit_of_the_csv_module(tmp
         (0.1 + 0.2, "0.30000000000000004"),
         (1e16, "10000000000000000"),
         (1e300, "1e+300"),
-        (Written("1e+16"), "1e+16"),
-        (Written("13.0"), "13"),
-        (Written("0.50"), "0.50"),
+        (VerbatimFloat("1e+16"), "1e+16"),
+        (VerbatimFloat("13.0"), "13"),
+        (VerbatimFloat("0.50"), "0.50"),
         (2**80, "1208925819614629174706176"),
     ],
 )
 def test_numbers_are_written_as_in_their_file_and_whole_ones_without_a_point(value, text):
-    assert number_text(value) == text
+    assert format_number(value) == text
 
 
 def test_numbers_of_a_json_file_keep_their_digits(tmp_path):
@@ -206,22 +206,24 @@ VERL = {
 @pytest.mark.parametrize("column", [None, "reward_model.ground_truth"])
 def test_the_schema_of_verl_is_read(tmp_path, kind, column):
     path = put(tmp_path / f"a.{kind}", VERL)
-    assert read(path, jsonl(answer=column)) == [(VERL["prompt"], "2")]
+    assert read(path, make_jsonl_task(answer=column)) == [(VERL["prompt"], "2")]
 
 
 def test_a_column_inside_others_that_is_missing_is_named_with_those_there_are(tmp_path):
     path = put(tmp_path / "a.jsonl", VERL)
-    assert refusal(path, jsonl(answer="reward_model.ground_thruth")) == (
+    assert refusal(path, make_jsonl_task(answer="reward_model.ground_thruth")) == (
         f"{path}, record 1: no field 'reward_model.ground_thruth'; did you mean 'ground_truth'? "
         "There are: ground_truth, style"
     )
-    assert "the part before 'x' is not an object" in refusal(path, jsonl(answer="ability.x"))
-    assert "There are: ability, data_source, extra_info, prompt, reward_model" in refusal(path, jsonl(prompt="a.b"))
+    assert "the part before 'x' is not an object" in refusal(path, make_jsonl_task(answer="ability.x"))
+    assert "There are: ability, data_source, extra_info, prompt, reward_model" in refusal(
+        path, make_jsonl_task(prompt="a.b")
+    )
 
 
 def test_prompt_and_aliases_may_lie_inside_others_and_a_column_may_have_a_dot_in_its_name(tmp_path):
     row = {"a": {"q": "one?"}, "b.c": "1", "d": {"value": "x", "more": ["I", 1.0]}}
-    task = jsonl("b.c", "a.q", "d.more")
+    task = make_jsonl_task("b.c", "a.q", "d.more")
     assert read(put(tmp_path / "a.jsonl", row), task) == [("one?", "1", "I")]
 
 
@@ -276,7 +278,7 @@ def test_a_chat_beside_an_answer_is_a_prompt_unless_it_holds_an_answer_already(t
 
 
 def test_an_aliases_column_that_no_row_has_is_refused(tmp_path):
-    said = refusal(put(tmp_path / "a.jsonl", {**ROW, "others": ["I"]}), jsonl(aliases="other"))
+    said = refusal(put(tmp_path / "a.jsonl", {**ROW, "others": ["I"]}), make_jsonl_task(aliases="other"))
     assert "unknown aliases column" in said
     assert "'other'; did you mean 'others'?" in said
 
@@ -292,7 +294,7 @@ def test_a_list_of_answers_is_the_answer_and_its_aliases(tmp_path):
 
 def test_squad_answers_are_read_by_their_dotted_name(tmp_path):
     row = {"question": "q", "answers": {"text": ["x", "y"], "answer_start": [1, 2]}}
-    assert read(put(tmp_path / "a.jsonl", row), jsonl(answer="answers.text")) == [("q", "x", "y")]
+    assert read(put(tmp_path / "a.jsonl", row), make_jsonl_task(answer="answers.text")) == [("q", "x", "y")]
 
 
 # --- what Arrow adds
@@ -309,11 +311,11 @@ def test_keys_that_arrow_adds_to_messages_are_dropped(tmp_path, kind):
 
 
 def test_messages_whose_keys_differ_in_kind_are_refused_in_one_line(tmp_path):
-    from qredit.runs.load import as_dataset
+    from qredit.runs.load import make_dataset
 
     prompts = [[{"role": "user", "content": "a", "name": name}] for name in ("Ann", 7)]
     with pytest.raises(QreditError, match="give each of their keys values of one kind") as caught:
-        as_dataset([Example("a", "1", "1"), Example("a", "1", "2")], prompts)
+        make_dataset([Example("a", "1", "1"), Example("a", "1", "2")], prompts)
     assert "\n" not in str(caught.value)
 
 
@@ -325,7 +327,7 @@ def test_the_only_file_of_a_folder_is_read_whatever_its_name(tmp_path):
     (tmp_path / "README.md").write_text("about")
     assert read(tmp_path) == [("one?", "1")]
     assert loaded(tmp_path).notes == (f"read from {path}",)
-    assert is_file(TrainOptions(task="jsonl", data=str(tmp_path)))
+    assert is_single_file(TrainOptions(task="jsonl", data=str(tmp_path)))
     put(tmp_path / "more.jsonl", ROW)
     assert "it holds: README.md, more.jsonl, questions.jsonl" in refusal(tmp_path)
 
@@ -333,7 +335,7 @@ def test_the_only_file_of_a_folder_is_read_whatever_its_name(tmp_path):
 def test_the_file_of_one_split_is_not_taken_for_another(tmp_path):
     put(tmp_path / "train.jsonl", ROW)
     assert "no test.jsonl or test.json" in refusal(tmp_path, split="test")
-    assert not is_file(TrainOptions(task="jsonl", data=str(tmp_path)))
+    assert not is_single_file(TrainOptions(task="jsonl", data=str(tmp_path)))
 
 
 def test_the_file_of_a_split_may_be_packed(tmp_path):
@@ -349,7 +351,7 @@ def test_a_copy_of_a_data_set_from_the_hub_is_read_with_all_its_shards(tmp_path,
     put(tmp_path / folder / "test-00000-of-00001.parquet", ROW)
     assert read(tmp_path) == [("0?", "0"), ("1?", "1")]
     assert read(tmp_path, split="test") == [("one?", "1")]
-    assert not is_file(TrainOptions(task="jsonl", data=str(tmp_path)))
+    assert not is_single_file(TrainOptions(task="jsonl", data=str(tmp_path)))
 
 
 def test_what_datasets_saved_to_disk_is_read(tmp_path):
@@ -358,8 +360,8 @@ def test_what_datasets_saved_to_disk_is_read(tmp_path):
     datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "several")
     assert [answer for _, answer in read(tmp_path / "one")] == ["2", "3"]
     assert [answer for _, answer in read(tmp_path / "several", split="test")] == ["3"]
-    assert is_file(TrainOptions(task="jsonl", data=str(tmp_path / "one")))
-    assert not is_file(TrainOptions(task="jsonl", data=str(tmp_path / "several")))
+    assert is_single_file(TrainOptions(task="jsonl", data=str(tmp_path / "one")))
+    assert not is_single_file(TrainOptions(task="jsonl", data=str(tmp_path / "several")))
     assert "unknown split of" in refusal(tmp_path / "several", split="validation")
     next((tmp_path / "one").glob("*.arrow")).write_bytes(b"broken")
     assert "saved by datasets, but cannot be read" in refusal(tmp_path / "one")
@@ -435,9 +437,9 @@ def test_a_row_that_asks_what_is_held_out_is_not_trained_on(tmp_path):
     ],
 )
 def test_texts_are_compared_in_a_stated_form(one, other, same):
-    assert (same_form(one) == same_form(other)) is same
+    assert (normalize_text(one) == normalize_text(other)) is same
     chats = ([{"role": "user", "content": text}] for text in (one, other))
-    assert (prompt_form(next(chats)) == prompt_form(next(chats))) is same
+    assert (normalize_prompt(next(chats)) == normalize_prompt(next(chats))) is same
 
 
 # --- wording of one's own
@@ -464,7 +466,7 @@ def test_texts_are_compared_in_a_stated_form(one, other, same):
 )
 def test_a_system_message_and_an_instruction_stand_around_a_prompt(prompt, system, instruction, expected):
     before = json.dumps(prompt)
-    assert worded(Example(prompt, "1"), system, instruction).prompt == expected
+    assert add_instructions(Example(prompt, "1"), system, instruction).prompt == expected
     assert json.dumps(prompt) == before
 
 
@@ -500,9 +502,9 @@ def test_questions_that_a_run_was_trained_on_are_counted(tmp_path):
     run = TrainOptions(task="jsonl", data=path, eval_every=1, eval_questions=3, system_prompt="S")
     asked = TrainOptions(task="jsonl", data=path)
     examples = load_data(asked, "test").examples
-    assert trained_on(examples, asked, run) == 5
-    assert trained_on(examples, asked, TrainOptions(task="jsonl", data=str(tmp_path / "gone.jsonl"))) is None
-    assert trained_on(examples, asked, None) is None
+    assert count_trained_on(examples, asked, run) == 5
+    assert count_trained_on(examples, asked, TrainOptions(task="jsonl", data=str(tmp_path / "gone.jsonl"))) is None
+    assert count_trained_on(examples, asked, None) is None
 
 
 @pytest.mark.parametrize(
@@ -515,7 +517,7 @@ def test_questions_that_a_run_was_trained_on_are_counted(tmp_path):
     ],
 )
 def test_what_was_asked_is_named_truthfully(arguments, name):
-    assert called(*arguments) == name
+    assert describe_questions(*arguments) == name
 
 
 # --- at the command line, and in a trainer's data set
@@ -557,7 +559,7 @@ def test_messages_render_alike_whether_arrow_added_keys_to_them_or_not():
     chats = [[{"role": "user", "content": "a"}], [{"role": "user", "content": "b", "name": "Ann"}]]
     column = datasets.Dataset.from_dict({"prompt": chats, "answer": ["1", "2"]})
     assert column["prompt"][0] != chats[0]  # what Arrow makes of it
-    encoded, _ = encode_examples(column, "answer", tokens, Budget(8, 3), None, False, {}, "rows")
+    encoded, _ = encode_examples(column, "answer", tokens, TokenBudget(8, 3), None, False, {}, "rows")
     assert encoded["prompt_ids"] == [tokens.prompt_ids(chat) for chat in chats]
     assert "None" not in tokenizer.decode(encoded["prompt_ids"][0])
 
@@ -567,11 +569,13 @@ def test_a_data_set_of_verl_and_lists_of_answers_are_encoded():
     rows = {"prompt": ["1?", "2?"], "reward_model": [{"ground_truth": ["1", "one"]}, {"ground_truth": ["2"]}]}
     column = datasets.Dataset.from_dict(rows)
     check_columns(column, "reward_model.ground_truth", "rows")
-    encoded, _ = encode_examples(column, "reward_model.ground_truth", tokens, Budget(8, 3), None, False, {}, "rows")
+    encoded, _ = encode_examples(
+        column, "reward_model.ground_truth", tokens, TokenBudget(8, 3), None, False, {}, "rows"
+    )
     assert (encoded["answer"], encoded["aliases"]) == (["1", "2"], [["one"], []])
     assert encoded["answer_ids"] == [tokens.answer_ids(answer) for answer in ("1", "2")]
     with pytest.raises(QreditError, match=r"rows, row 0: no 'truth' inside column 'reward_model'; it holds: ground_"):
-        encode_examples(column, "reward_model.truth", tokens, Budget(8, 3), None, False, {}, "rows")
+        encode_examples(column, "reward_model.truth", tokens, TokenBudget(8, 3), None, False, {}, "rows")
 
 
 @pytest.mark.parametrize(("answers", "texts"), [([13.0, None, 7.0], None), ([13.0, 0.5, 7.0], ["13", "0.5", "7"])])
@@ -580,9 +584,9 @@ def test_floats_of_a_data_set_that_are_whole_are_integers(answers, texts):
     column = datasets.Dataset.from_dict({"prompt": ["1?", "2?", "3?"], "answer": answers})
     if texts is None:
         with pytest.raises(QreditError, match="rows, row 1: the answer must be"):
-            encode_examples(column, "answer", tokens, Budget(8, 3), None, False, {}, "rows")
+            encode_examples(column, "answer", tokens, TokenBudget(8, 3), None, False, {}, "rows")
     else:
-        encoded, _ = encode_examples(column, "answer", tokens, Budget(8, 3), None, False, {}, "rows")
+        encoded, _ = encode_examples(column, "answer", tokens, TokenBudget(8, 3), None, False, {}, "rows")
         assert encoded["answer"] == texts
 
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from test_report import Page, entry, hostile_run, made_run, record
 
-from qredit.report.write import write
+from qredit.report.write import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 
 def test_the_viewer_shows_the_tokens_with_their_coefficients(folder, tmp_path):
-    page, console = opened(write([folder], tmp_path / "r.html"), "#credit?record=1&beside=3")
+    page, console = opened(write_report([folder], tmp_path / "r.html"), "#credit?record=1&beside=3")
     assert console == []
     tokens = with_class(page, "token")
     assert len(tokens) == 2 * 2 * 4  # columns × rollouts × tokens
@@ -58,17 +58,17 @@ def test_the_viewer_shows_the_tokens_with_their_coefficients(folder, tmp_path):
 
 @pytest.mark.parametrize(("sort", "first"), [(0, "reward 0"), (1, "reward 1"), (3, "reward 0")])
 def test_rollouts_are_sorted_by_weight_or_reward(folder, tmp_path, sort, first):
-    page, _ = opened(write([folder], tmp_path / "r.html"), f"#credit?sort={sort}")
+    page, _ = opened(write_report([folder], tmp_path / "r.html"), f"#credit?sort={sort}")
     assert f"#1 · {first}" in page.said
 
 
 def test_a_stage_can_be_chosen(folder, tmp_path):
-    page, _ = opened(write([folder], tmp_path / "r.html"), "#credit?stage=0")
+    page, _ = opened(write_report([folder], tmp_path / "r.html"), "#credit?stage=0")
     assert with_class(page, "token")[0]["data-told"].endswith("rationale/amplified_likelihood(q=1.0) = 0.5")
 
 
 def test_hostile_text_runs_nothing_in_the_browser(tmp_path):
-    path = write([hostile_run(tmp_path / "made")], tmp_path / "r.html")
+    path = write_report([hostile_run(tmp_path / "made")], tmp_path / "r.html")
     page, console = opened(path, "#credit?beside=0,1,2,3,4,5")
     assert console == []
     assert "<title>qredit report: made</title>" in path.read_text()
@@ -80,7 +80,7 @@ def test_hostile_text_runs_nothing_in_the_browser(tmp_path):
 
 def test_injected_script_would_be_refused_by_the_pages_policy(folder, tmp_path):
     """The policy holds by itself: a script put into the page, as a fault in escaping would, does not run."""
-    path = write([folder], tmp_path / "r.html")
+    path = write_report([folder], tmp_path / "r.html")
     path.write_text(path.read_text().replace("<footer>", "<script>document.title='owned'</script><footer>"))
     page, console = opened(path)
     assert "qredit report: made" in page.said
@@ -88,13 +88,13 @@ def test_injected_script_would_be_refused_by_the_pages_policy(folder, tmp_path):
 
 
 def test_the_page_asks_the_network_for_nothing(folder, tmp_path):
-    path, log = write([folder], tmp_path / "r.html"), tmp_path / "net.json"
+    path, log = write_report([folder], tmp_path / "r.html"), tmp_path / "net.json"
     opened(path, "", f"--log-net-log={log}", "--disable-background-networking", "--disable-component-update")
     asked = set(re.findall(r'"url":"(\w+://[^"]*)', log.read_text()))
     assert json.dumps(sorted(url for url in asked if str(path) not in url and "made" in url)) == "[]"
 
 
 def test_an_old_run_has_a_page_without_a_viewer(tmp_path):
-    page, console = opened(write([made_run(tmp_path / "made")], tmp_path / "r.html"))
+    page, console = opened(write_report([made_run(tmp_path / "made")], tmp_path / "r.html"))
     assert console == []
     assert "None of these runs recorded credit" in page.said

@@ -15,7 +15,7 @@ from qredit.core.chain import Coefficient, on_span
 from qredit.core.objective import Objective
 from qredit.core.surrogate import plain_ratio
 from qredit.credit.covariance import drop_covariance_band
-from qredit.credit.fork import above_otsu, keep_forks, keep_otsu_forks
+from qredit.credit.fork import apply_otsu_threshold, keep_forks, keep_otsu_forks
 from qredit.credit.reward import reward
 from qredit.credit.vote import majority_vote
 from qredit.objectives import clip_cov, dapo, epo, grpo, kl_cov, llds, one_shot_entropy, siren, spine, spine_v1, tea_rl
@@ -25,7 +25,7 @@ from qredit.penalties.entropy import adaptive_entropy, entropy_bonus
 from qredit.penalties.fork import fork_entropy_band, fork_kl_to_reference
 from qredit.penalties.likelihood import keep_likelihood, keep_likelihood_of_responses, keep_likelihood_of_tokens
 from qredit.penalties.nucleus import nucleus_entropy, nucleus_entropy_anchor
-from qredit.penalties.otsu_fork import band, otsu_fork_entropy_band, otsu_fork_kl_to_reference
+from qredit.penalties.otsu_fork import entropy_band, otsu_fork_entropy_band, otsu_fork_kl_to_reference
 from qredit.penalties.reference import kl_to_reference, kl_to_reference_k1, kl_to_reference_k2
 from qredit.penalties.smoothing import entropy_smoothing
 from qredit.stats.masked import covariance
@@ -418,14 +418,14 @@ def test_a_group_that_agrees_teaches_spine_nothing():
 
 def test_the_forks_of_the_second_version_are_above_the_gap_however_many_they_are():
     batch = entropies([0.0, 0.1, 0.05, 3.0, 2.9], [0.0, 2.0, 2.1, 1.9, 2.0], [0.7] * 5)
-    found = above_otsu(batch.entropy, batch.sampled, 100)
+    found = apply_otsu_threshold(batch.entropy, batch.sampled, 100)
     assert found.tolist() == [[False, False, False, True, True], [False, True, True, True, True], [True] * 5]
 
 
 @given(st.lists(st.lists(st.floats(0, 5), min_size=1, max_size=40), min_size=1, max_size=3))
 def test_otsus_threshold_is_the_best_of_all_cuts_tried(rows):
     batch = entropies(*rows)
-    found = above_otsu(batch.entropy, batch.sampled, 100)
+    found = apply_otsu_threshold(batch.entropy, batch.sampled, 100)
     for row in range(len(rows)):
         drawn = batch.entropy[row][batch.sampled[row]].tolist()
         assert bool(found[row].any())
@@ -462,9 +462,9 @@ def between_classes(drawn, chosen, bins):
 def test_the_band_lies_below_the_median_of_the_forks_by_their_spread():
     """Forks 3, 4, 4.5, 5, 7: median 4.5, deviations 1.5, .5, 0, .5, 2.5, their median .5."""
     batch = entropies([0.0, 0.1, 0.15, 3.0, 4.0, 4.5, 5.0, 7.0, 0.0, 0.1])
-    chosen = above_otsu(batch.entropy, batch.sampled, 100)
+    chosen = apply_otsu_threshold(batch.entropy, batch.sampled, 100)
     assert chosen.sum() == 5
-    low, high = band(batch.entropy, chosen)
+    low, high = entropy_band(batch.entropy, chosen)
     assert (low.item(), high.item()) == near(4.5 - 1.4826 * 0.5, 4.5)
     value, slope = slopes(otsu_fork_entropy_band(above=2.0, below=3.0), batch, wrt="entropy")
     assert value == pytest.approx((2 * (0.5 + 2.5) + 3 * (4.5 - 0.7413 - 3.0)) / 10), "over all sampled tokens"
@@ -473,7 +473,7 @@ def test_the_band_lies_below_the_median_of_the_forks_by_their_spread():
 
 def test_the_band_ends_at_zero():
     batch = entropies([0.1, 1.0])
-    low, high = band(batch.entropy, batch.sampled)
+    low, high = entropy_band(batch.entropy, batch.sampled)
     assert (low.item(), high.item()) == near(0.0, 0.55)
 
 

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qredit import pocket, tasks
 from qredit.pocket.models import FOLDER, LEVELS
-from qredit.runs.bars import progress
+from qredit.runs.progress_bars import make_progress_bars
 from qredit.tasks.pocket import language
-from qredit.tasks.pocket.scene import SIZES, scenes, split_of
+from qredit.tasks.pocket.scene import SIZES, assign_split, draw_scenes
 from qredit.utils.errors import QreditError
 
 NAMES = ("pocket-hotpot", "pocket-musique", "pocket-finqa", "pocket-dial")
@@ -53,14 +53,16 @@ def test_pretraining_draws_from_the_facts_of_the_train_split_alone(name):
     task = tasks.get(name)
     held = {e.rationale for split in ("validation", "test") for e in task.load(None, split, "cold")}
     told = {
-        task.render(r, "cold").rationale for scene in islice(scenes(task.draw, "train", 3), 400) for r in scene.records
+        task.render(r, "cold").rationale
+        for scene in islice(draw_scenes(task.draw, "train", 3), 400)
+        for r in scene.records
     }
     assert told.isdisjoint(held)
 
 
 def test_a_fact_belongs_to_one_split_and_six_in_eight_to_train():
-    found = [split_of((str(number),)) for number in range(4000)]
-    assert split_of(("7",)) == split_of(("7",))
+    found = [assign_split((str(number),)) for number in range(4000)]
+    assert assign_split(("7",)) == assign_split(("7",))
     assert found.count("train") / len(found) == pytest.approx(0.75, abs=0.03)
 
 
@@ -113,8 +115,8 @@ def test_a_pocket_task_refuses_data():
 def test_names_of_a_scene_share_no_syllable(seed, count):
     names = language.draw_names(random.Random(seed), count)
     assert len(names) == count
-    assert language.apart(names)
-    assert not names or not language.apart([*names, names[0]])
+    assert language.are_distinct(names)
+    assert not names or not language.are_distinct([*names, names[0]])
 
 
 # --- tokenizer
@@ -143,7 +145,7 @@ def _tokenizer():
 
 def test_habits_say_what_is_thought_and_how_it_is_said():
     task, rng = tasks.get("pocket-hotpot"), random.Random(0)
-    scene = next(scenes(task.draw, "train", 0))
+    scene = next(draw_scenes(task.draw, "train", 0))
     told = [task.render(record, "cold") for record in scene.records]
     right = [transcript(rng, task, scene, "cold", RIGHT, 1) for _ in range(20)]
     assert all(any(f"<think>{e.rationale}</think>{e.answer}<end>" in text for e in told) for text in right)
@@ -199,7 +201,7 @@ def test_pretraining_repeats_bit_for_bit():
     def trained():
         torch.manual_seed(0)
         model = network(Shape(1, 16, 2), tokenizer)
-        with progress(_quiet()) as bars:
+        with make_progress_bars(_quiet()) as bars:
             train(model, tokenizer, task, Phase("settling", habits, 2, 1e-3), 0.1, bars)
         return model.state_dict()
 
@@ -236,7 +238,7 @@ def test_shares_of_habits_are_shares():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_every_model_ships_small_and_loads(name):
-    folder = pocket.path(name)
+    folder = pocket.get_model_path(name)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert sum(weight.numel() for weight in model.parameters()) < 2_000_000
@@ -250,7 +252,7 @@ def test_all_models_together_take_a_few_megabytes():
 @pytest.mark.parametrize("name", SPECS)
 def test_a_model_is_as_cold_as_it_was_made_and_its_facts_say_so(name):
     spec = SPECS[name]
-    facts = json.loads((pocket.path(name) / "facts.json").read_text())
+    facts = json.loads((pocket.get_model_path(name) / "facts.json").read_text())
     assert facts["made"] == json.loads(json.dumps(asdict(spec))) | {"gate": spec.gate, "seed": 0}
     colder = 4.0 if spec.first_gate == 0.0 else 1.2
     assert -spec.coldness - colder < facts["measured"]["cold"]["log10_p"]["0.5"] < -spec.coldness + 0.7
@@ -260,7 +262,7 @@ def test_a_model_is_as_cold_as_it_was_made_and_its_facts_say_so(name):
 def test_the_facts_of_a_model_can_be_measured_again():
     from pocket_models.measure import measure
 
-    folder = pocket.path("dial-3")
+    folder = pocket.get_model_path("dial-3")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     found = measure(model, AutoTokenizer.from_pretrained(folder), tasks.get("pocket-dial"), examples=24, rollouts=8)
     facts = json.loads((folder / "facts.json").read_text())["measured"]
@@ -269,11 +271,11 @@ def test_the_facts_of_a_model_can_be_measured_again():
 
 
 def test_models_are_found_by_task_and_coldness():
-    assert pocket.name_for("pocket-hotpot") == "hotpot"
-    assert [pocket.name_for("pocket-dial", level) for level in LEVELS] == [f"dial-{level}" for level in LEVELS]
+    assert pocket.get_model_name("pocket-hotpot") == "hotpot"
+    assert [pocket.get_model_name("pocket-dial", level) for level in LEVELS] == [f"dial-{level}" for level in LEVELS]
     with pytest.raises(QreditError, match="coldness must be one of 1, 2, 3, 4, 6, 8, 12, got 5"):
-        pocket.name_for("pocket-dial", 5)
+        pocket.get_model_name("pocket-dial", 5)
     with pytest.raises(QreditError, match="task gsm8k has no pocket model"):
-        pocket.name_for("gsm8k")
+        pocket.get_model_name("gsm8k")
     with pytest.raises(QreditError, match="unknown pocket model 'hotpott'; did you mean 'hotpot'"):
-        pocket.path("hotpott")
+        pocket.get_model_path("hotpott")

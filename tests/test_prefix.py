@@ -28,17 +28,17 @@ from transformers import (
 from qredit import QreditError, RolloutBatch
 from qredit.core.objective import Credited
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix import attention, head, install, packing, share
+from qredit.shared_prefix import attention, head, packing, patch_forward, share
 from qredit.shared_prefix.attention import attend_in_two_parts, attend_to_copies
-from qredit.shared_prefix.decode import Decoder, shares_prefix
-from qredit.shared_prefix.head import divergences, token_scores
-from qredit.shared_prefix.install import Wanted, score, score_chosen, scores_tokens
-from qredit.shared_prefix.layout import PackedGroup, Prompts
-from qredit.shared_prefix.packing import going_on, pack, prompts_of, repeat
+from qredit.shared_prefix.decode import Decoder, has_shared_prefix
+from qredit.shared_prefix.head import kl_divergences, score_tokens
+from qredit.shared_prefix.layout import CachedPrompts, PackedGroup
+from qredit.shared_prefix.packing import pack, pack_continuations, pack_prompts, pad_rows
+from qredit.shared_prefix.patch_forward import ScoreRequest, enable_token_scoring, score, score_selected
 from qredit.shared_prefix.share import share_prefix
-from qredit.shared_prefix.support import why_not
+from qredit.shared_prefix.support import unsupported_reason
 from qredit.shared_prefix.verify import verify
-from qredit.trl import prepare
+from qredit.trl import model_setup as prepare
 from qredit.trl import trainer as trainer_module
 
 SHAPE = {
@@ -188,8 +188,8 @@ def test_rounding_is_a_few_epsilon(dtype):
 def test_packing_that_rounds_more_than_it_must_is_caught(monkeypatch):
     """The mutant: the states that the packed forward hands to the head hold one bit of fraction, bfloat16 holds 7."""
     monkeypatch.setitem(globals(), "SEEDS", range(4))
-    right = install.token_scores
-    monkeypatch.setattr(install, "token_scores", lambda hidden, *rest: right(_coarse(hidden), *rest))
+    right = patch_forward.score_tokens
+    monkeypatch.setattr(patch_forward, "score_tokens", lambda hidden, *rest: right(_coarse(hidden), *rest))
     with pytest.raises(AssertionError):
         test_rounding_is_a_few_epsilon(torch.bfloat16)
 
@@ -227,7 +227,7 @@ def test_a_saved_model_does_not_remember_the_attention(tmp_path):
     made = network(CONFIGS["qwen3"])
     share_prefix(made)
     made.save_pretrained(tmp_path)
-    assert attention.NAME not in (tmp_path / "config.json").read_text()
+    assert attention.ATTENTION_NAME not in (tmp_path / "config.json").read_text()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -235,8 +235,8 @@ def test_rows_with_their_own_prompts_score_the_same(name):
     """The layout for models that cannot share: the ordinary forward, the head on scored places alone."""
     made, rows = network(CONFIGS[name]), ragged_rows()
     expected = gradients(made, ordinary(made, rows))
-    assert scores_tokens(made)
-    assert relative_difference(gradients(made, scored(made, repeat(rows))), expected) < gradient_bound()
+    assert enable_token_scoring(made)
+    assert relative_difference(gradients(made, scored(made, pad_rows(rows))), expected) < gradient_bound()
 
 
 # --- rows that are chosen by the scores of all, prompts computed once for both
@@ -246,14 +246,14 @@ CHOSEN = torch.tensor([5, 0, 7, 3, 9])  # of two of the three groups, in no orde
 
 def chosen(made, rows, which=CHOSEN, only=None):
     """What is told of all rows without gradient, and of the chosen ones with it."""
-    prompts, seen = prompts_of(rows), []
+    prompts, seen = pack_prompts(rows), []
 
     def choose(told):
         seen.append(told)
-        return going_on(prompts, rows.select(which))
+        return pack_continuations(prompts, rows.select(which))
 
-    layout = going_on(prompts, rows)
-    told = score_chosen(made, layout if only is None else layout.only(only), choose)
+    layout = pack_continuations(prompts, rows)
+    told = score_selected(made, layout if only is None else layout.only(only), choose)
     return seen[0], (told["logp"], told["entropy"])
 
 
@@ -300,14 +300,14 @@ def test_what_is_told_of_a_few_tokens_is_what_is_told_of_all():
 
 
 def test_keys_that_are_not_on_the_graph_are_caught(monkeypatch):
-    keep = Prompts.keep
-    monkeypatch.setattr(Prompts, "keep", lambda own, layer, *line: keep(own, layer, *(x.detach() for x in line)))
+    keep = CachedPrompts.keep
+    monkeypatch.setattr(CachedPrompts, "keep", lambda own, layer, *line: keep(own, layer, *(x.detach() for x in line)))
     assert compare_chosen(network(CONFIGS["qwen3"]), ragged_rows()) > 1e-2
 
 
 def test_a_feed_forward_part_at_the_wrong_tokens_is_caught(monkeypatch):
-    at = install._last_mlp_at
-    monkeypatch.setattr(install, "_last_mlp_at", lambda made, ids, places: at(made, ids, places[:-1]))
+    at = patch_forward._last_mlp_at
+    monkeypatch.setattr(patch_forward, "_last_mlp_at", lambda made, ids, places: at(made, ids, places[:-1]))
     with pytest.raises(AssertionError):
         compare_chosen(network(CONFIGS["qwen3"]), ragged_rows())
 
@@ -316,7 +316,7 @@ def test_a_feed_forward_part_at_the_wrong_tokens_is_caught(monkeypatch):
 
 
 def test_parts_that_are_not_weighted_by_their_normaliser_are_caught(monkeypatch):
-    monkeypatch.setattr(share, "tried", lambda model: None)
+    monkeypatch.setattr(share, "find_mismatch", lambda model: None)
     monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
@@ -334,7 +334,7 @@ def _with_running_positions(made):
 
 
 def test_completions_that_see_each_other_are_caught(monkeypatch):
-    monkeypatch.setattr(share, "tried", lambda model: None)
+    monkeypatch.setattr(share, "find_mismatch", lambda model: None)
 
     def one_row(line, lengths, fill=0.0):
         return line
@@ -400,7 +400,7 @@ def nucleus_entropy(log_p, mass):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("biased", [True, False])
 def test_the_head_is_log_softmax_and_its_entropies(most, temperature, biased, nuclei, monkeypatch):
-    monkeypatch.setitem(head.MOST_LOGITS, "cpu", most)
+    monkeypatch.setitem(head.MAX_LOGITS, "cpu", most)
     torch.manual_seed(0)
     hidden = torch.randn(11, 8, dtype=torch.float64).float().requires_grad_()
     weight, bias = torch.randn(50, 8).requires_grad_(), torch.randn(50).requires_grad_() if biased else None
@@ -409,7 +409,7 @@ def test_the_head_is_log_softmax_and_its_entropies(most, temperature, biased, nu
     log_p = ((hidden @ weight.T + (0 if bias is None else bias)) / temperature).log_softmax(1)
     expected = [log_p.gather(1, target[:, None])[:, 0], entropy_of(log_p)]
     expected += [nucleus_entropy(log_p, mass) for mass in nuclei]
-    logp, entropies = token_scores(hidden, weight, bias, target, temperature, nuclei)
+    logp, entropies = score_tokens(hidden, weight, bias, target, temperature, nuclei)
     found = [logp, *entropies.T]
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
@@ -421,7 +421,7 @@ def test_the_head_is_log_softmax_and_its_entropies(most, temperature, biased, nu
 
 def test_a_nucleus_leaves_out_the_token_that_crosses_its_mass():
     share = torch.tensor([[0.5, 0.25, 0.15, 0.06, 0.04], [0.9, 0.04, 0.03, 0.02, 0.01]])
-    assert head.in_nucleus(share, 0.8).tolist() == [[True, True, False, False, False], [False] * 5]
+    assert head.nucleus_mask(share, 0.8).tolist() == [[True, True, False, False, False], [False] * 5]
 
 
 def test_prediction_errors_and_states_give_the_heads_gradient():
@@ -429,8 +429,8 @@ def test_prediction_errors_and_states_give_the_heads_gradient():
     share_prefix(made)
     rows = ragged_rows()
     among = torch.arange(97)
-    told = score(made, pack(rows), wanted=Wanted(hidden=True, among=among))
-    few = score(made, pack(rows), wanted=Wanted(hidden=True, among=among[5:20]))
+    told = score(made, pack(rows), wanted=ScoreRequest(hidden=True, among=among))
+    few = score(made, pack(rows), wanted=ScoreRequest(hidden=True, among=among[5:20]))
     row, column = 2, 1
     made.zero_grad()
     told["logp"][row, column].backward()
@@ -450,7 +450,7 @@ def test_the_divergence_from_another_models_distribution_is_the_whole_sum_and_it
         log_q = (other @ of_other.T / 0.7).log_softmax(1)
         return (log_p.exp() * (log_p - log_q)).sum(1)
 
-    found = divergences(*leaves, (other, of_other, None), 0.7)
+    found = kl_divergences(*leaves, (other, of_other, None), 0.7)
     assert torch.allclose(found, plain(hidden, weight, bias), atol=1e-4)
     upstream = torch.randn(70, generator=generator)
     again = [value.clone().requires_grad_() for value in (hidden, weight, bias)]
@@ -477,13 +477,13 @@ def test_the_divergence_from_another_models_distribution_is_the_whole_sum_and_it
     ids=lambda value: getattr(value, "model_type", None),
 )
 def test_a_model_it_cannot_serve_is_told_why(config, words):
-    assert words in why_not(network(config))
+    assert words in unsupported_reason(network(config))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_model_it_serves(name):
     made = network(CONFIGS[name])
-    assert why_not(made) is None
+    assert unsupported_reason(made) is None
     assert share_prefix(made) is None
 
 
@@ -499,10 +499,10 @@ def test_a_model_that_a_trial_finds_out_is_not_served(config, words):
     made = network(config)
     rows = ragged_rows()
     expected = ordinary(made.eval(), rows)
-    assert why_not(made) is None
+    assert unsupported_reason(made) is None
     assert words in share_prefix(made)
     assert words in share_prefix(made)
-    assert not shares_prefix(made)
+    assert not has_shared_prefix(made)
     assert torch.allclose(ordinary(made, rows)[0], expected[0], atol=1e-6)
 
 
@@ -546,7 +546,7 @@ def test_a_trial_leaves_the_model_as_it_was():
 def test_a_scaled_head_is_not_served():
     made = network(CONFIGS["llama"])
     made.config.final_logit_softcapping = 30.0
-    assert "final_logit_softcapping=30.0" in why_not(made)
+    assert "final_logit_softcapping=30.0" in unsupported_reason(made)
 
 
 # --- in the trainer
@@ -556,7 +556,7 @@ def test_a_scaled_head_is_not_served():
 def test_a_run_has_the_gradients_of_one_that_repeats_its_prompts(tmp_path, objective):
     packed = trainer(tmp_path, objective, reward_funcs=length_reward)
     plain = trainer(tmp_path, objective, reward_funcs=length_reward, shared_prefix=False)
-    assert (packed.layout, plain.layout) == (pack, repeat)
+    assert (packed.layout, plain.layout) == (pack, pad_rows)
     assert relative_difference(first_step_gradients(packed), first_step_gradients(plain)) < gradient_bound()
 
 
@@ -567,7 +567,7 @@ def test_a_run_falls_back_with_one_notice(tmp_path, caplog):
     notices = [record.message for record in caplog.records if "once for each rollout" in record.message]
     (notice,) = notices
     assert notice.endswith("once for each rollout, not once for each group: it has sliding_attention layers")
-    assert made.layout is repeat
+    assert made.layout is pad_rows
     made.train()
 
 
@@ -581,7 +581,7 @@ def test_the_temperature_reaches_the_head(tmp_path):
 
 def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
     made = trainer(tmp_path, "paft(q=0.75)", rows_per_forward=8)
-    made.scorer.keeps_prompts = False
+    made.scorer.caches_prompts = False
     seen = []
     scored = made.scorer.score
 
@@ -601,13 +601,13 @@ def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
 def test_a_draw_computes_its_prompts_once_with_the_same_gradient(tmp_path, changes):
     """Against scoring first and a second forward pass; the prompts' tokens are counted."""
     kept, again = (trainer(tmp_path, "paft(q=0.75, resamples=1)", **changes) for _ in range(2))
-    again.scorer.keeps_prompts = False
+    again.scorer.caches_prompts = False
     tokens = {}
     for made in (kept, again):
         counted = tokens[made] = []
         made.model.model.layers[0].register_forward_hook(_count_into(counted))
     assert relative_difference(first_step_gradients(kept), first_step_gradients(again)) < gradient_bound()
-    assert kept.scorer.keeps_prompts
+    assert kept.scorer.caches_prompts
     prompts, whole, drawn = tokens[kept][-3:]
     assert [whole + prompts - 2, drawn + prompts - 2] == tokens[again][-2:]  # two groups, whose last tokens stand anew
 
@@ -619,14 +619,14 @@ def _count_into(counted):
 def test_prompts_are_not_kept_where_layers_run_again(tmp_path):
     made = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=True)
     first_step_gradients(made)
-    assert made.scorer.keeps_prompts is False
+    assert made.scorer.caches_prompts is False
 
 
 def _credit_of(made):
     """PAFT's coefficients on the recorded rollouts at the first step's weights."""
     rows = made._generation.microbatches[0].rows
     with torch.no_grad():
-        return made.objective.credit(made.scorer.scored_without_gradient(made.model, rows))
+        return made.objective.credit(made.scorer.score_batch_no_grad(made.model, rows))
 
 
 def test_a_step_without_any_coefficient_still_runs_one_row(tmp_path):
@@ -663,7 +663,7 @@ def test_the_self_check_does_not_mind_dropout_in_adapters():
 
 
 def test_the_self_check_refuses_a_wrong_attention(tmp_path, monkeypatch):
-    monkeypatch.setattr(share, "tried", lambda model: None)
+    monkeypatch.setattr(share, "find_mismatch", lambda model: None)
     monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(QreditError, match="differ by .* set shared_prefix to false"):
         trainer(tmp_path, verify_prefix=True).train()

@@ -9,12 +9,12 @@ import torch
 
 from qredit.cli.main import main
 from qredit.core import tsallis
-from qredit.lab.regime import HIT, MISS_LOG_LIKELIHOOD, PRIOR, SHAPE
+from qredit.lab.policies import GRADED_MULTIPLES, HIT_LIKELIHOOD, MISS_LOG_LIKELIHOOD, PRIOR
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import parse
-from qredit.probe import predict, recommend, words
+from qredit.probe import predict, recommend, summary
 from qredit.probe.predict import (
-    COMMITMENTS,
+    Q_VALUES,
     effective_rewards,
     log_escape_time,
     mixed_expected,
@@ -40,13 +40,13 @@ def constant(p, examples=N, m=M):
 def graded(p, examples=N, m=M):
     """Draws from the lab's graded policy."""
     drawn = torch.multinomial(torch.tensor(PRIOR), examples * m, replacement=True).view(examples, m)
-    return torch.tensor(SHAPE, dtype=torch.float64).log()[drawn] + math.log(p)
+    return torch.tensor(GRADED_MULTIPLES, dtype=torch.float64).log()[drawn] + math.log(p)
 
 
 def sparse(p, examples=N, m=M):
     """Draws from the lab's sparse policy."""
-    hit = torch.rand(examples, m) < p / HIT
-    return torch.where(hit, math.log(HIT), MISS_LOG_LIKELIHOOD).double()
+    hit = torch.rand(examples, m) < p / HIT_LIKELIHOOD
+    return torch.where(hit, math.log(HIT_LIKELIHOOD), MISS_LOG_LIKELIHOOD).double()
 
 
 def wide(middle, deviation, examples=N, m=M):
@@ -54,7 +54,7 @@ def wide(middle, deviation, examples=N, m=M):
 
 
 def at(predicted, q):
-    return predicted.of[COMMITMENTS.index(q)]
+    return predicted.of[Q_VALUES.index(q)]
 
 
 # Intervals
@@ -158,14 +158,14 @@ def test_equal_likelihoods_are_heard_but_tell_no_rationale_from_another():
 # Escape, bias, noise
 
 
-@pytest.mark.parametrize("q", COMMITMENTS)
+@pytest.mark.parametrize("q", Q_VALUES)
 @pytest.mark.parametrize("p", [1e-9, 1e-3, 0.2, 0.4])
 def test_the_escape_time_is_the_integral(p, q):
     log_p = torch.tensor([math.log(p)], dtype=torch.float64)
     assert float(log_escape_time(log_p, q).exp()) == pytest.approx(tsallis.escape_time(p, 0.5, q, 20_000), rel=1e-5)
 
 
-@pytest.mark.parametrize("q", COMMITMENTS)
+@pytest.mark.parametrize("q", Q_VALUES)
 def test_the_escape_time_of_what_no_float_holds_is_its_asymptote(q):
     found = float(log_escape_time(torch.tensor([-2000.0], dtype=torch.float64), q))
     assert found == pytest.approx(math.log(2000) if q == 1 else 2000 * (1 - q) - math.log(1 - q), rel=1e-3)
@@ -186,7 +186,7 @@ def test_nothing_is_left_to_escape_above_one_half():
     assert [one.escape for one in predicted.of] == [None] * 5
 
 
-@pytest.mark.parametrize("q", COMMITMENTS)
+@pytest.mark.parametrize("q", Q_VALUES)
 def test_bias_and_deviation_are_those_of_the_length_of_the_gradient(q):
     """E[w̄^{1-q}] and its deviation, by many groups drawn from one example's weights."""
     pool = torch.tensor([0.5, 1.0, 2.25, 0.25], dtype=torch.float64).log() - 20
@@ -242,8 +242,8 @@ def test_where_every_likelihood_is_zero_no_q_helps_and_nothing_is_nan():
     assert predicted.impossible == 1
     assert predicted.mixed == 0
     assert advised.objective is None
-    assert words.advice(predicted, advised)[0].startswith("No q will help at m = 8")
-    assert "likelihood is 0" in words.regime(predicted)
+    assert summary.describe_advice(predicted, advised)[0].startswith("No q will help at m = 8")
+    assert "likelihood is 0" in summary.describe_regime(predicted)
 
 
 # Advice
@@ -296,7 +296,7 @@ def test_every_advice_can_be_trained_and_its_name_is_registered():
 def test_the_words_hold_the_numbers():
     predicted = predict(graded(1e-5), none_right(graded(1e-5)))
     advised = recommend(predicted)
-    seen, follows = words.advice(predicted, advised)
+    seen, follows = summary.describe_advice(predicted, advised)
     for number in (
         format_share(predicted.mixed),
         format_probability(predicted.levels[1]),
@@ -420,7 +420,7 @@ def test_answers_that_do_not_join_are_counted_and_named(tmp_path, monkeypatch, c
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     from qredit import pocket
 
-    options = ["--task", "jsonl", "--data", str(tmp_path), "--model", str(pocket.path("dial-2"))]
+    options = ["--task", "jsonl", "--data", str(tmp_path), "--model", str(pocket.get_model_path("dial-2"))]
     status, said = probed(capsys, *options, "--max-completion-length", "12", "--answer-budget", "4", "--json")
     assert status == 0
     found = json.loads(said.out)
@@ -445,7 +445,7 @@ def test_a_reward_that_accepts_no_likely_answer_is_at_fault_and_not_the_model():
     predicted = predict(constant(0.3), none_right(constant(0.3)))
     advised = recommend(predicted)
     assert (advised.case, advised.objective) == (Case.UNREAD, None)
-    seen, follows = words.advice(predicted, advised)
+    seen, follows = summary.describe_advice(predicted, advised)
     assert "likelihood of your gold answers is high" in seen
     assert "accepts none of the 2048 sampled ones" in seen
     assert "No objective of rewards learns" in follows
@@ -455,7 +455,7 @@ def test_a_low_likelihood_without_a_success_agrees():
     predicted = predict(constant(1e-6), none_right(constant(1e-6)))
     advised = recommend(predicted)
     assert advised.case is not Case.UNREAD
-    assert "likelihood of the gold ones is low: that agrees" in words.reads(predicted, advised)
+    assert "likelihood of the gold ones is low: that agrees" in summary.describe_reward_check(predicted, advised)
 
 
 @pytest.mark.parametrize(("examples", "firm"), [(1, False), (4, False), (15, False), (16, True), (64, True)])
@@ -463,12 +463,12 @@ def test_a_few_examples_give_no_firm_verdict(examples, firm):
     predicted = predict(constant(1e-6, examples), none_right(constant(1e-6, examples)))
     advised = recommend(predicted)
     assert advised.firm is firm
-    assert ("Too few examples" in words.too_few(predicted, advised)) is not firm
+    assert ("Too few examples" in summary.warn_too_few(predicted, advised)) is not firm
 
 
 def test_sampled_answers_are_shown_beside_their_gold_on_one_safe_line():
     said = [["right", "a\x1b[2J\nb" + "x" * 200], ["42", "42"], ["wrong", "wrong"]]
-    found = words.shown(["g\ne", "42", "7"], said, [[True, False], [True, True], [False, False]])
+    found = summary.format_rejected(["g\ne", "42", "7"], said, [[True, False], [True, True], [False, False]])
     assert found[0].startswith("gold 'g e', sampled 'a\\x1b[2J bxxx")
     assert len(found[0]) < 120
     assert found[1:] == ["gold '7', sampled 'wrong'"]

@@ -13,13 +13,13 @@ from transformers import TrainerCallback
 from qredit import QreditError
 from qredit.data.prompt_sampler import GroupStatistics
 from qredit.data.shuffled import ShuffledPrompts
-from qredit.data.statistics import of_batch, of_rewards
+from qredit.data.statistics import summarize_groups, summarize_rewards
 from qredit.data.uniform import UniformPrompts
 from qredit.engine.checkpoint import MANIFEST
-from qredit.engine.collective import Alone
+from qredit.engine.collective import SingleProcess
 from qredit.engine.prompts import Prompts
-from qredit.engine.state import STATE
-from qredit.utils.seed import mix
+from qredit.engine.run_state import STATE_FILE
+from qredit.utils.seed import derive_seed
 
 ROWS = [{"prompt": str(number)} for number in range(12)]
 
@@ -66,7 +66,7 @@ def observed(sampler):
 
 
 def permutation(prompts, *seeds):
-    return torch.randperm(prompts, generator=torch.Generator().manual_seed(mix(*seeds))).tolist()
+    return torch.randperm(prompts, generator=torch.Generator().manual_seed(derive_seed(*seeds))).tolist()
 
 
 def test_the_plain_order_is_a_permutation_of_seed_and_epoch_less_what_fills_no_generation():
@@ -93,7 +93,7 @@ def test_further_prompts_are_those_that_each_process_drew_for_itself():
     for attempt in (1, 2):
         drawn = further.next(6)
         for rank in (0, 1):
-            generator = torch.Generator().manual_seed(mix(7, 2, attempt, rank))
+            generator = torch.Generator().manual_seed(derive_seed(7, 2, attempt, rank))
             assert drawn[3 * rank :][:3] == torch.randint(50, (3,), generator=generator).tolist()
 
 
@@ -107,7 +107,7 @@ def test_a_sampler_goes_on_from_its_state(made):
 
     def one_generation(sampler):
         drawn = sampler.next(4)
-        sampler.observe([of_rewards(index, [index % 5 / 4]) for index in drawn])
+        sampler.observe([summarize_rewards(index, [index % 5 / 4]) for index in drawn])
         return drawn
 
     for _ in range(3):
@@ -122,7 +122,7 @@ def test_a_sampler_goes_on_from_its_state(made):
 
 def test_a_group_shows_its_mean_reward_and_whether_rewards_are_equal():
     batch = reward_batch([0.0, 1.0, 1.0, 1.0, torch.nan, torch.nan], group=[12, 12, 14, 14, 13, 13])
-    assert dict(of_batch(batch, examples=[30, 31, 32])) == {
+    assert dict(summarize_groups(batch, examples=[30, 31, 32])) == {
         0: GroupStatistics(30, reward=0.5, all_equal=False),
         1: GroupStatistics(31, reward=None, all_equal=True),
         2: GroupStatistics(32, reward=1.0, all_equal=True),
@@ -130,14 +130,14 @@ def test_a_group_shows_its_mean_reward_and_whether_rewards_are_equal():
 
 
 def test_groups_that_are_left_out_show_their_rewards():
-    assert of_rewards(3, [0.0, torch.nan, 1.0]) == GroupStatistics(3, 0.5, all_equal=False, learned=False)
-    assert of_rewards(3, [1.0, torch.nan, 1.0]) == GroupStatistics(3, 1.0, all_equal=True, learned=False)
-    assert of_rewards(3, [torch.nan]) == GroupStatistics(3, None, all_equal=True, learned=False)
+    assert summarize_rewards(3, [0.0, torch.nan, 1.0]) == GroupStatistics(3, 0.5, all_equal=False, learned=False)
+    assert summarize_rewards(3, [1.0, torch.nan, 1.0]) == GroupStatistics(3, 1.0, all_equal=True, learned=False)
+    assert summarize_rewards(3, [torch.nan]) == GroupStatistics(3, None, all_equal=True, learned=False)
 
 
 def test_the_likelihood_is_the_mean_of_the_gold_answers_log_likelihoods():
     batch = likelihood_batch([-1.0, -4.0, -2.0, -torch.inf], group=[0, 0, 1, 1])
-    found = dict(of_batch(batch, examples=[5, 6]))
+    found = dict(summarize_groups(batch, examples=[5, 6]))
     assert [found[place].answer_logp for place in (0, 1)] == [-2.5, -torch.inf]
     assert [found[place].reward for place in (0, 1)] == [None, None]
 
@@ -193,7 +193,7 @@ def one_generation(prompts, number, microbatches):
         part = range(place * each, (place + 1) * each)
         group = [number * total + prompts.collective.rank * len(own) + at for at in part for _ in range(2)]
         rewards = [reward_of(own[at], number) for at in part for _ in range(2)]
-        prompts.see(reward_batch(rewards, group=group), complete=True, last=place == microbatches - 1)
+        prompts.observe(reward_batch(rewards, group=group), complete=True, last=place == microbatches - 1)
     return own
 
 
@@ -205,7 +205,7 @@ def curriculum_on(collective, microbatches=1, generations=5):
 
 @pytest.mark.parametrize("microbatches", [1, 2])
 def test_two_processes_ask_the_shares_of_what_one_asks_and_observe_the_same(microbatches):
-    alone, sampler = curriculum_on(Alone())
+    alone, sampler = curriculum_on(SingleProcess())
     (first, left), (second, right) = on_threads(2, lambda together: curriculum_on(together, microbatches))
     assert [one + other for one, other in zip(first, second, strict=True)] == alone
     assert left.log == right.log == sampler.log
@@ -213,7 +213,7 @@ def test_two_processes_ask_the_shares_of_what_one_asks_and_observe_the_same(micr
 
 
 def test_a_curriculum_follows_what_it_observed():
-    shares, _ = curriculum_on(Alone())
+    shares, _ = curriculum_on(SingleProcess())
     assert sorted(index for own in shares[:3] for index in own) == list(range(12))
     seen = {index: reward_of(index, number) for number, own in enumerate(shares[:3]) for index in own}
     assert shares[3] == sorted(seen, key=seen.__getitem__)[:4]
@@ -236,19 +236,21 @@ def test_what_no_generation_can_ask_is_refused(chosen, said):
     sampler = Hardest(len(ROWS))
     sampler.next = lambda n: chosen
     with pytest.raises(QreditError, match=f"the prompts 'hardest' {said}"):
-        Prompts(ROWS, sampler, Alone(), per_generation=4).next_generation()
+        Prompts(ROWS, sampler, SingleProcess(), per_generation=4).next_generation()
 
 
 def test_a_stop_between_micro_batches_keeps_what_is_still_to_be_told():
     def stopped_at(at):
-        prompts = Prompts(ROWS, Hardest(len(ROWS)), Alone(), per_generation=4)
+        prompts = Prompts(ROWS, Hardest(len(ROWS)), SingleProcess(), per_generation=4)
         prompts.next_generation()
         for place in range(4):
             if place == at:
                 kept = json.loads(json.dumps(prompts.state_dict()))
-                prompts = Prompts(ROWS, Hardest(len(ROWS)), Alone(), per_generation=4)
+                prompts = Prompts(ROWS, Hardest(len(ROWS)), SingleProcess(), per_generation=4)
                 prompts.load_state_dict(kept)
-            prompts.see(reward_batch([place / 4, 1.0], group=[place, place]), complete=place % 2 == 1, last=place == 3)
+            prompts.observe(
+                reward_batch([place / 4, 1.0], group=[place, place]), complete=place % 2 == 1, last=place == 3
+            )
         return observed(prompts.sampler)
 
     assert stopped_at(2) == stopped_at(None)
@@ -332,11 +334,11 @@ def test_a_curriculum_goes_on_exactly_from_every_checkpoint(tmp_path, step):
 
 def without_prompts(checkpoint):
     """The checkpoint as versions wrote it that kept no state of the prompts."""
-    state = json.loads((checkpoint / STATE).read_text())
+    state = json.loads((checkpoint / STATE_FILE).read_text())
     del state["prompts"]
-    (checkpoint / STATE).write_text(json.dumps(state))
+    (checkpoint / STATE_FILE).write_text(json.dumps(state))
     manifest = json.loads((checkpoint / MANIFEST).read_text())
-    del manifest[STATE]
+    del manifest[STATE_FILE]
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from qredit.catalog import about
 from qredit.cli.main import main
-from qredit.cli.objectives_command import provenance
+from qredit.cli.objectives_command import describe_provenance
 from qredit.objectives import REGISTRY
 from qredit.objectives._official import OFFICIAL
 
@@ -18,7 +18,7 @@ PAGES = Path(__file__).parents[1] / "docs" / "objectives"
 def test_a_page_says_first_where_its_formula_was_read_and_what_code_it_was_compared_with(name):
     """Repository, file and commit or release; or that it is not recorded; or that none was found."""
     method, page = REGISTRY[name], (PAGES / f"{name}.md").read_text()
-    told = provenance(about(name, method))
+    told = describe_provenance(about(name, method))
     assert told in page.partition("```")[0].partition("\n## ")[0], "run make pages-text"
     if method.official is None:
         assert "No official code was found to compare with." in told

@@ -9,18 +9,21 @@ from battery import BATTERY, STAGES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qredit.core.chain import Credit, Scope, Source, chain, on_span, stages
+from qredit.core.chain import Credit, Scope, Source, chain, named_stages, on_span
 from qredit.core.objective import Objective, sum_terms
 from qredit.credit.reward import reward
 from qredit.objectives.parsing import parse
-from qredit.testing.batches import batch_for
+from qredit.testing.batches import make_batch_for
 from qredit.testing.laws.values import _degenerate
 from qredit.utils.errors import QreditError
 
 SOURCES = sorted(
-    {leaf for subject in BATTERY for _, leaf in stages(subject.objective.source) if isinstance(leaf, Source)}, key=str
+    {leaf for subject in BATTERY for _, leaf in named_stages(subject.objective.source) if isinstance(leaf, Source)},
+    key=str,
 )
-CREDITS = sorted({leaf for subject in STAGES for _, leaf in stages(subject.stage) if isinstance(leaf, Credit)}, key=str)
+CREDITS = sorted(
+    {leaf for subject in STAGES for _, leaf in named_stages(subject.stage) if isinstance(leaf, Credit)}, key=str
+)
 PENALTIES = sorted({penalty for subject in BATTERY for penalty in subject.objective.penalties}, key=str)
 SURROGATES = sorted({subject.objective.surrogate for subject in BATTERY}, key=str)
 REDUCTIONS = sorted({subject.objective.reduction for subject in BATTERY}, key=str)
@@ -63,7 +66,7 @@ def keeps_its_promises(objective, batch):
     assert credited.value.dtype == torch.float32
     assert credited.value.isfinite().all()
     assert not credited.value[~batch.trainable].any()
-    leaves = [stage.needs for _, stage in stages(objective.source)]
+    leaves = [stage.needs for _, stage in named_stages(objective.source)]
     assert objective.needs == frozenset().union(*leaves, *(penalty.needs for penalty in objective.penalties))
     assert pickle.loads(pickle.dumps(objective)) == objective
     assert parse(repr(replace(objective, text=""))) == objective
@@ -72,13 +75,13 @@ def keeps_its_promises(objective, batch):
 @settings(max_examples=150)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_keeps_its_promises(objective, seed):
-    keeps_its_promises(objective, batch_for(objective, seed))
+    keeps_its_promises(objective, make_batch_for(objective, seed))
 
 
 @settings(max_examples=60)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_is_finite_on_degenerate_groups(objective, seed):
-    for degenerate in _degenerate(batch_for(objective, seed)).values():
+    for degenerate in _degenerate(make_batch_for(objective, seed)).values():
         credited = evaluated(objective, degenerate)
         if credited is None:
             continue
@@ -93,7 +96,7 @@ def test_whatever_is_composed_is_finite_on_degenerate_groups(objective, seed):
 @settings(max_examples=60)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_may_be_cut_into_whole_groups(objective, seed):
-    batch = batch_for(objective, seed)
+    batch = make_batch_for(objective, seed)
     whole = evaluated(objective, batch)
     if whole is None or objective.scope >= Scope.BATCH:
         return
@@ -123,4 +126,4 @@ class divides_by_the_batch(Credit):
 def test_a_careless_stage_is_caught():
     objective = Objective(reward() | divides_by_the_batch())
     with pytest.raises(AssertionError):
-        keeps_its_promises(objective, batch_for(objective, 0))
+        keeps_its_promises(objective, make_batch_for(objective, 0))

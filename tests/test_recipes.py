@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from qredit import tasks
-from qredit.cli.options import build, read_yaml
-from qredit.cli.train_command import training_fields
+from qredit.cli.parser import build_options, read_yaml
+from qredit.cli.train_command import list_training_fields
 from qredit.runs.options import TrainOptions
-from qredit.runs.train import config
+from qredit.runs.train import make_config
 from qredit.utils.errors import QreditError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -30,7 +30,7 @@ def unmarked(text: str) -> list[str]:
 
 
 def options(path: Path) -> TrainOptions:
-    return build(TrainOptions, [(str(path), read_yaml(str(path)))], further=training_fields)
+    return build_options(TrainOptions, [(str(path), read_yaml(str(path)))], further=list_training_fields)
 
 
 def test_there_is_one_for_each_published_experiment_and_nothing_else():
@@ -42,7 +42,7 @@ def test_it_says_what_it_is_and_how_it_is_run(path):
     first = path.read_text().splitlines()[0]
     data = "" if path.name.startswith("pocket-") else " --data PATH"
     assert first.startswith("# ")
-    assert first.endswith(f"`qredit train --config recipes/{path.name}{data}`")
+    assert first.endswith(f"`qredit train --make_config recipes/{path.name}{data}`")
 
 
 @files
@@ -55,7 +55,9 @@ def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
     recipe = options(path)
     assert f"{recipe.task}-{recipe.style}.yaml" == path.name
     assert set(yaml.safe_load(path.read_text())) <= {*vars(recipe), *recipe.training}
-    args = config(recipe, tmp_path)  # sizes that split a group, or settings that do not go together, are refused here
+    args = make_config(
+        recipe, tmp_path
+    )  # sizes that split a group, or settings that do not go together, are refused here
     step = args.per_device_train_batch_size * args.gradient_accumulation_steps
     assert (args.num_generations, step) == (recipe.m, recipe.m * recipe.prompts_per_step)
 
@@ -65,7 +67,7 @@ def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
 def test_the_published_numbers(task, total, style):
     recipe = options(RECIPES / f"{task}-{style}.yaml")
     assert (recipe.model, recipe.m, recipe.budget) == ("Qwen/Qwen3-0.6B", 32, (total, 128))
-    assert recipe.subset_size() == tasks.get(task).sizes["train"]
+    assert recipe.get_subset_size() == tasks.get(task).sizes["train"]
 
 
 @pytest.mark.parametrize(

@@ -14,23 +14,23 @@ from runs import first_step_gradients, length_reward, trainer
 from tiny import tokenizer
 
 from qredit import Objective, QreditError, on_span, trace
-from qredit.callbacks.record import CreditRecorder, TokenTexts, record_of, spacing
+from qredit.callbacks.credit_recorder import CreditRecorder, TokenTexts, choose_interval, make_record
 from qredit.cli import main
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
-from qredit.engine.step import Learned
+from qredit.engine.step import ScoredMicrobatch
 from qredit.objectives import garl, grpo
 from qredit.objectives.parsing import parse
 from qredit.report import page as paging
-from qredit.report.chart import Line, Panel, bars, draw, ticks
-from qredit.report.collect import collect
-from qredit.report.curves import ends, moving, panels
-from qredit.report.page import as_json, page
-from qredit.report.records import batch_of, shown
+from qredit.report.chart import ChartLine, ChartPanel, choose_ticks, draw_bars, draw_panel
+from qredit.report.collect import collect_runs
+from qredit.report.curves import compute_first_and_last, compute_moving_means, make_panels
+from qredit.report.page import dump_script_json, render_page
+from qredit.report.records import make_batch, prepare_records
 from qredit.report.render import render
-from qredit.report.words import across, sentences
-from qredit.report.write import write
+from qredit.report.sentences import compare_runs, describe_run
+from qredit.report.write import write_report
 from qredit.stats.interval import Interval
 from qredit.utils.formatting import format_probability
 
@@ -128,7 +128,7 @@ class Page(HTMLParser):
 
 
 def report(*folders, **more):
-    text = page(collect(folders), **more)
+    text = render_page(collect_runs(folders), **more)
     found = Page(text)
     assert not found.open
     return text, found, json.loads(found.data)
@@ -140,8 +140,8 @@ def report(*folders, **more):
 def recorded(folder, objective="garl(q=0.75)", steps=3, **changes):
     """The records of a short run, and the first micro-batch that was learned from at each of its steps."""
     seen, recorder = {}, CreditRecorder(folder / "credit.jsonl", 1, tokenizer())
-    see = recorder.see
-    recorder.see = lambda step, learned: (seen.setdefault(step, learned), see(step, learned))
+    see = recorder.observe
+    recorder.observe = lambda step, learned: (seen.setdefault(step, learned), see(step, learned))
     trainer(folder, objective, callbacks=[recorder], max_steps=steps, reward_funcs=length_reward, **changes).train()
     return [json.loads(line) for line in (folder / "credit.jsonl").read_text().splitlines()], seen
 
@@ -222,7 +222,7 @@ def test_two_tailed_rows_are_recorded_as_such(tmp_path):
 
 def test_long_runs_are_thinned_to_a_bounded_number_of_records():
     for steps, every in ((100, 1), (201, 1), (10_000, 1), (10_000, 10), (999, 7)):
-        apart = spacing(steps, every)
+        apart = choose_interval(steps, every)
         assert apart % every == 0
         assert steps // apart <= 200
         assert apart == every or steps // (apart - every) > 200 * 0.99
@@ -231,9 +231,9 @@ def test_long_runs_are_thinned_to_a_bounded_number_of_records():
 def test_long_rows_keep_their_first_and_last_tokens_and_the_sum_of_all(tmp_path, monkeypatch):
     _, seen = recorded(tmp_path, steps=1)
     learned = seen[1]
-    monkeypatch.setattr("qredit.callbacks.record.TOKENS", 24)
-    monkeypatch.setattr("qredit.callbacks.record._LEAST_PER_ROW", 4)
-    cut = record_of(learned, TokenTexts(tokenizer()))["rollouts"][0]
+    monkeypatch.setattr("qredit.callbacks.credit_recorder.MAX_TOKENS", 24)
+    monkeypatch.setattr("qredit.callbacks.credit_recorder._LEAST_PER_ROW", 4)
+    cut = make_record(learned, TokenTexts(tokenizer()))["rollouts"][0]
     whole = learned.batch.ids[0][learned.batch.mask[0]].tolist()
     assert cut["ids"] == whole[:3] + whole[-3:]
     assert cut["cut"] == [3, len(whole) - 6]
@@ -251,7 +251,7 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
 
     recorder.on_train_begin(None, State, None)
     assert recorder.path.read_text() == '{"step": 1}\n'
-    recorder.see(3, None)  # done before the checkpoint: must not be looked at
+    recorder.observe(3, None)  # done before the checkpoint: must not be looked at
 
 
 def test_other_processes_write_nothing(tmp_path):
@@ -261,7 +261,7 @@ def test_other_processes_write_nothing(tmp_path):
         is_world_process_zero, global_step, max_steps = False, 0, 9
 
     recorder.on_train_begin(None, State, None)
-    recorder.see(1, None)
+    recorder.observe(1, None)
     assert not recorder.path.exists()
 
 
@@ -271,8 +271,8 @@ def test_other_processes_write_nothing(tmp_path):
 def test_a_record_gives_the_batch_back_that_other_objectives_need(tmp_path):
     records, seen = recorded(tmp_path / "run", steps=1)
     (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(entry(1)) + "\n")
-    (run,) = collect([tmp_path / "run"])
-    (found,) = shown(run)
+    (run,) = collect_runs([tmp_path / "run"])
+    (found,) = prepare_records(run)
     first = seen[1].batch.select(seen[1].batch.group == seen[1].batch.group[0])
     names = [other["name"] for other in found["beside"]]
     assert names == ["grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)"]
@@ -280,14 +280,14 @@ def test_a_record_gives_the_batch_back_that_other_objectives_need(tmp_path):
         expected = parse(other["name"]).credit(first)
         for row, values in enumerate(other["values"]):
             assert unrolled(values) == pytest.approx(expected[row][first.mask[row]].tolist(), rel=1e-3, abs=1e-12)
-    assert math.isclose(float(batch_of(records[0], found["rollouts"]).answer_logp[0]), float(first.answer_logp[0]))
+    assert math.isclose(float(make_batch(records[0], found["rollouts"]).answer_logp[0]), float(first.answer_logp[0]))
 
 
 def test_an_objective_that_cannot_be_recomputed_says_why(tmp_path):
     records, _ = recorded(tmp_path / "run", "grpo()", steps=1)
-    (run,) = collect([made_run(tmp_path / "made", credit=records)])
+    (run,) = collect_runs([made_run(tmp_path / "made", credit=records)])
     wanted = ("garl(q=1.0)", "steer()", f"Objective({WHOLE_STEP.source})", "grpo()")
-    reasons = [other.get("why", "") for other in shown(run, wanted)[0]["beside"]]
+    reasons = [other.get("why", "") for other in prepare_records(run, wanted)[0]["beside"]]
     assert "needs answer_logp, which this run did not record" in reasons[0]
     assert "needs" in reasons[1]
     assert "whole optimiser step" in reasons[2]
@@ -298,8 +298,8 @@ def test_a_likelihood_of_0_is_kept_apart_from_none(tmp_path):
     one = record()
     for rollout in one["rollouts"]:
         rollout["log_w"] = None
-    (run,) = collect([made_run(tmp_path / "made", credit=[one])])
-    (found,) = shown(run, ["garl(q=0.5)"])
+    (run,) = collect_runs([made_run(tmp_path / "made", credit=[one])])
+    (found,) = prepare_records(run, ["garl(q=0.5)"])
     assert found["likely"]
     assert all(unrolled(values) == [0.0] * 4 for values in found["beside"][0]["values"])
 
@@ -319,8 +319,8 @@ def test_a_likelihood_of_0_is_kept_apart_from_none(tmp_path):
     ids=str,
 )
 def test_a_record_that_does_not_fit_is_left_out(tmp_path, broken):
-    (run,) = collect([made_run(tmp_path / "made", credit=[record(**broken), record()])])
-    assert len(shown(run)) == 1
+    (run,) = collect_runs([made_run(tmp_path / "made", credit=[record(**broken), record()])])
+    assert len(prepare_records(run)) == 1
 
 
 # --- reading folders
@@ -330,14 +330,14 @@ def test_torn_and_foreign_lines_are_skipped_and_counted(tmp_path):
     folder = made_run(tmp_path / "made")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('[1]\n{"loss": 1}\n{"step": 11, "rewa')
-    (run,) = collect([folder])
-    assert (len(run.metrics), run.torn) == (10, 3)
-    assert "3 unreadable lines of its files left out." in sentences(run)
+    (run,) = collect_runs([folder])
+    assert (len(run.metrics), run.unreadable_lines) == (10, 3)
+    assert "3 unreadable lines of its files left out." in describe_run(run)
 
 
 def test_values_that_are_no_numbers_are_gaps(tmp_path):
     metrics = [entry(1, q=None), entry(2, q="x"), entry(3, q=True), entry(4, q=float("nan")), entry(5, q=0.5)]
-    (run,) = collect([made_run(tmp_path / "made", metrics)])
+    (run,) = collect_runs([made_run(tmp_path / "made", metrics)])
     assert run.series("q") == ([1, 2, 3, 4, 5], [None, None, None, None, 0.5])
     assert run.series("no such") == ([], [])
 
@@ -370,14 +370,14 @@ def test_an_experiments_folder_stands_for_its_run_with_what_was_held_out(tmp_pat
     made_run(tmp_path / "grpo-seed0" / "run")
     result = {"intervals": {"p@1": {"value": 0.5, "low": 0.4, "high": 0.6}, "p@16": {"value": None}}}
     (tmp_path / "grpo-seed0" / "result.json").write_text(json.dumps(result))
-    (run,) = collect([tmp_path / "grpo-seed0"])
+    (run,) = collect_runs([tmp_path / "grpo-seed0"])
     assert (run.name, list(run.held)) == ("grpo-seed0", ["p@1"])
-    assert "On held-out questions the final model has p@1 = 50.0 % [40.0 %, 60.0 %]." in sentences(run)
+    assert "On held-out questions the final model has p@1 = 50.0 % [40.0 %, 60.0 %]." in describe_run(run)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
     folders = [made_run(tmp_path / parent / "seed0") for parent in ("a", "b")]
-    assert [run.name for run in collect([*folders, folders[0]])] == ["a/seed0", "b/seed0"]
+    assert [run.name for run in collect_runs([*folders, folders[0]])] == ["a/seed0", "b/seed0"]
 
 
 # --- words and curves
@@ -403,8 +403,8 @@ def test_words_say_the_numbers(tmp_path):
         for step in range(1, 11)
     ]
     config = {"task": "pocket-hotpot", "style": "cold", "steps": 20, "prompts_per_step": 8, "m": 16}
-    (run,) = collect([made_run(tmp_path / "made", metrics, config, {"objective": "garl(q=0.75)"})])
-    told = sentences(run)
+    (run,) = collect_runs([made_run(tmp_path / "made", metrics, config, {"objective": "garl(q=0.75)"})])
+    told = describe_run(run)
     assert told[0] == (
         "garl(q=0.75) on pocket-hotpot (cold prompts): 10 steps of 8 prompts × 16 rollouts, stopped before its 20 "
         "steps were done."
@@ -426,7 +426,7 @@ def test_words_say_the_numbers(tmp_path):
 
 def likelihood_said(tmp_path, values):
     metrics = [entry(step, **{"p_hat/log10_q50": value}) for step, value in enumerate(values, start=1)]
-    told = sentences(collect([made_run(tmp_path / "made", metrics)])[0])
+    told = describe_run(collect_runs([made_run(tmp_path / "made", metrics)])[0])
     (sentence,) = [sentence for sentence in told if "p̂" in sentence]
     return sentence
 
@@ -446,7 +446,7 @@ def test_likelihoods_that_differ_no_more_than_between_questions_are_no_trend(tmp
 
 def test_a_stall_is_said(tmp_path):
     metrics = [entry(step, frac_reward_zero_std=1.0) for step in range(1, 4)]
-    told = sentences(collect([made_run(tmp_path / "made", metrics)])[0])
+    told = describe_run(collect_runs([made_run(tmp_path / "made", metrics)])[0])
     assert told[1] == "Mean reward of the training rollouts stayed at 0.0 % (first and last 3 logged steps)."
     assert told[2] == "No logged step had a single rollout with a reward."
     assert told[3].startswith("In every logged group all rewards were equal")
@@ -454,19 +454,19 @@ def test_a_stall_is_said(tmp_path):
 
 def test_rewards_that_are_no_shares_are_not_shown_in_per_cent(tmp_path):
     metrics = [entry(step, reward=-2.0 + step) for step in range(1, 9)]
-    told = sentences(collect([made_run(tmp_path / "made", metrics)])[0])
+    told = describe_run(collect_runs([made_run(tmp_path / "made", metrics)])[0])
     assert "rose from 1 (first 5 logged steps) to 4 [" in told[1]
 
 
 def test_runs_with_negative_rewards_are_ranked(tmp_path):
     ends = {"zero": 0.0, "below": -1.0}
     folders = [made_run(tmp_path / name, [entry(n, reward=end) for n in range(1, 6)]) for name, end in ends.items()]
-    assert across(collect(folders))[0].startswith("zero ended highest")
+    assert compare_runs(collect_runs(folders))[0].startswith("zero ended highest")
 
 
 def test_runs_without_a_success_are_not_ranked(tmp_path):
     folders = [made_run(tmp_path / name, [entry(n, reward=0.0) for n in range(1, 6)]) for name in ("one", "other")]
-    assert across(collect(folders)) == ["No run ended with a success."]
+    assert compare_runs(collect_runs(folders)) == ["No run ended with a success."]
 
 
 @pytest.mark.parametrize(("second", "verdict"), [(0.3, "do not overlap"), (0.88, "may be chance")])
@@ -477,20 +477,20 @@ def test_runs_are_ranked_with_their_intervals(tmp_path, second, verdict):
         made_run(tmp_path / name, [entry(n + 1, reward=mean + d) for n, d in enumerate(wobble)])
         for name, mean in made.items()
     ]
-    (told,) = across(collect(folders))
+    (told,) = compare_runs(collect_runs(folders))
     assert told.startswith("high ended highest, at 90.0 % [86.7 %, 93.3 %]; next is low, at ")
     assert verdict in told
-    assert across(collect(folders[:1])) == []
+    assert compare_runs(collect_runs(folders[:1])) == []
 
 
 def test_a_moving_mean_has_the_interval_of_what_it_covers():
-    found = moving([0.0, 1.0, None, 1.0], over=3)
+    found = compute_moving_means([0.0, 1.0, None, 1.0], over=3)
     assert [round(one.value, 4) for one in found] == [0.0, 0.5, 0.5, 1.0]
     assert (found[0].low, found[0].high) == (-math.inf, math.inf)
     assert (found[1].low, found[1].high) == (0.0, 1.0)  # 0.5 ∓ 0.98, and a share stays one
-    wide = moving([1.0, 3.0], over=2)[1]
+    wide = compute_moving_means([1.0, 3.0], over=2)[1]
     assert (wide.low, wide.high) == pytest.approx((2 - 1.96, 2 + 1.96))
-    assert moving([None], over=3) == [None]
+    assert compute_moving_means([None], over=3) == [None]
 
 
 def test_an_interval_is_written_once_for_every_command():
@@ -506,8 +506,8 @@ def test_an_interval_is_written_once_for_every_command():
 
 
 def test_first_and_last_are_means_over_the_window(tmp_path):
-    (run,) = collect([made_run(tmp_path / "made", [entry(step, reward=step / 10) for step in range(1, 11)])])
-    first, last = ends(run, "reward")
+    (run,) = collect_runs([made_run(tmp_path / "made", [entry(step, reward=step / 10) for step in range(1, 11)])])
+    first, last = compute_first_and_last(run, "reward")
     assert (first.value, last.value) == pytest.approx((0.3, 0.8))
 
 
@@ -516,25 +516,25 @@ def test_there_is_a_panel_for_every_curve_that_was_logged(tmp_path):
         ("effective_reward/max", "centred_weight/max", "weights/ess", "q", "p_hat/log10_q10", "p_hat/log10_q50"), 0.5
     )
     plain, full = made_run(tmp_path / "plain"), made_run(tmp_path / "full", [entry(1, **told), entry(2, **told)])
-    titles = [panel.title for panel in panels(collect([plain, full]))]
+    titles = [panel.title for panel in make_panels(collect_runs([plain, full]))]
     assert len(titles) == len(set(titles)) == 8
-    found = {panel.title: [line.label for line in panel.lines] for panel in panels(collect([plain, full]))}
+    found = {panel.title: [line.label for line in panel.lines] for panel in make_panels(collect_runs([plain, full]))}
     assert found["Commitment"] == ["full"]
     assert found["Entropy"] == ["plain", "full"]
-    assert len(panels(collect([plain]))) == 3
+    assert len(make_panels(collect_runs([plain]))) == 3
 
 
 def test_ticks_are_round_and_between_the_bounds():
-    assert ticks(0, 100) == [0, 20, 40, 60, 80, 100]
-    assert ticks(-14.3, -0.2, whole=True) == [-10, -5]
-    assert ticks(0.5, 3.4, whole=True) == [1, 2, 3]
-    assert ticks(2.0, 2.0)
+    assert choose_ticks(0, 100) == [0, 20, 40, 60, 80, 100]
+    assert choose_ticks(-14.3, -0.2, whole=True) == [-10, -5]
+    assert choose_ticks(0.5, 3.4, whole=True) == [1, 2, 3]
+    assert choose_ticks(2.0, 2.0)
 
 
 @pytest.mark.parametrize("values", [[1.0], [None, 2.0, None], [0.0, 0.0], [-3.0, 4.0, None, 5.0], [0.1] * 5000])
 def test_any_curve_is_drawn_inside_its_frame(values):
     steps = list(range(1, len(values) + 1))
-    text = draw(Panel("a < b", "unit & unit", [Line("<x>", 9, steps, values, values, values)]))
+    text = draw_panel(ChartPanel("a < b", "unit & unit", [ChartLine("<x>", 9, steps, values, values, values)]))
     assert not re.search(r"\b(nan|inf)\b", text)
     assert "a &lt; b" in text
     assert len(text) < 30_000
@@ -546,7 +546,7 @@ def test_any_curve_is_drawn_inside_its_frame(values):
 
 
 def test_powers_of_ten_are_written_as_such():
-    text = draw(Panel("p", "p̂", [Line("x", 0, [1, 2], [-14.0, -1.0])], decades=True))
+    text = draw_panel(ChartPanel("p", "p̂", [ChartLine("x", 0, [1, 2], [-14.0, -1.0])], decades=True))
     assert ">10⁻¹⁰<" in text
 
 
@@ -598,7 +598,7 @@ def test_hostile_text_stays_text(tmp_path):
     """Markup, scripts, closing tags, control characters, lone surrogates and marks of direction, everywhere."""
     folders = [hostile_run(tmp_path / "<b>a</b>"), hostile_run(tmp_path / "b")]
     text, found, data = report(*folders)
-    plain = Page(page(collect([made_run(tmp_path / "plain", credit=[record()])])))
+    plain = Page(render_page(collect_runs([made_run(tmp_path / "plain", credit=[record()])])))
     assert {tag for tag, _ in found.elements} <= {tag for tag, _ in plain.elements}
     assert [tag for tag, _ in found.elements].count("script") == 2
     assert not [c for c in text if (ord(c) < 32 and c != "\n") or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000]
@@ -639,8 +639,8 @@ def test_every_text_of_a_run_is_escaped_wherever_the_page_shows_it(tmp_path):
     fields = ("option", "option of a", "task", "style", "objective", "package", "version", "change", "reason")
     assert [field for field in fields if script(field) not in "".join(found.texts)] == []
     assert "<i id='a'>" in found.texts
-    svg = draw(Panel(script("title"), script("unit"), [Line(script("label"), 0, [1], [1.0])]))
-    svg += bars({script("row"): {script("part"): 1.0}}, script("s"))
+    svg = draw_panel(ChartPanel(script("title"), script("unit"), [ChartLine(script("label"), 0, [1], [1.0])]))
+    svg += draw_bars({script("row"): {script("part"): 1.0}}, script("s"))
     assert "<script" not in svg
     assert Page(f"<html>{svg}</html>").said.count("</script>") >= 5
 
@@ -652,10 +652,10 @@ def test_a_template_that_asks_for_a_value_nobody_gave_is_an_error():
 
 def test_data_comes_back_from_the_page_as_it_went_in():
     value = {"a": [1, 2.5, None, True, "x</script>&amp;"], "<": {"é": "日本"}}
-    assert json.loads(as_json(value)) == value
-    assert "<" not in as_json(value)
+    assert json.loads(dump_script_json(value)) == value
+    assert "<" not in dump_script_json(value)
     with pytest.raises(ValueError):
-        as_json({"a": math.nan})
+        dump_script_json({"a": math.nan})
 
 
 def test_runs_stand_side_by_side_with_only_the_options_that_differ(tmp_path):
@@ -675,14 +675,14 @@ def test_the_page_stays_within_its_limit_by_keeping_fewer_records(tmp_path, monk
     folder = made_run(tmp_path / "made", credit=[record("word " * 200, step=step) for step in range(1, 60)])
     whole = len(report(folder)[0].encode())
     monkeypatch.setattr(paging, "_ROOM", 0)
-    monkeypatch.setattr(paging, "LIMIT", whole - 1000)
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", whole - 1000)
     text, _, data = report(folder)
     steps = [one["step"] for one in data["runs"][0]["records"]]
     assert steps == list(range(1, 60, 2))
     assert len(text.encode()) <= whole - 1000
-    monkeypatch.setattr(paging, "LIMIT", 1000)
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", 1000)
     with pytest.raises(QreditError, match="would exceed"):
-        page(collect([folder]))
+        render_page(collect_runs([folder]))
 
 
 def test_a_long_run_with_full_records_is_under_6_mb(tmp_path):
@@ -752,7 +752,7 @@ def test_a_training_run_leaves_what_its_report_shows(tmp_path, capsys):
         **SHORT,
     }
     assert main(["train", "--quiet", *flags(**setup, output=tmp_path / "run", objective="garl(q=0.5)")]) == 0
-    path = write([tmp_path / "run"], tmp_path / "r.html")
+    path = write_report([tmp_path / "run"], tmp_path / "r.html")
     found = Page(path.read_text())
     records = json.loads(found.data)["runs"][0]["records"]
     assert [one["step"] for one in records] == [1, 2]
@@ -763,8 +763,8 @@ def test_a_training_run_leaves_what_its_report_shows(tmp_path, capsys):
 def test_learned_needs_no_more_than_an_objective_and_rows(tmp_path):
     """The recorder serves a loop of one's own: everything but objective, rows and batch may be left out."""
     _, seen = recorded(tmp_path, steps=1)
-    bare = Learned(seen[1].objective, seen[1].rows, replace(seen[1].batch))
-    found = record_of(bare, TokenTexts(tokenizer()))
+    bare = ScoredMicrobatch(seen[1].objective, seen[1].rows, replace(seen[1].batch))
+    found = make_record(bare, TokenTexts(tokenizer()))
     assert (found["gold"], found["responses"]) == (None, [])
 
 
@@ -775,10 +775,10 @@ def test_decisions_are_told_and_shown_as_text(tmp_path):
         {"step": 7, "change": "paft(q=0)", "reason": HOSTILE},
     ]
     (folder / "decisions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    run = collect([folder])[0]
-    assert "It was guided: from garl(q=0.9) after step 0; last, after step 7: paft(q=0)." in sentences(run)
-    read = Page(page([run]))
+    run = collect_runs([folder])[0]
+    assert "It was guided: from garl(q=0.9) after step 0; last, after step 7: paft(q=0)." in describe_run(run)
+    read = Page(render_page([run]))
     assert "Decisions" in read.texts
     assert "median p̂ is 1e-14" in read.texts
     assert not any(tag == "img" for tag, _ in read.elements)
-    assert "Decisions" not in Page(page(collect([made_run(tmp_path / "plain")]))).texts
+    assert "Decisions" not in Page(render_page(collect_runs([made_run(tmp_path / "plain")]))).texts

@@ -12,7 +12,7 @@ from runs import length_reward, questions, trainer
 from tiny import model
 
 from qredit import QreditError
-from qredit.engine.checkpoint import MANIFEST, checkpoints, fault, newest_whole, trim_lines
+from qredit.engine.checkpoint import MANIFEST, find_damage, find_newest_complete, list_checkpoints, trim_lines
 
 HERE = Path(__file__).parent
 
@@ -94,7 +94,7 @@ def test_a_torn_checkpoint_is_named_and_the_newest_whole_one_taken(tmp_path, cap
     finished(tmp_path)
     (tmp_path / "checkpoint-6" / "optimizer.pt").write_bytes(b"torn")
     (tmp_path / "checkpoint-5" / MANIFEST).unlink()
-    found, torn = newest_whole(tmp_path)
+    found, torn = find_newest_complete(tmp_path)
     assert found == tmp_path / "checkpoint-4"
     assert list(torn) == ["checkpoint-6", "checkpoint-5"]
     assert torn["checkpoint-6"].startswith("optimizer.pt has 4 bytes instead of")
@@ -113,7 +113,7 @@ def test_damage_of_the_same_size_is_seen_by_its_hash(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    assert fault(tmp_path / "checkpoint-1") == "model.safetensors is damaged: its hash differs"
+    assert find_damage(tmp_path / "checkpoint-1") == "model.safetensors is damaged: its hash differs"
 
 
 def test_nothing_to_resume_and_another_objective_are_refused(tmp_path):
@@ -134,7 +134,7 @@ def test_old_checkpoints_are_rotated_and_the_best_is_kept_under_its_own_name(tmp
     made.train()
     best = made.state.best_global_step
     assert Path(made.state.best_model_checkpoint) == tmp_path / f"checkpoint-{best}"
-    names = {path.name for path in checkpoints(tmp_path)}
+    names = {path.name for path in list_checkpoints(tmp_path)}
     assert f"checkpoint-{best}" in names
     assert "checkpoint-5" in names
     assert len(names) <= 3

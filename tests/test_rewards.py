@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from qredit.rewards import REGISTRY, as_reward, get, math_equal, numeric, unparseable
-from qredit.rewards.base import best
+from qredit.rewards import REGISTRY, find_unparseable, get, make_reward_function, math_equal, numeric
+from qredit.rewards.answer_scorer import score_best
 from qredit.rewards.math_equal import COMMAND, Worker
 from qredit.rewards.numeric import is_numeric, parse_number
 from qredit.rewards.text import exact_match, f1, normalize_answer, normalized_exact_match, substring
-from qredit.rewards.thinking import answer_of, closed_thinking
+from qredit.rewards.thinking import closed_thinking, strip_thinking
 from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError
 
@@ -34,9 +34,9 @@ def test_an_empty_prediction_never_matches(scorer, blank, golds):
 
 
 def test_whatever_a_scorer_matches_a_blank_never_counts():
-    assert best(lambda prediction, gold: 1.0, "x", ["", "y"]) == 1.0
-    assert best(lambda prediction, gold: 1.0, " ", ["y"]) == 0.0
-    assert best(lambda prediction, gold: 1.0, "x", [" "]) == 0.0
+    assert score_best(lambda prediction, gold: 1.0, "x", ["", "y"]) == 1.0
+    assert score_best(lambda prediction, gold: 1.0, " ", ["y"]) == 0.0
+    assert score_best(lambda prediction, gold: 1.0, "x", [" "]) == 0.0
 
 
 @pytest.mark.parametrize("scorer", JUDGES, ids=lambda scorer: scorer.name)
@@ -224,8 +224,8 @@ def test_which_golds_are_numeric():
     ],
 )
 def test_the_answer_is_what_follows_the_one_closed_thinking(text, answer):
-    assert answer_of(text) == answer
-    assert answer_of(answer) == answer
+    assert strip_thinking(text) == answer
+    assert strip_thinking(answer) == answer
     assert closed_thinking(text, ["unused"]) == float(bool(answer))
 
 
@@ -282,9 +282,9 @@ def test_a_gold_that_cannot_be_read_is_reported_not_rewarded():
         Example("q", r"\frac{1}{2}", "c"),
         Example("q", "", "d"),
     ]
-    assert [example.id for example in unparseable("math_equal", examples)] == ["a", "d"]
-    assert [example.id for example in unparseable("numeric", examples)] == ["a", "c", "d"]
-    assert [example.id for example in unparseable("exact_match", examples)] == ["d"]
+    assert [example.id for example in find_unparseable("math_equal", examples)] == ["a", "d"]
+    assert [example.id for example in find_unparseable("numeric", examples)] == ["a", "c", "d"]
+    assert [example.id for example in find_unparseable("exact_match", examples)] == ["d"]
     assert math_equal("2 boys and 3 girls", ["2 boys and 3 girls"]) == 0.0
 
 
@@ -391,7 +391,7 @@ def test_a_forked_process_has_a_worker_of_its_own(impatient):
 
 
 def test_a_reward_has_its_scorers_name_and_reads_response_answer_and_aliases():
-    reward = as_reward("exact_match")
+    reward = make_reward_function("exact_match")
     assert reward.__name__ == "exact_match"
     given_by_trl = {"prompts": ["q"] * 3, "completion_ids": [[1]] * 3, "trainer_state": None, "source": ["x"] * 3}
     scores = reward(
@@ -408,18 +408,21 @@ def test_without_a_response_the_completion_is_cut_after_its_thinking():
     completions = ["<think>is it?</think> Paris", "is it? Paris</think>Rome", "Paris", "<think>Paris"]
     chats = [[{"role": "assistant", "content": text}] for text in completions]
     for form in (completions, chats):
-        assert as_reward("exact_match")(completions=form, answer=["Paris"] * 4) == [1.0, 0.0, 1.0, 0.0]
-        assert as_reward("format")(completions=form, answer=["Paris"] * 4) == [1.0, 1.0, 1.0, 0.0]
-    assert as_reward("exact_match")(completions=[[], [{"role": "assistant"}]], answer=["a", "a"]) == [0.0, 0.0]
+        assert make_reward_function("exact_match")(completions=form, answer=["Paris"] * 4) == [1.0, 0.0, 1.0, 0.0]
+        assert make_reward_function("format")(completions=form, answer=["Paris"] * 4) == [1.0, 1.0, 1.0, 0.0]
+    assert make_reward_function("exact_match")(completions=[[], [{"role": "assistant"}]], answer=["a", "a"]) == [
+        0.0,
+        0.0,
+    ]
 
 
 def test_an_alias_given_as_one_string_is_not_taken_letter_by_letter():
-    reward = as_reward("exact_match")
+    reward = make_reward_function("exact_match")
     assert reward(completions=["L", "Lutetia"], answer=["Paris"] * 2, aliases=["Lutetia"] * 2) == [0.0, 1.0]
 
 
 def test_a_missing_answer_column_and_an_unknown_reward_are_named():
     with pytest.raises(QreditError, match="reward 'f1' needs a column 'answer'; there are: solution"):
-        as_reward("f1")(completions=["a"], solution=["a"])
+        make_reward_function("f1")(completions=["a"], solution=["a"])
     with pytest.raises(QreditError, match="unknown reward 'exact_mach'; did you mean 'exact_match'"):
         get("exact_mach")

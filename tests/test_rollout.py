@@ -7,10 +7,10 @@ import torch
 from tiny import chat_tokenizer, model, qwen_tokenizer, tokenizer
 
 from qredit import QreditError
-from qredit.rollouts.collate import collate, tails_for
-from qredit.rollouts.format import Format, Marker, TokenFormat, encode
-from qredit.rollouts.sampling_params import Budget, Draw
-from qredit.rollouts.trajectory import Trajectory, one_turn
+from qredit.rollouts.collate import choose_tails, collate
+from qredit.rollouts.format import Format, StopString, TokenFormat, encode
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.samplers.transformers import sample
 
 CPU = torch.device("cpu")
@@ -124,7 +124,7 @@ def test_qwens_pre_tokenisation_keeps_digits_apart_and_line_ends_together():
     [("so 4\nAnswer:\n", 3), ("so 4\nAnswer:", None), ("so 4\nAnswer:\nParis", None), ("", None)],
 )
 def test_a_closing_of_several_tokens_is_found_at_the_token_that_completes_it(text, length):
-    marker = Marker(tokenizer(), "\nAnswer:\n")
+    marker = StopString(tokenizer(), "\nAnswer:\n")
     found = marker.length(encode(tokenizer(), text))
     if length is None:
         assert found is None
@@ -135,7 +135,7 @@ def test_a_closing_of_several_tokens_is_found_at_the_token_that_completes_it(tex
 
 
 def test_a_closing_is_found_however_it_is_split_into_tokens():
-    marker = Marker(tokenizer(), "\nAnswer:\n")
+    marker = StopString(tokenizer(), "\nAnswer:\n")
     letters = [encode(tokenizer(), letter)[0] for letter in "x\nAnswer:\n"]
     assert [marker.length(letters[:end]) for end in range(len(letters) + 1)] == [None] * len(letters) + [9]
 
@@ -172,7 +172,7 @@ def say(*texts):
     return [encode(tokenizer(), text) for text in texts]
 
 
-def sampled(form, scripts, budget=Budget(6, 4), **settings):
+def sampled(form, scripts, budget=TokenBudget(6, 4), **settings):
     source = Scripted(scripts, len(tokenizer()))
     return sample(source, [[5]] * len(scripts), form, budget, stop_tokens=[1], pad=0, seed=0, **settings)
 
@@ -190,7 +190,7 @@ def test_a_rationale_that_closes_itself():
 
 
 def test_a_budget_that_ends_forces_the_closing_and_goes_on_to_the_answer():
-    (rollout,) = sampled(tokens(), say("the cat the cat the cat the cat the cat"), Budget(3, 2))
+    (rollout,) = sampled(tokens(), say("the cat the cat the cat the cat the cat"), TokenBudget(3, 2))
     assert (rollout.forced, rollout.dropped_end, rollout.ended) == (True, False, False)
     assert rollout.close_start == 3
     assert text(rollout.ids[3:4]) == "</think>"
@@ -206,21 +206,21 @@ def test_an_end_of_text_while_thinking_is_dropped_and_thinking_closed_by_force()
 
 def test_a_forced_closing_of_several_tokens_is_complete():
     form = tokens(closing="\nAnswer:\n", opening="")
-    (rollout,) = sampled(form, say("the cat the cat the cat the cat the cat"), Budget(2, 1))
+    (rollout,) = sampled(form, say("the cat the cat the cat the cat the cat"), TokenBudget(2, 1))
     assert text(rollout.ids[rollout.close_start : rollout.close_end]) == "\nAnswer:\n"
     assert rollout.forced
 
 
 def test_a_textual_end_closes_an_answer_but_not_a_rationale():
     form = tokens(closing="\nAnswer:\n", opening="", end="\n")
-    (rollout,) = sampled(form, say("a\nb\nAnswer:\nParis\n4"), Budget(12, 9))
+    (rollout,) = sampled(form, say("a\nb\nAnswer:\nParis\n4"), TokenBudget(12, 9))
     assert text(rollout.ids) == "a\nb\nAnswer:\nParis\n"
     assert rollout.ended
     assert form.response_text(rollout.answer_ids) == "Paris"
 
 
 def test_no_thinking_budget_forces_the_closing_at_once():
-    (rollout,) = sampled(tokens(), [[9, *encode(tokenizer(), "4<end>")]], Budget(0, 3))
+    (rollout,) = sampled(tokens(), [[9, *encode(tokenizer(), "4<end>")]], TokenBudget(0, 3))
     assert (rollout.close_start, rollout.forced) == (0, True)
 
 
@@ -228,10 +228,10 @@ def test_rows_go_their_own_way_and_the_model_keeps_its_mode():
     scripts = say("the cat</think>4<end>", "one two three four five six seven", "the<end>Paris is big")
     source = Scripted(scripts, len(tokenizer()))
     source.train()
-    rollouts = sample(source, [[5], [5, 6], [7]], tokens(), Budget(6, 3), stop_tokens=[1], pad=0, seed=0)
+    rollouts = sample(source, [[5], [5, 6], [7]], tokens(), TokenBudget(6, 3), stop_tokens=[1], pad=0, seed=0)
     assert source.modes == [False]
     assert source.training
-    alone = [sampled(tokens(), [script], Budget(6, 3))[0] for script in scripts]
+    alone = [sampled(tokens(), [script], TokenBudget(6, 3))[0] for script in scripts]
     assert [one.segments for one in rollouts] == [one.segments for one in alone]
 
 
@@ -239,7 +239,7 @@ def test_the_same_seed_draws_the_same_rollouts_and_another_seed_others():
     network, prompts = model(), [[40, 41, 42], [50, 51]] * 3
 
     def draw(seed):
-        return sample(network, prompts, tokens(), Budget(6, 3), stop_tokens=[1], pad=0, seed=seed)
+        return sample(network, prompts, tokens(), TokenBudget(6, 3), stop_tokens=[1], pad=0, seed=seed)
 
     torch.manual_seed(1)
     first = draw(7)
@@ -251,7 +251,7 @@ def test_the_same_seed_draws_the_same_rollouts_and_another_seed_others():
 def test_sampled_log_probabilities_are_the_models_own():
     network, form = model(), tokens()
     prompts = [encode(tokenizer(), "What is two?<think>"), encode(tokenizer(), "the cat<think>")]
-    rollouts = sample(network, prompts, form, Budget(6, 3), stop_tokens=[1], pad=0, seed=3)
+    rollouts = sample(network, prompts, form, TokenBudget(6, 3), stop_tokens=[1], pad=0, seed=3)
     for prompt, rollout in zip(prompts, rollouts, strict=True):
         ids = torch.tensor([prompt + list(rollout.ids)])
         with torch.no_grad():
@@ -267,7 +267,7 @@ def test_sampled_log_probabilities_are_the_models_own():
 def test_sampling_follows_the_models_distribution():
     """First tokens of 4000 rows against the softmax, total variation distance below three times its expectation."""
     network, prompt, rows = model(), [40, 41, 42], 4000
-    rollouts = sample(network, [prompt] * rows, tokens(), Budget(1, 1), stop_tokens=[1], pad=0, seed=0)
+    rollouts = sample(network, [prompt] * rows, tokens(), TokenBudget(1, 1), stop_tokens=[1], pad=0, seed=0)
     with torch.no_grad():
         p = network(torch.tensor([prompt])).logits[0, -1].softmax(-1).double()
     p[3] += p[1]  # an end of text is dropped and the closing forced instead
@@ -283,13 +283,13 @@ def test_temperature_zero_is_greedy_and_top_k_keeps_to_its_tokens():
         best = network(torch.tensor([prompt])).logits[0, -1].topk(2).indices.tolist()
 
     def firsts(how):
-        rollouts = sample(network, [prompt] * 50, tokens(), Budget(1, 1), draw=how, stop_tokens=[1], pad=0, seed=0)
+        rollouts = sample(network, [prompt] * 50, tokens(), TokenBudget(1, 1), draw=how, stop_tokens=[1], pad=0, seed=0)
         return {r.ids[0] for r in rollouts}
 
-    assert firsts(Draw(temperature=0.0)) == {best[0]}
-    assert firsts(Draw(top_k=2)) == set(best)
-    assert not Draw().biased
-    assert Draw(top_p=0.9).biased
+    assert firsts(SamplingParams(temperature=0.0)) == {best[0]}
+    assert firsts(SamplingParams(top_k=2)) == set(best)
+    assert not SamplingParams().is_biased
+    assert SamplingParams(top_p=0.9).is_biased
 
 
 # --- collation
@@ -297,7 +297,7 @@ def test_temperature_zero_is_greedy_and_top_k_keeps_to_its_tokens():
 
 def rollout(prompt=(5,), golds=((30, 1),), forced=False, **known) -> Trajectory:
     """Ids 10 11 | 3 | 20 1: rationale, closing, answer."""
-    made = one_turn(prompt, (10, 11, 3, 20, 1), (-1.0, -2.0, -3.0, -4.0, -5.0), 2, 3, forced=forced, ended=True)
+    made = make_one_turn(prompt, (10, 11, 3, 20, 1), (-1.0, -2.0, -3.0, -4.0, -5.0), 2, 3, forced=forced, ended=True)
     return replace(made, golds=golds, **known)
 
 
@@ -344,7 +344,7 @@ def test_prompts_are_padded_to_the_left():
     ],
 )
 def test_needs_decide_the_tails(needs, tails):
-    assert tails_for(needs) == tails
+    assert choose_tails(needs) == tails
 
 
 # --- nothing but the draw changes the distribution
@@ -373,11 +373,11 @@ def test_the_models_own_generation_config_is_set_aside(changes):
 def test_recorded_likelihoods_are_the_models_at_the_temperature_whatever_truncates_the_draw():
     network, form = model(), tokens()
     for draw in (
-        Draw(),
-        Draw(temperature=0.5),
-        Draw(top_p=0.5),
-        Draw(top_k=3, temperature=2.0),
-        Draw(repetition_penalty=2.0),
+        SamplingParams(),
+        SamplingParams(temperature=0.5),
+        SamplingParams(top_p=0.5),
+        SamplingParams(top_k=3, temperature=2.0),
+        SamplingParams(repetition_penalty=2.0),
     ):
         rollout = _drawn(network, form, draw)[0]
         prompt = form.prompt_ids("What is two?")
@@ -389,6 +389,6 @@ def test_recorded_likelihoods_are_the_models_at_the_temperature_whatever_truncat
                 assert recorded == pytest.approx(float(logp[place, token]), abs=1e-4), draw
 
 
-def _drawn(network, form, draw=Draw()):
+def _drawn(network, form, draw=SamplingParams()):
     prompt = form.prompt_ids("What is two?")
-    return sample(network, [prompt] * 3, form, Budget(6, 3), draw=draw, stop_tokens=[1], pad=0, seed=5)
+    return sample(network, [prompt] * 3, form, TokenBudget(6, 3), draw=draw, stop_tokens=[1], pad=0, seed=5)

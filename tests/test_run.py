@@ -18,20 +18,20 @@ from test_tasks import FILES, copies, write
 from tiny import tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import qredit.callbacks.validate as validate
+import qredit.callbacks.validation as validate
 import qredit.samplers.answers as answering
-from qredit.callbacks.samples import KeepSamples
-from qredit.callbacks.validate import best_step
+from qredit.callbacks.sample_writer import SampleWriter
+from qredit.callbacks.validation import find_best_step
 from qredit.cli import main
-from qredit.engine.checkpoint import checkpoints, fault, trim_lines
-from qredit.rollouts.sampling_params import Budget
-from qredit.runs.folder import PACKAGES, RunFolder
+from qredit.engine.checkpoint import find_damage, list_checkpoints, trim_lines
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.runs.folder import RECORDED_PACKAGES, RunFolder
 from qredit.runs.options import TrainOptions
-from qredit.runs.plan import memory_lines
-from qredit.runs.train import config
+from qredit.runs.plan import format_memory
+from qredit.runs.train import make_config
 from qredit.stats.interval import Interval
-from qredit.tasks.jsonl import jsonl
-from qredit.utils.plain import first_line, visible
+from qredit.tasks.jsonl import make_jsonl_task
+from qredit.utils.sanitize import escape_control_chars, summarize_error
 
 STEPS = 6
 
@@ -108,7 +108,7 @@ def test_a_run_folder_holds_config_record_metrics_samples_and_the_model(train, d
     assert (kept["data"], kept["model"], kept["seed"]) == (str(data), str(network), 3)
     record = json.loads(run.record.read_text())
     assert record["seed"] == 3
-    assert set(record["versions"]) == {*PACKAGES, "python"}
+    assert set(record["versions"]) == {*RECORDED_PACKAGES, "python"}
     assert record["versions"]["torch"].startswith("2.")
     assert record["objective"] == told["objective"] == "garl(q=0.75)"
     assert (record["train_examples"], record["train_prompts"], record["unparseable_golds"]) == (6, 6, 0)
@@ -179,16 +179,16 @@ def cut(monkeypatch, capsys, network, data, tmp_path):
     """Trains, interrupted in a step; returns the run folder."""
 
     def run(name, in_step, **options):
-        started = KeepSamples.on_step_begin
+        started = SampleWriter.on_step_begin
 
         def interrupt(self, args, state, control, **kwargs):
             if state.global_step == in_step:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(KeepSamples, "on_step_begin", interrupt)
+        monkeypatch.setattr(SampleWriter, "on_step_begin", interrupt)
         chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, **SHORT} | options
         assert main(["train", "--quiet", *flags(**chosen)]) == 130
-        monkeypatch.setattr(KeepSamples, "on_step_begin", started)
+        monkeypatch.setattr(SampleWriter, "on_step_begin", started)
         return RunFolder(tmp_path / name)
 
     return run
@@ -214,18 +214,18 @@ def signalled(monkeypatch, capsys, network, data, tmp_path):
     """Trains, and is sent signals in a step; returns the run folder and the last line of what was said."""
 
     def run(name, in_step, *signals, **options):
-        started = KeepSamples.on_step_begin
+        started = SampleWriter.on_step_begin
 
         def send(self, args, state, control, **kwargs):
             if state.global_step == in_step:
                 for number in signals:  # to this thread: another one may take it later, and two for one
                     signal.pthread_kill(threading.main_thread().ident, number)
 
-        monkeypatch.setattr(KeepSamples, "on_step_begin", send)
+        monkeypatch.setattr(SampleWriter, "on_step_begin", send)
         chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, **SHORT} | options
         capsys.readouterr()
         assert main(["train", *flags(**chosen)]) in (130, 143)
-        monkeypatch.setattr(KeepSamples, "on_step_begin", started)
+        monkeypatch.setattr(SampleWriter, "on_step_begin", started)
         return RunFolder(tmp_path / name), capsys.readouterr().err.splitlines()
 
     return run
@@ -239,7 +239,7 @@ def test_an_interrupted_run_saves_its_step_and_ends_later_as_if_never_stopped(tr
     assert {each: signal.getsignal(each) for each in before} == before
     assert any("stopping after this step, then saving it" in line for line in said)
     assert f"; saved at step 3 of {STEPS}; go on with it: qredit train --resume --output {run.path}" in said[-1]
-    assert [path.name for path in checkpoints(run.path)] == ["checkpoint-3"]
+    assert [path.name for path in list_checkpoints(run.path)] == ["checkpoint-3"]
     assert not run.final.exists()
     assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0
     whole, _ = train("whole", **options)
@@ -253,7 +253,7 @@ def test_an_interrupted_run_saves_its_step_and_ends_later_as_if_never_stopped(tr
 def test_the_second_interrupt_ends_at_once_and_says_what_is_lost(signalled, save_every, said_of_it):
     run, said = signalled("cut", 3, signal.SIGINT, signal.SIGINT, steps=STEPS, save_every=save_every)
     assert said[-1].startswith(f"qredit: interrupted; {said_of_it}; go on with it: qredit train --resume --output ")
-    assert [path.name for path in checkpoints(run.path)] == (["checkpoint-2"] if save_every else [])
+    assert [path.name for path in list_checkpoints(run.path)] == (["checkpoint-2"] if save_every else [])
 
 
 def test_an_interrupt_in_the_last_step_is_no_interrupt(network, data, tmp_path, monkeypatch):
@@ -261,7 +261,7 @@ def test_an_interrupt_in_the_last_step_is_no_interrupt(network, data, tmp_path, 
         if state.global_step == SHORT["steps"] - 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(KeepSamples, "on_step_begin", send)
+    monkeypatch.setattr(SampleWriter, "on_step_begin", send)
     chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / "run", **SHORT}
     assert main(["train", "--quiet", *flags(**chosen)]) == 0
     assert (tmp_path / "run" / "final").is_dir()
@@ -346,12 +346,12 @@ def test_lines_are_kept_on_resume_whatever_characters_the_model_wrote(tmp_path, 
 def scripted(monkeypatch, values):
     """m@k of the validations, in their order."""
     told = iter(values)
-    summary = validate.summary
+    summary = validate.summarize
 
     def pretended(answered, scorer, k):
         return summary(answered, scorer, k) | {f"m@{k}": Interval(next(told), 0.0, 1.0)}
 
-    monkeypatch.setattr(validate, "summary", pretended)
+    monkeypatch.setattr(validate, "summarize", pretended)
 
 
 @pytest.mark.parametrize(("values", "best"), [((0.1, 0.6, 0.2), 4), ((0.5, 0.5, 0.2), 2), ((0.0, 0.1, 0.2), 6)])
@@ -395,7 +395,7 @@ def test_the_best_checkpoint_survives_a_limit_on_checkpoints(train, monkeypatch)
     scripted(monkeypatch, (0.1, 0.6, 0.2, 0.3))
     run, told = train(steps=4, eval_every=1, eval_k=2, save_total_limit=2)
     assert told["best_step"] == 2
-    assert {path.name for path in checkpoints(run.path)} == {"checkpoint-2", "checkpoint-4"}
+    assert {path.name for path in list_checkpoints(run.path)} == {"checkpoint-2", "checkpoint-4"}
     assert same(weights(run.final), weights(run.path / "checkpoint-2"))
 
 
@@ -403,8 +403,8 @@ def test_the_best_step_is_known_after_a_resume(train, cut, monkeypatch):
     scripted(monkeypatch, (0.6, 0.1, 0.2, 0.3))
     run = cut("cut", 2, steps=4, eval_every=1, eval_k=2, save_total_limit=1)
     assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0
-    assert best_step(run.validation, "m@2") == 1
-    assert fault(run.path / "checkpoint-1") is None
+    assert find_best_step(run.validation, "m@2") == 1
+    assert find_damage(run.path / "checkpoint-1") is None
     assert same(weights(run.final), weights(run.path / "checkpoint-1"))
 
 
@@ -514,7 +514,7 @@ def test_memory_is_that_of_the_rows_a_pass_is_cut_to_and_says_where_it_does_not_
         "fits": False,
         "advice": "train with lora",
     }
-    first, _, update, here, last = memory_lines(memory)
+    first, _, update, here, last = format_memory(memory)
     assert first == (
         "memory: about 30.00 GiB at the most, while updating, mostly moments of the optimiser; 3 of 64 rows in one "
         "forward pass"
@@ -552,19 +552,19 @@ def test_a_run_folder_is_evaluated_with_its_own_options(train, evaluated, data):
 @pytest.mark.parametrize(
     ("given", "budget"),
     [
-        ({}, Budget(thinking=32, answer=8)),
-        ({"model": "owner/name"}, Budget(thinking=1920, answer=128)),
-        ({"max_completion_length": 20, "answer_budget": 6}, Budget(thinking=14, answer=6)),
+        ({}, TokenBudget(thinking=32, answer=8)),
+        ({"model": "owner/name"}, TokenBudget(thinking=1920, answer=128)),
+        ({"max_completion_length": 20, "answer_budget": 6}, TokenBudget(thinking=14, answer=6)),
         # a default that nobody gave makes room for what was given, to half of the whole
-        ({"model": "owner/name", "max_completion_length": 64}, Budget(thinking=32, answer=32)),
-        ({"model": "owner/name", "max_completion_length": 1}, Budget(thinking=0, answer=1)),
-        ({"max_completion_length": 12}, Budget(thinking=6, answer=6)),
-        ({"answer_budget": 100}, Budget(thinking=100, answer=100)),
+        ({"model": "owner/name", "max_completion_length": 64}, TokenBudget(thinking=32, answer=32)),
+        ({"model": "owner/name", "max_completion_length": 1}, TokenBudget(thinking=0, answer=1)),
+        ({"max_completion_length": 12}, TokenBudget(thinking=6, answer=6)),
+        ({"answer_budget": 100}, TokenBudget(thinking=100, answer=100)),
     ],
 )
 def test_training_and_evaluation_sample_as_many_tokens(tmp_path, given, budget):
     options = TrainOptions(**given)
-    assert options.sampling_budget == config(options, tmp_path).budget == budget
+    assert options.sampling_budget == make_config(options, tmp_path).budget == budget
 
 
 def test_the_run_folder_and_its_final_model_have_the_same_samples(train, evaluated, tmp_path, data):
@@ -715,7 +715,7 @@ def test_a_single_file_is_divided_where_the_run_validates(train, tmp_path):
     assert told["train_examples"] == 5
     assert [line["questions"] for line in lines(run.validation)] == [3, 3]
     asked = {line["prompt"] for line in lines(run.samples)}
-    held = {e.prompt for e in jsonl().load(str(path), "train", "cold")[:3]}
+    held = {e.prompt for e in make_jsonl_task().load(str(path), "train", "cold")[:3]}
     assert asked.isdisjoint(held)
 
 
@@ -775,7 +775,7 @@ def test_template_switches_may_be_json(train, evaluated, tmp_path):
 
 
 def test_control_characters_are_shown_as_their_escapes():
-    assert visible("a\x1b[2J\x07\x9b\r\u202e\ud800é日\n") == "a\\x1b[2J\\x07\\x9b\\r\\u202e\\ud800é日\n"
+    assert escape_control_chars("a\x1b[2J\x07\x9b\r\u202e\ud800é日\n") == "a\\x1b[2J\\x07\\x9b\\r\\u202e\\ud800é日\n"
 
 
 @pytest.mark.parametrize(
@@ -787,7 +787,7 @@ def test_control_characters_are_shown_as_their_escapes():
     ],
 )
 def test_of_an_error_by_others_the_first_line_is_said_or_its_type(error, said):
-    assert first_line(error) == said
+    assert summarize_error(error) == said
 
 
 @pytest.fixture
@@ -810,7 +810,7 @@ def test_decisions_are_kept_and_those_after_the_checkpoint_made_anew(train, easy
         held = [one for one in kept if one["step"] < step][-1]
         assert held["change"].endswith(f"(q={q:g})")
     shutil.rmtree(run.final)
-    for path in checkpoints(run.path)[:-1]:
+    for path in list_checkpoints(run.path)[:-1]:
         shutil.rmtree(path)
     train("guided", "--resume", data=easy, **EASY)
     assert lines(run.decisions) == kept

@@ -12,9 +12,9 @@ from tiny import model, tokenizer
 
 from qredit import QreditError
 from qredit.rollouts.format import encode
-from qredit.rollouts.sampling_params import Budget, Draw
-from qredit.samplers.protocol import Completion, Request, Stop, ThinkingSampler, checked
-from qredit.samplers.thinking import think, think_by_requests
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.samplers.protocol import Completion, Request, StopReason, ThinkingSampler, check_completions
+from qredit.samplers.think_then_answer import think, think_by_requests
 from qredit.samplers.transformers import TransformersSampler, sample
 from qredit.shared_prefix.share import share_prefix
 
@@ -49,18 +49,18 @@ class ScriptedSampler:
         while stop is None:
             ids += (script[min(first + len(ids), len(script) - 1)],)
             if ids[-1] in request.stop_token_ids:
-                stop = Stop.END
-            elif request.marker is not None and request.marker.length(ids) is not None:
-                stop = Stop.MARKER
+                stop = StopReason.END
+            elif request.stop_string is not None and request.stop_string.length(ids) is not None:
+                stop = StopReason.MARKER
             elif len(ids) == request.max_tokens:
-                stop = Stop.LENGTH
+                stop = StopReason.LENGTH
         return Completion(ids, tuple(logp_at(first + n) for n in range(len(ids))), stop)
 
     def sync(self, model):
         raise AssertionError("a script has no weights")
 
 
-def thought(form, scripts, budget=Budget(6, 4), prompts=None, stop_tokens=(END,)):
+def thought(form, scripts, budget=TokenBudget(6, 4), prompts=None, stop_tokens=(END,)):
     prompts = prompts or [[5]] * len(scripts)
     sampler = ScriptedSampler(scripts, prompts)
     return think(sampler, prompts, form, budget, stop_tokens=stop_tokens, seed=7), sampler
@@ -93,7 +93,7 @@ def test_a_closing_is_forced_at_the_budget_and_has_no_likelihood():
     form = FORMATS["text"]
     close = len(form.close_ids)
     assert close > 1
-    (rollout,), _ = thought(form, [[9] * 20], Budget(3, 2))
+    (rollout,), _ = thought(form, [[9] * 20], TokenBudget(3, 2))
     assert list(rollout.ids) == [9, 9, 9, *form.close_ids, 9, 9]
     assert (rollout.close_start, rollout.close_end) == (3, 3 + close)
     assert facts(rollout) == (True, False, False)
@@ -105,7 +105,7 @@ def test_a_closing_is_forced_at_the_budget_and_has_no_likelihood():
 def test_a_closing_that_the_budget_just_holds_is_not_forced():
     (script,) = say("the cat</think>4<end>")
     length = script.index(3) + 1
-    assert [thought(tokens(), [script], Budget(n, 4))[0][0].forced for n in (length - 1, length)] == [True, False]
+    assert [thought(tokens(), [script], TokenBudget(n, 4))[0][0].forced for n in (length - 1, length)] == [True, False]
 
 
 def test_an_end_of_text_in_thinking_is_dropped_and_thinking_closed_there():
@@ -121,7 +121,7 @@ def test_an_end_of_text_in_thinking_is_dropped_and_thinking_closed_there():
 def test_a_token_of_the_closing_that_ends_texts_does_not_end_thinking():
     form = FORMATS["closing holds an end"]
     assert form.close_ids[0] == END == form.stop_ids[0]
-    (rollout, other), _ = thought(form, say("a<end>b<end>so4<end>", "a<end>b" + "c" * 20), Budget(8, 4))
+    (rollout, other), _ = thought(form, say("a<end>b<end>so4<end>", "a<end>b" + "c" * 20), TokenBudget(8, 4))
     assert text(rollout.ids) == "a<end>b<end>so4<end>"
     assert text(closing_of(rollout)) == "<end>so"
     assert facts(rollout) == (False, False, True)
@@ -130,14 +130,14 @@ def test_a_token_of_the_closing_that_ends_texts_does_not_end_thinking():
 
 
 def test_no_budget_for_thinking_closes_at_once_and_asks_for_answers_alone():
-    (rollout,), sampler = thought(tokens(), [[9, *encode(tokenizer(), "4<end>")]], Budget(0, 3))
+    (rollout,), sampler = thought(tokens(), [[9, *encode(tokenizer(), "4<end>")]], TokenBudget(0, 3))
     assert text(rollout.ids) == "</think>4<end>"
     assert (rollout.close_start, *facts(rollout)) == (0, True, False, True)
     assert len(sampler.calls) == 1
 
 
 def test_no_budget_for_answers_asks_for_rationales_alone():
-    (rollout,), sampler = thought(tokens(), say("the cat</think>4<end>"), Budget(9, 0))
+    (rollout,), sampler = thought(tokens(), say("the cat</think>4<end>"), TokenBudget(9, 0))
     assert text(rollout.ids) == "the cat</think>"
     assert facts(rollout) == (False, False, False)
     assert len(sampler.calls) == 1
@@ -153,7 +153,7 @@ def test_no_budget_for_answers_asks_for_rationales_alone():
     ],
 )
 def test_an_answer_ends_by_a_stop_token_the_formats_end_or_the_budget(form, said, answer, ended):
-    (rollout,), _ = thought(FORMATS[form], say(said), Budget(20, 4))
+    (rollout,), _ = thought(FORMATS[form], say(said), TokenBudget(20, 4))
     assert rollout.ended == ended
     assert not rollout.forced
     assert text(rollout.answer_ids) == answer if ended else len(rollout.answer_ids) == 4
@@ -162,29 +162,29 @@ def test_an_answer_ends_by_a_stop_token_the_formats_end_or_the_budget(form, said
 def test_a_token_that_ends_texts_by_its_id_alone_ends_an_answer_too():
     """Those of the model beside the format's own."""
     script = [*encode(tokenizer(), "a</think>4"), 40, 41]
-    (rollout,), _ = thought(tokens(), [script], Budget(5, 5), stop_tokens=(40,))
+    (rollout,), _ = thought(tokens(), [script], TokenBudget(5, 5), stop_tokens=(40,))
     assert (rollout.ids, rollout.ended) == (tuple(script[:-1]), True)
-    (rollout,), _ = thought(tokens(), say("a</think>4<end>the"), Budget(5, 5), stop_tokens=(40,))
+    (rollout,), _ = thought(tokens(), say("a</think>4<end>the"), TokenBudget(5, 5), stop_tokens=(40,))
     assert text(rollout.ids) == "a</think>4<end>"
 
 
 def test_a_closing_may_be_completed_by_a_token_that_goes_on_behind_it():
     form = FORMATS["merging"]
-    (rollout,), _ = thought(form, [[40, 41, THE, 42, 43]], Budget(9, 2))
+    (rollout,), _ = thought(form, [[40, 41, THE, 42, 43]], TokenBudget(9, 2))
     assert closing_of(rollout) == (THE,)
     assert (rollout.answer_ids, rollout.forced) == ((42, 43), False)
 
 
 def test_a_token_that_ends_texts_is_dropped_even_where_it_completes_the_closing():
     form = FORMATS["merging"]
-    (rollout,), _ = thought(form, [[40, 41, THE, 42, 43]], Budget(9, 2), stop_tokens=(THE,))
+    (rollout,), _ = thought(form, [[40, 41, THE, 42, 43]], TokenBudget(9, 2), stop_tokens=(THE,))
     assert list(rollout.ids[: rollout.close_end]) == [40, 41, *form.close_ids]
     assert facts(rollout) == (True, True, False)
 
 
 def test_rows_are_asked_together_and_go_their_own_way():
     scripts = say("the cat</think>4<end>", "one two three four five six seven", "the<end>Paris is big")
-    prompts, form, budget = [[5], [5, 6, 8], [7]], tokens(), Budget(4, 3)
+    prompts, form, budget = [[5], [5, 6, 8], [7]], tokens(), TokenBudget(4, 3)
     rollouts, sampler = thought(form, scripts, budget, prompts)
     assert rollouts == [
         thought(form, [script], budget, [prompt])[0][0] for script, prompt in zip(scripts, prompts, strict=True)
@@ -197,7 +197,7 @@ def test_rows_are_asked_together_and_go_their_own_way():
     (first, seed), (second, other) = sampler.calls
     assert seed != other
     assert [request.prompt_ids for request in first] == [(5,), (5, 6, 8), (7,)]
-    assert {(request.max_tokens, request.stop_token_ids, request.marker) for request in first} == {
+    assert {(request.max_tokens, request.stop_token_ids, request.stop_string) for request in first} == {
         (4, frozenset({END}), form.closing)
     }
     assert [request.max_tokens for request in second] == [3] * 3
@@ -217,27 +217,27 @@ class Rude(ScriptedSampler):
     ("completions", "message"),
     [
         ([], "0 completions to 1 requests"),
-        ([Completion((9, END), (0.0,), Stop.END)], "2 tokens and 1 log-prob"),
-        ([Completion((9,) * 4, (0.0,) * 4, Stop.LENGTH)], "4 tokens; max_tokens is 3"),
-        ([Completion((), (), Stop.LENGTH)], "0 tokens"),
-        ([Completion((9, 9), (0.0,) * 2, Stop.LENGTH)], "after 2 of 3 tokens"),
-        ([Completion((9, END, 9), (0.0,) * 3, Stop.LENGTH)], "goes on behind a token that ends it"),
-        ([Completion((9, 9, END), (0.0,) * 3, Stop.LENGTH)], "stopped for LENGTH at token 1"),
-        ([Completion((9, 9), (0.0,) * 2, Stop.END)], "stopped for END at token 9"),
-        ([Completion((9, 9), (0.0,) * 2, Stop.MARKER)], "does not complete '</think>'"),
-        ([Completion((9, 9, 3), (0.0,) * 3, Stop.LENGTH)], "completes '</think>'"),
+        ([Completion((9, END), (0.0,), StopReason.END)], "2 tokens and 1 log-prob"),
+        ([Completion((9,) * 4, (0.0,) * 4, StopReason.LENGTH)], "4 tokens; max_tokens is 3"),
+        ([Completion((), (), StopReason.LENGTH)], "0 tokens"),
+        ([Completion((9, 9), (0.0,) * 2, StopReason.LENGTH)], "after 2 of 3 tokens"),
+        ([Completion((9, END, 9), (0.0,) * 3, StopReason.LENGTH)], "goes on behind a token that ends it"),
+        ([Completion((9, 9, END), (0.0,) * 3, StopReason.LENGTH)], "stopped for LENGTH at token 1"),
+        ([Completion((9, 9), (0.0,) * 2, StopReason.END)], "stopped for END at token 9"),
+        ([Completion((9, 9), (0.0,) * 2, StopReason.MARKER)], "does not complete '</think>'"),
+        ([Completion((9, 9, 3), (0.0,) * 3, StopReason.LENGTH)], "completes '</think>'"),
     ],
 )
 def test_a_completion_that_was_not_asked_for_is_refused(completions, message):
     with pytest.raises(QreditError, match=message):
-        think(Rude(*completions), [[5]], tokens(), Budget(3, 3), stop_tokens=[END], seed=0)
+        think(Rude(*completions), [[5]], tokens(), TokenBudget(3, 3), stop_tokens=[END], seed=0)
 
 
 def test_completions_that_were_asked_for_pass():
     request = Request((5,), 3, frozenset({END}), tokens().closing)
-    for ids, stop in (((9, END), Stop.END), ((9, 3), Stop.MARKER), ((9, 9, 9), Stop.LENGTH)):
+    for ids, stop in (((9, END), StopReason.END), ((9, 3), StopReason.MARKER), ((9, 9, 9), StopReason.LENGTH)):
         completion = Completion(ids, (0.0,) * len(ids), stop)
-        assert checked([request], [completion]) == [completion]
+        assert check_completions([request], [completion]) == [completion]
 
 
 def test_a_request_for_no_token_is_refused():
@@ -264,7 +264,7 @@ def cases(draw):
     script = st.lists(st.sampled_from(pieces), min_size=1, max_size=12).map(lambda parts: [*chain.from_iterable(parts)])
     scripts = draw(st.lists(script, min_size=1, max_size=3))
     prompts = [draw(st.lists(st.sampled_from([5, 6, 7]), min_size=1, max_size=3)) for _ in scripts]
-    budget = Budget(draw(st.integers(0, 8)), draw(st.integers(1, 5)))
+    budget = TokenBudget(draw(st.integers(0, 8)), draw(st.integers(1, 5)))
     return form, scripts, budget, draw(st.sampled_from([(), (40, THE), (END,), (END, *form.close_ids)])), prompts
 
 
@@ -308,14 +308,14 @@ def greedy(seed=0, shared=True):
     made = model(seed, tie_word_embeddings=False, initializer_range=0.5)
     if shared:
         assert share_prefix(made) is None
-    return TransformersSampler(made, 0, Draw(temperature=0.0))
+    return TransformersSampler(made, 0, SamplingParams(temperature=0.0))
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_without_noise_two_calls_of_a_model_give_what_one_gives(shared):
     prompts = [encode(tokenizer(), words) for words in ("What is two?", "the cat", "Paris is big, London")]
     made = [tokens(closing=closing, opening="", end=end) for closing, end in (("o", "a"), ("x", "<end>"), ("in", "o"))]
-    budgets, kinds = (Budget(20, 8), Budget(3, 10), Budget(0, 4)), set()
+    budgets, kinds = (TokenBudget(20, 8), TokenBudget(3, 10), TokenBudget(0, 4)), set()
     for sampler, form, budget in product((greedy(0, shared), greedy(1, shared)), made, budgets):
         asked = (prompts, form, budget)
         one = think(sampler, *asked, stop_tokens=[1, *range(60, 80)], seed=0)
@@ -330,7 +330,7 @@ def test_without_noise_two_calls_of_a_model_give_what_one_gives(shared):
 def test_thinking_is_sampled_in_one_call_where_the_sampler_offers_it():
     source = Scripted(say("the cat</think>4<end>"), len(tokenizer()))
     sampler = TransformersSampler(source, 0)
-    (one,) = think(sampler, [[5]], tokens(), Budget(6, 4), stop_tokens=[END], seed=0)
+    (one,) = think(sampler, [[5]], tokens(), TokenBudget(6, 4), stop_tokens=[END], seed=0)
     assert text(one.ids) == "the cat</think>4<end>"
     assert len(source.modes) == 1
     assert isinstance(sampler, ThinkingSampler)
@@ -346,18 +346,18 @@ def test_each_request_stops_for_its_own_reason():
         Request((5, 6), 20, frozenset({END})),
         Request((5,), 20, frozenset({END}), tokens().closing),
         Request((5,), 20, frozenset({3, END}), tokens().closing),
-        Request((5,), 20, marker=FORMATS["merging"].end),
+        Request((5,), 20, stop_string=FORMATS["merging"].end),
     ]
     completions = TransformersSampler(source, 0).sample(requests, seed=0)
     at = next(n for n in range(1, 20) if "at" in text(script[:n]))
     assert [(list(one.ids), one.stop) for one in completions] == [
-        (script[:2], Stop.LENGTH),
-        (script[:end], Stop.END),
-        (script[:close], Stop.MARKER),
-        (script[:close], Stop.END),
-        (script[:at], Stop.MARKER),
+        (script[:2], StopReason.LENGTH),
+        (script[:end], StopReason.END),
+        (script[:close], StopReason.MARKER),
+        (script[:close], StopReason.END),
+        (script[:at], StopReason.MARKER),
     ]
-    assert checked(requests, completions) == completions
+    assert check_completions(requests, completions) == completions
 
 
 def requests_of(*lengths):
@@ -371,7 +371,9 @@ def test_completions_carry_the_models_likelihoods_at_the_temperature(shared):
     if shared:
         share_prefix(made)
     requests = requests_of(3, 9, 6)
-    completions = checked(requests, TransformersSampler(made, 0, Draw(temperature=0.7, top_k=50)).sample(requests, 4))
+    completions = check_completions(
+        requests, TransformersSampler(made, 0, SamplingParams(temperature=0.7, top_k=50)).sample(requests, 4)
+    )
     for request, completion in zip(requests, completions, strict=True):
         ids = torch.tensor([[*request.prompt_ids, *completion.ids]])
         with torch.no_grad():

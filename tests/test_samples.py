@@ -2,13 +2,13 @@
 
 import pytest
 
-from qredit.evaluation.metrics import Answered
-from qredit.runs.samples import hints, shown
+from qredit.evaluation.metrics import QuestionResult
+from qredit.runs.eval_hints import format_samples, suggest_fixes
 
 
 def question(gold, *pairs, scores=None, id="q", forced=0):
     thought, said = zip(*pairs, strict=True)
-    return Answered(id, gold, said, thought, {"exact_match": scores or (0.0,) * len(pairs)}, forced=forced)
+    return QuestionResult(id, gold, said, thought, {"exact_match": scores or (0.0,) * len(pairs)}, forced=forced)
 
 
 def test_a_gold_answer_in_the_rationales_and_in_no_answer_is_told_with_advice():
@@ -16,7 +16,7 @@ def test_a_gold_answer_in_the_rationales_and_in_no_answer_is_told_with_advice():
         question("New Delhi", ("The capital of India is new delhi.", "Okay, so"), ("Paris, perhaps", "it"), forced=1),
         question("4", ("2 + 2 = 4", "the"), ("14", "the")),
     ]
-    (said,) = hints(answered, "exact_match")
+    (said,) = suggest_fixes(answered, "exact_match")
     assert "in 50 % of the rationales and in no answer" in said
     assert "25 % of the rationales were closed by force" in said
     for advice in ("--instruction", "--system-prompt", "--max-completion-length", "--thinking-closing"):
@@ -24,7 +24,7 @@ def test_a_gold_answer_in_the_rationales_and_in_no_answer_is_told_with_advice():
 
 
 def test_a_gold_answer_inside_the_answers_is_another_case():
-    (said,) = hints([question("4", ("so", "The answer is 4."), ("so", "4!"))], "exact_match")
+    (said,) = suggest_fixes([question("4", ("so", "The answer is 4."), ("so", "4!"))], "exact_match")
     assert "inside 100 % of the answers, but exact_match counts none of them" in said
     assert "--instruction" in said
 
@@ -38,12 +38,14 @@ def test_a_gold_answer_inside_the_answers_is_another_case():
     ],
 )
 def test_nothing_is_said_where_there_is_nothing_to_say(answered):
-    assert hints(answered, "exact_match") == []
+    assert suggest_fixes(answered, "exact_match") == []
 
 
 def test_samples_are_shown_on_a_line_each_shortened_and_harmless():
     bad = "first\nsecond \x1b[2J" + "x" * 1000 + " end"
-    lines = shown([question("4", (bad, bad), id=bad), *[question("4", ("so", "5"), scores=(None,))] * 9], "exact_match")
+    lines = format_samples(
+        [question("4", (bad, bad), id=bad), *[question("4", ("so", "5"), scores=(None,))] * 9], "exact_match"
+    )
     assert len(lines) == 3
     assert all("\n" not in line and "\x1b" not in line and len(line) < 700 for line in lines)
     assert "first second" in lines[0]

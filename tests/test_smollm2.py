@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qredit.runs import smollm2
-from qredit.runs.load import model_path
+from qredit.runs.load import resolve_model_path
 from qredit.utils.errors import QreditError
 
 
@@ -20,7 +20,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setenv("QREDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(smollm2, "_FILE_SHA256", hashlib.sha256(b"weights").hexdigest())
     monkeypatch.setattr(smollm2, "_installed", lambda: file)
-    monkeypatch.setattr(smollm2, "require", lambda *asked: None)
+    monkeypatch.setattr(smollm2, "require_extras", lambda *asked: None)
     converted = []
 
     def convert(gguf: Path, folder: Path) -> None:
@@ -34,7 +34,7 @@ def package(tmp_path, monkeypatch):
 
 def test_it_is_converted_once(package, tmp_path):
     file, converted = package
-    found = [model_path("smollm2", "gsm8k", None) for _ in range(2)]
+    found = [resolve_model_path("smollm2", "gsm8k", None) for _ in range(2)]
     assert found[0] == found[1]
     assert Path(found[0]).is_relative_to(tmp_path / "cache")
     assert converted == [file]
@@ -88,7 +88,7 @@ def test_a_folder_of_that_name_comes_first(package, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smollm2").mkdir()
     with pytest.raises(QreditError, match=r"config\.json"):
-        model_path("smollm2", "gsm8k", None)
+        resolve_model_path("smollm2", "gsm8k", None)
 
 
 def test_the_converter_is_asked_for_before_anything_is_fetched(package, monkeypatch):
@@ -97,7 +97,7 @@ def test_the_converter_is_asked_for_before_anything_is_fetched(package, monkeypa
     def absent(asker, *extras):
         raise QreditError(f"{asker} needs {extras}")
 
-    monkeypatch.setattr(smollm2, "require", absent)
+    monkeypatch.setattr(smollm2, "require_extras", absent)
     with pytest.raises(QreditError, match=r"model 'smollm2' needs \('smollm2',\)"):
         smollm2.smollm2_path()
     assert converted == []

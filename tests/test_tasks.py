@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from qredit import rewards
 from qredit.tasks import REGISTRY, get
-from qredit.tasks.base import Example, hash_order
-from qredit.tasks.jsonl import jsonl
+from qredit.tasks.base import Example, sort_by_hash
+from qredit.tasks.jsonl import make_jsonl_task
 from qredit.utils.errors import QreditError
 
 FINQA = {
@@ -285,12 +285,12 @@ def test_carved_splits_are_disjoint_cover_their_file_and_ignore_its_order(tmp_pa
 @given(st.permutations(range(12)), st.integers(0, 12))
 def test_a_subset_is_the_first_in_hash_order_whatever_the_order_of_the_file(order, limit):
     examples = [Example("q", "a", id=str(i)) for i in range(12)]
-    assert hash_order([examples[i] for i in order])[:limit] == hash_order(examples)[:limit]
+    assert sort_by_hash([examples[i] for i in order])[:limit] == sort_by_hash(examples)[:limit]
 
 
 def test_hash_order_is_the_order_of_sha256():
     """sha256 of "a" begins ca97, of "b" 3e23, of "c" 2e7d."""
-    assert [example.id for example in hash_order([Example("q", "a", id=id) for id in "abc"])] == ["c", "b", "a"]
+    assert [example.id for example in sort_by_hash([Example("q", "a", id=id) for id in "abc"])] == ["c", "b", "a"]
 
 
 def test_a_limit_keeps_the_start_of_the_whole(tmp_path):
@@ -440,7 +440,7 @@ def write_rows(path, rows):
 def test_every_kind_of_file_gives_the_same_examples_in_both_styles(tmp_path, kind):
     rows = [{**row, "aliases": "".join(row["aliases"])} for row in ROWS] if kind == "csv" else ROWS  # no lists in CSV
     path = write_rows(tmp_path / f"rows.{kind}", rows)
-    expected = hash_order([Example(row["prompt"], row["answer"], row["id"], tuple(row["aliases"])) for row in ROWS])
+    expected = sort_by_hash([Example(row["prompt"], row["answer"], row["id"], tuple(row["aliases"])) for row in ROWS])
     assert get("jsonl").load(path, "train", "cold") == expected
     assert get("jsonl").load(path, "test", "warm") == expected
 
@@ -459,10 +459,10 @@ def test_the_answer_column_may_have_another_name_and_the_rest_may_be_missing(tmp
         tmp_path / "rows.jsonl",
         [{"prompt": "q", "solution": 42, "aliases": None}, {"prompt": "q", "solution": 0.5, "id": ""}],
     )
-    examples = sorted(jsonl(answer="solution").load(path, "train", "cold"), key=lambda example: example.id)
+    examples = sorted(make_jsonl_task(answer="solution").load(path, "train", "cold"), key=lambda example: example.id)
     assert examples == [Example("q", "42", "1"), Example("q", "0.5", "2")]
     with pytest.raises(QreditError, match="record 1: no field 'anwser'; There are: aliases, prompt, solution"):
-        jsonl(answer="anwser").load(path, "train", "cold")
+        make_jsonl_task(answer="anwser").load(path, "train", "cold")
 
 
 @pytest.mark.parametrize("answer", [None, "", "  ", True, [], ["a", ""], [["a"]], {"a": 1}, float("nan")])

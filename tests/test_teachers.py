@@ -12,7 +12,7 @@ from tiny import chat_tokenizer, model, tokenizer
 from qredit import Objective, QreditError, on_span
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Source, When
-from qredit.engine.resume import packed, unpacked
+from qredit.engine.resume import deserialize_generation, serialize_generation
 from qredit.objectives.parsing import parse
 from qredit.penalties.fork import fork_kl_to_reference
 from qredit.penalties.otsu_fork import otsu_fork_kl_to_reference
@@ -198,17 +198,17 @@ def test_when_a_field_is_read_does_not_depend_on_its_former_name():
 
 def test_rollouts_that_a_former_version_kept_are_taken_up(tmp_path):
     made, rows, batch = stepped(tmp_path, "logp@reference", "kl@reference")
-    kept = packed(made._generation)
+    kept = serialize_generation(made._generation)
     hidden = rows.teacher_hidden["reference"]
     for micro in kept["microbatches"]:
         assert type(micro["batch"]["extra"]) is dict  # what torch.load takes with weights_only
         micro["reference_hidden"] = micro.pop("teacher_hidden")["reference"]
         micro["batch"]["extra"] = {"reference_logp": micro["batch"]["extra"]["logp@reference"]}
-    taken = unpacked(kept).microbatches[0].rows
+    taken = deserialize_generation(kept).microbatches[0].rows
     assert torch.equal(taken.teacher_hidden["reference"], hidden)
     assert torch.equal(taken.batch.extra["logp@reference"], batch.extra["logp@reference"])
     kept["microbatches"][0]["reference_hidden"] = None
-    assert unpacked(kept).microbatches[0].rows.teacher_hidden == {}
+    assert deserialize_generation(kept).microbatches[0].rows.teacher_hidden == {}
 
 
 def test_penalties_to_the_reference_print_as_before_and_to_others_parse_back():

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from qredit import QreditError
-from qredit.cli.lab_command import facts
+from qredit.cli.lab_command import finding_to_dict
 from qredit.cli.main import main
 from qredit.core import tsallis
 from qredit.core.batch import RolloutBatch
 from qredit.lab import REGISTRY, bias, coverage, escape, escort, noise, saturation
 from qredit.lab.bias import GRADED, SPARSE
-from qredit.lab.cold import SigmoidModel, TabularModel
-from qredit.lab.escape import Descent, Escape, sgd_escape
-from qredit.lab.finding import Finding, claim, curve
-from qredit.lab.fit import line_through
-from qredit.lab.flow import gradient_flow
-from qredit.lab.minimiser import minimiser
-from qredit.lab.regime import graded, policy_of, sparse
+from qredit.lab.cold_models import SigmoidModel, TabularModel
+from qredit.lab.escape import Descent, Escape, measure_sgd_escape
+from qredit.lab.finding import Finding, make_claim, make_curve
+from qredit.lab.flow import integrate_gradient_flow
+from qredit.lab.line_fit import fit_line
+from qredit.lab.minimize import minimize_expected_loss
+from qredit.lab.policies import make_graded_policy, make_policy, make_sparse_policy
 from qredit.objectives import garl, paft
 from qredit.testing.moments import exact_moments
 
@@ -39,14 +39,14 @@ def double(*values):
 
 def test_a_flow_takes_the_time_of_its_closed_form():
     """θ̇ = θ from 1 and from 1/2: at e after 1 and 1 + log 2; a start that is there already takes no time."""
-    path = gradient_flow(
+    path = integrate_gradient_flow(
         lambda theta: -theta[:, 0].square() / 2, lambda theta: theta[:, 0].log(), double(1, 0.5, 3)[:, None], math.e
     )
     assert path.first_time(math.e).tolist() == pytest.approx([1.0, 1 + math.log(2), 0.0], rel=1e-6)
 
 
 def test_a_flow_that_falls_never_arrives():
-    path = gradient_flow(
+    path = integrate_gradient_flow(
         lambda theta: theta[:, 0].square() / 2, lambda theta: theta[:, 0].log(), double(1.0)[:, None], math.e
     )
     assert path.first_time(math.e).tolist() == [math.inf]
@@ -54,23 +54,23 @@ def test_a_flow_that_falls_never_arrives():
 
 
 def test_a_line_through_points():
-    line = line_through(double(0, 1, 2), double(1, 3, 5))
+    line = fit_line(double(0, 1, 2), double(1, 3, 5))
     assert (line.slope, line.intercept, line.r2) == pytest.approx((2.0, 1.0, 1.0))
-    bent = line_through(double(0, 1, 2), double(0, 2, 1))  # mean 1, slope 1/2: residuals -1/2, 1, -1/2 of 1, 1, 0
+    bent = fit_line(double(0, 1, 2), double(0, 2, 1))  # mean 1, slope 1/2: residuals -1/2, 1, -1/2 of 1, 1, 0
     assert (bent.slope, bent.intercept, bent.r2) == pytest.approx((0.5, 0.5, 1 - 1.5 / 2))
 
 
 @pytest.mark.parametrize("p", [1e-8, 1e-3, 0.3])
 def test_the_policies_of_both_regimes_have_the_success_they_are_asked_for(p):
-    assert graded(p).success == pytest.approx(p, rel=1e-12)
-    assert sparse(p).success == pytest.approx(p, rel=1e-12)
-    assert graded(p).answer_logp[:, 0].exp().tolist() == pytest.approx([p / 2, p, 2.25 * p])
-    assert sparse(p).prior.tolist() == pytest.approx([p / 0.9, 1 - p / 0.9])
+    assert make_graded_policy(p).success == pytest.approx(p, rel=1e-12)
+    assert make_sparse_policy(p).success == pytest.approx(p, rel=1e-12)
+    assert make_graded_policy(p).answer_logp[:, 0].exp().tolist() == pytest.approx([p / 2, p, 2.25 * p])
+    assert make_sparse_policy(p).prior.tolist() == pytest.approx([p / 0.9, 1 - p / 0.9])
 
 
 def test_a_success_probability_out_of_reach_is_refused():
     with pytest.raises(QreditError, match="graded policy needs a success probability between 0 and 0.444, got 0.5"):
-        graded(0.5)
+        make_graded_policy(0.5)
 
 
 @pytest.mark.parametrize("model", [SigmoidModel(), TabularModel()], ids=lambda model: model.name)
@@ -81,7 +81,7 @@ def test_a_cold_model_starts_where_it_should(model):
 @pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
 def test_the_tabular_estimate_has_the_mean_of_garl(q):
     """Over 20 000 groups, within five standard errors in every parameter."""
-    groups, policy = 20_000, graded(0.2)
+    groups, policy = 20_000, make_graded_policy(0.2)
     theta = policy.theta.expand(groups, -1)
     drawn = TabularModel(rollouts=4).garl_gradient(theta, q, torch.Generator().manual_seed(1))
     expected = exact_moments(garl(q, normalize=False), policy, 4).mean
@@ -112,12 +112,12 @@ def test_the_sigmoid_estimate_is_garl_on_rationales_without_a_gradient_of_their_
 )
 def test_the_minimiser_finds_worked_minima(q, expected):
     """α² = 0.25, 0.09, 0.04 at q = 1/2."""
-    assert minimiser(double(0.5, 0.3, 0.2), q).tolist() == pytest.approx(expected, abs=1e-7)
+    assert minimize_expected_loss(double(0.5, 0.3, 0.2), q).tolist() == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("q", [0.25, 1.0])
 def test_the_variance_of_paft_from_one_draw_is_that_from_all_of_them(q):
-    policy = graded(0.2)
+    policy = make_graded_policy(0.2)
     whole = exact_moments(paft(q, normalize=False), policy, 3)
     found = bias.paft_moments(policy, q, 3)
     assert torch.allclose(found.mean, whole.mean, rtol=1e-6)
@@ -146,10 +146,10 @@ def test_amplification_saturates_where_success_is_never_sampled():
     p, q, m = 1e-5, 0.75, 32
     hit = p / 0.9
     expected = sum(math.comb(m, k) * hit**k * (1 - hit) ** (m - k) * (0.9 * k / m) ** (1 - q) for k in range(1, m + 1))
-    found = saturation.expected_amplification(sparse(p), q, m)
+    found = saturation.expected_amplification(make_sparse_policy(p), q, m)
     assert found == pytest.approx(expected / p, rel=1e-4)
     assert found == pytest.approx(14.56, abs=0.005)
-    assert saturation.expected_amplification(graded(p), q, m) == pytest.approx(5623, rel=0.02)
+    assert saturation.expected_amplification(make_graded_policy(p), q, m) == pytest.approx(5623, rel=0.02)
 
 
 def quick(name) -> Finding:
@@ -191,13 +191,13 @@ def test_sgd_is_not_begun_where_the_flow_needs_longer_and_given_up_at_the_end_of
 
     model, p0 = Counted(), double(1e-8, 1e-6, 1e-3)
     flow = Escape(1.0, p0, double(15, 10, 10))  # 1e-6 takes 15: a flow that promised too much
-    found = sgd_escape(model, flow, Descent(budget=20, rate=0.5), delta=0.5)
+    found = measure_sgd_escape(model, flow, Descent(budget=20, rate=0.5), delta=0.5)
     assert model.begun == [2] * 20
     assert found.time.tolist() == [math.inf, math.inf, pytest.approx(8, abs=1)]
 
 
 def test_escape_prints_the_fits_of_the_sigmoid_model_once_for_each_q():
-    told = json.loads(json.dumps(facts(true("escape"))))
+    told = json.loads(json.dumps(finding_to_dict(true("escape"))))
     sigmoid = [fit for fit in told["fits"] if fit["model"] == "sigmoid"]
     assert [(fit["q"], fit["expected"]) for fit in sigmoid] == [(0.5, -0.5)]
     assert all(abs(fit["slope"] - fit["expected"]) < 0.05 for fit in told["fits"])
@@ -205,7 +205,7 @@ def test_escape_prints_the_fits_of_the_sigmoid_model_once_for_each_q():
 
 
 def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
-    told = json.loads(json.dumps(facts(true("bias"))))
+    told = json.loads(json.dumps(finding_to_dict(true("bias"))))
     assert len(told["rows"]) == 6
     for row in told["rows"]:
         assert {"q", "m", "p", "coefficient", "formula"} <= row.keys()
@@ -241,15 +241,15 @@ def test_the_verdict_says_so_when_a_theorem_is_wrong(name, monkeypatch):
 
 
 def test_a_claim_holds_within_its_tolerance_only():
-    assert claim("", [1.04, 2.0], [1.0, 2.05], 0.05).holds
-    assert not claim("", [1.06], 1.0, 0.05).holds
-    assert claim("", [10.4], 10.0, 0.05, relative=True).deviation == pytest.approx(0.04)
-    assert not claim("", [1.0, math.nan], 1.0, 0.05).holds
-    assert not claim("", [], 1.0, 0.05).holds
+    assert make_claim("", [1.04, 2.0], [1.0, 2.05], 0.05).holds
+    assert not make_claim("", [1.06], 1.0, 0.05).holds
+    assert make_claim("", [10.4], 10.0, 0.05, relative=True).deviation == pytest.approx(0.04)
+    assert not make_claim("", [1.0, math.nan], 1.0, 0.05).holds
+    assert not make_claim("", [], 1.0, 0.05).holds
 
 
 def test_a_curve_leaves_out_what_was_not_reached():
-    assert curve("", 0, "SGD", [1, 2, 3], [1.0, math.inf, 5.0]).x == (1.0, 3.0)
+    assert make_curve("", 0, "SGD", [1, 2, 3], [1.0, math.inf, 5.0]).x == (1.0, 3.0)
 
 
 # --- the command
@@ -303,7 +303,7 @@ def test_below_one_success_in_a_group_the_bias_is_no_small_part():
 
     def bias(p, rollouts):
         prior = torch.tensor([p, 1 - p], dtype=torch.float64)
-        policy = policy_of(prior, torch.tensor([-1e-12, -700.0], dtype=torch.float64))
+        policy = make_policy(prior, torch.tensor([-1e-12, -700.0], dtype=torch.float64))
         exact, found = policy.loss_gradient(0.75), exact_moments(garl(0.75, normalize=False), policy, rollouts).mean
         return float((found - exact).norm() / exact.norm())
 

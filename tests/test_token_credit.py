@@ -25,7 +25,7 @@ from qredit.credit.down_sample import (
     keep_top_weighted_entropy,
     keep_widest_of_batch,
     keep_widest_of_group,
-    widest,
+    select_max_variance,
 )
 from qredit.credit.entropy_change import (
     entropy_change,
@@ -54,7 +54,7 @@ from qredit.objectives import (
     thr,
     top_entropy,
 )
-from qredit.rollouts.planning import mark_grams, strategic_grams
+from qredit.rollouts.ngrams import find_strategic_grams, mark_grams
 
 
 def f64(*values):
@@ -597,7 +597,7 @@ def test_tokens_are_ordered_by_advantage_times_entropy():
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=8), st.integers(1, 8))
 def test_the_widest_subset_is_the_best_of_all_subsets(values, count):
     value = f64(*values)
-    chosen = widest(value, torch.zeros_like(value), count)
+    chosen = select_max_variance(value, torch.zeros_like(value), count)
     assert int(chosen.sum()) == min(count, len(values))
     best = max(
         torch.tensor(subset).double().var(correction=0)
@@ -608,9 +608,9 @@ def test_the_widest_subset_is_the_best_of_all_subsets(values, count):
 
 def test_equal_numbers_are_chosen_by_preference_and_splits_of_one_variance_by_size():
     value, prefer = f64(1, 1, 0, 0), f64(0.2, 0.9, 0.9, 0.2)
-    assert widest(value, prefer, 2).tolist() == [False, True, True, False]
-    assert widest(value, prefer, 3).tolist() == [True, True, True, False]
-    assert widest(f64(0.3, 0.3, 0.3), f64(1, 3, 2), 2).tolist() == [False, True, True]
+    assert select_max_variance(value, prefer, 2).tolist() == [False, True, True, False]
+    assert select_max_variance(value, prefer, 3).tolist() == [True, True, True, False]
+    assert select_max_variance(f64(0.3, 0.3, 0.3), f64(1, 3, 2), 2).tolist() == [False, True, True]
 
 
 def d3s_batch():
@@ -801,16 +801,16 @@ def test_steps_of_several_widths_are_weighed_together():
 
 def test_grams_of_many_rollouts_are_strategic():
     rollouts = [[5, 1, 2, 3, 9], [1, 2, 3, 8], [7, 1, 2, 3], [4, 4, 4, 4]]
-    assert strategic_grams(rollouts, shortest=2, longest=3, least_rollouts=3) == {(1, 2, 3)}
+    assert find_strategic_grams(rollouts, shortest=2, longest=3, least_rollouts=3) == {(1, 2, 3)}
 
 
 def test_a_shorter_gram_stays_if_more_rollouts_hold_it():
     rollouts = [[1, 2, 3], [1, 2, 3], [1, 2, 4]]
-    assert strategic_grams(rollouts, shortest=2, longest=3, least_rollouts=2) == {(1, 2, 3), (1, 2)}
+    assert find_strategic_grams(rollouts, shortest=2, longest=3, least_rollouts=2) == {(1, 2, 3), (1, 2)}
 
 
 def test_a_rollout_that_repeats_itself_counts_once():
-    assert strategic_grams([[1, 2, 1, 2, 1, 2], [3]], shortest=2, longest=2, least_rollouts=2) == frozenset()
+    assert find_strategic_grams([[1, 2, 1, 2, 1, 2], [3]], shortest=2, longest=2, least_rollouts=2) == frozenset()
 
 
 def test_every_occurrence_of_a_gram_is_marked():
@@ -823,4 +823,4 @@ def test_every_occurrence_of_a_gram_is_marked():
 @pytest.mark.parametrize("numbers", [(0, 3, 1), (4, 3, 1), (2, 3, 0)])
 def test_impossible_thresholds_are_refused(numbers):
     with pytest.raises(QreditError):
-        strategic_grams([[1]], *numbers)
+        find_strategic_grams([[1]], *numbers)

@@ -9,10 +9,10 @@ from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from qredit import QreditError
-from qredit.rollouts.ends import end_notice, plain_notice, unended_notice
-from qredit.rollouts.format import Format, Marker, TokenFormat, encode
-from qredit.rollouts.sampling_params import Budget
-from qredit.rollouts.tokenizer import control_tokens, vocabulary_size
+from qredit.rollouts.answer_end import describe_end_conflict, describe_plain_prompts, describe_unended_answers
+from qredit.rollouts.format import Format, StopString, TokenFormat, encode
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.rollouts.tokenizer import get_control_tokens, vocabulary_size
 from qredit.runs.load import load_tokenizer
 from qredit.samplers.transformers import sample
 
@@ -51,7 +51,7 @@ def test_without_the_template_an_answer_ends_with_end_of_text(name):
 def test_one_line_says_where_ends_disagree(name):
     tokens, shape = made(name), SHAPES[name]
     end, eos = tokens.stop_ids[0], tokenizer_of(name).eos_token_id
-    notice = end_notice(tokens, [eos])
+    notice = describe_end_conflict(tokens, [eos])
     assert (notice is not None) == (end != eos)
     if notice is not None:
         assert "\n" not in notice
@@ -62,18 +62,20 @@ def test_one_line_says_where_ends_disagree(name):
 def test_a_generation_config_that_stops_elsewhere_is_named():
     tokens = made("smollm2")
     start = tokenizer_of("smollm2").convert_tokens_to_ids("<|im_start|>")
-    assert end_notice(tokens, []) is None
-    assert "generation config stops at '<|im_start|>'" in str(end_notice(tokens, [start]))
+    assert describe_end_conflict(tokens, []) is None
+    assert "generation config stops at '<|im_start|>'" in str(describe_end_conflict(tokens, [start]))
 
 
 def test_an_end_that_was_asked_for_as_text_is_no_disagreement():
-    assert end_notice(made("smollm2", end="\n"), []) is None
+    assert describe_end_conflict(made("smollm2", end="\n"), []) is None
     assert made("smollm2", end="\n").stop_ids == []
 
 
 def test_many_answers_that_were_cut_off_are_said_with_the_end():
-    assert unended_notice(0.1, "<end>") is None
-    assert "60 % of sampled answers did not end by themselves: is answer_end right?" in str(unended_notice(0.6, "<e>"))
+    assert describe_unended_answers(0.1, "<end>") is None
+    assert "60 % of sampled answers did not end by themselves: is answer_end right?" in str(
+        describe_unended_answers(0.6, "<e>")
+    )
 
 
 class Says(torch.nn.Module):
@@ -95,7 +97,7 @@ class Says(torch.nn.Module):
                 break
 
 
-def written(tokens: TokenFormat, ids, budget=Budget(20, 30)):
+def written(tokens: TokenFormat, ids, budget=TokenBudget(20, 30)):
     size = vocabulary_size(tokens.tokenizer)
     eos = tokens.tokenizer.eos_token_id
     (rollout,) = sample(Says(ids, size), [[5]], tokens, budget, stop_tokens=[eos], pad=0, seed=0)
@@ -119,11 +121,13 @@ def test_what_is_sampled_closes_and_ends_by_itself_as_the_gold_answer_is_laid_ou
 def test_a_closing_that_is_forced_is_the_one_that_is_sampled(name):
     tokens = made(name)
     thought = encode(tokenizer_of(name), "the cat")
-    rollout = written(tokens, [*thought, *thought, *thought, *tokens.answer_ids("Paris")], Budget(len(thought), 30))
+    rollout = written(
+        tokens, [*thought, *thought, *thought, *tokens.answer_ids("Paris")], TokenBudget(len(thought), 30)
+    )
     assert rollout.forced
     assert list(rollout.ids[rollout.close_start : rollout.close_end]) == tokens.close_ids
     assert decoded(name, rollout.ids[: rollout.close_end]) == "the cat" + tokens.format.closing
-    assert Marker(tokenizer_of(name), tokens.format.closing).length([*thought, *tokens.close_ids]) == len(
+    assert StopString(tokenizer_of(name), tokens.format.closing).length([*thought, *tokens.close_ids]) == len(
         tokens.close_ids
     )
 
@@ -153,7 +157,7 @@ def test_behind_sentence_piece_no_closing_begins_with_a_stray_space(name, closin
     assert decoded(name, [*encode(tokenizer_of(name), "cat"), *tokens.close_ids]) == "cat" + closing
     for answer in ANSWERS:
         assert tokens.answer_ids(answer)
-    found = Marker(tokenizer_of(name), closing).length([*encode(tokenizer_of(name), "cat"), *tokens.close_ids])
+    found = StopString(tokenizer_of(name), closing).length([*encode(tokenizer_of(name), "cat"), *tokens.close_ids])
     assert found == len(tokens.close_ids)
 
 
@@ -243,9 +247,11 @@ def test_messages_that_the_template_cannot_read_are_refused_in_one_line(messages
 
 
 def test_plain_texts_beside_a_chat_template_are_said():
-    assert "do not go through the tokenizer's chat template" in str(plain_notice(made("qwen2"), ["What is two?"]))
-    assert plain_notice(made("qwen2"), [ASKED]) is None
-    assert plain_notice(made("qwen2"), ["<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"]) is None
+    assert "do not go through the tokenizer's chat template" in str(
+        describe_plain_prompts(made("qwen2"), ["What is two?"])
+    )
+    assert describe_plain_prompts(made("qwen2"), [ASKED]) is None
+    assert describe_plain_prompts(made("qwen2"), ["<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"]) is None
 
 
 # --- golds and ids
@@ -254,7 +260,7 @@ def test_plain_texts_beside_a_chat_template_are_said():
 @shapes
 def test_a_gold_answer_that_spells_a_control_token_is_refused(name):
     tokens = made(name)
-    for token in control_tokens(tokenizer_of(name)):
+    for token in get_control_tokens(tokenizer_of(name)):
         with pytest.raises(QreditError, match="spells the control token"):
             tokens.answer_ids(f"a {token} b")
 
@@ -317,7 +323,7 @@ def test_rows_beyond_the_tokenizer_are_the_models_own_and_have_no_text():
     with torch.no_grad():
         network.lm_head.weight[size:] *= 20  # drawn more often than not
     prompt = tokens.prompt_ids(ASKED)
-    rollouts = sample(network, [prompt] * 8, tokens, Budget(8, 8), stop_tokens=[], pad=0, seed=0)
+    rollouts = sample(network, [prompt] * 8, tokens, TokenBudget(8, 8), stop_tokens=[], pad=0, seed=0)
     unknown = [id for rollout in rollouts for id in rollout.ids if id >= size]
     assert unknown
     assert tokens.text(unknown) == ""

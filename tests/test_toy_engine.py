@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qredit import pocket, tasks
 from qredit.objectives.parsing import parse
 from qredit.rollouts.format import Format, TokenFormat
-from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.samplers.transformers import sample
 
 
@@ -35,13 +35,13 @@ def test_it_imports_no_other_engine():
 def test_it_has_the_gradients_of_trls_adapter_on_the_same_rows(tmp_path, objective, window):
     cut = {"per_device_train_batch_size": 8 // window, "gradient_accumulation_steps": window}
     made = trainer(tmp_path, objective, reward_funcs=length_reward, **cut)
-    seen, sampled = [], made.sampling.sampled
+    seen, sampled = [], made.rollout_sampler.sampled
 
     def keep(*given):
         seen.append(sampled(*given))
         return seen[-1]
 
-    made.sampling.sampled = keep
+    made.rollout_sampler.sampled = keep
     theirs = first_step_gradients(made)
     toy = ToyEngine(model(), parse(objective), made.format, tokenizer(), draw=None, reward=None, window=window)
     list(toy.learn(seen[0], update=False))
@@ -51,7 +51,7 @@ def test_it_has_the_gradients_of_trls_adapter_on_the_same_rows(tmp_path, objecti
 
 def test_it_learns_where_rewards_are_zero():
     """GARL on a pocket model whose every reward is 0: the likelihood of the answers rises."""
-    task, folder = tasks.get("pocket-dial"), pocket.path("dial-2")
+    task, folder = tasks.get("pocket-dial"), pocket.get_model_path("dial-2")
     own = AutoTokenizer.from_pretrained(folder, padding_side="left")
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     format = TokenFormat(Format.of(own), own)
@@ -60,7 +60,7 @@ def test_it_learns_where_rewards_are_zero():
         for one in task.loaded(None, "train", "cold", 8).examples
     ]
     draw = partial(
-        sample, network, format=format, budget=Budget(32, 8), stop_tokens=[own.eos_token_id], pad=own.pad_token_id
+        sample, network, format=format, budget=TokenBudget(32, 8), stop_tokens=[own.eos_token_id], pad=own.pad_token_id
     )
     toy = ToyEngine(
         network,

@@ -26,12 +26,12 @@ from qredit.core.schedule import linear
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.credit.running import subtract_running_mean
-from qredit.engine.checkpoint import fault
+from qredit.engine.checkpoint import find_damage
 from qredit.objectives import garl, paft
 from qredit.penalties.entropy import entropy_bonus
-from qredit.rollouts.trajectory import one_turn
+from qredit.rollouts.trajectory import make_one_turn
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.trl.logs import length_facts, length_metrics
+from qredit.trl.generation_metrics import collect_length_stats, compute_length_metrics
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
 OBJECTIVES = [
@@ -49,13 +49,13 @@ OBJECTIVES = [
 
 def test_the_lengths_that_are_logged_add_up_and_keep_to_the_budget():
     """A closing that was forced has no part in the budget; one that was sampled has."""
-    forced = one_turn((1,), (5,) * 12, (0.0,) * 12, 4, 9, forced=True, ended=False)
-    sampled = one_turn((1,), (5,) * 6, (0.0,) * 6, 2, 4, forced=False, ended=True)
-    found = length_metrics(length_facts([forced, sampled]))  # budget: 4 of thinking, 3 of the answer
+    forced = make_one_turn((1,), (5,) * 12, (0.0,) * 12, 4, 9, forced=True, ended=False)
+    sampled = make_one_turn((1,), (5,) * 6, (0.0,) * 6, 2, 4, forced=False, ended=True)
+    found = compute_length_metrics(collect_length_stats([forced, sampled]))  # budget: 4 of thinking, 3 of the answer
     assert (found["completions/max_length"], found["completions/min_length"]) == (7, 6)
     assert (found["rationale/mean_length"], found["response/mean_length"]) == (3, 2.5)
     assert found["completions/mean_length"] == 6.5 == 3 + 2.5 + 2 / 2  # the second row's closing was sampled
-    assert float(length_facts([forced, sampled])[:, -1].sum()) == 18  # every token counts as seen
+    assert float(collect_length_stats([forced, sampled])[:, -1].sum()) == 18  # every token counts as seen
 
 
 @pytest.mark.parametrize(("length", "answer"), [(256, 128), (1024, 128), (64, 32), (9, 4)])
@@ -87,7 +87,7 @@ def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path, monkeypatch)
         parts = [objective.evaluate(batch.select(chunk)) for chunk in torch.arange(len(batch.mask)).split(3)]
         return Credited(torch.cat([part.value for part in parts]))
 
-    monkeypatch.setattr("qredit.engine.step.credited_by", chunk_by_chunk)
+    monkeypatch.setattr("qredit.engine.step.evaluate_objective", chunk_by_chunk)
     mutant = trainer(tmp_path, rows_per_forward=3)
     assert relative_difference(first_step_gradients(mutant), whole) > 1e-2
 
@@ -114,7 +114,7 @@ def test_the_gradient_is_the_objectives_own_on_the_recorded_rollouts(tmp_path):
     width = rows.batch.mask.shape[1]
     logits = network(ids, attention_mask=mask).logits[:, -width - 1 : -1]
     logp = logits.log_softmax(-1).gather(-1, rows.batch.ids[..., None])[..., 0]
-    batch = made.scorer.scored(rows.batch, {"logp": logp, "entropy": None})
+    batch = made.scorer.attach_scores(rows.batch, {"logp": logp, "entropy": None})
     assert torch.allclose(batch.answer_logp, (logp.detach().double() * batch.answer).sum(1))
     garl(0.75).loss(logp, batch).backward()
     own = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
@@ -136,14 +136,14 @@ def test_a_run_repeats_bit_for_bit_and_depends_on_its_seed(tmp_path):
 def test_later_updates_on_a_generation_are_off_policy(tmp_path):
     made = trainer(tmp_path, steps_per_generation=2, num_iterations=2, max_steps=4)
     seen = []
-    scored = made.scorer.scored
+    scored = made.scorer.attach_scores
 
     def watch(batch, *given):
         result = scored(batch, *given)
         seen.append(result.sampler_logp is not None)
         return result
 
-    made.scorer.scored = watch
+    made.scorer.attach_scores = watch
     made.train()
     assert seen == [False, True, True, True]
 
@@ -153,7 +153,7 @@ def test_off_policy_coefficients_are_those_of_the_rationales_ratio(tmp_path, obj
     """The credit sees log-probabilities of whole rationales, also where the draw would need the answers alone."""
     made = trainer(tmp_path, objective, steps_per_generation=2, num_iterations=2, max_steps=4, learning_rate=1e-2)
     seen = []
-    scored = made.scorer.scored
+    scored = made.scorer.attach_scores
 
     def watch(batch, *given):
         result = scored(batch, *given)
@@ -161,7 +161,7 @@ def test_off_policy_coefficients_are_those_of_the_rationales_ratio(tmp_path, obj
             seen.append(result)
         return result
 
-    made.scorer.scored = watch
+    made.scorer.attach_scores = watch
     made.train()
     assert seen
     for batch in seen:
@@ -239,7 +239,7 @@ def test_coefficients_of_a_whole_generation_are_those_of_the_policy_that_sampled
     assert len(kept) == 2
 
     def credited():
-        batches = [made.scorer.scored_without_gradient(made.model, micro.rows) for micro in kept]
+        batches = [made.scorer.score_batch_no_grad(made.model, micro.rows) for micro in kept]
         return made.objective.evaluate(concatenate(batches)).value
 
     moved = credited()
@@ -527,7 +527,7 @@ def test_checkpoints_are_pushed_once_they_are_whole(tmp_path, hub):
     pushed = AutoModelForCausalLM.from_pretrained(hub)
     assert torch.equal(pushed.lm_head.weight, made.model.lm_head.weight)
     assert json.loads((hub / "last-checkpoint" / "trainer_state.json").read_text())["global_step"] == 2
-    assert fault(hub / "last-checkpoint") is None
+    assert find_damage(hub / "last-checkpoint") is None
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):

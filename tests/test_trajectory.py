@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qredit.rollouts.collate import collate
-from qredit.rollouts.trajectory import End, Role, Segment, Trajectory, one_turn
+from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory, make_one_turn
 from qredit.utils.errors import QreditError
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def searched() -> Trajectory:
             put("close", 10, 11, turn=1),
             drawn("answer", 12, turn=1),
         ),
-        end=End.ANSWER,
+        end=EndReason.ANSWER,
         golds=((20, 21),),
         reward=1.0,
     )
@@ -65,7 +65,7 @@ def test_the_spans_of_two_turns():
 
 
 def test_a_batch_without_observations_has_no_such_span():
-    plain = one_turn((1,), (2, 3, 4), (-1.0,) * 3, 1, 2, forced=True, ended=True)
+    plain = make_one_turn((1,), (2, 3, 4), (-1.0,) * 3, 1, 2, forced=True, ended=True)
     assert collate([plain], ("response",), 0, 0, CPU).batch.observation is None
     mixed = collate([plain, searched()], ("response",), 0, 0, CPU).batch
     assert mixed.observation.any(1).tolist() == [False, True]
@@ -85,7 +85,7 @@ def test_one_row_for_each_gold_answer_of_a_rationale():
 
 
 def test_one_that_ended_without_an_answer_is_all_rationale():
-    cut = replace(searched(), segments=searched().segments[:4], end=End.BUDGET, golds=((20,),))
+    cut = replace(searched(), segments=searched().segments[:4], end=EndReason.BUDGET, golds=((20,),))
     batch = collate([cut], ("answer", "response"), 0, 0, CPU).batch
     assert batch.ids.tolist() == [[*range(1, 9), 20], [*range(1, 9), 0]]
     assert not batch.response.any()

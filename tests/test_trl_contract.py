@@ -19,7 +19,7 @@ import qredit.trl
 from qredit import QreditError
 from qredit.trl import QreditConfig
 from qredit.trl.config import DEFAULTS
-from qredit.trl.refused import ARGUMENTS, OWNED, UNSUPPORTED
+from qredit.trl.refused_settings import ARGUMENTS, OWNED, UNSUPPORTED
 
 
 def parameters(function):

@@ -13,19 +13,19 @@ import torch
 from qredit.core.objective import Objective
 from qredit.data.prompt_sampler import PromptSampler
 from qredit.data.shuffled import ShuffledPrompts
-from qredit.engine.backward import PlainBackward
-from qredit.engine.collation import Collation
-from qredit.engine.collective import Alone
+from qredit.engine.backward import AutogradBackward
+from qredit.engine.collation import Collator
+from qredit.engine.collective import SingleProcess
 from qredit.engine.learner import Learner, Learners
-from qredit.engine.log import StepLog, metrics_of
 from qredit.engine.making import GenerationMaker
 from qredit.engine.prompts import Prompts
-from qredit.engine.sampling import Sampling
+from qredit.engine.sampling import RolloutSampler
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
-from qredit.engine.step import Place, Step
+from qredit.engine.step import MicrobatchPosition, Step
 from qredit.engine.step_credit import StepCredit
-from qredit.rollouts.collate import tails_for
+from qredit.engine.step_log import StepLog, compute_metrics
+from qredit.rollouts.collate import choose_tails
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Trajectory
 from qredit.shared_prefix.packing import pack
@@ -63,8 +63,8 @@ class ToyEngine:
 
     def __post_init__(self) -> None:
         assert share_prefix(self.model) is None, "this engine packs rows"
-        needs, alone, learners = self.objective.needs, Alone(), Learners(self.learners)
-        tails = tails_for(needs)
+        needs, alone, learners = self.objective.needs, SingleProcess(), Learners(self.learners)
+        tails = choose_tails(needs)
         self.scorer = Scorer(
             needs=needs,
             tails=tails,
@@ -75,22 +75,22 @@ class ToyEngine:
             free_bytes=lambda: math.inf,
             rows_per_forward=10_000,
         )
-        self.collation = Collation(
+        self.collator = Collator(
             *(alone, needs, tails, self.tokenizer.pad_token_id, self.scorer, self.format.close_ids),
             serves_several_steps=self.repeats > 1,
             learners=learners,
         )
         self.stages = StageState(self.objective)
         step_credit = StepCredit(self.window, self.stages, alone)
-        self.step = Step(self.scorer, self.stages, step_credit, alone, PlainBackward(), learners)
+        self.step = Step(self.scorer, self.stages, step_credit, alone, AutogradBackward(), learners)
         self.generations = GenerationMaker(
-            *(self.collation, self.scorer, self.stages, alone),
+            *(self.collator, self.scorer, self.stages, alone),
             rollouts=self.prompts * self.m // self.window,
             window=self.window,
             repeats=self.repeats,
             seed=self.seed,
         )
-        self.sampling = Sampling(alone, self.format, self.tokenizer, self.draw, self._rewards, {})
+        self.rollout_sampler = RolloutSampler(alone, self.format, self.tokenizer, self.draw, self._rewards, {})
         self.log = StepLog(alone)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.learning_rate, weight_decay=0.0)
 
@@ -102,11 +102,11 @@ class ToyEngine:
     ) -> Iterator[dict[str, float]]:
         """What each optimiser step shows; a row holds `prompt_ids` and `answer_ids`."""
         order = ShuffledPrompts(len(rows), self.seed) if order is None else order
-        prompts = Prompts(rows, order, Alone(), self.prompts)
+        prompts = Prompts(rows, order, SingleProcess(), self.prompts)
         for number in range(generations):
             prompts.next_generation()
             inputs = prompts.rows(prompts.asked, self.m)
-            yield from self.learn(self.sampling.sampled(inputs, number, self.m), prompts)
+            yield from self.learn(self.rollout_sampler.sampled(inputs, number, self.m), prompts)
 
     def learn(
         self, trajectories: list[Trajectory], prompts: Prompts | None = None, update: bool = True
@@ -118,15 +118,17 @@ class ToyEngine:
         uses = self.window * self.repeats
         for use in range(uses):
             complete = (use + 1) % self.window == 0
-            place = Place(use, complete=complete, used_up=use == uses - 1, off_policy=self.steps > began)
+            place = MicrobatchPosition(
+                use, complete=complete, ends_generation=use == uses - 1, off_policy=self.steps > began
+            )
             loss, learned = self.step.take(self.model, objective, generation, place)
             loss.backward()
             self.log.add(objective, learned.batch)
             if prompts is not None and use < self.window:
-                prompts.see(learned.batch, complete, last=use == self.window - 1)
+                prompts.observe(learned.batch, complete, last=use == self.window - 1)
             if not complete:
                 continue
-            yield metrics_of(objective, self.log.take()) | learned.logged
+            yield compute_metrics(objective, self.log.take()) | learned.logged
             if not update:
                 return
             self.optimizer.step()

@@ -88,13 +88,15 @@ def garl_credits_as_worked_by_hand() -> None:
     import torch
 
     from qredit.objectives.parsing import parse
-    from qredit.testing.moments import pool_batch
+    from qredit.testing.moments import make_group_batch
     from qredit.testing.policy import TabularPolicy
 
     answers = torch.tensor([0.0, 0.0, 0.0, 3.0]).double()
     answers[3] = answers[3].log()
     policy = TabularPolicy(torch.cat([torch.zeros(4).double(), answers]), symbols=2, length=1, answers=2)
-    batch = pool_batch(policy, torch.tensor([[0, 2]]), with_response=False)  # z·Y + y: one rollout of each rationale
+    batch = make_group_batch(
+        policy, torch.tensor([[0, 2]]), with_response=False
+    )  # z·Y + y: one rollout of each rationale
     found = parse("garl(0.75)").credit(batch)
     wanted = torch.tensor([[0.199955, 0.0, 0.620403], [-0.189798, 0.0, 0.310202]])
     assert torch.allclose(found.float(), wanted, atol=2e-6), found
@@ -138,7 +140,7 @@ def refused(act: Callable[[], object], told: str) -> None:
 
 def python_says_what_it_needs() -> None:
     """What is called from Python: the trainer, the scorer of formulas, files of tables."""
-    from qredit.rewards import as_reward, math_equal
+    from qredit.rewards import make_reward_function, math_equal
     from qredit.rewards.judge import ProcessRewardModel
     from qredit.tasks.readers import read_file
 
@@ -149,7 +151,7 @@ def python_says_what_it_needs() -> None:
         refused(lambda: read_file(table), "pip install 'qredit[trl]'")
     refused(lambda: importlib.import_module("qredit.trl"), "qredit.trl needs trl, ")
     refused(lambda: importlib.import_module("qredit.trl.trainer"), "pip install 'qredit[trl]'")
-    refused(lambda: as_reward("math_equal"), "pip install 'qredit[math]'")
+    refused(lambda: make_reward_function("math_equal"), "pip install 'qredit[math]'")
     refused(lambda: math_equal(r"\sqrt{8}", [r"2\sqrt{2}"]), "pip install 'qredit[math]'")
     refused(lambda: ProcessRewardModel.load("judge"), "pip install 'qredit[trl]'")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pocket_models.tokenizer import CLOSING, END, OPENING
 from qredit.tasks.base import Example, Style, Task
 from qredit.tasks.pocket.language import AS_A_SENTENCE, FILLERS
-from qredit.tasks.pocket.scene import Scene, Thought
+from qredit.tasks.pocket.scene import Scene, Statement
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,18 @@ def _turn(rng: random.Random, scene: Scene, examples: Sequence[Example], asked: 
     return f"{question}{OPENING}{filler}{thought.text}{CLOSING}{_said(rng, thought.answer, habits)}{END}"
 
 
-def _thought(rng: random.Random, scene: Scene, examples: Sequence[Example], asked: int, habits: Habits) -> Thought:
+def _thought(rng: random.Random, scene: Scene, examples: Sequence[Example], asked: int, habits: Habits) -> Statement:
     drawn = rng.random()
     if drawn < habits.own:
         return _gold(examples[asked])
     if drawn < habits.own + habits.other:
         return _gold(rng.choice([example for number, example in enumerate(examples) if number != asked]))
     said = rng.choices(scene.statements, k=rng.randint(1, 2))
-    return Thought(" ".join(thought.text for thought in said), said[-1].answer)
+    return Statement(" ".join(thought.text for thought in said), said[-1].answer)
 
 
-def _gold(example: Example) -> Thought:
-    return Thought(example.rationale or "", example.answer)
+def _gold(example: Example) -> Statement:
+    return Statement(example.rationale or "", example.answer)
 
 
 def _said(rng: random.Random, answer: str, habits: Habits) -> str:

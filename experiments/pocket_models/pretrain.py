@@ -29,12 +29,12 @@ from pocket_models.loss import Tokens, pretraining_loss, targets
 from pocket_models.measure import measure
 from pocket_models.specs import SPECS, Shape, Spec
 from qredit import tasks
-from qredit.pocket.models import FOLDER, path
+from qredit.pocket.models import FOLDER, get_model_path
 from qredit.rollouts.tokenizer import vocabulary_size
-from qredit.runs.bars import progress
-from qredit.runs.quiet import quiet_libraries
+from qredit.runs.progress_bars import make_progress_bars
 from qredit.tasks.base import Style
-from qredit.tasks.pocket.scene import PocketTask, scenes
+from qredit.tasks.pocket.scene import PocketTask, draw_scenes
+from qredit.utils.logging import silence_libraries
 
 SEED = 0
 THREADS = 1
@@ -78,7 +78,7 @@ def batches(
 ) -> Iterator[tuple[Int[Tensor, "B L"], Bool[Tensor, " B"]]]:
     """Token ids of transcripts that follow the habits, padded, and which of them are cold; a function of the seed."""
     rng = random.Random(seed)
-    source = scenes(task.draw, "train", seed)
+    source = draw_scenes(task.draw, "train", seed)
     styles: tuple[Style, Style] = ("cold", "warm")
     while True:
         chosen = [styles[row % 2] for row in range(SCENES)]
@@ -122,7 +122,7 @@ def learned(task: str, shape: Shape, steps: int, gate: float) -> Any:
     tokenizer = pocket_tokenizer.build()
     torch.manual_seed(SEED)
     model = network(shape, tokenizer)
-    with progress(Console(highlight=False)) as bars:
+    with make_progress_bars(Console(highlight=False)) as bars:
         train(model, tokenizer, pocket_task_named(task), Phase("learning", REASON, steps, 2e-3), gate, bars)
     return model
 
@@ -131,7 +131,7 @@ def pretrain(spec: Spec, tokenizer: Any, console: Console) -> Any:
     """A model made as its spec says."""
     task = pocket_task_named(spec.task)
     model = copy.deepcopy(learned(spec.task, spec.shape, spec.learning, spec.first_gate))
-    with progress(console) as bars:
+    with make_progress_bars(console) as bars:
         train(model, tokenizer, task, Phase("settling", BEHAVE, spec.settling, 1e-3), spec.gate, bars)
     return model
 
@@ -156,10 +156,10 @@ def make(spec: Spec, folder: Path, console: Console) -> dict[str, Any]:
 def main(names: Sequence[str], folder: Path | None = None) -> None:
     """Make the models of these names, all of them if there are none."""
     torch.set_num_threads(THREADS)
-    quiet_libraries()
+    silence_libraries()
     console = Console(highlight=False)
     for name in names or SPECS:
-        path(name)
+        get_model_path(name)
         facts = make(SPECS[name], (folder or FOLDER) / name, console)
         for style in ("cold", "warm"):
             found = facts["measured"][style]

@@ -9,11 +9,11 @@ from qredit.core.chain import Credit, Scope, on_span
 from qredit.core.objective import Objective
 from qredit.core.reduce import mean_per_token
 from qredit.credit.counts import (
-    chance_all_among,
     climb,
     credit_pass_at,
     credit_truncated_log,
-    right_rollouts,
+    find_right_rollouts,
+    probability_all_among,
     shape_pass_at,
     weigh_right_and_wrong,
 )
@@ -319,9 +319,9 @@ class _pass_at_uncentred(Credit):
     scope = Scope.GROUP
 
     def __call__(self, coefficient, batch):
-        right, keep = right_rollouts(coefficient, self)
+        right, keep = find_right_rollouts(coefficient, self)
         size = batch.groups.count(keep)
-        chance = chance_all_among(size - batch.groups.count(right), size - 1, self.k - 1)
+        chance = probability_all_among(size - batch.groups.count(right), size - 1, self.k - 1)
         return coefficient.with_row(self.k * right.double() * chance)
 
 

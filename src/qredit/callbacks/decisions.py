@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qredit.callbacks.metrics_file import AppendLines
-from qredit.engine.protocols import Steering
-from qredit.utils.plain import json_line
-from qredit.utils.whole import append
+from qredit.callbacks.metrics_file import JsonLinesCallback
+from qredit.engine.protocols import ObjectiveOverride
+from qredit.utils.atomic_files import append_text
+from qredit.utils.sanitize import to_json_line
 
 
-class KeepDecisions(AppendLines):
+class DecisionWriter(JsonLinesCallback):
     """Appends what guide and guard decided, with the reason, to decisions.jsonl; `step` is the last one before it.
 
     Attributes:
@@ -20,8 +20,8 @@ class KeepDecisions(AppendLines):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.steering: Sequence[Steering] = ()
-        self.tell: Callable[[str], None] = lambda text: None
+        self.overrides: Sequence[ObjectiveOverride] = ()
+        self.notify: Callable[[str], None] = lambda text: None
         self._kept = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -35,9 +35,11 @@ class KeepDecisions(AppendLines):
         self._keep(state)
 
     def _keep(self, state: Any) -> None:
-        every = sorted((one for part in self.steering for one in part.decided()), key=lambda one: int(one["step"]))
+        every = sorted(
+            (one for part in self.overrides for one in part.list_decisions()), key=lambda one: int(one["step"])
+        )
         fresh = every[self._kept :]
         self._kept += len(fresh)
         if state.is_world_process_zero and fresh:
-            append(self.path, "".join(map(json_line, fresh)))
-            self.tell("after step {step}: {change}; {reason}".format_map(fresh[-1]))
+            append_text(self.path, "".join(map(to_json_line, fresh)))
+            self.notify("after step {step}: {change}; {reason}".format_map(fresh[-1]))

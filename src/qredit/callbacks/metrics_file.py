@@ -8,10 +8,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from qredit.engine.checkpoint import trim_lines
-from qredit.utils.whole import append
+from qredit.utils.atomic_files import append_text
+from qredit.utils.former_names import former_names
 
 
-class AppendLines(TrainerCallback):  # type: ignore[misc]
+class JsonLinesCallback(TrainerCallback):  # type: ignore[misc]
     """Appends lines with their step to a file; a resumed run first drops those that came after its checkpoint."""
 
     def __init__(self, path: Path) -> None:
@@ -22,7 +23,7 @@ class AppendLines(TrainerCallback):  # type: ignore[misc]
             trim_lines(self.path, state.global_step)
 
 
-class MetricsFile(AppendLines):
+class MetricsWriter(JsonLinesCallback):
     """Appends every logged dictionary.
 
     Numbers that are not finite are written as null, so that any JSON reader can read the file.
@@ -31,8 +32,11 @@ class MetricsFile(AppendLines):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
             record = {"step": state.global_step} | {name: _finite(value) for name, value in logs.items()}
-            append(self.path, json.dumps(record) + "\n")
+            append_text(self.path, json.dumps(record) + "\n")
 
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__getattr__ = former_names(__name__, {"MetricsFile": "MetricsWriter", "AppendLines": "JsonLinesCallback"})

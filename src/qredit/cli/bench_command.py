@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from qredit.cli.options import Parser, add_options, build
-from qredit.runs.options import check_least, option
-from qredit.utils.device import usable_device
-from qredit.utils.errors import QreditError, unknown
+from qredit.cli.parser import Parser, add_options, build_options
+from qredit.runs.options import check_minimums, option
+from qredit.utils.device import select_device
+from qredit.utils.errors import QreditError, unknown_name_error
 
 if TYPE_CHECKING:
-    from qredit.trl.bench.measure import Row
+    from qredit.trl.bench.timing import TimingRow
 
 
 @dataclass(frozen=True)
@@ -35,27 +35,27 @@ class BenchOptions:
     cpu: bool = option(False, "use the CPU, also where there is an accelerator")
 
     def __post_init__(self) -> None:
-        check_least(self, {"runs": 1, "threads": 1})
+        check_minimums(self, {"runs": 1, "threads": 1})
         most = max(os.cpu_count() or 1, 2)
         if self.threads > most:
             raise QreditError(f"threads must be at most {most} on this machine, got {self.threads}")
-        if not parts(self.sizes):
+        if not split_commas(self.sizes):
             raise QreditError(f"sizes must name at least one PROMPT/COMPLETION/ROLLOUTS, got '{self.sizes}'")
-        from qredit.trl.bench.measure import OBJECTIVES, PHASES
         from qredit.trl.bench.size import Size
+        from qredit.trl.bench.timing import OBJECTIVES, PHASES
 
         for name, known in (("objectives", OBJECTIVES), ("phases", PHASES)):
             text = getattr(self, name)
-            if not parts(text):
+            if not split_commas(text):
                 raise QreditError(f"{name} must name at least one of {', '.join(known)}, got '{text}'")
-            for given in parts(text):
+            for given in split_commas(text):
                 if given not in known:
-                    raise unknown(name[:-1], given, known)
-        for size in parts(self.sizes):
+                    raise unknown_name_error(name[:-1], given, known)
+        for size in split_commas(self.sizes):
             Size.parse(size)
 
 
-def parts(text: str) -> list[str]:
+def split_commas(text: str) -> list[str]:
     """The parts between commas, each once."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
@@ -69,24 +69,24 @@ def add_arguments(parser: Parser) -> None:
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Measure every size and show the table."""
     given.pop("what")
-    options = build(BenchOptions, [("the command line", given)])
+    options = build_options(BenchOptions, [("the command line", given)])
     import torch
 
-    from qredit.trl.bench.measure import compare
-    from qredit.trl.bench.size import Shape, Size
+    from qredit.trl.bench.size import ModelShape, Size
+    from qredit.trl.bench.timing import compare
 
     torch.set_num_threads(options.threads)
-    cpu = usable_device(options.cpu).type == "cpu"
-    rows: list[Row] = []
+    cpu = select_device(options.cpu).type == "cpu"
+    rows: list[TimingRow] = []
     with progress.status("starting") as status:
-        for text in parts(options.sizes):
+        for text in split_commas(options.sizes):
             rows += compare(
                 Size.parse(text),
-                parts(options.objectives),
-                parts(options.phases),
+                split_commas(options.objectives),
+                split_commas(options.phases),
                 options.runs,
                 options.memory,
-                Shape(),
+                ModelShape(),
                 cpu,
                 lambda what: status.update(what),
             )
@@ -96,12 +96,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     return {"rows": [asdict(row) for row in rows], "torch": torch.__version__, "machine": machine}
 
 
-def _show(rows: "Sequence[Row]", out: Console) -> None:
+def _show(rows: "Sequence[TimingRow]", out: Console) -> None:
     title = "times as fast as TRL and as the ordinary path; seconds; tokens/s; share of peak FLOP/s; memory, of TRL's"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in ("size", "phase", "objective", "TRL", "ordinary", "s", "tok/s", "peak", "mem"):
         table.add_column(name, justify="left" if name in ("phase", "objective") else "right", no_wrap=True)
-    pairs: dict[tuple[str, str, str], dict[str, Row]] = {}
+    pairs: dict[tuple[str, str, str], dict[str, TimingRow]] = {}
     for row in rows:
         pairs.setdefault((f"{row.prompt}/{row.completion}/{row.m}", row.phase, row.objective), {})[row.against] = row
     for key, against in pairs.items():

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.asking import SHARED, template_options
-from qredit.cli.options import Parser, add_options, build, some_of
-from qredit.runs.options import TrainOptions, check_least, option
-from qredit.utils.plain import visible
+from qredit.cli.parser import Parser, add_options, build_options, select_fields
+from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options
+from qredit.runs.options import TrainOptions, check_minimums, option
+from qredit.utils.sanitize import escape_control_chars
 
 if TYPE_CHECKING:
-    from qredit.runs.compare import Settings
+    from qredit.runs.compare import ComparisonSettings
 
 _MORE = (
     "model", "reward", "subset", "m", "prompts_per_step", "prompts_per_forward", "rows_per_forward", "warmup", "lora",
@@ -43,34 +43,34 @@ class CompareOptions:
     output: str = option("runs/compare", "folder for the runs, the table and the figure")
 
     def __post_init__(self) -> None:
-        check_least(self, {"steps": 1, "iterations": 1, "seeds": 1, "questions": 1, "workers": 1})
+        check_minimums(self, {"steps": 1, "iterations": 1, "seeds": 1, "questions": 1, "workers": 1})
 
 
-def _shared() -> list[str]:
+def _list_shared_options() -> list[str]:
     """Options of training that every run has as they are given."""
     own = CompareOptions.__dataclass_fields__
-    return [name for name in (*SHARED, *_MORE) if name not in own]
+    return [name for name in (*SHARED_OPTIONS, *_MORE) if name not in own]
 
 
 def add_arguments(parser: Parser) -> None:
     """The objectives, how they are compared, and what all runs share."""
     parser.add_argument("objectives", nargs="+", help="objectives in full, such as 'dapo()' or 'garl(q=0.75)'")
     add_options(parser, CompareOptions, "options")
-    add_options(parser, some_of(TrainOptions, _shared()), "of every run, as in `qredit train`")
-    parser.further = template_options
+    add_options(parser, select_fields(TrainOptions, _list_shared_options()), "of every run, as in `qredit train`")
+    parser.extra_types = list_template_options
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Train and evaluate every objective with every seed, then show the table and draw the figure."""
     objectives = given.pop("objectives")
     own = CompareOptions.__dataclass_fields__
-    options = build(CompareOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
+    options = build_options(CompareOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
     shared = {name: value for name, value in given.items() if name not in own}
     same = {"task": options.task, "style": options.style}
-    base = build(TrainOptions, [("the command line", {**shared, **same})], template_options)
-    from qredit.runs.compare import Settings, compared, plot, questions_of
+    base = build_options(TrainOptions, [("the command line", {**shared, **same})], list_template_options)
+    from qredit.runs.compare import ComparisonSettings, compare_objectives, load_held_out, plot_comparison
 
-    settings = Settings(
+    settings = ComparisonSettings(
         task=options.task,
         style=options.style,  # type: ignore[arg-type]
         steps=options.steps,
@@ -80,12 +80,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         questions=options.questions,
         base=base,
     )
-    asked = questions_of(settings)
+    asked = load_held_out(settings)
     folder = Path(options.output)
-    rows = compared(objectives, settings, folder, progress, options.workers or (2 if base.is_pocket else 1))
+    rows = compare_objectives(objectives, settings, folder, progress, options.workers or (2 if base.is_pocket else 1))
     picture = folder / "compare.png"
     graded = base.rewards != "exact_match"
-    plot(
+    plot_comparison(
         rows,
         picture,
         f"{options.task}, {options.style} prompts",
@@ -93,8 +93,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     )
     _show(rows, settings, len(asked.examples), out)
     for note in asked.notes:
-        out.print(escape(visible(note)), soft_wrap=True)
-    out.print(f"\nfigure: {escape(visible(str(picture)))}", soft_wrap=True)
+        out.print(escape(escape_control_chars(note)), soft_wrap=True)
+    out.print(f"\nfigure: {escape(escape_control_chars(str(picture)))}", soft_wrap=True)
     return {
         "rows": [row.summary() for row in rows],
         "held_out": len(asked.examples),
@@ -103,7 +103,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     }
 
 
-def _show(rows: Sequence[Any], settings: "Settings", asked: int, out: Console) -> None:
+def _show(rows: Sequence[Any], settings: "ComparisonSettings", asked: int, out: Console) -> None:
     style = f", {settings.style} prompts" if settings.task != "jsonl" else ""
     table = Table(title=f"{settings.task}{style}, {settings.steps} steps", title_justify="left")
     for name in ("objective", "p@1 in %", "p@16 in %", "entropy", "tokens", "seconds"):
@@ -116,7 +116,9 @@ def _show(rows: Sequence[Any], settings: "Settings", asked: int, out: Console) -
     where = f"{asked} questions of the {settings.held.split} split"
     if data is not None and settings.held.split == "validation":
         where = f"{asked} rows of {Path(data).name} that were held out of training"
-    out.print(escape(visible(f"p@1 and p@16: success by {settings.base.rewards} on {where}")), soft_wrap=True)
+    out.print(
+        escape(escape_control_chars(f"p@1 and p@16: success by {settings.base.rewards} on {where}")), soft_wrap=True
+    )
     out.print(
         "entropy (nats a token) and length of the rollouts, last five steps; time of training. "
         "Mean over seeds, smallest and largest in brackets."

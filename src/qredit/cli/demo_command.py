@@ -14,15 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qredit.cli.options import Parser, add_options, build
-from qredit.runs.draw import plot_curves
-from qredit.runs.options import TrainOptions, check_least, option
-from qredit.runs.sparkline import averaged, sparkline
+from qredit.cli.parser import Parser, add_options, build_options
+from qredit.runs.curve_plots import plot_curves
+from qredit.runs.options import TrainOptions, check_minimums, option
+from qredit.runs.sparkline import averaged, draw_sparkline
+from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
-from qredit.utils.whole import write_whole
 
-BRIEF = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
-FULL = (
+DEFAULT_OBJECTIVES = ("grpo()", "garl(q=0.0)", "garl(q=0.75)", "paft(q=0.75)")
+FULL_OBJECTIVES = (
     "grpo()",
     *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
     *(f"paft(q={q})" for q in (0.75, 1.0)),
@@ -43,7 +43,7 @@ class DemoOptions:
     output: str = option("runs/demo", "folder for the runs, the table and the plot")
 
     def __post_init__(self) -> None:
-        check_least(self, {"steps": 1, "seeds": 1, "seed": 0, "questions": 1})
+        check_minimums(self, {"steps": 1, "seeds": 1, "seed": 0, "questions": 1})
         if not self.task.startswith("pocket-"):
             raise QreditError(f"the demo runs on pocket tasks, got {self.task}; use `qredit train` for the others")
 
@@ -56,16 +56,21 @@ def add_arguments(parser: Parser) -> None:
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Run the arms, then show table, curves and a paragraph."""
-    objectives = FULL if given.pop("full") else BRIEF
-    demo = build(DemoOptions, [("the command line", given)])
-    from qredit.report.write import write
-    from qredit.runs.experiment import Arm, Held, result_of
+    objectives = FULL_OBJECTIVES if given.pop("full") else DEFAULT_OBJECTIVES
+    demo = build_options(DemoOptions, [("the command line", given)])
+    from qredit.report.write import write_report
+    from qredit.runs.experiment import EvalSpec, Variant, run_variant
 
-    folder, held = Path(demo.output), Held(questions=demo.questions)
-    base = result_of(Arm(_options(demo, "grpo()", 0), trained=False), folder / "base", held, progress)
+    folder, held = Path(demo.output), EvalSpec(questions=demo.questions)
+    base = run_variant(Variant(_options(demo, "grpo()", 0), trained=False), folder / "base", held, progress)
     seeds = range(demo.seed, demo.seed + demo.seeds)
     arms = [
-        result_of(Arm(_options(demo, objective, seed)), folder / arm_name(objective, f"seed{seed}"), held, progress)
+        run_variant(
+            Variant(_options(demo, objective, seed)),
+            folder / make_folder_name(objective, f"seed{seed}"),
+            held,
+            progress,
+        )
         for objective in objectives
         for seed in seeds
     ]
@@ -74,7 +79,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     title = f"{demo.task}, {demo.style} prompts"
     plot_curves(by_label, picture, title)
     _show(base, by_label, demo, out)
-    report = write([folder / arm_name(o, f"seed{seed}") for o in objectives for seed in seeds], folder / "report.html")
+    report = write_report(
+        [folder / make_folder_name(o, f"seed{seed}") for o in objectives for seed in seeds], folder / "report.html"
+    )
     out.print(f"\ncurves: {picture}", soft_wrap=True)
     out.print(f"report: {report}", soft_wrap=True)
     shown = ("objective", "q", "seed", "p@1", "p@16", "m@16", "steps", "seconds")
@@ -84,7 +91,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         "run": str(folder),
         "report": str(report),
     }
-    write_whole(folder / "demo.json", json.dumps(result, indent=1) + "\n")
+    write_text_atomic(folder / "demo.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -100,7 +107,7 @@ def _options(demo: DemoOptions, objective: str, seed: int) -> TrainOptions:
     )
 
 
-def arm_name(objective: str, *more: object) -> str:
+def make_folder_name(objective: str, *more: object) -> str:
     """A folder name for an arm: garlq0.75-0."""
     plain = "".join(c for c in objective.replace("=", "") if c.isalnum() or c == ".")
     return "-".join([plain, *map(str, more)])
@@ -122,7 +129,7 @@ def _show(
             *(_cell(found, name) for name in ("p@1", "p@16", "m@16")),
             str(demo.steps),
             f"{seconds:.0f}",
-            sparkline(averaged(curve, width=20), 0.0, 1.0),
+            draw_sparkline(averaged(curve, width=20), 0.0, 1.0),
         )
     out.print(table)
     if demo.seeds > 1:
@@ -131,20 +138,24 @@ def _show(
 
 
 def _cell(found: Sequence[Mapping[str, Any]], metric: str) -> str:
-    from qredit.runs.experiment import spread
+    from qredit.runs.experiment import compute_mean_and_range
 
-    mean, low, high = (100 * value for value in spread(found, metric))
+    mean, low, high = (100 * value for value in compute_mean_and_range(found, metric))
     return f"{mean:.1f}" if len(found) == 1 else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str, Any]]], demo: DemoOptions) -> str:
     """What happened, in plain words, from the numbers of this very run."""
-    from qredit.runs.experiment import spread
+    from qredit.runs.experiment import compute_mean_and_range
 
     sizes = _options(demo, "grpo()", 0)
     rollouts = sizes.m * sizes.prompts_per_step * demo.steps * demo.seeds
-    stalled = [label for label, found in arms.items() if spread(found, "p@1")[2] < 0.01]
-    escaped = {label: spread(found, "p@1")[0] for label, found in arms.items() if spread(found, "p@1")[0] > 0.5}
+    stalled = [label for label, found in arms.items() if compute_mean_and_range(found, "p@1")[2] < 0.01]
+    escaped = {
+        label: compute_mean_and_range(found, "p@1")[0]
+        for label, found in arms.items()
+        if compute_mean_and_range(found, "p@1")[0] > 0.5
+    }
     likelihood = next((f["p_hat"][0] for found in arms.values() for f in found if f["p_hat"][0] is not None), None)
     measured = "" if likelihood is None else f", and gives the gold answer a median probability of 1e{likelihood:.0f}"
     told = [f"The base model answers {100 * base['p@1']:.1f} % of the questions as asked{measured}."]

@@ -18,19 +18,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit import tasks
-from qredit.cli.asking import SHARED, TEMPLATE, add_shared, template_options
-from qredit.cli.options import Parser, add_options, build, read_yaml
-from qredit.rewards.given import named_rewards
-from qredit.runs.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_least, option
+from qredit.cli.parser import Parser, add_options, build_options, read_yaml
+from qredit.cli.shared_options import SHARED_OPTIONS, TEMPLATE_OPTIONS, add_shared_options, list_template_options
+from qredit.rewards.reward_spec import parse_reward_names
+from qredit.runs.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_minimums, option
 from qredit.tasks import Example
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import visible
+from qredit.utils.sanitize import escape_control_chars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from qredit.evaluation.metrics import Answered
-    from qredit.rewards.given import Reward
+    from qredit.evaluation.metrics import QuestionResult
+    from qredit.rewards.reward_spec import Reward
     from qredit.rollouts.format import TokenFormat
     from qredit.stats.interval import Interval
 
@@ -53,12 +53,12 @@ class EvalOptions:
     seed: int = option(0, "seed of the samples")
 
     def __post_init__(self) -> None:
-        check_least(self, {"k": 1, "limit": 1, "rows_per_batch": 1, "seed": 0})
+        check_minimums(self, {"k": 1, "limit": 1, "rows_per_batch": 1, "seed": 0})
         if not 0 <= self.temperature < math.inf:
             raise QreditError(f"temperature must be 0 or more, got {self.temperature}")
         if self.temperature == 0 and self.samples > 1:
             raise QreditError(f"temperature 0 draws one and the same answer {self.k} times; leave out k, or give k=1")
-        if self.metric is not None and len(named_rewards(self.metric)) > 1:
+        if self.metric is not None and len(parse_reward_names(self.metric)) > 1:
             raise QreditError(f"metric must be one scorer or function, got '{self.metric}'")
 
     @property
@@ -71,21 +71,21 @@ def add_arguments(parser: Parser) -> None:
     """The options of the evaluation, then those it shares with training."""
     parser.add_argument("--samples", metavar="FILE", help="write every sample there, as JSON lines")
     add_options(parser, EvalOptions, "evaluation")
-    add_shared(parser, "reward")
+    add_shared_options(parser, "reward")
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Evaluate, one model or two, and show a table for each."""
     written = given.pop("samples", None)
     own = {f.name for f in fields(EvalOptions)}
-    asked = build(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
+    asked = build_options(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
     shared = {name: value for name, value in given.items() if name not in own}
     weights, options, trained = _model_and_options(asked, shared)
-    quiz = _quiz(asked, options, trained)
+    quiz = _prepare_setup(asked, options, trained)
     path = Path(written) if written is not None else _free_name(asked)
     models = {asked.model: weights}
     if asked.against is not None:
-        models[asked.against] = _weights(asked.against)[0]
+        models[asked.against] = _find_weights(asked.against)[0]
         if len(models) == 1:
             raise QreditError(f"against must be another model than {asked.model}")
     files = [path, path and path.with_name(f"{path.stem}-against{path.suffix}")]
@@ -93,16 +93,16 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         if file is not None and file.exists():
             raise QreditError(f"samples file {file} exists already; give another name")
     subjects = [
-        _checked(name, weights, file, quiz) for (name, weights), file in zip(models.items(), files, strict=False)
+        _check_model(name, weights, file, quiz) for (name, weights), file in zip(models.items(), files, strict=False)
     ]
-    results = [_evaluated(subject, asked, quiz, progress) for subject in subjects]
+    results = [_evaluate_model(subject, asked, quiz, progress) for subject in subjects]
     for result in results:
         _show(result, asked, quiz, out)
     record = {**_facts(asked, quiz), **results[0].record()}
     if len(results) == 2:
-        from qredit.evaluation.metrics import differences
+        from qredit.evaluation.metrics import compare_results
 
-        found, shared_by = differences(results[0].answered, results[1].answered, quiz.scorer, asked.samples)
+        found, shared_by = compare_results(results[0].answered, results[1].answered, quiz.scorer, asked.samples)
         _show_difference(found, asked, shared_by, quiz, out)
         told = {name: asdict(estimate) for name, estimate in found.items()}
         record |= {"against": {**results[1].record(), "questions_of_both": shared_by, "difference": told}}
@@ -110,7 +110,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
 
 @dataclass(frozen=True)
-class _Quiz:
+class _EvalSetup:
     """What every model is asked, how, and who judges: all that does not depend on the model.
 
     Attributes:
@@ -141,7 +141,7 @@ class _Quiz:
 
 
 @dataclass(frozen=True)
-class _Subject:
+class _Candidate:
     """A model that can be loaded, and where its samples go."""
 
     name: str
@@ -160,8 +160,8 @@ class _Result:
         notices: what has to be said.
     """
 
-    subject: _Subject
-    answered: "Sequence[Answered]"
+    subject: _Candidate
+    answered: "Sequence[QuestionResult]"
     found: "Mapping[str, Interval]"
     skipped: int
     unparseable: int
@@ -180,7 +180,7 @@ class _Result:
         }
 
 
-def _facts(asked: EvalOptions, quiz: _Quiz) -> dict[str, Any]:
+def _facts(asked: EvalOptions, quiz: _EvalSetup) -> dict[str, Any]:
     return {
         "task": quiz.options.task,
         "style": quiz.options.style,
@@ -202,7 +202,7 @@ def _free_name(asked: EvalOptions) -> Path | None:
     return next(name for name in names if not name.exists())
 
 
-def _weights(model: str) -> tuple[str, Path | None]:
+def _find_weights(model: str) -> tuple[str, Path | None]:
     """The weights that a run folder, its final model or any other name stands for, and the run's options if any."""
     folder = Path(model).expanduser()
     for run_folder, weights in ((folder, folder / "final"), (folder.parent, folder)):
@@ -219,112 +219,114 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
     Raises:
         QreditError: the run's data is one file, which it was trained on, and no other is given.
     """
-    weights, config = _weights(asked.model)
+    weights, config = _find_weights(asked.model)
     if config is None:
         return (
             weights,
-            build(TrainOptions, [("the command line", {**shared, "model": weights})], template_options),
+            build_options(TrainOptions, [("the command line", {**shared, "model": weights})], list_template_options),
             None,
         )
-    taken = (*SHARED, *TEMPLATE, "model", "reward")
-    from qredit.runs.load import is_file
-    from qredit.runs.seen import CHOOSING
+    taken = (*SHARED_OPTIONS, *TEMPLATE_OPTIONS, "model", "reward")
+    from qredit.runs.load import is_single_file
+    from qredit.runs.train_overlap import SUBSET_OPTIONS
 
     kept = read_yaml(str(config))
     stored = {key: value for key, value in kept.items() if key in taken}
     if shared.get("task", "jsonl") != "jsonl":
         stored = {key: value for key, value in stored.items() if key not in (*OWN_COLUMNS, *OWN_WORDING)}
-    chose = {key: value for key, value in kept.items() if key in (*taken, *CHOOSING)}
-    trained = build(TrainOptions, [(str(config), chose)], template_options)
-    if asked.split != "train" and "data" not in shared and is_file(trained):
+    chose = {key: value for key, value in kept.items() if key in (*taken, *SUBSET_OPTIONS)}
+    trained = build_options(TrainOptions, [(str(config), chose)], list_template_options)
+    if asked.split != "train" and "data" not in shared and is_single_file(trained):
         raise QreditError(
             f"the run was trained on {trained.data}; give --data with questions that were held out, or --split train"
         )
-    options = build(TrainOptions, [(str(config), stored), ("the command line", shared)], template_options)
+    options = build_options(TrainOptions, [(str(config), stored), ("the command line", shared)], list_template_options)
     return weights, options, trained
 
 
-def _quiz(asked: EvalOptions, options: TrainOptions, trained: TrainOptions | None) -> _Quiz:
+def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOptions | None) -> _EvalSetup:
     """The questions and those who judge the answers; no model is loaded."""
-    from qredit.rewards.given import judged_by, read_rewards
+    from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
 
-    rewards = read_rewards(options.rewards)
+    rewards = parse_rewards(options.rewards)
     if asked.metric is not None:
-        first = read_rewards(asked.metric)
+        first = parse_rewards(asked.metric)
         rewards = (*first, *(reward for reward in rewards if reward.name != first[0].name))
-    from qredit.runs.load import is_file, load_data
-    from qredit.runs.seen import called, trained_on
+    from qredit.runs.load import is_single_file, load_data
+    from qredit.runs.train_overlap import count_trained_on, describe_questions
 
     data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
-    rows_of = str(options.data) if options.task == "jsonl" and is_file(options) else None
-    seen = trained_on(data.examples, options, trained)
-    return _Quiz(
+    rows_of = str(options.data) if options.task == "jsonl" and is_single_file(options) else None
+    seen = count_trained_on(data.examples, options, trained)
+    return _EvalSetup(
         options=options,
         examples=data.examples,
-        rewards=judged_by(rewards, tasks.get(options.task).metrics),
+        rewards=choose_eval_rewards(rewards, tasks.get(options.task).metrics),
         rows_of=rows_of,
         seen=seen,
         notes=data.notes,
-        called=called(asked.split, rows_of, asked.limit is None, len(data.examples), seen),
+        called=describe_questions(asked.split, rows_of, asked.limit is None, len(data.examples), seen),
     )
 
 
-def _checked(name: str, weights: str, samples: Path | None, quiz: _Quiz) -> _Subject:
+def _check_model(name: str, weights: str, samples: Path | None, quiz: _EvalSetup) -> _Candidate:
     """A model of that name, as far as it can be checked without loading it."""
-    from qredit.runs.load import load_tokenizer, model_path
-    from qredit.runs.train import token_format
+    from qredit.runs.load import load_tokenizer, resolve_model_path
+    from qredit.runs.train import make_token_format
 
-    path = model_path(weights, quiz.options.task, quiz.options.coldness)
-    return _Subject(name, path, token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
+    path = resolve_model_path(weights, quiz.options.task, quiz.options.coldness)
+    return _Candidate(name, path, make_token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
 
 
-def _evaluated(subject: _Subject, asked: EvalOptions, quiz: _Quiz, progress: Console) -> _Result:
+def _evaluate_model(subject: _Candidate, asked: EvalOptions, quiz: _EvalSetup, progress: Console) -> _Result:
     """The model's answers to all questions that fit its context. It is kept in memory no longer than that."""
-    from qredit.evaluation.metrics import summary
-    from qredit.runs.load import load_model, ready
+    from qredit.evaluation.metrics import summarize
+    from qredit.runs.load import load_model, prepare_examples
 
     options = quiz.options
     network = load_model(subject.path, options.device)
-    questions = ready(quiz.examples, subject.tokens, network, options, f"{options.task} {asked.split}")
-    stream = _answers(asked, quiz, subject, network, questions, progress)
-    answered = list(stream) if subject.samples is None else _kept(stream, subject.samples)
+    questions = prepare_examples(quiz.examples, subject.tokens, network, options, f"{options.task} {asked.split}")
+    stream = _sample_answers(asked, quiz, subject, network, questions, progress)
+    answered = list(stream) if subject.samples is None else _write_while_sampling(stream, subject.samples)
     return _Result(
         subject,
         answered,
-        summary(answered, quiz.scorer, asked.samples),
+        summarize(answered, quiz.scorer, asked.samples),
         skipped=len(quiz.examples) - len(questions),
         unparseable=len(quiz.rewards[0].unparseable(questions)),
         notices=_notices(subject, network, quiz, answered),
     )
 
 
-def _answers(
+def _sample_answers(
     asked: EvalOptions,
-    quiz: _Quiz,
-    subject: _Subject,
+    quiz: _EvalSetup,
+    subject: _Candidate,
     network: "PreTrainedModel",
     questions: Sequence[Example],
     progress: Console,
-) -> "Iterator[Answered]":
+) -> "Iterator[QuestionResult]":
     """The questions as they are answered, under a bar."""
-    from qredit.rollouts.sampling_params import Draw
-    from qredit.runs.bars import progress as bars_on
-    from qredit.runs.load import stop_tokens
+    from qredit.rollouts.sampling_params import SamplingParams
+    from qredit.runs.load import get_stop_tokens
+    from qredit.runs.progress_bars import make_progress_bars as bars_on
     from qredit.samplers.answers import answer_all
-    from qredit.samplers.transformers import sampler_of
+    from qredit.samplers.transformers import make_sampler
 
     tokenizer: Any = subject.tokens.tokenizer
     with bars_on(progress) as bars:
         bar = bars.add_task("eval", total=len(questions), note="")
         for question in answer_all(
-            sampler_of(network, tokenizer.pad_token_id, Draw(temperature=asked.temperature), quiz.options.half),
+            make_sampler(
+                network, tokenizer.pad_token_id, SamplingParams(temperature=asked.temperature), quiz.options.half
+            ),
             subject.tokens,
             questions,
             quiz.rewards,
             quiz.options.sampling_budget,
             asked.samples,
             seed=asked.seed,
-            stop_tokens=stop_tokens(network, tokenizer),
+            stop_tokens=get_stop_tokens(network, tokenizer),
             rows_per_batch=asked.rows_per_batch,
             template=quiz.template,
         ):
@@ -332,20 +334,22 @@ def _answers(
             bars.advance(bar)
 
 
-def _notices(subject: _Subject, network: "PreTrainedModel", quiz: _Quiz, answered: Sequence["Answered"]) -> list[str]:
+def _notices(
+    subject: _Candidate, network: "PreTrainedModel", quiz: _EvalSetup, answered: Sequence["QuestionResult"]
+) -> list[str]:
     """What has to be said of the end of the answers, and of golds that were written and not counted."""
-    from qredit.rollouts.ends import end_notice, generation_ends, unended_notice
-    from qredit.runs.samples import hints
+    from qredit.rollouts.answer_end import describe_end_conflict, describe_unended_answers, get_eos_token_ids
+    from qredit.runs.eval_hints import suggest_fixes
 
     share = 1 - sum(one.ended for one in answered) / max(sum(len(one.predictions) for one in answered), 1)
     told = (
-        end_notice(subject.tokens, generation_ends(network), quiz.template),
-        unended_notice(share, subject.tokens.format.end),
+        describe_end_conflict(subject.tokens, get_eos_token_ids(network), quiz.template),
+        describe_unended_answers(share, subject.tokens.format.end),
     )
-    return [*hints(answered, quiz.scorer), *(notice for notice in told if notice is not None)]
+    return [*suggest_fixes(answered, quiz.scorer), *(notice for notice in told if notice is not None)]
 
 
-def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
+def _write_while_sampling(stream: "Iterable[QuestionResult]", path: Path) -> "list[QuestionResult]":
     """The answers, each written to a new file as it comes.
 
     Raises:
@@ -353,9 +357,9 @@ def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
     """
     from qredit.evaluation.metrics import write_samples
 
-    answered: list[Answered] = []
+    answered: list[QuestionResult] = []
 
-    def passed() -> "Iterator[Answered]":
+    def passed() -> "Iterator[QuestionResult]":
         for question in stream:
             answered.append(question)
             yield question
@@ -368,28 +372,30 @@ def _kept(stream: "Iterable[Answered]", path: Path) -> "list[Answered]":
     return answered
 
 
-def _show(result: _Result, asked: EvalOptions, quiz: _Quiz, out: Console) -> None:
-    from qredit.runs.samples import shown
+def _show(result: _Result, asked: EvalOptions, quiz: _EvalSetup, out: Console) -> None:
+    from qredit.runs.eval_hints import format_samples
 
     options, count = quiz.options, len(result.answered)
     title = f"{result.subject.name}: {options.task} {options.style}, {quiz.called}, {count} questions × {asked.samples}"
     out.print(_table(title, result.found, lambda value: f"{100 * value:.1f}"))
-    first = ", the first of the rewards" if asked.metric is None and len(named_rewards(options.rewards)) > 1 else ""
+    first = (
+        ", the first of the rewards" if asked.metric is None and len(parse_reward_names(options.rewards)) > 1 else ""
+    )
     out.print(f"p@k and m@k count success by {escape(quiz.scorer)}{first}; a tie in m@k counts its expectation")
-    for line in shown(result.answered, quiz.scorer):
-        out.print(escape(visible(line)), soft_wrap=True)
+    for line in format_samples(result.answered, quiz.scorer):
+        out.print(escape(escape_control_chars(line)), soft_wrap=True)
     for notice in (*quiz.notes, *result.notices):
-        out.print(escape(visible(notice)), soft_wrap=True)
+        out.print(escape(escape_control_chars(notice)), soft_wrap=True)
     if result.skipped:
         out.print(f"{result.skipped} prompts were too long for the context and are left out")
     if result.unparseable:
         out.print(f"{result.unparseable} gold answers cannot be read by {escape(quiz.scorer)}; they count as failures")
     if result.subject.samples is not None:
-        out.print(f"samples: {escape(visible(str(result.subject.samples)))}", soft_wrap=True)
+        out.print(f"samples: {escape(escape_control_chars(str(result.subject.samples)))}", soft_wrap=True)
 
 
 def _show_difference(
-    found: "Mapping[str, Interval]", asked: EvalOptions, questions: int, quiz: _Quiz, out: Console
+    found: "Mapping[str, Interval]", asked: EvalOptions, questions: int, quiz: _EvalSetup, out: Console
 ) -> None:
     title = f"{asked.model} less {asked.against}: {quiz.called}, {questions} questions of both"
     out.print(_table(title, found, lambda value: f"{100 * value:+.1f}"))
@@ -397,7 +403,7 @@ def _show_difference(
 
 
 def _table(title: str, found: "Mapping[str, Interval]", shown: Callable[[float], str]) -> Table:
-    table = Table(title=escape(visible(title)), title_justify="left")
+    table = Table(title=escape(escape_control_chars(title)), title_justify="left")
     table.add_column("metric")
     table.add_column("%", justify="right")
     table.add_column("95 % interval", justify="right")

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.options import Parser, add_options, build
+from qredit.cli.parser import Parser, add_options, build_options
 from qredit.lab import REGISTRY
-from qredit.runs.folder import writable
+from qredit.runs.folder import ensure_writable
 from qredit.runs.options import option
+from qredit.utils.atomic_files import atomic_write
 from qredit.utils.errors import look_up
-from qredit.utils.whole import replacing
 
 if TYPE_CHECKING:
     from qredit.lab.finding import Finding
@@ -43,30 +43,30 @@ def add_arguments(parser: Parser) -> None:
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Measure one theorem, or all of them by name."""
     asked = given.pop("theorem")
-    options = build(LabOptions, [("the command line", given)])
+    options = build_options(LabOptions, [("the command line", given)])
     look_up("theorem", asked, {**REGISTRY, ALL: None})
-    folder = writable(Path(options.output))
+    folder = ensure_writable(Path(options.output))
     found: dict[str, Any] = {}
     for name in REGISTRY if asked == ALL else (asked,):
-        finding, files = measured(name, folder, progress)
-        show(name, finding, out)
+        finding, files = measure_and_plot(name, folder, progress)
+        show_finding(name, finding, out)
         out.print(f"plot: {escape(files['png'])}, points: {escape(files['csv'])}\n", soft_wrap=True)
-        found[name] = facts(finding) | files
+        found[name] = finding_to_dict(finding) | files
     return found if asked == ALL else found[asked]
 
 
-def measured(name: str, folder: Path, progress: Console) -> "tuple[Finding, dict[str, str]]":
+def measure_and_plot(name: str, folder: Path, progress: Console) -> "tuple[Finding, dict[str, str]]":
     """Measure a theorem; draw it and write its points. The paths of the two files come with it.
 
     Raises:
         QreditError: the folder cannot be written.
     """
-    from qredit.cli.lab_draw import draw
+    from qredit.cli.lab_plots import plot_panels
 
     with progress.status(f"measuring {name}"), _one_thread():
         finding = REGISTRY[name]()
     picture, points = folder / f"{name}.png", folder / f"{name}.csv"
-    draw(finding.panels, picture)
+    plot_panels(finding.panels, picture)
     write_points(finding, points)
     return finding, {"png": str(picture), "csv": str(points)}
 
@@ -84,7 +84,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def facts(finding: "Finding") -> dict[str, Any]:
+def finding_to_dict(finding: "Finding") -> dict[str, Any]:
     """A finding as it is printed by --json: its tables and numbers by name, each claim, and the verdict."""
     tables = {name: [asdict(row) for row in rows] for name, rows in finding.tables.items()}
     claims = [
@@ -97,7 +97,7 @@ def facts(finding: "Finding") -> dict[str, Any]:
 
 def write_points(finding: "Finding", path: Path) -> None:
     """Every point of the plot, one a line: panel, curve, kind, x and y with the axes' names."""
-    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("panel", "curve", "kind", "x", "y", "x_axis", "y_axis"))
         for panel in finding.panels:
@@ -107,7 +107,7 @@ def write_points(finding: "Finding", path: Path) -> None:
                     writer.writerow(row)
 
 
-def show(name: str, finding: "Finding", out: Console) -> None:
+def show_finding(name: str, finding: "Finding", out: Console) -> None:
     """The theorem, its tables, what could not be measured, and the verdict."""
     out.print(f"[bold]{name}[/bold]: {escape(finding.theorem)}", soft_wrap=True)
     for title, rows in finding.tables.items():
@@ -115,15 +115,17 @@ def show(name: str, finding: "Finding", out: Console) -> None:
         for field in fields(rows[0]):
             table.add_column(field.name, justify="left" if field.type in (str, "str") else "right")
         for row in rows:
-            table.add_row(*map(cell, asdict(row).values()))
+            table.add_row(*map(format_cell, asdict(row).values()))
         out.print(table)
     for label, numbers in finding.numbers.items():
-        out.print(f"{label}: {', '.join(f'{key} {cell(value)}' for key, value in numbers.items())}", soft_wrap=True)
+        out.print(
+            f"{label}: {', '.join(f'{key} {format_cell(value)}' for key, value in numbers.items())}", soft_wrap=True
+        )
     for note in finding.notes:
         out.print(escape(note), soft_wrap=True)
     out.print(f"[bold]{escape(finding.verdict)}[/bold]", soft_wrap=True)
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """A number with four digits, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from qredit.cli.signals import Stopped, stopping_on_sigterm
-from qredit.runs.quiet import quiet_libraries
-from qredit.utils.errors import QreditError, unknown
-from qredit.utils.extras import require
-from qredit.utils.plain import one_line
-from qredit.utils.whole import FULL
+from qredit.cli.signals import StopState, interrupt_on_sigterm
+from qredit.utils.atomic_files import DISK_FULL_ERRNOS
+from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.extras import require_extras
+from qredit.utils.logging import silence_libraries
+from qredit.utils.sanitize import to_one_line
 
 COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
@@ -41,7 +41,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "lab": ("report",),
 }
 """The extras without which a command does not start; what else it reads, such as a reward, may need more."""
-SHARED = ("--json", "--quiet")
+SHARED_FLAGS = ("--json", "--quiet")
 FAILED, USAGE = 1, 2
 
 
@@ -51,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     2: something given cannot be used, said in one line. 1: an error of our own, with its traceback. 130: interrupted;
     143: ended by SIGTERM, as orderly.
     """
-    words = _command_first(sys.argv[1:] if argv is None else argv)
+    words = _move_flags_behind_command(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not know every character of a text
-    with stopping_on_sigterm() as stopped:
+    with interrupt_on_sigterm() as stopped:
         try:
             status = _main(words, stopped)
             _flush()
@@ -64,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         except OSError as error:
             _leave_output()
-            return _told_unwritable(error)
+            return _report_unwritable(error)
         return status
 
 
-def _main(words: Sequence[str], stopped: Stopped) -> int:
+def _main(words: Sequence[str], stopped: StopState) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())  # noqa: T201
         return 0
@@ -95,17 +95,17 @@ def _leave_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _told_unwritable(error: OSError) -> int:
+def _report_unwritable(error: OSError) -> int:
     """Say in one line what cannot be written; nothing where who reads it has seen enough. The exit status."""
     if not isinstance(error, BrokenPipeError):
-        line = one_line(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        line = to_one_line(f"cannot write {error.filename or 'the output'}: {error.strerror}")
         print(f"qredit: {line}", file=sys.stderr)  # noqa: T201
     return FAILED
 
 
-def _command_first(argv: Sequence[str]) -> list[str]:
+def _move_flags_behind_command(argv: Sequence[str]) -> list[str]:
     """The words, flags that every subcommand takes moved behind it: `qredit --json tasks` is `qredit tasks --json`."""
-    shared = list(itertools.takewhile(lambda word: word in SHARED, argv))
+    shared = list(itertools.takewhile(lambda word: word in SHARED_FLAGS, argv))
     rest = list(argv[len(shared) :])
     return [rest[0], *shared, *rest[1:]] if rest else []
 
@@ -128,32 +128,32 @@ def _everything_on_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def _run(words: Sequence[str], as_json: bool, stopped: Stopped) -> tuple[int, Any]:
+def _run(words: Sequence[str], as_json: bool, stopped: StopState) -> tuple[int, Any]:
     try:
         return 0, _command(words, as_json)
     except QreditError as error:
-        line = one_line(str(error))
+        line = to_one_line(str(error))
         print(f"qredit: {line}", file=sys.stderr)  # noqa: T201
         return USAGE, {"error": line}
     except KeyboardInterrupt as interrupt:
-        print("; ".join([f"qredit: {stopped.word}", *map(one_line, interrupt.args)]), file=sys.stderr)  # noqa: T201
+        print("; ".join([f"qredit: {stopped.word}", *map(to_one_line, interrupt.args)]), file=sys.stderr)  # noqa: T201
         return stopped.status, {"error": stopped.word}
     except Exception as error:
-        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno in FULL):
+        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS):
             raise
         traceback.print_exc()
-        return FAILED, {"error": one_line(f"{type(error).__name__}: {error}")}
+        return FAILED, {"error": to_one_line(f"{type(error).__name__}: {error}")}
 
 
 def _command(words: Sequence[str], as_json: bool) -> Any:
     name, *rest = words
     if name not in COMMANDS:
-        raise unknown("subcommand", name, COMMANDS)
+        raise unknown_name_error("subcommand", name, COMMANDS)
     from rich.console import Console  # here, for the help above needs none of it
 
-    from qredit.cli.options import Parser, read_arguments
+    from qredit.cli.parser import Parser, read_arguments
 
-    quiet_libraries()
+    silence_libraries()
     module: ModuleType = importlib.import_module(f"qredit.cli.{name}_command")
     parser = Parser(prog=f"qredit {name}", description=module.__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object, everything else to standard error")
@@ -162,7 +162,7 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     given = read_arguments(parser, rest)
     quiet = given.pop("quiet")
     given.pop("json")
-    require(f"qredit {name}", *NEEDS.get(name, ()))
+    require_extras(f"qredit {name}", *NEEDS.get(name, ()))
     out = Console(file=sys.stdout, quiet=as_json, highlight=False, emoji=False)
     progress = Console(file=sys.stderr, quiet=quiet, highlight=False, emoji=False)
     return module.run(given, out, progress)

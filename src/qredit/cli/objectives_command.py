@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qredit.catalog import PARTS, about, catalog, signature
-from qredit.cli.options import Parser
+from qredit.cli.parser import Parser
 from qredit.utils.errors import look_up
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     for title in PARTS:
         text = Text(f"{title}\n", style="bold")
         for part in listed[title]:
-            text.append(part_in_words(part, out.width))
+            text.append(format_part(part, out.width))
         out.print(text, soft_wrap=True)
     return listed
 
 
-def part_in_words(part: Mapping[str, Any], width: int) -> Text:
+def format_part(part: Mapping[str, Any], width: int) -> Text:
     """A part's signature, its name in bold, and below it what it does, both wrapped to `width` columns."""
     # The standard library wraps these hundred paragraphs in a tenth of the time that a padded renderable each takes.
     called = fill(
@@ -79,21 +79,23 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
     out.print(f"[bold]{escape(name)}[/bold]{escape(found['signature'])}\n")
     if name in REGISTRY:
         found |= about(name, REGISTRY[name])
-        out.print(escape(f"{provenance(found)}\n"), style="bold yellow" if found["known"] == SECOND_HAND else None)
+        out.print(
+            escape(f"{describe_provenance(found)}\n"), style="bold yellow" if found["known"] == SECOND_HAND else None
+        )
     out.print(escape(text))
     if name in REGISTRY:
         made = example(name)
         found |= {"expansion": made.expansion, "example": str(made)}
         known = CERTAINTY[found["certainty"]] + ("; a formula over supplied fields" if found["formula_only"] else "")
         out.print(f"\nfamily {found['family']}, {escape(found['source'])}, known from {known}")
-        found["cost"] = cost_in_words(made)
+        found["cost"] = list_costs(made)
         out.print(f"needs {', '.join(found['needs']) or 'nothing'}")
         out.print(f"costs {'; '.join(found['cost']) or 'nothing beyond log-probabilities and rewards'}\n")
         out.print(escape(f"{made}\n{made.expansion}"))
     return found
 
 
-def provenance(row: Mapping[str, Any]) -> str:
+def describe_provenance(row: Mapping[str, Any]) -> str:
     """Where a method's formula was read, and the official code that it was compared with."""
     read = {
         "paper+code": "Known from the paper and official code.",
@@ -109,11 +111,11 @@ def provenance(row: Mapping[str, Any]) -> str:
     return f"{read} {compared}"
 
 
-def cost_in_words(objective: "Objective") -> list[str]:
+def list_costs(objective: "Objective") -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
-    from qredit.core.chain import Scope, kinds
+    from qredit.core.chain import Scope, field_kinds
 
-    read = kinds(objective.needs)
+    read = field_kinds(objective.needs)
     second, maps = {"logp@", "base_probability", "kl"}, {"attention_influence", "attention_locality"}
     costs = {
         "a forward pass of a second model, held in memory, for each generation": bool(second & read),

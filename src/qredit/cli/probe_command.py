@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.asking import add_shared
-from qredit.cli.options import Parser, add_options, build, read_yaml
-from qredit.cli.train_command import training_fields
-from qredit.runs.options import POCKET, TrainOptions, check_least, option
+from qredit.cli.parser import Parser, add_options, build_options, read_yaml
+from qredit.cli.shared_options import add_shared_options
+from qredit.cli.train_command import list_training_fields
+from qredit.runs.options import POCKET, TrainOptions, check_minimums, option
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_multiple, format_probability, format_share
-from qredit.utils.plain import json_line, visible
+from qredit.utils.sanitize import escape_control_chars, to_json_line
 
 if TYPE_CHECKING:
-    from qredit.probe import Advice, Interval, Measured, Prediction
+    from qredit.probe import Advice, Interval, Measurement, Prediction
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ProbeOptions:
     seed: int = option(0, "seed of the rollouts")
 
     def __post_init__(self) -> None:
-        check_least(self, {"m": 2, "examples": 1, "rows_per_batch": 1, "seed": 0})
+        check_minimums(self, {"m": 2, "examples": 1, "rows_per_batch": 1, "seed": 0})
 
 
 def add_arguments(parser: Parser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
         "--per-prompt", metavar="FILE", help="write what was measured of each example there, for `qredit train --keep`"
     )
     add_options(parser, ProbeOptions, "probe")
-    add_shared(parser, "reward")
+    add_shared_options(parser, "reward")
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
@@ -61,13 +61,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         _check_free(Path(file))
     planned = {} if config is None else read_yaml(config)
     shared = {name: value for name, value in given.items() if name not in own - {"model"}}
-    options = build(TrainOptions, [(str(config), planned), ("the command line", shared)], training_fields)
+    options = build_options(TrainOptions, [(str(config), planned), ("the command line", shared)], list_training_fields)
     sizes: dict[str, Any] = {name: planned[name] for name in ("m", "seed") if name in planned}
     both = {**sizes, **given, "model": options.model}
-    asked = build(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
-    from qredit.probe import load, measure, predict, recommend, words
-    from qredit.probe.measure import per_prompt
-    from qredit.runs.bars import progress as bars_on
+    asked = build_options(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
+    from qredit.probe import load, measure, predict, recommend, summary
+    from qredit.probe.measure import make_prompt_rows
+    from qredit.runs.progress_bars import make_progress_bars as bars_on
 
     subject = load(options, asked.examples)
     with bars_on(progress) as bars:
@@ -77,16 +77,18 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         )
     predicted = predict(measured.log_w, measured.right)
     given_advice = recommend(predicted, float(measured.forced.double().mean()))
-    notices = list(words.notices(subject, measured, predicted))
+    notices = list(summary.list_probe_notices(subject, measured, predicted))
     shown = (
         []
         if measured.right.any()
-        else words.shown([example.answer for example in subject.examples], measured.said, measured.right.tolist())
+        else summary.format_rejected(
+            [example.answer for example in subject.examples], measured.said, measured.right.tolist()
+        )
     )
     _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, shown, details, out)
     if file is not None:
-        _write(Path(file), per_prompt(subject, measured))
-        out.print(f"per prompt: {escape(visible(file))}", soft_wrap=True)
+        _write(Path(file), make_prompt_rows(subject, measured))
+        out.print(f"per prompt: {escape(escape_control_chars(file))}", soft_wrap=True)
     record = _record(asked, options, measured, predicted, given_advice, notices)
     return {**record, "per_prompt": file, "shown": shown}
 
@@ -103,7 +105,7 @@ def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A line for each example, in a file that is whole once it has its name."""
     aside = file.with_name(f"{file.name}.writing")
     try:
-        aside.write_text("".join(map(json_line, rows)), encoding="utf-8")
+        aside.write_text("".join(map(to_json_line, rows)), encoding="utf-8")
         aside.rename(file)
     except OSError as error:
         raise QreditError(f"cannot write to {file}: {error.strerror}") from None
@@ -112,13 +114,13 @@ def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def _record(
     asked: ProbeOptions,
     options: TrainOptions,
-    measured: "Measured",
+    measured: "Measurement",
     predicted: "Prediction",
     advice: "Advice",
     notices: Sequence[str],
 ) -> Mapping[str, Any]:
     """Everything, for JSON; what is no number there (infinite, not a number) is null."""
-    from qredit.probe import words
+    from qredit.probe import summary
     from qredit.probe.recommend import is_graded
 
     told: dict[str, Any] = _plain(
@@ -144,8 +146,8 @@ def _record(
                 "m": advice.m,
                 "case": advice.case.name.lower(),
                 "firm": advice.firm,
-                "reads": words.reads(predicted, advice),
-                "sentences": words.advice(predicted, advice),
+                "reads": summary.describe_reward_check(predicted, advice),
+                "sentences": summary.describe_advice(predicted, advice),
             },
             "notices": list(notices),
         }
@@ -175,31 +177,33 @@ def _show(
     out: Console,
 ) -> None:
     """Whether the reward reads anything, the advice, then what it rests on; the table of every q only if wanted."""
-    from qredit.probe import words
+    from qredit.probe import summary
 
     size = f"{predicted.examples} examples × {predicted.rollouts}"
-    out.print(f"[bold]{escape(visible(title))}[/bold], {size} rollouts", soft_wrap=True)
-    for line in filter(None, (words.reads(predicted, advice), *shown, words.too_few(predicted, advice))):
-        out.print(escape(visible(line)), soft_wrap=True)
+    out.print(f"[bold]{escape(escape_control_chars(title))}[/bold], {size} rollouts", soft_wrap=True)
+    for line in filter(
+        None, (summary.describe_reward_check(predicted, advice), *shown, summary.warn_too_few(predicted, advice))
+    ):
+        out.print(escape(escape_control_chars(line)), soft_wrap=True)
     out.print()
-    for sentence in words.advice(predicted, advice):
-        out.print(escape(visible(sentence)))
+    for sentence in summary.describe_advice(predicted, advice):
+        out.print(escape(escape_control_chars(sentence)))
     out.print()
-    out.print(f"sampled success: {escape(words.interval(predicted.success))}")
-    out.print(f"likelihood P̂: {escape(words.interval(predicted.p_hat))}")
+    out.print(f"sampled success: {escape(summary.format_interval(predicted.success))}")
+    out.print(f"likelihood P̂: {escape(summary.format_interval(predicted.p_hat))}")
     for notice in notices:
-        out.print(escape(visible(notice)), soft_wrap=True)
+        out.print(escape(escape_control_chars(notice)), soft_wrap=True)
     if not details:
         out.print("--details shows p̂ of the examples and the table of every q")
         return
     low, middle, high = map(format_probability, predicted.levels)
     out.print(f"p̂ of an example: median {middle}, middle 80 % {low} to {high}")
-    out.print(words.regime(predicted))
+    out.print(summary.describe_regime(predicted))
     out.print(_table(predicted))
     out.print(
         "signal: share of groups; reward: a group's largest effective one; times: steps to escape, of those at "
         "q = 1; bias and deviation: of the gradient's length; noise: of its direction, GARL/PAFT. "
-        + escape(words.ASSUMED)
+        + escape(summary.ASSUMPTIONS)
     )
 
 

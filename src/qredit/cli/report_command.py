@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.options import Parser, add_options, build
+from qredit.cli.parser import Parser, add_options, build_options
 from qredit.runs.options import option
 
 
@@ -38,9 +38,9 @@ def add_arguments(parser: Parser) -> None:
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Read the runs, write the page, say where it is."""
     folders, beside = given.pop("runs"), given.pop("beside")
-    options = build(ReportOptions, [("the command line", given)])
-    from qredit.report.write import write
+    options = build_options(ReportOptions, [("the command line", given)])
+    from qredit.report.write import write_report
 
-    path = write(folders, Path(options.output).expanduser(), beside)
+    path = write_report(folders, Path(options.output).expanduser(), beside)
     out.print(f"report: {path}", markup=False, soft_wrap=True)
     return {"report": str(path), "runs": [str(folder) for folder in folders], "bytes": path.stat().st_size}

@@ -11,7 +11,7 @@ INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 @dataclass
-class Stopped:
+class StopState:
     """How a command was stopped, if it was.
 
     Attributes:
@@ -32,12 +32,12 @@ class Stopped:
 
 
 @contextlib.contextmanager
-def stopping_on_sigterm() -> Iterator[Stopped]:
+def interrupt_on_sigterm() -> Iterator[StopState]:
     """While it lasts, the first SIGTERM raises KeyboardInterrupt, and a second ends the process at once.
 
     Left alone where someone else handles the signal or ignores it, and outside the main thread, where none can be set.
     """
-    stopped = Stopped()
+    stopped = StopState()
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.terminated = True

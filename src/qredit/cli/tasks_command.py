@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
-from qredit.cli.options import Parser
+from qredit.cli.parser import Parser
 from qredit.tasks import REGISTRY
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from qredit.cli.options import Kinds, Parser, add_options, build, kinds_of, read_yaml
+from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, get_field_types, read_yaml
 from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import visible
+from qredit.utils.sanitize import escape_control_chars
 
 if TYPE_CHECKING:
     from qredit.runs.plan import Plan
@@ -34,10 +34,10 @@ def add_arguments(parser: Parser) -> None:
     run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
     run.add_argument("--dry-run", action="store_true", help="show prompts, seam, sizes and memory; train nothing")
     add_options(parser, TrainOptions, "options")
-    parser.further = training_fields
+    parser.extra_types = list_training_fields
 
 
-def training_fields() -> dict[str, Kinds]:
+def list_training_fields() -> dict[str, FieldTypes]:
     """Fields of QreditConfig that can be given beside the options, with the types each may have."""
     from qredit.trl import QreditConfig
 
@@ -45,70 +45,70 @@ def training_fields() -> dict[str, Kinds]:
     # --resume finds the checkpoint; models are loaded by the commands, which run no code of theirs
     unused = {"resume_from_checkpoint", "model_init_kwargs", "trust_remote_code"}
     names = [field.name for field in dataclasses.fields(QreditConfig)]
-    return {name: kinds_of(QreditConfig, name) for name in names if name not in own | unused}
+    return {name: get_field_types(QreditConfig, name) for name in names if name not in own | unused}
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Train, or show what would be done."""
     own = {name: given.pop(name, None) for name in _OURS}
-    options = chosen(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
+    options = merge_options(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
     from accelerate.utils import broadcast_object_list
 
-    from qredit.report.collect import collect
-    from qredit.report.words import ending
-    from qredit.runs.plan import notices
-    from qredit.runs.train import kept_so_far, plan, train
+    from qredit.report.collect import collect_runs
+    from qredit.report.sentences import describe_end
+    from qredit.runs.plan import list_data_notices
+    from qredit.runs.train import describe_saved_steps, make_plan, train
 
     if own["dry_run"]:
-        found = plan(options)
+        found = make_plan(options)
         show_plan(found, out)
         return found.as_dict()
-    output = Path(broadcast_object_list([own["output"] or default_output(options)])[0])  # one clock names the folder
+    output = Path(broadcast_object_list([own["output"] or make_run_name(options)])[0])  # one clock names the folder
     try:
         finished = train(options, output, progress, resume=bool(own["resume"]))
     except KeyboardInterrupt:
         if not RunFolder(output).config.is_file():
             raise
-        kept, words = kept_so_far(RunFolder(output), options.steps), f"qredit train --resume --output {output}"
-        raise KeyboardInterrupt(f"{kept}; go on with it: {visible(words)}") from None
+        kept, words = describe_saved_steps(RunFolder(output), options.steps), f"qredit train --resume --output {output}"
+        raise KeyboardInterrupt(f"{kept}; go on with it: {escape_control_chars(words)}") from None
     facts = finished.facts
-    for notice in notices(facts):
+    for notice in list_data_notices(facts):
         if progress.quiet or notice not in finished.said:
-            out.print(escape(visible(notice)), soft_wrap=True)
-    for sentence in ending(collect([output])[0]):
-        out.print(escape(visible(sentence)), soft_wrap=True)
+            out.print(escape(escape_control_chars(notice)), soft_wrap=True)
+    for sentence in describe_end(collect_runs([output])[0]):
+        out.print(escape(escape_control_chars(sentence)), soft_wrap=True)
     best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
-    out.print(f"final model{best}: {escape(visible(str(finished.final)))}", soft_wrap=True)
+    out.print(f"final model{best}: {escape(escape_control_chars(str(finished.final)))}", soft_wrap=True)
     return {
         "run": str(finished.folder),
         "final": str(finished.final),
         "steps": finished.steps,
         "best_step": finished.best_step,
-        "objective": str(options.made_objective()),
+        "objective": str(options.make_objective()),
         **facts,
     }
 
 
-def chosen(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> TrainOptions:
+def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> TrainOptions:
     """The options from the resumed run, then the YAML file, then the flags."""
     sources: list[tuple[str, Mapping[str, Any]]] = []
     if resumed is not None:
         sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
     if config is not None:
         sources.append((config, read_yaml(config)))
-    return build(TrainOptions, [*sources, ("the command line", given)], further=training_fields)
+    return build_options(TrainOptions, [*sources, ("the command line", given)], further=list_training_fields)
 
 
 def _resumed(output: str | None) -> Path:
     if not output:
         raise QreditError("--resume needs --output, the folder of the run to go on with")
-    RunFolder(Path(output)).claim_again()
+    RunFolder(Path(output)).require_existing()
     return Path(output)
 
 
-def default_output(options: TrainOptions) -> str:
+def make_run_name(options: TrainOptions) -> str:
     """A folder name that tells what the run is."""
-    objective = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(options.made_objective())).strip("-")
+    objective = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(options.make_objective())).strip("-")
     return f"runs/{options.task}-{objective[:40]}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -120,17 +120,17 @@ def _listed(ids: Sequence[Sequence[Any]], most: int = 16) -> str:
 
 def show_plan(found: "Plan", out: Console) -> None:
     """The plan in words; prompts and tokens come from data, and none of their characters is obeyed."""
-    from qredit.runs.plan import memory_lines, notices
+    from qredit.runs.plan import format_memory, list_data_notices
 
     for number, prompt in enumerate(found.prompts, start=1):
         shown = prompt if len(prompt) <= 1200 else f"{prompt[:800]} … {prompt[-400:]}"
-        out.print(f"[bold]prompt {number}[/bold]\n{escape(visible(shown))}\n", soft_wrap=True)
+        out.print(f"[bold]prompt {number}[/bold]\n{escape(escape_control_chars(shown))}\n", soft_wrap=True)
         ids = _listed(found.prompt_ids[number - 1])
-        out.print(f"ids       {escape(visible(ids))}\n", soft_wrap=True)
+        out.print(f"ids       {escape(escape_control_chars(ids))}\n", soft_wrap=True)
     layout = ", ".join(f"{name} {text!r}" for name, text in found.seam["layout"].items())
-    out.print(f"layout    {escape(visible(layout))}, from {found.seam['end_from']}", soft_wrap=True)
+    out.print(f"layout    {escape(escape_control_chars(layout))}, from {found.seam['end_from']}", soft_wrap=True)
     for name in ("closing", "appended", "end"):
-        out.print(f"{name:<9} {escape(visible(_listed(found.seam[name])))}", soft_wrap=True)
+        out.print(f"{name:<9} {escape(escape_control_chars(_listed(found.seam[name])))}", soft_wrap=True)
     lengths = {"prompt tokens": found.prompt_tokens, "answer tokens": found.answer_tokens}
     for name, spread in lengths.items():
         out.print(f"{name}: {spread['min']:g} to {spread['max']:g}, median {spread['median']:g}")
@@ -139,8 +139,8 @@ def show_plan(found: "Plan", out: Console) -> None:
         | found.filtered
         | {"train_examples": found.examples + found.left_out, "train_prompts": found.examples}
     )
-    for notice in notices(facts):
-        out.print(escape(visible(notice)), soft_wrap=True)
+    for notice in list_data_notices(facts):
+        out.print(escape(escape_control_chars(notice)), soft_wrap=True)
     out.print(
         f"{found.examples} examples, {found.groups_per_step} groups of {found.rollouts_per_group} rollouts per step, "
         f"{found.steps_per_epoch} steps per epoch",
@@ -154,5 +154,5 @@ def show_plan(found: "Plan", out: Console) -> None:
         soft_wrap=True,
     )
     out.print(f"{found.parameters:,} parameters")
-    for line in memory_lines(found.memory_gib):
+    for line in format_memory(found.memory_gib):
         out.print(line, soft_wrap=True)

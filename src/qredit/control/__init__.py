@@ -1,7 +1,16 @@
 """Guidance during a run, as plain functions of what its groups show: which q, which estimator, whether it collapsed."""
 
-from qredit.control.collapse import Collapse, Fallen
-from qredit.control.controller import Controller, Decision, Groups, begin
-from qredit.control.loudness import loudness, quietest
+from qredit.control.collapse import CollapseDetector, DetectedCollapse
+from qredit.control.controller import Decision, GroupStats, QController, start_controller
+from qredit.control.signal_level import signal_level, smallest_sufficient_q
 
-__all__ = ["Collapse", "Controller", "Decision", "Fallen", "Groups", "begin", "loudness", "quietest"]
+__all__ = [
+    "CollapseDetector",
+    "QController",
+    "Decision",
+    "DetectedCollapse",
+    "GroupStats",
+    "start_controller",
+    "signal_level",
+    "smallest_sufficient_q",
+]

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from qredit.control.loudness import loudness, quietest
+from qredit.control.signal_level import signal_level, smallest_sufficient_q
 from qredit.stats.nearest_rank import lower_median
 from qredit.utils.formatting import format_probability
 
-LEVEL = -2.0
+MIN_LOG10_SIGNAL = -2.0
 """log10 of the median group's effective reward to be kept: a factor 10^6 above Adam's epsilon. Kept and not only
 reached, for Adam remembers the scale of past gradients."""
 WINDOW = 5
 """Steps that a decision looks at."""
-SEVERAL = 4.0
+MIN_EFFECTIVE_RATIONALES = 4.0
 """Effective rationales, median over groups, from which drawing one by its weight is a draw from the posterior and no
 repetition of a single rationale: the noise of PAFT's direction, 1/ESS, is then at most a quarter."""
 
@@ -22,7 +22,7 @@ Estimator = Literal["garl", "paft"]
 
 
 @dataclass(frozen=True)
-class Groups:
+class GroupStats:
     """What one step showed of its groups.
 
     Attributes:
@@ -54,12 +54,12 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Controller:
+class QController:
     """Lowers q as P̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
 
-    q is the smallest at which the median group's effective reward was 10^`LEVEL` in each of the last steps; it only
-    falls. PAFT
-    takes over at q = 0, where nothing is left to amplify, if the median group rests on `SEVERAL` rationales.
+    q is the smallest at which the median group's effective reward was 10^`MIN_LOG10_SIGNAL` in each of the last steps;
+    it only falls. PAFT takes over at q = 0, where nothing is left to amplify, if the median group rests on
+    `MIN_EFFECTIVE_RATIONALES` rationales.
 
     Attributes:
         m: rollouts of a group.
@@ -71,14 +71,14 @@ class Controller:
     m: int
     estimator: Estimator = "garl"
     moves: bool = True
-    recent: tuple[Groups, ...] = ()
+    recent: tuple[GroupStats, ...] = ()
 
-    def see(self, step: int, groups: Groups) -> tuple["Controller", Decision | None]:
+    def observe(self, step: int, groups: GroupStats) -> tuple["QController", Decision | None]:
         """The controller after a step, and what it decided for the next ones, if anything."""
         seen = replace(self, recent=(*self.recent, groups)[-WINDOW:])
         if len(seen.recent) < WINDOW:
             return seen, None
-        wanted = max(quietest(one.largest, one.p_hat, self.m, LEVEL) for one in seen.recent)
+        wanted = max(smallest_sufficient_q(one.largest, one.p_hat, self.m, MIN_LOG10_SIGNAL) for one in seen.recent)
         if wanted < self.q:
             return _decided(replace(seen, q=wanted), step, _because(seen.recent, self.m, wanted))
         if self.moves and self.q == 0.0 and self.estimator == "garl" and seen._is_sound:
@@ -93,40 +93,42 @@ class Controller:
 
     @property
     def _is_sound(self) -> bool:
-        return self._effective >= SEVERAL
+        return self._effective >= MIN_EFFECTIVE_RATIONALES
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         return asdict(self)
 
 
-def begin(groups: Groups, m: int, most: float, moves: bool) -> tuple[Controller, Decision]:
+def start_controller(groups: GroupStats, m: int, most: float, moves: bool) -> tuple[QController, Decision]:
     """The controller before the first step, from what a look at some prompts showed.
 
     Args:
         most: q begins no higher.
         moves: whether the estimator may change.
     """
-    start = Controller(q=min(quietest(groups.largest, groups.p_hat, m, LEVEL), most), m=m, moves=moves)
+    start = QController(
+        q=min(smallest_sufficient_q(groups.largest, groups.p_hat, m, MIN_LOG10_SIGNAL), most), m=m, moves=moves
+    )
     return _decided(start, 0, _because((groups,), m, start.q))
 
 
-def restored(state: dict[str, Any]) -> Controller:
+def restore_controller(state: dict[str, Any]) -> QController:
     """The controller of a `state`."""
-    recent = tuple(Groups(**{name: tuple(values) for name, values in one.items()}) for one in state["recent"])
-    return Controller(**{**state, "recent": recent})
+    recent = tuple(GroupStats(**{name: tuple(values) for name, values in one.items()}) for one in state["recent"])
+    return QController(**{**state, "recent": recent})
 
 
-def _decided(controller: Controller, step: int, reason: str) -> tuple[Controller, Decision]:
+def _decided(controller: QController, step: int, reason: str) -> tuple[QController, Decision]:
     return controller, Decision(step, controller.estimator, controller.q, reason)
 
 
-def _because(seen: Sequence[Groups], m: int, q: float) -> str:
+def _because(seen: Sequence[GroupStats], m: int, q: float) -> str:
     """Why this q: how likely answers are, and how loud the quietest of these steps was with it."""
     p_hat = lower_median([value for one in seen for value in one.p_hat], -math.inf)
     if p_hat == -math.inf:
         return "most groups give their gold answer no likelihood at all"
-    level = min(loudness(one.largest, one.p_hat, m, q) for one in seen)
+    level = min(signal_level(one.largest, one.p_hat, m, q) for one in seen)
     return (
         f"median p̂ is {format_probability(p_hat)}, and at q = {q:g} the median group's effective reward is "
         f"{format_probability(level)} or more"

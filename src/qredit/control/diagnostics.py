@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import stages
-from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.chain import named_stages
+from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
 from qredit.core.objective import Objective
 from qredit.credit.likelihood import (
     LikelihoodStage,
@@ -19,22 +19,23 @@ from qredit.credit.likelihood import (
     subtract_likelihood_baseline,
 )
 from qredit.stats.nearest_rank import nearest_rank
+from qredit.utils.former_names import former_names
 
 _ADAM_EPSILON = 1e-8
 
 
-def likelihood_stage(objective: Objective) -> LikelihoodStage | None:
+def find_likelihood_stage(objective: Objective) -> LikelihoodStage | None:
     """The first stage over q; None where there is none."""
-    return next((stage for _, stage in stages(objective.source) if isinstance(stage, LikelihoodStage)), None)
+    return next((stage for _, stage in named_stages(objective.source) if isinstance(stage, LikelihoodStage)), None)
 
 
-def commitment(objective: Objective) -> float | None:
+def get_q(objective: Objective) -> float | None:
     """q of the first likelihood stage of a plain objective; None when it has none."""
-    stage = likelihood_stage(objective)
+    stage = find_likelihood_stage(objective)
     return None if stage is None else stage.power()
 
 
-def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = TRUNCATED) -> Float[Tensor, " G"]:
+def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = DEFAULT_RATIO) -> Float[Tensor, " G"]:
     """log P̂ = log w̄ of every group that has answers, in nats; off policy w̄ is the mean of ρw."""
     log_w, keep = log_importance_weight(batch, ratio, "p_hat")
     return _one_per_group(batch, batch.groups.log_mean_exp(log_w, keep), keep)
@@ -65,15 +66,15 @@ def success(batch: RolloutBatch) -> Float[Tensor, " G"]:
     return _one_per_group(batch, batch.groups.mean(batch.reward.nan_to_num().double(), scored), scored)
 
 
-def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
-    """What `likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
+def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
+    """What `compute_likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
 
     One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w), `effective` (largest a_m/M^q),
     `centred` (largest c_m/M^q); `ess` of each group that has likelihood. One per
     row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
     float32. Empty for an objective without a likelihood stage.
     """
-    stage = likelihood_stage(objective)
+    stage = find_likelihood_stage(objective)
     if stage is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
         return {}
     amplified = amplified_likelihood(stage.q, ratio=stage.ratio)(batch)
@@ -91,7 +92,7 @@ def likelihood_facts(objective: Objective, batch: RolloutBatch) -> Mapping[str, 
     }
 
 
-def likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
+def compute_likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
     """p̂ quantiles over groups, the published curves of effective reward and centred weight, and the weights' health.
 
     `effective_reward/max` is the largest a_m/M^q and `centred_weight/max` the largest c_m/M^q (Figure 3 of arXiv
@@ -127,3 +128,13 @@ def _one_per_group(batch: RolloutBatch, value: Tensor, keep: Bool[Tensor, " B"])
 
 def mean_or_nan(values: Tensor) -> float:
     return float(values.mean()) if len(values) else math.nan
+
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "commitment": "get_q",
+        "likelihood_facts": "collect_likelihood_stats",
+        "likelihood_metrics": "compute_likelihood_metrics",
+    },
+)

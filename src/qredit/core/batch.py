@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.core.field_names import Fields, name_now
+from qredit.core.field_names import FieldDict, resolve_field_name
 from qredit.stats.groups import Groups
 from qredit.utils.errors import QreditError
 
@@ -87,7 +87,9 @@ class RolloutBatch:
         if self.sampled is None:
             written = self.answer if self.observation is None else self.answer | self.observation
             object.__setattr__(self, "sampled", self.mask & ~written)
-        object.__setattr__(self, "extra", Fields({name_now(name): value for name, value in self.extra.items()}))
+        object.__setattr__(
+            self, "extra", FieldDict({resolve_field_name(name): value for name, value in self.extra.items()})
+        )
         if self.seed is not None:
             object.__setattr__(self, "seed", int(self.seed))
         self._check_shapes()
@@ -197,7 +199,7 @@ class RolloutBatch:
 
     def require(self, name: str, wanted_by: str) -> Tensor:
         """The tensor field called `name`, for the stage printed as `wanted_by`."""
-        name = name_now(name)
+        name = resolve_field_name(name)
         if name not in self.present:
             raise QreditError(f"{wanted_by} needs the batch field '{name}'; this batch has {', '.join(self.present)}")
         return self._field(name)
@@ -216,20 +218,20 @@ def concatenate(batches: Sequence[RolloutBatch]) -> RolloutBatch:
     shared = set(batches[0].present).intersection(*(batch.present for batch in batches)) - {"seed", "rollout"}
 
     def joined(name: str) -> Tensor:
-        return torch.cat([_widened(batch._field(name), width) for batch in batches])
+        return torch.cat([_pad_columns(batch._field(name), width) for batch in batches])
 
     own = {f.name for f in fields(RolloutBatch)}
     values: dict[str, Any] = {name: joined(name) for name in shared & own}
     if all(batch.rollout is not None for batch in batches):
-        values["rollout"] = torch.cat([_renumbered(batch, n) for n, batch in enumerate(batches)])
+        values["rollout"] = torch.cat([_offset_rollouts(batch, n) for n, batch in enumerate(batches)])
     return RolloutBatch(seed=batches[0].seed, extra={name: joined(name) for name in shared - own}, **values)
 
 
-def _widened(value: Tensor, width: int) -> Tensor:
+def _pad_columns(value: Tensor, width: int) -> Tensor:
     beyond = (0, 0) * (value.dim() - 2)
     return value if value.dim() == 1 else torch.nn.functional.pad(value, (*beyond, 0, width - value.shape[1]))
 
 
-def _renumbered(batch: RolloutBatch, number: int) -> Tensor:
+def _offset_rollouts(batch: RolloutBatch, number: int) -> Tensor:
     assert batch.rollout is not None
     return batch.rollout + (number << 32)

@@ -22,8 +22,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.field_names import kind_of
+from qredit.core.field_names import field_kind
 from qredit.utils.errors import QreditError
+from qredit.utils.former_names import former_names
 
 State = dict[str, Any]
 
@@ -61,7 +62,7 @@ class Cadence(IntEnum):
     BEFORE = 2
 
 
-TOLD = frozenset(
+FORWARD_FIELDS = frozenset(
     {
         "logp",
         "entropy",
@@ -76,14 +77,14 @@ TOLD = frozenset(
 """Kinds of batch fields that a forward pass tells."""
 
 
-def kinds(needs: Iterable[str]) -> frozenset[str]:
-    """The kinds of these batch fields: their names without the number or name after an @ (`kind_of`)."""
-    return frozenset(map(kind_of, needs))
+def field_kinds(needs: Iterable[str]) -> frozenset[str]:
+    """The kinds of these batch fields: their names without the number or name after an @ (`field_kind`)."""
+    return frozenset(map(field_kind, needs))
 
 
-def when_read(needs: Iterable[str]) -> When:
+def infer_recompute(needs: Iterable[str]) -> When:
     """When what is made of these batch fields is fixed: fields that a forward pass tells change with every update."""
-    return When.UPDATE if kinds(needs) & TOLD else When.ROLLOUT
+    return When.UPDATE if field_kinds(needs) & FORWARD_FIELDS else When.ROLLOUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ class Walk:
         return coefficient
 
 
-class Declared:
+class Requirements:
     """What a part of an objective says of itself: what it needs, where its statistics run, when it is computed."""
 
     @property
@@ -179,10 +180,10 @@ class Declared:
     @property
     def when(self) -> When:
         """When the result is fixed: UPDATE where a field is read that a forward pass tells."""
-        return when_read(self.needs)
+        return infer_recompute(self.needs)
 
 
-class Stage(Declared, ABC):  # what Source and Credit share; neither has the other's signature
+class Stage(Requirements, ABC):  # what Source and Credit share; neither has the other's signature
     """What Source and Credit share."""
 
     def children(self) -> Iterator[tuple[str, "Stage"]]:
@@ -208,7 +209,7 @@ class Source(Stage):
         return add(self, other)
 
     def __rmul__(self, weight: float) -> "Source":
-        return scaled(weight, self)
+        return _scaled(weight, self)
 
     __mul__ = __rmul__
 
@@ -228,7 +229,7 @@ class Credit(Stage):
         return _then((self, credit))
 
 
-class Stateful(Declared, ABC):
+class Stateful(Requirements, ABC):
     """What parts with explicit state share: a credit such as a running mean, a penalty such as an adapted strength.
 
     The engine sums `statistics` over micro-batches and processes, then calls `update` once for each step or generation,
@@ -271,7 +272,7 @@ class StatefulCredit(Stateful, Credit):
         return walk.note(self, self.apply(coefficient, batch, state))
 
 
-class _Combined(Stage):
+class _Combinator(Stage):
     """needs, scope and when of a combinator: the union, the widest, the latest of its parts."""
 
     @property
@@ -292,7 +293,7 @@ class _Combined(Stage):
 
 
 @dataclass(frozen=True, repr=False)
-class _chain(_Combined, Source):
+class _chain(_Combinator, Source):
     source: Source
     credits: tuple[Credit, ...]
 
@@ -314,7 +315,7 @@ class _chain(_Combined, Source):
 
 
 @dataclass(frozen=True, repr=False)
-class _then(_Combined, Credit):
+class _then(_Combinator, Credit):
     """Several credits, one after the other, as one credit."""
 
     credits: tuple[Credit, ...]
@@ -350,7 +351,7 @@ def chain(source: Source, *credits: Credit) -> Source:
 
 
 @dataclass(frozen=True, repr=False)
-class scaled(_Combined, Source):
+class _scaled(_Combinator, Source):
     """A source times a constant: `0.1 * source`."""
 
     factor: float
@@ -372,7 +373,7 @@ class scaled(_Combined, Source):
 
 
 @dataclass(frozen=True, repr=False)
-class _add(_Combined, Source):
+class _add(_Combinator, Source):
     sources: tuple[Source, ...]
 
     def children(self) -> Iterator[tuple[str, Stage]]:
@@ -394,7 +395,7 @@ class _add(_Combined, Source):
                 part.value if part.keep is None else torch.where(part.keep, part.value, torch.zeros_like(part.value))
             )
             total = value if total is None else total + value
-            holds = _either(holds, part.holds_ratio)
+            holds = _union(holds, part.holds_ratio)
             keeps.append(part.keep)
         assert total is not None
         masks = [keep for keep in keeps if keep is not None]
@@ -418,7 +419,7 @@ def add(*sources: Source) -> Source:
 
 
 @dataclass(frozen=True, repr=False)
-class _on_span_source(_Combined, Source):
+class _on_span_source(_Combinator, Source):
     span: str
     inner: Source
 
@@ -438,7 +439,7 @@ class _on_span_source(_Combined, Source):
 
 
 @dataclass(frozen=True, repr=False)
-class _on_span_credit(_Combined, Credit):
+class _on_span_credit(_Combinator, Credit):
     span: str
     inner: Credit
 
@@ -455,7 +456,7 @@ class _on_span_credit(_Combined, Credit):
             value=torch.where(where, inside.value, coefficient.value),
             keep=_select(where, inside.keep, coefficient.keep, True),
             weight=_select(where, inside.weight, coefficient.weight, 1.0),
-            holds_ratio=_either(inside.holds_ratio, coefficient.holds_ratio),
+            holds_ratio=_union(inside.holds_ratio, coefficient.holds_ratio),
         )
 
     def __repr__(self) -> str:
@@ -471,7 +472,7 @@ def _select(where: Tensor, inside: Tensor | None, outside: Tensor | None, defaul
     return torch.where(where, full if inside is None else inside, full if outside is None else outside)
 
 
-def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def _union(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Rows that either marks."""
     return other if one is None else one if other is None else one | other
 
@@ -496,7 +497,7 @@ def on_span(span: str, stage: Source | Credit) -> Source | Credit:
 
 
 @dataclass(frozen=True, repr=False)
-class _per_span(_Combined, Source):
+class _per_span(_Combinator, Source):
     spans: tuple[tuple[str, Source], ...]
 
     def children(self) -> Iterator[tuple[str, Stage]]:
@@ -521,7 +522,7 @@ class _per_span(_Combined, Source):
                 raise QreditError(f"{source} changes the reduction's denominator and cannot stand inside per_span")
             value = torch.where(where, part.value, value)
             keep = keep if part.keep is None else torch.where(where, part.keep, keep)
-            holds = _either(holds, part.holds_ratio)
+            holds = _union(holds, part.holds_ratio)
         return Coefficient(value, keep=keep, holds_ratio=holds)
 
     def __repr__(self) -> str:
@@ -536,10 +537,15 @@ def per_span(**sources: Source) -> Source:
     return _per_span(tuple(sources.items()))
 
 
-def stages(stage: Stage, place: str = "") -> Iterator[tuple[str, Stage]]:
+def named_stages(stage: Stage, place: str = "") -> Iterator[tuple[str, Stage]]:
     """Every leaf stage inside `stage` with its place in the tree, in order of evaluation."""
     inner = list(stage.children())
     if not inner:
         yield place, stage
     for name, child in inner:
-        yield from stages(child, place + name)
+        yield from named_stages(child, place + name)
+
+
+__getattr__ = former_names(
+    __name__, {"Declared": "Requirements", "kinds": "field_kinds", "when_read": "infer_recompute"}
+)

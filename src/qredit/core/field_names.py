@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-LOGP_OF, KL_OF = "logp@", "kl@"
+LOGP_PREFIX, KL_PREFIX = "logp@", "kl@"
 REFERENCE = "reference"
-FORMER: Mapping[str, str] = MappingProxyType(
+FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "reference_logp": "logp@reference",
         "reference_kl": "kl@reference",
@@ -25,13 +25,13 @@ FORMER: Mapping[str, str] = MappingProxyType(
 """Names of former versions, and what they are called now; they go with the next minor version."""
 
 
-def kind_of(name: str) -> str:
+def field_kind(name: str) -> str:
     """What stands before the @ of a field's name; of `logp@NAME` with the @, since `logp` is the policy's own."""
-    kind, at, _ = FORMER.get(name, name).partition("@")
-    return LOGP_OF if kind + at == LOGP_OF else kind
+    kind, at, _ = FORMER_NAMES.get(name, name).partition("@")
+    return LOGP_PREFIX if kind + at == LOGP_PREFIX else kind
 
 
-def teachers_in(needs: Iterable[str], told: str = LOGP_OF) -> list[str]:
+def list_teachers(needs: Iterable[str], told: str = LOGP_PREFIX) -> list[str]:
     """The names of the teachers that tell these fields, sorted.
 
     Args:
@@ -40,9 +40,9 @@ def teachers_in(needs: Iterable[str], told: str = LOGP_OF) -> list[str]:
     return sorted(name.removeprefix(told) for name in needs if name.startswith(told))
 
 
-def name_now(name: str) -> str:
+def resolve_field_name(name: str) -> str:
     """The name of a field in this version, with a DeprecationWarning where it was another."""
-    now = FORMER.get(name, name)
+    now = FORMER_NAMES.get(name, name)
     if now != name:
         warnings.warn(
             f"the batch field '{name}' is now '{now}'; the old name will be removed", DeprecationWarning, stacklevel=3
@@ -50,10 +50,10 @@ def name_now(name: str) -> str:
     return now
 
 
-class Fields(dict[str, Tensor]):
+class FieldDict(dict[str, Tensor]):
     """Batch fields by name; former names find them, too."""
 
     def __missing__(self, name: str) -> Tensor:
-        if name not in FORMER:
+        if name not in FORMER_NAMES:
             raise KeyError(name)
-        return self[name_now(name)]
+        return self[resolve_field_name(name)]

@@ -81,5 +81,5 @@ class token_truncate(RationaleRatio):
         return change.clamp(max=math.log(self.limit)).sum(1)
 
 
-TRUNCATED = sequence_truncate()
+DEFAULT_RATIO = sequence_truncate()
 """The ratio of a whole rationale, cut at 3: what the likelihood stages use unless another is given."""

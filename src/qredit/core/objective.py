@@ -10,11 +10,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Cadence, Coefficient, Credit, Scope, Source, State, Stateful, Walk, When, chain, stages
-from qredit.core.field_names import name_now
+from qredit.core.chain import (
+    Cadence,
+    Coefficient,
+    Credit,
+    Scope,
+    Source,
+    State,
+    Stateful,
+    Walk,
+    When,
+    chain,
+    named_stages,
+)
+from qredit.core.field_names import resolve_field_name
 from qredit.core.penalty import Penalty, StatefulPenalty
 from qredit.core.reduce import Reduction, sum_per_rollout
-from qredit.core.schedule import Schedule, resolve
+from qredit.core.schedule import Schedule, resolve_schedules
 from qredit.core.surrogate import Surrogate, score_function
 from qredit.utils.errors import QreditError
 
@@ -82,7 +94,7 @@ class Objective:
     def needs(self) -> frozenset[str]:
         """Batch fields that the chain and the penalties read."""
         needs = self.source.needs.union(*(penalty.needs for penalty in self.penalties))
-        return frozenset(map(name_now, needs))
+        return frozenset(map(resolve_field_name, needs))
 
     @property
     def needs_off_policy(self) -> frozenset[str]:
@@ -116,7 +128,7 @@ class Objective:
 
     def at(self, progress: float) -> "Objective":
         """The plain objective of that moment of training (0 … 1): every schedule replaced by its value."""
-        return resolve(self, progress)
+        return resolve_schedules(self, progress)
 
     def credit(self, batch: RolloutBatch, state: Mapping[str, State] | None = None) -> Float[Tensor, "B T"]:
         """The coefficient that multiplies each token's log-probability, float32 (B, T), under the average over rows.
@@ -138,14 +150,14 @@ class Objective:
     def _penalty_weights(
         self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: Mapping[str, State]
     ) -> Iterator[Float[Tensor, "B T"]]:
-        for place, penalty in self._placed_penalties():
+        for place, penalty in self._named_penalties():
             if isinstance(penalty, StatefulPenalty):
                 weight = penalty.weight_from(coefficient, batch, state.get(f"penalty {place}", penalty.init()))
             else:
                 weight = penalty.weight(coefficient, batch)
             yield torch.where(batch.mask, weight, 0.0).float()
 
-    def _placed_penalties(self) -> Iterator[tuple[str, Penalty]]:
+    def _named_penalties(self) -> Iterator[tuple[str, Penalty]]:
         """Each penalty under a name of its own: that of its kind, numbered from the second on."""
         seen: dict[str, int] = {}
         for penalty in self.penalties:
@@ -174,10 +186,10 @@ class Objective:
         self, logp: Float[Tensor, "B T"], batch: RolloutBatch, credited: Credited
     ) -> dict[str, Float[Tensor, ""]]:
         """The sums that these rows contribute to each loss term, by name; 'policy' is the surrogate's."""
-        seen = _with_ratio_of_one(batch, logp, credited.holds_ratio)
+        seen = _mask_held_ratios(batch, logp, credited.holds_ratio)
         per_token = self.surrogate(credited.value.to(logp.dtype), logp, seen)
         terms = {"policy": self.reduction.numerator(per_token, batch, credited.weight)}
-        for (name, penalty), weight in zip(self._placed_penalties(), credited.penalties, strict=True):
+        for (name, penalty), weight in zip(self._named_penalties(), credited.penalties, strict=True):
             terms[name] = penalty.numerator(logp, batch, weight)
         return terms
 
@@ -188,7 +200,7 @@ class Objective:
         """
         weight = None if credited is None else credited.weight
         counts = {"policy": self.reduction.denominator(batch, weight)}
-        for name, penalty in self._placed_penalties():
+        for name, penalty in self._named_penalties():
             known = credited is not None or not penalty.counts_coefficients
             coefficient = None if credited is None else credited.value
             counts[name] = penalty.denominator(batch, coefficient) if known else 0.0
@@ -205,7 +217,7 @@ class Objective:
         found: dict[str, State] = {}
         with torch.no_grad():
             credited = _finish(self.source.run(batch, Walk(state=state, statistics=found)), batch)
-            for place, penalty in self._placed_penalties():
+            for place, penalty in self._named_penalties():
                 if isinstance(penalty, StatefulPenalty):
                     found[f"penalty {place}"] = penalty.statistics(credited.value, batch)
         return {place: found[place] for place in self.places(cadences)}
@@ -228,10 +240,10 @@ class Objective:
         )
 
     def _stateful(self) -> Iterator[tuple[str, Stateful]]:
-        for place, stage in stages(self.source):
+        for place, stage in named_stages(self.source):
             if isinstance(stage, Stateful):
                 yield place, stage
-        for place, penalty in self._placed_penalties():
+        for place, penalty in self._named_penalties():
             if isinstance(penalty, StatefulPenalty):
                 yield f"penalty {place}", penalty
 
@@ -255,7 +267,7 @@ class Objective:
     def _check_ready(self, batch: RolloutBatch) -> None:
         for name in sorted(self.needs):
             batch.require(name, str(self))
-        for part in (*(stage for _, stage in stages(self.source)), *self.penalties):
+        for part in (*(stage for _, stage in named_stages(self.source)), *self.penalties):
             for f in dataclasses.fields(part):  # type: ignore[arg-type]
                 if isinstance(getattr(part, f.name), Schedule):
                     raise QreditError(f"{f.name} of {part} is a schedule; take objective.at(progress) first")
@@ -299,7 +311,7 @@ def _finish(coefficient: Coefficient, batch: RolloutBatch) -> Credited:
     )
 
 
-def _with_ratio_of_one(batch: RolloutBatch, logp: Tensor, rows: Tensor | None) -> RolloutBatch:
+def _mask_held_ratios(batch: RolloutBatch, logp: Tensor, rows: Tensor | None) -> RolloutBatch:
     """The batch as a surrogate may see it: marked rows are on-policy to it, whatever ratio it would have applied."""
     if batch.sampler_logp is None or rows is None:
         return batch

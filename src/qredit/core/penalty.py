@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Declared, State, Stateful
+from qredit.core.chain import Requirements, State, Stateful
 
 
-class Penalty(Declared, ABC):
+class Penalty(Requirements, ABC):
     """A loss term beside the policy's: Σ weight · term / denominator.
 
     A penalty is to its term what a credit chain is to log p: it says which number the quantity of each token is

@@ -1,7 +1,7 @@
 """Values that change with training progress.
 
 Any hyper-parameter of a stage may be a schedule instead of a number. `progress` runs from 0 (first step) to 1 (end of
-training). `resolve` replaces every schedule inside a tree of frozen dataclasses by its value at one moment.
+training). `resolve_schedules` replaces every schedule inside a tree of frozen dataclasses by its value at one moment.
 """
 
 import dataclasses
@@ -106,23 +106,23 @@ class auto(Schedule):
         return min(0.0, self.start), max(0.0, self.start)
 
 
-def resolve(value: T, progress: float) -> T:
+def resolve_schedules(value: T, progress: float) -> T:
     """`value` with every schedule in it replaced by its number at `progress`; the same object if there is none."""
-    return replaced(value, lambda schedule: schedule.at(progress))
+    return replace_schedules(value, lambda schedule: schedule.at(progress))
 
 
-def replaced(value: T, by: Callable[[Schedule], Any]) -> T:
+def replace_schedules(value: T, by: Callable[[Schedule], Any]) -> T:
     """`value` with every schedule in it replaced by what `by` makes of it; the same object where nothing changes."""
     if isinstance(value, Schedule):
         return by(value)  # type: ignore[no-any-return]
     if isinstance(value, tuple):
-        items = tuple(replaced(item, by) for item in value)
+        items = tuple(replace_schedules(item, by) for item in value)
         return value if all(a is b for a, b in zip(items, value, strict=True)) else items  # type: ignore[return-value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changed: dict[str, Any] = {}
         for f in dataclasses.fields(value):
             old = getattr(value, f.name)
-            new = replaced(old, by)
+            new = replace_schedules(old, by)
             if new is not old:
                 changed[f.name] = new
         return dataclasses.replace(value, **changed) if changed else value

@@ -45,7 +45,7 @@ class score_function(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        logp = _where_it_counts(coefficient, logp, batch)
+        logp = _mask_logp(coefficient, logp, batch)
         ratio = importance_ratio(logp, batch).detach().clamp(max=self.ratio_max)
         return -coefficient * ratio * logp
 
@@ -61,10 +61,10 @@ class log_likelihood(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        return -coefficient * _where_it_counts(coefficient, logp, batch)
+        return -coefficient * _mask_logp(coefficient, logp, batch)
 
 
-class _Clipped(Surrogate):
+class _ClippedSurrogate(Surrogate):
     """-min(ratio · c, clip(ratio) · c): what the surrogates with a trust region share.
 
     `low` and `high` are its half-widths below and above a ratio of 1.
@@ -95,7 +95,7 @@ class _Clipped(Surrogate):
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
         """current/sampler, differentiable, 1 where the coefficient is 0."""
-        return importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
+        return importance_ratio(_mask_logp(coefficient, logp, batch), batch)
 
     def _cap(self, loss: Float[Tensor, "B T"], coefficient: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         if self.dual_clip is None:
@@ -104,7 +104,7 @@ class _Clipped(Surrogate):
 
 
 @dataclass(frozen=True)
-class clipped_ratio(_Clipped):
+class clipped_ratio(_ClippedSurrogate):
     """-min(ratio · c, clip(ratio, 1 - low, 1 + high) · c), the clipped surrogate of PPO (arXiv 1707.06347, eq. 7).
 
     `low` and `high` are the half-widths of the trust region below and above 1; DAPO's "clip-higher" sets high > low.
@@ -117,7 +117,7 @@ class clipped_ratio(_Clipped):
 
 
 @dataclass(frozen=True)
-class clipped_sequence_ratio(_Clipped):
+class clipped_sequence_ratio(_ClippedSurrogate):
     """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for the whole rollout: GSPO (arXiv 2507.18071).
 
         ρ_it = sg[s_i] · p_it / sg[p_it],   s_i = exp( mean over sampled tokens t of log p_it - sampler's log p_it )
@@ -133,7 +133,7 @@ class clipped_sequence_ratio(_Clipped):
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
         whole = torch.where(batch.sampled & (coefficient != 0), sequence_ratio(logp.detach(), batch), 1.0)
-        logp = _where_it_counts(coefficient, logp, batch)
+        logp = _mask_logp(coefficient, logp, batch)
         return whole * torch.exp(logp - logp.detach())
 
 
@@ -153,11 +153,11 @@ class plain_ratio(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        return -coefficient * importance_ratio(_where_it_counts(coefficient, logp, batch), batch)
+        return -coefficient * importance_ratio(_mask_logp(coefficient, logp, batch), batch)
 
 
 @dataclass(frozen=True)
-class gradient_keeping_clip(_Clipped):
+class gradient_keeping_clip(_ClippedSurrogate):
     """-min(ratio · c, clip(ratio) · c) whose upper bound is (1 + high) · ratio / sg[ratio] (arXiv 2510.14545).
 
     In value it is PPO's clipped surrogate. Its slope differs in one region: for c > 0 and ratio > 1 + high it is
@@ -172,7 +172,7 @@ class gradient_keeping_clip(_Clipped):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
-        logp = _where_it_counts(coefficient, logp, batch)
+        logp = _mask_logp(coefficient, logp, batch)
         ratio = importance_ratio(logp, batch)
         bound = (1 + self.high) * torch.exp(logp - logp.detach())  # not ratio / sg[ratio], which is 0/0 far off
         clipped = torch.where(ratio > 1 + self.high, bound, ratio).clamp(min=1 - self.low)
@@ -187,7 +187,7 @@ def importance_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[T
     return torch.exp(logp - reference)
 
 
-def _where_it_counts(
+def _mask_logp(
     coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
 ) -> Float[Tensor, "B T"]:
     """log p where the coefficient is not 0, elsewhere a constant whose ratio is 1: 0 · (-inf) would be NaN."""

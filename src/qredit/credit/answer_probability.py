@@ -10,7 +10,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Scope, Source
 from qredit.core.schedule import check_range
 from qredit.stats.groups import Groups
-from qredit.stats.masked import masked, row_mean
+from qredit.stats.masked import apply_mask, row_mean
 from qredit.utils.errors import QreditError
 
 
@@ -43,7 +43,7 @@ class answer_probability_gain(Source):
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         batch.require("answer_logp", str(self))  # it is what the gold answer is appended for
-        likely, known = _of_the_rollout(batch, str(self))
+        likely, known = _mean_answer_probability(batch, str(self))
         base = batch.require("base_probability", str(self)).double()
         reward = batch.require("reward", str(self)).double()
         keep = known & ~batch.has_answer & ~reward.isnan()
@@ -52,11 +52,11 @@ class answer_probability_gain(Source):
         return Coefficient(torch.where(keep, value, 0.0)[:, None], keep[:, None], counted[:, None])
 
 
-def _of_the_rollout(batch: RolloutBatch, wanted_by: str) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+def _mean_answer_probability(batch: RolloutBatch, wanted_by: str) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
     """The mean probability of the gold answer in each row's rollout, and the rows whose rollout has one."""
     if batch.rollout is None:
         raise QreditError(f"{wanted_by} needs the batch field 'rollout', which says what row has the same rationale")
-    probability = masked(batch.require("logp", wanted_by).double(), batch.answer).exp()
+    probability = apply_mask(batch.require("logp", wanted_by).double(), batch.answer).exp()
     rollouts = Groups.of(batch.rollout)
     mean = rollouts.mean(row_mean(probability, batch.answer), batch.has_answer)
     return mean, rollouts.count(batch.has_answer) > 0

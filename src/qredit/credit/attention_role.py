@@ -20,15 +20,15 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit
 from qredit.core.schedule import check_range
-from qredit.credit.token_weight import drawn, times
-from qredit.stats.masked import masked, row_quantile, row_top
+from qredit.credit.token_weight import scale_tokens, select_tokens
+from qredit.stats.masked import apply_mask, row_quantile, select_row_top
 from qredit.utils.errors import QreditError
 
 
 def jumps(locality: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Δ_t = |WAAD_t - WAAD_{t+1}|; 0 at a token that is not in the mask or whose next one is not."""
     difference = torch.zeros_like(locality)
-    difference[:, :-1] = masked((locality[:, 1:] - locality[:, :-1]).abs(), mask[:, 1:] & mask[:, :-1])
+    difference[:, :-1] = apply_mask((locality[:, 1:] - locality[:, :-1]).abs(), mask[:, 1:] & mask[:, :-1])
     return difference
 
 
@@ -48,9 +48,9 @@ class _AttentionRole(Credit):
         check_range("share", self.share, 0.0, 1.0)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counts = drawn(coefficient, batch)
+        counts = select_tokens(coefficient, batch)
         factor = 1 + (self.amplify - 1) * self.bonus(batch, counts)
-        return times(coefficient, factor, counts if self.both_signs else counts & (coefficient.value >= 0))
+        return scale_tokens(coefficient, factor, counts if self.both_signs else counts & (coefficient.value >= 0))
 
     @abstractmethod
     def bonus(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
@@ -74,7 +74,7 @@ class amplify_preplans(_AttentionRole):
     needs = frozenset({"attention_locality"})
 
     def bonus(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        return row_top(self.jumps(batch), counts, self.share).double()
+        return select_row_top(self.jumps(batch), counts, self.share).double()
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class amplify_anchors(_AttentionRole):
     def anchors(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
         """The `share` of each row's tokens that later tokens attend to most."""
         influence = batch.require(f"attention_influence@{self.horizon}", str(self))
-        return row_top(influence.double(), counts, self.share)
+        return select_row_top(influence.double(), counts, self.share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +141,9 @@ class amplify_coupled_anchors(amplify_anchors):
 
     def bonus(self, batch: RolloutBatch, counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         locality, jump = batch.require("attention_locality", str(self)).double(), self.jumps(batch)
-        largest, introducer = _largest_before(masked(jump, counts, -torch.inf), self.window)
+        largest, introducer = _largest_before(apply_mask(jump, counts, -torch.inf), self.window)
         anchors = self.anchors(batch, counts)
-        local = masked(locality, counts, torch.inf) <= row_quantile(locality, counts, self.locality_quantile)
+        local = apply_mask(locality, counts, torch.inf) <= row_quantile(locality, counts, self.locality_quantile)
         dominated = anchors & local & (largest >= row_quantile(jump, counts, self.jump_quantile))
         introduces = torch.zeros_like(jump).scatter_reduce(1, introducer, dominated.double(), "amax")
         return anchors.double() + self.handed_back * (introduces - dominated.double())

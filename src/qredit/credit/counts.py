@@ -17,7 +17,7 @@ from qredit.utils.errors import QreditError
 Advantages = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
 
 
-def right_rollouts(coefficient: Coefficient, stage: Stage) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
+def find_right_rollouts(coefficient: Coefficient, stage: Stage) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
     """Which rollouts are right, and which count at all.
 
     Raises:
@@ -30,7 +30,7 @@ def right_rollouts(coefficient: Coefficient, stage: Stage) -> tuple[Bool[Tensor,
     return keep & (value == 1), keep
 
 
-def chance_all_among(some: Float[Tensor, " B"], every: Float[Tensor, " B"], draws: int) -> Float[Tensor, " B"]:
+def probability_all_among(some: Float[Tensor, " B"], every: Float[Tensor, " B"], draws: int) -> Float[Tensor, " B"]:
     """C(some, draws) / C(every, draws): the chance that `draws` without replacement all fall among `some` of `every`.
 
     1 for no draw, 0 where there are fewer than `draws`.
@@ -52,7 +52,7 @@ class _ByCount(Credit):
         """The credit of a right and of a wrong rollout where `right` of `size` rollouts are right."""
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        is_right, keep = right_rollouts(coefficient, self)
+        is_right, keep = find_right_rollouts(coefficient, self)
         up, down = self.advantages(batch.groups.count(is_right), batch.groups.count(keep))
         return coefficient.with_row(torch.where(is_right, up, down))
 
@@ -101,12 +101,12 @@ class credit_pass_at(_ByCount):
         check_range("k", self.k, 1, math.inf)
 
     def advantages(self, right: Float[Tensor, " B"], size: Float[Tensor, " B"]) -> Advantages:
-        alone_right = self.k * chance_all_among(size - right, size - 1, self.k - 1)
+        alone_right = self.k * probability_all_among(size - right, size - 1, self.k - 1)
         return alone_right - self._baseline(right - 1, size - 1), -self._baseline(right, size - 1)
 
     def _baseline(self, right: Float[Tensor, " B"], others: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         share = right / others.clamp(min=1)
-        return self.k * share * chance_all_among(others - right, others - 1, self.k - 1)
+        return self.k * share * probability_all_among(others - right, others - 1, self.k - 1)
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ class shape_pass_at(_ByCount):
 
     def advantages(self, right: Float[Tensor, " B"], size: Float[Tensor, " B"]) -> Advantages:
         wrong = size - right
-        failing = chance_all_among(wrong, size, self.k)
+        failing = probability_all_among(wrong, size, self.k)
         scale = (failing * (1 - failing)).sqrt() + self.epsilon
-        with_this_one = chance_all_among(wrong - 1, size - 1, self.k - 1)
+        with_this_one = probability_all_among(wrong - 1, size - 1, self.k - 1)
         return failing / scale, (failing - with_this_one) / scale
 
 
@@ -157,7 +157,7 @@ class credit_truncated_log(_ByCount):
     def advantages(self, right: Float[Tensor, " B"], size: Float[Tensor, " B"]) -> Advantages:
         down = torch.zeros_like(right)
         for others in range(1, self.order):
-            down = down - chance_all_among(size - right - 1, size - 1, others)
+            down = down - probability_all_among(size - right - 1, size - 1, others)
         return torch.ones_like(right), down
 
 
@@ -169,6 +169,6 @@ class weigh_right_and_wrong(Credit):
     wrong: float
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        is_right, keep = right_rollouts(coefficient, self)
+        is_right, keep = find_right_rollouts(coefficient, self)
         one = torch.where(keep, 1.0, 0.0).to(coefficient.value)
         return coefficient.with_row(torch.where(is_right, self.right * one, self.wrong * one))

@@ -9,9 +9,9 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
-from qredit.credit.token_weight import drawn
+from qredit.credit.token_weight import select_tokens
 from qredit.stats.masked import covariance
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class drop_covariance_band(Credit):
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         logp, seed = batch.require("logp", str(self)).double(), int(batch.require("seed", str(self)))
         value = coefficient.value.expand(batch.mask.shape)
-        counted = drawn(coefficient, batch)
+        counted = select_tokens(coefficient, batch)
         varying = covariance(value, logp, counted)
         eligible = counted & (varying > self.low) & (varying < self.high) & ~self._clipped(value, logp, batch)
         count = max(1, int(self.share * int(counted.sum()) + 1e-9))
-        dropped = picked(varying, eligible, count, torch.Generator().manual_seed(mix(seed)))
+        dropped = sample_tokens(varying, eligible, count, torch.Generator().manual_seed(derive_seed(seed)))
         return replace(coefficient, value=torch.where(dropped, 0.0, value))
 
     def _clipped(
@@ -65,7 +65,7 @@ class drop_covariance_band(Credit):
         return ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * value < ratio * value
 
 
-def picked(
+def sample_tokens(
     rank_by: Float[Tensor, "B T"], eligible: Bool[Tensor, "B T"], count: int, generator: torch.Generator
 ) -> Bool[Tensor, "B T"]:
     """`count` of the eligible tokens, each set as likely as any other; laid out by `rank_by`, then drawn."""

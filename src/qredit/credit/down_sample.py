@@ -11,14 +11,14 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import Schedule, check_range
-from qredit.credit.token_weight import drawn, times
-from qredit.stats.masked import masked, quantile, row_mean
+from qredit.credit.token_weight import scale_tokens, select_tokens
+from qredit.stats.masked import apply_mask, quantile, row_mean
 from qredit.utils.errors import QreditError
 
 _DIGITS, _ROUNDING = 9, 1e-9  # advantages of like groups differ in their last bits
 
 
-def widest(value: Float[Tensor, " N"], prefer: Float[Tensor, " N"], count: int) -> Bool[Tensor, " N"]:
+def select_max_variance(value: Float[Tensor, " N"], prefer: Float[Tensor, " N"], count: int) -> Bool[Tensor, " N"]:
     """The `count` numbers whose variance is largest: always some of the smallest and some of the largest.
 
     Every split is tried on sums over the sorted numbers. Among splits of one variance the one with more of the largest
@@ -32,14 +32,14 @@ def widest(value: Float[Tensor, " N"], prefer: Float[Tensor, " N"], count: int) 
     by_preference = prefer.argsort(descending=True, stable=True)
     falling = by_preference[value[by_preference].argsort(descending=True, stable=True)]
     rising = by_preference[value[by_preference].argsort(stable=True)]
-    many = _most_of_the_largest(value[falling], count)
+    many = _count_largest(value[falling], count)
     chosen = torch.zeros_like(value, dtype=torch.bool)
     chosen[falling[:many]] = True
     chosen[rising[~chosen[rising]][: count - many]] = True
     return chosen
 
 
-def _most_of_the_largest(falling: Float[Tensor, " N"], count: int) -> int:
+def _count_largest(falling: Float[Tensor, " N"], count: int) -> int:
     """How many of the largest stand in the widest subset; the numbers come in falling order."""
     centred = falling - falling.mean()
     sums, squares = (_sums_of_ends(power, count) for power in (centred, centred.square()))
@@ -54,14 +54,14 @@ def _sums_of_ends(value: Float[Tensor, " N"], count: int) -> Float[Tensor, " J"]
     return start + end.flip(0)
 
 
-def _number(value: float | Schedule, stage: Credit) -> float:
+def _require_number(value: float | Schedule, stage: Credit) -> float:
     if isinstance(value, Schedule):
         raise QreditError(f"{stage} holds a schedule; take objective.at(progress) first")
     return value
 
 
 @dataclass(frozen=True)
-class _Widest(Credit):
+class _KeepMaxVariance(Credit):
     """What both scopes share: of each set of rollouts, those whose coefficients vary most; equals by mean entropy."""
 
     rollouts: float | Schedule
@@ -77,12 +77,12 @@ class _Widest(Credit):
         found = torch.zeros_like(keep)
         for number in sets[keep].unique():
             rows = ((sets == number) & keep).nonzero()[:, 0]
-            found[rows] = widest(value[rows], prefer[rows], round(_number(self.rollouts, self)))
+            found[rows] = select_max_variance(value[rows], prefer[rows], round(_require_number(self.rollouts, self)))
         return found[:, None]
 
 
 @dataclass(frozen=True)
-class keep_widest_of_group(_Widest):
+class keep_widest_of_group(_KeepMaxVariance):
     """Keeps the `rollouts` of each group whose coefficients have the largest variance; the others end with 0.
 
     Nothing is normalised again. The reduction goes on counting the rollouts left out, unless `keep_widest_of_batch`
@@ -98,7 +98,7 @@ class keep_widest_of_group(_Widest):
 
 
 @dataclass(frozen=True)
-class keep_widest_of_batch(_Widest):
+class keep_widest_of_batch(_KeepMaxVariance):
     """Keeps the `rollouts` of the whole optimiser step whose coefficients have the largest variance.
 
     What is left out, here or before, counts no more in the reduction's denominator: the step is as if it had been
@@ -127,10 +127,10 @@ class _TopShare(Credit):
         check_range("share", self.share, 0.0, 1.0)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counts = drawn(coefficient, batch)
-        key = masked(self.key(coefficient, batch.require("entropy", str(self)).double()), counts)
-        below = key < quantile(key, counts, 1.0 - _number(self.share, self))
-        return times(coefficient, torch.zeros_like(key), counts & below)
+        counts = select_tokens(coefficient, batch)
+        key = apply_mask(self.key(coefficient, batch.require("entropy", str(self)).double()), counts)
+        below = key < quantile(key, counts, 1.0 - _require_number(self.share, self))
+        return scale_tokens(coefficient, torch.zeros_like(key), counts & below)
 
     @abstractmethod
     def key(self, coefficient: Coefficient, entropy: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
-from qredit.credit.token_weight import drawn, times
-from qredit.stats.masked import is_constant, masked, rescaled
+from qredit.credit.token_weight import scale_tokens, select_tokens
+from qredit.stats.masked import apply_mask, is_constant, rescale
 
 _LEAST_PROBABILITY = 1e-8
 
@@ -42,11 +42,11 @@ class _EntropyChange(Credit):
     scope = Scope.BATCH
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counts = drawn(coefficient, batch)
+        counts = select_tokens(coefficient, batch)
         logp, entropy = (batch.require(name, str(self)) for name in ("logp", "entropy"))
         old = logp if batch.sampler_logp is None else batch.sampler_logp
         change = entropy_change(coefficient.spread(batch), logp, old, entropy)
-        return times(coefficient, self.factor(change.abs(), counts), counts)
+        return scale_tokens(coefficient, self.factor(change.abs(), counts), counts)
 
     @abstractmethod
     def factor(self, size: Float[Tensor, "B T"], counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
@@ -71,7 +71,7 @@ class scale_by_entropy_change(_EntropyChange):
         check_range("floor", self.floor, 1e-12, math.inf)
 
     def factor(self, size: Float[Tensor, "B T"], counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        largest = masked(size, counts).max().clamp(min=self.floor)
+        largest = apply_mask(size, counts).max().clamp(min=self.floor)
         return torch.pow(self.least, size / largest)
 
 
@@ -94,4 +94,4 @@ class scale_by_entropy_change_linearly(_EntropyChange):
     def factor(self, size: Float[Tensor, "B T"], counts: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         if is_constant(size, counts):
             return torch.full_like(size, (self.least + self.most) / 2)
-        return self.most - (self.most - self.least) * rescaled(size, counts)
+        return self.most - (self.most - self.least) * rescale(size, counts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
-from qredit.credit.token_weight import drawn, times
+from qredit.credit.token_weight import scale_tokens, select_tokens
 from qredit.stats.masked import z_score
 
 
@@ -28,6 +28,6 @@ class scale_by_entropy_score(Credit):
         check_range("strength", self.strength, 0.0, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counts = drawn(coefficient, batch)
+        counts = select_tokens(coefficient, batch)
         score = z_score(batch.require("entropy", str(self)).double(), counts)
-        return times(coefficient, 1 + self.strength * score, counts)
+        return scale_tokens(coefficient, 1 + self.strength * score, counts)

@@ -16,11 +16,11 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
-from qredit.credit.down_sample import widest
+from qredit.credit.down_sample import select_max_variance
 from qredit.utils.errors import QreditError
 
 
-def leave_out(coefficient: Coefficient, rows: Bool[Tensor, " B"]) -> Coefficient:
+def drop_rows(coefficient: Coefficient, rows: Bool[Tensor, " B"]) -> Coefficient:
     """The coefficient without these rows, in value, statistics and denominator."""
     stays = ~rows[:, None]
     keep = stays if coefficient.keep is None else coefficient.keep & stays
@@ -28,7 +28,7 @@ def leave_out(coefficient: Coefficient, rows: Bool[Tensor, " B"]) -> Coefficient
     return replace(coefficient, keep=keep, weight=weight)
 
 
-def judged(
+def select_filterable(
     coefficient: Coefficient, batch: RolloutBatch, stage: Credit
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
     """The one number of each rollout, and the rows that a filter may leave out."""
@@ -43,8 +43,8 @@ class leave_out_zeros(Credit):
     scope = Scope.BATCH
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, rows = judged(coefficient, batch, self)
-        return leave_out(coefficient, ~batch.has_answer & ~(rows & (value != 0)))
+        value, rows = select_filterable(coefficient, batch, self)
+        return drop_rows(coefficient, ~batch.has_answer & ~(rows & (value != 0)))
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class leave_out_equal_groups(Credit):
     scope = Scope.BATCH
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, rows = judged(coefficient, batch, self)
-        return leave_out(coefficient, ~batch.has_answer & batch.groups.is_constant(value, rows))
+        value, rows = select_filterable(coefficient, batch, self)
+        return drop_rows(coefficient, ~batch.has_answer & batch.groups.is_constant(value, rows))
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class keep_spread_groups(Credit):
         check_range("share", self.share, 0.0, 1.0)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, rows = judged(coefficient, batch, self)
+        value, rows = select_filterable(coefficient, batch, self)
         groups = batch.groups
         std = torch.where(groups.count(rows) > 0, groups.std(value, rows), -1.0)
         by_group = groups.dense(std, -1.0).amax(1)
         wanted = math.ceil(self.share * int((by_group >= 0).sum()) - 1e-9)
         place = torch.empty_like(groups.size)
         place[by_group.argsort(descending=True, stable=True)] = torch.arange(len(place), device=place.device)
-        return leave_out(coefficient, rows & (place >= wanted)[groups.index])
+        return drop_rows(coefficient, rows & (place >= wanted)[groups.index])
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ class keep_most_varied(Credit):
         check_range("rollouts", self.rollouts, 1, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, rows = judged(coefficient, batch, self)
+        value, rows = select_filterable(coefficient, batch, self)
         dropped = rows.clone()
         for number in batch.groups.index[rows].unique():
             members = ((batch.groups.index == number) & rows).nonzero()[:, 0]
-            dropped[members] = ~widest(value[members], -members.to(value), self.rollouts)
-        return leave_out(coefficient, dropped)
+            dropped[members] = ~select_max_variance(value[members], -members.to(value), self.rollouts)
+        return drop_rows(coefficient, dropped)
 
 
 @dataclass(frozen=True)

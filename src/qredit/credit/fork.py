@@ -9,7 +9,7 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit
 from qredit.core.schedule import check_range
-from qredit.stats.masked import masked, row_top
+from qredit.stats.masked import apply_mask, select_row_top
 from qredit.utils.errors import QreditError
 
 
@@ -28,20 +28,21 @@ class keep_forks(Credit):
         check_range("share", self.share, 0.0, 1.0)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        keep = forks(batch, self.share, str(self))
+        keep = find_forks(batch, self.share, str(self))
         return replace(coefficient, keep=keep if coefficient.keep is None else keep & coefficient.keep)
 
 
-def forks(batch: RolloutBatch, share: float, wanted_by: str) -> Bool[Tensor, "B T"]:
+def find_forks(batch: RolloutBatch, share: float, wanted_by: str) -> Bool[Tensor, "B T"]:
     """The ⌈share · n⌉ of each row's n sampled tokens drawn at the highest entropy; the earlier among equals."""
-    return row_top(batch.require("entropy", wanted_by).detach().double(), batch.sampled, share)
+    return select_row_top(batch.require("entropy", wanted_by).detach().double(), batch.sampled, share)
 
 
 @dataclass(frozen=True)
 class keep_otsu_forks(Credit):
     """c_it ← 0 outside the sampled tokens of row i whose entropy is at or above Otsu's threshold of that row.
 
-    See `above_otsu`. How many forks there are follows from the row's entropies. The reduction's denominator stays.
+    See `apply_otsu_threshold`. How many forks there are follows from the row's entropies. The reduction's denominator
+    stays.
 
     Args:
         bins: of the histogram of the row's entropies.
@@ -57,7 +58,7 @@ class keep_otsu_forks(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         entropy = batch.require("entropy", str(self)).detach().double()
-        keep = above_otsu(entropy, batch.sampled, self.bins)
+        keep = apply_otsu_threshold(entropy, batch.sampled, self.bins)
         return replace(coefficient, keep=keep if coefficient.keep is None else keep & coefficient.keep)
 
 
@@ -71,15 +72,15 @@ def check_bins(bins: int) -> None:
         raise QreditError(f"bins must be at least 2, got {bins}")
 
 
-def above_otsu(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], bins: int) -> Bool[Tensor, "B T"]:
+def apply_otsu_threshold(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], bins: int) -> Bool[Tensor, "B T"]:
     """The values of each row at or above Otsu's threshold; all of a row that holds one value only.
 
     The row's range is cut into `bins` equal bins, counted at their centres. The threshold is the centre of the bin
     which, as the last of the lower class, makes the variance between the two classes largest; the first of several.
     A value in that very bin is chosen if it lies above its centre.
     """
-    low = masked(value, mask, torch.inf).amin(1, keepdim=True)
-    width = masked(value, mask, -torch.inf).amax(1, keepdim=True) - low
+    low = apply_mask(value, mask, torch.inf).amin(1, keepdim=True)
+    width = apply_mask(value, mask, -torch.inf).amax(1, keepdim=True) - low
     varied = mask & (width > 0)
     place = torch.where(varied, (value - low) / torch.where(width > 0, width, 1.0), 0.0)  # in [0, 1]
     bin_of = (place * bins).long().clamp(max=bins - 1)

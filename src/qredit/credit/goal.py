@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.schedule import check_range
-from qredit.utils.imports import imported
+from qredit.utils.imports import import_object
 
 Rate = Float[Tensor, " B"]
 
@@ -131,4 +131,4 @@ class imported_slope(_Goal):
         return self._function()(p)
 
     def _function(self) -> Callable[[Rate], Rate]:
-        return imported(self.path)
+        return import_object(self.path)

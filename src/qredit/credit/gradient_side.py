@@ -10,7 +10,7 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
-from qredit.credit.token_weight import times
+from qredit.credit.token_weight import scale_tokens
 from qredit.utils.errors import QreditError
 
 _LEAST_VARIANCE = 1e-8  # the official code's floor under the square of γ
@@ -102,7 +102,7 @@ class weigh_by_gradient_side(Credit):
         share = side_shares(_proxy(batch, counts, str(self)), value[counts].abs(), value[counts] > 0, self.refinements)
         weight[counts] = self.least + (self.most - self.least) * share
         drawn = weight[batch.sampled]
-        return times(coefficient, weight * (len(drawn) / drawn.sum()), counts)
+        return scale_tokens(coefficient, weight * (len(drawn) / drawn.sum()), counts)
 
 
 def _proxy(batch: RolloutBatch, counts: Bool[Tensor, "B T"], wanted_by: str) -> Float[Tensor, "N E"]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
-from qredit.credit.token_weight import drawn
+from qredit.credit.token_weight import select_tokens
 from qredit.stats import masked
 from qredit.utils.errors import QreditError
 
@@ -128,10 +128,10 @@ class whiten_over_tokens(Credit):
     scope = Scope.BATCH
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counted = drawn(coefficient, batch)
+        counted = select_tokens(coefficient, batch)
         value = coefficient.value.expand(batch.mask.shape)
         mean = masked.mean(value, counted)
-        variance = masked.masked(value - mean, counted).square().sum() / (counted.sum() - 1).clamp(min=1)
+        variance = masked.apply_mask(value - mean, counted).square().sum() / (counted.sum() - 1).clamp(min=1)
         white = (coefficient.value - mean) / (variance + self.epsilon).sqrt()
         held = value[counted]
         equal = held.numel() == 0 or bool((held == held[0]).all())

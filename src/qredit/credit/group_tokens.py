@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
-from qredit.credit.token_weight import times
+from qredit.credit.token_weight import scale_tokens
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,4 @@ class divide_by_group_tokens(Credit):
         every = batch.mask.new_ones(len(batch.mask))
         tokens = groups.total(batch.drawn_once.sum(1).double(), every)
         rollouts = groups.count(every) * batch.rollouts / len(batch.mask)  # a rollout may stand in two rows
-        return times(coefficient, (rollouts / tokens.clamp(min=1))[:, None], batch.sampled)
+        return scale_tokens(coefficient, (rollouts / tokens.clamp(min=1))[:, None], batch.sampled)

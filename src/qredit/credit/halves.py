@@ -13,8 +13,8 @@ from qredit.core.schedule import Schedule, check_range
 from qredit.stats.groups import Groups
 from qredit.utils.errors import QreditError
 
-Row = Float[Tensor, " B"]
-Rows = Bool[Tensor, " B"]
+RowValues = Float[Tensor, " B"]
+RowMask = Bool[Tensor, " B"]
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,16 @@ class center_by_halves(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, keep = coefficient.per_rollout(self)
-        low = low_half(self.metric(batch).per_rollout(self)[0], keep, batch.groups)
+        low = select_low_half(self.metric(batch).per_rollout(self)[0], keep, batch.groups)
         weighed = torch.where(low, self.low * value, self.high * value)
-        other, own = halves_of_others(weighed, keep, low, batch.groups), halves_of_own(value, keep, low, batch.groups)
+        other, own = (
+            mean_of_other_half(weighed, keep, low, batch.groups),
+            mean_of_own_half(value, keep, low, batch.groups),
+        )
         share = self._share(batch)
         return coefficient.with_row(share * (weighed - other) + (1 - share) * (value - own))
 
-    def _share(self, batch: RolloutBatch) -> Row | float:
+    def _share(self, batch: RolloutBatch) -> RowValues | float:
         if isinstance(self.between, Schedule):
             raise QreditError(f"between of {self} is a schedule; take objective.at(progress) first")
         if isinstance(self.between, Source):
@@ -73,7 +76,7 @@ class center_by_halves(Credit):
         return float(self.between)
 
 
-def low_half(metric: Row, keep: Rows, groups: Groups) -> Rows:
+def select_low_half(metric: RowValues, keep: RowMask, groups: Groups) -> RowMask:
     """The ⌊n/2⌋ kept rows of each group with the smallest metric; the earlier row first among equals."""
     dense = groups.dense(torch.where(keep, metric, torch.inf), torch.inf)
     order = dense.argsort(dim=1, stable=True)
@@ -81,18 +84,18 @@ def low_half(metric: Row, keep: Rows, groups: Groups) -> Rows:
     return keep & (groups.rows(rank) < (groups.count(keep) / 2).floor())
 
 
-def halves_of_own(value: Row, keep: Rows, low: Rows, groups: Groups) -> Row:
+def mean_of_own_half(value: RowValues, keep: RowMask, low: RowMask, groups: Groups) -> RowValues:
     """For each row, the mean of its own half; 0 for a rollout alone in its group."""
     own = torch.where(low, _mean(value, keep & low, groups), _mean(value, keep & ~low, groups))
     return torch.where(groups.count(keep) > 1, own, 0.0)
 
 
-def halves_of_others(value: Row, keep: Rows, low: Rows, groups: Groups) -> Row:
+def mean_of_other_half(value: RowValues, keep: RowMask, low: RowMask, groups: Groups) -> RowValues:
     """For each row, the mean of the other half; 0 for a rollout alone in its group."""
     return torch.where(low, _mean(value, keep & ~low, groups), _mean(value, keep & low, groups))
 
 
-def _mean(value: Row, keep: Rows, groups: Groups) -> Row:
+def _mean(value: RowValues, keep: RowMask, groups: Groups) -> RowValues:
     """The mean over a group's kept rows, exactly their value where they are equal, 0 where there is none."""
     largest = groups.rows(groups.dense(torch.where(keep, value, -torch.inf), -torch.inf).amax(1, keepdim=True))
     mean = groups.mean(value, keep)

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope, Source
-from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
 from qredit.core.schedule import Schedule, check_range
 from qredit.utils.errors import QreditError
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LikelihoodStage:
 
     q: float | Schedule
     normalize: bool = True
-    ratio: RationaleRatio = TRUNCATED
+    ratio: RationaleRatio = DEFAULT_RATIO
     needs = frozenset({"answer_logp"})
     needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
@@ -149,7 +149,7 @@ class resample_by_likelihood(Credit):
     """
 
     resamples: int | None = None
-    ratio: RationaleRatio = TRUNCATED
+    ratio: RationaleRatio = DEFAULT_RATIO
     needs = frozenset({"answer_logp", "seed"})
     needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
@@ -168,13 +168,15 @@ class resample_by_likelihood(Credit):
             if len(rows) == 0 or bool((log_w[rows] == -torch.inf).all()):
                 continue
             draws = len(rows) if self.resamples is None else self.resamples
-            generator = torch.Generator().manual_seed(mix(seed, int(batch.group[rows[0]])))
-            counts = multinomial_counts(log_w[rows], draws, generator)
+            generator = torch.Generator().manual_seed(derive_seed(seed, int(batch.group[rows[0]])))
+            counts = sample_multinomial_counts(log_w[rows], draws, generator)
             factor[rows] = counts * (len(rows) / draws)
         return replace(coefficient.with_row(value * factor), holds_ratio=mark_ratio(batch, keep))
 
 
-def multinomial_counts(log_w: Float[Tensor, " M"], draws: int, generator: torch.Generator) -> Float[Tensor, " M"]:
+def sample_multinomial_counts(
+    log_w: Float[Tensor, " M"], draws: int, generator: torch.Generator
+) -> Float[Tensor, " M"]:
     """How often each row comes up in `draws` draws with replacement, P(m) = w_m / Σw, by inversion of the CDF.
 
     Rows are laid out in order of weight, so a permutation of the rows permutes the counts.

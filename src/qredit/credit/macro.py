@@ -14,10 +14,10 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit
 from qredit.core.schedule import check_range
-from qredit.credit.per_token import per_token
+from qredit.credit.per_token import get_token_values
 from qredit.stats.segment import Segments
 from qredit.utils.errors import QreditError
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _MacroAdvantage(Credit):
         """What each token of a macro counts, up to a factor: `rank` is its place in it, from 0, of `size`."""
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        reward, _ = per_token(coefficient, batch)
+        reward, _ = get_token_values(coefficient, batch)
         macros = Segments.of(batch.require("macro", str(self)), batch.sampled)
         share = self.share(macros.rank, macros.spread(macros.size))
         whole = torch.where(macros.exists, macros.total(share), 1.0)
@@ -109,7 +109,7 @@ def fixed_macros(sampled: Bool[Tensor, "B T"], length: int) -> Int[Tensor, "B T"
     if length < 1:
         raise QreditError(f"length of a macro action must be at least 1, got {length}")
     bounds = torch.arange(1, sampled.shape[1] + 1) * length
-    return _numbered(sampled, bounds.expand(len(sampled), -1))
+    return _number_segments(sampled, bounds.expand(len(sampled), -1))
 
 
 def random_macros(
@@ -126,13 +126,13 @@ def random_macros(
         raise QreditError(f"lengths of macro actions and their repeats must be at least 1, got {lengths} × {repeats}")
     pool = torch.tensor(lengths * repeats)
     orders = [
-        torch.randperm(len(pool), generator=torch.Generator().manual_seed(mix(seed, row)))
+        torch.randperm(len(pool), generator=torch.Generator().manual_seed(derive_seed(seed, row)))
         for row in range(len(sampled))
     ]
-    return _numbered(sampled, torch.stack([pool[order].cumsum(0) for order in orders]))
+    return _number_segments(sampled, torch.stack([pool[order].cumsum(0) for order in orders]))
 
 
-def _numbered(sampled: Bool[Tensor, "B T"], bounds: Int[Tensor, "B N"]) -> Int[Tensor, "B T"]:
+def _number_segments(sampled: Bool[Tensor, "B T"], bounds: Int[Tensor, "B N"]) -> Int[Tensor, "B T"]:
     """How many bounds lie at or before each sampled token's place; the last token of a row is past all of them."""
     place = sampled.cumsum(1) - 1
     number = torch.searchsorted(bounds.to(place).contiguous(), place.contiguous(), right=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Scope, State, StatefulCredit
 from qredit.core.schedule import check_range
-from qredit.credit.filters import judged, leave_out
+from qredit.credit.filters import drop_rows, select_filterable
 from qredit.utils.errors import QreditError
 
 
@@ -43,7 +43,7 @@ class leave_out_narrow_groups(StatefulCredit):
         return {"mean": 0.0, "counted": 0, "steps": 0}
 
     def statistics(self, coefficient: Coefficient, batch: RolloutBatch) -> State:
-        value, rows = judged(coefficient, batch, self)
+        value, rows = select_filterable(coefficient, batch, self)
         return {"sum": float(batch.groups.std(value, rows)[rows].sum()), "rows": float(rows.sum())}
 
     def update(self, state: State, statistics: State) -> State:
@@ -57,6 +57,6 @@ class leave_out_narrow_groups(StatefulCredit):
     def apply(self, coefficient: Coefficient, batch: RolloutBatch, state: State) -> Coefficient:
         if state["steps"] + 1 < self.begin:
             return coefficient
-        value, rows = judged(coefficient, batch, self)
+        value, rows = select_filterable(coefficient, batch, self)
         narrow = batch.groups.std(value, rows) < self.share * state["mean"]
-        return leave_out(coefficient, rows & narrow)
+        return drop_rows(coefficient, rows & narrow)

@@ -11,19 +11,21 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
-from qredit.credit.token_weight import drawn
+from qredit.credit.token_weight import select_tokens
 from qredit.stats.groups import Groups
-from qredit.stats.masked import masked
+from qredit.stats.masked import apply_mask
 from qredit.stats.segment import suffix_sum
 
 
-def per_token(coefficient: Coefficient, batch: RolloutBatch) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+def get_token_values(coefficient: Coefficient, batch: RolloutBatch) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """The value of each sampled token that counts, 0 elsewhere, and which tokens those are."""
-    counts = drawn(coefficient, batch)
-    return masked(coefficient.value.expand(batch.mask.shape), counts), counts
+    counts = select_tokens(coefficient, batch)
+    return apply_mask(coefficient.value.expand(batch.mask.shape), counts), counts
 
 
-def rate_of_others(value: Float[Tensor, "B T"], counts: Bool[Tensor, "B T"], groups: Groups) -> Float[Tensor, " B"]:
+def token_mean_of_others(
+    value: Float[Tensor, "B T"], counts: Bool[Tensor, "B T"], groups: Groups
+) -> Float[Tensor, " B"]:
     """For each row, Σ value / Σ tokens over the *other* rows of its group; 0 where they have no token."""
     every = torch.ones(len(value), dtype=torch.bool, device=value.device)
     tokens = groups.mean_of_others(counts.sum(1).to(value.dtype), every)
@@ -45,8 +47,8 @@ class sum_to_come(Credit):
     """c_{i,t} ← Σ_{u≥t} c_{i,u}: the undiscounted return from each token on."""
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
-        return replace(coefficient, value=masked(suffix_sum(value, counts), counts))
+        value, counts = get_token_values(coefficient, batch)
+        return replace(coefficient, value=apply_mask(suffix_sum(value, counts), counts))
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class subtract_token_mean_of_others(Credit):
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
-        baseline = rate_of_others(value, counts, batch.groups)[:, None]
-        return replace(coefficient, value=masked(value - baseline, counts))
+        value, counts = get_token_values(coefficient, batch)
+        baseline = token_mean_of_others(value, counts, batch.groups)[:, None]
+        return replace(coefficient, value=apply_mask(value - baseline, counts))
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,19 @@ class standardize_tokens_by_group(Credit):
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
+        value, counts = get_token_values(coefficient, batch)
         groups, every = batch.groups, torch.ones(len(value), dtype=torch.bool, device=value.device)
         tokens = groups.total(counts.sum(1).to(value.dtype), every)
         mean = groups.total(value.sum(1), every) / tokens.clamp(min=1)
-        centred = masked(value - mean[:, None], counts)
+        centred = apply_mask(value - mean[:, None], counts)
         variance = groups.total(centred.square().sum(1), every) / (tokens - 1).clamp(min=1)
-        equal = _most(groups, masked(value, counts, -torch.inf)) <= -_most(groups, masked(-value, counts, -torch.inf))
+        equal = _group_max(groups, apply_mask(value, counts, -torch.inf)) <= -_group_max(
+            groups, apply_mask(-value, counts, -torch.inf)
+        )
         std = torch.where(equal | (variance == 0), torch.inf, variance.sqrt())
         return replace(coefficient, value=centred / std[:, None])
 
 
-def _most(groups: Groups, value: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
+def _group_max(groups: Groups, value: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """For each row, the largest value of any token of its group."""
     return groups.rows(groups.dense(value.amax(1), -torch.inf).amax(1, keepdim=True))

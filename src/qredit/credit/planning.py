@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit
 from qredit.core.schedule import check_range
-from qredit.credit.token_weight import drawn, times
+from qredit.credit.token_weight import scale_tokens, select_tokens
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class amplify_planning(Credit):
     """c_t ← c_t + strength · |c_t| on planning tokens: raised on wins, lowered less on losses.
 
     So a factor 1 + strength where c > 0 and 1 - strength where c < 0. Other tokens, and those not sampled, keep their
-    coefficient. `planning` (B, T) marks the tokens inside a strategic n-gram; `qredit.rollouts.planning` makes it.
+    coefficient. `planning` (B, T) marks the tokens inside a strategic n-gram; `qredit.rollouts.ngrams` makes it.
 
     Source: arXiv 2509.03646, known from others' notes; the default strength is that of third-party code.
     """
@@ -26,5 +26,5 @@ class amplify_planning(Credit):
         check_range("strength", self.strength, 0.0, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        planned = batch.require("planning", str(self)) & drawn(coefficient, batch)
-        return times(coefficient, 1 + self.strength * coefficient.value.sign(), planned)
+        planned = batch.require("planning", str(self)) & select_tokens(coefficient, batch)
+        return scale_tokens(coefficient, 1 + self.strength * coefficient.value.sign(), planned)

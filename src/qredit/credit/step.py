@@ -11,12 +11,12 @@ import torch
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope, Source
 from qredit.core.schedule import check_range
-from qredit.credit.per_token import per_token, rate_of_others
-from qredit.stats.masked import masked
+from qredit.credit.per_token import get_token_values, token_mean_of_others
+from qredit.stats.masked import apply_mask
 from qredit.stats.segment import Segments, suffix_min
 
 
-def steps_in(batch: RolloutBatch, wanted_by: str) -> Segments:
+def segment_steps(batch: RolloutBatch, wanted_by: str) -> Segments:
     """The reasoning steps of each row, over its sampled tokens."""
     return Segments.of(batch.require("step", wanted_by), batch.sampled)
 
@@ -31,9 +31,9 @@ class step_scores(Source):
     needs = frozenset({"step", "step_score"})
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        ends = steps_in(batch, str(self)).last
+        ends = segment_steps(batch, str(self)).last
         return Coefficient(
-            masked(batch.require("step_score", str(self)).double(), ends), keep=~batch.has_answer[:, None]
+            apply_mask(batch.require("step_score", str(self)).double(), ends), keep=~batch.has_answer[:, None]
         )
 
 
@@ -52,10 +52,10 @@ class weight_worst_steps(Credit):
         check_range("temperature", self.temperature, 1e-6, 1e6)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
-        ends = steps_in(batch, str(self)).last & counts
-        weight = torch.softmax(masked(-value / self.temperature, ends, -torch.inf), 1)
-        return replace(coefficient, value=masked(weight * value, ends))
+        value, counts = get_token_values(coefficient, batch)
+        ends = segment_steps(batch, str(self)).last & counts
+        weight = torch.softmax(apply_mask(-value / self.temperature, ends, -torch.inf), 1)
+        return replace(coefficient, value=apply_mask(weight * value, ends))
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class worst_to_come(Credit):
     needs = frozenset({"step"})
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
-        ends = steps_in(batch, str(self)).last & counts
-        return replace(coefficient, value=masked(suffix_min(value, ends), counts))
+        value, counts = get_token_values(coefficient, batch)
+        ends = segment_steps(batch, str(self)).last & counts
+        return replace(coefficient, value=apply_mask(suffix_min(value, ends), counts))
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class subtract_step_share_of_others(Credit):
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
-        steps = steps_in(batch, str(self))
-        share = steps.spread(steps.size) * rate_of_others(value, counts, batch.groups)[:, None]
-        return replace(coefficient, value=value - masked(share, steps.last & counts))
+        value, counts = get_token_values(coefficient, batch)
+        steps = segment_steps(batch, str(self))
+        share = steps.spread(steps.size) * token_mean_of_others(value, counts, batch.groups)[:, None]
+        return replace(coefficient, value=value - apply_mask(share, steps.last & counts))
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,5 @@ class skip_step_ends(Credit):
     needs = frozenset({"step"})
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
-        return replace(coefficient, value=masked(value, counts & ~steps_in(batch, str(self)).last))
+        value, counts = get_token_values(coefficient, batch)
+        return replace(coefficient, value=apply_mask(value, counts & ~segment_steps(batch, str(self)).last))

@@ -12,7 +12,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
 from qredit.credit.token_gradient import NEEDS, TokenGradients
-from qredit.credit.token_weight import drawn, times
+from qredit.credit.token_weight import scale_tokens, select_tokens
 from qredit.stats.masked import row_mean
 
 
@@ -32,13 +32,13 @@ class _Influence(Credit):
         check_range("strictness", self.strictness, 0.0, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        counts = drawn(coefficient, batch)
+        counts = select_tokens(coefficient, batch)
         rows = counts.any(1)
         right = rows & (batch.require("reward", str(self)) > 0.5)
         share = batch.groups.mean(right.double(), rows)
         score = self._scores(batch, counts, right)
         factor = self.factor(score, self._threshold(batch, score, counts, right), right, share)
-        return times(coefficient, factor, counts & ((share > 0) & (share < 1))[:, None])
+        return scale_tokens(coefficient, factor, counts & ((share > 0) & (share < 1))[:, None])
 
     @abstractmethod
     def row_weight(self, counts: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:

@@ -10,11 +10,11 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient
 
 
-def drawn(coefficient: Coefficient, batch: RolloutBatch) -> Bool[Tensor, "B T"]:
+def select_tokens(coefficient: Coefficient, batch: RolloutBatch) -> Bool[Tensor, "B T"]:
     """The tokens that statistics run over: drawn from the policy, and kept by the stages before."""
     return batch.sampled if coefficient.keep is None else batch.sampled & coefficient.keep
 
 
-def times(coefficient: Coefficient, factor: Float[Tensor, "#B #T"], where: Bool[Tensor, "B T"]) -> Coefficient:
+def scale_tokens(coefficient: Coefficient, factor: Float[Tensor, "#B #T"], where: Bool[Tensor, "B T"]) -> Coefficient:
     """c ← factor · c on the tokens that `where` marks, whatever the factor is elsewhere."""
     return replace(coefficient, value=torch.where(where, coefficient.value * factor, coefficient.value))

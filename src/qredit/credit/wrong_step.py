@@ -7,8 +7,8 @@ import torch
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.core.schedule import check_range
-from qredit.credit.per_token import per_token
-from qredit.stats.masked import masked
+from qredit.credit.per_token import get_token_values
+from qredit.stats.masked import apply_mask
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class charge_wrong_steps(Credit):
         check_range("cost", self.cost, 0.0, 1e6)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, counts = per_token(coefficient, batch)
+        value, counts = get_token_values(coefficient, batch)
         wrong = batch.require("wrong_step", str(self)) & counts
         return replace(coefficient, value=value - self.cost * wrong.double())
 
@@ -52,6 +52,8 @@ class settle_unused_steps(Credit):
         charged = torch.where(
             right, advantage - self.strength * batch.groups.mean(right.double(), ~reward.isnan()), 0.0
         )
-        value, counts = per_token(coefficient, batch)
+        value, counts = get_token_values(coefficient, batch)
         unused = batch.require("unused_step", str(self)) & counts
-        return replace(coefficient, value=torch.where(unused, masked(charged[:, None].expand_as(value), counts), value))
+        return replace(
+            coefficient, value=torch.where(unused, apply_mask(charged[:, None].expand_as(value), counts), value)
+        )

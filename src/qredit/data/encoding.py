@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qredit.data.rows import Rows
+from qredit.data.rows import RowNames
 from qredit.rollouts.format import TokenFormat
-from qredit.tasks.cells import given_answers
-from qredit.tasks.same import unreadable
+from qredit.tasks.cells import parse_answers
+from qredit.tasks.normal_forms import find_unreadable
 from qredit.utils.errors import QreditError
 
 PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"  # columns that a data set is given
@@ -31,7 +31,7 @@ class Encoded:
 
 
 def encode(
-    prompts: Sequence[Any], golds: Sequence[Any], rows: Rows, tokens: TokenFormat, template: Mapping[str, Any]
+    prompts: Sequence[Any], golds: Sequence[Any], rows: RowNames, tokens: TokenFormat, template: Mapping[str, Any]
 ) -> Encoded:
     """Prompts and gold answers as ids.
 
@@ -55,7 +55,7 @@ def encode(
             except QreditError as error:
                 raise QreditError(f"{rows.name(row)}: {error}") from None
     return Encoded(
-        prompt_ids=[rows.of_prompt(row, tokens, prompt, template) for row, prompt in enumerate(prompts)],
+        prompt_ids=[rows.encode_prompt(row, tokens, prompt, template) for row, prompt in enumerate(prompts)],
         answers=answers,
         answer_ids=[known[answer] for answer in answers],
         aliases=[more[1:] for more in given],
@@ -63,9 +63,9 @@ def encode(
 
 
 def _answers(value: Any, where: str) -> tuple[str, ...]:
-    answers = given_answers(value)
+    answers = parse_answers(value)
     if not answers:
         raise QreditError(f"{where}: the answer must be a non-empty text, got {value!r}")
-    if bad := unreadable(list(answers)):
+    if bad := find_unreadable(list(answers)):
         raise QreditError(f"{where}: the answer holds {bad}")
     return answers

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowNames:
     """How errors name the rows of a data set: by the column `id` if there is one, else by their number from 0."""
 
     where: str
@@ -18,8 +18,8 @@ class Rows:
     names: Sequence[str]
 
     @classmethod
-    def of(cls, ids: Sequence[Any] | None, count: int, where: str) -> "Rows":
-        """Rows of the data set that errors call `where`."""
+    def of(cls, ids: Sequence[Any] | None, count: int, where: str) -> "RowNames":
+        """RowNames of the data set that errors call `where`."""
         if ids is None:
             return cls(where, "row", [str(row) for row in range(count)])
         return cls(where, "id", [repr(id) for id in ids])
@@ -28,7 +28,7 @@ class Rows:
         """A single row."""
         return f"{self.where}, {self.kind} {self.names[row]}"
 
-    def of_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
+    def encode_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
         """The ids of a row's prompt.
 
         Raises:
@@ -43,7 +43,7 @@ class Rows:
         self,
         long: Sequence[int],
         prompt_ids: Sequence[Sequence[int]],
-        budget: Budget,
+        budget: TokenBudget,
         context: int | None,
         skip_long: bool,
     ) -> None:
@@ -64,11 +64,11 @@ class Rows:
         )
 
 
-def too_long(
+def find_too_long(
     prompt_ids: Sequence[Sequence[int]],
     answers: Sequence[int],
     tokens: TokenFormat,
-    budget: Budget,
+    budget: TokenBudget,
     context: int | None,
 ) -> list[int]:
     """The rows whose prompt, thinking, closing and answer do not fit the context.

@@ -7,7 +7,7 @@ import torch
 
 from qredit.data.prompt_sampler import GroupStatistics
 from qredit.utils.errors import QreditError
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 SHUFFLED = "shuffled"
 
@@ -60,5 +60,5 @@ class ShuffledPrompts:
     def _permutation(self) -> list[int]:
         if not self.shuffle:
             return list(range(self.prompts))
-        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         return torch.randperm(self.prompts, generator=generator).tolist()  # type: ignore[no-any-return]

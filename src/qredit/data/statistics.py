@@ -7,7 +7,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.data.prompt_sampler import GroupStatistics
 
 
-def of_rewards(example: int, rewards: Sequence[float]) -> GroupStatistics:
+def summarize_rewards(example: int, rewards: Sequence[float]) -> GroupStatistics:
     """The statistics of a group that is not learned from.
 
     Args:
@@ -18,7 +18,7 @@ def of_rewards(example: int, rewards: Sequence[float]) -> GroupStatistics:
     return GroupStatistics(example, _mean(scored), all_equal=len(set(scored)) < 2, learned=False)
 
 
-def of_batch(batch: RolloutBatch, examples: Sequence[int]) -> list[tuple[int, GroupStatistics]]:
+def summarize_groups(batch: RolloutBatch, examples: Sequence[int]) -> list[tuple[int, GroupStatistics]]:
     """For each group that is learned from, its place in the generation, and its statistics.
 
     Args:

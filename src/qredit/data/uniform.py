@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from qredit.data.prompt_sampler import GroupStatistics
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 class UniformPrompts:
@@ -41,5 +41,5 @@ class UniformPrompts:
         self.calls = state["calls"]
 
     def _draws(self, count: int, share: int) -> list[int]:
-        generator = torch.Generator().manual_seed(mix(*self.seeds, self.calls, share))
+        generator = torch.Generator().manual_seed(derive_seed(*self.seeds, self.calls, share))
         return torch.randint(self.prompts, (count,), generator=generator).tolist()  # type: ignore[no-any-return]

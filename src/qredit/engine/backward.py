@@ -12,15 +12,15 @@ class Backward(Protocol):
     def run(self, loss: Tensor) -> None:
         """Add the gradient of a part of the loss to those of the parameters."""
 
-    def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Processes exchange no gradients inside: they do so once, at the last part of a step."""
 
 
-class PlainBackward:
+class AutogradBackward:
     """autograd's own, on one process."""
 
     def run(self, loss: Tensor) -> None:
         loss.backward()
 
-    def without_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()

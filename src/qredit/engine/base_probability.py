@@ -6,7 +6,7 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.rollouts.collate import Rows, Tail, endings
+from qredit.rollouts.collate import Rows, Tail, plan_rows
 from qredit.rollouts.trajectory import Role, Segment, Trajectory
 from qredit.stats.masked import row_mean
 
@@ -14,7 +14,7 @@ BASE = "base_probability"
 _Asked = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def without_rationale(trajectories: Sequence[Trajectory], close: Sequence[int]) -> list[Trajectory]:
+def drop_rationales(trajectories: Sequence[Trajectory], close: Sequence[int]) -> list[Trajectory]:
     """One trajectory for each prompt and gold answer among these, whose thinking is closed at once.
 
     Args:
@@ -36,10 +36,10 @@ def base_probability(
     """(1/|y*|) Σ_t p(y*_t | x, no rationale) of the gold answer that each row ends in, or of its trajectory's first.
 
     Args:
-        rows, logp: those of `without_rationale(trajectories, …)`, in its order.
+        rows, logp: those of `drop_rationales(trajectories, …)`, in its order.
         tails: those of the rows that are asked for.
     """
     found = row_mean(logp.double().exp(), rows.batch.answer)
     place = {pair: number for number, pair in enumerate(_distinct(trajectories))}
-    asked = [(row.trajectory.prompt, row.gold or row.trajectory.golds[0]) for row in endings(trajectories, tails)]
+    asked = [(row.trajectory.prompt, row.gold or row.trajectory.golds[0]) for row in plan_rows(trajectories, tails)]
     return found[[place[pair] for pair in asked]]

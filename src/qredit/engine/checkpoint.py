@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-WRITING = "_writing"
+STAGING_FOLDER = "_writing"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def publish(written: Path, final: Path) -> None:
+def commit_checkpoint(written: Path, final: Path) -> None:
     """Give a folder that is completely written its final name, so that a crash at any moment leaves whole folders only.
 
     Every file is synced to disk, then a manifest of sizes and hashes is written last and synced, then the folder is
@@ -31,12 +31,12 @@ def publish(written: Path, final: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     _sync(written)
-    put(written, final, written.parent / f"replaced-{final.name}")
+    replace_folder(written, final, written.parent / f"replaced-{final.name}")
     _sync(final.parent)
     shutil.rmtree(written.parent, ignore_errors=True)
 
 
-def put(written: Path, final: Path, stale: Path) -> None:
+def replace_folder(written: Path, final: Path, stale: Path) -> None:
     """Rename a folder to its final name; an older one of that name is renamed to `stale` first, then removed."""
     shutil.rmtree(stale, ignore_errors=True)
     if final.exists():
@@ -45,7 +45,7 @@ def put(written: Path, final: Path, stale: Path) -> None:
     shutil.rmtree(stale, ignore_errors=True)
 
 
-def fault(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """What makes a checkpoint unusable, in a few words; None when it is whole, every file of its size and hash."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -67,17 +67,17 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def checkpoints(run: Path) -> list[Path]:
+def list_checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first."""
     numbered = [(int(match[1]), path) for path in run.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def newest_whole(run: Path) -> tuple[Path | None, dict[str, str]]:
+def find_newest_complete(run: Path) -> tuple[Path | None, dict[str, str]]:
     """The newest whole checkpoint of a run, and the newer ones that are torn, each with its fault."""
     torn: dict[str, str] = {}
-    for folder in checkpoints(run):
-        reason = fault(folder)
+    for folder in list_checkpoints(run):
+        reason = find_damage(folder)
         if reason is None:
             return folder, torn
         torn[folder.name] = reason

@@ -7,20 +7,20 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from qredit.core.chain import kinds
-from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE, teachers_in
-from qredit.engine.attention import INFLUENCE, LOCALITY, horizons_of, token_roles
-from qredit.engine.base_probability import BASE, base_probability, without_rationale
+from qredit.core.chain import field_kinds
+from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
+from qredit.engine.attention_maps import INFLUENCE, LOCALITY, compute_token_roles, parse_horizons
+from qredit.engine.base_probability import BASE, base_probability, drop_rationales
 from qredit.engine.collective import Collective
 from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
-from qredit.shared_prefix.install import ERROR
+from qredit.shared_prefix.patch_forward import ERROR
 
 
 @dataclass(frozen=True, eq=False)
-class Collation:
+class Collator:
     """Makes rows for an objective.
 
     Attributes:
@@ -55,7 +55,7 @@ class Collation:
         own = {token for one in trajectories for token in chain(one.ids, *one.golds)}
         return torch.tensor(sorted(set().union(*self.collective.gather([own]))), device=self.scorer.device)
 
-    def with_passes(self, model: nn.Module, rows: Rows, trajectories: Sequence[Trajectory] = ()) -> Rows:
+    def add_forward_fields(self, model: nn.Module, rows: Rows, trajectories: Sequence[Trajectory] = ()) -> Rows:
         """The rows with what forward passes of their own tell, where the objective needs it.
 
         Args:
@@ -64,18 +64,18 @@ class Collation:
         """
         told: dict[str, Tensor] = {}
         teachers, forward = self.scorer.teachers, self.scorer.forward(model)
-        for name in teachers_in(self.needs):
+        for name in list_teachers(self.needs):
             if name in teachers:
-                told[f"{LOGP_OF}{name}"] = teachers[name].logp(rows, forward)
-        hidden = {name: teachers[name].hidden(rows, forward) for name in teachers_in(self.needs, KL_OF)}
+                told[f"{LOGP_PREFIX}{name}"] = teachers[name].logp(rows, forward)
+        hidden = {name: teachers[name].hidden(rows, forward) for name in list_teachers(self.needs, KL_PREFIX)}
         rows = replace(rows, teacher_hidden=hidden)
         if BASE in self.needs:
-            closed = collate(without_rationale(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)
+            closed = collate(drop_rationales(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)
             bare = teachers[REFERENCE].logp(closed, forward)
             told[BASE] = base_probability(trajectories, closed, bare, self.tails)
         if SAMPLER_ENTROPY in self.needs and self.scorer.policy().training and self.serves_several_steps:
-            told[SAMPLER_ENTROPY] = self.scorer.scored_without_gradient(model, rows).extra[SAMPLER_ENTROPY]
-        if {LOCALITY, INFLUENCE} & kinds(self.needs):
-            told |= token_roles(self.scorer.policy(), rows, horizons_of(self.needs))
+            told[SAMPLER_ENTROPY] = self.scorer.score_batch_no_grad(model, rows).extra[SAMPLER_ENTROPY]
+        if {LOCALITY, INFLUENCE} & field_kinds(self.needs):
+            told |= compute_token_roles(self.scorer.policy(), rows, parse_horizons(self.needs))
         rows = replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
         return self.learners.filled(rows, forward)

@@ -26,7 +26,7 @@ class Collective(Protocol):
         """The sum over all processes, entry by entry."""
 
 
-class Alone:
+class SingleProcess:
     """The collective of a single process."""
 
     rank, size = 0, 1

@@ -18,7 +18,7 @@ _MOVES = (
 )
 
 
-class Itself:
+class PolicyTeacher:
     """The policy, by its weights when the rollouts are made.
 
     It tells no states: by the time that they are compared its head may have moved.
@@ -41,7 +41,7 @@ class Hinted:
     """A teacher to which the prompts are replaced and the completions are the same ids.
 
     Attributes:
-        teacher: who reads them; `Itself` is the policy.
+        teacher: who reads them; `PolicyTeacher` is the policy.
         prompts: ids of each prompt → ids of the one that is read in its place.
         pad: the id that fills prompts up.
     """

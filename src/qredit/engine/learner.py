@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import TOLD
-from qredit.core.field_names import kind_of
+from qredit.core.chain import FORWARD_FIELDS
+from qredit.core.field_names import field_kind
 from qredit.engine.collective import Collective
 from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows
@@ -78,7 +78,7 @@ class Learners:
             if filled.count(name) > 1:
                 raise QreditError(f"learners: the batch field '{name}' is filled by more than one")
         for learner in learners:
-            late = sorted(name for name in learner.needs if kind_of(name) in TOLD)
+            late = sorted(name for name in learner.needs if field_kind(name) in FORWARD_FIELDS)
             if late:
                 raise QreditError(
                     f"learners: '{learner.name}' needs '{late[0]}', which is told only when the policy learns; run the "
@@ -122,7 +122,7 @@ class Learners:
             rows = replace(rows, batch=replace(rows.batch, extra=extra))
         return rows
 
-    def see(self, rows: Rows, batch: RolloutBatch) -> None:
+    def observe(self, rows: Rows, batch: RolloutBatch) -> None:
         """Keep a micro-batch of the step in progress.
 
         Args:

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, When
 from qredit.core.objective import Objective
-from qredit.engine.collation import Collation
+from qredit.engine.collation import Collator
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
-from qredit.engine.step import credited_by
-from qredit.engine.step_credit import credited_once, shared_denominators
+from qredit.engine.step import evaluate_objective
+from qredit.engine.step_credit import compute_step_denominators, credit_generation
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import Trajectory
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class GenerationMaker:
         seed: of the run.
     """
 
-    collation: Collation
+    collator: Collator
     scorer: Scorer
     stages: StageState
     collective: Collective
@@ -50,24 +50,24 @@ class GenerationMaker:
             made_at: optimiser steps done.
             m: rollouts per prompt.
         """
-        vocabulary = self.collation.vocabulary(trajectories)
+        vocabulary = self.collator.vocabulary(trajectories)
         starts = range(0, len(trajectories), self.rollouts)
         parts = [trajectories[start : start + self.rollouts] for start in starts]
-        microbatches = [self.microbatch(model, part, objective, vocabulary, made_at, m) for part in parts]
+        microbatches = [self.make_microbatch(model, part, objective, vocabulary, made_at, m) for part in parts]
 
         def scored(rows: Rows) -> RolloutBatch:
             """As the policy that has just sampled them scores them."""
-            return self.scorer.scored_without_gradient(model, rows)
+            return self.scorer.score_batch_no_grad(model, rows)
 
         if self.scorer.policy().training:  # a wrapper keeps the mode it was made in
             self.stages.begin(objective, (scored(micro.rows) for micro in microbatches), self.collective)
         if objective.scope == Scope.GENERATION:
-            microbatches = credited_once(microbatches, objective, self.stages, self.collective, scored)
+            microbatches = credit_generation(microbatches, objective, self.stages, self.collective, scored)
         counts = [objective.denominators(micro.rows.batch, micro.credited) for micro in microbatches]
-        denominators = shared_denominators(counts, self.window, self.repeats, self.collective)
+        denominators = compute_step_denominators(counts, self.window, self.repeats, self.collective)
         return Generation(microbatches, denominators, made_at)
 
-    def microbatch(
+    def make_microbatch(
         self,
         model: nn.Module,
         trajectories: Sequence[Trajectory],
@@ -77,8 +77,8 @@ class GenerationMaker:
         m: int,
     ) -> Microbatch:
         """The rows of some rollouts, with the coefficients that an objective fixes when they are sampled."""
-        made = self.collation.rows(trajectories, mix(self.seed, made_at), vocabulary)
-        rows = self.collation.with_passes(model, made, trajectories)
+        made = self.collator.rows(trajectories, derive_seed(self.seed, made_at), vocabulary)
+        rows = self.collator.add_forward_fields(model, made, trajectories)
         fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH
-        credited = credited_by(objective, rows.batch, self.stages.state) if fixed else None
+        credited = evaluate_objective(objective, rows.batch, self.stages.state) if fixed else None
         return Microbatch(rows, credited, first=trajectories[:m])

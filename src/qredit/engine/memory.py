@@ -10,7 +10,7 @@ from torch import Tensor, nn
 SHARE = 0.6  # of the memory that is free; the rest is for the backward pass's own needs and for fragments
 
 
-def bytes_per_token(run: Callable[[], Tensor], tokens: int, device: torch.device, model: nn.Module) -> float:
+def measure_bytes_per_token(run: Callable[[], Tensor], tokens: int, device: torch.device, model: nn.Module) -> float:
     """What a forward pass holds for its backward pass, divided by its tokens.
 
     On an accelerator the peak of both passes is measured, with gradients into memory of their own; elsewhere the
@@ -50,7 +50,7 @@ def _saved(run: Callable[[], Tensor], known: set[int]) -> float:
     return float(max(sum(sizes.values()), 1))
 
 
-def free_bytes(device: torch.device) -> float:
+def get_free_bytes(device: torch.device) -> float:
     """Memory that a pass may use, in bytes."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -59,7 +59,7 @@ def free_bytes(device: torch.device) -> float:
     return SHARE * float(psutil.virtual_memory().available)
 
 
-def yet_to_come(model: nn.Module, optimizer: Any) -> float:
+def estimate_optimizer_bytes(model: nn.Module, optimizer: Any) -> float:
     """Bytes that training takes after its first step and does not hold before: gradients, and two moments of Adam."""
     wanted = [p for p in model.parameters() if p.requires_grad]
     size = float(sum(p.numel() * p.element_size() for p in wanted))
@@ -67,7 +67,7 @@ def yet_to_come(model: nn.Module, optimizer: Any) -> float:
     return moments + (0.0 if any(p.grad is not None for p in wanted) else size)
 
 
-def rows_that_fit(tokens: int, prompt: int, completion: int, group: int) -> int:
+def count_fitting_rows(tokens: int, prompt: int, completion: int, group: int) -> int:
     """The most rows whose tokens, with the prompt of every group begun, number no more than `tokens`; at least 1."""
     whole, rest = divmod(tokens, prompt + group * completion)
     return max(whole * group + max(rest - prompt, 0) // max(completion, 1), 1)

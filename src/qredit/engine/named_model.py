@@ -5,13 +5,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.engine.reference import STATES
+from qredit.engine.reference_model import HIDDEN_STATES_REQUEST
 from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix.install import scores_tokens
-from qredit.shared_prefix.packing import pack, repeat
+from qredit.shared_prefix.packing import pack, pad_rows
+from qredit.shared_prefix.patch_forward import enable_token_scoring
 from qredit.shared_prefix.share import share_prefix
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 
 
@@ -28,7 +28,7 @@ class NamedModel:
         self.model = model
         model.requires_grad_(False).eval()
         self._shares = share_prefix(model) is None
-        if not scores_tokens(model):
+        if not enable_token_scoring(model):
             raise QreditError(f"the teacher '{name}' is a model whose head cannot score tokens")
 
     def logp(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T"]:
@@ -38,10 +38,10 @@ class NamedModel:
         return self._scores(rows, forward, hidden=True)["hidden"]
 
     def head(self, policy: Any) -> tuple[Tensor, Tensor | None]:
-        head = inside(self.model).get_output_embeddings()
+        head = unwrap_peft(self.model).get_output_embeddings()
         return head.weight.detach(), None if head.bias is None else head.bias.detach()
 
     def _scores(self, rows: Rows, forward: Forward, hidden: bool = False) -> dict[str, Tensor]:
-        layout = pack if self._shares and forward.layout is pack else repeat
-        wanted = {"wanted": STATES} if hidden else {}
+        layout = pack if self._shares and forward.layout is pack else pad_rows
+        wanted = {"wanted": HIDDEN_STATES_REQUEST} if hidden else {}
         return forward.scores(self.model, rows, layout=layout, **wanted)

@@ -8,9 +8,9 @@ from typing import Any
 from qredit.core.batch import RolloutBatch
 from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
 from qredit.data.shuffled import SHUFFLED
-from qredit.data.statistics import of_batch
+from qredit.data.statistics import summarize_groups
 from qredit.engine.collective import Collective
-from qredit.engine.state import PROMPTS
+from qredit.engine.run_state import PROMPTS
 from qredit.utils.errors import QreditError
 
 
@@ -92,14 +92,14 @@ class Prompts:
         self.used = self.collective.gather(list(own))
         self._seen += self.collective.gather([(len(self.used), statistics) for statistics in left_out])
 
-    def see(self, batch: RolloutBatch, complete: bool, last: bool) -> None:
+    def observe(self, batch: RolloutBatch, complete: bool, last: bool) -> None:
         """Take in a micro-batch that was scored for the first time; tell the sampler at the last one of its generation.
 
         Args:
             complete: it is the last of its optimiser step; a checkpoint may follow, which all processes must agree on.
             last: no other micro-batch of its generation is still to be scored.
         """
-        self._own += of_batch(batch, self.used)
+        self._own += summarize_groups(batch, self.used)
         if complete or last:
             self._seen += self.collective.gather(self._own)
             self._own = []
@@ -123,7 +123,7 @@ class Prompts:
         self.asked, self.used, self._own = list(state["asked"]), list(state["used"]), []
         self._seen = [(place, GroupStatistics(**statistics)) for place, statistics in state["seen"]]
 
-    def go_behind(self, generations: int) -> None:
+    def skip_generations(self, generations: int) -> None:
         """Go on behind that many generations of the plain order: a checkpoint of a former version says no more.
 
         Raises:

@@ -6,23 +6,23 @@ from typing import Any, Protocol
 
 from qredit.core.objective import Objective
 from qredit.engine.collective import Collective
-from qredit.evaluation.metrics import Answered
-from qredit.rewards.given import Reward
+from qredit.evaluation.metrics import QuestionResult
+from qredit.rewards.reward_spec import Reward
 from qredit.tasks.base import Example
 from qredit.utils.stateful import Stateful
 
 
-class Steering(Stateful, Protocol):
+class ObjectiveOverride(Stateful, Protocol):
     """A part that changes the objective while a run goes on; every process is told the same and decides the same."""
 
     def now(self) -> Objective | None:
         """The objective that it asks for; None while it leaves the choice to others."""
 
-    def decided(self) -> list[dict[str, Any]]:
+    def list_decisions(self) -> list[dict[str, Any]]:
         """What it decided so far, in order: step (the last one before it), change and reason, in words."""
 
 
-class Revertible(Protocol):
+class RevertibleRun(Protocol):
     """A run that can return to an earlier checkpoint of its own, and what its groups show.
 
     Attributes:
@@ -50,21 +50,23 @@ class Revertible(Protocol):
     def restore_weights(self, checkpoint: Path) -> None:
         """Take back weights, the optimiser's moments and the state of stages; the data go on where they are."""
 
-    def slow_down(self, factor: float) -> None:
+    def scale_learning_rate(self, factor: float) -> None:
         """Multiply the learning rate of this and all later steps."""
 
 
-class Answering(Protocol):
+class AnsweringRun(Protocol):
     """A run whose weights answer questions while it goes on."""
 
-    def answers(self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int) -> list[Answered]:
+    def answers(
+        self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int
+    ) -> list[QuestionResult]:
         """k sampled answers to each question, scored; every process answers its share and is given all."""
 
     def log_with_step(self, values: Mapping[str, float]) -> None:
         """Have values logged beside those of the step."""
 
 
-class Inspectable(Protocol):
+class InspectableRun(Protocol):
     """A run that can show what it learns from."""
 
     def first_group(self) -> dict[str, Any] | None:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.field_names import FORMER, REFERENCE
+from qredit.core.field_names import FORMER_NAMES, REFERENCE
 from qredit.core.objective import Credited
 from qredit.engine.generation import Generation, Microbatch
 from qredit.rollouts.collate import Rows
 
 
-def packed(generation: Generation) -> dict[str, Any]:
+def serialize_generation(generation: Generation) -> dict[str, Any]:
     """A generation, for `torch.save`."""
     return {
         "microbatches": [_packed(micro) for micro in generation.microbatches],
@@ -20,8 +20,8 @@ def packed(generation: Generation) -> dict[str, Any]:
     }
 
 
-def unpacked(stored: Mapping[str, Any]) -> Generation:
-    """The generation that was `packed`."""
+def deserialize_generation(stored: Mapping[str, Any]) -> Generation:
+    """The generation that was `serialize_generation`."""
     microbatches = [_unpacked(micro) for micro in stored["microbatches"]]
     return Generation(microbatches, stored["denominators"], stored["made_at"])
 
@@ -43,5 +43,5 @@ def _unpacked(stored: Mapping[str, Any]) -> Microbatch:
         hidden = rest.pop("reference_hidden")
         rest["teacher_hidden"] = {} if hidden is None else {REFERENCE: hidden}
     batch = dict(stored["batch"])
-    batch["extra"] = {FORMER.get(name, name): value for name, value in batch["extra"].items()}
+    batch["extra"] = {FORMER_NAMES.get(name, name): value for name, value in batch["extra"].items()}
     return Microbatch(Rows(batch=RolloutBatch(**batch), **rest), credited)

@@ -9,18 +9,18 @@ from transformers import PreTrainedTokenizerBase
 
 from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS
 from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
-from qredit.data.statistics import of_rewards
+from qredit.data.statistics import summarize_rewards
 from qredit.engine.collective import Collective
 from qredit.engine.prompts import Prompts
-from qredit.rollouts.collate import all_equal, whole_groups
-from qredit.rollouts.fields import Maker
+from qredit.rollouts.collate import has_equal_rewards, split_groups
+from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Trajectory
-from qredit.utils.seed import FURTHER, mix
+from qredit.utils.seed import DYNAMIC_SAMPLING_STREAM, derive_seed
 
 
 @dataclass
-class Sampling:
+class RolloutSampler:
     """Samples for one process.
 
     Attributes:
@@ -35,7 +35,7 @@ class Sampling:
     tokenizer: PreTrainedTokenizerBase
     draw: Callable[[list[list[int]], int], list[Trajectory]]
     reward: Callable[[Sequence[Trajectory]], list[float]]
-    makers: Mapping[str, Maker]
+    field_functions: Mapping[str, FieldFunction]
     seconds: float = 0.0
 
     def sampled(self, inputs: list[dict[str, Any]], number: int, m: int) -> list[Trajectory]:
@@ -44,18 +44,18 @@ class Sampling:
         drawn = self.draw([row[PROMPT_IDS] for row in inputs], number)
         first = (number * self.collective.size + self.collective.rank) * (len(inputs) // m)
         read = [
-            self._decoded(of_row(one, row, first + index // m))
+            self._decoded(attach_row(one, row, first + index // m))
             for index, (one, row) in enumerate(zip(drawn, inputs, strict=True))
         ]
         rewards = self.reward(read)
-        made = {name: maker(read, self.tokenizer) for name, maker in self.makers.items()}
+        made = {name: maker(read, self.tokenizer) for name, maker in self.field_functions.items()}
         self.seconds += time.perf_counter() - start
         return [
             replace(one, reward=reward, fields={name: values[index] for name, values in made.items()})
             for index, (one, reward) in enumerate(zip(read, rewards, strict=True))
         ]
 
-    def with_spread(
+    def replace_equal_reward_groups(
         self, sampled: Sequence[Trajectory], number: int, m: int, prompts: Prompts, further: PromptSampler, rounds: int
     ) -> tuple[list[Trajectory], float]:
         """The groups, those of equal rewards replaced by groups of further prompts that have some; the share replaced.
@@ -70,21 +70,30 @@ class Sampling:
             further: gives the further prompts.
             rounds: how often they are asked for at most.
         """
-        groups, examples = whole_groups(sampled, m), prompts.share(prompts.asked)
+        groups, examples = split_groups(sampled, m), prompts.share(prompts.asked)
         left_out: list[GroupStatistics] = []
-        flat = [place for place, group in enumerate(groups) if all_equal(group)]
+        flat = [place for place, group in enumerate(groups) if has_equal_rewards(group)]
         found = 0
         for attempt in range(1, rounds + 1):
             wanted = max(self.collective.gather([len(flat)]))  # rewards are gathered: every process samples alike
             if wanted == 0:
                 break
             drawn = prompts.share(prompts.drawn(further, wanted * self.collective.size))
-            fresh = whole_groups(self.sampled(prompts.rows(drawn, m), FURTHER + mix(number, attempt) % FURTHER, m), m)
-            varied = [at for at, group in enumerate(fresh) if not all_equal(group)]
+            fresh = split_groups(
+                self.sampled(
+                    prompts.rows(drawn, m),
+                    DYNAMIC_SAMPLING_STREAM + derive_seed(number, attempt) % DYNAMIC_SAMPLING_STREAM,
+                    m,
+                ),
+                m,
+            )
+            varied = [at for at, group in enumerate(fresh) if not has_equal_rewards(group)]
             taken = dict(zip(flat, varied, strict=False))
-            left_out += [of_rewards(examples[place], rewards_of(groups[place])) for place in taken]
+            left_out += [summarize_rewards(examples[place], collect_rewards(groups[place])) for place in taken]
             left_out += [
-                of_rewards(drawn[at], rewards_of(group)) for at, group in enumerate(fresh) if at not in taken.values()
+                summarize_rewards(drawn[at], collect_rewards(group))
+                for at, group in enumerate(fresh)
+                if at not in taken.values()
             ]
             for place, at in taken.items():
                 groups[place] = [replace(one, group=groups[place][0].group) for one in fresh[at]]
@@ -96,21 +105,21 @@ class Sampling:
 
     def _decoded(self, trajectory: Trajectory) -> Trajectory:
         """With the sampled answer and the rationale as text, as reward functions and makers of fields read them."""
-        thought = self.tokenizer.decode(trajectory.ids[: trajectory.thought], skip_special_tokens=True)
+        thought = self.tokenizer.decode(trajectory.ids[: trajectory.rationale_length], skip_special_tokens=True)
         response = self.format.response_text(trajectory.answer_ids)
         return replace(trajectory, rationale=str(thought), response=response)
 
 
-def of_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
+def attach_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
     """A trajectory with its row of the data set, and with the gold answer that stands there."""
-    return replace(trajectory, example=shown(row), golds=(tuple(row[ANSWER_IDS]),), group=group)
+    return replace(trajectory, example=strip_id_columns(row), golds=(tuple(row[ANSWER_IDS]),), group=group)
 
 
-def rewards_of(group: Sequence[Trajectory]) -> list[float]:
+def collect_rewards(group: Sequence[Trajectory]) -> list[float]:
     """The rewards of a group's rollouts."""
     return [one.reward for one in group]
 
 
-def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def strip_id_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's row without the ids that were added to it."""
     return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}

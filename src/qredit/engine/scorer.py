@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
-from qredit.engine.memory import bytes_per_token, rows_that_fit
+from qredit.engine.memory import count_fitting_rows, measure_bytes_per_token
 from qredit.engine.teacher import Forward, Teacher
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix.install import States, Wanted, score
 from qredit.shared_prefix.layout import Layout
-from qredit.shared_prefix.packing import pack, repeat
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.packing import pack, pad_rows
+from qredit.shared_prefix.patch_forward import ScoreRequest, TeacherStates, score
+from qredit.shared_prefix.support import unwrap_peft
 
 SAMPLER_ENTROPY = "sampler_entropy"
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
@@ -52,21 +52,21 @@ class Scorer:
     policy: Callable[[], Any]
     device: torch.device
     free_bytes: Callable[[], float]
-    ordinary: Callable[[nn.Module, Rows], tuple[Tensor, Tensor]] | None = None
-    resident: bool = True
+    native_forward: Callable[[nn.Module, Rows], tuple[Tensor, Tensor]] | None = None
+    unsharded: bool = True
     rows_per_forward: int | None = None
     teachers: Mapping[str, Teacher] = field(default_factory=dict)
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     seconds: float = 0.0
-    keeps_prompts: bool | None = None
+    caches_prompts: bool | None = None
     _held: float | None = None
     _tokens_that_fit: int | None = None
 
-    def wanted(self, rows: Rows) -> Wanted:
+    def make_request(self, rows: Rows) -> ScoreRequest:
         """What the objective needs of each token beside its log-probability and entropy."""
         hidden, policy = rows.teacher_hidden, self.policy()
-        against = {name: States(states, *self.teachers[name].head(policy)) for name, states in hidden.items()}
-        return Wanted.of(self.needs, rows.vocabulary, against)
+        against = {name: TeacherStates(states, *self.teachers[name].head(policy)) for name, states in hidden.items()}
+        return ScoreRequest.of(self.needs, rows.vocabulary, against)
 
     def forward(self, model: nn.Module) -> Forward:
         """How teachers and learners run a model over rows.
@@ -77,21 +77,21 @@ class Scorer:
         return Forward(
             model,
             self.policy(),
-            self.layout or repeat,
-            lambda rows: self.chunks(rows, torch.arange(len(rows.batch.mask))),
+            self.layout or pad_rows,
+            lambda rows: self.split_rows(rows, torch.arange(len(rows.batch.mask))),
             self.temperature,
             self.autocast,
         )
 
-    def prompts_can_be_kept(self) -> bool:
+    def can_cache_prompts(self) -> bool:
         """Whether the keys of prompts may be kept on the graph for two passes over completions.
 
         Not where layers run again in the backward pass, nor where their weights come and go.
         """
-        if self.keeps_prompts is None:
-            again = inside(self.policy()).is_gradient_checkpointing
-            self.keeps_prompts = self.layout is pack and self.resident and not again
-        return self.keeps_prompts
+        if self.caches_prompts is None:
+            again = unwrap_peft(self.policy()).is_gradient_checkpointing
+            self.caches_prompts = self.layout is pack and self.unsharded and not again
+        return self.caches_prompts
 
     def score(self, model: nn.Module, rows: Rows, only: Tensor | None = None) -> Scores:
         """log-probability and entropy of each completion token, and what the objective needs beside them.
@@ -104,14 +104,16 @@ class Scorer:
         if self.layout is not None:
             layout = self.layout(rows)
             if only is None:
-                return score(model, layout, self.temperature, self.wanted(rows))
-            return unscored_is_nan(score(model, layout.only(only), self.temperature, self.wanted(rows)), only)
-        assert self.ordinary is not None
-        logp, entropy = self.ordinary(model, rows)
+                return score(model, layout, self.temperature, self.make_request(rows))
+            return mask_unscored_entropy(
+                score(model, layout.only(only), self.temperature, self.make_request(rows)), only
+            )
+        assert self.native_forward is not None
+        logp, entropy = self.native_forward(model, rows)
         device = rows.batch.mask.device  # a model that is spread over several devices answers on its last one
         return {"logp": logp.to(device), "entropy": entropy.to(device)}
 
-    def scored(self, batch: RolloutBatch, scores: Scores, off_policy: bool = False) -> RolloutBatch:
+    def attach_scores(self, batch: RolloutBatch, scores: Scores, off_policy: bool = False) -> RolloutBatch:
         """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies.
 
         Args:
@@ -130,24 +132,24 @@ class Scorer:
             extra=extra,
         )
 
-    def scored_without_gradient(self, model: nn.Module, rows: Rows, off_policy: bool = False) -> RolloutBatch:
+    def score_batch_no_grad(self, model: nn.Module, rows: Rows, off_policy: bool = False) -> RolloutBatch:
         """The batch of all rows, scored."""
         scores: Scores = {}
-        self.score_without_gradient(model, rows, torch.arange(len(rows.batch.mask)), scores)
-        return self.scored(rows.batch, scores, off_policy)
+        self.fill_scores_no_grad(model, rows, torch.arange(len(rows.batch.mask)), scores)
+        return self.attach_scores(rows.batch, scores, off_policy)
 
-    def score_without_gradient(
+    def fill_scores_no_grad(
         self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores, only: Tensor | None = None
     ) -> None:
         """Fill in the scores of some rows, of some of their tokens."""
         start = time.perf_counter()
         with torch.no_grad():
-            for chunk in self.chunks(rows, which) if len(which) else ():
+            for chunk in self.split_rows(rows, which) if len(which) else ():
                 few = None if only is None else only[chunk]
-                fill(scores, rows, chunk, self.score(model, rows.select(chunk), few))
+                write_scores(scores, rows, chunk, self.score(model, rows.select(chunk), few))
         self.seconds += time.perf_counter() - start
 
-    def chunks(self, rows: Rows, which: Tensor) -> list[Tensor]:
+    def split_rows(self, rows: Rows, which: Tensor) -> list[Tensor]:
         """Row numbers cut to what fits a forward pass."""
         fits = self.rows_per_forward or self._rows_that_fit(rows)
         return list(which.split(min(fits, max(len(which), 1))))
@@ -158,15 +160,17 @@ class Scorer:
             return self.layout(rows).ids.numel()
         return len(rows.batch.mask) * (rows.prompt_ids.shape[1] + rows.batch.mask.shape[1])
 
-    def longest(self, rows: Rows) -> Rows:
+    def select_longest(self, rows: Rows) -> Rows:
         """The two longest of the rows."""
         return rows.select(rows.batch.mask.sum(1).topk(min(2, len(rows.batch.mask))).indices)
 
     def bytes_per_token(self, rows: Rows) -> float:
         """What a token holds for the backward pass, seen on the two longest of the rows that are asked for first."""
         if self._held is None:
-            few, device, policy = self.longest(rows), self.device, self.policy()
-            self._held = bytes_per_token(lambda: self.score(policy, few)["logp"], self.tokens(few), device, policy)
+            few, device, policy = self.select_longest(rows), self.device, self.policy()
+            self._held = measure_bytes_per_token(
+                lambda: self.score(policy, few)["logp"], self.tokens(few), device, policy
+            )
         return self._held
 
     def _rows_that_fit(self, rows: Rows) -> int:
@@ -180,10 +184,10 @@ class Scorer:
             held = self.bytes_per_token(rows)
             self._tokens_that_fit = max(int(self.free_bytes() / held), 1)
         group = min(int((rows.batch.group == rows.batch.group[0]).sum()), shared)
-        return rows_that_fit(self._tokens_that_fit, prompt, completion, group)
+        return count_fitting_rows(self._tokens_that_fit, prompt, completion, group)
 
 
-def fill(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
+def write_scores(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
     """Put what was told of some rows in its place among all of them."""
     for name, value in told.items():
         if name not in scores:
@@ -191,6 +195,6 @@ def fill(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
         scores[name][which] = value.detach()
 
 
-def unscored_is_nan(told: Scores, only: Tensor | None) -> Scores:
+def mask_unscored_entropy(told: Scores, only: Tensor | None) -> Scores:
     """The entropy of tokens that were left out is not known."""
     return told if only is None else told | {"entropy": torch.where(only, told["entropy"], torch.nan)}

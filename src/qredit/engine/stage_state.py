@@ -7,9 +7,9 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Cadence, Scope, State
 from qredit.core.objective import Objective
 from qredit.engine.collective import Collective
-from qredit.engine.state import STAGES
+from qredit.engine.run_state import STAGES
 
-DURING = (Cadence.STEP, Cadence.GENERATION)  # what the updates themselves show
+UPDATE_CADENCES = (Cadence.STEP, Cadence.GENERATION)  # what the updates themselves show
 
 
 class StageState:
@@ -37,7 +37,7 @@ class StageState:
             return
         sums: dict[str, State] = {}
         for batch in scored:
-            add_into(sums, objective.statistics(batch, self.state, (Cadence.BEFORE,)))
+            accumulate_sums(sums, objective.statistics(batch, self.state, (Cadence.BEFORE,)))
         self._move(objective, sums, collective)
 
     def update(
@@ -52,9 +52,9 @@ class StageState:
         if not self.state:
             return
         if objective.scope < Scope.BATCH:
-            add_into(self.pending, objective.statistics(batch, self.state, DURING))
+            accumulate_sums(self.pending, objective.statistics(batch, self.state, UPDATE_CADENCES))
         if complete:
-            due = objective.places(DURING if used_up else (Cadence.STEP,))
+            due = objective.places(UPDATE_CADENCES if used_up else (Cadence.STEP,))
             self._move(
                 objective, {place: self.pending.pop(place) for place in due if place in self.pending}, collective
             )
@@ -70,11 +70,11 @@ class StageState:
     def _move(self, objective: Objective, sums: dict[str, State], collective: Collective) -> None:
         everywhere: dict[str, State] = {}
         for part in collective.gather([sums]):
-            add_into(everywhere, part)
+            accumulate_sums(everywhere, part)
         self.state = objective.update_state(self.state, everywhere)
 
 
-def add_into(total: dict[str, State], part: Mapping[str, State]) -> None:
+def accumulate_sums(total: dict[str, State], part: Mapping[str, State]) -> None:
     """Add the sums of `part` to those of `total`, place by place."""
     for place, sums in part.items():
         known = total.setdefault(place, dict.fromkeys(sums, 0))

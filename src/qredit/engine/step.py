@@ -13,25 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import TOLD, Scope, State, kinds
+from qredit.core.chain import FORWARD_FIELDS, Scope, State, field_kinds
 from qredit.core.objective import Credited, Objective, sum_terms
 from qredit.engine.backward import Backward
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.learner import Learners
-from qredit.engine.scorer import Scorer, Scores, fill, unscored_is_nan
+from qredit.engine.scorer import Scorer, Scores, mask_unscored_entropy, write_scores
 from qredit.engine.stage_state import StageState
 from qredit.engine.step_credit import StepCredit
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import Trajectory
-from qredit.shared_prefix.install import score_chosen
-from qredit.shared_prefix.layout import Continuing
-from qredit.shared_prefix.packing import going_on, prompts_of
+from qredit.shared_prefix.layout import PackedContinuations
+from qredit.shared_prefix.packing import pack_continuations, pack_prompts
+from qredit.shared_prefix.patch_forward import score_selected
 from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)
-class Place:
+class MicrobatchPosition:
     """Where a micro-batch is in its generation.
 
     Attributes:
@@ -45,12 +45,12 @@ class Place:
     use: int
     generations: float = 1.0
     complete: bool = True
-    used_up: bool = True
+    ends_generation: bool = True
     off_policy: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class ScoredMicrobatch:
     """What a micro-batch was learned from.
 
     Attributes:
@@ -88,8 +88,8 @@ class Step:
     learners: Learners = field(default_factory=Learners)
 
     def take(
-        self, model: nn.Module, objective: Objective, generation: Generation, place: Place
-    ) -> tuple[Tensor, Learned]:
+        self, model: nn.Module, objective: Objective, generation: Generation, place: MicrobatchPosition
+    ) -> tuple[Tensor, ScoredMicrobatch]:
         """The loss of a micro-batch, for the caller to differentiate; moves stages and learners where a step ends.
 
         Args:
@@ -106,13 +106,18 @@ class Step:
         batch, loss = MicrobatchLoss(
             self.scorer, model, objective, micro.rows, counts, state, self.backward, place.off_policy
         ).of(credited)
-        self.stages.update(objective, batch, self.collective, place.complete, place.used_up)
-        self.learners.see(micro.rows, batch)
+        self.stages.update(objective, batch, self.collective, place.complete, place.ends_generation)
+        self.learners.observe(micro.rows, batch)
         logged = self.learners.learn(self.scorer.forward(model), self.collective) if place.complete else {}
-        return loss, Learned(objective, micro.rows, batch, credited, state, micro.first, logged)
+        return loss, ScoredMicrobatch(objective, micro.rows, batch, credited, state, micro.first, logged)
 
     def _credited(
-        self, model: nn.Module, objective: Objective, generation: Generation, place: Place, micro: Microbatch
+        self,
+        model: nn.Module,
+        objective: Objective,
+        generation: Generation,
+        place: MicrobatchPosition,
+        micro: Microbatch,
     ) -> tuple[Credited | None, Mapping[str, float]]:
         """The coefficients of a micro-batch, where they are known before its loss, and what the loss divides by.
 
@@ -122,7 +127,7 @@ class Step:
         if objective.scope == Scope.BATCH:
 
             def scored(rows: Rows) -> RolloutBatch:
-                return self.scorer.scored_without_gradient(model, rows, place.off_policy)
+                return self.scorer.score_batch_no_grad(model, rows, place.off_policy)
 
             position = place.use % len(generation.microbatches)
             credited, counts = self.step_credit.at(position, generation, objective, scored)
@@ -161,19 +166,19 @@ class MicrobatchLoss:
         """
         scorer, rows = self.scorer, self.rows
         whole = torch.arange(len(rows.batch.mask))
-        if credited is None and len(scorer.chunks(rows, whole)) == 1:
+        if credited is None and len(scorer.split_rows(rows, whole)) == 1:
             if not self.objective.draws:
                 told = scorer.score(self.model, rows)
                 batch = self._scored(rows.batch, told)
                 return batch, self._sum(told, batch, self._credited(batch))
-            if scorer.prompts_can_be_kept() and not rows.teacher_hidden:  # those are of all rows, in their order
+            if scorer.can_cache_prompts() and not rows.teacher_hidden:  # those are of all rows, in their order
                 return self._of_chosen_rows()
         scores: Scores = {}
         if credited is None:
-            scorer.score_without_gradient(self.model, rows, whole, scores, only=self._enough())
+            scorer.fill_scores_no_grad(self.model, rows, whole, scores, only=self._needed_tokens())
             credited = self._credited(self._scored(rows.batch, scores))
         else:
-            scorer.score_without_gradient(self.model, rows, (~credited.learning).nonzero()[:, 0], scores)
+            scorer.fill_scores_no_grad(self.model, rows, (~credited.learning).nonzero()[:, 0], scores)
         loss = self._of_live_rows(credited, scores)
         return self._scored(rows.batch, scores), loss
 
@@ -185,17 +190,17 @@ class MicrobatchLoss:
         same: gradients are averaged over processes.
         """
         scorer = self.scorer
-        chunks = scorer.chunks(self.rows, _live(credited))
+        chunks = scorer.split_rows(self.rows, _live(credited))
         done = torch.zeros((), device=scorer.device)
         for number, chunk in enumerate(chunks):
             part = self.rows.select(chunk)
             told = scorer.score(self.model, part)
-            fill(scores, self.rows, chunk, told)
+            write_scores(scores, self.rows, chunk, told)
             loss = self._sum(told, self._scored(part.batch, told), credited.select(chunk))
             if number == len(chunks) - 1:
                 return done + loss
             if scorer.policy().training:  # a wrapper keeps the mode it was made in
-                with self.backward.without_sync(self.model):
+                with self.backward.no_sync(self.model):
                     self.backward.run(loss)
             done = done + loss.detach()
         raise AssertionError("there is always a last chunk")
@@ -203,45 +208,45 @@ class MicrobatchLoss:
     def _of_chosen_rows(self) -> tuple[RolloutBatch, Tensor]:
         """`of` where all rows are scored before those that carry a coefficient are known: prompts computed once."""
         start = time.perf_counter()
-        scorer, rows, only = self.scorer, self.rows, self._enough()
-        prompts = prompts_of(rows)
-        layout = going_on(prompts, rows)
+        scorer, rows, only = self.scorer, self.rows, self._needed_tokens()
+        prompts = pack_prompts(rows)
+        layout = pack_continuations(prompts, rows)
         scores: Scores = {}
         chosen: list[tuple[Tensor, Credited]] = []
 
-        def choose(told: Scores) -> Continuing:
-            fill(scores, rows, torch.arange(len(rows.batch.mask)), unscored_is_nan(told, only))
+        def choose(told: Scores) -> PackedContinuations:
+            write_scores(scores, rows, torch.arange(len(rows.batch.mask)), mask_unscored_entropy(told, only))
             scorer.seconds += time.perf_counter() - start
             credited = self._credited(self._scored(rows.batch, scores))
             live = _live(credited)
             chosen.append((live, credited.select(live)))
-            return going_on(prompts, rows.select(live))
+            return pack_continuations(prompts, rows.select(live))
 
         layout = layout if only is None else layout.only(only)
-        told = score_chosen(self.model, layout, choose, scorer.temperature, scorer.wanted(rows))
+        told = score_selected(self.model, layout, choose, scorer.temperature, scorer.make_request(rows))
         live, credited = chosen[0]
-        fill(scores, rows, live, told)
+        write_scores(scores, rows, live, told)
         own = self._scored(rows.select(live).batch, told)
         return self._scored(rows.batch, scores), self._sum(told, own, credited)
 
     def _scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
-        return self.scorer.scored(batch, scores, self.off_policy)
+        return self.scorer.attach_scores(batch, scores, self.off_policy)
 
     def _sum(self, told: Scores, batch: RolloutBatch, credited: Credited) -> Tensor:
         return sum_terms(self.objective.numerators(told["logp"], batch, credited), self.counts)
 
     def _credited(self, batch: RolloutBatch) -> Credited:
-        return credited_by(self.objective, batch, self.state)
+        return evaluate_objective(self.objective, batch, self.state)
 
-    def _enough(self) -> Tensor | None:
+    def _needed_tokens(self) -> Tensor | None:
         """The tokens whose scores the coefficients depend on, where that is the gold answer's alone; None is all."""
         needs = self.objective.needs
         if self.off_policy:
             needs = needs | self.objective.needs_off_policy
-        return None if kinds(needs) & (TOLD - {"answer_logp"}) else self.rows.batch.answer
+        return None if field_kinds(needs) & (FORWARD_FIELDS - {"answer_logp"}) else self.rows.batch.answer
 
 
-def credited_by(objective: Objective, batch: RolloutBatch, state: Mapping[str, State]) -> Credited:
+def evaluate_objective(objective: Objective, batch: RolloutBatch, state: Mapping[str, State]) -> Credited:
     """The objective on rows whose denominators are known already.
 
     Raises:

@@ -10,7 +10,7 @@ from qredit.core.chain import State
 from qredit.core.objective import Credited, Objective
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
-from qredit.engine.stage_state import DURING, StageState, add_into
+from qredit.engine.stage_state import UPDATE_CADENCES, StageState, accumulate_sums
 from qredit.rollouts.collate import Rows
 
 
@@ -41,17 +41,17 @@ class StepCredit:
         micro = generation.microbatches[first : first + self.window]
         if position == first or not self._credited:
             local = [scored(m.rows) for m in micro]
-            self._credited, statistics = evaluated_together(objective, local, self.stages.state, self.collective)
+            self._credited, statistics = evaluate_across_ranks(objective, local, self.stages.state, self.collective)
             if self.collective.rank == 0:  # they are of all rows on all processes
-                add_into(self.stages.pending, statistics)
+                accumulate_sums(self.stages.pending, statistics)
         credited = self._credited[position - first]
         if credited.weight is None and not objective.counts_coefficients:
             return credited, None
         counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._credited, strict=True)]
-        return credited, shared_denominators(counts, self.window, 1, self.collective)[0]
+        return credited, compute_step_denominators(counts, self.window, 1, self.collective)[0]
 
 
-def credited_once(
+def credit_generation(
     microbatches: Sequence[Microbatch],
     objective: Objective,
     stages: StageState,
@@ -64,13 +64,13 @@ def credited_once(
         scored: scores rows without gradient.
     """
     local = [scored(micro.rows) for micro in microbatches]
-    credited, statistics = evaluated_together(objective, local, stages.state, collective)
+    credited, statistics = evaluate_across_ranks(objective, local, stages.state, collective)
     if collective.rank == 0:
-        add_into(stages.pending, statistics)
+        accumulate_sums(stages.pending, statistics)
     return [replace(micro, credited=own) for micro, own in zip(microbatches, credited, strict=True)]
 
 
-def shared_denominators(
+def compute_step_denominators(
     counts: Sequence[Mapping[str, float]], accumulated: int, repeats: int, collective: Collective
 ) -> list[dict[str, float]]:
     """For each micro-batch position of a generation, the denominators of the optimiser step it falls into.
@@ -92,7 +92,7 @@ def shared_denominators(
     return [dict(zip(names, row, strict=True)) for row in steps.repeat_interleave(window, 0).tolist()]
 
 
-def evaluated_together(
+def evaluate_across_ranks(
     objective: Objective, local: Sequence[RolloutBatch], state: Mapping[str, State], collective: Collective
 ) -> tuple[list[Credited], dict[str, State]]:
     """The objective on the rows of all micro-batches and processes at once.
@@ -109,4 +109,4 @@ def evaluated_together(
         rows, width = batch.mask.shape
         own = credited.select(slice(ends[number] - rows, ends[number]))
         parts.append(own.narrow(width).to(batch.mask.device))
-    return parts, objective.statistics(whole, state, DURING) if state else {}
+    return parts, objective.statistics(whole, state, UPDATE_CADENCES) if state else {}

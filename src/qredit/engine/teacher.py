@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE, teachers_in
+from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix.install import Wanted, score
 from qredit.shared_prefix.layout import Layout
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.patch_forward import ScoreRequest, score
+from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 
-_PLAIN = Wanted()
+_PLAIN = ScoreRequest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,23 +35,27 @@ class Forward:
     model: nn.Module
     policy: Any
     layout: Callable[[Rows], Layout]
-    chunks: Callable[[Rows], Sequence[Tensor]]
+    split_rows: Callable[[Rows], Sequence[Tensor]]
     temperature: float
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @torch.no_grad()
     def scores(
-        self, model: nn.Module, rows: Rows, wanted: Wanted = _PLAIN, layout: Callable[[Rows], Layout] | None = None
+        self,
+        model: nn.Module,
+        rows: Rows,
+        wanted: ScoreRequest = _PLAIN,
+        layout: Callable[[Rows], Layout] | None = None,
     ) -> dict[str, Float[Tensor, "B T *more"]]:
         """`logp` and `entropy` of each completion token under a model, and what else is wanted; 0 where none stands.
 
         Args:
-            model: any that scores tokens (`qredit.shared_prefix.install`), the policy or another one.
+            model: any that scores tokens (`qredit.shared_prefix.patch_forward`), the policy or another one.
             layout: where the model's rows must lie in another way than the policy's.
         """
         lay = self.layout if layout is None else layout
         with self.autocast():
-            told = [score(model, lay(rows.select(chunk)), self.temperature, wanted) for chunk in self.chunks(rows)]
+            told = [score(model, lay(rows.select(chunk)), self.temperature, wanted) for chunk in self.split_rows(rows)]
         return {name: torch.cat([part[name] for part in told]) for name in told[0]}
 
 
@@ -94,17 +98,17 @@ def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str
     known = [REFERENCE, *sorted(given)]
     if REFERENCE in given:
         raise QreditError(f"teachers: '{REFERENCE}' is the model that the run begins with; choose another name")
-    for told in (LOGP_OF, KL_OF):
-        for name in teachers_in(needs - filled, told):
+    for told in (LOGP_PREFIX, KL_PREFIX):
+        for name in list_teachers(needs - filled, told):
             if name not in known:
                 raise QreditError(
                     f"the batch field '{told}{name}' is needed, but there is no teacher '{name}'; there is "
                     f"{', '.join(map(repr, known))}; give the trainer teachers={{'{name}': model}}"
                 )
-    read = {*teachers_in(needs), *teachers_in(needs, KL_OF)}
+    read = {*list_teachers(needs), *list_teachers(needs, KL_PREFIX)}
     idle = [name for name in given if name not in read]
     if idle:
-        raise QreditError(f"teachers: nothing reads '{LOGP_OF}{idle[0]}'; leave '{idle[0]}' out")
+        raise QreditError(f"teachers: nothing reads '{LOGP_PREFIX}{idle[0]}'; leave '{idle[0]}' out")
 
 
 def check_heads(needs: Iterable[str], teachers: Mapping[str, Teacher], policy: Any) -> None:
@@ -113,11 +117,11 @@ def check_heads(needs: Iterable[str], teachers: Mapping[str, Teacher], policy: A
     Raises:
         QreditError: naming the teacher and both sizes; it tells no states.
     """
-    for name in teachers_in(needs, KL_OF):
-        rows = inside(policy).get_output_embeddings().weight.shape[0]
+    for name in list_teachers(needs, KL_PREFIX):
+        rows = unwrap_peft(policy).get_output_embeddings().weight.shape[0]
         own = teachers[name].head(policy)[0].shape[0]
         if own != rows:
             raise QreditError(
-                f"'{KL_OF}{name}' runs over the whole vocabulary, but the head of '{name}' has {own} rows, the "
-                f"policy's {rows}; '{LOGP_OF}{name}' compares sampled tokens alone"
+                f"'{KL_PREFIX}{name}' runs over the whole vocabulary, but the head of '{name}' has {own} rows, the "
+                f"policy's {rows}; '{LOGP_PREFIX}{name}' compares sampled tokens alone"
             )

@@ -8,11 +8,12 @@ from pathlib import Path
 from qredit.rewards import REGISTRY, Scorer
 from qredit.stats.interval import Interval, difference_interval, mean_interval
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import json_line
+from qredit.utils.former_names import former_names
+from qredit.utils.sanitize import to_json_line
 
 
 @dataclass(frozen=True)
-class Answered:
+class QuestionResult:
     """What a model said to one question.
 
     Attributes:
@@ -42,11 +43,11 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def majority(predictions: Sequence[str], scores: Sequence[float], scorer: Scorer) -> float:
+def score_majority(predictions: Sequence[str], scores: Sequence[float], scorer: Scorer) -> float:
     """The score of the most frequent answer; a tie counts its expectation, the mean over the tied answers.
 
-    What is one answer is up to the scorer (`Scorer.grouped`). A blank answer does not vote; all blank is 0. The score
-    of an answer is that of its first occurrence.
+    What is one answer is up to the scorer (`Scorer.grouped`). A blank answer does not vote; all blank is 0. The
+    score of an answer is that of its first occurrence.
     """
     if len(predictions) != len(scores):
         raise ValueError(f"{len(predictions)} predictions and {len(scores)} scores")
@@ -56,7 +57,7 @@ def majority(predictions: Sequence[str], scores: Sequence[float], scorer: Scorer
     return sum(winners) / len(winners) if winners else 0.0
 
 
-def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Interval]:
+def summarize(answered: Sequence[QuestionResult], primary: str, k: int) -> dict[str, Interval]:
     """p@1, p@k and m@k by the primary reward, of which 1 is a success; then the mean of each reward over all samples.
 
     Samples that a reward does not score are left out of its mean, and are no success.
@@ -64,7 +65,7 @@ def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Int
 
     if not answered:
         raise QreditError("nothing to average: there are no questions")
-    each = [successes(question, primary, k) for question in answered]
+    each = [compute_question_metrics(question, primary, k) for question in answered]
     found = {name: mean_interval([values[name] for values in each]) for name in each[0]}
     for name in answered[0].scores:
         means = [mean for question in answered if (mean := _mean(question.scores[name])) is not None]
@@ -73,7 +74,7 @@ def summary(answered: Sequence[Answered], primary: str, k: int) -> dict[str, Int
     return found
 
 
-def successes(question: Answered, primary: str, k: int) -> dict[str, float]:
+def compute_question_metrics(question: QuestionResult, primary: str, k: int) -> dict[str, float]:
     """p@1, p@k and m@k of one question by the primary reward, of which 1 or more is a success.
 
     A function of the user's does not say which answers are the same: they vote as exact_match reads them.
@@ -82,12 +83,12 @@ def successes(question: Answered, primary: str, k: int) -> dict[str, float]:
     return {
         "p@1": sum(right) / len(right),
         f"p@{k}": pass_at_k(len(right), int(sum(right)), k),
-        f"m@{k}": majority(question.predictions, right, REGISTRY.get(primary, REGISTRY["exact_match"])),
+        f"m@{k}": score_majority(question.predictions, right, REGISTRY.get(primary, REGISTRY["exact_match"])),
     }
 
 
-def differences(
-    answered: Sequence[Answered], others: Sequence[Answered], primary: str, k: int
+def compare_results(
+    answered: Sequence[QuestionResult], others: Sequence[QuestionResult], primary: str, k: int
 ) -> tuple[dict[str, Interval], int]:
     """By how much the first model's p@1, p@k and m@k are above the second's, and on how many questions.
 
@@ -101,7 +102,9 @@ def differences(
     pairs = [(question, theirs[question.id]) for question in answered if question.id in theirs]
     if not pairs:
         raise QreditError("nothing to compare: no question was answered by both models")
-    each = [(successes(one, primary, k), successes(other, primary, k)) for one, other in pairs]
+    each = [
+        (compute_question_metrics(one, primary, k), compute_question_metrics(other, primary, k)) for one, other in pairs
+    ]
     found = {}
     for name in each[0][0]:
         values = [one[name] - other[name] for one, other in each]
@@ -109,14 +112,14 @@ def differences(
     return found, len(pairs)
 
 
-def write_samples(path: Path, answered: Iterable[Answered]) -> None:
+def write_samples(path: Path, answered: Iterable[QuestionResult]) -> None:
     """One JSON line per question: predictions, rationales and scores, each written as it comes.
 
     Raises FileExistsError: nothing is overwritten.
     """
     with path.open("x", encoding="utf-8") as file:
         for question in answered:
-            file.write(json_line(asdict(question)))
+            file.write(to_json_line(asdict(question)))
             file.flush()
 
 
@@ -124,3 +127,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """The mean of what was scored; None where nothing was."""
     scored = [value for value in values if value is not None]
     return sum(scored) / len(scored) if scored else None
+
+
+__getattr__ = former_names(
+    __name__,
+    {
+        "Answered": "QuestionResult",
+        "majority": "score_majority",
+        "summary": "summarize",
+        "successes": "compute_question_metrics",
+        "differences": "compare_results",
+    },
+)

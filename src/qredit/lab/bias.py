@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core import tsallis
-from qredit.lab.finding import Claim, Curve, Finding, Panel, by_q, claim
-from qredit.lab.fit import line_through
-from qredit.lab.regime import HIT, graded, sparse
+from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
+from qredit.lab.line_fit import fit_line
+from qredit.lab.policies import HIT_LIKELIHOOD, make_graded_policy, make_sparse_policy
 from qredit.objectives import garl, paft
-from qredit.testing.moments import Moments, exact_moments, pools, resampled
+from qredit.testing.moments import Moments, enumerate_groups, exact_moments, integrate_over_draws
 from qredit.testing.policy import EnumerablePolicy, TabularPolicy
 
 THEOREM = "E[ĝ] = ∇ℓ_q + (q/(M P^{q+1})) [ ((q+1)/2) ∇ℓ_1 Var(w) - Cov(g, w) ] + O(M^-2) for GARL and PAFT"
@@ -33,8 +33,8 @@ class Regime:
     exponent: Callable[[float], float]
 
 
-GRADED = Regime("graded", graded, (1e-6, 1e-3, 0.3), 32, lambda q: 1 - q)
-SPARSE = Regime("sparse", sparse, (0.2, 0.3, 0.5), 128, lambda q: -q)
+GRADED = Regime("graded", make_graded_policy, (1e-6, 1e-3, 0.3), 32, lambda q: 1 - q)
+SPARSE = Regime("sparse", make_sparse_policy, (0.2, 0.3, 0.5), 128, lambda q: -q)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class EstimatorMoments:
     """Exact moments of both estimators at one q, M and policy, and the policy's own gradient and coefficient."""
 
     q: float
@@ -92,8 +92,8 @@ def measure(commitments: Sequence[float] = (0.25, 0.5, 0.75, 1.0)) -> Finding:
     cells = [(r, q, p) for r in (GRADED, SPARSE) for q in _defined(r, commitments) for p in r.successes]
     rows = tuple(coefficient(regime, q, p) for regime, q, p in cells)
     scalings = tuple(_scaling(regime, q) for regime in (GRADED, SPARSE) for q in _defined(regime, commitments))
-    over_m = [_cell(graded(FIXED_P), q, m, at=m) for q in commitments for m in ROLLOUTS]
-    over_p = [_cell(sparse(p), q, FIXED_M, at=p) for q in _defined(SPARSE, commitments) for p in SUCCESSES]
+    over_m = [_cell(make_graded_policy(FIXED_P), q, m, at=m) for q in commitments for m in ROLLOUTS]
+    over_p = [_cell(make_sparse_policy(p), q, FIXED_M, at=p) for q in _defined(SPARSE, commitments) for p in SUCCESSES]
     return Finding(
         theorem=THEOREM,
         claims=tuple(_claims(rows, scalings, [*over_m, *over_p])),
@@ -128,8 +128,8 @@ def paft_moments(policy: EnumerablePolicy, q: float, rollouts: int) -> Moments:
 
     Given the pool the draws are independent, so K of them have the mean of one and a K-th of its variance.
     """
-    every = pools(policy, rollouts, with_response=False)
-    mean, square = resampled(paft(q, resamples=1, normalize=False), policy, every.members)
+    every = enumerate_groups(policy, rollouts, with_response=False)
+    mean, square = integrate_over_draws(paft(q, resamples=1, normalize=False), policy, every.members)
     centre = mean.square().sum(1)
     total = every.probability @ mean
     return Moments(total, float(every.probability @ (centre + (square - centre) / rollouts) - total.square().sum()))
@@ -147,11 +147,11 @@ def _defined(regime: Regime, commitments: Sequence[float]) -> list[float]:
 def _scaling(regime: Regime, q: float) -> Scaling:
     p = torch.logspace(-8, -4, 5, dtype=torch.float64)
     lengths = torch.stack([_formula(regime.policy(float(success)), q).norm() for success in p])
-    return Scaling(regime.name, q, line_through(p.log(), lengths.log()).slope, regime.exponent(q))
+    return Scaling(regime.name, q, fit_line(p.log(), lengths.log()).slope, regime.exponent(q))
 
 
-def _cell(policy: EnumerablePolicy, q: float, rollouts: int, at: float) -> Cell:
-    return Cell(
+def _cell(policy: EnumerablePolicy, q: float, rollouts: int, at: float) -> EstimatorMoments:
+    return EstimatorMoments(
         q,
         at,
         exact_moments(garl(q, normalize=False), policy, rollouts),
@@ -161,41 +161,43 @@ def _cell(policy: EnumerablePolicy, q: float, rollouts: int, at: float) -> Cell:
     )
 
 
-def _claims(rows: Sequence[Coefficient], scalings: Sequence[Scaling], cells: Sequence[Cell]) -> Iterator[Claim]:
+def _claims(
+    rows: Sequence[Coefficient], scalings: Sequence[Scaling], cells: Sequence[EstimatorMoments]
+) -> Iterator[Claim]:
     measured, formula = [row.coefficient for row in rows], [row.formula for row in rows]
-    yield claim("coefficient of 1/M is the formula's", measured, formula, COEFFICIENT_TOLERANCE, relative=True)
-    yield claim("distance of the two vectors is 0", [row.error for row in rows], 0.0, COEFFICIENT_TOLERANCE)
+    yield make_claim("coefficient of 1/M is the formula's", measured, formula, COEFFICIENT_TOLERANCE, relative=True)
+    yield make_claim("distance of the two vectors is 0", [row.error for row in rows], 0.0, COEFFICIENT_TOLERANCE)
     found, expected = [scaling.exponent for scaling in scalings], [scaling.expected for scaling in scalings]
-    yield claim("it grows as P^{1-q} where graded, as P^{-q} where sparse", found, expected, SLOPE_TOLERANCE)
+    yield make_claim("it grows as P^{1-q} where graded, as P^{-q} where sparse", found, expected, SLOPE_TOLERANCE)
     apart = [float((cell.garl.mean - cell.paft.mean).norm() / cell.garl.mean.norm()) for cell in cells]
-    yield claim("PAFT has the mean of GARL", apart, 0.0, ZERO_TOLERANCE)
-    policy = graded(FIXED_P)
+    yield make_claim("PAFT has the mean of GARL", apart, 0.0, ZERO_TOLERANCE)
+    policy = make_graded_policy(FIXED_P)
     still = [float(bias(policy, 0.0, m).norm() / policy.loss_gradient(0.0).norm()) for m in ROLLOUTS]
-    yield claim("no bias at q = 0 for any M", still, 0.0, ZERO_TOLERANCE)
+    yield make_claim("no bias at q = 0 for any M", still, 0.0, ZERO_TOLERANCE)
 
 
-def _bias_panel(cells: Sequence[Cell]) -> Panel:
+def _bias_panel(cells: Sequence[EstimatorMoments]) -> FindingPanel:
     curves: list[Curve] = []
     for q, own in _by_q(cells):
         line = [float(cell.coefficient.norm() / cell.target.norm()) / cell.at for cell in own]
-        curves.append(by_q(q, "formula, graded", ROLLOUTS, line, line=True))
-        curves.append(by_q(q, "GARL", ROLLOUTS, [cell.bias(cell.garl) for cell in own]))
-        curves.append(by_q(q, "PAFT", ROLLOUTS, [cell.bias(cell.paft) for cell in own]))
-    return Panel(
+        curves.append(make_q_curve(q, "formula, graded", ROLLOUTS, line, line=True))
+        curves.append(make_q_curve(q, "GARL", ROLLOUTS, [cell.bias(cell.garl) for cell in own]))
+        curves.append(make_q_curve(q, "PAFT", ROLLOUTS, [cell.bias(cell.paft) for cell in own]))
+    return FindingPanel(
         f"bias, graded, P = {FIXED_P:g}", "M, rollouts", "|E ĝ - ∇ℓ_q| / |∇ℓ_q|", tuple(curves), x_ticks=ROLLOUTS
     )
 
 
-def _coefficient_panel(rows: Sequence[Coefficient], commitments: Sequence[float]) -> Panel:
+def _coefficient_panel(rows: Sequence[Coefficient], commitments: Sequence[float]) -> FindingPanel:
     curves: list[Curve] = []
     p = torch.logspace(-7, -0.4, 30, dtype=torch.float64)
     for regime in (GRADED, SPARSE):
         for q in _defined(regime, commitments):
             line = [float(_formula(regime.policy(float(success)), q).norm()) for success in p]
             chosen = [row for row in rows if row.regime == regime.name and row.q == q]
-            curves.append(by_q(q, f"formula, {regime.name}", p, line, line=True))
-            curves.append(by_q(q, regime.name, [row.p for row in chosen], [row.coefficient for row in chosen]))
-    return Panel("coefficient of 1/M", "P, success probability", "lim M |E ĝ - ∇ℓ_q|", tuple(curves))
+            curves.append(make_q_curve(q, f"formula, {regime.name}", p, line, line=True))
+            curves.append(make_q_curve(q, regime.name, [row.p for row in chosen], [row.coefficient for row in chosen]))
+    return FindingPanel("coefficient of 1/M", "P, success probability", "lim M |E ĝ - ∇ℓ_q|", tuple(curves))
 
 
 def _noise(moments: Moments) -> float:
@@ -203,23 +205,25 @@ def _noise(moments: Moments) -> float:
     return moments.variance / float(moments.mean.square().sum())
 
 
-def _rare_panel(cells: Sequence[Cell]) -> Panel:
+def _rare_panel(cells: Sequence[EstimatorMoments]) -> FindingPanel:
     """The variance against P in the sparse regime: that of one hit in M groups, as long as hits are rare."""
     panel = _variance_panel(f"variance, sparse, M = {FIXED_M}", "P, success probability", cells)
     rare = [p for p in SUCCESSES if FIXED_M * p < 1]
-    line = by_q(cells[-1].q, "0.9/(M P)", rare, [HIT / (FIXED_M * p) for p in rare], line=True)
+    line = make_q_curve(cells[-1].q, "0.9/(M P)", rare, [HIT_LIKELIHOOD / (FIXED_M * p) for p in rare], line=True)
     return replace(panel, curves=(line, *panel.curves))
 
 
-def _variance_panel(title: str, x: str, cells: Sequence[Cell], ticks: tuple[float, ...] = ()) -> Panel:
+def _variance_panel(
+    title: str, x: str, cells: Sequence[EstimatorMoments], ticks: tuple[float, ...] = ()
+) -> FindingPanel:
     curves: list[Curve] = []
     for q, own in _by_q(cells):
         at = [cell.at for cell in own]
-        curves.append(by_q(q, "GARL", at, [_noise(cell.garl) for cell in own]))
-        curves.append(by_q(q, "PAFT", at, [_noise(cell.paft) for cell in own]))
-    return Panel(title, x, "Var ĝ / |E ĝ|²", tuple(curves), x_ticks=ticks)
+        curves.append(make_q_curve(q, "GARL", at, [_noise(cell.garl) for cell in own]))
+        curves.append(make_q_curve(q, "PAFT", at, [_noise(cell.paft) for cell in own]))
+    return FindingPanel(title, x, "Var ĝ / |E ĝ|²", tuple(curves), x_ticks=ticks)
 
 
-def _by_q(cells: Sequence[Cell]) -> Iterator[tuple[float, list[Cell]]]:
+def _by_q(cells: Sequence[EstimatorMoments]) -> Iterator[tuple[float, list[EstimatorMoments]]]:
     for q in dict.fromkeys(cell.q for cell in cells):
         yield q, [cell for cell in cells if cell.q == q]

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core import tsallis
-from qredit.lab.finding import Claim, Curve, Finding, Panel, by_q, claim
-from qredit.lab.fit import line_through
+from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
+from qredit.lab.line_fit import fit_line
 
 THEOREM = "J_Q ≥ -log_q(P̄), and to second order the excess is (q/2) P̄^{-q-1} Var(P)"
 RATIO_TOLERANCE, SLOPE_TOLERANCE, BOUND_TOLERANCE = 0.02, 0.05, 1e-12
@@ -73,7 +73,7 @@ def _excess(q: float, name: str, mean: float, shape: Float[Tensor, " N"]) -> Exc
     small = [mean * (1 + spread * shape) for spread in SPREADS if float(spread) <= SMALL]
     found = torch.tensor([excess(p, q) for p in small], dtype=torch.float64)
     variance = torch.tensor([float(p.var(correction=0)) for p in small], dtype=torch.float64)
-    slope = line_through(variance.log(), found.log()).slope
+    slope = fit_line(variance.log(), found.log()).slope
     return Excess(q, name, float(found[0]) / second_order(small[0], q), slope)
 
 
@@ -87,22 +87,22 @@ def _random_populations() -> Iterator[Float[Tensor, " N"]]:
 def _claims(
     rows: Sequence[Excess], commitments: Sequence[float], mean: float, shapes: Mapping[str, Float[Tensor, " N"]]
 ) -> Iterator[Claim]:
-    yield claim(
+    yield make_claim(
         "excess over the second order is 1 at the smallest spread", [r.ratio for r in rows], 1.0, RATIO_TOLERANCE
     )
-    yield claim("slope of log excess on log Var(P) is 1", [r.slope for r in rows], 1.0, SLOPE_TOLERANCE)
+    yield make_claim("slope of log excess on log Var(P) is 1", [r.slope for r in rows], 1.0, SLOPE_TOLERANCE)
     below = [min(0.0, excess(p, q)) for p in _random_populations() for q in commitments]
-    yield claim(f"shortfall below the bound in {len(below)} random trials is 0", below, 0.0, BOUND_TOLERANCE)
+    yield make_claim(f"shortfall below the bound in {len(below)} random trials is 0", below, 0.0, BOUND_TOLERANCE)
     still = [excess(mean * (1 + spread * shape), 0.0) for shape in shapes.values() for spread in SPREADS]
-    yield claim("excess at q = 0 is 0 for every spread", still, 0.0, BOUND_TOLERANCE)
+    yield make_claim("excess at q = 0 is 0 for every spread", still, 0.0, BOUND_TOLERANCE)
 
 
-def _panel(name: str, shape: Float[Tensor, " N"], mean: float, commitments: Sequence[float]) -> Panel:
+def _panel(name: str, shape: Float[Tensor, " N"], mean: float, commitments: Sequence[float]) -> FindingPanel:
     curves: list[Curve] = []
     populations = [mean * (1 + spread * shape) for spread in SPREADS]
     deviation = [float(p.std(correction=0)) for p in populations]
     for q in commitments:
-        curves.append(by_q(q, "second order", deviation, [second_order(p, q) for p in populations], line=True))
-        curves.append(by_q(q, "measured", deviation, [excess(p, q) for p in populations]))
+        curves.append(make_q_curve(q, "second order", deviation, [second_order(p, q) for p in populations], line=True))
+        curves.append(make_q_curve(q, "measured", deviation, [excess(p, q) for p in populations]))
     title = f"P {name}, mean {mean:g}"
-    return Panel(title, "standard deviation of P over examples", "J_Q + log_q(mean P)", tuple(curves))
+    return FindingPanel(title, "standard deviation of P over examples", "J_Q + log_q(mean P)", tuple(curves))

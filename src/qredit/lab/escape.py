@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core import tsallis
-from qredit.lab.cold import ColdModel, SigmoidModel, TabularModel
-from qredit.lab.finding import Claim, Curve, Finding, Panel, by_q, claim
-from qredit.lab.fit import line_through
-from qredit.lab.flow import gradient_flow
+from qredit.lab.cold_models import ColdModel, SigmoidModel, TabularModel
+from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
+from qredit.lab.flow import integrate_gradient_flow
+from qredit.lab.line_fit import fit_line
 
 THEOREM = "gradient flow on ℓ_q takes P from p0 to δ in T_q ≈ p0^{-(1-q)}/(1-q) for q < 1, in log(1/p0) for q = 1"
 SLOPE_TOLERANCE, LINEAR_TOLERANCE, TIME_TOLERANCE, SGD_TOLERANCE = 0.05, 0.01, 0.01, 0.1
 START = "p0, success probability at the start"
 TIME = "time to P = δ (steps × learning rate)"
-FEWEST = 3  # starts that a slope is fitted to
+MIN_STARTS = 3  # starts that a slope is fitted to
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Escape:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class ModelEscapes:
     """One model: its escapes by gradient flow, by SGD and by the theorem, one of each for every q."""
 
     model: str
@@ -67,7 +67,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Fit:
+class PowerLawFit:
     """The least-squares slope of log T on log p0 beside -(1-q), over the starts that escaped."""
 
     model: str
@@ -79,7 +79,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearGrowthFit:
     """The line T = intercept + slope·log(1/p0) at q = 1; its slope is 1/‖s‖² where ‖s‖ is constant."""
 
     model: str
@@ -111,7 +111,7 @@ def measure(
     """
     p0 = torch.logspace(-8, -3, starts, dtype=torch.float64)
     studies = [
-        study(model, descent, commitments, p0, delta)
+        measure_model(model, descent, commitments, p0, delta)
         for model, descent in ((SigmoidModel(), sigmoid), (TabularModel(), tabular))
     ]
     fits = tuple(fit for one in studies for fit in _fits(one))
@@ -126,27 +126,27 @@ def measure(
     )
 
 
-def study(
+def measure_model(
     model: ColdModel, descent: Descent, commitments: Sequence[float], p0: Float[Tensor, " N"], delta: float
-) -> Study:
+) -> ModelEscapes:
     """Every escape of one model."""
-    flows = tuple(flow_escape(model, q, p0, delta) for q in commitments)
-    descents = tuple(sgd_escape(model, flow, descent, delta) for flow in flows)
+    flows = tuple(measure_flow_escape(model, q, p0, delta) for q in commitments)
+    descents = tuple(measure_sgd_escape(model, flow, descent, delta) for flow in flows)
     law = _integral if isinstance(model, SigmoidModel) else _power_law
-    return Study(model.name, descent, flows, descents, tuple(law(flow, delta) for flow in flows))
+    return ModelEscapes(model.name, descent, flows, descents, tuple(law(flow, delta) for flow in flows))
 
 
-def flow_escape(model: ColdModel, q: float, p0: Float[Tensor, " N"], delta: float) -> Escape:
+def measure_flow_escape(model: ColdModel, q: float, p0: Float[Tensor, " N"], delta: float) -> Escape:
     """Escape by gradient flow, integrated from ∇ℓ_q."""
 
     def loss(theta: Tensor) -> Tensor:
         return tsallis.loss(model.log_success(theta).exp(), q)
 
-    path = gradient_flow(loss, model.log_success, model.start(p0), until=delta)
+    path = integrate_gradient_flow(loss, model.log_success, model.start(p0), until=delta)
     return Escape(q, p0, path.first_time(delta))
 
 
-def sgd_escape(model: ColdModel, flow: Escape, descent: Descent, delta: float) -> Escape:
+def measure_sgd_escape(model: ColdModel, flow: Escape, descent: Descent, delta: float) -> Escape:
     """Escape by SGD with GARL's estimate, from those starts whose flow fits the budget."""
     begun = flow.time <= descent.horizon
     steps = torch.full_like(flow.time[begun], math.inf)
@@ -175,43 +175,43 @@ def _power_law(flow: Escape, delta: float) -> Escape:
     The constants belong to the policy, the power and the line to the theorem.
     """
     if flow.q == 1.0:
-        line = line_through(flow.p0.log(), flow.time)
+        line = fit_line(flow.p0.log(), flow.time)
         return Escape(flow.q, flow.p0, line.intercept + line.slope * flow.p0.log())
     return Escape(flow.q, flow.p0, flow.time[0] * (flow.p0 / flow.p0[0]) ** (flow.q - 1))
 
 
-def _fits(study: Study) -> Iterator[Fit]:
+def _fits(study: ModelEscapes) -> Iterator[PowerLawFit]:
     for model, runs in ((study.model, study.flows), (f"{study.model}-sgd", study.descents)):
         for run in runs:
             p0, time = run.escaped
-            if run.q < 1 and len(time) >= FEWEST:
-                slope = line_through(p0.log(), time.log()).slope
-                yield Fit(model, run.q, slope, run.q - 1, len(time), float(p0.min()))
+            if run.q < 1 and len(time) >= MIN_STARTS:
+                slope = fit_line(p0.log(), time.log()).slope
+                yield PowerLawFit(model, run.q, slope, run.q - 1, len(time), float(p0.min()))
 
 
-def _linear(study: Study) -> Linear:
+def _linear(study: ModelEscapes) -> LinearGrowthFit:
     p0, time = study.at_one.escaped
-    line = line_through(-p0.log(), time)
-    return Linear(study.model, line.slope, line.intercept, line.r2)
+    line = fit_line(-p0.log(), time)
+    return LinearGrowthFit(study.model, line.slope, line.intercept, line.r2)
 
 
-def _claims(fits: Sequence[Fit], linear: Sequence[Linear], sigmoid: Study) -> Iterator[Claim]:
+def _claims(fits: Sequence[PowerLawFit], linear: Sequence[LinearGrowthFit], sigmoid: ModelEscapes) -> Iterator[Claim]:
     for method, chosen in (
         ("by gradient flow", [fit for fit in fits if not fit.model.endswith("-sgd")]),
         ("by SGD", [fit for fit in fits if fit.model.endswith("-sgd")]),
     ):
         slopes, expected = [fit.slope for fit in chosen], [fit.expected for fit in chosen]
-        yield claim(f"slope of log T on log p0 is -(1-q) {method}", slopes, expected, SLOPE_TOLERANCE)
-    yield claim("R² of T on log(1/p0) is 1 at q = 1", [line.r2 for line in linear], 1.0, LINEAR_TOLERANCE)
+        yield make_claim(f"slope of log T on log p0 is -(1-q) {method}", slopes, expected, SLOPE_TOLERANCE)
+    yield make_claim("R² of T on log(1/p0) is 1 at q = 1", [line.r2 for line in linear], 1.0, LINEAR_TOLERANCE)
     times, exact = (torch.cat([run.time for run in runs]) for runs in (sigmoid.flows, sigmoid.laws))
-    yield claim("T of the sigmoid model is its integral", times, exact, TIME_TOLERANCE, relative=True)
+    yield make_claim("T of the sigmoid model is its integral", times, exact, TIME_TOLERANCE, relative=True)
     steps = torch.cat([run.time for run in sigmoid.descents])
     begun = steps.isfinite()
-    yield claim("and by SGD", steps[begun], exact[begun], SGD_TOLERANCE, relative=True)
+    yield make_claim("and by SGD", steps[begun], exact[begun], SGD_TOLERANCE, relative=True)
 
 
-def _panel(study: Study) -> Panel:
-    return Panel(
+def _panel(study: ModelEscapes) -> FindingPanel:
+    return FindingPanel(
         title=f"{study.model} model",
         x=START,
         y=TIME,
@@ -219,28 +219,28 @@ def _panel(study: Study) -> Panel:
     )
 
 
-def _curves(study: Study, number: int) -> Iterator[Curve]:
+def _curves(study: ModelEscapes, number: int) -> Iterator[Curve]:
     flow, descent, law = study.flows[number], study.descents[number], study.laws[number]
     left = descent.time.isinf()
-    yield by_q(law.q, "theorem", law.p0, law.time, line=True)
-    yield by_q(flow.q, "gradient flow", flow.p0, flow.time)
-    yield by_q(descent.q, "SGD", descent.p0, descent.time)
+    yield make_q_curve(law.q, "theorem", law.p0, law.time, line=True)
+    yield make_q_curve(flow.q, "gradient flow", flow.p0, flow.time)
+    yield make_q_curve(descent.q, "SGD", descent.p0, descent.time)
     limit = torch.full_like(descent.p0[left], study.descent.horizon)
-    yield by_q(descent.q, "SGD, right-censored", descent.p0[left], limit)
+    yield make_q_curve(descent.q, "SGD, right-censored", descent.p0[left], limit)
 
 
-def _panel_at_one(studies: Sequence[Study]) -> Panel:
+def _panel_at_one(studies: Sequence[ModelEscapes]) -> FindingPanel:
     curves: list[Curve] = []
     for study in studies:
         p0, time = study.at_one.escaped
         line = _linear(study)
-        curves.append(by_q(1.0, "straight line", p0, line.intercept - line.slope * p0.log(), line=True))
-        curves.append(by_q(1.0, "gradient flow", p0, time))
+        curves.append(make_q_curve(1.0, "straight line", p0, line.intercept - line.slope * p0.log(), line=True))
+        curves.append(make_q_curve(1.0, "gradient flow", p0, time))
     title = f"q = 1: {studies[0].model} above, {studies[1].model} below"
-    return Panel(title, START, TIME, tuple(curves), log="x")
+    return FindingPanel(title, START, TIME, tuple(curves), log="x")
 
 
-def _censored(study: Study) -> str:
+def _censored(study: ModelEscapes) -> str:
     """Which SGD runs did not reach δ within the budget."""
     counts = [f"q = {run.q:g}: {n}" for run in study.descents if (n := int(run.time.isinf().sum()))]
     runs = f"{', '.join(counts)} of {len(study.descents[0].p0)} starts" if counts else "none"

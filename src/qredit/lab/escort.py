@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from qredit.core import tsallis
-from qredit.lab.finding import Curve, Finding, Panel, claim, curve
-from qredit.lab.minimiser import minimiser
+from qredit.lab.finding import Curve, Finding, FindingPanel, make_claim, make_curve
+from qredit.lab.minimize import minimize_expected_loss
 
 THEOREM = "the minimiser of J_Q over categorical distributions with data frequencies α is θ_j ∝ α_j^{1/q}"
 TOLERANCE = 1e-6
@@ -42,10 +42,10 @@ def measure(
     return Finding(
         theorem=THEOREM,
         claims=(
-            claim(
+            make_claim(
                 "distance of the minimum from the escort is 0", [minimum.error for minimum in minima], 0.0, TOLERANCE
             ),
-            claim("distance from α is 0 at q = 1", at_one, 0.0, TOLERANCE),
+            make_claim("distance from α is 0 at q = 1", at_one, 0.0, TOLERANCE),
         ),
         tables={"minima": minima},
         panels=tuple(_panel(alpha, commitments) for alpha in frequencies),
@@ -54,7 +54,7 @@ def measure(
 
 def _minimum(alpha: Sequence[float], q: float) -> Minimum:
     data = torch.tensor(alpha, dtype=torch.float64)
-    found, theorem = minimiser(data, q), tsallis.escort(data, q)
+    found, theorem = minimize_expected_loss(data, q), tsallis.escort(data, q)
     return Minimum(
         alpha=_text(alpha),
         q=q,
@@ -65,16 +65,16 @@ def _minimum(alpha: Sequence[float], q: float) -> Minimum:
     )
 
 
-def _panel(alpha: Sequence[float], commitments: Sequence[float]) -> Panel:
+def _panel(alpha: Sequence[float], commitments: Sequence[float]) -> FindingPanel:
     data, fine = torch.tensor(alpha, dtype=torch.float64), torch.linspace(0, 1, 81, dtype=torch.float64)
     lines = torch.stack([tsallis.escort(data, float(q)) for q in fine])
-    found = torch.stack([minimiser(data, q) for q in commitments])
+    found = torch.stack([minimize_expected_loss(data, q) for q in commitments])
     curves: list[Curve] = []
     for answer in range(len(alpha)):
         label, hue = f"answer {answer + 1}", answer / 4
-        curves.append(curve(label, hue, "escort", fine, lines[:, answer], line=True))
-        curves.append(curve(label, hue, "minimiser", commitments, found[:, answer]))
-    return Panel(f"α = {_text(alpha)}", "q", "probability", tuple(curves), log="")
+        curves.append(make_curve(label, hue, "escort", fine, lines[:, answer], line=True))
+        curves.append(make_curve(label, hue, "minimiser", commitments, found[:, answer]))
+    return FindingPanel(f"α = {_text(alpha)}", "q", "probability", tuple(curves), log="")
 
 
 def _text(alpha: Sequence[float]) -> str:

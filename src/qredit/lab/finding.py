@@ -65,7 +65,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Panel:
+class FindingPanel:
     """One pair of axes: labels with units, the curves, and which axes are logarithmic ("", "x" or "xy").
 
     `x_ticks` are the places of the marks on the x axis; empty leaves them to the drawing.
@@ -95,7 +95,7 @@ class Finding:
     theorem: str
     claims: tuple[Claim, ...]
     tables: Mapping[str, Sequence[Any]]
-    panels: tuple[Panel, ...]
+    panels: tuple[FindingPanel, ...]
     numbers: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -111,20 +111,22 @@ class Finding:
         return f"Measured numbers and theorem {word}: {'; '.join(map(str, self.claims))}."
 
 
-def claim(text: str, measured: Numbers, expected: Numbers | float, tolerance: float, relative: bool = False) -> Claim:
+def make_claim(
+    text: str, measured: Numbers, expected: Numbers | float, tolerance: float, relative: bool = False
+) -> Claim:
     """A claim about a list of numbers; one expected number stands for all of them."""
     found = torch.as_tensor(measured, dtype=torch.float64)
     wanted = torch.as_tensor(expected, dtype=torch.float64).expand_as(found)
     return Claim(text, tuple(found.tolist()), tuple(wanted.tolist()), tolerance, relative)
 
 
-def curve(label: str, hue: float, kind: str, x: Numbers, y: Numbers, line: bool = False) -> Curve:
+def make_curve(label: str, hue: float, kind: str, x: Numbers, y: Numbers, line: bool = False) -> Curve:
     """A curve of the points that are finite."""
     pairs = torch.stack([torch.as_tensor(values, dtype=torch.float64) for values in (x, y)])
     kept = pairs[:, pairs.isfinite().all(0)].tolist()
     return Curve(label, hue, kind, tuple(kept[0]), tuple(kept[1]), line)
 
 
-def by_q(q: float, kind: str, x: Numbers, y: Numbers, line: bool = False) -> Curve:
+def make_q_curve(q: float, kind: str, x: Numbers, y: Numbers, line: bool = False) -> Curve:
     """A curve that belongs to one commitment."""
-    return curve(f"q = {q:g}", q, kind, x, y, line)
+    return make_curve(f"q = {q:g}", q, kind, x, y, line)

@@ -13,7 +13,7 @@ PerStart = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class FlowPath:
     """Flow from N starts, S points each: time, at learning rate 1, and the logarithm of the height."""
 
     time: Float[Tensor, "S N"]
@@ -31,14 +31,14 @@ class Path:
         return torch.where(above.any(0), reached, math.inf)
 
 
-def gradient_flow(
+def integrate_gradient_flow(
     loss: PerStart,
     log_height: PerStart,
     start: Float[Tensor, "N D"],
     until: float,
     step: float = 0.1,
     most: int = 5000,
-) -> Path:
+) -> FlowPath:
     """Integrate θ̇ = -∇loss by the classical Runge-Kutta rule until every height is `until` or has stopped rising.
 
     The step in time is chosen for each start so that the logarithm of its height moves by about `step`: cold flows take
@@ -64,7 +64,7 @@ def gradient_flow(
         duration = torch.where(moving, step / pace, 0.0)
         theta = _runge_kutta(loss, theta, velocity, duration[:, None])
         time = time + duration
-    return Path(torch.stack(times), torch.stack(heights))
+    return FlowPath(torch.stack(times), torch.stack(heights))
 
 
 def _runge_kutta(loss: PerStart, theta: Tensor, first: Tensor, duration: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from qredit.core.tsallis import amplification
-from qredit.lab.finding import Claim, Curve, Finding, Panel, by_q, claim
-from qredit.lab.regime import HIT, graded, sparse
+from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
+from qredit.lab.policies import HIT_LIKELIHOOD, make_graded_policy, make_sparse_policy
 from qredit.objectives import garl
 from qredit.testing.moments import exact_moments
 from qredit.testing.policy import EnumerablePolicy, TabularPolicy
@@ -20,11 +20,11 @@ RARE, COLD = 0.05, 1e-5  # P of the measurement against M, and of the table
 UNSEEN = 0.01  # M·P below which success counts as never sampled
 
 
-REGIMES: Mapping[str, Callable[[float], TabularPolicy]] = {"graded": graded, "sparse": sparse}
+REGIMES: Mapping[str, Callable[[float], TabularPolicy]] = {"graded": make_graded_policy, "sparse": make_sparse_policy}
 
 
 @dataclass(frozen=True)
-class Amplified:
+class AmplificationRow:
     """The factor by which GARL's expected gradient exceeds ∇ℓ_0, beside P^{-q} and the limit (M/0.9)^q."""
 
     regime: str
@@ -69,30 +69,32 @@ def expected_amplification(policy: EnumerablePolicy, q: float, rollouts: int) ->
     return float(exact_moments(garl(q, normalize=False), policy, rollouts).mean @ target / target.square().sum())
 
 
-def _amplified(regime: str, q: float, rollouts: int, p: float) -> Amplified:
+def _amplified(regime: str, q: float, rollouts: int, p: float) -> AmplificationRow:
     measured = expected_amplification(REGIMES[regime](p), q, rollouts)
-    return Amplified(regime, q, rollouts, p, measured, amplification(p, q), (rollouts / HIT) ** q)
+    return AmplificationRow(regime, q, rollouts, p, measured, amplification(p, q), (rollouts / HIT_LIKELIHOOD) ** q)
 
 
-def _claims(over_p: Sequence[Amplified], over_m: Sequence[Amplified]) -> Iterator[Claim]:
+def _claims(over_p: Sequence[AmplificationRow], over_m: Sequence[AmplificationRow]) -> Iterator[Claim]:
     spread = [(one.amplification, one.unlimited) for one in over_p if one.regime == "graded"]
     rare = [one for one in over_p if one.regime == "sparse"]
     unseen = [(one.amplification, one.limit) for one in rare if one.m * one.p <= UNSEEN]
     seen = [(one.amplification, one.unlimited) for one in over_m if one.m == SIZES[-1]]
     for text, pairs, tolerance in (
         ("P^{-q} at every P where graded", spread, GRADED_TOLERANCE),
-        (f"(M/{HIT:g})^q where sparse and M·P ≤ {UNSEEN:g}", unseen, SPARSE_TOLERANCE),
+        (f"(M/{HIT_LIKELIHOOD:g})^q where sparse and M·P ≤ {UNSEEN:g}", unseen, SPARSE_TOLERANCE),
         (f"P^{{-q}} again where sparse and M·P = {RARE * SIZES[-1]:.3g}", seen, MANY_TOLERANCE),
     ):
         measured, expected = zip(*pairs, strict=True)
-        yield claim(text, measured, expected, tolerance, relative=True)
+        yield make_claim(text, measured, expected, tolerance, relative=True)
 
 
-def _panel(title: str, x: str, found: Sequence[tuple[float, Amplified]], ticks: tuple[float, ...] = ()) -> Panel:
+def _panel(
+    title: str, x: str, found: Sequence[tuple[float, AmplificationRow]], ticks: tuple[float, ...] = ()
+) -> FindingPanel:
     curves: list[Curve] = []
     for regime, q in dict.fromkeys((one.regime, one.q) for _, one in found):
         at, own = zip(*((at, one) for at, one in found if (one.regime, one.q) == (regime, q)), strict=True)
-        curves.append(by_q(q, "P^-q", at, [one.unlimited for one in own], line=True))
-        curves.append(by_q(q, "(M/0.9)^q", at, [one.limit for one in own], line=True))
-        curves.append(by_q(q, regime, at, [one.amplification for one in own]))
-    return Panel(title, x, "expected amplification", tuple(curves), x_ticks=ticks)
+        curves.append(make_q_curve(q, "P^-q", at, [one.unlimited for one in own], line=True))
+        curves.append(make_q_curve(q, "(M/0.9)^q", at, [one.limit for one in own], line=True))
+        curves.append(make_q_curve(q, regime, at, [one.amplification for one in own]))
+    return FindingPanel(title, x, "expected amplification", tuple(curves), x_ticks=ticks)

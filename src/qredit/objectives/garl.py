@@ -1,7 +1,7 @@
 """GARL: gradient-amplified reinforcement learning."""
 
 from qredit.core.chain import per_span
-from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
 from qredit.core.objective import Objective
 from qredit.core.schedule import Schedule
 from qredit.core.surrogate import log_likelihood
@@ -11,7 +11,7 @@ from qredit.objectives._method import method
 
 @method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")
 def garl(
-    q: float | Schedule, normalize: bool = True, pathwise: bool = True, ratio: RationaleRatio = TRUNCATED
+    q: float | Schedule, normalize: bool = True, pathwise: bool = True, ratio: RationaleRatio = DEFAULT_RATIO
 ) -> Objective:
     """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
 

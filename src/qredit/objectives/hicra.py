@@ -24,7 +24,7 @@ def hicra(strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float =
 
     Source: arXiv 2509.03646, from others' notes. A version by its authors marks tokens by the highest 30 % of entropy
     in place of planning n-grams. Difference: clip and reduction are GRPO's, for want of a source; the strategic n-grams
-    are found among token ids alone (`qredit.rollouts.planning`), without clusters of their meaning.
+    are found among token ids alone (`qredit.rollouts.ngrams`), without clusters of their meaning.
     """
     advantage = reward() | center_by_group() | amplify_planning(strength)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

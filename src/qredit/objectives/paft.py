@@ -1,7 +1,7 @@
 """PAFT: posterior-attenuated fine-tuning."""
 
 from qredit.core.chain import per_span
-from qredit.core.importance import TRUNCATED, RationaleRatio
+from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
 from qredit.core.objective import Objective
 from qredit.core.schedule import Schedule
 from qredit.core.surrogate import log_likelihood
@@ -14,7 +14,7 @@ def paft(
     q: float | Schedule,
     resamples: int | None = None,
     normalize: bool = True,
-    ratio: RationaleRatio = TRUNCATED,
+    ratio: RationaleRatio = DEFAULT_RATIO,
 ) -> Objective:
     """Fine-tune on rationales drawn from the posterior p(z | x, y*), attenuated by w̄^{1-q}.
 

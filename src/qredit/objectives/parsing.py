@@ -29,17 +29,18 @@ from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length,
 from qredit.core.schedule import auto, cosine, linear, steps
 from qredit.credit import goal, halves
 from qredit.objectives import REGISTRY
-from qredit.utils.errors import QreditError, unknown
-from qredit.utils.imports import imported
+from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.former_names import former_names
+from qredit.utils.imports import import_object
 
 __all__ = ["example", "parse"]
 
 
-def _modules(package: ModuleType) -> list[ModuleType]:
+def _import_modules(package: ModuleType) -> list[ModuleType]:
     return [importlib.import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]
 
 
-def _kinds(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[..., Any]]:
+def _find_classes(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[..., Any]]:
     """The public classes of a kind that these modules define."""
     return {
         name: kind
@@ -50,9 +51,9 @@ def _kinds(modules: Iterable[ModuleType], base: type) -> dict[str, Callable[...,
     }
 
 
-STAGES: Mapping[str, Callable[..., Any]] = _kinds(_modules(credit), Stage)
-PENALTIES: Mapping[str, Callable[..., Any]] = _kinds(_modules(penalties), Penalty)
-SURROGATES: Mapping[str, Callable[..., Any]] = _kinds((surrogate,), surrogate.Surrogate)
+STAGES: Mapping[str, Callable[..., Any]] = _find_classes(_import_modules(credit), Stage)
+PENALTIES: Mapping[str, Callable[..., Any]] = _find_classes(_import_modules(penalties), Penalty)
+SURROGATES: Mapping[str, Callable[..., Any]] = _find_classes((surrogate,), surrogate.Surrogate)
 _PARTS: Mapping[str, Callable[..., Any]] = {
     part.__name__: part
     for part in (
@@ -151,12 +152,14 @@ class _Reader:
     def _callee(self, function: ast.expr) -> Callable[..., Any]:
         if isinstance(function, ast.Name):
             if function.id not in NAMES:
-                raise unknown("objective or stage", function.id, NAMES)
+                raise unknown_name_error("objective or stage", function.id, NAMES)
             return NAMES[function.id]
         path = ast.unparse(function)
         if not all(part.isidentifier() for part in path.split(".")):
             raise QreditError(f"objective {self.text!r}: {path!r} is not a name or an import path")
-        return imported(path)
+        return import_object(path)
 
 
-__all__ = ["Credit", "NAMES", "PENALTIES", "STAGES", "SURROGATES", "example", "imported", "parse"]
+__all__ = ["Credit", "NAMES", "PENALTIES", "STAGES", "SURROGATES", "example", "import_object", "parse"]
+
+__getattr__ = former_names(__name__, {"imported": "import_object"})

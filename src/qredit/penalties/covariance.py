@@ -11,7 +11,7 @@ from qredit.core.chain import Scope
 from qredit.core.penalty import TokenMeanPenalty
 from qredit.core.schedule import check_range
 from qredit.penalties.entropy import EntropyPenalty
-from qredit.stats.masked import covariance, masked, top
+from qredit.stats.masked import apply_mask, covariance, select_top
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class kl_covariance(TokenMeanPenalty):
         logp = batch.require("logp", str(self)).double()
         varying = covariance(coefficient.double(), logp, batch.drawn_once)
         count = max(1, int(self.share * int(batch.drawn_once.sum()) + 1e-9))
-        return self.strength * top(varying, batch.drawn_once, count).double()
+        return self.strength * select_top(varying, batch.drawn_once, count).double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return since_sampled(logp, batch).abs()
+        return log_ratio(logp, batch).abs()
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class covariance_entropy_bonus(EntropyPenalty):
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         logp = batch.require("logp", str(self)).double()
         varying = covariance(coefficient.double(), logp, batch.drawn_once)
-        spread = masked(varying, batch.drawn_once, -torch.inf).softmax(1)
-        return -masked((self.scale * spread).clamp(max=self.most), batch.drawn_once)
+        spread = apply_mask(varying, batch.drawn_once, -torch.inf).softmax(1)
+        return -apply_mask((self.scale * spread).clamp(max=self.most), batch.drawn_once)
 
 
-def since_sampled(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
+def log_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
     """log p - log p_sampler of each sampled token, differentiable; 0 on-policy and on other tokens."""
     before = logp.detach() if batch.sampler_logp is None else batch.sampler_logp.to(logp.dtype)
     return torch.where(batch.drawn_once, logp - before, 0.0)

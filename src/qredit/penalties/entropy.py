@@ -8,7 +8,7 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Cadence, State
 from qredit.core.penalty import StatefulPenalty, TokenMeanPenalty
-from qredit.stats.masked import masked
+from qredit.stats.masked import apply_mask
 
 
 class EntropyPenalty(TokenMeanPenalty):
@@ -19,10 +19,10 @@ class EntropyPenalty(TokenMeanPenalty):
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         return batch.require("entropy", str(self))
 
-    def summed(self, batch: RolloutBatch) -> State:
+    def sum_entropy(self, batch: RolloutBatch) -> State:
         """The sum of H over the sampled tokens, and their number."""
         entropy = batch.require("entropy", str(self)).double()
-        return {"entropy": float(masked(entropy, batch.drawn_once).sum()), "tokens": float(batch.drawn_once.sum())}
+        return {"entropy": float(apply_mask(entropy, batch.drawn_once).sum()), "tokens": float(batch.drawn_once.sum())}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class adaptive_entropy(StatefulPenalty, EntropyPenalty):
         return {"strength": self.start, "active": 1}
 
     def statistics(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> State:
-        return self.summed(batch)
+        return self.sum_entropy(batch)
 
     def update(self, state: State, statistics: State) -> State:
         if statistics["tokens"] == 0:

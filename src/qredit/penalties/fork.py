@@ -9,12 +9,12 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.penalty import Penalty
 from qredit.core.schedule import check_range
-from qredit.credit.fork import forks
+from qredit.credit.fork import find_forks
 from qredit.penalties.reference import kl_to_reference
-from qredit.stats.masked import masked, row_quantile, row_top
+from qredit.stats.masked import apply_mask, row_quantile, select_row_top
 
 
-class _OnForks(Penalty):
+class _ForkPenalty(Penalty):
     """A penalty averaged over the forks of the optimiser step."""
 
     share: float
@@ -24,11 +24,11 @@ class _OnForks(Penalty):
 
     def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
         anything = torch.zeros(batch.mask.shape, device=batch.mask.device)  # how many there are is known before H is
-        return float(row_top(anything, batch.drawn_once, self.share).sum())
+        return float(select_row_top(anything, batch.drawn_once, self.share).sum())
 
 
 @dataclass(frozen=True)
-class fork_entropy_band(_OnForks):
+class fork_entropy_band(_ForkPenalty):
     """Mean over forks of below · relu(q10 - H) + above · relu(H - q50), H in nats.
 
     q10 and q50 are the 10 % and 50 % quantiles of H over the forks of the same row, constants: forks are drawn to the
@@ -48,17 +48,17 @@ class fork_entropy_band(_OnForks):
     needs = frozenset({"entropy"})
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return forks(batch, self.share, str(self)).double()
+        return find_forks(batch, self.share, str(self)).double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        entropy = masked(batch.require("entropy", str(self)), batch.drawn_once)
-        chosen = forks(batch, self.share, str(self))
+        entropy = apply_mask(batch.require("entropy", str(self)), batch.drawn_once)
+        chosen = find_forks(batch, self.share, str(self))
         low, high = (row_quantile(entropy.detach(), chosen, level) for level in (0.1, 0.5))
         return self.below * (low - entropy).relu() + self.above * (entropy - high).relu()
 
 
 @dataclass(frozen=True, repr=False)
-class fork_kl_to_reference(_OnForks, kl_to_reference):
+class fork_kl_to_reference(_ForkPenalty, kl_to_reference):
     """strength · mean over forks of k3 = exp(g) - g - 1, g = log p_reference - log p_policy of the token.
 
     `kl_to_reference` on the ⌈share · n⌉ sampled tokens of highest entropy of each row.
@@ -73,4 +73,4 @@ class fork_kl_to_reference(_OnForks, kl_to_reference):
         return super().needs | {"entropy"}
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return self.strength * forks(batch, self.share, str(self)).double()
+        return self.strength * find_forks(batch, self.share, str(self)).double()

@@ -10,8 +10,8 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope
 from qredit.core.penalty import Penalty
-from qredit.penalties.covariance import since_sampled
-from qredit.stats.masked import masked
+from qredit.penalties.covariance import log_ratio
+from qredit.stats.masked import apply_mask
 from qredit.stats.segment import Segments
 from qredit.utils.errors import QreditError
 
@@ -39,8 +39,8 @@ class _KeepLikelihood(Penalty):
         return frozenset({"logp"} if self.searches is None else {"logp", "turn", "response"})
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        lost = -since_sampled(batch.require("logp", str(self)).double(), batch)
-        counted = batch.drawn_once & _good(coefficient, batch)[:, None] & self.gate(lost, batch)
+        lost = -log_ratio(batch.require("logp", str(self)).double(), batch)
+        counted = batch.drawn_once & _is_good(coefficient, batch)[:, None] & self.gate(lost, batch)
         length = batch.drawn_once.sum(1, keepdim=True).clamp(min=1)
         return self.strength * counted * self._answer_factor(batch) / length
 
@@ -49,10 +49,10 @@ class _KeepLikelihood(Penalty):
         """Tokens that may pay, given the log-likelihood that each has lost (0 outside the sampled tokens)."""
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return (-since_sampled(logp, batch)).relu()
+        return (-log_ratio(logp, batch)).relu()
 
     def denominator(self, batch: RolloutBatch, coefficient: Float[Tensor, "B T"] | None = None) -> float:
-        return 0.0 if coefficient is None else float(_good(coefficient, batch).sum())
+        return 0.0 if coefficient is None else float(_is_good(coefficient, batch).sum())
 
     def _answer_factor(self, batch: RolloutBatch) -> Float[Tensor, "B T"]:
         factor = torch.ones(batch.mask.shape, dtype=torch.float64, device=batch.mask.device)
@@ -112,7 +112,7 @@ class keep_likelihood_of_responses(_KeepLikelihood):
         return lost.sum(1, keepdim=True) > 0
 
 
-def _good(coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Bool[Tensor, " B"]:
+def _is_good(coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Bool[Tensor, " B"]:
     """Scored rows that have sampled tokens, on which the mean coefficient is not negative."""
     unscored = torch.zeros_like(batch.has_answer) if batch.reward is None else batch.reward.isnan() & ~batch.has_answer
-    return batch.drawn_once.any(1) & (masked(coefficient.double(), batch.drawn_once).sum(1) >= 0) & ~unscored
+    return batch.drawn_once.any(1) & (apply_mask(coefficient.double(), batch.drawn_once).sum(1) >= 0) & ~unscored

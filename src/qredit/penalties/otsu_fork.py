@@ -7,17 +7,17 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope
-from qredit.core.field_names import KL_OF
+from qredit.core.field_names import KL_PREFIX
 from qredit.core.penalty import TokenMeanPenalty
-from qredit.credit.fork import above_otsu, check_bins
-from qredit.penalties.reference import ToTeacher
-from qredit.stats.masked import masked, row_quantile
+from qredit.credit.fork import apply_otsu_threshold, check_bins
+from qredit.penalties.reference import TeacherPenalty
+from qredit.stats.masked import apply_mask, row_quantile
 
 _OF_A_NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
-def _forks(batch: RolloutBatch, bins: int, wanted_by: str) -> Bool[Tensor, "B T"]:
-    return above_otsu(batch.require("entropy", wanted_by).detach().double(), batch.drawn_once, bins)
+def _find_otsu_forks(batch: RolloutBatch, bins: int, wanted_by: str) -> Bool[Tensor, "B T"]:
+    return apply_otsu_threshold(batch.require("entropy", wanted_by).detach().double(), batch.drawn_once, bins)
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class otsu_fork_entropy_band(TokenMeanPenalty):
         check_bins(self.bins)
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return _forks(batch, self.bins, str(self)).double()
+        return _find_otsu_forks(batch, self.bins, str(self)).double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        entropy = masked(batch.require("entropy", str(self)), batch.drawn_once)
-        low, high = band(entropy.detach(), _forks(batch, self.bins, str(self)))
+        entropy = apply_mask(batch.require("entropy", str(self)), batch.drawn_once)
+        low, high = entropy_band(entropy.detach(), _find_otsu_forks(batch, self.bins, str(self)))
         return self.below * (low - entropy).relu() + self.above * (entropy - high).relu()
 
 
-def band(
+def entropy_band(
     entropy: Float[Tensor, "B T"], chosen: Bool[Tensor, "B T"]
 ) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
     """max(0, median - 1.4826 · MAD) and the median, of each row's chosen tokens."""
@@ -62,7 +62,7 @@ def band(
 
 
 @dataclass(frozen=True, repr=False)
-class otsu_fork_kl_to_reference(ToTeacher):
+class otsu_fork_kl_to_reference(TeacherPenalty):
     """strength · mean over the forks of the step of KL(policy ‖ reference) over the whole vocabulary.
 
     Args:
@@ -77,14 +77,14 @@ class otsu_fork_kl_to_reference(ToTeacher):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"entropy", f"{KL_OF}{self.teacher}"})
+        return frozenset({"entropy", f"{KL_PREFIX}{self.teacher}"})
 
     def __post_init__(self) -> None:
         check_bins(self.bins)
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        forks = _forks(batch, self.bins, str(self)).double()
+        forks = _find_otsu_forks(batch, self.bins, str(self)).double()
         return self.strength * forks * (batch.drawn_once.sum() / forks.sum().clamp(min=1))
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        return batch.require(f"{KL_OF}{self.teacher}", str(self))
+        return batch.require(f"{KL_PREFIX}{self.teacher}", str(self))

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.field_names import LOGP_OF, REFERENCE
+from qredit.core.field_names import LOGP_PREFIX, REFERENCE
 from qredit.core.penalty import TokenMeanPenalty
 
 
 @dataclass(frozen=True, repr=False)
-class ToTeacher(TokenMeanPenalty):
+class TeacherPenalty(TokenMeanPenalty):
     """What penalties share that compare with a teacher; its name is printed where it is not the reference.
 
     So the text of objectives, by which a run is resumed, is that of versions that knew the reference alone.
@@ -29,18 +29,18 @@ class ToTeacher(TokenMeanPenalty):
 
 
 @dataclass(frozen=True, repr=False)
-class _ToReference(ToTeacher):
+class _ReferencePenalty(TeacherPenalty):
     """What the estimators share: strength · mean over sampled tokens of a function of log reference/policy."""
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({f"{LOGP_OF}{self.teacher}"})
+        return frozenset({f"{LOGP_PREFIX}{self.teacher}"})
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         return self.strength * batch.drawn_once.double()
 
     def term(self, logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        gap = batch.require(f"{LOGP_OF}{self.teacher}", str(self)).to(logp.dtype) - logp
+        gap = batch.require(f"{LOGP_PREFIX}{self.teacher}", str(self)).to(logp.dtype) - logp
         return self.estimate(torch.where(batch.drawn_once, gap, 0.0))
 
     @abstractmethod
@@ -49,7 +49,7 @@ class _ToReference(ToTeacher):
 
 
 @dataclass(frozen=True, repr=False)
-class kl_to_reference(_ToReference):
+class kl_to_reference(_ReferencePenalty):
     """strength · mean over sampled tokens of k3 = exp(g) - g - 1, g = log p_reference - log p_policy of the token.
 
     k3 is never negative, 0 where the two agree, and for tokens drawn from the policy an unbiased estimate of
@@ -68,7 +68,7 @@ class kl_to_reference(_ToReference):
 
 
 @dataclass(frozen=True, repr=False)
-class kl_to_reference_k1(_ToReference):
+class kl_to_reference_k1(_ReferencePenalty):
     """strength · mean over sampled tokens of k1 = log p_policy - log p_reference.
 
     An unbiased estimate of KL(policy ‖ reference) whose slope in log p is 1 on every token: differentiated like this,
@@ -82,7 +82,7 @@ class kl_to_reference_k1(_ToReference):
 
 
 @dataclass(frozen=True, repr=False)
-class kl_to_reference_k2(_ToReference):
+class kl_to_reference_k2(_ReferencePenalty):
     """strength · mean over sampled tokens of k2 = (log p_policy - log p_reference)² / 2.
 
     A biased value with the right gradient: on-policy the mean of its slope is that of KL(policy ‖ reference).

@@ -12,7 +12,7 @@ from qredit.core.chain import State
 from qredit.core.penalty import StatefulPenalty
 from qredit.core.schedule import Schedule, check_range, linear
 from qredit.penalties.entropy import EntropyPenalty
-from qredit.stats.masked import masked
+from qredit.stats.masked import apply_mask
 from qredit.utils.errors import QreditError
 
 
@@ -59,7 +59,7 @@ class entropy_smoothing(StatefulPenalty, EntropyPenalty):
         return {"sum": 0.0, "steps": 0}
 
     def statistics(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> State:
-        return self.summed(batch)
+        return self.sum_entropy(batch)
 
     def update(self, state: State, statistics: State) -> State:
         if statistics["tokens"] == 0:
@@ -73,4 +73,4 @@ class entropy_smoothing(StatefulPenalty, EntropyPenalty):
             return torch.zeros_like(entropy)
         usual = state["sum"] / state["steps"]
         slope = (entropy > self.high * usual).double() - (entropy < self.low * usual).double()
-        return self.strength * self.phase * self.height * masked(slope, batch.drawn_once)
+        return self.strength * self.phase * self.height * apply_mask(slope, batch.drawn_once)

@@ -17,7 +17,7 @@ TASKS: Mapping[str, str] = {
 """The task that each model is a base model for, by the model's name."""
 
 
-def name_for(task: str, coldness: int | None = None) -> str:
+def get_model_name(task: str, coldness: int | None = None) -> str:
     """The name of a task's pocket model.
 
     Args:
@@ -38,7 +38,7 @@ def name_for(task: str, coldness: int | None = None) -> str:
     return found[0]
 
 
-def path(name: str) -> Path:
+def get_model_path(name: str) -> Path:
     """The folder of a pocket model, loadable with from_pretrained.
 
     Raises:

@@ -5,20 +5,25 @@ predicted = predict(measured.log_w, measured.right)     # from the arrays alone
 advice = recommend(predicted)                           # from the prediction alone
 """
 
-from qredit.probe.measure import Measured, Subject, load, measure
-from qredit.probe.predict import OfCommitment, Prediction, predict
+from qredit.probe.measure import Measurement, ProbeSetup, load, measure
+from qredit.probe.predict import Prediction, QPrediction, predict
 from qredit.probe.recommend import Advice, recommend
 from qredit.stats.interval import Interval
+from qredit.utils.former_names import former_names
 
 __all__ = [
     "Advice",
     "Interval",
-    "Measured",
-    "OfCommitment",
+    "Measurement",
+    "QPrediction",
     "Prediction",
-    "Subject",
+    "ProbeSetup",
     "load",
     "measure",
     "predict",
     "recommend",
 ]
+
+__getattr__ = former_names(
+    __name__, {"Measured": "Measurement", "OfCommitment": "QPrediction", "Subject": "ProbeSetup"}
+)

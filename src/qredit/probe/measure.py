@@ -10,32 +10,39 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qredit.rewards.given import Reward, read_rewards
+from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import Trajectory
-from qredit.runs.keep import HASH, content_hash
-from qredit.runs.load import load_data, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.runs.example_filter import HASH_KEY, hash_example
+from qredit.runs.load import (
+    get_stop_tokens,
+    load_data,
+    load_model,
+    load_tokenizer,
+    prepare_examples,
+    resolve_model_path,
+)
 from qredit.runs.options import TrainOptions
-from qredit.runs.train import token_format
-from qredit.samplers.answers import response_of
-from qredit.samplers.thinking import think
+from qredit.runs.train import make_token_format
+from qredit.samplers.answers import make_response
+from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
-from qredit.shared_prefix.install import score, scores_tokens
+from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.layout import Layout
-from qredit.shared_prefix.packing import pack, repeat
-from qredit.shared_prefix.padded import check_padding
+from qredit.shared_prefix.packing import pack, pad_rows
+from qredit.shared_prefix.patch_forward import enable_token_scoring, score
 from qredit.shared_prefix.share import share_prefix
 from qredit.stats.weights import effective_size, log_mean_exp
 from qredit.tasks.base import Example
 from qredit.utils.device import autocast
 from qredit.utils.errors import QreditError
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbeSetup:
     """A model, how it is asked, what it is asked, and who judges.
 
     Attributes:
@@ -48,20 +55,20 @@ class Subject:
 
     network: PreTrainedModel
     tokens: TokenFormat
-    budget: Budget
+    budget: TokenBudget
     template: Mapping[str, Any]
     half: bool
     reward: Reward
     examples: Sequence[Example]
     golds: Sequence[tuple[int, ...]]
-    apart: tuple[tuple[str, str], ...]
+    misaligned: tuple[tuple[str, str], ...]
     long: int
     unparseable: int
     data_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Measurement:
     """N examples with M rollouts each.
 
     Attributes:
@@ -79,27 +86,27 @@ class Measured:
     said: tuple[tuple[str, ...], ...] = ()
 
 
-def load(options: TrainOptions, limit: int) -> Subject:
+def load(options: TrainOptions, limit: int) -> ProbeSetup:
     """The model and the first `limit` training examples, in the order that a run with these options would see.
 
     Raises:
         QreditError: whatever would stop a run, except an answer that does not join at the seam: those are named and
             left out, unless none joins.
     """
-    reward = read_rewards(options.rewards)[0]
-    path = model_path(options.model, options.task, options.coldness)
-    data = load_data(options, "train", min(limit, options.subset_size() or limit))
+    reward = parse_rewards(options.rewards)[0]
+    path = resolve_model_path(options.model, options.task, options.coldness)
+    data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
     found = data.examples
-    tokens = token_format(options, load_tokenizer(path), found)
-    joined, apart = _joined(found, tokens)
+    tokens = make_token_format(options, load_tokenizer(path), found)
+    joined, apart = _split_by_alignment(found, tokens)
     network = load_model(path, options.device)
-    asked = ready([example for example, _ in joined], tokens, network, options, f"{options.task} train")
+    asked = prepare_examples([example for example, _ in joined], tokens, network, options, f"{options.task} train")
     if share_prefix(network) is not None:
         check_padding(
             network, max(len(tokens.prompt_ids(e.prompt, **options.template)) for e in asked) + options.budget[0]
         )
     ids = {example.id: gold for example, gold in joined}
-    return Subject(
+    return ProbeSetup(
         network=network,
         tokens=tokens,
         budget=options.sampling_budget,
@@ -108,14 +115,14 @@ def load(options: TrainOptions, limit: int) -> Subject:
         reward=reward,
         examples=asked,
         golds=[ids[example.id] for example in asked],
-        apart=apart,
+        misaligned=apart,
         long=len(joined) - len(asked),
         unparseable=len(reward.unparseable(asked)),
         data_notes=data.notes,
     )
 
 
-def _joined(
+def _split_by_alignment(
     examples: Sequence[Example], tokens: TokenFormat
 ) -> tuple[list[tuple[Example, tuple[int, ...]]], tuple[tuple[str, str], ...]]:
     """The examples whose answers join at the seam, with their ids; the others' names, with the reason."""
@@ -131,8 +138,8 @@ def _joined(
 
 
 def measure(
-    subject: Subject, m: int, seed: int, rows_per_batch: int = 256, done: Callable[[int], None] = lambda count: None
-) -> Measured:
+    subject: ProbeSetup, m: int, seed: int, rows_per_batch: int = 256, done: Callable[[int], None] = lambda count: None
+) -> Measurement:
     """Sample m rollouts of every example at temperature 1 and score its gold answer after each rationale.
 
     Args:
@@ -143,22 +150,22 @@ def measure(
     size = max(rows_per_batch // m, 1)
     parts, said = [], []
     for start in range(0, len(subject.examples), size):
-        *tables, texts = _part(subject, slice(start, start + size), m, mix(seed, start))
+        *tables, texts = _part(subject, slice(start, start + size), m, derive_seed(seed, start))
         parts.append(tables)
         said += texts
         done(min(start + size, len(subject.examples)))
     log_w, right, forced, ended = (torch.cat(tables) for tables in zip(*parts, strict=True))
-    return Measured(log_w, right, forced, ended, tuple(said))
+    return Measurement(log_w, right, forced, ended, tuple(said))
 
 
-def per_prompt(subject: Subject, measured: Measured) -> list[dict[str, Any]]:
+def make_prompt_rows(subject: ProbeSetup, measured: Measurement) -> list[dict[str, Any]]:
     """For each example its id, the hash of its content, and what was measured of it; log10 p̂ is None where p̂ is 0."""
     log10_p = log_mean_exp(measured.log_w.double()) / math.log(10)
     ess = effective_size(measured.log_w.double())
     return [
         {
             "id": example.id,
-            HASH: content_hash(example),
+            HASH_KEY: hash_example(example),
             "log10_p_hat": value if math.isfinite(value := float(log10_p[row])) else None,
             "success": float(measured.right[row].double().mean()),
             "weight_ess": value if math.isfinite(value := float(ess[row])) else 0.0,
@@ -171,12 +178,12 @@ def per_prompt(subject: Subject, measured: Measured) -> list[dict[str, Any]]:
 
 
 def _part(
-    subject: Subject, chunk: slice, m: int, seed: int
+    subject: ProbeSetup, chunk: slice, m: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[str, ...]]]:
     examples, golds = subject.examples[chunk], subject.golds[chunk]
     prompts = [tuple(subject.tokens.prompt_ids(example.prompt, **subject.template)) for example in examples]
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
-    stops = stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
+    stops = get_stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
     rows = [prompt for prompt in prompts for _ in range(m)]
     with autocast(subject.network.device, subject.half):
         sampler = TransformersSampler(subject.network, pad, half=subject.half)
@@ -199,19 +206,19 @@ def _part(
     )
 
 
-def _right(subject: Subject, examples: Sequence[Example], rollouts: Sequence[Trajectory]) -> list[bool]:
+def _right(subject: ProbeSetup, examples: Sequence[Example], rollouts: Sequence[Trajectory]) -> list[bool]:
     m = len(rollouts) // len(examples)
     asked = [example for example in examples for _ in range(m)]
-    responses = [response_of(subject.tokens, one, rollout) for one, rollout in zip(asked, rollouts, strict=True)]
+    responses = [make_response(subject.tokens, one, rollout) for one, rollout in zip(asked, rollouts, strict=True)]
     return [score is not None and score >= 1.0 for score in subject.reward(responses)]
 
 
 @torch.no_grad()
 def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]:
     """Per row, the log-likelihood of its gold answer: a float64 sum over its tokens, nats."""
-    if not scores_tokens(network):
+    if not enable_token_scoring(network):
         raise QreditError("this model's head cannot score tokens, which the probe needs")
-    layout: Layout = repeat(rows) if share_prefix(network) else pack(rows)
+    layout: Layout = pad_rows(rows) if share_prefix(network) else pack(rows)
     was_training = network.training
     network.eval()
     logp = score(network, layout.only(rows.batch.answer))["logp"].double()

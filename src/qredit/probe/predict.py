@@ -11,24 +11,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qredit.control.controller import LEVEL
-from qredit.control.loudness import quietest
+from qredit.control.controller import MIN_LOG10_SIGNAL
+from qredit.control.signal_level import smallest_sufficient_q
 from qredit.core.tsallis import estimator_bias
 from qredit.stats.interval import Interval, bootstrap_mean, clopper_pearson
 from qredit.stats.nearest_rank import lower_median, nearest_rank
 from qredit.stats.weights import effective_size, log_mean_exp
 from qredit.utils.errors import QreditError
 
-COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+Q_VALUES = (0.0, 0.25, 0.5, 0.75, 1.0)
 ADAM_EPSILON = 1e-8
-SIZES = (8, 16, 32, 64, 128)
-ESCAPED = 0.5  # success probability at which an example has escaped
+GROUP_SIZES = (8, 16, 32, 64, 128)
+ESCAPE_THRESHOLD = 0.5  # success probability at which an example has escaped
 _TERMS = 80  # of a series in powers of ESCAPED
 _LEVELS = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
-class OfCommitment:
+class QPrediction:
     """What GARL and PAFT at one q would see in groups of m.
 
     Attributes:
@@ -57,7 +57,7 @@ class OfCommitment:
 
 
 @dataclass(frozen=True)
-class OfSize:
+class GroupSizePrediction:
     """Groups of m: the share that GRPO learns from, and the effective number of rationales."""
 
     m: int
@@ -97,8 +97,8 @@ class Prediction:
     mixed_expected: float
     silence: float
     loud: float
-    of: tuple[OfCommitment, ...]
-    sizes: tuple[OfSize, ...]
+    of: tuple[QPrediction, ...]
+    sizes: tuple[GroupSizePrediction, ...]
 
     @property
     def mixed(self) -> float:
@@ -117,9 +117,9 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
     Raises:
         QreditError: shapes that differ, NaN or positive logs, fewer than two rollouts, m outside 2 … M.
     """
-    m = _checked(log_w, right, m)
+    m = _check_inputs(log_w, right, m)
     log_w = log_w.double().clamp(max=0.0)
-    groups = _cut(log_w, m)
+    groups = _cut_groups(log_w, m)
     finite = groups[groups.amax(1) > -torch.inf]
     log_p = log_mean_exp(log_w)
     log10_p = log_p / math.log(10)
@@ -138,9 +138,9 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
         mixed_seen=mixed_seen(right, m),
         mixed_expected=mixed_expected(groups),
         silence=float(torch.log1p(-log_w.exp()).sum()),
-        loud=_loud(groups),
-        of=tuple(_of(q, log_w, finite, len(groups)) for q in COMMITMENTS),
-        sizes=tuple(_of_size(size, log_w, right) for size in SIZES),
+        loud=_smallest_sufficient_q(groups),
+        of=tuple(_predict_q(q, log_w, finite, len(groups)) for q in Q_VALUES),
+        sizes=tuple(_predict_group_size(size, log_w, right) for size in GROUP_SIZES),
     )
 
 
@@ -172,7 +172,7 @@ def effective_rewards(log_w: Float[Tensor, "G m"], q: float) -> tuple[Float[Tens
     return log_a - q * math.log(m), (log_a.exp() - baseline) / m**q
 
 
-def log_escape_time(log_p: Float[Tensor, " N"], q: float, delta: float = ESCAPED) -> Float[Tensor, " N"]:
+def log_escape_time(log_p: Float[Tensor, " N"], q: float, delta: float = ESCAPE_THRESHOLD) -> Float[Tensor, " N"]:
     """log T_q(p0, δ) of gradient flow in the sigmoid model: `tsallis.escape_time`, for p0 however small.
 
     T_q = ∫_{p0}^{δ} du / (u^{2-q}(1-u)²) = Σ_n (n+1) ∫ u^{n+q-2} du, by its terms; -inf where p0 ≥ δ, inf at p0 = 0.
@@ -191,18 +191,18 @@ def log_escape_time(log_p: Float[Tensor, " N"], q: float, delta: float = ESCAPED
     return torch.logaddexp(long, rest.clamp(min=0).log())
 
 
-def _loud(groups: Float[Tensor, "G m"]) -> float:
+def _smallest_sufficient_q(groups: Float[Tensor, "G m"]) -> float:
     largest, means = groups.amax(1) / math.log(10), log_mean_exp(groups) / math.log(10)
-    return quietest(largest.tolist(), means.tolist(), groups.shape[1], LEVEL)
+    return smallest_sufficient_q(largest.tolist(), means.tolist(), groups.shape[1], MIN_LOG10_SIGNAL)
 
 
-def _of(q: float, log_w: Tensor, finite: Tensor, groups: int) -> OfCommitment:
+def _predict_q(q: float, log_w: Tensor, finite: Tensor, groups: int) -> QPrediction:
     m = finite.shape[1]
     log_a, c = effective_rewards(finite, q)
     squared = _squared_variation(log_w[log_w.amax(1) > -torch.inf])
     ess = effective_size(finite)
     total = (log_a.logsumexp(1) if len(finite) else log_a.sum(1)).exp()
-    return OfCommitment(
+    return QPrediction(
         q=q,
         signal=float((log_a.amax(1).exp().float() > ADAM_EPSILON).sum() / groups) if len(finite) else 0.0,
         rationale_signal=float((c.abs().amax(1).float() > ADAM_EPSILON).sum() / groups) if len(finite) else 0.0,
@@ -230,27 +230,29 @@ def _squared_variation(log_w: Float[Tensor, "N M"]) -> Float[Tensor, " N"]:
 
 def _escape(log_p: Float[Tensor, " N"], q: float) -> float | None:
     log_p = log_p[log_p > -torch.inf]
-    cold = log_p[log_p < math.log(ESCAPED)]
+    cold = log_p[log_p < math.log(ESCAPE_THRESHOLD)]
     if not len(cold):
         return None
     return float(log_escape_time(cold, q).logsumexp(0) - log_escape_time(cold, 1.0).logsumexp(0)) / math.log(10)
 
 
-def _of_size(m: int, log_w: Tensor, right: Tensor) -> OfSize:
+def _predict_group_size(m: int, log_w: Tensor, right: Tensor) -> GroupSizePrediction:
     def mixed(p: Tensor) -> float:
         return float((-torch.expm1(m * torch.log1p(-p)) - p**m).clamp(min=0).mean())
 
     alive = log_w[log_w.amax(1) > -torch.inf]
     share = lower_median(1 / (1 + _squared_variation(alive)))
-    return OfSize(m, max(mixed(log_mean_exp(log_w).exp()), mixed(right.double().mean(1))), max(m * share, 1.0))
+    return GroupSizePrediction(
+        m, max(mixed(log_mean_exp(log_w).exp()), mixed(right.double().mean(1))), max(m * share, 1.0)
+    )
 
 
-def _cut(log_w: Tensor, m: int) -> Float[Tensor, "G m"]:
+def _cut_groups(log_w: Tensor, m: int) -> Float[Tensor, "G m"]:
     whole = log_w.shape[1] // m * m
     return log_w[:, :whole].reshape(-1, m)
 
 
-def _checked(log_w: Tensor, right: Tensor, m: int | None) -> int:
+def _check_inputs(log_w: Tensor, right: Tensor, m: int | None) -> int:
     if log_w.ndim != 2 or log_w.shape != right.shape or log_w.shape[1] < 2 or not len(log_w):
         raise QreditError(
             f"the probe needs examples × rollouts, two rollouts at least, of likelihoods and successes alike; got "

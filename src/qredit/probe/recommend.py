@@ -5,30 +5,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from qredit.probe.predict import SIZES, OfSize, Prediction
+from qredit.probe.predict import GROUP_SIZES, GroupSizePrediction, Prediction
 
-WARM = 0.25
+GRPO_MIN_MIXED = 0.25
 """Share of mixed groups from which GRPO is advised: two of the eight groups of a step; nothing is faster than reward
 itself there, and q = 0 is what label noise cannot contaminate."""
-SOLVED = 0.9
+SOLVED_SUCCESS = 0.9
 """Success, sampled or by likelihood, from which rewards are mute because nearly all are 1: no coldness, no cure."""
-HEARD = 0.05
+MIN_RATIONALE_SIGNAL = 0.05
 """Share of groups in which some rationale must be told from the others; below it fewer than one group in two steps of
 eight says anything of rationales, whatever q."""
-SINGLE = 2.0
+GRADED_MIN_ESS = 2.0
 """Effective number of rationales below which w̄ is one draw: the sample does not see P, and amplification saturates."""
-SEVERAL = 4.0
+TARGET_ESS = 4.0
 """Effective number of rationales that a group should hold: the noise of its direction, 1/ESS, is then a quarter."""
-HALF = 0.5
+TARGET_MIXED = 0.5
 """Share of mixed groups that a GRPO run is sized for: twice that is all there is."""
-CUT = 0.5
+PAFT_MIN_FORCED = 0.5
 """Share of rationales closed by force from which only drawn rationales are imitated (PAFT): the others are torsos."""
-CHANCE = 1e-3
+UNREAD_MAX_CHANCE = 1e-3
 """Chance of seeing no success, were gold answers rewarded as often as they are likely, below which it is no chance: the
 reward does not read what is sampled."""
-ENOUGH = 16
+MIN_EXAMPLES = 16
 """Examples from which a verdict is firm: a share of a quarter is then known to about a tenth, one standard error."""
-PAFT_COMMITMENT = 0.75
+PAFT_Q = 0.75
 """q of PAFT at a warm start, where the method's authors advise 0.75 or more."""
 
 
@@ -80,36 +80,36 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
     Args:
         forced: share of rationales closed by force.
     """
-    return replace(_advice(predicted, forced), firm=predicted.examples >= ENOUGH)
+    return replace(_advice(predicted, forced), firm=predicted.examples >= MIN_EXAMPLES)
 
 
 def _advice(predicted: Prediction, forced: float) -> Advice:
-    if predicted.success.value == -math.inf and predicted.silence < math.log(CHANCE):
+    if predicted.success.value == -math.inf and predicted.silence < math.log(UNREAD_MAX_CHANCE):
         return Advice(Case.UNREAD, None, None, predicted.m)
-    if predicted.mixed >= WARM:
-        if forced >= CUT:
-            return Advice(Case.CUT, f"paft(q={PAFT_COMMITMENT})", PAFT_COMMITMENT, _size(predicted, _several))
-        return Advice(Case.WARM, "grpo()", None, _size(predicted, _half_mixed))
-    if max(predicted.success.value, predicted.p_hat.value) >= math.log10(SOLVED):
+    if predicted.mixed >= GRPO_MIN_MIXED:
+        if forced >= PAFT_MIN_FORCED:
+            return Advice(Case.CUT, f"paft(q={PAFT_Q})", PAFT_Q, _choose_group_size(predicted, _several))
+        return Advice(Case.WARM, "grpo()", None, _choose_group_size(predicted, _half_mixed))
+    if max(predicted.success.value, predicted.p_hat.value) >= math.log10(SOLVED_SUCCESS):
         return Advice(Case.SOLVED, "grpo()", None, predicted.m)
-    if max(one.rationale_signal for one in predicted.of) < HEARD:
-        return Advice(Case.UNREACHABLE, None, None, SIZES[-1])
+    if max(one.rationale_signal for one in predicted.of) < MIN_RATIONALE_SIGNAL:
+        return Advice(Case.UNREACHABLE, None, None, GROUP_SIZES[-1])
     case = Case.COLD if is_graded(predicted) else Case.SINGLE
-    return Advice(case, "garl(q=auto())", predicted.loud, _size(predicted, _several))
+    return Advice(case, "garl(q=auto())", predicted.loud, _choose_group_size(predicted, _several))
 
 
 def is_graded(predicted: Prediction) -> bool:
     """Whether the weights of a group do not rest on one rationale, so that its mean is near P and P^{-q} is real."""
-    return predicted.ess >= SINGLE
+    return predicted.ess >= GRADED_MIN_ESS
 
 
-def _size(predicted: Prediction, enough: Callable[[OfSize], bool]) -> int:
-    return next((size.m for size in predicted.sizes if enough(size)), SIZES[-1])
+def _choose_group_size(predicted: Prediction, enough: Callable[[GroupSizePrediction], bool]) -> int:
+    return next((size.m for size in predicted.sizes if enough(size)), GROUP_SIZES[-1])
 
 
-def _several(size: OfSize) -> bool:
-    return math.isnan(size.ess) or size.ess >= SEVERAL
+def _several(size: GroupSizePrediction) -> bool:
+    return math.isnan(size.ess) or size.ess >= TARGET_ESS
 
 
-def _half_mixed(size: OfSize) -> bool:
-    return size.mixed >= HALF
+def _half_mixed(size: GroupSizePrediction) -> bool:
+    return size.mixed >= TARGET_MIXED

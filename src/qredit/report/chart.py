@@ -13,7 +13,7 @@ from itertools import accumulate, groupby
 from markupsafe import Markup
 
 from qredit.report.render import render
-from qredit.utils.plain import one_line
+from qredit.utils.sanitize import to_one_line
 
 COLOURS, DASHES = 7, 4  # looks that page.css knows
 _POINTS = 300  # of a line at most
@@ -23,7 +23,7 @@ Values = Sequence[float | None]
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A curve with its band, None where there is no value; `look` chooses colour and dashes."""
 
     label: str
@@ -35,7 +35,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Panel:
+class ChartPanel:
     """A chart against the step.
 
     Attributes:
@@ -45,41 +45,41 @@ class Panel:
 
     title: str
     y_label: str
-    lines: Sequence[Line]
+    lines: Sequence[ChartLine]
     note: str = ""
     bounds: tuple[float, float] | None = None
     decades: bool = False
 
 
-def look_of(place: int) -> str:
+def make_style_class(place: int) -> str:
     """The classes of the run at this place."""
     return f"c{place % COLOURS} d{place % DASHES}"
 
 
-def draw(panel: Panel) -> Markup:
+def draw_panel(panel: ChartPanel) -> Markup:
     """The panel as an <svg> element."""
-    lines = [_thinned(line) for line in panel.lines]
+    lines = [_thin(line) for line in panel.lines]
     xs = [x for line in lines for x in line.x]
     ys = [y for line in lines for values in (line.y, line.low or (), line.high or ()) for y in values if y is not None]
     x_axis = _Axis(min(xs), max(xs), _FRAME.left, _FRAME.right)
-    y_axis = _Axis(*(panel.bounds or _roomy(min(ys), max(ys))), _FRAME.bottom, _FRAME.top)
+    y_axis = _Axis(*(panel.bounds or _widen_bounds(min(ys), max(ys))), _FRAME.bottom, _FRAME.top)
     last = "; ".join(f"{line.label}: {_last(line, panel.decades)}" for line in panel.lines)
     return render(
         "chart.svg",
         frame=_FRAME,
-        title=one_line(panel.title),
-        described=one_line(f"{panel.y_label} against the step. Last values: {last}"),
-        y_label=one_line(panel.y_label),
-        x_ticks=[_Tick(x_axis(value), f"{value:.0f}") for value in ticks(x_axis.low, x_axis.high, whole=True)],
+        title=to_one_line(panel.title),
+        described=to_one_line(f"{panel.y_label} against the step. Last values: {last}"),
+        y_label=to_one_line(panel.y_label),
+        x_ticks=[_Tick(x_axis(value), f"{value:.0f}") for value in choose_ticks(x_axis.low, x_axis.high, whole=True)],
         y_ticks=[
             _Tick(y_axis(value), "10" + f"{value:.0f}".translate(_RAISED) if panel.decades else f"{value:.6g}")
-            for value in ticks(y_axis.low, y_axis.high, whole=panel.decades)
+            for value in choose_ticks(y_axis.low, y_axis.high, whole=panel.decades)
         ],
         lines=[_drawn(line, x_axis, y_axis) for line in lines],
     )
 
 
-def bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> Markup:
+def draw_bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> Markup:
     """A stacked bar for each row, its parts in the order of their names' first appearance, with their values."""
     total = max((sum(parts.values()) for parts in rows.values()), default=0.0) or 1.0
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
@@ -92,7 +92,7 @@ def bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> Markup:
             {"number": names.index(name), "left": f"{left:.1f}", "width": f"{width:.1f}"}
             for (name, width), left in zip(widths.items(), lefts, strict=False)
         ]
-        drawn.append({"title": one_line(f"{label}: {values}"), "top": 22 * number + 2, "parts": placed})
+        drawn.append({"title": to_one_line(f"{label}: {values}"), "top": 22 * number + 2, "parts": placed})
     return render("bars.svg", width=_FRAME.width, height=22 * len(rows) + 4, rows=drawn)
 
 
@@ -142,7 +142,7 @@ class _Axis:
         return f"{self.start + min(max(share, -0.02), 1.02) * (self.end - self.start):.1f}"
 
 
-def ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
+def choose_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
     """Round numbers between two values: at most about `most`, steps of 1, 2 or 5 times a power of ten."""
     span = (high - low) or 1.0
     raw = span / most
@@ -153,24 +153,24 @@ def ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[f
     return [place * step for place in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _roomy(low: float, high: float) -> tuple[float, float]:
+def _widen_bounds(low: float, high: float) -> tuple[float, float]:
     """Bounds a little wider than the values; around a single value, a little room."""
     room = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return (0.0 if 0 <= low <= 0.3 * high else low - room), high + room
 
 
-def _drawn(line: Line, x_axis: _Axis, y_axis: _Axis) -> _Drawn:
+def _drawn(line: ChartLine, x_axis: _Axis, y_axis: _Axis) -> _Drawn:
     stretches = [[(x_axis(x), y_axis(y)) for x, y in stretch] for stretch in _stretches(line.x, line.y)]
     return _Drawn(
-        label=one_line(line.label),
-        look=look_of(line.look),
+        label=to_one_line(line.label),
+        look=make_style_class(line.look),
         path=" ".join("M" + "L".join(f"{x},{y}" for x, y in stretch) for stretch in stretches),
         dots=[stretch[0] for stretch in stretches if len(stretch) == 1],
         band=_band(line, x_axis, y_axis),
     )
 
 
-def _band(line: Line, x_axis: _Axis, y_axis: _Axis) -> str:
+def _band(line: ChartLine, x_axis: _Axis, y_axis: _Axis) -> str:
     if line.low is None or line.high is None:
         return ""
     both = [(x, lo, hi) for x, lo, hi in zip(line.x, line.low, line.high, strict=True)]
@@ -195,7 +195,7 @@ def _stretches(x: Sequence[float], y: Values) -> list[list[tuple[float, float]]]
     return [stretch for stretch in found if stretch]
 
 
-def _thinned(line: Line) -> Line:
+def _thin(line: ChartLine) -> ChartLine:
     """At most some hundred points, spread evenly, the last one among them."""
     every = math.ceil(len(line.x) / _POINTS)
     if every <= 1:
@@ -206,9 +206,9 @@ def _thinned(line: Line) -> Line:
 
     x = [value for value in few(line.x) if value is not None]
     low, high = (None if values is None else few(values) for values in (line.low, line.high))
-    return Line(line.label, line.look, x, few(line.y), low, high)
+    return ChartLine(line.label, line.look, x, few(line.y), low, high)
 
 
-def _last(line: Line, decades: bool) -> str:
+def _last(line: ChartLine, decades: bool) -> str:
     value = next((y for y in reversed(line.y) if y is not None), None)
     return "none" if value is None else f"10^{value:.1f}" if decades else f"{value:.4g}"

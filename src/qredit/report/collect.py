@@ -36,7 +36,7 @@ class RunData:
     credit: Sequence[Entry] = ()
     decisions: Sequence[Entry] = ()
     held: Entry = field(default_factory=dict)
-    torn: int = 0
+    unreadable_lines: int = 0
 
     @property
     def objective(self) -> str:
@@ -50,18 +50,18 @@ class RunData:
 
     def series(self, name: str) -> tuple[list[int], list[float | None]]:
         """Steps and values of a metric, None where it was not a finite number; empty if no entry has it."""
-        steps, values = [], [number(entry.get(name)) for entry in self.metrics if name in entry]
+        steps, values = [], [parse_finite(entry.get(name)) for entry in self.metrics if name in entry]
         steps = [int(entry["step"]) for entry in self.metrics if name in entry]
         return (steps, values) if any(value is not None for value in values) else ([], [])
 
 
-def number(value: Any) -> float | None:
+def parse_finite(value: Any) -> float | None:
     """A finite number, or None."""
     real = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if real and math.isfinite(value) else None
 
 
-def collect(folders: Sequence[str | Path]) -> list[RunData]:
+def collect_runs(folders: Sequence[str | Path]) -> list[RunData]:
     """The runs in these folders; a folder whose `run/` is one, as experiments leave them, stands for it.
 
     Raises:
@@ -106,7 +106,7 @@ def _read(path: Path, name: str) -> RunData:
             credit=files[run.credit.name][0],
             decisions=files[run.decisions.name][0],
             held=_held(path),
-            torn=sum(torn for _, torn in files.values()),
+            unreadable_lines=sum(torn for _, torn in files.values()),
         )
     except OSError as error:
         raise QreditError(f"cannot read the run in {path}: {error.strerror}") from None
@@ -123,7 +123,7 @@ def _lines(path: Path) -> tuple[list[Entry], int]:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict) and number(entry.get("step")) is not None:
+        if isinstance(entry, dict) and parse_finite(entry.get("step")) is not None:
             found.append(entry)
     return sorted(found, key=lambda entry: float(entry["step"])), len(lines) - len(found)
 
@@ -146,7 +146,7 @@ def _held(path: Path) -> Entry:
         return {}
     whole = ("value", "low", "high")
     return {
-        str(name): {part: number(found[part]) for part in whole}
+        str(name): {part: parse_finite(found[part]) for part in whole}
         for name, found in intervals.items()
-        if isinstance(found, dict) and all(number(found.get(part)) is not None for part in whole)
+        if isinstance(found, dict) and all(parse_finite(found.get(part)) is not None for part in whole)
     }

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 
-from qredit.report.chart import Line, Panel
+from qredit.report.chart import ChartLine, ChartPanel
 from qredit.report.collect import RunData
 from qredit.stats.interval import Interval, normal_interval
 
 
-def window(entries: int) -> int:
+def choose_window(entries: int) -> int:
     """How many logged steps a moving mean covers: a twentieth of them, at least 5."""
     return max(5, entries // 20)
 
 
-def moving(values: Sequence[float | None], over: int) -> list[Interval | None]:
+def compute_moving_means(values: Sequence[float | None], over: int) -> list[Interval | None]:
     """The mean of each value and those before it, with how the steps differ; None where there is none among them."""
     return [_mean_of(values[max(0, end - over) : end]) for end in range(1, len(values) + 1)]
 
@@ -23,53 +23,55 @@ def _mean_of(values: Sequence[float | None]) -> Interval | None:
     return normal_interval(known) if known else None
 
 
-def ends(run: RunData, name: str) -> tuple[Interval, Interval] | None:
+def compute_first_and_last(run: RunData, name: str) -> tuple[Interval, Interval] | None:
     """A metric over the first and over the last stretch of a run; None where it was not logged."""
     _, values = run.series(name)
-    over = window(len(values))
+    over = choose_window(len(values))
     first, last = _mean_of(values[:over]), _mean_of(values[-over:])
     return None if first is None or last is None else (first, last)
 
 
-def panels(runs: Sequence[RunData]) -> list[Panel]:
+def make_panels(runs: Sequence[RunData]) -> list[ChartPanel]:
     """The panels that at least one run has numbers for."""
     smooth = "Moving mean over a twentieth of the logged steps, at least 5."
     made = [
-        Panel(
+        ChartPanel(
             "Success of the training rollouts",
             "mean reward (%)",
             _lines(runs, "reward", scale=100.0, band=True),
             f"{smooth} Shaded: 95 % interval from how the steps within it differ.",
             (0.0, 100.0) if _is_share(runs) else None,
         ),
-        Panel(
+        ChartPanel(
             "Likelihood of the gold answer",
             "p̂ (log axis)",
             [line for place, run in enumerate(runs) for line in _fan(place, run)],
             "Mean over a group's rationales. Line: median over the groups of a step; shaded: 10 % to 90 % quantile.",
             decades=True,
         ),
-        Panel(
+        ChartPanel(
             "Effective reward, largest of a step",
             "a / M^q (no unit)",
             _lines(runs, "effective_reward/max"),
             "Figure 3 of arXiv 2604.25907: 1 where one rationale carries its whole group.",
         ),
-        Panel(
+        ChartPanel(
             "Centred weight, largest of a step",
             "c / M^q (no unit)",
             _lines(runs, "centred_weight/max"),
             "What the leave-one-out baseline leaves of the effective reward on rationale tokens.",
         ),
-        Panel("Entropy", "nats a token", _lines(runs, "entropy"), "Of the sampled tokens that were scored."),
-        Panel("Completion length", "tokens", _lines(runs, "completions/mean_length"), "Mean over the rollouts."),
-        Panel(
+        ChartPanel("Entropy", "nats a token", _lines(runs, "entropy"), "Of the sampled tokens that were scored."),
+        ChartPanel("Completion length", "tokens", _lines(runs, "completions/mean_length"), "Mean over the rollouts."),
+        ChartPanel(
             "Effective sample size of the weights",
             "rollouts of a group",
             _lines(runs, "weights/ess"),
             "(Σw)² / Σw², mean over groups: 1 where a single rationale carries all.",
         ),
-        Panel("Commitment", "q (no unit)", _lines(runs, "q", smooth=False), "0: reward; 1: likelihood.", (0.0, 1.0)),
+        ChartPanel(
+            "Commitment", "q (no unit)", _lines(runs, "q", smooth=False), "0: reward; 1: likelihood.", (0.0, 1.0)
+        ),
     ]
     return [panel for panel in made if panel.lines]
 
@@ -81,15 +83,15 @@ def _is_share(runs: Sequence[RunData]) -> bool:
 
 def _lines(
     runs: Sequence[RunData], name: str, scale: float = 1.0, smooth: bool = True, band: bool = False
-) -> list[Line]:
+) -> list[ChartLine]:
     found = []
     for place, run in enumerate(runs):
         steps, values = run.series(name)
         if not steps:
             continue
-        means = moving(values, window(len(values)) if smooth else 1)
+        means = compute_moving_means(values, choose_window(len(values)) if smooth else 1)
         found.append(
-            Line(
+            ChartLine(
                 run.name,
                 place,
                 steps,
@@ -105,9 +107,9 @@ def _each(means: Sequence[Interval | None], take: Callable[[Interval], float | N
     return [None if mean is None else take(mean) for mean in means]
 
 
-def _fan(place: int, run: RunData) -> list[Line]:
+def _fan(place: int, run: RunData) -> list[ChartLine]:
     steps, median = run.series("p_hat/log10_q50")
     if not steps:
         return []
     low, high = (dict(zip(*run.series(f"p_hat/log10_q{level}"), strict=True)) for level in (10, 90))
-    return [Line(run.name, place, steps, median, [low.get(s) for s in steps], [high.get(s) for s in steps])]
+    return [ChartLine(run.name, place, steps, median, [low.get(s) for s in steps], [high.get(s) for s in steps])]

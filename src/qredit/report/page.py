@@ -14,37 +14,37 @@ from typing import Any
 
 from markupsafe import Markup
 
-from qredit.report.chart import bars, draw, look_of
-from qredit.report.collect import RunData, number
-from qredit.report.curves import ends, panels
-from qredit.report.records import BESIDE, shown
+from qredit.report.chart import draw_bars, draw_panel, make_style_class
+from qredit.report.collect import RunData, parse_finite
+from qredit.report.curves import compute_first_and_last, make_panels
+from qredit.report.records import COMPARED_OBJECTIVES, prepare_records
 from qredit.report.render import FOLDER, render
-from qredit.report.words import PARTS, across, as_share, seconds, sentences
+from qredit.report.sentences import TIME_LABELS, compare_runs, compute_mean_seconds, describe_run, format_reward
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_probability
-from qredit.utils.plain import visible
+from qredit.utils.sanitize import escape_control_chars
 
-LIMIT = 6_000_000  # bytes of a page
-MARK = '<meta name="generator" content="qredit report">'
+MAX_PAGE_BYTES = 6_000_000  # bytes of a page
+GENERATOR_TAG = '<meta name="generator" content="qredit report">'
 _ROOM = 100_000
 _NOT_IN_JSON = {code: f"\\u{code:04x}" for code in map(ord, "<>&\u2028\u2029")}
 
 
-def page(runs: Sequence[RunData], beside: Sequence[str] = BESIDE) -> str:
+def render_page(runs: Sequence[RunData], beside: Sequence[str] = COMPARED_OBJECTIVES) -> str:
     """The whole page, under 6 MB: where the records of credit take more, every second, third, … of them is kept.
 
     Raises:
         QreditError: the page is too large without any of them, or an objective of `beside` cannot be read.
     """
-    records = [[as_json(record) for record in shown(run, beside)] for run in runs]
+    records = [[dump_script_json(record) for record in prepare_records(run, beside)] for run in runs]
     empty = _filled(runs, [[] for _ in runs], any(records))
-    room = LIMIT - _ROOM - len(empty.encode())
+    room = MAX_PAGE_BYTES - _ROOM - len(empty.encode())
     if room < 0:
-        raise QreditError(f"a page of {len(runs)} runs would exceed {LIMIT // 10**6} MB; give fewer")
-    return _filled(runs, _fitting(records, room), any(records))
+        raise QreditError(f"a page of {len(runs)} runs would exceed {MAX_PAGE_BYTES // 10**6} MB; give fewer")
+    return _filled(runs, _thin_records(records, room), any(records))
 
 
-def _fitting(records: Sequence[Sequence[str]], room: int) -> list[list[str]]:
+def _thin_records(records: Sequence[Sequence[str]], room: int) -> list[list[str]]:
     """The records of each run, thinned evenly until all of them fit."""
     sizes = [[len(record.encode()) for record in own] for own in records]
     every = 1
@@ -59,7 +59,8 @@ def _filled(runs: Sequence[RunData], records: Sequence[Sequence[str]], recorded:
 
     style, script = ((FOLDER / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     data = (
-        f'{{"name":{as_json(run.name)},"records":[{",".join(own)}]}}' for run, own in zip(runs, records, strict=True)
+        f'{{"name":{dump_script_json(run.name)},"records":[{",".join(own)}]}}'
+        for run, own in zip(runs, records, strict=True)
     )
     what = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     filled = render(
@@ -69,22 +70,24 @@ def _filled(runs: Sequence[RunData], records: Sequence[Sequence[str]], recorded:
         script=Markup(script),  # our own file
         style_hash=_hash(style),
         script_hash=_hash(script),
-        across=across(runs),
-        runs=[_Told(run.name, look_of(place), sentences(run), _options(run)) for place, run in enumerate(runs)],
+        across=compare_runs(runs),
+        runs=[
+            _Told(run.name, make_style_class(place), describe_run(run), _options(run)) for place, run in enumerate(runs)
+        ],
         overview=_overview(runs),
-        figures=[_Figure(panel.title, draw(panel), panel.note) for panel in panels(runs)],
+        figures=[_Figure(panel.title, draw_panel(panel), panel.note) for panel in make_panels(runs)],
         spent=_spent(runs),
         decisions=_decisions(runs),
         recorded=recorded,
         differences=_differences(runs),
         environment=_environment(runs),
-        data=Markup(f'{{"runs":[{",".join(data)}]}}'),  # `as_json` left no markup in it
+        data=Markup(f'{{"runs":[{",".join(data)}]}}'),  # `dump_script_json` left no markup in it
         version=__version__,
     )
     return str(filled)
 
 
-def as_json(value: Any) -> str:
+def dump_script_json(value: Any) -> str:
     """Data as JSON that may stand inside a <script> element, its text made visible."""
     plain = json.dumps(_visible(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return plain.translate(_NOT_IN_JSON)
@@ -92,9 +95,9 @@ def as_json(value: Any) -> str:
 
 def _visible(value: Any) -> Any:
     if isinstance(value, str):
-        return visible(value)
+        return escape_control_chars(value)
     if isinstance(value, Mapping):
-        return {visible(str(key)): _visible(inner) for key, inner in value.items()}
+        return {escape_control_chars(str(key)): _visible(inner) for key, inner in value.items()}
     return [_visible(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
@@ -149,14 +152,14 @@ def _overview(runs: Sequence[RunData]) -> _Table:
 
 
 def _overview_row(run: RunData) -> list[str]:
-    reward, held = ends(run, "reward"), run.held.get("p@1")
-    total = sum(seconds(run).values())
+    reward, held = compute_first_and_last(run, "reward"), run.held.get("p@1")
+    total = sum(compute_mean_seconds(run).values())
     return [
         run.name,
         run.objective,
         str(run.steps),
-        "" if reward is None else as_share(run, reward[0].value),
-        "" if reward is None else as_share(run, reward[1].value),
+        "" if reward is None else format_reward(run, reward[0].value),
+        "" if reward is None else format_reward(run, reward[1].value),
         "" if held is None else f"{100 * held['value']:.1f} %",
         _end(run, "p_hat/log10_q50", format_probability),
         _end(run, "entropy", "{:.3g}".format),
@@ -167,7 +170,7 @@ def _overview_row(run: RunData) -> list[str]:
 
 
 def _end(run: RunData, name: str, show: Callable[[float], str]) -> str:
-    found = ends(run, name)
+    found = compute_first_and_last(run, name)
     return "" if found is None else show(found[1].value)
 
 
@@ -181,12 +184,14 @@ def _decisions(runs: Sequence[RunData]) -> _Table:
 
 
 def _spent(runs: Sequence[RunData]) -> _Spent | None:
-    spent = {run.name: found for run in runs if (found := seconds(run))}
+    spent = {run.name: found for run in runs if (found := compute_mean_seconds(run))}
     if not spent:
         return None
-    names = [name for name in PARTS.values() if any(name in parts for parts in spent.values())]
+    names = [name for name in TIME_LABELS.values() if any(name in parts for parts in spent.values())]
     rows = [[run, *(f"{parts[name]:.3g}" if name in parts else "" for name in names)] for run, parts in spent.items()]
-    return _Spent(bars(spent, "s"), names, _Table(("Run", *(f"{name} (s)" for name in names)), rows, numeric_from=1))
+    return _Spent(
+        draw_bars(spent, "s"), names, _Table(("Run", *(f"{name} (s)" for name in names)), rows, numeric_from=1)
+    )
 
 
 def _options(run: RunData) -> _Table:
@@ -222,4 +227,4 @@ def _said(config: Mapping[str, Any], key: str) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return f"{number(value):g}" if isinstance(value, float) and number(value) is not None else str(value)
+    return f"{parse_finite(value):g}" if isinstance(value, float) and parse_finite(value) is not None else str(value)

@@ -14,14 +14,14 @@ from qredit.core.objective import Objective
 from qredit.objectives.parsing import parse
 from qredit.report.collect import RunData
 from qredit.utils.errors import QreditError
-from qredit.utils.stretches import stretches
+from qredit.utils.run_lengths import run_length_encode
 
-BESIDE = ("grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)")
+COMPARED_OBJECTIVES = ("grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)")
 
 Record = dict[str, Any]
 
 
-def shown(run: RunData, beside: Sequence[str] = BESIDE) -> list[Record]:
+def prepare_records(run: RunData, beside: Sequence[str] = COMPARED_OBJECTIVES) -> list[Record]:
     """The records of a run that are whole, each with what other objectives make of the same rollouts.
 
     Raises:
@@ -53,9 +53,9 @@ def _record(entry: Mapping[str, Any], beside: Sequence[str], steps: int) -> Reco
     }
     if not record["rollouts"]:
         raise ValueError("a record without rollouts")
-    batch = batch_of(entry, record["rollouts"])
+    batch = make_batch(entry, record["rollouts"])
     progress = min(record["step"] / max(steps, 1), 1.0)
-    return record | {"beside": [_beside(text, batch, progress) for text in beside]}
+    return record | {"beside": [_compute_other_credit(text, batch, progress) for text in beside]}
 
 
 def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entry: Mapping[str, Any]) -> Record:
@@ -84,7 +84,7 @@ def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entr
     }
 
 
-def batch_of(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutBatch:
+def make_batch(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutBatch:
     """The recorded rows as a batch: ids, spans, rewards and likelihoods, one group."""
     width = max(len(one["ids"]) for one in rollouts)
 
@@ -117,7 +117,7 @@ def _column(values: Sequence[float | None], unknown: float) -> Tensor:
     return torch.tensor([unknown if value is None else value for value in values], dtype=torch.float64)
 
 
-def _beside(text: str, batch: RolloutBatch, progress: float) -> Record:
+def _compute_other_credit(text: str, batch: RolloutBatch, progress: float) -> Record:
     """What another objective gives these rows, or why it can give nothing."""
     objective = _parsed(text)
     missing = sorted(objective.needs - set(batch.present))
@@ -130,7 +130,7 @@ def _beside(text: str, batch: RolloutBatch, progress: float) -> Record:
     except QreditError as error:
         return {"name": text, "why": str(error)}
     rows = zip(credit.tolist(), batch.mask.sum(1).tolist(), strict=True)
-    return {"name": text, "values": [stretches(values[:length]) for values, length in rows]}
+    return {"name": text, "values": [run_length_encode(values[:length]) for values, length in rows]}
 
 
 def _number(value: Any) -> float | None:

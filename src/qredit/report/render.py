@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from qredit.utils.plain import visible
+from qredit.utils.sanitize import escape_control_chars
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -37,4 +37,4 @@ def _environment() -> Environment:
 
 def _shown(value: Any) -> Any:
     """Text with terminal codes and marks of writing direction as escapes; Jinja2 escapes the markup after this."""
-    return value if isinstance(value, Markup) else visible(str(value))
+    return value if isinstance(value, Markup) else escape_control_chars(str(value))

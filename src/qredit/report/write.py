@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from qredit.report.collect import collect
-from qredit.report.page import MARK, page
-from qredit.report.records import BESIDE
+from qredit.report.collect import collect_runs
+from qredit.report.page import GENERATOR_TAG, render_page
+from qredit.report.records import COMPARED_OBJECTIVES
+from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
-from qredit.utils.whole import write_whole
 
 
-def write(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ()) -> Path:
+def write_report(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ()) -> Path:
     """Write the page of these runs; an older report is replaced, whole.
 
     Args:
@@ -21,12 +21,12 @@ def write(folders: Sequence[str | Path], path: Path, beside: Sequence[str] = ())
     """
     if path.is_dir():
         raise QreditError(f"{path} is a folder; give a file for the report")
-    runs = collect(folders)
+    runs = collect_runs(folders)
     try:
-        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+        if path.exists() and GENERATOR_TAG not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
             raise QreditError(f"{path} is no report of ours and is left alone; give another --output")
-        text = page(runs, tuple(dict.fromkeys((*beside, *BESIDE))))
+        text = render_page(runs, tuple(dict.fromkeys((*beside, *COMPARED_OBJECTIVES))))
     except OSError as error:
         raise QreditError(f"cannot write {path}: {error.strerror}") from None
-    write_whole(path, text)
+    write_text_atomic(path, text)
     return path

@@ -20,7 +20,7 @@ _GREEK = re.compile(r"(?<![\u0370-\u03ff])[\u0370-\u03ff](?![\u0370-\u03ff])")
 _DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—﹣", "-") | dict.fromkeys("‘’ʼ", "'") | dict.fromkeys("“”", '"'))
 
 
-def plain_characters(text: str) -> str:
+def normalize_characters(text: str) -> str:
     """`text` with one spelling per character, for texts that stay words: NFKC, one minus, no invisible characters.
 
     Full-width "１２" becomes "12", a decomposed "é" the composed one. Not for mathematics: NFKC turns "x²" into "x2".
@@ -29,15 +29,15 @@ def plain_characters(text: str) -> str:
     return unicodedata.normalize("NFKC", shown).translate(_DASHES)
 
 
-def latex_characters(text: str) -> str:
-    r"""`text` with mathematical characters as LaTeX commands and the rest as in `plain_characters`.
+def convert_to_latex(text: str) -> str:
+    r"""`text` with mathematical characters as LaTeX commands and the rest as in `normalize_characters`.
 
     "x²" becomes "x^{2}", "½" "\frac{1}{2}", "≤" "\le", a lone "π" "\pi".
     """
     text = _FRACTION_SIGN.sub(_as_fraction, text)
     text = _RUN.sub(_as_script, text)
     text = _SIGN.sub(lambda found: _LATEX[found[0]], text)
-    return _GREEK.sub(_as_letter, plain_characters(text))
+    return _GREEK.sub(_as_letter, normalize_characters(text))
 
 
 def _visible(character: str) -> str:

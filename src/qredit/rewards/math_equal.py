@@ -18,12 +18,20 @@ from pathlib import Path
 from typing import cast
 
 from qredit.rewards import final_answer
-from qredit.rewards.base import best
-from qredit.rewards.characters import plain_characters
-from qredit.rewards.math_reading import INFINITY, MINUS_INFINITY, Expression, Reading, Words, parts, words_form
-from qredit.rewards.math_same import same
+from qredit.rewards.answer_scorer import score_best
+from qredit.rewards.characters import normalize_characters
+from qredit.rewards.math_comparison import is_same_answer
+from qredit.rewards.math_parsing import (
+    INFINITY,
+    MINUS_INFINITY,
+    Expression,
+    PlainWords,
+    Reading,
+    iter_parts,
+    normalize_words,
+)
 from qredit.utils.errors import QreditError
-from qredit.utils.extras import require
+from qredit.utils.extras import require_extras
 
 SECONDS = 5.0
 START_SECONDS = 120.0
@@ -131,49 +139,49 @@ def math_equal(prediction: str, golds: Sequence[str]) -> float:
     Raises:
         MissingExtra: a formula is to be judged, and the extra `math` is not installed.
     """
-    return best(_agree, prediction, golds)
+    return score_best(_agree, prediction, golds)
 
 
 def is_math(gold: str) -> bool:
     """True where `gold` can be read: see `math_equal`. Formulas are tried by math-verify, within the time limit."""
-    reading = final_answer.gold(gold)
+    reading = final_answer.parse_gold(gold)
     return reading is not None and _is_readable(reading)
 
 
-def normal_form(prediction: str) -> Hashable:
+def normalize_math(prediction: str) -> Hashable:
     """What a prediction says, for a vote: equal for answers that are equal as read, before any algebra."""
-    return final_answer.answered(prediction) or Words(words_form(plain_characters(prediction)))
+    return final_answer.parse_answer(prediction) or PlainWords(normalize_words(normalize_characters(prediction)))
 
 
-def same_form(one: Hashable, other: Hashable) -> bool:
+def are_same_math(one: Hashable, other: Hashable) -> bool:
     """Whether two normal forms are one answer: formulas are compared by math-verify and SymPy."""
-    return same(cast(Reading, one), cast(Reading, other), _algebra)
+    return is_same_answer(cast(Reading, one), cast(Reading, other), _algebra)
 
 
 def _agree(prediction: str, gold: str) -> bool:
-    wanted = final_answer.gold(gold)
-    if isinstance(wanted, Words) and wanted.text in final_answer.words_said(prediction):
+    wanted = final_answer.parse_gold(gold)
+    if isinstance(wanted, PlainWords) and wanted.text in final_answer.list_candidate_words(prediction):
         return True
-    said = final_answer.answered(prediction) if wanted is not None else None
+    said = final_answer.parse_answer(prediction) if wanted is not None else None
     if said is None or wanted is None:
         return False
     # Equal as they are written: no algebra but to see whether it could read them.
-    return _is_readable(wanted) if said == wanted else same(said, wanted, _algebra)
+    return _is_readable(wanted) if said == wanted else is_same_answer(said, wanted, _algebra)
 
 
 def _is_readable(reading: Reading) -> bool:
     if isinstance(reading, Expression) and reading not in (INFINITY, MINUS_INFINITY):
         return _parses(reading.latex)
-    return all(map(_is_readable, parts(reading)))
+    return all(map(_is_readable, iter_parts(reading)))
 
 
 @lru_cache(maxsize=4096)
 def _algebra(said: str, wanted: str) -> bool:
-    require("math_equal", "math")
+    require_extras("math_equal", "math")
     return _MATH.ask("equal", said, wanted)
 
 
 @lru_cache(maxsize=4096)
 def _parses(latex: str) -> bool:
-    require("math_equal", "math")
+    require_extras("math_equal", "math")
     return _MATH.ask("parses", latex)

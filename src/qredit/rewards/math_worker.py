@@ -39,7 +39,7 @@ def equal(prediction: str, gold: str) -> bool:
     Constants are equal where their difference is 0; where one has decimals and the other none, also within 1e-6,
     relatively. Equations are equal where one is a multiple of the other. All else is left to math-verify.
     """
-    said, wanted = expressions(prediction), expressions(gold)
+    said, wanted = extract_expressions(prediction), extract_expressions(gold)
     if not said or not wanted:
         return False
     return _same(said[0], wanted[0], rounded=_has_decimals(prediction) != _has_decimals(gold))
@@ -60,11 +60,11 @@ def _same(one: Any, other: Any, *, rounded: bool) -> bool:
 
 def parses(gold: str) -> bool:
     """True where math-verify reads an expression in `gold`."""
-    return bool(expressions(gold))
+    return bool(extract_expressions(gold))
 
 
 @lru_cache(maxsize=1024)
-def expressions(text: str) -> Sequence[Any]:
+def extract_expressions(text: str) -> Sequence[Any]:
     """The expressions math-verify reads in `text`, without its fall-back to plain strings.
 
     It looks for LaTeX between delimiters only, and would read the bare "2^{10}" as 2. So a text without delimiters is

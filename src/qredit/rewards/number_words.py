@@ -18,17 +18,17 @@ _PARTS = {"half": 2, "halve": 2, "quarter": 4}
 _RANK = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:st|nd|rd|th)\s*\}?", re.IGNORECASE)
 
 
-def cardinal(text: str) -> Fraction | None:
+def parse_cardinal(text: str) -> Fraction | None:
     """The number that `text` spells, as in "minus five", "one hundred and two", "two thirds"; None for other text."""
     words = [word for word in re.split(r"[\s-]+", text.lower().strip()) if word]
     if words[:1] in (["minus"], ["negative"]):
-        value = cardinal(" ".join(words[1:]))
+        value = parse_cardinal(" ".join(words[1:]))
         return None if value is None else -value
     whole = _whole(words)
     return Fraction(whole) if whole is not None else _part(words)
 
 
-def ordinal(text: str) -> int | None:
+def parse_ordinal(text: str) -> int | None:
     """The rank that `text` names, as in "third", "twenty-first" or "21st"; None for other text."""
     found = _RANK.fullmatch(text.strip())
     if found:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from qredit.rewards.base import best
-from qredit.rewards.characters import plain_characters
+from qredit.rewards.answer_scorer import score_best
+from qredit.rewards.characters import normalize_characters
 from qredit.rewards.text import normalize_answer
 
 TOLERANCE = Decimal("0.005")
@@ -43,7 +43,7 @@ def parse_number(text: str) -> Number | None:
     bracketed number that is
     the whole text, which is negative as in accounting. Words around the number are allowed, letters stuck to it not.
     """
-    stripped = plain_characters(text).strip()
+    stripped = normalize_characters(text).strip()
     bracketed = re.fullmatch(r"[$€£¥]?\s*\((.*?)\)\s*(%?)", stripped)
     found = list(_NUMBER.finditer("".join(bracketed.groups()) if bracketed else stripped))
     if len(found) != 1:
@@ -66,10 +66,10 @@ def numeric(prediction: str, golds: Sequence[str]) -> float:
       significant digits is right.
     - A gold that is yes or no needs that word alone.
     """
-    return best(_agree, prediction, golds)
+    return score_best(_agree, prediction, golds)
 
 
-def numeric_form(prediction: str) -> Decimal | str:
+def normalize_number(prediction: str) -> Decimal | str:
     """The amount that a prediction names, for a vote: "14%" is 0.14; without one number, its words."""
     number = parse_number(prediction)
     return normalize_answer(prediction) if number is None else number.amount

@@ -146,7 +146,7 @@ class Quantity:
     decimal: bool = field(default=False, compare=False)
 
 
-def agree(one: Quantity, other: Quantity) -> bool:
+def are_equal(one: Quantity, other: Quantity) -> bool:
     """Whether two quantities are one: the same unit, or only one has any; and the same number.
 
     Numbers are compared exactly. One exception: a number without a finite decimal, such as 1/3, agrees with a decimal

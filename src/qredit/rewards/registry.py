@@ -4,40 +4,42 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from qredit.rewards.base import Scorer
-from qredit.rewards.math_equal import is_math, math_equal, normal_form, same_form
-from qredit.rewards.numeric import is_numeric, numeric, numeric_form
-from qredit.rewards.text import composed, exact_match, f1, normalized_exact_match, squad_form, substring
-from qredit.rewards.thinking import answer_of, closed_thinking
+from qredit.rewards.answer_scorer import Scorer
+from qredit.rewards.math_equal import are_same_math, is_math, math_equal, normalize_math
+from qredit.rewards.numeric import is_numeric, normalize_number, numeric
+from qredit.rewards.text import compose_accents, exact_match, f1, normalize_squad, normalized_exact_match, substring
+from qredit.rewards.thinking import closed_thinking, strip_thinking
 from qredit.utils.errors import QreditError, look_up
-from qredit.utils.extras import require
+from qredit.utils.extras import require_extras
 
 REGISTRY: Mapping[str, Scorer] = MappingProxyType(
     {
         scorer.name: scorer
         for scorer in (
-            Scorer("exact_match", "the gold answer, letter for letter", exact_match, normal_form=composed),
+            Scorer("exact_match", "the gold answer, letter for letter", exact_match, normal_form=compose_accents),
             Scorer(
                 "normalized_exact_match",
                 "equal without case, punctuation and articles",
                 normalized_exact_match,
-                normal_form=squad_form,
+                normal_form=normalize_squad,
             ),
-            Scorer("f1", "token F1 of HotPotQA and MuSiQue", f1, normal_form=squad_form),
+            Scorer("f1", "token F1 of HotPotQA and MuSiQue", f1, normal_form=normalize_squad),
             Scorer(
                 "substring",
                 "the gold answer occurs in the output (evaluation of arXiv 2604.25907)",
                 substring,
-                normal_form=composed,
+                normal_form=compose_accents,
             ),
-            Scorer("numeric", "the same number within 0.5 %, or the same yes or no", numeric, is_numeric, numeric_form),
+            Scorer(
+                "numeric", "the same number within 0.5 %, or the same yes or no", numeric, is_numeric, normalize_number
+            ),
             Scorer(
                 "math_equal",
                 "the same mathematical answer; formulas by math-verify",
                 math_equal,
                 is_math,
-                normal_form,
-                same_form,
+                normalize_math,
+                are_same_math,
                 extras=("math",),
             ),
             Scorer("format", "thinking closed once, then an answer", closed_thinking, lambda gold: True),
@@ -55,14 +57,14 @@ def get(name: str) -> Scorer:
     return look_up("reward", name, REGISTRY)
 
 
-def as_reward(name: str) -> Callable[..., list[float]]:
+def make_reward_function(name: str) -> Callable[..., list[float]]:
     """The scorer as a TRL reward function, named `name` in its logs.
 
     It is called with prompts, completions, completion_ids and the data set's columns, each a list of one item per row.
     It reads the columns
 
     - response: the sampled answer, the text after thinking. Without it, the completion (or the last message of a
-      chat) is cut after its thinking; see `answer_of`.
+      chat) is cut after its thinking; see `strip_thinking`.
     - answer: the gold answer. aliases: other right answers of each row, or None.
 
     Returns one number per row; the function it returns raises QreditError where there is no column `answer`.
@@ -71,7 +73,7 @@ def as_reward(name: str) -> Callable[..., list[float]]:
         QreditError: there is no such scorer, or an extra that it needs is not installed.
     """
     scorer = get(name)
-    require(f"reward '{name}'", *scorer.extras)
+    require_extras(f"reward '{name}'", *scorer.extras)
 
     def reward(
         *,
@@ -83,7 +85,7 @@ def as_reward(name: str) -> Callable[..., list[float]]:
     ) -> list[float]:
         if answer is None:
             raise QreditError(f"reward '{name}' needs a column 'answer'; there are: {', '.join(sorted(columns))}")
-        said = response if response is not None else [answer_of(_text(completion)) for completion in completions]
+        said = response if response is not None else [strip_thinking(_text(completion)) for completion in completions]
         others = aliases if aliases is not None else [None] * len(answer)
         rows = zip(said, answer, others, strict=True)
         return [scorer(text, _golds(gold, more)) for text, gold, more in rows]

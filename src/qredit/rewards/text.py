@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from qredit.rewards.base import best
+from qredit.rewards.answer_scorer import score_best
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -24,7 +24,7 @@ def normalize_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def composed(text: str) -> str:
+def compose_accents(text: str) -> str:
     """`text` without white space around it, its accents composed (NFC): the same letters in the same code points.
 
     The official scripts of SQuAD, HotPotQA and MuSiQue do not do this, so that there "é" may differ from "é".
@@ -32,15 +32,15 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip())
 
 
-def squad_form(text: str) -> str:
+def normalize_squad(text: str) -> str:
     """`normalize_answer` of the composed text; the text itself where nothing is left of it."""
-    text = composed(text)
+    text = compose_accents(text)
     return normalize_answer(text) or text
 
 
 def exact_match(prediction: str, golds: Sequence[str]) -> float:
     """1 where the prediction, without the white space around it, is a gold, letter for letter (compared in NFC)."""
-    return best(_equal, prediction, golds)
+    return score_best(_equal, prediction, golds)
 
 
 def normalized_exact_match(prediction: str, golds: Sequence[str]) -> float:
@@ -49,7 +49,7 @@ def normalized_exact_match(prediction: str, golds: Sequence[str]) -> float:
     Differs from them in one case: where a normal form is empty ("The", "?!"), the strings themselves must be equal.
     The official scripts would let "the" match the gold "A".
     """
-    return best(_normally_equal, prediction, golds)
+    return score_best(_normally_equal, prediction, golds)
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
@@ -58,7 +58,7 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
     An answer that is yes, no or noanswer is all or nothing (HotPotQA's rule): "yes it was" earns nothing on "yes".
     Where a normal form has no tokens the score is equality, as in `normalized_exact_match`.
     """
-    return best(_token_f1, prediction, golds)
+    return score_best(_token_f1, prediction, golds)
 
 
 def substring(prediction: str, golds: Sequence[str]) -> float:
@@ -67,20 +67,20 @@ def substring(prediction: str, golds: Sequence[str]) -> float:
     Lenient: the gold "5" occurs in "15", and a prediction that lists everything matches everything. Evaluate with it;
     do not train on it.
     """
-    return best(lambda prediction, gold: composed(gold) in composed(prediction), prediction, golds)
+    return score_best(lambda prediction, gold: compose_accents(gold) in compose_accents(prediction), prediction, golds)
 
 
 def _equal(prediction: str, gold: str) -> bool:
-    return composed(prediction) == composed(gold)
+    return compose_accents(prediction) == compose_accents(gold)
 
 
 def _normally_equal(prediction: str, gold: str) -> bool:
-    predicted, wanted = normalize_answer(composed(prediction)), normalize_answer(composed(gold))
+    predicted, wanted = normalize_answer(compose_accents(prediction)), normalize_answer(compose_accents(gold))
     return predicted == wanted if predicted and wanted else _equal(prediction, gold)
 
 
 def _token_f1(prediction: str, gold: str) -> float:
-    predicted, wanted = normalize_answer(composed(prediction)), normalize_answer(composed(gold))
+    predicted, wanted = normalize_answer(compose_accents(prediction)), normalize_answer(compose_accents(gold))
     if not predicted or not wanted or _WHOLE & {predicted, wanted}:
         return float(_normally_equal(prediction, gold))
     left, right = predicted.split(), wanted.split()

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from qredit.rewards.base import not_blank
+from qredit.rewards.answer_scorer import is_not_blank
 
 OPEN, CLOSE = "<think>", "</think>"
 
 
-def answer_of(text: str) -> str:
+def strip_thinking(text: str) -> str:
     """The text after the thinking; all of it where no tag occurs; "" where thinking is left open or comes twice.
 
     The opening tag may be missing: many chat templates put it in the prompt.
@@ -25,4 +25,4 @@ def closed_thinking(response: str, golds: Sequence[str]) -> float:
     Made for the response, the text after thinking, whose tags lie before it. A whole completion that never closes a
     thinking opened in the prompt looks like a response and cannot be told from one.
     """
-    return float(not_blank(answer_of(response)))
+    return float(is_not_blank(strip_thinking(response)))

@@ -1,8 +1,8 @@
 """How many tokens of a completion are kept for the answer where nobody says."""
 
-ANSWER_BUDGET = 128
+DEFAULT_ANSWER_BUDGET = 128
 
 
-def fitting_answer(answer: int, total: int) -> int:
+def cap_answer_budget(answer: int, total: int) -> int:
     """A default answer budget inside a completion of `total` tokens: at most half of it, and at least one token."""
     return min(answer, max(total // 2, 1))

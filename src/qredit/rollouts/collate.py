@@ -11,18 +11,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qredit.core.batch import SPANS, RolloutBatch
-from qredit.rollouts.fields import as_field
+from qredit.rollouts.field_functions import make_field_tensor
 from qredit.rollouts.trajectory import Role, Segment, Trajectory
 
 Tail = Literal["answer", "response"]
 
 
-def whole_groups(trajectories: Sequence[Trajectory], m: int) -> list[list[Trajectory]]:
+def split_groups(trajectories: Sequence[Trajectory], m: int) -> list[list[Trajectory]]:
     """Neighbours of one prompt, M at a time."""
     return [list(trajectories[start : start + m]) for start in range(0, len(trajectories), m)]
 
 
-def all_equal(group: Sequence[Trajectory]) -> bool:
+def has_equal_rewards(group: Sequence[Trajectory]) -> bool:
     """Whether the scored ones of a group have one and the same reward, so that none is better than another."""
     return len({one.reward for one in group if not math.isnan(one.reward)}) < 2
 
@@ -59,7 +59,7 @@ class Rows:
 _OF_RESPONSES = frozenset({"reward", "cluster", "difficulty_tag", "response"})
 
 
-def tails_for(needs: Iterable[str]) -> tuple[Tail, ...]:
+def choose_tails(needs: Iterable[str]) -> tuple[Tail, ...]:
     """Which tails an objective's needs call for: the gold answer for its likelihood, ŷ for what is judged of ŷ.
 
     An objective that needs neither is given ŷ, the completion as it was sampled.
@@ -70,7 +70,7 @@ def tails_for(needs: Iterable[str]) -> tuple[Tail, ...]:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RowSpec:
     """One row that collation makes of a trajectory.
 
     Attributes:
@@ -97,10 +97,10 @@ class Ending:
         return sum(len(segment.ids) for segment in self.segments)
 
 
-def endings(trajectories: Sequence[Trajectory], tails: Sequence[Tail]) -> list[Ending]:
+def plan_rows(trajectories: Sequence[Trajectory], tails: Sequence[Tail]) -> list[RowSpec]:
     """The rows of some trajectories, in order: for each tail its sampled answer, or one for each of its golds."""
     return [
-        Ending(number, one, gold)
+        RowSpec(number, one, gold)
         for number, one in enumerate(trajectories)
         for tail in tails
         for gold in (one.golds if tail == "answer" else (None,))
@@ -116,7 +116,7 @@ def collate(
     of earlier turns. A reward stands only in rows that end in the sampled answer when there are both tails; it is NaN
     in the others.
     """
-    rows = endings(trajectories, tails)
+    rows = plan_rows(trajectories, tails)
     both = len(tails) > 1
     rewards = [torch.nan if both and row.gold is not None else row.trajectory.reward for row in rows]
     width = max(row.length for row in rows)
@@ -150,7 +150,9 @@ def collate(
         reward=torch.tensor(rewards, dtype=torch.float64, device=device),
         seed=seed,
         extra={
-            name: as_field(name, [row.trajectory.fields[name] for row in rows], _own_tokens(rows), width).to(device)
+            name: make_field_tensor(name, [row.trajectory.fields[name] for row in rows], _own_tokens(rows), width).to(
+                device
+            )
             for name in (trajectories[0].fields if trajectories else ())
         },
     )
@@ -164,10 +166,10 @@ def collate(
     return Rows(prompt_ids=prompt_ids.to(device), prompt_mask=prompt_mask.to(device), batch=batch)
 
 
-def _shared(rows: Sequence[Ending], device: torch.device) -> Int[Tensor, " B"]:
+def _shared(rows: Sequence[RowSpec], device: torch.device) -> Int[Tensor, " B"]:
     return torch.tensor([row.number for row in rows], device=device)
 
 
-def _own_tokens(rows: Sequence[Ending]) -> list[int]:
+def _own_tokens(rows: Sequence[RowSpec]) -> list[int]:
     """How many tokens of each row were there when its trajectory's fields were made."""
     return [len(row.trajectory.ids) if row.gold is None else row.trajectory.close_end for row in rows]

@@ -13,20 +13,26 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from qredit.rollouts.template import continued, end_of_turn, rendered, turn_tokens, with_opening
-from qredit.rollouts.thinking import seam_of, thinking_of
+from qredit.rollouts.chat_template import (
+    append_opening,
+    find_end_of_turn,
+    find_turn_tokens,
+    render_continuation,
+    render_messages,
+)
+from qredit.rollouts.think_tags import detect_seam, detect_think_tags
 from qredit.rollouts.tokenizer import (
     Tokenizer,
-    control_tokens,
     encode,
+    encode_in_context,
     encode_prompt,
-    encode_within,
-    encodings_within,
-    first_control,
+    find_first_control_token,
+    get_control_tokens,
+    list_encodings_in_context,
 )
 from qredit.utils.errors import QreditError
 
-__all__ = ["Format", "Marker", "Prompt", "TokenFormat", "Tokenizer", "encode", "is_chat"]
+__all__ = ["Format", "StopString", "Prompt", "TokenFormat", "Tokenizer", "encode", "is_chat"]
 
 Prompt = str | list[dict[str, Any]]
 _GIVEN, _TEMPLATE, _TOKENIZER = "answer_end", "the chat template", "the tokenizer"
@@ -34,7 +40,7 @@ _GIVEN, _TEMPLATE, _TOKENIZER = "answer_end", "the chat template", "the tokenize
 
 def is_chat(prompts: Iterable[Prompt], tokenizer: Tokenizer) -> bool:
     """Whether prompts are a chat: messages, which go through the chat template, or texts that spell its turns."""
-    turns = turn_tokens(tokenizer)
+    turns = find_turn_tokens(tokenizer)
     return any(not isinstance(prompt, str) or any(token in prompt for token in turns) for prompt in prompts)
 
 
@@ -107,37 +113,37 @@ class Format:
             QreditError: messages without a chat template, or that it refuses; a prompt whose thinking is closed.
         """
         if isinstance(prompt, str):
-            return with_opening(prompt, self.opening)
+            return append_opening(prompt, self.opening)
         if not tokenizer.chat_template:
             raise QreditError("the prompts are chat messages, but the tokenizer has no chat template; give strings")
         closing = self.closing.strip()
         if prompt and isinstance(prompt[-1], Mapping) and prompt[-1].get("role") == "assistant":
             if closing and closing in str(prompt[-1].get("content")):
                 raise QreditError(f"the last message is an assistant's and closes thinking ({closing!r}) itself")
-            return continued(prompt, tokenizer, self.opening, **template)
-        text = rendered(prompt, tokenizer, start=True, **template)
+            return render_continuation(prompt, tokenizer, self.opening, **template)
+        text = render_messages(prompt, tokenizer, start=True, **template)
         if closing and text.rstrip().endswith(closing):
             raise QreditError(
                 f"the chat template closes thinking ('{closing}') before the model starts; "
                 "set chat_template_kwargs to switch thinking on (enable_thinking: true)"
             )
-        return with_opening(text, self.opening)
+        return append_opening(text, self.opening)
 
 
 def _layout(tokenizer: Tokenizer, template: Mapping[str, Any]) -> tuple[str, str, str]:
     """Opening, closing and seam that fit a tokenizer."""
-    thinking = thinking_of(tokenizer)
+    thinking = detect_think_tags(tokenizer)
     if thinking is None:
         return "", "\nAnswer:\n", ""
     if not tokenizer.chat_template:
         return thinking.opening.rstrip("\n"), thinking.closing, ""
-    return thinking.opening, thinking.closing, seam_of(thinking, tokenizer, template)
+    return thinking.opening, thinking.closing, detect_seam(thinking, tokenizer, template)
 
 
 def _end(tokenizer: Tokenizer, chat: bool | None, template: Mapping[str, Any]) -> tuple[str, str]:
     """What ends an answer, and where that is taken from."""
     templated = bool(tokenizer.chat_template) and chat is not False
-    end = end_of_turn(tokenizer, template) if templated else None
+    end = find_end_of_turn(tokenizer, template) if templated else None
     if end is not None:
         return end, _TEMPLATE
     if tokenizer.eos_token is None:
@@ -146,7 +152,7 @@ def _end(tokenizer: Tokenizer, chat: bool | None, template: Mapping[str, Any]) -
 
 
 @dataclass(frozen=True)
-class Marker:
+class StopString:
     """A string to be found in a growing list of ids, at the first token that completes it."""
 
     tokenizer: Tokenizer
@@ -205,8 +211,8 @@ class TokenFormat:
 
     def __post_init__(self) -> None:
         for option, text in (("thinking_closing", self.format.closing), ("answer_end", self.format.end)):
-            ids = encode_within(self.tokenizer, text)
-            written = Marker(self.tokenizer, text)._decoded(ids)
+            ids = encode_in_context(self.tokenizer, text)
+            written = StopString(self.tokenizer, text)._decoded(ids)
             if text not in written:
                 raise QreditError(
                     f"the tokenizer turns {text!r} into {written!r}; set {option} to a text that it keeps"
@@ -215,12 +221,12 @@ class TokenFormat:
     @cached_property
     def close_ids(self) -> list[int]:
         """The closing as it is forced."""
-        return encode_within(self.tokenizer, self.format.closing)
+        return encode_in_context(self.tokenizer, self.format.closing)
 
     @cached_property
     def end_ids(self) -> list[int]:
         """The end of an answer, as it is behind most answers."""
-        return encode_within(self.tokenizer, self.format.end)
+        return encode_in_context(self.tokenizer, self.format.end)
 
     @cached_property
     def stop_ids(self) -> list[int]:
@@ -228,18 +234,18 @@ class TokenFormat:
         return [id for id in self.end_ids[-1:] if id in self._control.values()]
 
     @cached_property
-    def closing(self) -> Marker:
+    def closing(self) -> StopString:
         """Finds the end of thinking."""
-        return Marker(self.tokenizer, self.format.closing)
+        return StopString(self.tokenizer, self.format.closing)
 
     @cached_property
-    def end(self) -> Marker | None:
+    def end(self) -> StopString | None:
         """Finds a textual end of answer; None when it ends with a control token, which is looked for by its id."""
-        return None if self.stop_ids else Marker(self.tokenizer, self.format.end)
+        return None if self.stop_ids else StopString(self.tokenizer, self.format.end)
 
     @cached_property
     def _control(self) -> dict[str, int]:
-        return control_tokens(self.tokenizer)
+        return get_control_tokens(self.tokenizer)
 
     def prompt_ids(self, prompt: Prompt, **template: Any) -> list[int]:
         """Ids of a rendered prompt. A plain string gets the tokenizer's own special tokens; a template has its own."""
@@ -257,7 +263,7 @@ class TokenFormat:
         ids = self._behind_closing(answer)
         if ids is not None:
             return ids
-        near = encode_within(self.tokenizer, self.format.closing + self.format.seam + answer + self.format.end)
+        near = encode_in_context(self.tokenizer, self.format.closing + self.format.seam + answer + self.format.end)
         at = next((i for i, (a, b) in enumerate(zip(self.close_ids, near, strict=False)) if a != b), len(near) - 1)
         raise QreditError(
             f"answer {answer!r} does not join at the seam: with the seam {self.format.seam!r} behind it, the closing "
@@ -267,12 +273,12 @@ class TokenFormat:
     def _behind_closing(self, answer: str) -> list[int] | None:
         """The ids behind the closing's own, or None where the closing merges with what follows."""
         close, text = self.close_ids, self.format.closing + self.format.seam + answer + self.format.end
-        found = (ids for ids in encodings_within(self.tokenizer, text) if ids[: len(close)] == close)
+        found = (ids for ids in list_encodings_in_context(self.tokenizer, text) if ids[: len(close)] == close)
         whole = next(found, None)
         return None if whole is None else whole[len(close) :]
 
     def _check_spelling(self, answer: str) -> None:
-        control = first_control(answer, self._control)
+        control = find_first_control_token(answer, self._control)
         if control is not None:
             raise QreditError(
                 f"answer {answer!r} spells the control token {control[1]!r}, which the tokenizer would read as such; "

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from qredit.utils.former_names import former_names
+
 
 @dataclass(frozen=True)
-class Budget:
+class TokenBudget:
     """How many tokens may be sampled.
 
     Attributes:
@@ -17,7 +19,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingParams:
     """The distribution that tokens are drawn from, as a change of the model's own; the default changes nothing."""
 
     temperature: float = 1.0
@@ -27,6 +29,9 @@ class Draw:
     repetition_penalty: float = 1.0
 
     @property
-    def biased(self) -> bool:
+    def is_biased(self) -> bool:
         """Whether rationales come from another distribution than p(z | x)."""
-        return self != Draw()
+        return self != SamplingParams()
+
+
+__getattr__ = former_names(__name__, {"Budget": "TokenBudget", "Draw": "SamplingParams"})

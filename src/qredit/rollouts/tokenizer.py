@@ -31,7 +31,7 @@ def encode(tokenizer: Tokenizer, text: str, special: bool = False) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
-def encodings_within(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+def list_encodings_in_context(tokenizer: Tokenizer, text: str) -> list[list[int]]:
     """The ids that a text can have inside a longer one, the usual ones first; never none.
 
     SentencePiece tokenizers put a space before a text, and some do so after every control token. The text is therefore
@@ -47,9 +47,9 @@ def encodings_within(tokenizer: Tokenizer, text: str) -> list[list[int]]:
     return [ids for number, ids in enumerate(ordered) if ids not in ordered[:number]]
 
 
-def encode_within(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_in_context(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids that a text has inside a longer one, where nothing merges with it."""
-    return encodings_within(tokenizer, text)[0]
+    return list_encodings_in_context(tokenizer, text)[0]
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -68,7 +68,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     return plain if before and before[-1] == plain[0] == _bos(tokenizer) else before + plain
 
 
-def control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+def get_control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     """The tokens that are no text but structure: those that the tokenizer marks as special, with their ids."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     marked = {str(token): id for id, token in added.items() if token.special}
@@ -77,7 +77,7 @@ def control_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     return marked | {text: vocabulary[text] for text in named if text in vocabulary}
 
 
-def first_control(text: str, control: Iterable[str]) -> tuple[int, str] | None:
+def find_first_control_token(text: str, control: Iterable[str]) -> tuple[int, str] | None:
     """Where the first control token of a text stands, and which it is; the longest if several begin there."""
     found = [(text.index(token), -len(token), token) for token in control if token and token in text]
     return (min(found)[0], min(found)[2]) if found else None

@@ -16,7 +16,7 @@ from typing import Any
 
 from qredit.utils.errors import QreditError
 
-Values = bool | int | float | Sequence[bool] | Sequence[int] | Sequence[float]
+FieldValues = bool | int | float | Sequence[bool] | Sequence[int] | Sequence[float]
 
 
 class Role(StrEnum):
@@ -33,7 +33,7 @@ class Role(StrEnum):
     GOLD = "gold"
 
 
-class End(StrEnum):
+class EndReason(StrEnum):
     """How a trajectory ended: by its own answer, at a turn's cap on tokens, at its whole budget, or by an error."""
 
     ANSWER = "answer"
@@ -90,12 +90,12 @@ class Trajectory:
         rationale, response: what was sampled before the last answer, without its closing, and that answer, as the text
             that reward functions read; empty until somebody has decoded them.
         reward: NaN where nothing scored it.
-        fields: made fields (`rollouts/fields.py`): a number, or one for each of its tokens.
+        fields: made fields (`rollouts/field_functions.py`): a number, or one for each of its tokens.
     """
 
     prompt: tuple[int, ...]
     segments: tuple[Segment, ...]
-    end: End
+    end: EndReason
     dropped_ends: int = 0
     example: Mapping[str, Any] = field(default_factory=dict)
     group: int = 0
@@ -103,7 +103,7 @@ class Trajectory:
     rationale: str = ""
     response: str = ""
     reward: float = math.nan
-    fields: Mapping[str, Values] = field(default_factory=dict)
+    fields: Mapping[str, FieldValues] = field(default_factory=dict)
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -146,7 +146,7 @@ class Trajectory:
         return self.close_end - (len(self.head[-1].ids) if closed else 0)
 
     @property
-    def thought(self) -> int:
+    def rationale_length(self) -> int:
         """How many tokens are the rationale, without its closing."""
         return self.close_start
 
@@ -163,10 +163,10 @@ class Trajectory:
     @property
     def ended(self) -> bool:
         """Whether the answer ended by itself."""
-        return self.end == End.ANSWER
+        return self.end == EndReason.ANSWER
 
 
-def one_turn(
+def make_one_turn(
     prompt: Sequence[int],
     ids: Sequence[int],
     logp: Sequence[float],
@@ -196,6 +196,6 @@ def one_turn(
             Segment(ids[close_start:close_end], Role.CLOSE, sampled=not forced, logp=closing),
             Segment(ids[close_end:], Role.ANSWER, sampled=True, logp=logp[close_end:]),
         ),
-        end=End.ANSWER if ended else End.CAP,
+        end=EndReason.ANSWER if ended else EndReason.CAP,
         dropped_ends=int(dropped_end),
     )

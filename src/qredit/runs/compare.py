@@ -10,22 +10,22 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from qredit.rewards.given import read_rewards
-from qredit.runs.draw import smoothed
-from qredit.runs.experiment import Arm, Held, curves, result_of
-from qredit.runs.folder import writable
-from qredit.runs.load import is_file, load_data, model_path
+from qredit.rewards.reward_spec import parse_rewards
+from qredit.runs.curve_plots import smooth
+from qredit.runs.experiment import EvalSpec, Variant, read_curves, run_variant
+from qredit.runs.folder import ensure_writable
+from qredit.runs.load import is_single_file, load_data, resolve_model_path
 from qredit.runs.options import TrainOptions
-from qredit.runs.parallel import in_parallel
-from qredit.tasks.base import Loaded
-from qredit.utils.whole import replacing
+from qredit.runs.parallel import run_parallel
+from qredit.tasks.base import ExamplesWithNotes
+from qredit.utils.atomic_files import atomic_write
 
-LAST = 5  # steps that the end of a curve is the mean of
-CURVES = {"success": "curve", "entropy": "entropy", "length": "length"}
+FINAL_STEPS = 5  # steps that the end of a curve is the mean of
+CURVE_KEYS = {"success": "curve", "entropy": "entropy", "length": "length"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComparisonSettings:
     """What all runs of a comparison share.
 
     Attributes:
@@ -56,19 +56,19 @@ class Settings:
             lr=3e-4 if self.lr is None and self.base.is_pocket else self.lr,
             seed=seed,
             save_every=0,
-            hold_out=self.questions if is_file(self.base) else None,
+            hold_out=self.questions if is_single_file(self.base) else None,
             cpu=self.base.cpu or self.base.is_pocket,
             training={**self.base.training, **again},
         )
 
     @property
-    def held(self) -> Held:
+    def held(self) -> EvalSpec:
         """Questions that no run is trained on: the test split, or a held-out part of a single file."""
-        return Held(questions=self.questions, split="validation" if is_file(self.base) else "test")
+        return EvalSpec(questions=self.questions, split="validation" if is_single_file(self.base) else "test")
 
 
 @dataclass(frozen=True)
-class Compared:
+class ObjectiveResults:
     """One objective's runs, a value or a curve for each seed."""
 
     objective: str
@@ -93,14 +93,14 @@ class Compared:
         return {"objective": self.objective, **found}
 
 
-def compared(
+def compare_objectives(
     objectives: Sequence[str],
-    settings: Settings,
+    settings: ComparisonSettings,
     folder: Path,
     console: Console,
     workers: int = 2,
     kept: Path | None = None,
-) -> list[Compared]:
+) -> list[ObjectiveResults]:
     """Every objective with every seed, from its folder where it is kept.
 
     Args:
@@ -110,57 +110,63 @@ def compared(
         QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
     """
     wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
-    writable(folder)
+    ensure_writable(folder)
     held = settings.held
-    jobs = [partial(_one, options, folder / f"{plain(name)}-{options.seed}", held, kept) for name, options in wanted]
+    jobs = [
+        partial(_run_one, options, folder / f"{slugify(name)}-{options.seed}", held, kept) for name, options in wanted
+    ]
     threads = 1 if settings.base.is_pocket else max((os.cpu_count() or 1) // workers, 1)
-    found = in_parallel("compare", jobs, console, workers, threads)
+    found = run_parallel("compare", jobs, console, workers, threads)
     rows = []
     for number, objective in enumerate(objectives):
         own = found[number * len(settings.seeds) : (number + 1) * len(settings.seeds)]
-        curves = {name: [result[name] for result in own] for name in CURVES}
-        ends = {name: [statistics.mean(curve[-LAST:]) for curve in curves[name]] for name in ("entropy", "length")}
+        curves = {name: [result[name] for result in own] for name in CURVE_KEYS}
+        ends = {
+            name: [statistics.mean(curve[-FINAL_STEPS:]) for curve in curves[name]] for name in ("entropy", "length")
+        }
         measured = {name: [result[name] for result in own] for name in ("p@1", "p@16", "seconds")}
         values = {**measured, **ends}
-        rows.append(Compared(objective, values, curves))
+        rows.append(ObjectiveResults(objective, values, curves))
     return rows
 
 
-def questions_of(settings: Settings) -> Loaded:
+def load_held_out(settings: ComparisonSettings) -> ExamplesWithNotes:
     """The held-out questions, with what has to be said of the data; rewards, model and training data are looked at too.
 
     Raises:
         QreditError: one of them cannot be used.
     """
     options = settings.options("grpo", 0)
-    read_rewards(options.rewards)
-    model_path(options.model, options.task, options.coldness)
+    parse_rewards(options.rewards)
+    resolve_model_path(options.model, options.task, options.coldness)
     held = settings.held
-    load_data(options, "train", options.subset_size())
+    load_data(options, "train", options.get_subset_size())
     return load_data(options, held.split, held.questions)
 
 
-def _one(options: TrainOptions, folder: Path, held: Held, kept: Path | None) -> dict[str, Any]:
+def _run_one(options: TrainOptions, folder: Path, held: EvalSpec, kept: Path | None) -> dict[str, Any]:
     small = None if kept is None else kept / f"{folder.name}.json"
-    result = result_of(Arm(options), folder, held, Console(quiet=True), small)
+    result = run_variant(Variant(options), folder, held, Console(quiet=True), small)
     metrics = folder / "run" / "metrics.jsonl"
-    told = curves(metrics) if metrics.is_file() else result  # a result of older versions holds fewer curves
-    return {**result, **{name: told[key] for name, key in CURVES.items()}}
+    told = read_curves(metrics) if metrics.is_file() else result  # a result of older versions holds fewer curves
+    return {**result, **{name: told[key] for name, key in CURVE_KEYS.items()}}
 
 
-def reached(curve: Sequence[float], share: float, window: int = 5) -> int | None:
+def steps_to(curve: Sequence[float], share: float, window: int = 5) -> int | None:
     """The first place at which the mean of the last `window` values is at least `share`; None if it never is."""
     ends = range(window, len(curve) + 1)
     return next((end for end in ends if sum(curve[end - window : end]) / window >= share), None)
 
 
-def plain(objective: str) -> str:
+def slugify(objective: str) -> str:
     """An objective's text as part of a folder's name."""
     spaced = objective.replace("=", "").replace(", ", "-").replace(" | ", "+")
     return "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
 
 
-def plot(rows: Sequence[Compared], path: Path, title: str, reward: str = "successful rollouts (%)") -> None:
+def plot_comparison(
+    rows: Sequence[ObjectiveResults], path: Path, title: str, reward: str = "successful rollouts (%)"
+) -> None:
     """Reward (as `reward` calls it), entropy and length by step, and held-out success with its range over seeds."""
     import matplotlib
 
@@ -170,10 +176,10 @@ def plot(rows: Sequence[Compared], path: Path, title: str, reward: str = "succes
     figure, axes = pyplot.subplots(1, 4, figsize=(15, 1.8 + 0.28 * max(len(rows), 9)), dpi=130)
     colours = pyplot.get_cmap("tab20" if len(rows) > 10 else "tab10")
     for number, row in enumerate(rows):
-        for panel, name in zip(axes[1:], CURVES, strict=True):
+        for panel, name in zip(axes[1:], CURVE_KEYS, strict=True):
             scale = 100 if name == "success" else 1
             middle = [scale * statistics.mean(values) for values in zip(*row.curves[name], strict=False)]
-            panel.plot(range(1, len(middle) + 1), smoothed(middle), color=colours(number), linewidth=1.6)
+            panel.plot(range(1, len(middle) + 1), smooth(middle), color=colours(number), linewidth=1.6)
         values = [100 * value for value in row.values["p@1"]]
         axes[0].plot([min(values), max(values)], [number, number], color=colours(number), linewidth=2)
         axes[0].plot(statistics.mean(values), number, "o", color=colours(number))
@@ -189,6 +195,6 @@ def plot(rows: Sequence[Compared], path: Path, title: str, reward: str = "succes
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.tight_layout()
-    with replacing(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside)
     pyplot.close(figure)

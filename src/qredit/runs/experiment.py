@@ -12,26 +12,33 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from qredit.control.diagnostics import commitment
-from qredit.evaluation.metrics import Answered, summary
-from qredit.rewards.given import read_rewards
-from qredit.runs.load import load_examples, load_model, load_tokenizer, model_path, ready, stop_tokens
+from qredit.control.diagnostics import get_q
+from qredit.evaluation.metrics import QuestionResult, summarize
+from qredit.rewards.reward_spec import parse_rewards
+from qredit.runs.load import (
+    get_stop_tokens,
+    load_examples,
+    load_model,
+    load_tokenizer,
+    prepare_examples,
+    resolve_model_path,
+)
 from qredit.runs.options import TrainOptions
-from qredit.runs.train import token_format, train
+from qredit.runs.train import make_token_format, train
 from qredit.samplers.answers import answer_all
-from qredit.samplers.transformers import sampler_of
+from qredit.samplers.transformers import make_sampler
 from qredit.tasks.base import Split
+from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
-from qredit.utils.whole import write_whole
 
-MARK, RESULT = "arm.json", "result.json"
-FORMER: Mapping[str, str] = {}
+FACTS_FILE, RESULT_FILE = "arm.json", "result.json"
+FORMER_KEYS: Mapping[str, str] = {}
 """Options and facts by the names they had: former name → today's. A renamed option gets a line here, so that results
 that were kept under its old name are still found."""
 
 
 @dataclass(frozen=True)
-class Held:
+class EvalSpec:
     """On what a model is evaluated: questions that were not trained on, and samples of each."""
 
     questions: int = 256
@@ -41,7 +48,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One training run of an experiment, or, not trained, the base model itself."""
 
     options: TrainOptions
@@ -50,15 +57,15 @@ class Arm:
     @property
     def label(self) -> str:
         """How it is named in tables and plots."""
-        return str(self.options.made_objective()) if self.trained else "base model"
+        return str(self.options.make_objective()) if self.trained else "base model"
 
 
-def cached(
+def load_or_compute(
     folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, Any]], kept: Path | None = None
 ) -> dict[str, Any]:
     """The result in a folder if it was made from these very facts, else made anew, in an emptied folder, and kept.
 
-    `wall` is how many seconds it took to make. Facts are compared under today's names (`FORMER`).
+    `wall` is how many seconds it took to make. Facts are compared under today's names (`FORMER_KEYS`).
 
     Args:
         kept: a small file for facts and result, meant for version control: what was measured outlives the machine, and
@@ -68,12 +75,12 @@ def cached(
     Raises:
         QreditError: the folder holds something else, or cannot be written; nothing of it is touched.
     """
-    facts = _today(told)
-    mark, path = folder / MARK, folder / RESULT
-    if path.is_file() and _today(_read(mark)) == facts:
-        return _kept(kept, facts, _read(path))
-    stored = None if kept is None else _read(kept)
-    if isinstance(stored, dict) and _today(stored.get("facts")) == facts:
+    facts = _use_current_keys(told)
+    mark, path = folder / FACTS_FILE, folder / RESULT_FILE
+    if path.is_file() and _use_current_keys(_read_json(mark)) == facts:
+        return _store_result(kept, facts, _read_json(path))
+    stored = None if kept is None else _read_json(kept)
+    if isinstance(stored, dict) and _use_current_keys(stored.get("facts")) == facts:
         found: dict[str, Any] = stored["result"]
         return found
     if folder.exists() and not mark.is_file() and any(folder.iterdir()):
@@ -82,16 +89,16 @@ def cached(
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_whole(mark, json.dumps(facts, sort_keys=True))
+        write_text_atomic(mark, json.dumps(facts, sort_keys=True))
     except OSError as error:
         raise QreditError(f"cannot write to {folder}: {error.strerror}") from None
     result = make()
     result["wall"] = round(time.perf_counter() - start, 1)
-    write_whole(path, json.dumps(result))
-    return _kept(kept, facts, result)
+    write_text_atomic(path, json.dumps(result))
+    return _store_result(kept, facts, result)
 
 
-def _read(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     """What a JSON file holds; None where there is none, or only the beginning of one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -99,35 +106,37 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _kept(path: Path | None, facts: Mapping[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+def _store_result(path: Path | None, facts: Mapping[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """The result, also written to a file of its own if there is to be one."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"facts": facts, "result": result}, sort_keys=True) + "\n")
+        write_text_atomic(path, json.dumps({"facts": facts, "result": result}, sort_keys=True) + "\n")
     return result
 
 
-def _today(facts: Any) -> Any:
+def _use_current_keys(facts: Any) -> Any:
     """Facts as JSON reads them back, every key under today's name."""
     if isinstance(facts, Mapping):
-        return {FORMER.get(key, key): _today(value) for key, value in facts.items()}
+        return {FORMER_KEYS.get(key, key): _use_current_keys(value) for key, value in facts.items()}
     return json.loads(json.dumps(facts, default=str))
 
 
-def facts_of(arm: Arm, held: Held) -> dict[str, Any]:
+def collect_facts(arm: Variant, held: EvalSpec) -> dict[str, Any]:
     """What the result of an arm is made from: two arms with equal facts have equal results."""
     return {
         "options": arm.options.changed(),
         "trained": arm.trained,
         "held": asdict(held),
-        "weights": weights_of(arm.options),
+        "weights": hash_initial_weights(arm.options),
         "device": arm.options.device.type,
         "threads": torch.get_num_threads(),
         **_own_facts(arm.options, held),
     }
 
 
-def result_of(arm: Arm, folder: Path, held: Held, console: Console, kept: Path | None = None) -> dict[str, Any]:
+def run_variant(
+    arm: Variant, folder: Path, held: EvalSpec, console: Console, kept: Path | None = None
+) -> dict[str, Any]:
     """The result of an arm, from its folder if it is there for these very options, weights and questions.
 
     Keys: label, objective, q, seed, p@1, p@k, m@k, intervals, steps, seconds (of the training), and per step curve
@@ -138,41 +147,41 @@ def result_of(arm: Arm, folder: Path, held: Held, console: Console, kept: Path |
         start = time.perf_counter()
         final = train(arm.options, folder / "run", console).final if arm.trained else None
         seconds = time.perf_counter() - start
-        found = evaluated(arm.options, None if final is None else str(final), held)
+        found = evaluate_model(arm.options, None if final is None else str(final), held)
         return {
             "label": arm.label,
             "objective": arm.label.split("(")[0] if arm.trained else None,
-            "q": q_of(arm),
+            "q": get_variant_q(arm),
             "seed": arm.options.seed,
             **{name: value["value"] for name, value in found.items()},
             "intervals": found,
             "steps": arm.options.steps if arm.trained else 0,
             "seconds": round(seconds, 1),
-            **(curves(folder / "run" / "metrics.jsonl") if arm.trained else {}),
+            **(read_curves(folder / "run" / "metrics.jsonl") if arm.trained else {}),
         }
 
-    return cached(folder, facts_of(arm, held), make, kept)
+    return load_or_compute(folder, collect_facts(arm, held), make, kept)
 
 
-def _own_facts(options: TrainOptions, held: Held) -> dict[str, str]:
+def _own_facts(options: TrainOptions, held: EvalSpec) -> dict[str, str]:
     """What a result rests on beside the options where data or rewards are the user's: what is in the files now."""
     found = {}
     if options.data is not None:
-        trained = load_examples(options, "train", options.subset_size())
+        trained = load_examples(options, "train", options.get_subset_size())
         asked = load_examples(options, held.split, held.questions)
         found["examples"] = sha256(repr((trained, asked)).encode()).hexdigest()
-    sources = [reward.source.read_bytes() for reward in read_rewards(options.rewards) if reward.source is not None]
+    sources = [reward.source.read_bytes() for reward in parse_rewards(options.rewards) if reward.source is not None]
     if sources:
         found["rewards"] = sha256(b"".join(sources)).hexdigest()
     return found
 
 
-def weights_of(options: TrainOptions) -> str:
+def hash_initial_weights(options: TrainOptions) -> str:
     """SHA-256 of the weights that a run starts from, or the model's id where they are not on this disk."""
-    return hash_of_weights(Path(model_path(options.model, options.task, options.coldness)))
+    return hash_weights(Path(resolve_model_path(options.model, options.task, options.coldness)))
 
 
-def hash_of_weights(path: Path) -> str:
+def hash_weights(path: Path) -> str:
     """SHA-256 of the weights in a folder; the path itself where it holds none."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
@@ -185,42 +194,42 @@ def hash_of_weights(path: Path) -> str:
     return found.hexdigest()
 
 
-def q_of(arm: Arm) -> float | None:
+def get_variant_q(arm: Variant) -> float | None:
     """q of an arm's objective; None for one without."""
-    return commitment(arm.options.made_objective().at(0.0)) if arm.trained else None
+    return get_q(arm.options.make_objective().at(0.0)) if arm.trained else None
 
 
-def evaluated(options: TrainOptions, weights: str | None, held: Held) -> dict[str, dict[str, float]]:
+def evaluate_model(options: TrainOptions, weights: str | None, held: EvalSpec) -> dict[str, dict[str, float]]:
     """p@1, p@k and m@k on held-out questions, with intervals."""
-    answered = answers(options, weights, held)
-    found = summary(answered, next(iter(answered[0].scores)), held.k)
+    answered = sample_answers(options, weights, held)
+    found = summarize(answered, next(iter(answered[0].scores)), held.k)
     return {name: asdict(found[name]) for name in ("p@1", f"p@{held.k}", f"m@{held.k}")}
 
 
-def answers(options: TrainOptions, weights: str | None, held: Held) -> list[Answered]:
+def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -> list[QuestionResult]:
     """Samples of a model, or of the base model where `weights` is None, on held-out questions."""
-    path = model_path(weights or options.model, options.task, options.coldness)
+    path = resolve_model_path(weights or options.model, options.task, options.coldness)
     tokenizer, network = load_tokenizer(path), load_model(path, options.device)
     asked = load_examples(options, held.split, held.questions)
-    tokens = token_format(options, tokenizer, asked)
-    questions = ready(asked, tokens, network, options, f"{options.task} {held.split}")
+    tokens = make_token_format(options, tokenizer, asked)
+    questions = prepare_examples(asked, tokens, network, options, f"{options.task} {held.split}")
     return list(
         answer_all(
-            sampler_of(network, int(tokenizer.pad_token_id), half=options.half),
+            make_sampler(network, int(tokenizer.pad_token_id), half=options.half),
             tokens,
             questions,
-            read_rewards(options.rewards),
+            parse_rewards(options.rewards),
             options.sampling_budget,
             held.k,
             seed=held.seed,
-            stop_tokens=stop_tokens(network, tokenizer),
+            stop_tokens=get_stop_tokens(network, tokenizer),
             rows_per_batch=512 if options.is_pocket else 64,
             template=options.template,
         )
     )
 
 
-def curves(metrics: Path) -> dict[str, list[float | None]]:
+def read_curves(metrics: Path) -> dict[str, list[float | None]]:
     """What metrics.jsonl says of each step: success rate of its rollouts, median log10 p̂, their entropy and length."""
     entries = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = [entry for entry in entries if "reward" in entry]
@@ -232,7 +241,7 @@ def curves(metrics: Path) -> dict[str, list[float | None]]:
     }
 
 
-def spread(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float, float]:
+def compute_mean_and_range(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float, float]:
     """Mean, smallest and largest value of a metric over seeds."""
     values = [result[metric] for result in results]
     return sum(values) / len(values), min(values), max(values)

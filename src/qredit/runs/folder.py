@@ -14,14 +14,14 @@ from typing import Any
 import yaml
 
 from qredit.runs.options import TrainOptions
+from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
-from qredit.utils.whole import write_whole
 
-PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
-MAY_CHANGE = ("steps", "save_every", "log_every", "data", "model")
+RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
+RESUMABLE_CHANGES = ("steps", "save_every", "log_every", "data", "model")
 
 
-def writable(folder: Path) -> Path:
+def ensure_writable(folder: Path) -> Path:
     """The folder, made if it was not there.
 
     Raises:
@@ -83,7 +83,7 @@ class RunFolder:
     def final(self) -> Path:
         return self.path / "final"
 
-    def claim(self) -> list[Path]:
+    def create_folder(self) -> list[Path]:
         """Make the folder, which must be new or empty; returns the folders that had to be made, outermost last.
 
         Raises:
@@ -99,10 +99,10 @@ class RunFolder:
             made = list(itertools.takewhile(lambda folder: not folder.exists(), (self.path, *self.path.parents)))
         except OSError as error:
             raise QreditError(f"cannot write to {self.path}: {error.strerror}") from None
-        writable(self.path)
+        ensure_writable(self.path)
         return made
 
-    def claim_again(self) -> None:
+    def require_existing(self) -> None:
         """Find the run in the folder that is to be resumed.
 
         Raises:
@@ -110,41 +110,41 @@ class RunFolder:
         """
         if not self.config.is_file():
             raise QreditError(f"nothing to resume in {self.path}: there is no {self.config.name}")
-        writable(self.path)
+        ensure_writable(self.path)
 
     def write_config(self, options: TrainOptions) -> None:
         """Write the options, complete, so that `--config` repeats the run, whatever folder it is called from."""
         data = None if options.data is None else _absolute(options.data)
         told = replace(options, model=_absolute(options.model), data=data)
-        write_whole(self.config, _as_yaml(told))
+        write_text_atomic(self.config, _as_yaml(told))
 
-    def check_same(self, options: TrainOptions) -> None:
+    def check_same_options(self, options: TrainOptions) -> None:
         """Refuse to resume a run as another one.
 
         Raises:
             QreditError: an option differs from the run's own, and is none of those that may.
         """
         kept, asked = yaml.safe_load(self.config.read_text(encoding="utf-8")), yaml.safe_load(_as_yaml(options))
-        for name in sorted({*kept, *asked} - set(MAY_CHANGE)):
+        for name in sorted({*kept, *asked} - set(RESUMABLE_CHANGES)):
             if kept.get(name) != asked.get(name):
                 raise QreditError(
                     f"the run in {self.path} has {name}={kept.get(name)!r}, not {asked.get(name)!r}; a resumed run may "
-                    f"change {', '.join(MAY_CHANGE)} only"
+                    f"change {', '.join(RESUMABLE_CHANGES)} only"
                 )
 
     def write_record(self, options: TrainOptions, facts: Mapping[str, Any]) -> None:
         """Write what is needed to know what the run was."""
-        objective = options.made_objective()
+        objective = options.make_objective()
         record = {
             "objective": str(objective),
             "expansion": objective.expansion.splitlines(),
             "seed": options.seed,
-            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-            "machine": machine(),
+            "versions": {name: version(name) for name in RECORDED_PACKAGES} | {"python": platform.python_version()},
+            "machine": describe_machine(),
             "commands": [*self._commands(), sys.argv],
             **facts,
         }
-        write_whole(self.record, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write_text_atomic(self.record, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def _commands(self) -> list[list[str]]:
         """The commands that the run was trained by so far, the first one first."""
@@ -167,7 +167,7 @@ def _as_yaml(options: TrainOptions) -> str:
     return yaml.safe_dump(chosen | dict(training), sort_keys=False, allow_unicode=True)
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What the numbers were made on."""
     import torch  # here, for commands that only ask where a folder lies do not compute
 

@@ -13,9 +13,9 @@ from rich.progress import TaskID
 from rich.text import Text
 from transformers import TrainerCallback
 
-from qredit.runs.bars import progress
-from qredit.runs.readings import Readings
-from qredit.utils.plain import one_line
+from qredit.runs.live_metrics import LiveMetrics
+from qredit.runs.progress_bars import make_progress_bars
+from qredit.utils.sanitize import to_one_line
 
 _BESIDE = 48  # columns that a bar with its counts and times takes
 _APART = 60.0  # seconds between lines where nothing can be redrawn
@@ -30,12 +30,12 @@ class LiveView(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, console: Console, title: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console, self.title, self.clock = console, one_line(title), clock
+        self.console, self.title, self.clock = console, to_one_line(title), clock
         self.redrawn = console.is_interactive and not console.quiet
         self.inline = not self.redrawn or cell_len(self.title) + _BESIDE <= console.width
-        self.bars = progress(console)
+        self.bars = make_progress_bars(console)
         self.bar: TaskID | None = None
-        self.readings = Readings()
+        self.readings = LiveMetrics()
         self.running = True
         self.noted = ""
         self.said, self.tenth = clock(), 0
@@ -57,7 +57,7 @@ class LiveView(TrainerCallback):  # type: ignore[misc]
 
     def note(self, text: str) -> None:
         """Show one line of text, in place of the one before; what would be markup is shown as it is."""
-        self.noted = one_line(text)
+        self.noted = to_one_line(text)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:

@@ -12,26 +12,26 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit import pocket, tasks
-from qredit.data.rows import Rows, too_long
-from qredit.rewards.given import columns_of
+from qredit.data.rows import RowNames, find_too_long
+from qredit.rewards.reward_spec import collect_columns
 from qredit.rollouts.format import TokenFormat
-from qredit.runs.hub import reached
-from qredit.runs.model_files import check_base, check_folder, quantised
+from qredit.runs.hub_access import resolve_load_kwargs
+from qredit.runs.model_files import check_base_model, check_model_folder, get_quantization_method
 from qredit.runs.options import POCKET, TrainOptions
 from qredit.runs.smollm2 import SMOLLM2, smollm2_path
-from qredit.tasks.base import Example, Loaded, Split, Task
-from qredit.tasks.files import whole_file
-from qredit.tasks.jsonl import jsonl
-from qredit.tasks.prompt import worded
-from qredit.tasks.same import prompt_form
+from qredit.tasks.base import Example, ExamplesWithNotes, Split, Task
+from qredit.tasks.files import find_single_file
+from qredit.tasks.jsonl import make_jsonl_task
+from qredit.tasks.normal_forms import normalize_prompt
+from qredit.tasks.prompt_text import add_instructions
 from qredit.trl.checks import check_vocabulary
-from qredit.trl.data import context_of
-from qredit.trl.savable import mend_generation_config
+from qredit.trl.dataset_encoding import get_context_length
+from qredit.trl.savable import repair_generation_config
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line
+from qredit.utils.sanitize import summarize_error
 
 
-def model_path(model: str, task: str, coldness: int | None) -> str:
+def resolve_model_path(model: str, task: str, coldness: int | None) -> str:
     """Where the weights are: the pocket model's folder, that of `smollm2` in the cache, another on disk, or a model id.
 
     A folder is given as an absolute path, since runs are moved.
@@ -41,14 +41,14 @@ def model_path(model: str, task: str, coldness: int | None) -> str:
             model, a run.
     """
     if model == POCKET:
-        return str(pocket.path(pocket.name_for(task, coldness)))
+        return str(pocket.get_model_path(pocket.get_model_name(task, coldness)))
     folder = Path(model).expanduser()
     if model == SMOLLM2 and not folder.exists():
         return str(smollm2_path())
     if folder.is_dir():
         if (folder / "config.yaml").is_file() and not (folder / "config.json").exists():
-            raise QreditError(_of_run(folder))
-        check_folder(folder)
+            raise QreditError(_explain_run_folder(folder))
+        check_model_folder(folder)
         return str(folder.resolve())
     beside_runs = "/" in model and any(folder.parent.glob("*/config.yaml"))
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") > 1 or beside_runs:
@@ -56,7 +56,7 @@ def model_path(model: str, task: str, coldness: int | None) -> str:
     return model
 
 
-def _of_run(folder: Path) -> str:
+def _explain_run_folder(folder: Path) -> str:
     if (folder / "final").is_dir():
         return f"{folder} is a run; its model is {folder / 'final'}"
     return f"the run in {folder} has no final model yet; go on with it: qredit train --resume --output {folder}"
@@ -73,11 +73,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         QreditError: there is none, or it cannot be reached, or it has no token to pad with.
     """
-    how = reached(path)
+    how = resolve_load_kwargs(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False, **how)
     except Exception as error:  # its files are the user's: the libraries below stumble over them in their own ways
-        raise QreditError(f"no tokenizer for model '{path}': {_said(error)}") from None
+        raise QreditError(f"no tokenizer for model '{path}': {_format_error(error)}") from None
     if not tokenizer("text", add_special_tokens=False)["input_ids"]:
         # transformers makes an empty one for a folder without tokenizer files
         raise QreditError(f"no tokenizer for model '{path}': its vocabulary is empty")
@@ -99,37 +99,39 @@ def load_model(path: str, device: torch.device | None = None, notes: list[str] |
     Raises:
         QreditError: it cannot be loaded, or its files lack some of the weights.
     """
-    how = reached(path)
+    how = resolve_load_kwargs(path)
     if is_adapter(path):
-        check_base(Path(path))
+        check_base_model(Path(path))
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **how
         )
     except Exception as error:  # as above
-        raise QreditError(f"cannot load model '{path}': {_quantised(path)}{_said(error)}") from None
-    method = quantised(model.config)
+        raise QreditError(f"cannot load model '{path}': {_describe_quantization(path)}{_format_error(error)}") from None
+    method = get_quantization_method(model.config)
     if method is not None and getattr(model, "hf_quantizer", None) is None:
         raise QreditError(f"the weights of model '{path}' are quantised ({method}), which transformers does not know")
     missing = sorted(found["missing_keys"])
     if missing:
         raise QreditError(f"model '{path}' lacks {len(missing)} of its weights, first '{missing[0]}'")
-    mended = mend_generation_config(model)
+    mended = repair_generation_config(model)
     if mended is not None and notes is not None:
         notes.append(mended)
     return model if device is None else model.to(device)
 
 
-def _said(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     """What a library says of a file in one line, with its type where that is no error of input."""
-    said = first_line(error)
+    said = summarize_error(error)
     return said if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {said}"
 
 
-def _quantised(path: str) -> str:
+def _describe_quantization(path: str) -> str:
     """The beginning of an error for a quantised model, by its config alone."""
     with contextlib.suppress(Exception):
-        method = quantised(AutoConfig.from_pretrained(path, trust_remote_code=False, **reached(path)))
+        method = get_quantization_method(
+            AutoConfig.from_pretrained(path, trust_remote_code=False, **resolve_load_kwargs(path))
+        )
         return "" if method is None else f"its weights are quantised ({method}); "
     return ""
 
@@ -140,7 +142,7 @@ def check_trainable(model: PreTrainedModel, path: str, lora: bool) -> None:
     Raises:
         QreditError: names the kind of quantisation, and what can be trained instead.
     """
-    method = quantised(model.config)
+    method = get_quantization_method(model.config)
     if method is None:
         return
     able = getattr(getattr(model, "hf_quantizer", None), "is_trainable", False)
@@ -149,7 +151,7 @@ def check_trainable(model: PreTrainedModel, path: str, lora: bool) -> None:
         raise QreditError(f"the weights of model '{path}' are quantised ({method}) and cannot be trained; {helps}")
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def get_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that end a text, by the model's own settings and the tokenizer's."""
     own = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
@@ -161,21 +163,22 @@ def load_examples(options: TrainOptions, split: Split, limit: int | None = None)
     return load_data(options, split, limit).examples
 
 
-def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> Loaded:
+def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> ExamplesWithNotes:
     """The examples of a split of the run's task, and what has to be said about how they were read.
 
     A single file has no splits. Its first `held_out` examples, in the order of the hash of their id, are kept for
     validation, and no row that asks the same is trained on.
 
     Raises:
-        QreditError: as `Task.loaded`; holding them out leaves nothing to train on; `hold_out` for data with splits.
+        QreditError: as `Task.loaded`; holding them out leaves nothing to train on; `hold_out` for data with
+            splits.
     """
-    task = data_task(options)
-    if options.hold_out and not is_file(options):
+    task = get_task(options)
+    if options.hold_out and not is_single_file(options):
         raise QreditError(f"hold_out is for a single file; {options.data or options.task} has splits of its own")
-    if split != "test" and options.held_out and is_file(options):
+    if split != "test" and options.held_out and is_single_file(options):
         everything = task.loaded(options.data, "train", options.style)
-        held, rest = _held_out(everything.examples, options.held_out)
+        held, rest = _split_validation(everything.examples, options.held_out)
         if not rest:
             name = "hold_out" if options.hold_out else "eval_questions"
             raise QreditError(
@@ -184,32 +187,34 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
             )
         lost = len(everything.examples) - len(held) - len(rest)
         notes = [f"{lost} rows ask what is held out for validation and are left out"] if lost else []
-        found = Loaded((held if split == "validation" else rest)[:limit], (*everything.notes, *notes))
+        found = ExamplesWithNotes((held if split == "validation" else rest)[:limit], (*everything.notes, *notes))
     else:
         found = task.loaded(options.data, split, options.style, limit)
-    return Loaded([worded(one, options.system_prompt, options.instruction) for one in found.examples], found.notes)
+    return ExamplesWithNotes(
+        [add_instructions(one, options.system_prompt, options.instruction) for one in found.examples], found.notes
+    )
 
 
-def data_task(options: TrainOptions) -> Task:
+def get_task(options: TrainOptions) -> Task:
     """The run's task; that of the user's own rows reads the columns that the options name."""
     if options.task == "jsonl":
-        return jsonl(options.answer_column, options.prompt_column, options.aliases_column)
+        return make_jsonl_task(options.answer_column, options.prompt_column, options.aliases_column)
     return tasks.get(options.task)
 
 
-def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
+def _split_validation(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
     """The first so many, and those of the others that ask something else."""
     held = list(examples[:count])
-    asked = {prompt_form(example.prompt) for example in held}
-    return held, [example for example in examples[count:] if prompt_form(example.prompt) not in asked]
+    asked = {normalize_prompt(example.prompt) for example in held}
+    return held, [example for example in examples[count:] if normalize_prompt(example.prompt) not in asked]
 
 
-def is_file(options: TrainOptions) -> bool:
+def is_single_file(options: TrainOptions) -> bool:
     """Whether the data has no splits: one file or table, and not a folder of several or a data set on the Hub."""
-    return options.data is not None and whole_file(options.data, any_name=options.task == "jsonl") is not None
+    return options.data is not None and find_single_file(options.data, any_name=options.task == "jsonl") is not None
 
 
-def as_chat(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Any]:
+def apply_chat_format(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Any]:
     """The prompts, texts put into a user message if the tokenizer has a chat template (or `chat` says so).
 
     Raises:
@@ -224,7 +229,7 @@ def as_chat(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, cha
     ]
 
 
-def ready(
+def prepare_examples(
     examples: Sequence[Example],
     tokens: TokenFormat,
     model: PreTrainedModel,
@@ -240,18 +245,18 @@ def ready(
         QreditError: a tokenizer with more ids than the model; prompts that do not fit, unless `skip_long`; none left.
     """
     check_vocabulary(model, tokens.tokenizer)  # type: ignore[arg-type]
-    prompts = as_chat(examples, tokens.tokenizer, options.chat)  # type: ignore[arg-type]
+    prompts = apply_chat_format(examples, tokens.tokenizer, options.chat)  # type: ignore[arg-type]
     wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
-    rows, budget = Rows.of([example.id for example in examples], len(examples), name), options.sampling_budget
-    ids = [rows.of_prompt(row, tokens, prompt, options.template) for row, prompt in enumerate(prompts)]
-    context = context_of(model)
-    long = too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
+    rows, budget = RowNames.of([example.id for example in examples], len(examples), name), options.sampling_budget
+    ids = [rows.encode_prompt(row, tokens, prompt, options.template) for row, prompt in enumerate(prompts)]
+    context = get_context_length(model)
+    long = find_too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
     rows.check_long(long, ids, budget, context, options.skip_long)
     dropped = set(long)
     return [example for row, example in enumerate(wrapped) if row not in dropped]
 
 
-def as_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: bool = False) -> Dataset:
+def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: bool = False) -> Dataset:
     """The columns that the trainer and the rewards read.
 
     Args:
@@ -261,7 +266,7 @@ def as_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: boo
         QreditError: messages whose further keys hold values of different kinds, which no column can; a further column
             that does.
     """
-    others = columns_of(examples) if further else {}
+    others = collect_columns(examples) if further else {}
     for name, values in others.items():
         _check_column(name, values)
     columns = {
@@ -276,7 +281,7 @@ def as_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: boo
     except (pyarrow.ArrowException, TypeError, OverflowError) as error:
         raise QreditError(
             "the prompts' messages cannot be kept in one table; give each of their keys values of one kind, or leave "
-            f"out those that the chat template does not need ({first_line(error)})"
+            f"out those that the chat template does not need ({summarize_error(error)})"
         ) from None
 
 
@@ -287,5 +292,5 @@ def _check_column(name: str, values: Sequence[Any]) -> None:
     except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise QreditError(
             f"column '{name}', which a reward function of yours may read, cannot be kept in a table; give its values "
-            f"one kind, or remove it ({first_line(error)})"
+            f"one kind, or remove it ({summarize_error(error)})"
         ) from None

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line
+from qredit.utils.sanitize import summarize_error
 
 
-def services(report_to: str | Sequence[str] | None) -> list[str]:
+def parse_report_to(report_to: str | Sequence[str] | None) -> list[str]:
     """The services in a list or a text with commas between them; 'all' are those that are installed.
 
     Raises:
@@ -30,4 +30,4 @@ def _try(name: str) -> None:
         for callback in get_reporting_integration_callbacks([name]):
             callback()
     except (ValueError, ImportError, RuntimeError) as error:
-        raise QreditError(f"report_to: {first_line(error)}") from error
+        raise QreditError(f"report_to: {summarize_error(error)}") from error

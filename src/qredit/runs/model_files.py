@@ -14,7 +14,7 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _ADAPTERS = "adapter_config.json"
 
 
-def check_folder(folder: Path) -> None:
+def check_model_folder(folder: Path) -> None:
     """Refuse a folder that no model can be loaded from.
 
     Raises:
@@ -27,20 +27,20 @@ def check_folder(folder: Path) -> None:
             f"model folder {folder} holds GGUF weights only ({ggufs[0]}), which are not trained; save them as "
             f"safetensors first: AutoModelForCausalLM.from_pretrained(folder, gguf_file='{ggufs[0]}').save_pretrained"
         )
-    config = as_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     if config is None and not (folder / _ADAPTERS).exists():
         raise QreditError(f"model folder {folder} holds no config.json; is it a model?")
     if not weights:
         raise QreditError(f"model folder {folder} holds no weights ({' or '.join(WEIGHTS)})")
     _check_shards(folder)
-    as_json(folder / "generation_config.json")
+    read_json_object(folder / "generation_config.json")
     if config is not None:
         _check_kind(folder, config)
     else:
-        check_base(folder)
+        check_base_model(folder)
 
 
-def as_json(path: Path) -> Mapping[str, Any] | None:
+def read_json_object(path: Path) -> Mapping[str, Any] | None:
     """The object in a JSON file; None where there is no such file.
 
     Raises:
@@ -62,7 +62,7 @@ def _check_shards(folder: Path) -> None:
     if (folder / "model.safetensors").exists() or (folder / "pytorch_model.bin").exists():
         return
     for name in _INDEXES:
-        index = as_json(folder / name)
+        index = read_json_object(folder / name)
         if index is None:
             continue
         shards = index.get("weight_map")
@@ -93,13 +93,13 @@ def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
     )
 
 
-def check_base(folder: Path) -> None:
+def check_base_model(folder: Path) -> None:
     """The model that adapters belong to must be where they say.
 
     Raises:
         QreditError: names the adapters, the model and the file that says where it is.
     """
-    base = (as_json(folder / _ADAPTERS) or {}).get("base_model_name_or_path")
+    base = (read_json_object(folder / _ADAPTERS) or {}).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise QreditError(f"{folder / _ADAPTERS} does not say which model they belong to (base_model_name_or_path)")
     path = Path(base).expanduser()
@@ -110,10 +110,10 @@ def check_base(folder: Path) -> None:
             f"is into {_ADAPTERS} (base_model_name_or_path)"
         )
     if path.is_dir():
-        check_folder(path)
+        check_model_folder(path)
 
 
-def quantised(config: Any) -> str | None:
+def get_quantization_method(config: Any) -> str | None:
     """How a model's weights are quantised, such as gptq; None where they are not."""
     found = getattr(config, "quantization_config", None)
     if found is None:

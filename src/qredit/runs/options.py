@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qredit import tasks
 from qredit.catalog import objective_names
-from qredit.rewards.given import named_rewards
-from qredit.rollouts.answer_budget import ANSWER_BUDGET, fitting_answer
-from qredit.rollouts.sampling_params import Budget
-from qredit.runs.keep import Filter
-from qredit.tasks.same import unreadable
-from qredit.utils.device import usable_device
-from qredit.utils.errors import QreditError, unknown
+from qredit.rewards.reward_spec import parse_reward_names
+from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.runs.example_filter import ExampleFilter
+from qredit.tasks.normal_forms import find_unreadable
+from qredit.utils.device import select_device
+from qredit.utils.errors import QreditError, unknown_name_error
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +28,9 @@ OWN_WORDING = ("system_prompt", "instruction")
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
-BUDGET = (2048, ANSWER_BUDGET)
+BUDGET = (2048, DEFAULT_ANSWER_BUDGET)
 SEEDS = 2**32
-RENAMED = {
+RENAMED_OPTIONS = {
     "num_generations": "m",
     "max_steps": "steps",
     "num_train_epochs": "steps",
@@ -154,7 +154,7 @@ class TrainOptions:
         tasks.get(self.task)
         if self.m < 2:
             raise QreditError(f"m, the rollouts per prompt, must be at least 2, got {self.m}")
-        check_least(self, _LEAST)
+        check_minimums(self, _LEAST)
         if self.seed >= SEEDS:
             raise QreditError(f"seed must be less than {SEEDS}, got {self.seed}")
         if self.lr is not None and not 0 < self.lr < 1:
@@ -166,17 +166,17 @@ class TrainOptions:
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         self._check_own_data()
         if self.reward is not None:
-            named_rewards(self.reward)
+            parse_reward_names(self.reward)
         if "reward_weights" in self.training:
             raise QreditError("reward_weights are given with the rewards: reward 'math_equal, 0.1 * format'")
         for name in self.training:
-            if name in RENAMED:
-                raise QreditError(f"{name} is called {RENAMED[name]} here; give it by that name")
+            if name in RENAMED_OPTIONS:
+                raise QreditError(f"{name} is called {RENAMED_OPTIONS[name]} here; give it by that name")
         if (self.keep is None) != (self.probe is None):
             given, other = ("keep", "probe") if self.probe is None else ("probe", "keep")
             raise QreditError(f"{given} needs {other}: keep reads what `qredit probe --per-prompt FILE` wrote")
         if self.keep is not None:
-            Filter(self.keep)
+            ExampleFilter(self.keep)
         total, answer = self.budget
         if total < answer:
             raise QreditError(
@@ -185,7 +185,7 @@ class TrainOptions:
             )
         if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
             raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
-        self.made_objective()
+        self.make_objective()
 
     def _check_own_data(self) -> None:
         if self.task != "jsonl":
@@ -198,7 +198,7 @@ class TrainOptions:
         if self.system_prompt is not None and self.chat is False:
             raise QreditError("system_prompt needs the chat template, but chat is off")
         for name in OWN_WORDING:
-            if bad := unreadable(getattr(self, name)):
+            if bad := find_unreadable(getattr(self, name)):
                 raise QreditError(f"{name} holds {bad}")
 
     @property
@@ -228,7 +228,7 @@ class TrainOptions:
     @property
     def device(self) -> "torch.device":
         """Where the run computes."""
-        return usable_device(self.cpu)
+        return select_device(self.cpu)
 
     @property
     def half(self) -> bool:
@@ -247,15 +247,15 @@ class TrainOptions:
         """Tokens of a completion, and those of them kept for the answer; what nobody gave makes room for what was."""
         total, answer = POCKET_BUDGET if self.is_pocket else BUDGET
         total = self.max_completion_length or max(total, 2 * (self.answer_budget or 0))
-        return total, self.answer_budget or fitting_answer(answer, total)
+        return total, self.answer_budget or cap_answer_budget(answer, total)
 
     @property
-    def sampling_budget(self) -> Budget:
+    def sampling_budget(self) -> TokenBudget:
         """Tokens that may be sampled for the rationale and for the answer."""
         total, answer = self.budget
-        return Budget(thinking=total - answer, answer=answer)
+        return TokenBudget(thinking=total - answer, answer=answer)
 
-    def made_objective(self) -> "Objective":
+    def make_objective(self) -> "Objective":
         """The objective that `objective` and `q` stand for.
 
         Raises:
@@ -263,7 +263,7 @@ class TrainOptions:
         """
         text = self.objective.strip()
         if text.isidentifier() and text not in objective_names():
-            raise unknown("objective", text, objective_names())
+            raise unknown_name_error("objective", text, objective_names())
         from qredit.objectives.parsing import parse  # here, for it loads torch, which a misspelt name does not need
 
         if not text.isidentifier():
@@ -275,7 +275,7 @@ class TrainOptions:
         arguments = _arguments(text, self.q, self.budget[0])
         return parse(f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})")
 
-    def subset_size(self) -> int | None:
+    def get_subset_size(self) -> int | None:
         """How many training examples are used; None is all.
 
         Raises:
@@ -314,7 +314,7 @@ def _default(declared: "Field[Any]") -> Any:
     return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
-def check_least(options: Any, least: Mapping[str, int]) -> None:
+def check_minimums(options: Any, least: Mapping[str, int]) -> None:
     """Refuse numbers that are too small; None, a number not given, passes.
 
     Raises:
@@ -326,7 +326,7 @@ def check_least(options: Any, least: Mapping[str, int]) -> None:
             raise QreditError(f"{name} must be at least {smallest}, got {value}")
 
 
-def literal(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """A value as it stands on a command line: a Python constant where it reads as one, else the text itself."""
     if text.startswith(("{", "[")):
         with contextlib.suppress(json.JSONDecodeError):

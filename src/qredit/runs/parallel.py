@@ -9,15 +9,15 @@ from typing import TypeVar
 import torch
 from rich.console import Console
 
-from qredit.runs.bars import progress
-from qredit.runs.quiet import quiet_libraries
-from qredit.utils.lifeline import end_with_parent
+from qredit.runs.progress_bars import make_progress_bars
+from qredit.utils.logging import silence_libraries
+from qredit.utils.parent_process import exit_with_parent
 
 T = TypeVar("T")
 WORKERS = 2
 
 
-def in_parallel(
+def run_parallel(
     title: str, jobs: Sequence[Callable[[], T]], console: Console, workers: int = WORKERS, threads: int = 1
 ) -> list[T]:
     """The results of the jobs, in their order, under a bar. A job is picklable: a partial of a module's function.
@@ -33,7 +33,7 @@ def in_parallel(
         held,
         lifeline,
         ProcessPoolExecutor(workers, spawn, initializer=_prepare, initargs=(lifeline, threads)) as pool,
-        progress(console) as bars,
+        make_progress_bars(console) as bars,
     ):
         bar = bars.add_task(title, total=len(jobs), note="")
         try:
@@ -51,6 +51,6 @@ def in_parallel(
 
 
 def _prepare(lifeline: Connection, threads: int) -> None:
-    end_with_parent(lifeline.recv_bytes)
+    exit_with_parent(lifeline.recv_bytes)
     torch.set_num_threads(threads)
-    quiet_libraries()
+    silence_libraries()

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from qredit.rollouts.ends import unended_notice
+from qredit.rollouts.answer_end import describe_unended_answers
 from qredit.rollouts.format import TokenFormat
 
 _DURING = {"sampling": "sampling", "scoring": "scoring without gradient", "update": "updating"}
@@ -61,7 +61,7 @@ class Plan:
         return dict(vars(self))
 
 
-def notices(facts: Mapping[str, Any]) -> list[str]:
+def list_data_notices(facts: Mapping[str, Any]) -> list[str]:
     """What someone should know of the data before a run, a line each."""
     left_out = facts["train_examples"] - facts["train_prompts"]
     told = (
@@ -69,7 +69,7 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
         (facts["unparseable_golds"], "gold answers cannot be read by the reward; they are never rewarded"),
         (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
     )
-    ends = unended_notice(facts.get("unended") or 0.0, facts.get("end", ""))
+    ends = describe_unended_answers(facts.get("unended") or 0.0, facts.get("end", ""))
     counted = (f"{count} {what}" for count, what in told if count)
     ending = filter(None, (facts.get("end_notice"), ends))
     kept = []
@@ -81,37 +81,37 @@ def notices(facts: Mapping[str, Any]) -> list[str]:
     return [*facts["data_notes"], *kept, *counted, *ending, *facts.get("model_notes", ())]
 
 
-def rendered_prompts(
+def render_prompts(
     tokens: TokenFormat, prompts: Sequence[Any], count: int, template: dict[str, Any]
 ) -> tuple[str, ...]:
     """The first prompts as the model will see them."""
     return tuple(tokens.format.render(prompt, tokens.tokenizer, **template) for prompt in prompts[:count])
 
 
-def shown_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[list[Any]]:
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[list[Any]]:
     """Ids, each with its text."""
     return [[token, tokenizer.decode([token])] for token in ids]
 
 
-def seam(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str) -> dict[str, Any]:
+def describe_layout(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str) -> dict[str, Any]:
     """The layout around one answer: its strings, and the ids at the seam and at the end, each with its text."""
     form = tokens.format
     return {
         "answer": answer,
         "layout": {"opening": form.opening, "closing": form.closing, "seam": form.seam, "end": form.end},
         "end_from": form.end_from,
-        "closing": shown_ids(tokenizer, tokens.close_ids),
-        "appended": shown_ids(tokenizer, tokens.answer_ids(answer)),
-        "end": shown_ids(tokenizer, tokens.end_ids),
+        "closing": decode_ids(tokenizer, tokens.close_ids),
+        "appended": decode_ids(tokenizer, tokens.answer_ids(answer)),
+        "end": decode_ids(tokenizer, tokens.end_ids),
     }
 
 
-def spread(lengths: Sequence[int]) -> dict[str, float]:
+def summarize_lengths(lengths: Sequence[int]) -> dict[str, float]:
     """Smallest, median and largest."""
     return {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
 
 
-def memory_lines(memory: Mapping[str, Any]) -> list[str]:
+def format_memory(memory: Mapping[str, Any]) -> list[str]:
     """What `Memory.as_dict` says, in lines."""
     phase, rows = memory["phase"], memory["rows_at_once"]
     cut = f"; {rows} of {memory['rows']} rows in one forward pass" if phase == "update" else ""

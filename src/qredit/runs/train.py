@@ -16,51 +16,51 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
 from qredit import tasks
-from qredit.callbacks.decisions import KeepDecisions
-from qredit.callbacks.guard import Guard, was_ended
-from qredit.callbacks.metrics_file import MetricsFile
-from qredit.callbacks.record import CreditRecorder
-from qredit.callbacks.samples import KeepSamples
-from qredit.callbacks.validate import Validate, best_step
-from qredit.engine.checkpoint import MANIFEST, newest_whole, put, step_of
-from qredit.engine.state import STATE
-from qredit.rewards.given import Reward, judged_by, read_rewards
-from qredit.rollouts.ends import end_notice, generation_ends
+from qredit.callbacks.collapse_guard import CollapseGuard, has_guard_ended_run
+from qredit.callbacks.credit_recorder import CreditRecorder
+from qredit.callbacks.decisions import DecisionWriter
+from qredit.callbacks.metrics_file import MetricsWriter
+from qredit.callbacks.sample_writer import SampleWriter
+from qredit.callbacks.validation import ValidationCallback, find_best_step
+from qredit.engine.checkpoint import MANIFEST, find_newest_complete, replace_folder, step_of
+from qredit.engine.run_state import STATE_FILE
+from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_rewards
+from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.runs import plan as planning
+from qredit.runs.example_filter import ExampleFilter, filter_examples
 from qredit.runs.folder import RunFolder
-from qredit.runs.interrupt import StopWhenAsked
-from qredit.runs.keep import Filter, kept
 from qredit.runs.live import LiveView
 from qredit.runs.load import (
-    as_chat,
-    as_dataset,
+    apply_chat_format,
     check_trainable,
     is_adapter,
     load_data,
     load_examples,
     load_model,
     load_tokenizer,
-    model_path,
-    ready,
+    make_dataset,
+    prepare_examples,
+    resolve_model_path,
 )
-from qredit.runs.loggers import services
+from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import TrainOptions
-from qredit.runs.schedule import RunTrainer, warmup_of
+from qredit.runs.stop_signals import StopOnSignal
+from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.trl.card import written
-from qredit.trl.environment import computed_in, settings_found
-from qredit.trl.memory_estimate import estimate, resident, weights_of
+from qredit.trl.environment_variables import collect_variables, get_compute_dtype
+from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
+from qredit.trl.model_card import render_card
+from qredit.utils.atomic_files import report_write_errors
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line, visible
-from qredit.utils.whole import refusing
+from qredit.utils.sanitize import escape_control_chars, summarize_error
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 
 
 @dataclass(frozen=True)
-class Finished:
+class TrainResult:
     """What a run left behind.
 
     Attributes:
@@ -75,56 +75,56 @@ class Finished:
     said: tuple[str, ...]
 
 
-def train(options: TrainOptions, output: Path, console: Console, resume: bool = False) -> Finished:
+def train(options: TrainOptions, output: Path, console: Console, resume: bool = False) -> TrainResult:
     """Run the training; progress goes to `console`.
 
     Raises:
         QreditError: anything that cannot be used, before any compute; a run folder in use, or another run's.
     """
     folder = RunFolder(output)
-    made = _claimed(folder, options, resume)
-    start = _to_resume(folder, options, console) if resume else None
+    made = _prepare_folder(folder, options, resume)
+    start = _find_checkpoint(folder, options, console) if resume else None
     try:
-        trainer, facts = build(options, folder)
+        trainer, facts = build_trainer(options, folder)
     except BaseException:
-        _take_back(made)
+        _remove_empty_folders(made)
         raise
-    said = tuple(planning.notices(facts))
+    said = tuple(planning.list_data_notices(facts))
     if trainer.is_world_process_zero():
         folder.write_config(options)
         folder.write_record(options, facts)
         for notice in said:
-            console.print(visible(notice), markup=False)
+            console.print(escape_control_chars(notice), markup=False)
     done = 0 if start is None else step_of(start)
-    if done < options.steps and not (start is not None and was_ended(start)):
+    if done < options.steps and not (start is not None and has_guard_ended_run(start)):
         _take_steps(trainer, start, console)
         start, done = None, trainer.state.global_step
         facts["unended"] = _last(trainer, "completions/clipped_ratio")
     best = _write_final(trainer, options, folder, start)
-    return Finished(output, folder.final, done, best, facts, said)
+    return TrainResult(output, folder.final, done, best, facts, said)
 
 
 def _take_steps(trainer: QreditTrainer, start: Path | None, console: Console) -> None:
     """Train in view of the console, from a checkpoint if there is one."""
     main = trainer.is_world_process_zero()
     shown = LiveView(console, str(trainer.objective)) if main else None
-    stop = StopWhenAsked(lambda text: console.print(text) if main else None, trainer.accelerator)
+    stop = StopOnSignal(lambda text: console.print(text) if main else None, trainer.accelerator)
     trainer.add_callback(stop)
-    with stop.listening(), shown if shown is not None else contextlib.nullcontext():
+    with stop.handle_signals(), shown if shown is not None else contextlib.nullcontext():
         if shown is not None:
             trainer.add_callback(shown)
             for keeper in trainer.callback_handler.callbacks:
-                if isinstance(keeper, KeepDecisions):
-                    keeper.tell = shown.note
+                if isinstance(keeper, DecisionWriter):
+                    keeper.notify = shown.note
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         stop.end()
 
 
-def kept_so_far(folder: RunFolder, wanted: int) -> str:
+def describe_saved_steps(folder: RunFolder, wanted: int) -> str:
     """What an interrupted run leaves, in words: the step to go on from, and the steps that are lost."""
     reached = max((int(entry["step"]) for entry in _entries(folder.metrics) if "step" in entry), default=0)
-    saved = newest_whole(folder.path)[0]
+    saved = find_newest_complete(folder.path)[0]
     if saved is None:
         return f"nothing saved yet ({reached} of {wanted} steps lost)"
     lost = max(reached - step_of(saved), 0)
@@ -144,40 +144,40 @@ def _last(trainer: QreditTrainer, metric: str) -> float | None:
     return next((entry[metric] for entry in reversed(trainer.state.log_history) if metric in entry), None)
 
 
-def _claimed(folder: RunFolder, options: TrainOptions, resume: bool) -> list[Path]:
+def _prepare_folder(folder: RunFolder, options: TrainOptions, resume: bool) -> list[Path]:
     """The run folder made ready by the main process; the folders that it had to make."""
     made: list[Path] = []
     if PartialState().is_main_process:
         if resume:
-            folder.claim_again()
-            folder.check_same(options)
+            folder.require_existing()
+            folder.check_same_options(options)
         else:
-            made = folder.claim()
+            made = folder.create_folder()
     PartialState().wait_for_everyone()
     return made
 
 
-def _take_back(folders: Sequence[Path]) -> None:
+def _remove_empty_folders(folders: Sequence[Path]) -> None:
     """Remove folders that were made for nothing, innermost first, as far as they are empty."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
-def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
+def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
     """The trainer of a run, and what is worth recording about its data."""
-    given = read_rewards(options.rewards)
-    path = model_path(options.model, options.task, options.coldness)
+    given = parse_rewards(options.rewards)
+    path = resolve_model_path(options.model, options.task, options.coldness)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
-    args = config(options, folder.path)
+    args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
     args.reward_weights = None if set(weights) == {1.0} else weights
-    data = load_data(options, "train", options.subset_size())
+    data = load_data(options, "train", options.get_subset_size())
     examples: Sequence[Example] = data.examples
     filtered: dict[str, int] = {}
     if options.keep is not None and options.probe is not None:
-        found = kept(examples, Filter(options.keep), Path(options.probe), options.prompts_per_step)
+        found = filter_examples(examples, ExampleFilter(options.keep), Path(options.probe), options.prompts_per_step)
         filtered = {"kept": len(found.examples), "left_out_by_keep": found.left_out, "unprobed": found.unprobed}
         examples = found.examples
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
@@ -188,40 +188,46 @@ def build(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict
         "model_path": path,
         **filtered,
     }
-    samples = KeepSamples(folder.samples, options.log_every)
+    samples = SampleWriter(folder.samples, options.log_every)
     recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
-    watchers: list[Any] = [MetricsFile(folder.metrics), samples, recorder]
-    decisions = KeepDecisions(folder.decisions)
-    guard = None if options.guard is None else Guard(options.guard, validates=options.eval_every > 0)
+    watchers: list[Any] = [MetricsWriter(folder.metrics), samples, recorder]
+    decisions = DecisionWriter(folder.decisions)
+    guard = None if options.guard is None else CollapseGuard(options.guard, validates=options.eval_every > 0)
     notes: list[str] = []
     model = load_model(path, notes=notes)
     check_trainable(model, path, options.lora)
-    judged = judged_by(given, tasks.get(options.task).metrics)
-    validation = _validation(options, judged, tokenizer, model, folder, guard)
-    with _in_one_line(ValueError, ImportError):
-        trainer = RunTrainer(
+    judged = choose_eval_rewards(given, tasks.get(options.task).metrics)
+    validation = _make_validation(options, judged, tokenizer, model, folder, guard)
+    with _reraise_as_qredit_error(ValueError, ImportError):
+        trainer = WarmupTrainer(
             model,
-            options.made_objective(),
+            options.make_objective(),
             args,
-            as_dataset(examples, as_chat(examples, tokenizer, options.chat), any(reward.own for reward in given)),
+            make_dataset(
+                examples, apply_chat_format(examples, tokenizer, options.chat), any(reward.own for reward in given)
+            ),
             reward_funcs=[reward.function for reward in given],
             processing_class=tokenizer,
             callbacks=[*watchers, *filter(None, (validation, guard, decisions))],  # validated before it is judged
             peft_config=_lora(options),
         )
     trainer.remove_callback(PrinterCallback)
-    samples.run, decisions.steering = trainer, trainer.steering
+    samples.run, decisions.overrides = trainer, trainer.overrides
     if validation is not None:
         validation.run = trainer
-    facts |= {"model_notes": notes, "computed_in": computed_in(trainer.accelerator), "environment": settings_found()}
+    facts |= {
+        "model_notes": notes,
+        "computed_in": get_compute_dtype(trainer.accelerator),
+        "environment": collect_variables(),
+    }
     facts["train_prompts"] = len(trainer.train_dataset)
     facts["end"] = trainer.format.format.end
-    facts["end_notice"] = end_notice(trainer.format, generation_ends(model), trainer.chat_template_kwargs)
+    facts["end_notice"] = describe_end_conflict(trainer.format, get_eos_token_ids(model), trainer.chat_template_kwargs)
     facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
     return trainer, facts
 
 
-def config(options: TrainOptions, output: Path) -> QreditConfig:
+def make_config(options: TrainOptions, output: Path) -> QreditConfig:
     """The training arguments that the options stand for.
 
     Raises:
@@ -249,7 +255,7 @@ def config(options: TrainOptions, output: Path) -> QreditConfig:
         "max_steps": options.steps,
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": warmup_of(options.steps, options.warmup),
+        "warmup_steps": choose_warmup_steps(options.steps, options.warmup),
         "max_completion_length": total,
         "answer_budget": answer,
         "thinking_opening": options.thinking_opening,
@@ -266,13 +272,13 @@ def config(options: TrainOptions, output: Path) -> QreditConfig:
         "use_cpu": options.device.type == "cpu",
         "bf16": options.half,
     }
-    chosen |= {**options.training, "report_to": services(options.training.get("report_to"))}
-    with _in_one_line(ValueError, TypeError):
+    chosen |= {**options.training, "report_to": parse_report_to(options.training.get("report_to"))}
+    with _reraise_as_qredit_error(ValueError, TypeError):
         return QreditConfig(**chosen)
 
 
 @contextlib.contextmanager
-def _in_one_line(*kinds: type[Exception]) -> Iterator[None]:
+def _reraise_as_qredit_error(*kinds: type[Exception]) -> Iterator[None]:
     """What TRL and transformers refuse of the settings, said in one line.
 
     Raises:
@@ -283,10 +289,10 @@ def _in_one_line(*kinds: type[Exception]) -> Iterator[None]:
     except QreditError:
         raise
     except kinds as error:
-        raise QreditError(first_line(error)) from error
+        raise QreditError(summarize_error(error)) from error
 
 
-def plan(options: TrainOptions) -> planning.Plan:
+def make_plan(options: TrainOptions) -> planning.Plan:
     """What the run would do: nothing is written, nothing trained.
 
     Raises:
@@ -294,10 +300,10 @@ def plan(options: TrainOptions) -> planning.Plan:
     """
     from tempfile import TemporaryDirectory
 
-    level = resident()
+    level = get_resident_bytes()
     with TemporaryDirectory() as nowhere:
-        trainer, facts = build(options, RunFolder(Path(nowhere)))
-    process = resident() - level if options.device.type == "cpu" else 0.0
+        trainer, facts = build_trainer(options, RunFolder(Path(nowhere)))
+    process = get_resident_bytes() - level if options.device.type == "cpu" else 0.0
     rows = trainer.train_dataset
     prompt_lengths = [len(ids) for ids in rows["prompt_ids"]]
     args: QreditConfig = trainer.args
@@ -305,12 +311,12 @@ def plan(options: TrainOptions) -> planning.Plan:
     rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     groups = rollouts // args.num_generations
     return planning.Plan(
-        prompts=planning.rendered_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
-        prompt_ids=tuple(planning.shown_ids(trainer._tokenizer, ids) for ids in rows["prompt_ids"][:3]),
+        prompts=planning.render_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
+        prompt_ids=tuple(planning.decode_ids(trainer._tokenizer, ids) for ids in rows["prompt_ids"][:3]),
         end_notice=facts["end_notice"],
-        seam=planning.seam(trainer.format, trainer._tokenizer, rows["answer"][0]),
-        prompt_tokens=planning.spread(prompt_lengths),
-        answer_tokens=planning.spread([len(ids) for ids in rows["answer_ids"]]),
+        seam=planning.describe_layout(trainer.format, trainer._tokenizer, rows["answer"][0]),
+        prompt_tokens=planning.summarize_lengths(prompt_lengths),
+        answer_tokens=planning.summarize_lengths([len(ids) for ids in rows["answer_ids"]]),
         examples=len(rows),
         left_out=facts["train_examples"] - len(rows),
         model_notes=tuple(facts["model_notes"]),
@@ -324,11 +330,11 @@ def plan(options: TrainOptions) -> planning.Plan:
         parameters=parameters,
         max_completion_length=int(args.max_completion_length),
         answer_budget=args.answer_budget,
-        memory_gib=estimate(trainer, max(process - weights_of(trainer.model), 0.0)).as_dict(),
+        memory_gib=estimate_memory(trainer, max(process - count_weight_bytes(trainer.model), 0.0)).as_dict(),
     )
 
 
-def token_format(
+def make_token_format(
     options: TrainOptions, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example] = ()
 ) -> TokenFormat:
     """The layout of answers that the options ask for.
@@ -349,13 +355,13 @@ def token_format(
     return TokenFormat(strings, tokenizer)
 
 
-def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Path | None:
+def _find_checkpoint(folder: RunFolder, options: TrainOptions, console: Console) -> Path | None:
     """The newest whole checkpoint, or None: a run that was stopped before its first one starts again.
 
     Raises:
         QreditError: the run is finished and kept no checkpoint, or it has done more steps than are asked for.
     """
-    found, torn = newest_whole(folder.path)
+    found, torn = find_newest_complete(folder.path)
     for name, reason in torn.items():
         console.print(f"skipping {name}: {reason}", markup=False)
     if found is None:
@@ -369,25 +375,27 @@ def _to_resume(folder: RunFolder, options: TrainOptions, console: Console) -> Pa
     return found
 
 
-def _validation(
+def _make_validation(
     options: TrainOptions,
     rewards: Sequence[Reward],
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     folder: RunFolder,
-    guard: Guard | None,
-) -> Validate | None:
+    guard: CollapseGuard | None,
+) -> ValidationCallback | None:
     if not options.eval_every:
         return None
     asked = load_examples(options, "validation", options.eval_questions)
-    examples = ready(
+    examples = prepare_examples(
         asked,
-        token_format(options, tokenizer, asked),
+        make_token_format(options, tokenizer, asked),
         model,
         options,
         "validation",
     )
-    return Validate(folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed, guard)
+    return ValidationCallback(
+        folder.validation, examples, rewards, options.eval_k, options.eval_every, options.seed, guard
+    )
 
 
 def _lora(options: TrainOptions) -> LoraConfig | None:
@@ -406,13 +414,13 @@ def _write_final(trainer: QreditTrainer, options: TrainOptions, folder: RunFolde
     Args:
         last: the checkpoint that holds the last weights, where the trainer itself took no step.
     """
-    best = best_step(folder.validation, f"m@{options.eval_k}") if options.eval_every else None
+    best = find_best_step(folder.validation, f"m@{options.eval_k}") if options.eval_every else None
     source = last if best is None else folder.path / f"checkpoint-{best}"
     aside = folder.path / "_final"
     if trainer.is_world_process_zero():
         shutil.rmtree(aside, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    with refusing(folder.final):
+    with report_write_errors(folder.final):
         if source is None:
             trainer.save_model(str(aside))
         if trainer.is_world_process_zero():
@@ -421,7 +429,7 @@ def _write_final(trainer: QreditTrainer, options: TrainOptions, folder: RunFolde
             if options.merge_lora:
                 _merge(trainer, aside)
             _write_card(trainer, options, folder, aside, best)
-            put(aside, folder.final, folder.path / "_replaced")
+            replace_folder(aside, folder.final, folder.path / "_replaced")
     trainer.accelerator.wait_for_everyone()
     return best
 
@@ -432,9 +440,9 @@ def _write_card(trainer: QreditTrainer, options: TrainOptions, run: RunFolder, m
     validations = [entry for entry in _entries(run.validation) if best is None or entry["step"] == best]
     told = validations[-1] if validations else {}
     scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
-    card = replace(trainer.card(run.path.name, data, ["qredit"]), scores=scores)
+    card = replace(trainer.make_card(run.path.name, data, ["qredit"]), scores=scores)
     for folder in (run.path, model):
-        (folder / "README.md").write_text(written(card), encoding="utf-8")
+        (folder / "README.md").write_text(render_card(card), encoding="utf-8")
 
 
 def _copy_model(checkpoint: Path, folder: Path) -> None:
@@ -442,7 +450,7 @@ def _copy_model(checkpoint: Path, folder: Path) -> None:
     folder.mkdir()
     for pattern in _MODEL_FILES:
         for path in checkpoint.glob(pattern):
-            if path.name not in (MANIFEST, STATE, "trainer_state.json"):
+            if path.name not in (MANIFEST, STATE_FILE, "trainer_state.json"):
                 shutil.copy(path, folder / path.name)
 
 

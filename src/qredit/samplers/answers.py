@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from qredit.evaluation.metrics import Answered
-from qredit.rewards.given import Response, Reward
+from qredit.evaluation.metrics import QuestionResult
+from qredit.rewards.reward_spec import Response, Reward
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.thinking import think
+from qredit.samplers.think_then_answer import think
 from qredit.tasks import Example
-from qredit.utils.seed import mix
+from qredit.utils.seed import derive_seed
 
 
 def answer_all(
@@ -18,14 +18,14 @@ def answer_all(
     format: TokenFormat,
     examples: Sequence[Example],
     rewards: Sequence[Reward],
-    budget: Budget,
+    budget: TokenBudget,
     k: int,
     *,
     seed: int,
     stop_tokens: Sequence[int],
     rows_per_batch: int = 256,
     template: Mapping[str, object] | None = None,
-) -> Iterator[Answered]:
+) -> Iterator[QuestionResult]:
     """Sample k answers to every question and score them, yielding each question as it is done.
 
     Draws are a function of (seed, batch) and of the sampler; questions are taken in order, `rows_per_batch // k` at a
@@ -36,11 +36,11 @@ def answer_all(
         batch = examples[start : start + size]
         prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
         rows = [prompt for prompt in prompts for _ in range(k)]
-        rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=mix(seed, start))
+        rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=derive_seed(seed, start))
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
-            responses = [response_of(format, example, rollout) for rollout in mine]
-            yield Answered(
+            responses = [make_response(format, example, rollout) for rollout in mine]
+            yield QuestionResult(
                 id=example.id,
                 answer=example.answer,
                 predictions=tuple(response.answer for response in responses),
@@ -51,7 +51,7 @@ def answer_all(
             )
 
 
-def response_of(format: TokenFormat, example: Example, rollout: Trajectory) -> Response:
+def make_response(format: TokenFormat, example: Example, rollout: Trajectory) -> Response:
     """A rollout as rewards read it, `example` being the question as it was asked."""
     return Response(
         prompt=example.prompt,

@@ -11,13 +11,13 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from qredit.rollouts.format import Marker, TokenFormat
-from qredit.rollouts.sampling_params import Budget
+from qredit.rollouts.format import StopString, TokenFormat
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.errors import QreditError
 
 
-class Stop(IntEnum):
+class StopReason(IntEnum):
     """Why a completion stopped; where several hold of its last token, the first of them."""
 
     END = 0
@@ -43,7 +43,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     max_tokens: int
     stop_token_ids: frozenset[int] = frozenset()
-    marker: Marker | None = None
+    stop_string: StopString | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -63,7 +63,7 @@ class Completion:
 
     ids: tuple[int, ...]
     logp: tuple[float, ...]
-    stop: Stop
+    stop: StopReason
 
 
 class Sampler(Protocol):
@@ -86,7 +86,7 @@ class ThinkingSampler(Sampler, Protocol):
         self,
         prompts: Sequence[Sequence[int]],
         format: TokenFormat,
-        budget: Budget,
+        budget: TokenBudget,
         *,
         stop_tokens: Sequence[int],
         seed: int,
@@ -95,7 +95,7 @@ class ThinkingSampler(Sampler, Protocol):
         ...
 
 
-def checked(requests: Sequence[Request], completions: Sequence[Completion]) -> list[Completion]:
+def check_completions(requests: Sequence[Request], completions: Sequence[Completion]) -> list[Completion]:
     """The completions, if they are what was asked for.
 
     Raises:
@@ -119,12 +119,12 @@ def _fault(request: Request, completion: Completion) -> str | None:
         return f"has {count} tokens; max_tokens is {request.max_tokens}"
     if not request.stop_token_ids.isdisjoint(ids[:-1]):
         return f"goes on behind a token that ends it, one of {sorted(request.stop_token_ids)}"
-    if (stop == Stop.END) != (ids[-1] in request.stop_token_ids):
+    if (stop == StopReason.END) != (ids[-1] in request.stop_token_ids):
         return f"stopped for {stop.name} at token {ids[-1]}; those that end it are {sorted(request.stop_token_ids)}"
-    completes = request.marker is not None and request.marker.length(ids) is not None
-    if stop != Stop.END and (stop == Stop.MARKER) != completes:
-        text = None if request.marker is None else request.marker.text
+    completes = request.stop_string is not None and request.stop_string.length(ids) is not None
+    if stop != StopReason.END and (stop == StopReason.MARKER) != completes:
+        text = None if request.stop_string is None else request.stop_string.text
         return f"stopped for {stop.name}; its last token {'completes' if completes else 'does not complete'} {text!r}"
-    if stop == Stop.LENGTH and count < request.max_tokens:
+    if stop == StopReason.LENGTH and count < request.max_tokens:
         return f"stopped for its length after {count} of {request.max_tokens} tokens"
     return None

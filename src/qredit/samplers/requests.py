@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from qredit.rollouts.format import Marker
-from qredit.samplers.draws import Controller
-from qredit.samplers.protocol import Completion, Request, Stop
+from qredit.rollouts.format import StopString
+from qredit.samplers.logits_processor import SamplingLogitsProcessor
+from qredit.samplers.protocol import Completion, Request, StopReason
 
 _GOING = -1
 
 
 @dataclass(kw_only=True)
-class RequestController(Controller):
+class RequestLogitsProcessor(SamplingLogitsProcessor):
     """Draws every request's next token until it stops."""
 
     requests: Sequence[Request]
@@ -31,7 +31,7 @@ class RequestController(Controller):
     def done(self) -> Bool[Tensor, " B"]:
         return self.stop != _GOING
 
-    def settle(self, drawn: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
+    def resolve_tokens(self, drawn: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
         return drawn, ~self.done  # what is drawn behind a request's end is left out of its completion
 
     def advance(self, token: Int[Tensor, " B"]) -> None:
@@ -39,16 +39,20 @@ class RequestController(Controller):
         self.count += going
         complete = torch.zeros_like(going)
         for marker, rows in self.markers:
-            complete |= self.completed(marker, token, rows & going) > 0
+            complete |= self.match_stop_string(marker, token, rows & going) > 0
         ended = (token[:, None] == self.ends).any(1)
-        for stop, holds in ((Stop.LENGTH, self.count == self.limit), (Stop.MARKER, complete), (Stop.END, ended)):
+        for stop, holds in (
+            (StopReason.LENGTH, self.count == self.limit),
+            (StopReason.MARKER, complete),
+            (StopReason.END, ended),
+        ):
             self.stop = torch.where(going & holds, stop, self.stop)  # the last of those that hold stays
 
     def completions(self) -> list[Completion]:
         """What was drawn, request by request, without padding."""
         ids, logps = torch.stack(self.tokens, 1).tolist(), torch.stack(self.logps, 1).tolist()
         return [
-            Completion(tuple(row[:count]), tuple(logp[:count]), Stop(stop))
+            Completion(tuple(row[:count]), tuple(logp[:count]), StopReason(stop))
             for row, logp, count, stop in zip(ids, logps, self.count.tolist(), self.stop.tolist(), strict=True)
         ]
 
@@ -59,10 +63,10 @@ def _padded(ids: Sequence[Sequence[int]]) -> Int[Tensor, "B E"]:
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in ids], dtype=torch.long).view(len(ids), width)
 
 
-def _by_marker(requests: Sequence[Request]) -> list[tuple[Marker, Bool[Tensor, " B"]]]:
+def _by_marker(requests: Sequence[Request]) -> list[tuple[StopString, Bool[Tensor, " B"]]]:
     """Each marker that occurs, with the rows that it ends."""
-    markers = {request.marker.text: request.marker for request in requests if request.marker is not None}
+    markers = {request.stop_string.text: request.stop_string for request in requests if request.stop_string is not None}
     return [
-        (marker, torch.tensor([one.marker is not None and one.marker.text == text for one in requests]))
+        (marker, torch.tensor([one.stop_string is not None and one.stop_string.text == text for one in requests]))
         for text, marker in markers.items()
     ]

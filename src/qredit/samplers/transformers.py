@@ -1,7 +1,7 @@
 """Sampling with a transformers model: by decoding with shared prompts where it can, else by its generate.
 
-Requests are drawn together, and so are rationales with their closings and answers: `samplers/draws.py` draws the tokens
-either way.
+Requests are drawn together, and so are rationales with their closings and answers: `samplers/logits_processor.py` draws
+the tokens either way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import Budget, Draw
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.rollouts.trajectory import Trajectory
-from qredit.samplers.draws import Controller
-from qredit.samplers.one_call import ThinkingController
+from qredit.samplers.logits_processor import SamplingLogitsProcessor
 from qredit.samplers.protocol import Completion, Request
-from qredit.samplers.requests import RequestController
-from qredit.shared_prefix.decode import Decoder, shares_prefix
+from qredit.samplers.requests import RequestLogitsProcessor
+from qredit.samplers.think_answer_processor import ThinkAnswerLogitsProcessor
+from qredit.shared_prefix.decode import Decoder, has_shared_prefix
 from qredit.shared_prefix.share import share_prefix
 from qredit.utils.device import autocast
+from qredit.utils.former_names import former_names
 
 
 @dataclass
@@ -41,7 +42,7 @@ class TransformersSampler:
 
     model: PreTrainedModel
     pad: int
-    draw: Draw = Draw()
+    draw: SamplingParams = SamplingParams()
     half: bool = False
 
     def sync(self, model: nn.Module) -> None:
@@ -50,7 +51,7 @@ class TransformersSampler:
 
     def sample(self, requests: Sequence[Request], seed: int) -> list[Completion]:
         """One completion per request. All draws are a function of the requests and of `seed`."""
-        controller = RequestController(requests=requests, **self._settings(len(requests), seed))
+        controller = RequestLogitsProcessor(requests=requests, **self._settings(len(requests), seed))
         longest = max(request.max_tokens for request in requests)
         self._run([request.prompt_ids for request in requests], controller, longest)
         return controller.completions()
@@ -59,14 +60,14 @@ class TransformersSampler:
         self,
         prompts: Sequence[Sequence[int]],
         format: TokenFormat,
-        budget: Budget,
+        budget: TokenBudget,
         *,
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
         """Rationale, closing and answer for each prompt, as `samplers.thinking.think` describes them, in one call."""
         ends = torch.tensor(sorted({*stop_tokens, *format.stop_ids}), device=self.model.device)
-        controller = ThinkingController(
+        controller = ThinkAnswerLogitsProcessor(
             format=format, budget=budget, stop_tokens=ends, **self._settings(len(prompts), seed)
         )
         self._run(prompts, controller, budget.thinking + len(format.close_ids) + budget.answer)
@@ -78,7 +79,7 @@ class TransformersSampler:
         generator = torch.Generator(device=device).manual_seed(seed)
         return {"draw": self.draw, "rows": rows, "pad": self.pad, "generator": generator, "device": device}
 
-    def _run(self, prompts: Sequence[Sequence[int]], controller: Controller, longest: int) -> None:
+    def _run(self, prompts: Sequence[Sequence[int]], controller: SamplingLogitsProcessor, longest: int) -> None:
         """Draw until every row is done, `longest` tokens at most."""
         model, width = self.model, max(map(len, prompts))
         ids = torch.full((len(prompts), width), controller.pad, device=controller.device)
@@ -90,7 +91,7 @@ class TransformersSampler:
         model.eval()
         try:
             with torch.no_grad(), autocast(model.device, self.half):
-                if shares_prefix(model):
+                if has_shared_prefix(model):
                     _decode(model, prompts, ids, controller, longest)
                 else:
                     _generate(model, ids, mask, controller, longest)
@@ -98,7 +99,9 @@ class TransformersSampler:
             model.train(was_training)
 
 
-def sampler_of(model: PreTrainedModel, pad: int, draw: Draw = Draw(), half: bool = False) -> TransformersSampler:
+def make_sampler(
+    model: PreTrainedModel, pad: int, draw: SamplingParams = SamplingParams(), half: bool = False
+) -> TransformersSampler:
     """A sampler of a loaded model, which decodes with shared prompts where the model can."""
     share_prefix(model)
     return TransformersSampler(model, pad, draw, half)
@@ -108,9 +111,9 @@ def sample(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     format: TokenFormat,
-    budget: Budget,
+    budget: TokenBudget,
     *,
-    draw: Draw = Draw(),
+    draw: SamplingParams = SamplingParams(),
     stop_tokens: Sequence[int],
     pad: int,
     seed: int,
@@ -121,14 +124,18 @@ def sample(
 
 @dataclass
 class _StopWhenDone(StoppingCriteria):  # type: ignore[misc]
-    controller: Controller
+    controller: SamplingLogitsProcessor
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         return self.controller.done
 
 
 def _decode(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], ids: Tensor, controller: Controller, longest: int
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    ids: Tensor,
+    controller: SamplingLogitsProcessor,
+    longest: int,
 ) -> None:
     """Each distinct prompt once, then token by token; rows that are done leave once they are a quarter of those left.
 
@@ -144,11 +151,13 @@ def _decode(
         if not bool(going.any()):
             return
         if float(going.float().mean()) <= 0.75:
-            decoder.leave_out(going.nonzero()[:, 0])
+            decoder.keep_rows(going.nonzero()[:, 0])
         scores = decoder.step(token[decoder.rows])
 
 
-def _generate(model: PreTrainedModel, ids: Tensor, mask: Tensor, controller: Controller, longest: int) -> None:
+def _generate(
+    model: PreTrainedModel, ids: Tensor, mask: Tensor, controller: SamplingLogitsProcessor, longest: int
+) -> None:
     """The same by transformers' generate, for models that do not share prefixes."""
     config = GenerationConfig(
         do_sample=False, max_new_tokens=longest, pad_token_id=controller.pad, eos_token_id=None, use_cache=True
@@ -178,3 +187,6 @@ def _plain_generation(model: Any) -> Iterator[None]:
                 del owner.generation_config
             else:
                 owner.generation_config = config
+
+
+__getattr__ = former_names(__name__, {"Budget": "TokenBudget", "Draw": "SamplingParams"})

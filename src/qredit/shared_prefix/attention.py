@@ -1,6 +1,6 @@
 """Attention over a packing: prompt tokens see their prompt, completion tokens their prompt and their own completion.
 
-Registered with transformers under `NAME`; without a packing in the forward call it is its SDPA attention.
+Registered with transformers under `ATTENTION_NAME`; without a packing in the forward call it is its SDPA attention.
 
     out_c = softmax([q_c·K_prompt, q_c·K_own]) · [V_prompt, V_own]
 
@@ -27,9 +27,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from qredit.shared_prefix.decode import Decoding
-from qredit.shared_prefix.layout import Continuing, PackedGroup, Packing, Prompts
-from qredit.shared_prefix.support import NAME
+from qredit.shared_prefix.decode import DecodingCache
+from qredit.shared_prefix.layout import CachedPrompts, PackedContinuations, PackedGroup, PackedRows
+from qredit.shared_prefix.support import ATTENTION_NAME
 
 _attend = nn.functional.scaled_dot_product_attention
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -44,8 +44,8 @@ def shared_prefix_attention(
     value: Float[Tensor, "1 K N D"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    shared_prefix: Packing | Prompts | Continuing | None = None,
-    decoding: Decoding | None = None,
+    shared_prefix: PackedRows | CachedPrompts | PackedContinuations | None = None,
+    decoding: DecodingCache | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "1 N H D"], None]:
     """transformers' attention interface; `shared_prefix` and `decoding` come from the forward call."""
@@ -63,10 +63,10 @@ def shared_prefix_attention(
         assert decoding is not None
         return decoding.attend(layer, query, key, value, scale).transpose(1, 2), None
     if decoding is not None:
-        decoding.keep_prompts(layer, key, value)
-    if isinstance(shared_prefix, Prompts):
+        decoding.cache_prompts(layer, key, value)
+    if isinstance(shared_prefix, CachedPrompts):
         shared_prefix.keep(layer, key, value)
-    kept = shared_prefix.prompt_keys(layer) if isinstance(shared_prefix, Continuing) else None
+    kept = shared_prefix.prompt_keys(layer) if isinstance(shared_prefix, PackedContinuations) else None
     parts = _of_groups((query, key, value), kept, shared_prefix.groups, scale)
     return torch.cat([part.transpose(1, 2) for part in parts], 1), None
 
@@ -194,5 +194,5 @@ def _in_line(rows: Float[Tensor, "M H C *D"], lengths: Sequence[int]) -> Float[T
     return line[None]
 
 
-AttentionInterface.register(NAME, shared_prefix_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, shared_prefix_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from qredit.shared_prefix.layout import PackedGroup, Packing
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.layout import PackedGroup, PackedRows
+from qredit.shared_prefix.support import unwrap_peft
 
 
 @dataclass(eq=False)
-class LayerKeys:
+class LayerCache:
     """Keys and values of one layer: of every prompt (1, K, P, D), and of every row's own tokens (B, K, C, D)."""
 
     prompts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -30,7 +30,7 @@ class LayerKeys:
 
 
 @dataclass(eq=False)
-class Decoding:
+class DecodingCache:
     """The keys of all layers while rows are decoded together.
 
     Attributes:
@@ -44,9 +44,9 @@ class Decoding:
     members: list[int]
     capacity: int
     length: int = 0
-    layers: dict[int, LayerKeys] = field(default_factory=dict)
+    layers: dict[int, LayerCache] = field(default_factory=dict)
 
-    def keep_prompts(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
+    def cache_prompts(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
         """Remember the keys of the prefill.
 
         Raises:
@@ -55,7 +55,7 @@ class Decoding:
         if layer in self.layers:
             raise RuntimeError(f"layer {layer} attends more than once")
         parts = [(key[:, :, group.shared].detach(), value[:, :, group.shared].detach()) for group in self.groups]
-        self.layers[layer] = LayerKeys(parts)
+        self.layers[layer] = LayerCache(parts)
 
     def attend(
         self,
@@ -83,7 +83,7 @@ class Decoding:
             start += count
         return torch.cat(outs).flatten(1, 2)[:, :, None]
 
-    def leave_out(self, stay: Int[Tensor, " S"]) -> None:
+    def keep_rows(self, stay: Int[Tensor, " S"]) -> None:
         """Keep these rows alone."""
         ends = torch.tensor(self.members).cumsum(0)
         self.members = torch.bincount(torch.searchsorted(ends, stay.cpu(), right=True), minlength=len(ends)).tolist()
@@ -128,8 +128,10 @@ class Decoder:
         belongs = torch.tensor([number[tuple(prompt)] for prompt in prompts])
         self.rows = torch.argsort(belongs, stable=True).to(self.device)  # numbers of the rows that are left, in order
         self.starts = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        self.packing = _prompts_alone(distinct, self.device)
-        self.keys = Decoding(self.packing.groups, torch.bincount(belongs, minlength=len(distinct)).tolist(), capacity)
+        self.packing = _pack_prompts(distinct, self.device)
+        self.keys = DecodingCache(
+            self.packing.groups, torch.bincount(belongs, minlength=len(distinct)).tolist(), capacity
+        )
         self._first = belongs.to(self.device)[self.rows]
 
     def prefill(self) -> Float[Tensor, "B V"]:
@@ -144,20 +146,20 @@ class Decoder:
         self.keys.length += 1
         return scores
 
-    def leave_out(self, stay: Int[Tensor, " S"]) -> None:
+    def keep_rows(self, stay: Int[Tensor, " S"]) -> None:
         """Keep only these of the rows that are left, by their place in `rows`."""
         self.rows = self.rows[stay]
-        self.keys.leave_out(stay)
+        self.keys.keep_rows(stay)
 
 
-def _prompts_alone(prompts: Sequence[Sequence[int]], device: torch.device) -> Packing:
+def _pack_prompts(prompts: Sequence[Sequence[int]], device: torch.device) -> PackedRows:
     """Distinct prompts in one sequence; what is to be predicted is the token after each."""
     ends = torch.tensor([len(prompt) for prompt in prompts]).cumsum(0)
     groups = tuple(
         PackedGroup(int(end) - len(prompt), len(prompt), ()) for prompt, end in zip(prompts, ends, strict=True)
     )
     nothing = torch.zeros(0, dtype=torch.long, device=device)
-    return Packing(
+    return PackedRows(
         ids=torch.tensor([token for prompt in prompts for token in prompt], device=device)[None],
         positions=torch.cat([torch.arange(len(prompt)) for prompt in prompts]).to(device)[None],
         groups=groups,
@@ -169,6 +171,6 @@ def _prompts_alone(prompts: Sequence[Sequence[int]], device: torch.device) -> Pa
     )
 
 
-def shares_prefix(model: PreTrainedModel) -> bool:
+def has_shared_prefix(model: PreTrainedModel) -> bool:
     """Whether `share_prefix` prepared this model, or the one inside its adapters."""
-    return getattr(inside(model), "why_not_shared", "it was not prepared") is None
+    return getattr(unwrap_peft(model), "why_not_shared", "it was not prepared") is None

@@ -6,7 +6,7 @@ With h a hidden state, W the head, s = W·h / temperature, lse = log Σ e^s, p =
     ∂/∂s: g_logp·(onehot(y) - p) - g_H·p·(log p + H)
 
 The entropy of a nucleus is H of the softmax over its tokens alone, its membership a constant. Logits are made for as
-many tokens at a time as `MOST_LOGITS` holds, and made again in the backward pass.
+many tokens at a time as `MAX_LOGITS` holds, and made again in the backward pass.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from qredit.penalties import nucleus
 
-MOST_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # what fits a cache; what fills a GPU
-FEWEST = 64  # tokens at a time, so that reading a large head is shared
+MAX_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # what fits a cache; what fills a GPU
+MIN_TOKENS = 64  # tokens at a time, so that reading a large head is shared
 
 
-def token_scores(
+def score_tokens(
     hidden: Float[Tensor, "S E"],
     weight: Float[Tensor, "V E"],
     bias: Float[Tensor, " V"] | None,
@@ -57,7 +57,7 @@ def prediction_errors(
     return errors
 
 
-def divergences(
+def kl_divergences(
     hidden: Float[Tensor, "S E"],
     weight: Float[Tensor, "V E"],
     bias: Float[Tensor, " V"] | None,
@@ -73,16 +73,16 @@ def divergences(
     return found
 
 
-def in_nucleus(share: Float[Tensor, "S V"], mass: float) -> Bool[Tensor, "S V"]:
+def nucleus_mask(share: Float[Tensor, "S V"], mass: float) -> Bool[Tensor, "S V"]:
     """The most probable tokens whose probabilities sum to less than `mass`, as in `qredit.penalties.nucleus`."""
     ordered, order = share.sort(1, descending=True)
     inside = nucleus.in_nucleus(ordered, mass)
     return torch.zeros_like(inside).scatter_(1, order, inside)
 
 
-def tokens_at_once(vocabulary: int, device: torch.device) -> int:
+def tokens_per_chunk(vocabulary: int, device: torch.device) -> int:
     """How many tokens' logits are made together, in two buffers."""
-    return max(MOST_LOGITS.get(device.type, MOST_LOGITS["cuda"]) // vocabulary, FEWEST)
+    return max(MAX_LOGITS.get(device.type, MAX_LOGITS["cuda"]) // vocabulary, MIN_TOKENS)
 
 
 class _TokenScores(torch.autograd.Function):
@@ -109,7 +109,7 @@ class _TokenScores(torch.autograd.Function):
             logp[part] = own - lse[part]
             entropy[part, 0] = total.log() - torch.linalg.vecdot(share, scores) / total
             for column, mass in enumerate(nuclei, start=1):
-                log_share = _within(scores, in_nucleus(share / total[:, None], mass))
+                log_share = _within(scores, nucleus_mask(share / total[:, None], mass))
                 entropy[part, column] = -torch.linalg.vecdot(log_share.exp(), log_share.clamp(min=-1e30))
         ctx.save_for_backward(hidden, weight, bias, target, lse, entropy)
         ctx.temperature, ctx.nuclei = temperature, nuclei
@@ -132,7 +132,7 @@ class _TokenScores(torch.autograd.Function):
             parts = [
                 grad_entropy[part, column, None]
                 * _entropy_slope(
-                    log_share if column == 0 else _within(log_share, in_nucleus(slope, ctx.nuclei[column - 1])),
+                    log_share if column == 0 else _within(log_share, nucleus_mask(slope, ctx.nuclei[column - 1])),
                     entropy[part, column, None],
                 )
                 for column in columns
@@ -207,7 +207,7 @@ class _Head:
 
     def __init__(self, weight: Float[Tensor, "V E"], bias: Float[Tensor, " V"] | None, temperature: float) -> None:
         self.weight, self.bias, self.temperature = weight.float(), bias, temperature
-        self.most = tokens_at_once(len(weight), weight.device)
+        self.most = tokens_per_chunk(len(weight), weight.device)
         self._buffers: list[Tensor] = []
 
     def parts(self, tokens: int) -> list[slice]:

@@ -70,7 +70,7 @@ class Layout:
 
 
 @dataclass(frozen=True, eq=False)
-class Packing(Layout):
+class PackedRows(Layout):
     """Rows with their prompts shared: N tokens in one sequence.
 
     Attributes:
@@ -83,7 +83,7 @@ class Packing(Layout):
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts:
+class CachedPrompts:
     """Prompts in one sequence, to be computed once for several packings that go on from them.
 
     Attributes:
@@ -112,7 +112,7 @@ class Prompts:
 
 
 @dataclass(frozen=True, eq=False)
-class Continuing(Packing):
+class PackedContinuations(PackedRows):
     """Rows that go on from prompts computed before, of which the last token alone stands here, to predict the first.
 
     Thus nothing is needed of the prompts but their keys and values: not even what their last layer does with them.
@@ -122,7 +122,7 @@ class Continuing(Packing):
         members: the place of each group among them.
     """
 
-    prompts: Prompts
+    prompts: CachedPrompts
     members: tuple[int, ...]
 
     def prompt_keys(self, layer: int) -> list[tuple[Tensor, Tensor]]:
@@ -131,7 +131,7 @@ class Continuing(Packing):
 
 
 @dataclass(frozen=True, eq=False)
-class Repeated(Layout):
+class PaddedRows(Layout):
     """Each row with its own copy of the prompt, padded: the ordinary forward pass, its head on scored places alone.
 
     Attributes:

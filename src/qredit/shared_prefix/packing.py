@@ -9,20 +9,20 @@ from jaxtyping import Int
 from torch import Tensor
 
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix.layout import Continuing, PackedGroup, Packing, Prompts, Repeated
+from qredit.shared_prefix.layout import CachedPrompts, PackedContinuations, PackedGroup, PackedRows, PaddedRows
 from qredit.utils.errors import QreditError
 
 
-def pack(rows: Rows) -> Packing:
+def pack(rows: Rows) -> PackedRows:
     """The packing of whole or partial groups; rows of one group may stand anywhere.
 
     Raises:
         QreditError: rows of one group have different prompts.
     """
-    return Packing(**_packed(rows, skip_prompts=False))
+    return PackedRows(**_packed(rows, skip_prompts=False))
 
 
-def prompts_of(rows: Rows) -> Prompts:
+def pack_prompts(rows: Rows) -> CachedPrompts:
     """The prompt of each group.
 
     Raises:
@@ -31,7 +31,7 @@ def prompts_of(rows: Rows) -> Prompts:
     members = _members(rows)
     prompts = [_shared_prompt(rows, group, numbers) for group, numbers in members.items()]
     starts = accumulate(map(len, prompts), initial=0)
-    return Prompts(
+    return CachedPrompts(
         ids=torch.cat(prompts)[None],
         positions=torch.cat([torch.arange(len(prompt)) for prompt in prompts])[None].to(rows.prompt_ids.device),
         groups=tuple(PackedGroup(start, len(prompt), ()) for start, prompt in zip(starts, prompts, strict=False)),
@@ -39,10 +39,10 @@ def prompts_of(rows: Rows) -> Prompts:
     )
 
 
-def going_on(prompts: Prompts, rows: Rows) -> Continuing:
+def pack_continuations(prompts: CachedPrompts, rows: Rows) -> PackedContinuations:
     """The packing of some or all rows of the groups whose prompts these are."""
     members = tuple(prompts.place[group] for group in _members(rows))
-    return Continuing(**_packed(rows, skip_prompts=True), prompts=prompts, members=members)
+    return PackedContinuations(**_packed(rows, skip_prompts=True), prompts=prompts, members=members)
 
 
 def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
@@ -81,13 +81,13 @@ def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
     }
 
 
-def repeat(rows: Rows) -> Repeated:
+def pad_rows(rows: Rows) -> PaddedRows:
     """The layout in which nothing is shared."""
     ids, mask = rows.batch.ids, rows.batch.mask
     assert ids is not None
     row, column = mask.nonzero(as_tuple=True)
     prompt, width = rows.prompt_ids.shape[1], ids.shape[1]
-    return Repeated(
+    return PaddedRows(
         ids=torch.cat([rows.prompt_ids, ids], 1),
         mask=torch.cat([rows.prompt_mask, mask.long()], 1),
         predictor=row * (prompt + width) + prompt + column - 1,

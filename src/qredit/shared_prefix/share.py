@@ -10,14 +10,14 @@ from transformers import PreTrainedModel
 from qredit.core.batch import RolloutBatch
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.decode import Decoder
-from qredit.shared_prefix.install import score, score_chosen, scores_tokens
-from qredit.shared_prefix.layout import Continuing
-from qredit.shared_prefix.packing import going_on, pack, prompts_of, repeat
-from qredit.shared_prefix.support import NAME, inside, why_not
-from qredit.utils.plain import one_line
+from qredit.shared_prefix.layout import PackedContinuations
+from qredit.shared_prefix.packing import pack, pack_continuations, pack_prompts, pad_rows
+from qredit.shared_prefix.patch_forward import enable_token_scoring, score, score_selected
+from qredit.shared_prefix.support import ATTENTION_NAME, unsupported_reason, unwrap_peft
+from qredit.utils.sanitize import to_one_line
 
-MOST = {torch.float32: 0.01, torch.float64: 1e-6}  # nats that rounding may explain; kernels may use TF32
-MOST_IN_HALF = 0.5
+TOLERANCE = {torch.float32: 0.01, torch.float64: 1e-6}  # nats that rounding may explain; kernels may use TF32
+HALF_TOLERANCE = 0.5
 
 
 def share_prefix(model: PreTrainedModel) -> str | None:
@@ -26,32 +26,32 @@ def share_prefix(model: PreTrainedModel) -> str | None:
     The attention implementation is set for good, because a checkpointed layer runs again in the backward pass; without
     a packing it is SDPA.
     """
-    base = inside(model)
+    base = unwrap_peft(model)
     if not hasattr(base, "why_not_shared"):
-        base.why_not_shared = _prepared(base)
+        base.why_not_shared = _prepare(base)
     reason: str | None = base.why_not_shared
     return reason
 
 
-def _prepared(base: PreTrainedModel) -> str | None:
-    reason = why_not(base)
-    if reason is not None or not scores_tokens(base):
+def _prepare(base: PreTrainedModel) -> str | None:
+    reason = unsupported_reason(base)
+    if reason is not None or not enable_token_scoring(base):
         return reason
-    base.set_attn_implementation(NAME)
-    if is_here(base):
-        reason = tried(base)
+    base.set_attn_implementation(ATTENTION_NAME)
+    if has_all_weights(base):
+        reason = find_mismatch(base)
     if reason is not None:
         base.set_attn_implementation("sdpa")
     return reason
 
 
-def is_here(model: PreTrainedModel) -> bool:
+def has_all_weights(model: PreTrainedModel) -> bool:
     """Whether this process holds every weight; where they are sharded already, a model is not tried."""
     return all(parameter.numel() and not parameter.is_meta for parameter in model.parameters())
 
 
 @torch.no_grad()
-def tried(model: PreTrainedModel) -> str | None:
+def find_mismatch(model: PreTrainedModel) -> str | None:
     """What goes wrong on a few tokens, in words: scoring, scoring on kept prompts, decoding; None where all agree.
 
     Args:
@@ -61,13 +61,13 @@ def tried(model: PreTrainedModel) -> str | None:
     model.eval()
     try:
         rows = _few_rows(model)
-        expected = score(model, repeat(rows))["logp"]
-        found = max(float((logp - expected).abs().max()) for logp in _in_every_way(model, rows))
+        expected = score(model, pad_rows(rows))["logp"]
+        found = max(float((logp - expected).abs().max()) for logp in _score_in_every_way(model, rows))
     except Exception as error:  # whatever an architecture that we do not know does with it
-        return f"a trial on a few tokens failed ({type(error).__name__}: {one_line(str(error))})"
+        return f"a trial on a few tokens failed ({type(error).__name__}: {to_one_line(str(error))})"
     finally:
         model.train(was_training)
-    if not found <= MOST.get(model.dtype, MOST_IN_HALF):
+    if not found <= TOLERANCE.get(model.dtype, HALF_TOLERANCE):
         return f"on a few tokens it gave log-probabilities that differ by {found:.2g} nats"
     return None
 
@@ -88,16 +88,16 @@ def _few_rows(model: PreTrainedModel) -> Rows:
     return Rows(ids[12:18].view(2, 3).repeat_interleave(2, 0) * prompt_mask, prompt_mask, batch)
 
 
-def _in_every_way(model: PreTrainedModel, rows: Rows) -> Iterator[Float[Tensor, "B T"]]:
+def _score_in_every_way(model: PreTrainedModel, rows: Rows) -> Iterator[Float[Tensor, "B T"]]:
     yield score(model, pack(rows))["logp"]
-    layout = going_on(prompts_of(rows), rows)
+    layout = pack_continuations(pack_prompts(rows), rows)
     seen: list[Tensor] = []
 
-    def choose(told: dict[str, Tensor]) -> Continuing:
+    def choose(told: dict[str, Tensor]) -> PackedContinuations:
         seen.append(told["logp"])
         return layout
 
-    yield score_chosen(model, layout, choose)["logp"]
+    yield score_selected(model, layout, choose)["logp"]
     yield from seen
     yield _decoded(model, rows)
 

@@ -6,11 +6,11 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-NAME = "qredit_shared_prefix"  # of our attention among those of transformers
+ATTENTION_NAME = "qredit_shared_prefix"  # of our attention among those of transformers
 Check = Callable[[PreTrainedModel, Any], str | None]
 
 
-def why_not(model: PreTrainedModel) -> str | None:
+def unsupported_reason(model: PreTrainedModel) -> str | None:
     """Why a causal language model cannot compute a prompt once for its group, in words; None where it can."""
     config = model.config.get_text_config()
     return next((reason for check in CHECKS if (reason := check(model, config)) is not None), None)
@@ -28,7 +28,7 @@ def _layers(model: PreTrainedModel, config: Any) -> str | None:
 def _positions(model: PreTrainedModel, config: Any) -> str | None:
     if not _rotary(model):
         return "its positions are not rotary"
-    changing = sorted(rotary_kinds(model) & {"dynamic", "longrope"})
+    changing = sorted(get_rope_types(model) & {"dynamic", "longrope"})
     return f"its rotary frequencies depend on the length of the sequence ({', '.join(changing)})" if changing else None
 
 
@@ -36,7 +36,7 @@ def _rotary(model: PreTrainedModel) -> list[nn.Module]:
     return [module for name, module in model.named_modules() if name.endswith("rotary_emb")]
 
 
-def rotary_kinds(model: PreTrainedModel) -> set[str]:
+def get_rope_types(model: PreTrainedModel) -> set[str]:
     """The kinds of rotary positions that a model has, by the names of transformers; empty where it has none."""
     return {kind for module in _rotary(model) for kind in _kinds(getattr(module, "rope_type", None))}
 
@@ -51,7 +51,7 @@ def _kinds(rope_type: str | Mapping[str, str] | None) -> set[str]:
 def _attention(model: PreTrainedModel, config: Any) -> str | None:
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be replaced through transformers"
-    if config._attn_implementation not in ("sdpa", NAME):
+    if config._attn_implementation not in ("sdpa", ATTENTION_NAME):
         return f"its attention implementation is {config._attn_implementation}, not sdpa"
     if getattr(config, "attn_logit_softcapping", None):
         return "its attention scores are soft-capped"
@@ -62,13 +62,13 @@ def _attention(model: PreTrainedModel, config: Any) -> str | None:
     return None
 
 
-def inside(model: Any) -> PreTrainedModel:
+def unwrap_peft(model: Any) -> PreTrainedModel:
     """The model within its adapters."""
     base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
     return base
 
 
-def changed_head(model: PreTrainedModel) -> str | None:
+def unsupported_head_reason(model: PreTrainedModel) -> str | None:
     """How a model's head does more than one linear map, in words; None where it does not."""
     return _head(model, model.config.get_text_config())
 

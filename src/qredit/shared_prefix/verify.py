@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from qredit.rollouts.collate import Rows
-from qredit.shared_prefix.install import score
 from qredit.shared_prefix.layout import Layout
-from qredit.shared_prefix.packing import pack, repeat
+from qredit.shared_prefix.packing import pack, pad_rows
+from qredit.shared_prefix.patch_forward import score
 from qredit.utils.errors import QreditError
 
 
@@ -25,7 +25,7 @@ def gradient_difference(model: nn.Module, rows: Rows) -> float:
         return torch.autograd.grad(score(model, layout)["logp"].sum(), parameters, materialize_grads=True)
 
     with _without_dropout(model):
-        pairs = list(zip(gradients(pack(rows)), gradients(repeat(rows)), strict=True))
+        pairs = list(zip(gradients(pack(rows)), gradients(pad_rows(rows)), strict=True))
     return max(float((one - other).norm() / other.norm().clamp(min=1e-12)) for one, other in pairs)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def local_and_global(
+def average_local_and_global_heads(
     maps: Float[Tensor, "H N N"], start: int, share: float = 0.3
 ) -> tuple[Float[Tensor, "N N"], Float[Tensor, "N N"]]:
     """The mean map of the `share` of heads with the smallest mean distance looked back, and of those with the largest.

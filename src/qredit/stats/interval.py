@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qredit.utils.errors import QreditError
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 _NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
 _HALVINGS = 60
 _ROUNDING = 1e-9  # n·(k/n) is k only to rounding
@@ -47,7 +47,7 @@ class Interval:
         return f"{show(self.value)} [{show(self.low)}, {show(self.high)}]"
 
 
-def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> Interval:
+def clopper_pearson(successes: int, trials: int, level: float = CONFIDENCE_LEVEL) -> Interval:
     """The exact interval of a success rate: the rates under which what was seen is not too rare.
 
     Two-sided at `level`. Without a success it is one-sided: from 0 to 1 - (1 - level)^{1/n}, about 3/n at 95 % (the
@@ -60,12 +60,14 @@ def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> Interv
     if successes == trials:
         return Interval(rate, math.log1p(-level) / trials / math.log(10), 0.0)
     tail = (1 - level) / 2
-    low = _root(lambda p: _at_least(successes, trials, p) < tail)
-    high = _root(lambda p: 1 - _at_least(successes + 1, trials, p) > tail)
+    low = _bisect_rate(lambda p: _binomial_tail(successes, trials, p) < tail)
+    high = _bisect_rate(lambda p: 1 - _binomial_tail(successes + 1, trials, p) > tail)
     return Interval(rate, _log10(low), _log10(high))
 
 
-def bootstrap_mean(log_w: Float[Tensor, "N M"], level: float = LEVEL, resamples: int = 1000, seed: int = 0) -> Interval:
+def bootstrap_mean(
+    log_w: Float[Tensor, "N M"], level: float = CONFIDENCE_LEVEL, resamples: int = 1000, seed: int = 0
+) -> Interval:
     """The mean of all weights, given as logs, with a percentile interval: the rollouts of each example are redrawn.
 
     It holds for these examples. It knows only the rollouts that were drawn: success on rationales that none of them
@@ -84,7 +86,9 @@ def bootstrap_mean(log_w: Float[Tensor, "N M"], level: float = LEVEL, resamples:
     return Interval(float(value), float(low), float(high))
 
 
-def mean_interval(values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0) -> Interval:
+def mean_interval(
+    values: Sequence[float], level: float = CONFIDENCE_LEVEL, resamples: int = 2000, seed: int = 0
+) -> Interval:
     """The mean of one value per question, not in logs, with percentiles over redrawn questions.
 
     Questions that all have the same value resample to it alone, an interval of no width that holds nothing. Values
@@ -105,11 +109,11 @@ def mean_interval(values: Sequence[float], level: float = LEVEL, resamples: int 
         total, count = len(values) * values[0], len(values)
         low = clopper_pearson(math.floor(total + _ROUNDING), count, level).low
         return Interval(mean, 10**low, 10 ** clopper_pearson(math.ceil(total - _ROUNDING), count, level).high)
-    return Interval(mean, *_redrawn(values, level, resamples, seed))
+    return Interval(mean, *_bootstrap_ends(values, level, resamples, seed))
 
 
 def difference_interval(
-    values: Sequence[float], level: float = LEVEL, resamples: int = 2000, seed: int = 0
+    values: Sequence[float], level: float = CONFIDENCE_LEVEL, resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """The mean of one difference per question, each from -1 to 1, with percentiles as `mean_interval`.
 
@@ -120,7 +124,7 @@ def difference_interval(
     if min(values) == max(values):
         p = -math.expm1(math.log1p(-level) / len(values))
         return Interval(mean, max((1 - p) * value - p, -1.0), min((1 - p) * value + p, 1.0))
-    return Interval(mean, *_redrawn(values, level, resamples, seed))
+    return Interval(mean, *_bootstrap_ends(values, level, resamples, seed))
 
 
 def normal_interval(values: Sequence[float]) -> Interval:
@@ -138,7 +142,7 @@ def normal_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, low, high)
 
 
-def _redrawn(values: Sequence[float], level: float, resamples: int, seed: int) -> tuple[float, float]:
+def _bootstrap_ends(values: Sequence[float], level: float, resamples: int, seed: int) -> tuple[float, float]:
     data = torch.tensor(values, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     means = data[torch.randint(len(data), (resamples, len(data)), generator=generator)].mean(1)
@@ -151,7 +155,7 @@ def _percentiles(means: Float[Tensor, " R"], level: float) -> Float[Tensor, "2"]
     return torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
 
 
-def _at_least(successes: int, trials: int, p: float) -> float:
+def _binomial_tail(successes: int, trials: int, p: float) -> float:
     """The chance of that many successes or more."""
     k = torch.arange(successes, trials + 1, dtype=torch.float64)
     n = torch.tensor(float(trials), dtype=torch.float64)
@@ -159,7 +163,7 @@ def _at_least(successes: int, trials: int, p: float) -> float:
     return float((ways + k * math.log(p) + (n - k) * math.log1p(-p)).logsumexp(0).exp())
 
 
-def _root(below: Callable[[float], bool]) -> float:
+def _bisect_rate(below: Callable[[float], bool]) -> float:
     """The rate up to which `below` holds, by halving its logit."""
     low, high = -60.0, 60.0
     for _ in range(_HALVINGS):

@@ -9,19 +9,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def masked(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], fill: float = 0.0) -> Float[Tensor, "B T"]:
+def apply_mask(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], fill: float = 0.0) -> Float[Tensor, "B T"]:
     """The value where it counts, `fill` elsewhere."""
     return torch.where(mask, value, torch.full_like(value, fill))
 
 
 def mean(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
     """The mean over all tokens that count; 0 where there is none."""
-    return masked(value, mask).sum() / mask.sum().clamp(min=1)
+    return apply_mask(value, mask).sum() / mask.sum().clamp(min=1)
 
 
 def row_mean(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """The mean over each row's tokens that count; 0 where there is none."""
-    return masked(value, mask).sum(1) / mask.sum(1).clamp(min=1)
+    return apply_mask(value, mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def covariance(
@@ -29,25 +29,25 @@ def covariance(
 ) -> Float[Tensor, "B T"]:
     """(first - mean) · (second - mean) of each token, means over all tokens that count: its part of the covariance."""
     product = (first - mean(first, mask)) * (second - mean(second, mask))
-    return masked(product, mask)
+    return apply_mask(product, mask)
 
 
 def is_constant(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> bool:
     """Whether all tokens that count hold one and the same value; True where there is none."""
-    return bool(masked(value, mask, -torch.inf).max() <= masked(value, mask, torch.inf).min())
+    return bool(apply_mask(value, mask, -torch.inf).max() <= apply_mask(value, mask, torch.inf).min())
 
 
 def z_score(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """(value - mean) / std (n - 1) over all tokens that count; exactly 0 where they are all equal."""
     if is_constant(value, mask):
         return torch.zeros_like(value)
-    centred = masked(value - mean(value, mask), mask)
+    centred = apply_mask(value - mean(value, mask), mask)
     return centred / (centred.square().sum() / (mask.sum() - 1)).sqrt()
 
 
 def row_quantile(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], level: float) -> Float[Tensor, "B 1"]:
     """The quantile of each row's tokens that count, with linear interpolation; 0 where there is none."""
-    ordered = masked(value, mask, torch.inf).sort(1).values
+    ordered = apply_mask(value, mask, torch.inf).sort(1).values
     place = level * (mask.sum(1, keepdim=True) - 1).clamp(min=0).to(value.dtype)
     low = ordered.gather(1, place.floor().long())
     high = ordered.gather(1, place.ceil().long())
@@ -60,15 +60,15 @@ def quantile(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], level: floa
     return row_quantile(value.flatten()[None], mask.flatten()[None], level)[0, 0]
 
 
-def row_top(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], share: float) -> Bool[Tensor, "B T"]:
+def select_row_top(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], share: float) -> Bool[Tensor, "B T"]:
     """The ⌈share·n⌉ largest of each row's n tokens that count; the earlier token first among equals."""
     wanted = (share * mask.sum(1, keepdim=True).double() - 1e-9).ceil()
-    return mask & (_rank(masked(value, mask, -torch.inf)) < wanted)
+    return mask & (_rank(apply_mask(value, mask, -torch.inf)) < wanted)
 
 
-def top(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], count: int) -> Bool[Tensor, "B T"]:
+def select_top(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], count: int) -> Bool[Tensor, "B T"]:
     """The `count` largest of all tokens that count; the earlier in row order first among equals."""
-    ranks = _rank(masked(value, mask, -torch.inf).flatten()[None])[0]
+    ranks = _rank(apply_mask(value, mask, -torch.inf).flatten()[None])[0]
     return mask & (ranks < count).view_as(mask)
 
 
@@ -84,9 +84,9 @@ def hinge_band(
     return (low - value).clamp(min=0) + (value - high).clamp(min=0)
 
 
-def rescaled(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], least: float = 0.0) -> Float[Tensor, "B T"]:
+def rescale(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], least: float = 0.0) -> Float[Tensor, "B T"]:
     """(value - min) / (max - min) over all tokens that count; 0 where the range is no larger than `least`."""
-    low, high = masked(value, mask, torch.inf).min(), masked(value, mask, -torch.inf).max()
+    low, high = apply_mask(value, mask, torch.inf).min(), apply_mask(value, mask, -torch.inf).max()
     width = high - low
     wide = bool(mask.any()) and bool(width > least)
-    return masked((value - low) / width, mask) if wide else torch.zeros_like(value)
+    return apply_mask((value - low) / width, mask) if wide else torch.zeros_like(value)

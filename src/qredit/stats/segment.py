@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.stats.masked import masked
+from qredit.stats.masked import apply_mask
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Segments:
         rank = torch.empty_like(ordered).scatter_(1, order, starts.cumsum(1) - 1)
         index = rank.masked_fill(~inside, -1)
         width = int(index.max()) + 1 if bool(inside.any()) else 1
-        return cls(index, _summed(inside.long(), index, width))
+        return cls(index, _sum_by_index(inside.long(), index, width))
 
     @property
     def inside(self) -> Bool[Tensor, "B T"]:
@@ -67,7 +67,7 @@ class Segments:
 
     def total(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B S"]:
         """The sum over each segment."""
-        return _summed(masked(value, self.inside), self.index, self.size.shape[1])
+        return _sum_by_index(apply_mask(value, self.inside), self.index, self.size.shape[1])
 
     def mean(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B S"]:
         """The mean over each segment; 0 where there is none."""
@@ -83,18 +83,18 @@ class Segments:
 
 def suffix_sum(value: Float[Tensor, "B N"], counts: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     """At each place the sum over this and all later ones that count."""
-    return masked(value, counts).flip(1).cumsum(1).flip(1)
+    return apply_mask(value, counts).flip(1).cumsum(1).flip(1)
 
 
 def suffix_min(value: Float[Tensor, "B N"], counts: Bool[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     """At each place the least over this and all later ones that count; 0 where none is left."""
     if value.shape[1] == 0:
         return value
-    least = masked(value, counts, torch.inf).flip(1).cummin(1).values.flip(1)
+    least = apply_mask(value, counts, torch.inf).flip(1).cummin(1).values.flip(1)
     return torch.where(least == torch.inf, 0.0, least)
 
 
-def _summed(value: Tensor, index: Int[Tensor, "B T"], width: int) -> Tensor:
+def _sum_by_index(value: Tensor, index: Int[Tensor, "B T"], width: int) -> Tensor:
     """(B, T) → (B, width); what stands at -1 is left out."""
     total = torch.zeros(len(value), width + 1, dtype=value.dtype, device=value.device)
     return total.scatter_add_(1, torch.where(index < 0, width, index), value)[:, :width]

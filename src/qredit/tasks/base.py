@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qredit.tasks.cells import Message
-from qredit.tasks.same import prompt_form, same_form, unreadable
+from qredit.tasks.normal_forms import find_unreadable, normalize_prompt, normalize_text
 from qredit.utils.errors import QreditError
 
 Style = Literal["cold", "warm"]
 Split = Literal["train", "validation", "test"]
 Record = Mapping[str, Any]
-PLACE = "(place)"
+PLACE_KEY = "(place)"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Example:
         id: unique within its task.
         aliases: other answers that count as right; the likelihood does not see them.
         rationale: a gold rationale, known for pocket tasks only and used only to pretrain their model.
-        place: its file and number there, for messages; a record holds it under `PLACE`.
+        place: its file and number there, for messages; a record holds it under `PLACE_KEY`.
         columns: the whole row of the user's data, for reward functions that read more of it.
     """
 
@@ -39,7 +39,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Noted:
+class RecordsWithNotes:
     """Records, and what has to be said about how they were read, a sentence each."""
 
     records: Sequence[Record]
@@ -47,7 +47,7 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class ExamplesWithNotes:
     """Examples, and what has to be said about how they were read, a sentence each."""
 
     examples: list[Example]
@@ -73,7 +73,7 @@ class Task:
 
     name: str
     summary: str
-    read: Callable[[str | None, Split], Iterable[Record] | Noted]
+    read: Callable[[str | None, Split], Iterable[Record] | RecordsWithNotes]
     render: Callable[[Record, Style], Example]
     reward: str = "exact_match"
     metrics: tuple[str, ...] = ("exact_match",)
@@ -84,10 +84,10 @@ class Task:
         """The examples of `loaded`, without its notes."""
         return self.loaded(source, split, style, limit).examples
 
-    def loaded(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> Loaded:
+    def loaded(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> ExamplesWithNotes:
         """The examples of a split, in the order of the hash of their id, and what has to be said of them.
 
-        Rows that only repeat an earlier one (the same id and, in `same_form`, the same texts) are dropped, with a
+        Rows that only repeat an earlier one (the same id and, in `normalize_text`, the same texts) are dropped, with a
         count. A question with several answers is kept with each of them, with a count.
 
         Args:
@@ -99,11 +99,11 @@ class Task:
                 different rows with the same id (all of them counted, the first named).
         """
         rows = self.read(source or self.default_data, split)
-        records, notes = (rows.records, rows.notes) if isinstance(rows, Noted) else (rows, ())
-        examples = [replace(self.render(record, style), place=record.get(PLACE, "")) for record in records]
+        records, notes = (rows.records, rows.notes) if isinstance(rows, RecordsWithNotes) else (rows, ())
+        examples = [replace(self.render(record, style), place=record.get(PLACE_KEY, "")) for record in records]
         _check_texts(self.name, examples)
         kept, dropped = _without_repeats(self.name, examples)
-        return Loaded(hash_order(kept)[:limit], (*notes, *dropped))
+        return ExamplesWithNotes(sort_by_hash(kept)[:limit], (*notes, *dropped))
 
 
 def _check_texts(name: str, examples: Sequence[Example]) -> None:
@@ -114,7 +114,7 @@ def _check_texts(name: str, examples: Sequence[Example]) -> None:
     for example in examples:
         parts = {"prompt": example.prompt, "answer": example.answer, "aliases": list(example.aliases), "id": example.id}
         for part, value in parts.items():
-            if bad := unreadable(value):
+            if bad := find_unreadable(value):
                 raise QreditError(f"{example.place or name}: the {part} holds {bad}")
 
 
@@ -139,16 +139,16 @@ def _without_repeats(name: str, examples: Sequence[Example]) -> tuple[list[Examp
     notes = []
     if repeats:
         notes.append(f"{len(repeats)} rows repeat an earlier one and are left out, first {repeats[0].place}")
-    return [*kept.values()], [*notes, *_disagreements([*kept.values()])]
+    return [*kept.values()], [*notes, *_note_conflicting_answers([*kept.values()])]
 
 
-def _disagreements(examples: Sequence[Example]) -> list[str]:
+def _note_conflicting_answers(examples: Sequence[Example]) -> list[str]:
     """A note where the same question has different answers."""
     first: dict[str, Example] = {}
     pairs = []
     for example in examples:
-        other = first.setdefault(prompt_form(example.prompt), example)
-        if other is not example and same_form(other.answer) != same_form(example.answer):
+        other = first.setdefault(normalize_prompt(example.prompt), example)
+        if other is not example and normalize_text(other.answer) != normalize_text(example.answer):
             pairs.append((other, example))
     if not pairs or not pairs[0][0].place:
         return []
@@ -157,17 +157,17 @@ def _disagreements(examples: Sequence[Example]) -> list[str]:
 
 
 def _form(example: Example) -> tuple[str, ...]:
-    return (prompt_form(example.prompt), *map(same_form, (example.answer, *example.aliases)))
+    return (normalize_prompt(example.prompt), *map(normalize_text, (example.answer, *example.aliases)))
 
 
-def hash_of(id: str) -> str:
+def hash_id(id: str) -> str:
     """SHA-256 of an id, in hexadecimal: what subsets and carved splits are ordered by."""
     return hashlib.sha256(id.encode()).hexdigest()
 
 
-def hash_order(examples: Sequence[Example]) -> list[Example]:
+def sort_by_hash(examples: Sequence[Example]) -> list[Example]:
     """The examples by SHA-256 of their id: our deterministic rule for subsets, whatever order the files are in.
 
     The published experiments give the sizes of their subsets (`Task.sizes`) but no rule, so theirs cannot be rebuilt.
     """
-    return sorted(examples, key=lambda example: hash_of(example.id))
+    return sorted(examples, key=lambda example: hash_id(example.id))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qredit.tasks.base import Record
-from qredit.tasks.table import field_of, has_field
+from qredit.tasks.table import get_field, has_field
 from qredit.utils.errors import QreditError
 
 _PROMPTS = ("prompt", "messages", "question", "problem", "query", "instruction", "input")
@@ -41,7 +41,7 @@ class Columns:
         if prompt is None:
             raise _missing(where, record, "prompt")
         answer = self.answer or _usual(where, record, "answer", _ANSWERS)
-        if answer is None and (prompt == "prompt" or not isinstance(field_of(record, prompt), list)):
+        if answer is None and (prompt == "prompt" or not isinstance(get_field(record, prompt), list)):
             raise _missing(where, record, "answer")
         return Columns(prompt, answer, self.aliases or "aliases")
 
@@ -64,7 +64,7 @@ def _usual(where: str, record: Record, role: str, names: Sequence[str]) -> str |
 
 
 def _missing(where: str, record: Record, role: str) -> QreditError:
-    """In the words of `Table.checked` for a column that is not there, and the option that names another."""
+    """In the words of `Table.iter_records` for a column that is not there, and the option that names another."""
     nearest = difflib.get_close_matches(role, record, n=1)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     names = ", ".join(sorted(map(str, record)))

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from qredit.tasks.base import Record, Split, hash_of
-from qredit.tasks.readers import READERS, kind_of, read_file
-from qredit.tasks.saved import is_saved, is_single, read_saved
+from qredit.tasks.base import Record, Split, hash_id
+from qredit.tasks.readers import READERS, get_file_kind, read_file
+from qredit.tasks.saved_datasets import is_saved_dataset, is_single_table, read_saved_dataset
 from qredit.tasks.table import Table
 from qredit.utils.errors import QreditError
-from qredit.utils.extras import require
-from qredit.utils.plain import first_line
+from qredit.utils.extras import require_extras
+from qredit.utils.sanitize import summarize_error
 
 R = TypeVar("R", bound=Record)
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -22,7 +22,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
-class Layout:
+class SplitLayout:
     """Where each split lies: the names its file may have in a folder, and its name on the Hub.
 
     Attributes:
@@ -39,7 +39,7 @@ class Layout:
         return {name for names in self.files.values() for name in names}
 
 
-def read_table(source: str | None, split: Split, layout: Layout) -> Table:
+def read_table(source: str | None, split: Split, layout: SplitLayout) -> Table:
     """The records of a split.
 
     Args:
@@ -55,14 +55,14 @@ def read_table(source: str | None, split: Split, layout: Layout) -> Table:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
-            if is_saved(path):
-                return read_saved(path, layout.hub[split])
+            if is_saved_dataset(path):
+                return read_saved_dataset(path, layout.hub[split])
             shards = _shards(path, layout.hub[split])
             if shards:
-                return _joined(shards)
-            path = _in_folder(path, split, layout)
+                return _read_shards(shards)
+            path = _find_in_folder(path, split, layout)
         elif not path.exists():
-            return _from_hub(source, layout.hub[split], layout)
+            return _load_from_hub(source, layout.hub[split], layout)
     except OSError as error:  # a folder that may not be entered, a name longer than the system allows
         raise QreditError(f"cannot read {source}: {error.strerror}") from None
     _refuse_other_split(path, split, layout)
@@ -71,7 +71,7 @@ def read_table(source: str | None, split: Split, layout: Layout) -> Table:
     return replace(table, note=said)
 
 
-def whole_file(source: str, any_name: bool) -> Path | None:
+def find_single_file(source: str, any_name: bool) -> Path | None:
     """The one file or saved table that the data is, which has no splits; None where it is anything else.
 
     Args:
@@ -79,37 +79,37 @@ def whole_file(source: str, any_name: bool) -> Path | None:
     """
     path = Path(source).expanduser()
     with contextlib.suppress(OSError):
-        if path.is_file() or (path.is_dir() and is_single(path)):
+        if path.is_file() or (path.is_dir() and is_single_table(path)):
             return path
-        if any_name and path.is_dir() and not is_saved(path):
+        if any_name and path.is_dir() and not is_saved_dataset(path):
             return _only_file(path)
     return None
 
 
-def half(records: Sequence[Record], split: Split, id_field: str) -> list[Record]:
+def take_half(records: Sequence[Record], split: Split, id_field: str) -> list[Record]:
     """Validation or test out of one labelled set: its first or second half in hash order. Our rule.
 
     For data sets whose official test labels are hidden.
     """
-    head, tail = parted(records, id_field, lambda count: (count + 1) // 2)
+    head, tail = split_by_hash(records, id_field, lambda count: (count + 1) // 2)
     return head if split == "validation" else tail
 
 
-def parted(records: Sequence[R], id_field: str, cut: Callable[[int], int]) -> tuple[list[R], list[R]]:
-    """The records of the first `cut(number of ids)` ids in hash order (see `qredit.tasks.base.hash_of`), and the rest.
+def split_by_hash(records: Sequence[R], id_field: str, cut: Callable[[int], int]) -> tuple[list[R], list[R]]:
+    """The records of the first `cut(number of ids)` ids in hash order (see `qredit.tasks.base.hash_id`), and the rest.
 
     It is ids that are counted: a record that occurs twice is on one side only.
     """
-    ids = sorted({str(record[id_field]) for record in records}, key=hash_of)
+    ids = sorted({str(record[id_field]) for record in records}, key=hash_id)
     first = set(ids[: cut(len(ids))])
-    ordered = sorted(records, key=lambda record: hash_of(str(record[id_field])))
+    ordered = sorted(records, key=lambda record: hash_id(str(record[id_field])))
     return (
         [record for record in ordered if str(record[id_field]) in first],
         [record for record in ordered if str(record[id_field]) not in first],
     )
 
 
-def _in_folder(folder: Path, split: Split, layout: Layout) -> Path:
+def _find_in_folder(folder: Path, split: Split, layout: SplitLayout) -> Path:
     names = layout.files[split]
     for name in names:
         for file in (folder / name, folder / f"{name}.gz"):
@@ -129,7 +129,7 @@ def _shards(folder: Path, split: str) -> list[Path]:
     return sorted(folder.glob(names)) or sorted((folder / "data").glob(names))
 
 
-def _joined(shards: Sequence[Path]) -> Table:
+def _read_shards(shards: Sequence[Path]) -> Table:
     tables = [read_file(path) for path in shards]
     if len(tables) == 1:
         return tables[0]
@@ -139,11 +139,11 @@ def _joined(shards: Sequence[Path]) -> Table:
 
 def _only_file(folder: Path) -> Path | None:
     """The only file of a folder that could hold records, unless it is named as one of the splits."""
-    files = [path for path in folder.iterdir() if path.is_file() and kind_of(path) is not None]
+    files = [path for path in folder.iterdir() if path.is_file() and get_file_kind(path) is not None]
     return files[0] if len(files) == 1 and files[0].name.partition(".")[0] not in SPLITS else None
 
 
-def _refuse_other_split(path: Path, split: Split, layout: Layout) -> None:
+def _refuse_other_split(path: Path, split: Split, layout: SplitLayout) -> None:
     """An official file of another split would put the same records into training and evaluation."""
     owners = [owner for owner, names in layout.files.items() if path.name in names]
     if owners and split not in owners:
@@ -151,23 +151,23 @@ def _refuse_other_split(path: Path, split: Split, layout: Layout) -> None:
         raise QreditError(f"{path} is the {' and '.join(owners)} split; for {split}, give {wanted} or the folder")
 
 
-def _from_hub(source: str, split: str, layout: Layout) -> Table:
+def _load_from_hub(source: str, split: str, layout: SplitLayout) -> Table:
     if not _HUB_ID.fullmatch(source) or Path(source).suffix in READERS:
         raise QreditError(
             f"no file or folder '{source}'; looked for a folder with {_names(layout)}, or one such file "
             "(a data set on the Hub is written owner/name or owner/name:configuration)"
         )
-    require(f"reading '{source}' from the Hub", "trl")
+    require_extras(f"reading '{source}' from the Hub", "trl")
     from datasets import load_dataset
 
     name, _, configuration = source.partition(":")
     try:
         rows = list(load_dataset(name, configuration or None, split=split))
     except Exception as error:  # whatever the network, the Hub or the data set's own files raise
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = f"{type(error).__name__}: {summarize_error(error)}"
         raise QreditError(f"'{source}' is no file or folder, and split {split} cannot be loaded: {reason}") from error
     return Table(source, rows)
 
 
-def _names(layout: Layout) -> str:
+def _names(layout: SplitLayout) -> str:
     return ", ".join(dict.fromkeys(names[0] for names in layout.files.values()))

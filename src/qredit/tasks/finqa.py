@@ -5,10 +5,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from qredit.tasks.base import Example, Record, Split, Style, Task
-from qredit.tasks.files import Layout, read_table
-from qredit.tasks.prompt import Wording, prompt
+from qredit.tasks.files import SplitLayout, read_table
+from qredit.tasks.prompt_text import Wording, build_prompt
 
-LAYOUT = Layout(
+LAYOUT = SplitLayout(
     files={"train": ("train.json",), "validation": ("dev.json",), "test": ("test.json",)},
     hub={"train": "train", "validation": "validation", "test": "test"},
 )
@@ -27,7 +27,7 @@ def read(source: str | None, split: Split) -> Iterable[Record]:
     The Hub copy keeps the fields of "qa" beside the others; they are moved back. The unlabelled private test is
     refused, since it has no exe_ans.
     """
-    for _, record in read_table(source, split, LAYOUT).checked(_fields):
+    for _, record in read_table(source, split, LAYOUT).iter_records(_fields):
         yield record if "qa" in record else {**record, "qa": record}
 
 
@@ -42,7 +42,7 @@ def render(record: Record, style: Style) -> Example:
     context = [" ".join(record["pre_text"]), *rows, " ".join(record["post_text"])]
     answer, *aliases = _answers(record["qa"])
     return Example(
-        prompt=prompt(style, WORDING, record["qa"]["question"], [line for line in context if line.strip()]),
+        prompt=build_prompt(style, WORDING, record["qa"]["question"], [line for line in context if line.strip()]),
         answer=answer,
         id=record["id"],
         aliases=tuple(aliases),

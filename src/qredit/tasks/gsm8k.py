@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from qredit.tasks.base import Example, Record, Split, Style, Task, hash_of
-from qredit.tasks.files import Layout, parted, read_table
-from qredit.tasks.prompt import Wording, prompt
+from qredit.tasks.base import Example, Record, Split, Style, Task, hash_id
+from qredit.tasks.files import SplitLayout, read_table, split_by_hash
+from qredit.tasks.prompt_text import Wording, build_prompt
 
-LAYOUT = Layout(
+LAYOUT = SplitLayout(
     files={"train": ("train.jsonl",), "validation": ("train.jsonl",), "test": ("test.jsonl",)},
     hub={"train": "train", "validation": "train", "test": "test"},
 )
@@ -28,12 +28,12 @@ def read(source: str | None, split: Split) -> Iterable[Record]:
     """
     table = read_table(source, split, LAYOUT)
     records = []
-    for number, record in table.checked(lambda record: ("question", "answer")):
+    for number, record in table.iter_records(lambda record: ("question", "answer")):
         if _MARK not in record["answer"]:
             raise table.error(number, f"no '{_MARK.strip()}' before the final number in field 'answer'")
-        records.append({**record, "id": hash_of(record["question"])[:16]})
+        records.append({**record, "id": hash_id(record["question"])[:16]})
     if split != "test":
-        head, tail = parted(records, "id", lambda questions: round(VALIDATION_SHARE * questions))
+        head, tail = split_by_hash(records, "id", lambda questions: round(VALIDATION_SHARE * questions))
         records = head if split == "validation" else tail
     return _told_apart(records)
 
@@ -45,14 +45,14 @@ def _told_apart(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         finals[record["id"]].add(_final(record))
     several = {id for id, found in finals.items() if len(found) > 1}
     return [
-        {**record, "id": hash_of(f"{record['question']}\n{_final(record)}")[:16]} if record["id"] in several else record
+        {**record, "id": hash_id(f"{record['question']}\n{_final(record)}")[:16]} if record["id"] in several else record
         for record in records
     ]
 
 
 def render(record: Record, style: Style) -> Example:
     """The question. The answer is the number after '#### ', without thousands commas."""
-    return Example(prompt=prompt(style, WORDING, record["question"]), answer=_final(record), id=record["id"])
+    return Example(prompt=build_prompt(style, WORDING, record["question"]), answer=_final(record), id=record["id"])
 
 
 def _final(record: Record) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from qredit.tasks.base import Example, Record, Split, Style, Task
-from qredit.tasks.files import Layout, half, read_table
-from qredit.tasks.prompt import MULTI_HOP, passage, prompt
+from qredit.tasks.files import SplitLayout, read_table, take_half
+from qredit.tasks.prompt_text import MULTI_HOP, build_prompt, format_passage
 
 _DEV = ("hotpot_dev_distractor_v1.json",)
-LAYOUT = Layout(
+LAYOUT = SplitLayout(
     files={"train": ("hotpot_train_v1.1.json",), "validation": _DEV, "test": _DEV},
     hub={"train": "train", "validation": "validation", "test": "validation"},
 )
@@ -16,10 +16,10 @@ LAYOUT = Layout(
 def read(source: str | None, split: Split) -> Iterable[Record]:
     """Records in the schema of the official files.
 
-    The official test labels are hidden: validation and test are the halves of the official dev set; see `half`.
+    The official test labels are hidden: validation and test are the halves of the official dev set; see `take_half`.
     """
-    records = [_raw(record) for _, record in read_table(source, split, LAYOUT).checked(_fields)]
-    return records if split == "train" else half(records, split, "_id")
+    records = [_raw(record) for _, record in read_table(source, split, LAYOUT).iter_records(_fields)]
+    return records if split == "train" else take_half(records, split, "_id")
 
 
 def render(record: Record, style: Style) -> Example:
@@ -28,9 +28,9 @@ def render(record: Record, style: Style) -> Example:
     Args:
         record: _id, question, answer, and context, a list of [title, sentences].
     """
-    passages = [passage(title, "".join(sentences)) for title, sentences in record["context"]]
+    passages = [format_passage(title, "".join(sentences)) for title, sentences in record["context"]]
     return Example(
-        prompt=prompt(style, MULTI_HOP, record["question"], passages),
+        prompt=build_prompt(style, MULTI_HOP, record["question"], passages),
         answer=record["answer"],
         id=record["_id"],
     )

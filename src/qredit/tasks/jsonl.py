@@ -3,23 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qredit.tasks.base import PLACE, Example, Noted, Record, Split, Style, Task
-from qredit.tasks.cells import Message, chat_of, given_answers, split_chat
+from qredit.tasks.base import PLACE_KEY, Example, Record, RecordsWithNotes, Split, Style, Task
+from qredit.tasks.cells import Message, parse_answers, parse_chat, split_chat
 from qredit.tasks.columns import Columns
-from qredit.tasks.files import SPLITS, Layout, read_table
-from qredit.tasks.same import prompt_form, same_form
-from qredit.tasks.table import Table, field_of, has_field
-from qredit.utils.errors import unknown
+from qredit.tasks.files import SPLITS, SplitLayout, read_table
+from qredit.tasks.normal_forms import normalize_prompt, normalize_text
+from qredit.tasks.table import Table, get_field, has_field
+from qredit.utils.errors import unknown_name_error
 
 _KINDS = ("jsonl", "json", "csv", "parquet")
-LAYOUT = Layout(
+LAYOUT = SplitLayout(
     files={split: tuple(f"{split}.{kind}" for kind in _KINDS) for split in SPLITS},
     hub={split: split for split in SPLITS},
     any_name=True,
 )
 
 
-def jsonl(answer: str | None = None, prompt: str | None = None, aliases: str | None = None) -> Task:
+def make_jsonl_task(answer: str | None = None, prompt: str | None = None, aliases: str | None = None) -> Task:
     """The task over rows of prompt, answer and, if wanted, aliases and id.
 
     A prompt, a text or a list of chat messages with role and content, is used as it is, in both styles. An answer is
@@ -33,15 +33,15 @@ def jsonl(answer: str | None = None, prompt: str | None = None, aliases: str | N
             goes by the usual names; see `Columns.found`.
     """
 
-    def read(source: str | None, split: Split) -> Noted:
+    def read(source: str | None, split: Split) -> RecordsWithNotes:
         table = read_table(source, split, LAYOUT)
         first = next((record for record in table.records if isinstance(record, Mapping)), {})
         columns = Columns(prompt, answer, aliases).found(table.place(1), first)
         if aliases is not None and not any(has_field(one, aliases) for one in table.records if isinstance(one, dict)):
-            raise unknown(f"aliases column of {table.where}", aliases, first)
+            raise unknown_name_error(f"aliases column of {table.where}", aliases, first)
         needed = tuple(filter(None, (columns.prompt, columns.answer)))
-        rows = [_row(table, number, record, columns) for number, record in table.checked(lambda record: needed)]
-        return Noted(_with_ids(rows), tuple(filter(None, (table.note, columns.told()))))
+        rows = [_row(table, number, record, columns) for number, record in table.iter_records(lambda record: needed)]
+        return RecordsWithNotes(_with_ids(rows), tuple(filter(None, (table.note, columns.told()))))
 
     return Task(
         name="jsonl",
@@ -57,7 +57,7 @@ def render(record: Record, style: Style) -> Example:
     return Example(record["prompt"], record["answer"], record["id"], record["aliases"], columns=record["columns"])
 
 
-JSONL = jsonl()
+JSONL = make_jsonl_task()
 
 
 def _row(table: Table, number: int, record: Record, columns: Columns) -> dict[str, Any]:
@@ -71,8 +71,8 @@ def _row(table: Table, number: int, record: Record, columns: Columns) -> dict[st
         "id": None if id in (None, "") else str(id),
         "aliases": tuple(dict.fromkeys((*answers, *aliases)))[1:],
         "number": number,
-        "columns": {name: value for name, value in record.items() if name != PLACE},
-        PLACE: record[PLACE],
+        "columns": {name: value for name, value in record.items() if name != PLACE_KEY},
+        PLACE_KEY: record[PLACE_KEY],
     }
 
 
@@ -81,8 +81,8 @@ def _question(
 ) -> tuple[str | list[Message], tuple[str, ...]]:
     """The prompt, and the answer with the aliases that stand beside it."""
     name = str(columns.prompt)
-    given = field_of(record, name)
-    prompt = given if isinstance(given, str) and given.strip() else chat_of(given)
+    given = get_field(record, name)
+    prompt = given if isinstance(given, str) and given.strip() else parse_chat(given)
     if prompt is None:
         raise table.error(number, f"field '{name}' must be text or a list of chat messages, not {given!r}")
     if columns.answer is None:
@@ -92,7 +92,7 @@ def _question(
                 number, f"the last message of '{name}' must be the assistant's answer, or name one with --answer-column"
             )
         return parts[0], (parts[1],)
-    answers = given_answers(field_of(record, columns.answer))
+    answers = parse_answers(get_field(record, columns.answer))
     if name == "messages" and prompt[-1]["role"] == "assistant":  # type: ignore[index]
         raise table.error(
             number,
@@ -100,7 +100,7 @@ def _question(
             f"'{columns.answer}'",
         )
     if not answers:
-        found = field_of(record, columns.answer)
+        found = get_field(record, columns.answer)
         raise table.error(
             number, f"field '{columns.answer}' must be text, a number or one assistant message, not {found!r}"
         )
@@ -108,9 +108,9 @@ def _question(
 
 
 def _aliases(table: Table, number: int, record: Record, name: str) -> tuple[str, ...]:
-    found = field_of(record, name) if has_field(record, name) else None
+    found = get_field(record, name) if has_field(record, name) else None
     given = [part for part in (found if isinstance(found, list) else [found]) if part not in (None, "")]
-    aliases = given_answers(given)
+    aliases = parse_answers(given)
     if given and not aliases:
         raise table.error(number, f"field '{name}' must be a list of strings, not {found!r}")
     return aliases
@@ -121,6 +121,6 @@ def _with_ids(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     seen: dict[tuple[str, ...], str] = {}
     for row in rows:
         if row["id"] is None:
-            said = (prompt_form(row["prompt"]), *map(same_form, (row["answer"], *row["aliases"])))
+            said = (normalize_prompt(row["prompt"]), *map(normalize_text, (row["answer"], *row["aliases"])))
             row["id"] = seen.setdefault(said, str(row["number"]))
     return rows

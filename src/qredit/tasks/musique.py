@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from qredit.tasks.base import Example, Record, Split, Style, Task
-from qredit.tasks.files import Layout, half, read_table
-from qredit.tasks.prompt import MULTI_HOP, passage, prompt
+from qredit.tasks.files import SplitLayout, read_table, take_half
+from qredit.tasks.prompt_text import MULTI_HOP, build_prompt, format_passage
 
 _DEV = ("musique_ans_v1.0_dev.jsonl",)
-LAYOUT = Layout(
+LAYOUT = SplitLayout(
     files={"train": ("musique_ans_v1.0_train.jsonl",), "validation": _DEV, "test": _DEV},
     hub={"train": "train", "validation": "validation", "test": "validation"},
 )
@@ -17,11 +17,11 @@ _FIELDS = ("id", "question", "answer", "answer_aliases", "paragraphs")
 def read(source: str | None, split: Split) -> Iterable[Record]:
     """Records in the schema of the official files; those marked unanswerable (in the Full files) are left out.
 
-    The official test labels are hidden: validation and test are the halves of the official dev set; see `half`.
+    The official test labels are hidden: validation and test are the halves of the official dev set; see `take_half`.
     """
     table = read_table(source, split, LAYOUT)
-    records = [record for _, record in table.checked(lambda record: _FIELDS) if record.get("answerable", True)]
-    return records if split == "train" else half(records, split, "id")
+    records = [record for _, record in table.iter_records(lambda record: _FIELDS) if record.get("answerable", True)]
+    return records if split == "train" else take_half(records, split, "id")
 
 
 def render(record: Record, style: Style) -> Example:
@@ -30,9 +30,9 @@ def render(record: Record, style: Style) -> Example:
     Args:
         record: id, question, answer, answer_aliases, and paragraphs, a list of {title, paragraph_text, …}.
     """
-    passages = [passage(paragraph["title"], paragraph["paragraph_text"]) for paragraph in record["paragraphs"]]
+    passages = [format_passage(paragraph["title"], paragraph["paragraph_text"]) for paragraph in record["paragraphs"]]
     return Example(
-        prompt=prompt(style, MULTI_HOP, record["question"], passages),
+        prompt=build_prompt(style, MULTI_HOP, record["question"], passages),
         answer=record["answer"],
         id=record["id"],
         aliases=tuple(record["answer_aliases"]),

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from qredit.tasks.numbers import Written
+from qredit.tasks.number_text import VerbatimFloat
 from qredit.tasks.table import Table
 from qredit.utils.errors import QreditError
-from qredit.utils.extras import require
-from qredit.utils.plain import first_line
+from qredit.utils.extras import require_extras
+from qredit.utils.sanitize import summarize_error
 
 _MARKS = {  # the longer ones first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "utf-32",
@@ -28,7 +28,7 @@ _DIGITS = 4300  # Python's limit for reading an integer, which keeps the time it
 _PACKED = (".zip", ".zst", ".bz2", ".xz", ".tar", ".7z", ".lz4")
 
 
-def kind_of(path: Path) -> str | None:
+def get_file_kind(path: Path) -> str | None:
     """The reader that a file's name calls for, such as ".jsonl"; None where there is none."""
     name = path.name.lower().removesuffix(".gz")
     return next((kind for kind in READERS if name.endswith(kind)), None)
@@ -44,7 +44,7 @@ def read_file(path: Path) -> Table:
         QreditError: another kind of file, one that cannot be opened, unpacked or parsed (with the line), one without
             records.
     """
-    kind = kind_of(path)
+    kind = get_file_kind(path)
     if kind is None:
         choices = f"choices: {', '.join(READERS)}, each also with .gz"
         hint = "unpack it first; " if path.suffix.lower() in _PACKED else ""
@@ -65,7 +65,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise QreditError(f"{path}: not a whole gzip file ({first_line(error)})") from None
+        raise QreditError(f"{path}: not a whole gzip file ({summarize_error(error)})") from None
 
 
 def _text(path: Path, data: bytes) -> str:
@@ -84,7 +84,7 @@ def _text(path: Path, data: bytes) -> str:
 
 def _json(path: Path, data: bytes) -> Table:
     text = _text(path, data)
-    if text.lstrip().startswith("[") or (kind_of(path) == ".json" and text.strip()):
+    if text.lstrip().startswith("[") or (get_file_kind(path) == ".json" and text.strip()):
         try:
             found = _parsed(text)
         except json.JSONDecodeError as error:
@@ -127,7 +127,7 @@ def _parsed(text: str) -> Any:
         ValueError: JSON that would be read wrongly: a key twice in an object, an integer too long, too deep a nesting.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_float=Written, parse_int=_integer)
+        return json.loads(text, object_pairs_hook=_object, parse_float=VerbatimFloat, parse_int=_integer)
     except RecursionError:
         raise ValueError("JSON that is nested too deeply to be read") from None
 
@@ -170,7 +170,7 @@ def _csv(path: Path, data: bytes) -> Table:
 
 
 def _parquet(path: Path, data: bytes) -> Table:
-    require(f"reading {path}", "trl")
+    require_extras(f"reading {path}", "trl")
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -178,14 +178,14 @@ def _parquet(path: Path, data: bytes) -> Table:
         found = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
         records = found.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise QreditError(f"{path}: not Parquet that can be read ({first_line(error)})") from None
+        raise QreditError(f"{path}: not Parquet that can be read ({summarize_error(error)})") from None
     twice = [name for name in found.column_names if found.column_names.count(name) > 1]
     if twice:
         raise QreditError(f"{path}: there are two columns '{twice[0]}'")
-    return Table(str(path), with_own_digits(records, found.schema))
+    return Table(str(path), shorten_floats(records, found.schema))
 
 
-def with_own_digits(records: list[Any], schema: Any) -> list[Any]:
+def shorten_floats(records: list[Any], schema: Any) -> list[Any]:
     """The records with the columns of short floats as they print: a float32's 0.1, not 0.10000000149011612."""
     import numpy
     import pyarrow
@@ -195,7 +195,10 @@ def with_own_digits(records: list[Any], schema: Any) -> list[Any]:
     if not short:
         return records
     return [
-        {name: Written(str(short[name](cell))) if name in short and cell is not None else cell for name, cell in row}
+        {
+            name: VerbatimFloat(str(short[name](cell))) if name in short and cell is not None else cell
+            for name, cell in row
+        }
         for row in (record.items() for record in records)
     ]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qredit.tasks.base import PLACE, Record
-from qredit.tasks.same import unreadable
+from qredit.tasks.base import PLACE_KEY, Record
+from qredit.tasks.normal_forms import find_unreadable
 from qredit.utils.errors import QreditError
 
 
@@ -33,8 +33,9 @@ class Table:
         """The error for record `number`, counted from 1."""
         return QreditError(f"{self.place(number)}: {message}")
 
-    def checked(self, fields: Callable[[Record], Sequence[str]]) -> Iterator[tuple[int, Record]]:
-        """Number and record, with its place under `PLACE`; every field that `fields` asks for is there and not null.
+    def iter_records(self, fields: Callable[[Record], Sequence[str]]) -> Iterator[tuple[int, Record]]:
+        """Number and record, with its place under `PLACE_KEY`; every field that `fields` asks for is there and not
+        null.
 
         A field "qa.question" is the question inside the field qa.
 
@@ -49,20 +50,20 @@ class Table:
                 problem = _problem(record, field)
                 if problem:
                     raise self.error(number, problem)
-            yield number, {**record, PLACE: self.place(number)}
+            yield number, {**record, PLACE_KEY: self.place(number)}
 
 
 def has_field(record: Record, field: str) -> bool:
     """Whether the field is there, null or not."""
-    return _found(record, field)[1] is None
+    return _look_up(record, field)[1] is None
 
 
-def field_of(record: Record, field: str) -> Any:
+def get_field(record: Record, field: str) -> Any:
     """The value of a field that is there: the column of that very name, else the part inside other fields."""
-    return _found(record, field)[0]
+    return _look_up(record, field)[0]
 
 
-def _found(record: Record, field: str) -> tuple[Any, str | None]:
+def _look_up(record: Record, field: str) -> tuple[Any, str | None]:
     """A field's value and None, or None and what is missing, in words."""
     if field in record:  # flattened tables have columns with dots in their names
         return record[field], None
@@ -80,8 +81,8 @@ def _found(record: Record, field: str) -> tuple[Any, str | None]:
 
 def _problem(record: Record, field: str) -> str | None:
     """What is wrong with a field, in words; None where nothing is."""
-    value, missing = _found(record, field)
+    value, missing = _look_up(record, field)
     if missing is not None or value is None:
         return missing or f"field '{field}' is null"
-    bad = unreadable(value)
+    bad = find_unreadable(value)
     return None if bad is None else f"field '{field}' holds {bad}"

@@ -16,7 +16,7 @@ SIZES = (4, 3, 1, 5)
 WIDTHS = (6, 2, 4)  # the longest rationale, closing and tail
 
 
-def batch_for(
+def make_batch_for(
     objective: Objective, seed: int, sizes: tuple[int, ...] = SIZES, widths: tuple[int, int, int] = WIDTHS
 ) -> RolloutBatch:
     """A random batch with the tails that an objective needs: the gold answer, a sampled one, or both in two rows."""
@@ -89,12 +89,12 @@ def _spans(
     }
 
 
-def permuted(batch: RolloutBatch, order: Int[Tensor, " B"]) -> RolloutBatch:
+def permute_rows(batch: RolloutBatch, order: Int[Tensor, " B"]) -> RolloutBatch:
     """The same rows in another order."""
     return batch.select(order)
 
 
-def widened(batch: RolloutBatch, columns: int) -> RolloutBatch:
+def pad_columns(batch: RolloutBatch, columns: int) -> RolloutBatch:
     """The same rows with empty columns to the right: not in the mask, their numbers NaN where they can be."""
     changes: dict[str, Any] = {}
     for name in batch.present:
@@ -102,21 +102,21 @@ def widened(batch: RolloutBatch, columns: int) -> RolloutBatch:
         if value.dim() > 1:
             fill = torch.nan if value.is_floating_point() else 0
             changes[name] = torch.nn.functional.pad(value, (*(0, 0) * (value.dim() - 2), 0, columns), value=fill)
-    return replaced(batch, changes)
+    return replace_fields(batch, changes)
 
 
-def replaced(batch: RolloutBatch, changes: Mapping[str, Tensor | None]) -> RolloutBatch:
+def replace_fields(batch: RolloutBatch, changes: Mapping[str, Tensor | None]) -> RolloutBatch:
     """`dataclasses.replace` for fields of its own and extra ones alike; None takes a field away."""
     extra = {name: changes.get(name, value) for name, value in batch.extra.items()}
     own: dict[str, Any] = {name: value for name, value in changes.items() if name not in batch.extra}
     return replace(batch, **own, extra={name: value for name, value in extra.items() if value is not None})
 
 
-def regrouped(batch: RolloutBatch, numbers: Int[Tensor, " G"]) -> RolloutBatch:
+def renumber_groups(batch: RolloutBatch, numbers: Int[Tensor, " G"]) -> RolloutBatch:
     """The same groups under other numbers."""
     return replace(batch, group=numbers[batch.groups.index])
 
 
-def with_likelihood(batch: RolloutBatch, log_w: Float[Tensor, " B"]) -> RolloutBatch:
+def set_likelihood(batch: RolloutBatch, log_w: Float[Tensor, " B"]) -> RolloutBatch:
     """The same rows with these log-likelihoods where a gold answer stands."""
     return replace(batch, answer_logp=torch.where(batch.has_answer, log_w, 0.0))

@@ -7,13 +7,13 @@ import torch
 from torch import Generator, Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.field_names import kind_of
+from qredit.core.field_names import field_kind
 from qredit.utils.errors import QreditError
 
-Maker = Callable[[RolloutBatch, Generator], Tensor]
+RandomField = Callable[[RolloutBatch, Generator], Tensor]
 
 
-def _per_token(*more: int) -> Maker:
+def _per_token(*more: int) -> RandomField:
     """Standard normal numbers (B, T, *more)."""
     return lambda batch, generator: torch.randn(*batch.mask.shape, *more, dtype=torch.float64, generator=generator)
 
@@ -33,7 +33,7 @@ def _near_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
     return batch.require("logp", "random field") + noise
 
 
-FIELDS: Mapping[str, Maker] = MappingProxyType(
+FIELDS: Mapping[str, RandomField] = MappingProxyType(
     {
         "logp@": _near_logp,
         "kl": _per_token(),
@@ -65,7 +65,7 @@ def random_field(name: str, batch: RolloutBatch, generator: Generator) -> Tensor
     Raises:
         QreditError: nothing is known about such a field.
     """
-    kind = kind_of(name)
+    kind = field_kind(name)
     if kind not in FIELDS:
         raise QreditError(f"no random values for the batch field '{name}'; add a line to qredit.testing.fields")
     return FIELDS[kind](batch, generator)

@@ -18,18 +18,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Coefficient, Credit, stages
+from qredit.core.chain import Coefficient, Credit, named_stages
 from qredit.core.objective import Objective
 from qredit.credit.likelihood import resample_by_likelihood
 from qredit.testing.policy import EnumerablePolicy
 from qredit.utils.errors import QreditError
 
-MOST_POOLS = 300_000
+MAX_GROUPS = 300_000
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Pools:
+class EnumeratedGroups:
     """Groups of M trajectories that an estimator can be given, with their probabilities.
 
     Attributes:
@@ -49,7 +49,7 @@ class Moments:
     variance: float
 
 
-def moments(values: Float[Tensor, "N D"], probability: Float[Tensor, " N"]) -> Moments:
+def compute_moments(values: Float[Tensor, "N D"], probability: Float[Tensor, " N"]) -> Moments:
     """Exact mean and total variance of a random vector with finitely many values."""
     mean = probability @ values
     return Moments(mean, float(probability @ (values - mean).square().sum(1)))
@@ -70,7 +70,7 @@ class SampledMoments:
     variance_error: float
 
 
-def samples_answer(objective: Objective) -> bool:
+def needs_sampled_answer(objective: Objective) -> bool:
     """Whether an objective's rows end in a sampled answer, for its reward, or in the gold one, for its likelihood.
 
     Raises:
@@ -87,10 +87,10 @@ def exact_moments(
     """Exact mean and variance of the gradient, over all groups of `rollouts` trajectories and all of its own draws.
 
     Raises:
-        QreditError: more than `MOST_POOLS` multisets; use `sampled_moments`.
+        QreditError: more than `MAX_GROUPS` multisets; use `sampled_moments`.
     """
-    every = pools(policy if sampler is None else sampler, rollouts, samples_answer(objective))
-    mean, square = resampled(objective, policy, every.members, sampler)
+    every = enumerate_groups(policy if sampler is None else sampler, rollouts, needs_sampled_answer(objective))
+    mean, square = integrate_over_draws(objective, policy, every.members, sampler)
     total = every.probability @ mean
     return Moments(total, float(every.probability @ square - total.square().sum()))
 
@@ -99,11 +99,11 @@ def sampled_moments(
     objective: Objective, policy: EnumerablePolicy, rollouts: int, groups: int, seed: int
 ) -> SampledMoments:
     """Mean and variance of the gradient from `groups` independent groups and their own draws; a function of `seed`."""
-    probability = trajectories(policy, samples_answer(objective))
+    probability = enumerate_trajectories(policy, needs_sampled_answer(objective))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(probability.probability, groups * rollouts, replacement=True, generator=generator)
     members = probability.members[drawn, 0].view(groups, rollouts)
-    values = gradients(objective, policy, members, seed=seed)
+    values = group_gradients(objective, policy, members, seed=seed)
     mean = values.mean(0)
     deviation = (values - mean).square().sum(1)
     return SampledMoments(
@@ -114,31 +114,31 @@ def sampled_moments(
     )
 
 
-def trajectories(policy: EnumerablePolicy, with_response: bool) -> Pools:
+def enumerate_trajectories(policy: EnumerablePolicy, with_response: bool) -> EnumeratedGroups:
     """Every single trajectory: a rationale alone, or a rationale and a sampled answer."""
     if with_response:
         joint = (policy.prior.log()[:, None] + policy.answer_logp).exp().flatten()
-        return Pools(torch.arange(len(joint))[:, None], joint)
-    return Pools(torch.arange(policy.rationales)[:, None] * policy.answers, policy.prior)
+        return EnumeratedGroups(torch.arange(len(joint))[:, None], joint)
+    return EnumeratedGroups(torch.arange(policy.rationales)[:, None] * policy.answers, policy.prior)
 
 
-def pools(policy: EnumerablePolicy, rollouts: int, with_response: bool) -> Pools:
+def enumerate_groups(policy: EnumerablePolicy, rollouts: int, with_response: bool) -> EnumeratedGroups:
     """All multisets of `rollouts` i.i.d. trajectories: rationales alone, or rationale and sampled answer together."""
-    single = trajectories(policy, with_response)
+    single = enumerate_trajectories(policy, with_response)
     kinds = len(single.members)
     count = math.comb(kinds + rollouts - 1, rollouts)
-    if count > MOST_POOLS:
+    if count > MAX_GROUPS:
         raise QreditError(
-            f"{rollouts} rollouts of {kinds} trajectories are {count} multisets, more than {MOST_POOLS}; "
+            f"{rollouts} rollouts of {kinds} trajectories are {count} multisets, more than {MAX_GROUPS}; "
             "use sampled_moments, fewer rollouts or a smaller policy"
         )
     members = list(combinations_with_replacement(range(kinds), rollouts))
     index = torch.tensor(members)
-    arrangements = torch.tensor([_arrangements(multiset) for multiset in members], dtype=torch.float64)
-    return Pools(single.members[index, 0], arrangements * single.probability[index].prod(1))
+    arrangements = torch.tensor([_count_orders(multiset) for multiset in members], dtype=torch.float64)
+    return EnumeratedGroups(single.members[index, 0], arrangements * single.probability[index].prod(1))
 
 
-def gradients(
+def group_gradients(
     objective: Objective,
     policy: EnumerablePolicy,
     members: Int[Tensor, "N M"],
@@ -149,15 +149,15 @@ def gradients(
 
     Every row has the same number of tokens, so the pools' denominators are equal.
     """
-    batch = pool_batch(policy, members, samples_answer(objective), seed, sampler)
-    z, y = _parts(policy, members)
+    batch = make_group_batch(policy, members, needs_sampled_answer(objective), seed, sampler)
+    z, y = _split_members(policy, members)
     logp = _row_logps(policy, z, y).requires_grad_()
     numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
     slope = torch.autograd.grad(numerator, logp)[0]
-    return _per_pool(policy, slope, members) / (objective.denominators(batch)["policy"] / len(members))
+    return _sum_per_group(policy, slope, members) / (objective.denominators(batch)["policy"] / len(members))
 
 
-def resampled(
+def integrate_over_draws(
     objective: Objective,
     policy: EnumerablePolicy,
     members: Int[Tensor, "N M"],
@@ -168,9 +168,9 @@ def resampled(
     Each way of distributing the K draws of `resample_by_likelihood` over the M rows takes the stage's place in turn,
     with its multinomial probability; an objective without such a stage is evaluated once.
     """
-    found = [stage for _, stage in stages(objective.source) if isinstance(stage, resample_by_likelihood)]
+    found = [stage for _, stage in named_stages(objective.source) if isinstance(stage, resample_by_likelihood)]
     if not found:
-        values = gradients(objective, policy, members, sampler=sampler)
+        values = group_gradients(objective, policy, members, sampler=sampler)
         return values, values.square().sum(1)
     size = members.shape[1]
     draws = found[0].resamples or size
@@ -179,7 +179,7 @@ def resampled(
     square = square.double()
     for counts in compositions(draws, size):
         given = _replace_stage(objective, resample_by_likelihood, _given_counts(counts, draws))
-        value = gradients(given, policy, members, sampler=sampler)
+        value = group_gradients(given, policy, members, sampler=sampler)
         chance = _multinomial(counts, weights)
         mean += chance[:, None] * value
         square += chance * value.square().sum(1)
@@ -217,7 +217,7 @@ def _log_weights(policy: EnumerablePolicy, sampler: EnumerablePolicy | None) -> 
     return log_w if sampler is None else log_w + policy.prior.log() - sampler.prior.log()
 
 
-def pool_batch(
+def make_group_batch(
     policy: EnumerablePolicy,
     members: Int[Tensor, "N M"],
     with_response: bool,
@@ -225,7 +225,7 @@ def pool_batch(
     sampler: EnumerablePolicy | None = None,
 ) -> RolloutBatch:
     """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
-    z, y = _parts(policy, members)
+    z, y = _split_members(policy, members)
     rows, width = len(z), policy.length + 2
     column = torch.arange(width).expand(rows, width)
     rationale, last = column < policy.length, column == width - 1
@@ -258,7 +258,7 @@ def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
             yield first, *rest
 
 
-def _parts(policy: EnumerablePolicy, members: Tensor) -> tuple[Tensor, Tensor]:
+def _split_members(policy: EnumerablePolicy, members: Tensor) -> tuple[Tensor, Tensor]:
     """Rationale and answer number of every row."""
     flat = members.flatten()
     return flat // policy.answers, flat % policy.answers
@@ -269,10 +269,10 @@ def _row_logps(policy: EnumerablePolicy, z: Tensor, y: Tensor) -> Float[Tensor, 
     return torch.cat([tokens[z], answers[z, y][:, None]], 1)
 
 
-def _per_pool(policy: EnumerablePolicy, slope: Float[Tensor, "B T"], members: Tensor) -> Float[Tensor, "N D"]:
+def _sum_per_group(policy: EnumerablePolicy, slope: Float[Tensor, "B T"], members: Tensor) -> Float[Tensor, "N D"]:
     """Σ over a pool's rows and tokens of slope · ∇log p: the slopes are gathered per table entry before the product."""
     tokens, answers = policy.scores
-    z, y = _parts(policy, members)
+    z, y = _split_members(policy, members)
     pool = torch.arange(len(members)).repeat_interleave(members.shape[1])
     per_token = torch.zeros(len(members), *tokens.shape[:2], dtype=slope.dtype)
     per_answer = torch.zeros(len(members), *answers.shape[:2], dtype=slope.dtype)
@@ -281,7 +281,7 @@ def _per_pool(policy: EnumerablePolicy, slope: Float[Tensor, "B T"], members: Te
     return per_token.flatten(1) @ tokens.flatten(0, 1) + per_answer.flatten(1) @ answers.flatten(0, 1)
 
 
-def _arrangements(multiset: tuple[int, ...]) -> float:
+def _count_orders(multiset: tuple[int, ...]) -> float:
     """In how many orders the multiset can be drawn."""
     counts = [multiset.count(value) for value in set(multiset)]
     return math.factorial(len(multiset)) / math.prod(map(math.factorial, counts))

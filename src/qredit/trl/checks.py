@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from qredit.control.diagnostics import likelihood_stage
+from qredit.control.diagnostics import find_likelihood_stage
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Scope, kinds
-from qredit.core.field_names import LOGP_OF, REFERENCE, name_now
+from qredit.core.chain import Scope, field_kinds
+from qredit.core.field_names import LOGP_PREFIX, REFERENCE, resolve_field_name
 from qredit.core.objective import Objective
-from qredit.engine.attention import INFLUENCE, LOCALITY
+from qredit.engine.attention_maps import INFLUENCE, LOCALITY
 from qredit.engine.base_probability import BASE
 from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
-from qredit.rollouts.fields import MAKERS, Maker
-from qredit.rollouts.sampling_params import Draw
-from qredit.shared_prefix.install import DIVERGENCE, NUCLEUS, STATES
-from qredit.shared_prefix.support import inside
+from qredit.rollouts.field_functions import FIELD_FUNCTIONS, FieldFunction
+from qredit.rollouts.sampling_params import SamplingParams
+from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
+from qredit.shared_prefix.support import unwrap_peft
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError
 
@@ -36,9 +36,9 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
     Raises:
         QreditError: names the settings that change it.
     """
-    if "answer_logp" in objective.needs and args.draw.biased and not args.biased_sampling:
-        plain = Draw()
-        changed = [f.name for f in fields(Draw) if getattr(args.draw, f.name) != getattr(plain, f.name)]
+    if "answer_logp" in objective.needs and args.draw.is_biased and not args.biased_sampling:
+        plain = SamplingParams()
+        changed = [f.name for f in fields(SamplingParams) if getattr(args.draw, f.name) != getattr(plain, f.name)]
         shown = ", ".join(f"{name}={getattr(args.draw, name)}" for name in changed)
         raise QreditError(
             f"{objective} takes rationales as draws of the model itself; {shown} would draw them from another "
@@ -58,9 +58,9 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
         )
 
 
-def makers_for(
-    objective: Objective, given: Mapping[str, Maker], teachers: Collection[str], learners: Learners
-) -> dict[str, Maker]:
+def resolve_field_functions(
+    objective: Objective, given: Mapping[str, FieldFunction], teachers: Collection[str], learners: Learners
+) -> dict[str, FieldFunction]:
     """Who makes each batch field that objective and learners need and neither rollouts, passes nor learners hold.
 
     Args:
@@ -72,32 +72,32 @@ def makers_for(
     """
     told = {f.name for f in fields(RolloutBatch)} | {
         NUCLEUS,
-        *STATES,
+        *VECTOR_FIELDS,
         DIVERGENCE,
         BASE,
         LOCALITY,
         INFLUENCE,
         SAMPLER_ENTROPY,
     }
-    given = {name_now(name): maker for name, maker in given.items()}
-    told |= {f"{LOGP_OF}{name}" for name in (REFERENCE, *teachers)}
+    given = {resolve_field_name(name): maker for name, maker in given.items()}
+    told |= {f"{LOGP_PREFIX}{name}" for name in (REFERENCE, *teachers)}
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")
     for name in sorted(learners.fills):
-        if name in told or kinds({name}) & told or name in given:
+        if name in told or field_kinds({name}) & told or name in given:
             raise QreditError(f"learners: the batch field '{name}' is filled already, by the trainer or a maker")
     learners.check_read(objective.needs)
     needs = objective.needs | learners.needs
     check_named(needs, teachers, filled={*given, *learners.fills})
-    wanted = sorted(name for name in needs - learners.fills if name not in told and not kinds({name}) & told)
+    wanted = sorted(name for name in needs - learners.fills if name not in told and not field_kinds({name}) & told)
     for name in wanted:
-        if name not in given and name not in MAKERS:
+        if name not in given and name not in FIELD_FUNCTIONS:
             raise QreditError(
                 f"{objective} needs the batch field '{name}', which nothing here fills; give the trainer "
-                f"fields={{'{name}': maker}}, see qredit.rollouts.fields"
+                f"fields={{'{name}': maker}}, see qredit.rollouts.field_functions"
             )
-    return {name: given[name] if name in given else MAKERS[name] for name in wanted}
+    return {name: given[name] if name in given else FIELD_FUNCTIONS[name] for name in wanted}
 
 
 def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -106,7 +106,7 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
     Raises:
         QreditError: both numbers, and how to bring them together.
     """
-    rows = inside(model).get_input_embeddings().weight.shape[0]
+    rows = unwrap_peft(model).get_input_embeddings().weight.shape[0]
     ids = max(tokenizer.get_vocab().values(), default=-1) + 1
     if ids > rows > 0:  # no rows where they are sharded
         raise QreditError(
@@ -133,7 +133,7 @@ def check_steps(objective: Objective, args: QreditConfig) -> None:
             f"steps_per_generation={args.steps_per_generation} must be a multiple of "
             f"gradient_accumulation_steps={accumulated}"
         )
-    if objective.scope == Scope.GENERATION and likelihood_stage(objective) is not None and made > accumulated:
+    if objective.scope == Scope.GENERATION and find_likelihood_stage(objective) is not None and made > accumulated:
         raise QreditError(
             f"{objective} fixes its coefficients before the first of the {made // accumulated} steps that a generation "
             "serves, and those over the likelihood carry the ratio of each step in them. Sample anew for every step: "

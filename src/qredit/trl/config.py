@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
-from qredit.rollouts.answer_budget import ANSWER_BUDGET, fitting_answer
-from qredit.rollouts.sampling_params import Budget, Draw
-from qredit.trl.refused import OWNED, UNCHANGED, UNSUPPORTED
-from qredit.utils.device import usable_device
+from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.trl.refused_settings import OWNED, UNCHANGED, UNSUPPORTED
+from qredit.utils.device import select_device
 from qredit.utils.errors import QreditError
 
 DEFAULTS = {
@@ -28,8 +28,8 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
 
     Raises:
         QreditError: a field that the objective owns is set, naming the stage to use instead; a field that nothing here
-            reads (`qredit.trl.refused`); sizes that split a group, with those that fit; M < 2; a combination of
-            accumulation and generation steps that does not line up.
+            reads (`qredit.trl.refused_settings`); sizes that split a group, with those that fit; M < 2; a combination
+            of accumulation and generation steps that does not line up.
     """
 
     answer_column: str = field(default="answer", metadata={"help": "Data set column that holds the gold answer."})
@@ -94,28 +94,28 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     )
 
     def __post_init__(self) -> None:
-        accelerated = usable_device(self.use_cpu).type != "cpu"  # type: ignore[has-type]
+        accelerated = select_device(self.use_cpu).type != "cpu"  # type: ignore[has-type]
         self.use_cpu = not accelerated
         if self.bf16 is None:
             self.bf16 = accelerated and not self.fp16
         if self.gradient_checkpointing is None:
             self.gradient_checkpointing = accelerated
         if self.answer_budget is None:
-            self.answer_budget = fitting_answer(ANSWER_BUDGET, int(self.max_completion_length))
+            self.answer_budget = cap_answer_budget(DEFAULT_ANSWER_BUDGET, int(self.max_completion_length))
         self._refuse_owned()
         self._refuse_split_groups()
         super().__post_init__()
         self._refuse_misaligned_steps()
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> TokenBudget:
         """Tokens that may be sampled for the rationale and for the answer."""
-        return Budget(thinking=int(self.max_completion_length) - self.answer_budget, answer=self.answer_budget)
+        return TokenBudget(thinking=int(self.max_completion_length) - self.answer_budget, answer=self.answer_budget)
 
     @property
-    def draw(self) -> Draw:
+    def draw(self) -> SamplingParams:
         """The distribution that tokens are drawn from."""
-        return Draw(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+        return SamplingParams(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
 
     def _refuse_owned(self) -> None:
         for name, instead in {**OWNED, **UNSUPPORTED}.items():

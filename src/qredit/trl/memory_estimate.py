@@ -15,15 +15,15 @@ import torch
 from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS
 from qredit.engine.scorer import Scorer
 from qredit.rollouts.collate import Rows
-from qredit.rollouts.trajectory import one_turn
-from qredit.shared_prefix.head import tokens_at_once
+from qredit.rollouts.trajectory import make_one_turn
+from qredit.shared_prefix.head import tokens_per_chunk
 from qredit.shared_prefix.packing import pack
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.support import unwrap_peft
 
 _COPIES = 5  # of the logits of a sampled token: logits, logarithms, two of noise, shares
 _SHORT = 32  # tokens on which a layer without checkpointing is measured
 _FLOAT32 = 4
-LOWER: Mapping[str, str] = {
+ADVICE: Mapping[str, str] = {
     "weights": "take a smaller model",
     "reference": "take a smaller model, or lora, which is its own reference",
     "gradients": "train with lora, or take a smaller model",
@@ -41,7 +41,7 @@ LOWER: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """What a process would hold at most, above its level before the model is loaded. Bytes.
 
     Attributes:
@@ -94,11 +94,11 @@ class Memory:
             "least": gib(self.least),
             "available": gib(self.available),
             "fits": self.fits,
-            "advice": None if self.fits else LOWER[self.part],
+            "advice": None if self.fits else ADVICE[self.part],
         }
 
 
-def estimate(trainer: Any, process: float = 0.0) -> Memory:
+def estimate_memory(trainer: Any, process: float = 0.0) -> MemoryEstimate:
     """The memory of a run of this trainer, a `QreditTrainer` that has not begun.
 
     Parts: the weights, those of a copied `reference` and of other teachers, `gradients`, Adam's two `moments`; of
@@ -118,7 +118,7 @@ def estimate(trainer: Any, process: float = 0.0) -> Memory:
     config, device = scorer.policy().config.get_text_config(), trainer.accelerator.device
     rows = _rows(trainer, args.budget.thinking, None)
     with _as_in_training(trainer):
-        at_once = len(scorer.chunks(rows, torch.arange(len(rows.batch.mask)))[0])
+        at_once = len(scorer.split_rows(rows, torch.arange(len(rows.batch.mask)))[0])
         held = scorer.bytes_per_token(rows)
         layer = _of_a_layer(trainer, held)
     fixed = _fixed(trainer, process)
@@ -129,21 +129,21 @@ def estimate(trainer: Any, process: float = 0.0) -> Memory:
 
     def update(count: int) -> dict[str, float]:
         tokens = scorer.tokens(rows.select(slice(count)))
-        trial = (held + layer) * scorer.tokens(scorer.longest(rows)) if device.type == "cpu" else 0.0
+        trial = (held + layer) * scorer.tokens(scorer.select_longest(rows)) if device.type == "cpu" else 0.0
         return {**fixed, "activations": held * tokens, "layer": layer * tokens, "head": head, "trial": trial}
 
     scoring = {name: size for name, size in update(at_once).items() if name != "activations"}
     phases = {"sampling": sampling | _without(fixed, "gradients"), "scoring": scoring, "update": update(at_once)}
     least = max(sum(phases["sampling"].values()), sum(update(1).values()))
-    return Memory(phases, len(rows.batch.mask), at_once, least, _available(device, fixed["weights"] + process))
+    return MemoryEstimate(phases, len(rows.batch.mask), at_once, least, _available(device, fixed["weights"] + process))
 
 
-def resident() -> float:
+def get_resident_bytes() -> float:
     """Bytes of this process in memory."""
     return float(psutil.Process().memory_info().rss)
 
 
-def weights_of(model: torch.nn.Module) -> float:
+def count_weight_bytes(model: torch.nn.Module) -> float:
     """Bytes of a model's parameters."""
     return _size(model.parameters())
 
@@ -164,21 +164,21 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
     longest = max(golds, key=len)
     gold = tuple(longest)
     drawn = [
-        one_turn(prompt, ids, (0.0,) * len(ids), thinking, thinking + len(close), forced=True, ended=False)
+        make_one_turn(prompt, ids, (0.0,) * len(ids), thinking, thinking + len(close), forced=True, ended=False)
         for prompt in prompts
     ]
     trajectories = [
         replace(drawn[group % len(drawn)], group=group, golds=(gold,), reward=0.0)
         for group in (row // args.num_generations for row in range(args.per_device_train_batch_size))
     ]
-    made: Rows = trainer.collation.rows(trajectories, args.seed, trainer.collation.vocabulary(trajectories))
+    made: Rows = trainer.collator.rows(trajectories, args.seed, trainer.collator.vocabulary(trajectories))
     return made
 
 
 @contextmanager
 def _as_in_training(trainer: Any) -> Iterator[None]:
     """In training mode, with gradient checkpointing as the run will have it; as before afterwards."""
-    model, network = trainer.model, inside(trainer.scorer.policy())
+    model, network = trainer.model, unwrap_peft(trainer.scorer.policy())
     was_training, was_checkpointing = model.training, network.is_gradient_checkpointing
     model.train()
     _set_checkpointing(trainer, bool(trainer.args.gradient_checkpointing))
@@ -190,7 +190,7 @@ def _as_in_training(trainer: Any) -> Iterator[None]:
 
 
 def _set_checkpointing(trainer: Any, on: bool) -> None:
-    network = inside(trainer.scorer.policy())
+    network = unwrap_peft(trainer.scorer.policy())
     if on and not network.is_gradient_checkpointing:
         network.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     elif not on and network.is_gradient_checkpointing:
@@ -221,8 +221,8 @@ def _fixed(trainer: Any, process: float) -> dict[str, float]:
     held = {id(one.model): one.model for one in trainer.scorer.teachers.values() if one.model is not None}
     buckets = 2.0 if trainer.args.world_size > 1 else 1.0  # gradients are averaged in buckets of their own
     return {
-        "weights": weights_of(trainer.model),
-        "reference": sum((weights_of(model) for model in held.values()), 0.0),
+        "weights": count_weight_bytes(trainer.model),
+        "reference": sum((count_weight_bytes(model) for model in held.values()), 0.0),
         "gradients": buckets * trained,
         "moments": 2 * trained,
         "process": process,
@@ -255,7 +255,7 @@ def _head(policy: Any, device: torch.device, accumulates: bool) -> float:
     if head is None:
         return 0.0
     vocabulary = int(head.weight.shape[0])
-    buffers = 2.0 * tokens_at_once(vocabulary, device) * vocabulary * _FLOAT32
+    buffers = 2.0 * tokens_per_chunk(vocabulary, device) * vocabulary * _FLOAT32
     if not head.weight.requires_grad:
         return buffers
     tied = embeddings is not None and embeddings.weight is head.weight

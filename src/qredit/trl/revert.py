@@ -26,7 +26,7 @@ def check_revertible(args: QreditConfig, whole: bool, slower: bool) -> None:
         raise QreditError("guard=roll_back halves the rates of a schedule; reduce_lr_on_plateau has none")
 
 
-def slow_down(optimizer: Any, scheduler: Any, factor: float) -> None:
+def scale_learning_rate(optimizer: Any, scheduler: Any, factor: float) -> None:
     """Multiply the learning rate of this and all later steps, by the schedule as it stands now."""
     inner = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
     inner.base_lrs = [factor * rate for rate in inner.base_lrs]

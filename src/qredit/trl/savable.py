@@ -7,10 +7,10 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.support import unwrap_peft
+from qredit.utils.atomic_files import is_disk_full
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line, one_line
-from qredit.utils.whole import is_of_full_disk
+from qredit.utils.sanitize import summarize_error, to_one_line
 
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"),
@@ -20,7 +20,7 @@ _BEAMS = ("early_stopping", "length_penalty", "num_beam_groups", "diversity_pena
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
-def mend_generation_config(model: PreTrainedModel) -> str | None:
+def repair_generation_config(model: PreTrainedModel) -> str | None:
     """Leave out of a model's generation_config what transformers refuses to save; in words what was left out, or None.
 
     Settings that generation would ignore (of sampling where it does not sample, of beams where there are none) are
@@ -45,7 +45,7 @@ def _fault(config: GenerationConfig) -> str | None:
         config.validate(strict=True)
     except Exception as error:  # whatever its checks stumble over
         lines = [line for line in str(error).splitlines() if line.strip()]
-        return one_line((lines[1] if len(lines) > 1 else first_line(error)).strip(" -"))
+        return to_one_line((lines[1] if len(lines) > 1 else summarize_error(error)).strip(" -"))
     return None
 
 
@@ -65,7 +65,7 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     Raises:
         QreditError: what cannot be saved, which every checkpoint would stumble over.
     """
-    base = inside(model)
+    base = unwrap_peft(model)
     parts: Mapping[str, Callable[[Path], Any] | None] = {
         "config": base.config.save_pretrained,
         "generation_config": base.generation_config and base.generation_config.save_pretrained,
@@ -77,8 +77,8 @@ def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
                 if save is not None:
                     save(Path(folder))
             except Exception as error:  # whatever a library makes of a user's file
-                if is_of_full_disk(error):  # checkpoints go to another disk, which speaks for itself
+                if is_disk_full(error):  # checkpoints go to another disk, which speaks for itself
                     return
                 raise QreditError(
-                    f"the model's {name} cannot be saved, so no checkpoint could be: {first_line(error)}"
+                    f"the model's {name} cannot be saved, so no checkpoint could be: {summarize_error(error)}"
                 ) from None

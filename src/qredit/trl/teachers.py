@@ -6,18 +6,18 @@ from typing import Any, TypeAlias
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from qredit.core.field_names import KL_OF, LOGP_OF, REFERENCE
+from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX, REFERENCE
 from qredit.data.encoding import PROMPT_IDS
 from qredit.engine.base_probability import BASE
-from qredit.engine.hinted import Hinted, Ids, Itself
+from qredit.engine.hinted import Hinted, Ids, PolicyTeacher
 from qredit.engine.named_model import NamedModel
-from qredit.engine.reference import Reference
-from qredit.engine.sampling import shown
+from qredit.engine.reference_model import ReferenceModel
+from qredit.engine.sampling import strip_id_columns
 from qredit.engine.teacher import Teacher, check_heads
-from qredit.shared_prefix.support import inside
-from qredit.trl.data import context_of
+from qredit.shared_prefix.support import unwrap_peft
+from qredit.trl.dataset_encoding import get_context_length
 from qredit.utils.errors import QreditError
-from qredit.utils.plain import first_line
+from qredit.utils.sanitize import summarize_error
 
 Prompt = str | list[dict[str, Any]]
 
@@ -36,10 +36,10 @@ class Hint:
     model: str | PreTrainedModel | None = None
 
 
-Given: TypeAlias = str | PreTrainedModel | Hint | Teacher
+TeacherSpec: TypeAlias = str | PreTrainedModel | Hint | Teacher
 
 
-def teachers_of(trainer: Any, given: Mapping[str, Given], needs: Collection[str]) -> dict[str, Teacher]:
+def teachers_of(trainer: Any, given: Mapping[str, TeacherSpec], needs: Collection[str]) -> dict[str, Teacher]:
     """Each teacher by its name, the reference among them where it is needed.
 
     Args:
@@ -52,21 +52,21 @@ def teachers_of(trainer: Any, given: Mapping[str, Given], needs: Collection[str]
     """
     policy = trainer.model
     teachers = {name: _teacher(trainer, name, one) for name, one in given.items()}
-    if {f"{LOGP_OF}{REFERENCE}", f"{KL_OF}{REFERENCE}", BASE} & set(needs):
-        teachers[REFERENCE] = Reference(policy)
+    if {f"{LOGP_PREFIX}{REFERENCE}", f"{KL_PREFIX}{REFERENCE}", BASE} & set(needs):
+        teachers[REFERENCE] = ReferenceModel(policy)
     check_heads(needs, teachers, policy)
     return teachers
 
 
-def _teacher(trainer: Any, name: str, given: Given) -> Teacher:
+def _teacher(trainer: Any, name: str, given: TeacherSpec) -> Teacher:
     if isinstance(given, Hint):
-        inner: Teacher = Itself() if given.model is None else _teacher(trainer, name, given.model)
-        longest = context_of(trainer.model if inner.model is None else inner.model)
+        inner: Teacher = PolicyTeacher() if given.model is None else _teacher(trainer, name, given.model)
+        longest = get_context_length(trainer.model if inner.model is None else inner.model)
         return Hinted(inner, _other_prompts(trainer, name, given.prompt, longest), trainer._tokenizer.pad_token_id)
     if not isinstance(given, str | PreTrainedModel):
         return given
     model = _loaded(given, name, trainer.model) if isinstance(given, str) else given
-    if inside(model) is inside(trainer.model):
+    if unwrap_peft(model) is unwrap_peft(trainer.model):
         raise QreditError(f"teachers: '{name}' is the model that is trained; give a Hint, or another model")
     _check_ids(model, given, name, trainer._tokenizer)
     return NamedModel(model.to(trainer.model.device), name)  # type: ignore[arg-type]
@@ -76,7 +76,9 @@ def _loaded(path: str, name: str, policy: PreTrainedModel) -> PreTrainedModel:
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=policy.dtype)
     except Exception as error:  # its files are the user's: the libraries below stumble over them in their own ways
-        raise QreditError(f"teachers: the model '{path}' of '{name}' cannot be loaded: {first_line(error)}") from None
+        raise QreditError(
+            f"teachers: the model '{path}' of '{name}' cannot be loaded: {summarize_error(error)}"
+        ) from None
     return model
 
 
@@ -101,8 +103,8 @@ def _check_ids(
             raise ValueError("its vocabulary is empty")
     except Exception as error:  # as above
         raise QreditError(
-            f"teachers: no tokenizer for '{name}' in '{given}' ({first_line(error)}), so that its token ids cannot be "
-            "compared; save it beside the model, or give the model loaded"
+            f"teachers: no tokenizer for '{name}' in '{given}' ({summarize_error(error)}), so that its token ids "
+            "cannot be compared; save it beside the model, or give the model loaded"
         ) from None
     own = tokens.get_vocab()
     other = sorted(token for token, id in tokenizer.get_vocab().items() if own.get(token) != id)
@@ -121,7 +123,7 @@ def _other_prompts(
     completion = int(trainer.args.max_completion_length) + len(trainer.format.close_ids)
     most = None if context is None else context - completion
     for row in _rows(trainer.train_dataset, trainer.eval_dataset):
-        ids = tuple(trainer.format.prompt_ids(prompt(shown(row)), **trainer.chat_template_kwargs))
+        ids = tuple(trainer.format.prompt_ids(prompt(strip_id_columns(row)), **trainer.chat_template_kwargs))
         if most is not None and len(ids) > most:
             raise QreditError(
                 f"teachers: a prompt of '{name}' has {len(ids)} tokens, and {most} are left by a context of {context}"

@@ -22,70 +22,70 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from qredit.callbacks.guard import Guard
-from qredit.callbacks.guide import LOOKED, Guide
-from qredit.callbacks.look import LookFirst
-from qredit.callbacks.record import CreditRecorder
-from qredit.control.objective import automatic
+from qredit.callbacks.auto_q import NUM_INITIAL_PROMPTS, AutoQ
+from qredit.callbacks.collapse_guard import CollapseGuard
+from qredit.callbacks.credit_recorder import CreditRecorder
+from qredit.callbacks.initial_q import InitialQCallback
+from qredit.control.auto_objective import find_auto
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective, sum_terms
 from qredit.data.encoding import PROMPT_IDS
 from qredit.data.prompt_sampler import PromptSampler
 from qredit.data.shuffled import ShuffledPrompts
 from qredit.data.uniform import UniformPrompts
-from qredit.engine.collation import Collation
+from qredit.engine.collation import Collator
+from qredit.engine.current_objective import CurrentObjective
 from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.initial_likelihood import InitialLikelihood
 from qredit.engine.learner import Learner, LearnerFile, Learners
-from qredit.engine.log import StepLog, metrics_of
-from qredit.engine.look import Look
 from qredit.engine.making import GenerationMaker
-from qredit.engine.memory import free_bytes, yet_to_come
-from qredit.engine.objective_now import ObjectiveNow
+from qredit.engine.memory import estimate_optimizer_bytes, get_free_bytes
 from qredit.engine.prompts import Prompts
-from qredit.engine.resume import packed, unpacked
-from qredit.engine.sampling import Sampling
+from qredit.engine.resume import deserialize_generation, serialize_generation
+from qredit.engine.run_state import METRICS, POSITION, PROMPTS, StatefulPart, load_state
+from qredit.engine.sampling import RolloutSampler
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
-from qredit.engine.state import METRICS, POSITION, PROMPTS, Part, load_state
-from qredit.engine.step import Place, Step
+from qredit.engine.step import MicrobatchPosition, Step
 from qredit.engine.step_credit import StepCredit
+from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.engine.teacher import Teacher
-from qredit.evaluation.metrics import Answered
+from qredit.evaluation.metrics import QuestionResult
 from qredit.objectives.parsing import parse
-from qredit.rewards import as_reward
-from qredit.rewards.checked import checked_reward
-from qredit.rewards.given import Reward
-from qredit.rollouts.collate import Rows, tails_for
-from qredit.rollouts.ends import end_notice, generation_ends, plain_notice
-from qredit.rollouts.fields import Maker
+from qredit.rewards import make_reward_function
+from qredit.rewards.finite_rewards import add_reward_checks
+from qredit.rewards.reward_spec import Reward
+from qredit.rollouts.answer_end import describe_end_conflict, describe_plain_prompts, get_eos_token_ids
+from qredit.rollouts.collate import Rows, choose_tails
+from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import Format, TokenFormat, is_chat
-from qredit.rollouts.sampling_params import Draw
+from qredit.rollouts.sampling_params import SamplingParams
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import answer_all
-from qredit.samplers.thinking import think
+from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
-from qredit.shared_prefix.install import scores_tokens
+from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.packing import pack
-from qredit.shared_prefix.padded import check_padding
-from qredit.shared_prefix.support import inside
+from qredit.shared_prefix.patch_forward import enable_token_scoring
+from qredit.shared_prefix.support import unwrap_peft
 from qredit.shared_prefix.verify import verify
 from qredit.tasks.base import Example
-from qredit.trl.accelerated import Accelerated
-from qredit.trl.card import Card, written
-from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, makers_for
+from qredit.trl.accelerate_backend import AccelerateBackend
+from qredit.trl.checkpointing import Checkpointer
+from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, resolve_field_functions
 from qredit.trl.config import QreditConfig
-from qredit.trl.data import check_columns, context_of, encode_all, evaluations
-from qredit.trl.environment import check_environment
-from qredit.trl.order import Epoch, Places
-from qredit.trl.prepare import layout_for, score_at_temperature_one
-from qredit.trl.refused import check_arguments
-from qredit.trl.revert import check_revertible, slow_down
-from qredit.trl.rewarding import Rewarding
-from qredit.trl.savable import check_savable, mend_generation_config
-from qredit.trl.saving import Saving
-from qredit.trl.teachers import Given, teachers_of
+from qredit.trl.dataset_encoding import check_columns, encode_datasets, get_context_length, list_eval_datasets
+from qredit.trl.environment_variables import check_environment
+from qredit.trl.model_card import ModelCard, render_card
+from qredit.trl.model_setup import choose_layout, score_at_temperature_one
+from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
+from qredit.trl.refused_settings import check_arguments
+from qredit.trl.revert import check_revertible, scale_learning_rate
+from qredit.trl.reward_calculator import RewardCalculator
+from qredit.trl.savable import check_savable, repair_generation_config
+from qredit.trl.teachers import TeacherSpec, teachers_of
 from qredit.utils.errors import QreditError
-from qredit.utils.seed import EVALUATION, mix
+from qredit.utils.seed import EVALUATION_STREAM, derive_seed
 from qredit.utils.stateful import Stateful
 
 _LATEST = ("q", "guide/paft")  # of several steps that are logged together the last counts: means were never used
@@ -103,7 +103,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             of text) counts for the reward; other columns pass through to the reward functions.
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
-        fields: makers of batch fields that the objective needs and nothing here fills by itself (`rollouts/fields.py`).
+        fields: makers of batch fields that the objective needs and nothing here fills by itself
+            (`rollouts/field_functions.py`).
         teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
             path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
         prompts: which prompts come next, by their index in `train_dataset` (`args.skip_long` drops rows of it first).
@@ -149,8 +150,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         reward_funcs: Callable[..., Any] | str | list[Any] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        fields: Mapping[str, Maker] | None = None,
-        teachers: Mapping[str, Given] | None = None,
+        fields: Mapping[str, FieldFunction] | None = None,
+        teachers: Mapping[str, TeacherSpec] | None = None,
         prompts: PromptSampler | None = None,
         learners: Sequence[Learner] = (),
         **kwargs: Any,
@@ -162,17 +163,23 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         check_arguments(model, args, kwargs)
         check_sampling(self.objective, args)
         self.learners = Learners(learners)
-        makers = makers_for(self.objective, fields or {}, teachers or {}, self.learners)
+        makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
         check_columns(train_dataset, args.answer_column, "train_dataset")
-        for name, dataset in evaluations(eval_dataset).items():
+        for name, dataset in list_eval_datasets(eval_dataset).items():
             check_columns(dataset, args.answer_column, name)
-        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or as_reward("exact_match")]
-        self.guide = Guide(self.objective) if automatic(self.objective) is not None else None
-        looks = [] if self.guide is None else [LookFirst(self.guide, self._look, args.num_generations, _log.info)]
+        rewards = (
+            reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or make_reward_function("exact_match")]
+        )
+        self.auto_q = AutoQ(self.objective) if find_auto(self.objective) is not None else None
+        looks = (
+            []
+            if self.auto_q is None
+            else [InitialQCallback(self.auto_q, self._measure_initial_likelihood, args.num_generations, _log.info)]
+        )
         super().__init__(
             model=model,
-            reward_funcs=[checked_reward(function) for function in rewards],
+            reward_funcs=[add_reward_checks(function) for function in rewards],
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -199,21 +206,26 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self._tokenizer,
         )
         self._warn_of_ends()
-        self.tails = tails_for(self.objective.needs)
-        self.train_dataset, self.eval_dataset = encode_all(
-            self.train_dataset, self.eval_dataset, args, self.format, context_of(self.model), self.chat_template_kwargs
+        self.tails = choose_tails(self.objective.needs)
+        self.train_dataset, self.eval_dataset = encode_datasets(
+            self.train_dataset,
+            self.eval_dataset,
+            args,
+            self.format,
+            get_context_length(self.model),
+            self.chat_template_kwargs,
         )
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
-        self.guard = next((one for one in callbacks or () if isinstance(one, Guard)), None)
+        self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)
         if self.guard is not None:
             self.guard.attach(self)
-        self.steering = tuple(part for part in (self.guide, self.guard) if part is not None)
-        self._objective_now = ObjectiveNow(self.objective, self.steering)
+        self.overrides = tuple(part for part in (self.auto_q, self.guard) if part is not None)
+        self._current_objective = CurrentObjective(self.objective, self.overrides)
         score_at_temperature_one(self.model, self.objective, args)
         named = teachers_of(self, teachers or {}, self._fields_read)
-        self.layout = layout_for(self.model, self.objective, args)
+        self.layout = choose_layout(self.model, self.objective, args)
         if learners:
-            scores_tokens(self.model)  # a learner may run the policy where the loss takes TRL's own pass
+            enable_token_scoring(self.model)  # a learner may run the policy where the loss takes TRL's own pass
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + int(args.max_completion_length))
@@ -226,31 +238,35 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _warn_of_ends(self) -> None:
         """Say what may surprise of how answers end and of prompts that are plain texts."""
         for notice in (
-            end_notice(self.format, generation_ends(self.model), self.chat_template_kwargs),
-            plain_notice(self.format, self.train_dataset["prompt"]),
+            describe_end_conflict(self.format, get_eos_token_ids(self.model), self.chat_template_kwargs),
+            describe_plain_prompts(self.format, self.train_dataset["prompt"]),
         ):
             if notice is not None:
                 _log.warning(notice)
 
     def _check_savable(self) -> None:
         """A checkpoint must be possible; what can be mended is mended, with a warning."""
-        mended = mend_generation_config(inside(self.model))
+        mended = repair_generation_config(unwrap_peft(self.model))
         if mended is not None:
             _log.warning(mended)
         check_savable(self.model, self._tokenizer)
 
-    def _build(self, makers: Mapping[str, Maker], teachers: Mapping[str, Teacher], given: PromptSampler | None) -> None:
+    def _build(
+        self, makers: Mapping[str, FieldFunction], teachers: Mapping[str, Teacher], given: PromptSampler | None
+    ) -> None:
         """The parts of a step, given what only this engine knows."""
         args, needs = self.args, self._fields_read
-        self.collective = together = Accelerated(self.accelerator)
+        self.collective = together = AccelerateBackend(self.accelerator)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.sampler = TransformersSampler(self.model, pad, args.draw)
         self.scorer = self.make_scorer(teachers)
         plain = ShuffledPrompts(len(self.train_dataset), args.seed, self.shuffle_dataset)
         self.prompts = Prompts(self.train_dataset, plain if given is None else given, together, self._per_generation)
         self._further = given
-        self.sampling = Sampling(together, self.format, self._tokenizer, self._draw, Rewarding(self), makers)
-        self.collation = Collation(
+        self.rollout_sampler = RolloutSampler(
+            together, self.format, self._tokenizer, self._draw, RewardCalculator(self), makers
+        )
+        self.collator = Collator(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
             serves_several_steps=self._period > accumulated,
             learners=self.learners,
@@ -259,14 +275,14 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self.step_credit = StepCredit(accumulated, self.stages, together)
         self.step = Step(self.scorer, self.stages, self.step_credit, together, together, self.learners)
         self.generations = GenerationMaker(
-            *(self.collation, self.scorer, self.stages, together),
+            *(self.collator, self.scorer, self.stages, together),
             rollouts=args.per_device_train_batch_size,
             window=accumulated,
             repeats=self.num_iterations,
             seed=args.seed,
         )
         self.step_log = StepLog(together)
-        self.saving = self._saving()
+        self.checkpointer = self._make_checkpointer()
 
     def make_scorer(self, teachers: Mapping[str, Teacher]) -> Scorer:
         """What scores rows with this trainer's model."""
@@ -281,14 +297,14 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             autocast=self.accelerator.autocast,
             # both are asked for anew: wrappers and the optimiser come later
             policy=lambda: self.accelerator.unwrap_model(self.model),
-            free_bytes=lambda: free_bytes(device) - yet_to_come(self.scorer.policy(), self.optimizer),
+            free_bytes=lambda: get_free_bytes(device) - estimate_optimizer_bytes(self.scorer.policy(), self.optimizer),
             device=device,
-            ordinary=self._score_ordinarily,
-            resident=self.accelerator.distributed_type in resident,
+            native_forward=self._score_with_trl,
+            unsharded=self.accelerator.distributed_type in resident,
             rows_per_forward=self.args.rows_per_forward,
         )
 
-    def _score_ordinarily(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _score_with_trl(self, model: nn.Module, rows: Rows) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of each completion token by TRL's own pass."""
         batch = rows.batch
         assert batch.ids is not None
@@ -301,17 +317,22 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         return logp, entropy
 
-    def _saving(self) -> Saving:
+    def _make_checkpointer(self) -> Checkpointer:
         """What a checkpoint holds of this run."""
         parts: list[Stateful] = [
-            Part(POSITION, self._position, self._go_to),
+            StatefulPart(POSITION, self._position, self._go_to),
             self.stages,
-            Part(METRICS, lambda: dict(self._metrics["train"]), lambda kept: self._metrics["train"].update(kept)),
+            StatefulPart(
+                METRICS, lambda: dict(self._metrics["train"]), lambda kept: self._metrics["train"].update(kept)
+            ),
             self.prompts,
-            *self.steering,
+            *self.overrides,
         ]
-        own: list[Stateful] = [Part("rollouts", self._rollouts_in_use, self._take_up), *self._learner_files]
-        return Saving(self.args, self.accelerator, self.objective, parts, own)
+        own: list[Stateful] = [
+            StatefulPart("rollouts", self._rollouts_in_use, self._restore_rollouts),
+            *self._learner_files,
+        ]
+        return Checkpointer(self.args, self.accelerator, self.objective, parts, own)
 
     @property
     def _fields_read(self) -> frozenset[str]:
@@ -330,27 +351,27 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _rollouts_in_use(self) -> dict[str, Any]:
         """What a checkpoint holds of them: nothing where the next micro-batch samples anew."""
-        return packed(self._generation) if self.inside_generation and self._generation is not None else {}
+        return serialize_generation(self._generation) if self.inside_generation and self._generation is not None else {}
 
-    def _take_up(self, kept: Mapping[str, Any]) -> None:
-        self._generation = unpacked(kept) if kept else None
+    def _restore_rollouts(self, kept: Mapping[str, Any]) -> None:
+        self._generation = deserialize_generation(kept) if kept else None
 
     # --- what callbacks ask for (`qredit.engine.protocols`)
 
-    def _look(self) -> Mapping[str, Tensor]:
+    def _measure_initial_likelihood(self) -> Mapping[str, Tensor]:
         """The likelihood facts of some prompts, before the first step."""
         self.model.train()
-        look = Look(
+        look = InitialLikelihood(
             self.train_dataset,
             m=self.num_generations,
             at_once=max(self.args.per_device_train_batch_size // self.num_generations, 1),
-            draw=self.sampling.draw,
-            collation=self.collation,
-            score=lambda rows: self.scorer.scored_without_gradient(self.model_wrapped, rows),
+            draw=self.rollout_sampler.draw,
+            collator=self.collator,
+            score=lambda rows: self.scorer.score_batch_no_grad(self.model_wrapped, rows),
             seed=self.args.seed,
-            most=LOOKED,
+            most=NUM_INITIAL_PROMPTS,
         )
-        return look.facts(self.objective_now(), self.collective)
+        return look.facts(self.current_objective(), self.collective)
 
     def check_revertible(self, slower: bool) -> None:
         check_revertible(self.args, whole=not (self.is_deepspeed_enabled or self.is_fsdp_enabled), slower=slower)
@@ -363,11 +384,11 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         kept = load_state(checkpoint)
         if kept is not None:
             self.stages.state = kept["objective_state"]
-        self.saving.restore_own(checkpoint, self._learner_files)
+        self.checkpointer.restore_own(checkpoint, self._learner_files)
         self._generation = None
 
-    def slow_down(self, factor: float) -> None:
-        slow_down(self.optimizer, self.lr_scheduler, factor)
+    def scale_learning_rate(self, factor: float) -> None:
+        scale_learning_rate(self.optimizer, self.lr_scheduler, factor)
 
     def first_group(self) -> dict[str, Any] | None:
         logs, m = self._logs, self.num_generations
@@ -379,11 +400,16 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             "rewards": {name: list(values)[:m] for name, values in logs["rewards"].items()},
         }
 
-    def answers(self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int) -> list[Answered]:
+    def answers(
+        self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int
+    ) -> list[QuestionResult]:
         rank, world = self.collective.rank, self.collective.size
         own = answer_all(
             replace(
-                self.sampler, model=self.accelerator.unwrap_model(self.model), draw=Draw(), half=bool(self.args.bf16)
+                self.sampler,
+                model=self.accelerator.unwrap_model(self.model),
+                draw=SamplingParams(),
+                half=bool(self.args.bf16),
             ),
             self.format,
             examples[rank::world],
@@ -404,17 +430,19 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     # --- rollouts
 
     def get_train_dataloader(self) -> Any:
-        """What counts micro-batches; `_prepare_inputs` asks for the prompts (`qredit.trl.order` says why)."""
+        """What counts micro-batches; `_prepare_inputs` asks for the prompts (`qredit.trl.placeholder_loader` says
+        why).
+        """
         return self._get_dataloader(
-            dataset=Places(len(self.train_dataset)),
+            dataset=PlaceholderDataset(len(self.train_dataset)),
             description="Training",
             batch_size=self._train_batch_size * self.args.steps_per_generation,
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
 
-    def _get_train_sampler(self, dataset: Any = None) -> Epoch:
-        return Epoch(len(self.train_dataset), self.num_generations, self._per_generation, self._period)
+    def _get_train_sampler(self, dataset: Any = None) -> EpochSampler:
+        return EpochSampler(len(self.train_dataset), self.num_generations, self._per_generation, self._period)
 
     @property
     def _per_generation(self) -> int:
@@ -451,10 +479,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """The micro-batch of this position, sampling a new generation when the last one is used up."""
         if not self.model.training:
             m = self.rollouts_per_prompt
-            sampled = self.sampling.sampled(generation_batch, self._next_evaluation(), m)
-            vocabulary = self.collation.vocabulary(sampled)
-            return self.generations.microbatch(
-                self.model_wrapped, sampled, self.objective_now(), vocabulary, self.state.global_step, m
+            sampled = self.rollout_sampler.sampled(generation_batch, self._next_evaluation(), m)
+            vocabulary = self.collator.vocabulary(sampled)
+            return self.generations.make_microbatch(
+                self.model_wrapped, sampled, self.current_objective(), vocabulary, self.state.global_step, m
             )
         position = self._step % self._period
         if position == 0 or self._generation is None:
@@ -467,19 +495,19 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """A number of its own for each evaluation batch, counted anew at every optimiser step."""
         step, batches = self._evaluated
         self._evaluated = (self.state.global_step, batches + 1 if step == self.state.global_step else 0)
-        return EVALUATION + mix(*self._evaluated) % EVALUATION
+        return EVALUATION_STREAM + derive_seed(*self._evaluated) % EVALUATION_STREAM
 
     def _new_generation(self) -> Generation:
         args, number, m = self.args, self._step // self._period, self.rollouts_per_prompt
-        sampled = self.sampling.sampled(self.prompts.rows(self.prompts.share(self.prompts.asked), m), number, m)
+        sampled = self.rollout_sampler.sampled(self.prompts.rows(self.prompts.share(self.prompts.asked), m), number, m)
         if args.dynamic_sampling:
             uniform = UniformPrompts(len(self.train_dataset), (args.seed, number), self.collective.size)
             further = uniform if self._further is None else self._further
-            sampled, replaced = self.sampling.with_spread(
+            sampled, replaced = self.rollout_sampler.replace_equal_reward_groups(
                 sampled, number, m, self.prompts, further, args.dynamic_sampling
             )
             self._metrics["train"]["groups/replaced"].append(replaced)
-        return self.generations.make(self.model_wrapped, sampled, self.objective_now(), self.state.global_step, m)
+        return self.generations.make(self.model_wrapped, sampled, self.current_objective(), self.state.global_step, m)
 
     def _draw(self, prompts: list[list[int]], number: int) -> list[Trajectory]:
         with (
@@ -499,18 +527,18 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 self.format,
                 self.args.budget,
                 stop_tokens=self.eos_token_ids,
-                seed=mix(self.args.seed, number, self.accelerator.process_index),
+                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
             )
 
     # --- a step
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch: sample if it is time, score, forward and backward; stopped by a loss that is not finite."""
-        self.sampling.seconds = self.scorer.seconds = 0.0
+        self.rollout_sampler.seconds = self.scorer.seconds = 0.0
         start = time.perf_counter()
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         elapsed = time.perf_counter() - start
-        times = {"sample": self.sampling.seconds, "score": self.scorer.seconds}
+        times = {"sample": self.rollout_sampler.seconds, "score": self.scorer.seconds}
         for part, seconds in (times | {"update": elapsed - sum(times.values())}).items():
             self._metrics["train"][f"time/{part}"].append(seconds)
         self._stop_unless_finite(loss, "loss")
@@ -531,12 +559,12 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
                 "were left as they were; checkpoints saved before are good"
             )
 
-    def objective_now(self) -> Objective:
+    def current_objective(self) -> Objective:
         """The plain objective of this moment of training."""
-        return self._objective_now.at(self.state.global_step / max(self.state.max_steps, 1))
+        return self._current_objective.at(self.state.global_step / max(self.state.max_steps, 1))
 
     def _compute_loss(self, model: nn.Module, inputs: Microbatch) -> Tensor:
-        objective = self.objective_now()
+        objective = self.current_objective()
         if not self.model.training:
             return self._evaluation_loss(model, objective, inputs.rows)
         if self.args.verify_prefix and not self._verified and self.layout is pack:
@@ -546,7 +574,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         assert self._generation is not None
         loss, learned = self.step.take(model, objective, self._generation, self._place())
         if self.recorder is not None:
-            self.recorder.see(self.state.global_step + 1, learned)
+            self.recorder.observe(self.state.global_step + 1, learned)
         self.log_with_step(learned.logged)
         self._log_batch("train", objective, learned.batch)
         self._observe(learned.batch)
@@ -556,21 +584,21 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         """Let the prompt sampler have what each group shows when it is learned from for the first time."""
         use, last = self._step % self._period, self.args.steps_per_generation - 1
         if use <= last:
-            self.prompts.see(batch, complete=self.accelerator.sync_gradients, last=use == last)
+            self.prompts.observe(batch, complete=self.accelerator.sync_gradients, last=use == last)
 
-    def _place(self) -> Place:
+    def _place(self) -> MicrobatchPosition:
         """Where the micro-batch that is learned from is in its generation."""
-        return Place(
+        return MicrobatchPosition(
             use=self._step % self._period,
             generations=max(self.current_gradient_accumulation_steps / self._period, 1.0),
             complete=self.accelerator.sync_gradients,
-            used_up=self._ends_generation,
+            ends_generation=self._ends_generation,
             off_policy=self.off_policy,
         )
 
     def _evaluation_loss(self, model: nn.Module, objective: Objective, rows: Rows) -> Tensor:
         """The loss of an evaluation batch as if it were a whole step."""
-        batch = self.scorer.scored_without_gradient(model, rows)
+        batch = self.scorer.score_batch_no_grad(model, rows)
         credited = objective.evaluate(batch, self.stages.state)
         self._log_batch("eval", objective, batch)
         logp = batch.require("logp", str(objective))
@@ -582,22 +610,22 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if mode == "train" and not self.accelerator.sync_gradients:
             return
         facts = self.step_log.take()
-        found = metrics_of(objective, facts)
+        found = compute_metrics(objective, facts)
         if mode == "train":
-            self._guided_by(facts, found)
+            self._update_control(facts, found)
         for name, value in found.items():
             before = () if name in _LATEST else self._metrics[mode][name]
             self._metrics[mode][name] = [*before, value]
 
-    def _guided_by(self, facts: Mapping[str, Tensor], found: dict[str, float]) -> None:
+    def _update_control(self, facts: Mapping[str, Tensor], found: dict[str, float]) -> None:
         """Tell guide and guard what this step's groups showed; `found` is what will be logged of it."""
         likely = facts.get("p_hat")
         self.step_success = (10**likely if likely is not None else facts["success"]).tolist()
-        if self.guide is None:
+        if self.auto_q is None:
             return
         replaced = self.guard is not None and self.guard.instead
-        found["guide/paft"] = float(replaced or self.guide.estimator == "paft")
-        decision = None if replaced or likely is None else self.guide.see(self.state.global_step + 1, facts)
+        found["guide/paft"] = float(replaced or self.auto_q.estimator == "paft")
+        decision = None if replaced or likely is None else self.auto_q.observe(self.state.global_step + 1, facts)
         if decision is not None:
             _log.info(f"{decision.estimator}(q={decision.q:g}) from step {decision.step + 1}: {decision.reason}")
 
@@ -610,9 +638,9 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             QreditError: no whole checkpoint to resume from, or the one named is torn.
         """
         if resume_from_checkpoint:
-            resume_from_checkpoint = str(self.saving.restore(resume_from_checkpoint))
-            if PROMPTS in self.saving.anew:
-                self.prompts.go_behind(-(-self._step // self._period))
+            resume_from_checkpoint = str(self.checkpointer.restore(resume_from_checkpoint))
+            if PROMPTS in self.checkpointer.missing_parts:
+                self.prompts.skip_generations(-(-self._step // self._period))
         else:
             self.prompts.begin()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -620,7 +648,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """TRL's checkpoint, and what is needed to go on as if never stopped, written aside and renamed when whole."""
         folder = Path(super()._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        with self.saving.aside(folder, self.state):
+        with self.checkpointer.write_atomically(folder, self.state):
             super()._save_checkpoint(model, trial)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
@@ -632,15 +660,15 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         if not self.is_world_process_zero():
             return
         given = [tags] if isinstance(tags, str) else list(tags or ())
-        card = self.card(model_name or Path(self.args.output_dir).name, dataset_name, [*self._tag_names, *given])
-        (Path(self.args.output_dir) / "README.md").write_text(written(card), encoding="utf-8")
+        card = self.make_card(model_name or Path(self.args.output_dir).name, dataset_name, [*self._tag_names, *given])
+        (Path(self.args.output_dir) / "README.md").write_text(render_card(card), encoding="utf-8")
 
-    def card(self, name: str, data: str | None = None, tags: Sequence[str] = ()) -> Card:
+    def make_card(self, name: str, data: str | None = None, tags: Sequence[str] = ()) -> ModelCard:
         """What this trainer knows for a model card."""
         args = self.args
-        return Card(
+        return ModelCard(
             name=name,
-            base=str(inside(self.model).config._name_or_path) or None,
+            base=str(unwrap_peft(self.model).config._name_or_path) or None,
             objective=str(self.objective),
             end=self.format.format.end,
             data=data,
@@ -654,4 +682,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(super()._get_output_dir(trial) if self.saving.writing_to is None else self.saving.writing_to)
+        return str(
+            super()._get_output_dir(trial)
+            if self.checkpointer.staging_folder is None
+            else self.checkpointer.staging_folder
+        )

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def usable_device(cpu: bool = False) -> "torch.device":
+def select_device(cpu: bool = False) -> "torch.device":
     """The accelerator, or the CPU where there is none, it is not wanted, or it lacks float64, as Apple's does."""
     import torch  # here, for options that are only shown ask for no device
 

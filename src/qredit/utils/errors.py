@@ -11,7 +11,7 @@ class QreditError(ValueError):
     """Something the user gave cannot be used. The message is one line; the command line prints it and exits with 2."""
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> QreditError:
+def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditError:
     """The error for a name that is not among `choices`, with the nearest one first when there is one.
 
     >>> print(unknown("objective", "gral", ["garl", "grpo", "paft"]))
@@ -27,8 +27,8 @@ def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     """What a registry holds under a name; `kind` says in the error what its entries are.
 
     Raises:
-        QreditError: it holds nothing under that name; see `unknown`.
+        QreditError: it holds nothing under that name; see `unknown_name_error`.
     """
     if name not in registry:
-        raise unknown(kind, name, registry)
+        raise unknown_name_error(kind, name, registry)
     return registry[name]

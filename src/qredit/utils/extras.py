@@ -14,11 +14,11 @@ EXTRAS: Mapping[str, Sequence[str]] = {
 """The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
 
 
-class MissingExtra(QreditError, ImportError):
+class MissingExtraError(QreditError, ImportError):
     """An optional part of the installation is needed and not there; an ImportError for those who try to import it."""
 
 
-def require(asker: str, *extras: str) -> None:
+def require_extras(asker: str, *extras: str) -> None:
     """Refuse to go on without these extras, before anything is computed. Imports none of their packages.
 
     Args:
@@ -31,6 +31,6 @@ def require(asker: str, *extras: str) -> None:
     absent = [name.replace("_", "-") for names in missing.values() for name in names]
     if absent:
         wanted = ",".join(extra for extra, names in missing.items() if names)
-        raise MissingExtra(
+        raise MissingExtraError(
             f"{asker} needs {', '.join(absent)}, not installed here; install with: pip install 'qredit[{wanted}]'"
         )

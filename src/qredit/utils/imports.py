@@ -9,7 +9,7 @@ from typing import Any
 from qredit.utils.errors import QreditError
 
 
-def imported(path: str) -> Callable[..., Any]:
+def import_object(path: str) -> Callable[..., Any]:
     """The user's object at an import path, `package.module:name` or `package.module.name`.
 
     A module that is not installed is looked for in the working folder too, as Python does for a script that lies there.

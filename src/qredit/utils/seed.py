@@ -4,17 +4,17 @@ A rollout's seed is that of the run, mixed with the number of the draw and the p
 numbered 0, 1, 2, …; every other draw has its numbers from one of the streams below, so that no two share a seed.
 """
 
-EVALUATION = 1 << 40
+EVALUATION_STREAM = 1 << 40
 """Rollouts of evaluation batches: from here on, by a hash of the optimiser step and the place of the batch in it."""
-FURTHER = 1 << 41
+DYNAMIC_SAMPLING_STREAM = 1 << 41
 """Rollouts of further prompts (dynamic sampling): from here on, by a hash of the generation and the round."""
-BEFORE = 1 << 42
+INITIAL_Q_STREAM = 1 << 42
 """Rollouts of the look before the first step: from here on, batch by batch."""
-ANSWERS = 1 << 43
+ANSWER_STREAM = 1 << 43
 """Answers that are drawn apart from their rationales: mixed with the seed of those."""
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One well-spread 63-bit seed from several integers (splitmix64's finaliser, applied in turn)."""
     state = 0
     for number in numbers:

@@ -29,7 +29,7 @@ End your reply with a JSON list of the numbers of the wrong steps, such as [2, 5
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgeCase:
     """One rationale to judge: the question, its steps in order, and the right answer where it is known."""
 
     question: str
@@ -71,7 +71,7 @@ class EndpointJudge:
             if getattr(self, name) < 1:
                 raise QreditError(f"{name} of a judge must be at least 1, got {getattr(self, name)}")
 
-    def wrong_steps(self, cases: Sequence[Case]) -> list[list[frozenset[int]]]:
+    def wrong_steps(self, cases: Sequence[JudgeCase]) -> list[list[frozenset[int]]]:
         """For each case its critiques, each the set of wrong steps by number from 0.
 
         A reply without a readable list, or with numbers of no step, calls no step wrong. A case without steps is not
@@ -84,18 +84,18 @@ class EndpointJudge:
         with ThreadPoolExecutor(self.at_once) as workers:
             replies = iter(list(workers.map(self._reply, asked)))
         return [
-            [wrong_in(next(replies) if case.steps else "", len(case.steps)) for _ in range(self.critiques)]
+            [parse_wrong_steps(next(replies) if case.steps else "", len(case.steps)) for _ in range(self.critiques)]
             for case in cases
         ]
 
-    def _reply(self, case: Case) -> str:
+    def _reply(self, case: JudgeCase) -> str:
         body = {
             "model": self.model,
             "temperature": self.temperature,
             "messages": [{"role": "system", "content": _TASK}, {"role": "user", "content": _shown(case)}],
         }
         request = urllib.request.Request(self.url, json.dumps(body).encode(), self._headers())
-        return _content(_persistently(lambda: self._fetched(request), self.tries, self.pause, self.url))
+        return _content(_retry(lambda: self._fetched(request), self.tries, self.pause, self.url))
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self.key_variable)
@@ -107,7 +107,7 @@ class EndpointJudge:
         return body
 
 
-def wrong_in(reply: str, steps: int) -> frozenset[int]:
+def parse_wrong_steps(reply: str, steps: int) -> frozenset[int]:
     """The steps, counted from 0, that the last list of numbers in a reply names, counting from 1; none without one."""
     lists = _LIST.findall(reply)
     numbers = map(int, re.findall(r"\d+", lists[-1])) if lists else ()
@@ -124,7 +124,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
-def _persistently(fetch: Callable[[], bytes], tries: int, pause: float, url: str) -> bytes:
+def _retry(fetch: Callable[[], bytes], tries: int, pause: float, url: str) -> bytes:
     """What `fetch` returns, tried again after failures that may pass."""
     for attempt in range(1, tries + 1):
         try:
@@ -150,7 +150,7 @@ def _content(body: bytes) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _shown(case: Case) -> str:
+def _shown(case: JudgeCase) -> str:
     """The case as the judge reads it, steps numbered from 1."""
     steps = "\n\n".join(f'<step number="{number}">\n{step}\n</step>' for number, step in enumerate(case.steps, start=1))
     known = "" if case.answer is None else f"\n\nThe right answer:\n{case.answer}"

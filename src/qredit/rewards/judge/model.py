@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from qredit.utils.errors import QreditError
-from qredit.utils.extras import require
-from qredit.utils.plain import first_line
+from qredit.utils.extras import require_extras
+from qredit.utils.sanitize import summarize_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +79,14 @@ class ProcessRewardModel:
 
 
 def _loaded(kind: str, path: str) -> tuple[Any, Any]:
-    require("a process reward model", "trl")
+    require_extras("a process reward model", "trl")
     import transformers  # here: judging by an endpoint, and whoever collates, needs none of it
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         return tokenizer, getattr(transformers, kind).from_pretrained(path).eval()
     except (OSError, ValueError) as error:
-        raise QreditError(f"no process reward model at '{path}': {first_line(error)}") from None
+        raise QreditError(f"no process reward model at '{path}': {summarize_error(error)}") from None
 
 
 def _one_token(tokenizer: Any, text: str) -> int:

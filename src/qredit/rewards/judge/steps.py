@@ -7,7 +7,7 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_WAIT = 8  # tokens; a character is at most four bytes
 
 
-def pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
+def decode_pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
     """The text that each token adds to what the tokens before it say; together they are the decoded text.
 
     A token that only begins a character adds "", the one that completes it adds it. Each token is decoded with its
@@ -28,13 +28,13 @@ def pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
     return found
 
 
-def steps_of(ids: Sequence[int], tokenizer: Any) -> list[int]:
+def number_steps(ids: Sequence[int], tokenizer: Any) -> list[int]:
     """The number of the reasoning step of each token, from 0.
 
     A step ends at a blank line: two line breaks with nothing but white space between them. The tokens of the blank
     line belong to the step that it ends. A token that holds both sides of one belongs to the step before it.
     """
-    texts = pieces(ids, tokenizer)
+    texts = decode_pieces(ids, tokenizer)
     numbers = list(_numbers(texts))
     for place in reversed(range(len(numbers) - 1)):
         if texts[place] == "":  # the first bytes of a character belong where its last does
@@ -56,17 +56,17 @@ def _numbers(texts: Sequence[str]) -> Iterator[int]:
         yield number if own is None else own
 
 
-def step_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
+def split_step_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
     """The text of each step, without white space around it."""
-    texts = pieces(ids, tokenizer)
-    numbers = steps_of(ids, tokenizer)
+    texts = decode_pieces(ids, tokenizer)
+    numbers = number_steps(ids, tokenizer)
     found = [""] * (max(numbers, default=-1) + 1)
     for number, text in zip(numbers, texts, strict=True):
         found[number] += text
     return [text.strip() for text in found]
 
 
-def at_step_ends(numbers: Sequence[int], scores: Sequence[float]) -> list[float]:
+def place_at_step_ends(numbers: Sequence[int], scores: Sequence[float]) -> list[float]:
     """Each step's score on its last token, 0 on all others. Numbers below 0 are of no step."""
     found = [0.0] * len(numbers)
     for step, place in {number: place for place, number in enumerate(numbers)}.items():
@@ -75,6 +75,6 @@ def at_step_ends(numbers: Sequence[int], scores: Sequence[float]) -> list[float]
     return found
 
 
-def in_steps(numbers: Sequence[int], chosen: Collection[int]) -> list[bool]:
+def mark_steps(numbers: Sequence[int], chosen: Collection[int]) -> list[bool]:
     """Whether each token lies in one of the chosen steps."""
     return [number >= 0 and number in chosen for number in numbers]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 
-def by_votes(critiques: Sequence[frozenset[int]], needed: float) -> frozenset[int]:
+def select_by_votes(critiques: Sequence[frozenset[int]], needed: float) -> frozenset[int]:
     """The steps that at least `needed` of the critiques call wrong; none where there is no critique."""
     votes = Counter(step for critique in critiques for step in critique)
     return frozenset(step for step, count in votes.items() if count >= needed)
@@ -12,14 +12,14 @@ def by_votes(critiques: Sequence[frozenset[int]], needed: float) -> frozenset[in
 
 def intersection(critiques: Sequence[frozenset[int]]) -> frozenset[int]:
     """The steps that every critique calls wrong."""
-    return by_votes(critiques, len(critiques))
+    return select_by_votes(critiques, len(critiques))
 
 
 def majority(critiques: Sequence[frozenset[int]]) -> frozenset[int]:
     """The steps that at least half of the critiques call wrong."""
-    return by_votes(critiques, len(critiques) / 2)
+    return select_by_votes(critiques, len(critiques) / 2)
 
 
 def union(critiques: Sequence[frozenset[int]]) -> frozenset[int]:
     """The steps that any critique calls wrong."""
-    return by_votes(critiques, 1)
+    return select_by_votes(critiques, 1)

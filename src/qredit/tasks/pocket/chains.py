@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qredit.tasks.base import Split
-from qredit.tasks.pocket.language import FACTS, apart, draw_names
-from qredit.tasks.pocket.scene import split_of
+from qredit.tasks.pocket.language import FACTS, are_distinct, draw_names
+from qredit.tasks.pocket.scene import assign_split
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def draw_context(rng: random.Random, split: Split, chains: int, hops: int) -> Co
     taken: list[str] = []
     while len(drawn) < chains:
         names = draw_names(rng, hops + 1)
-        if split_of(names) == split and apart([*taken, *names]):
+        if assign_split(names) == split and are_distinct([*taken, *names]):
             taken += names
             drawn.append(_linked(names))
     told = [fact for chain in drawn for fact in chain]

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from qredit.tasks.base import Example, Record, Split, Style
-from qredit.tasks.pocket.language import apart, draw_name
-from qredit.tasks.pocket.scene import Scene, Thought, pocket_prompt, pocket_task, record_id, split_of
+from qredit.tasks.pocket.language import are_distinct, draw_name
+from qredit.tasks.pocket.scene import (
+    Scene,
+    Statement,
+    assign_split,
+    build_pocket_prompt,
+    make_pocket_task,
+    make_record_id,
+)
 
 NAME = "pocket-finqa"
 INSTRUCTION = "Use the table. Answer with the number alone."
@@ -39,7 +46,7 @@ def draw(rng: random.Random, split: Split) -> Scene:
     year = rng.choice(YEARS)
     records = [record for row in rows for record in (_change(rows, row, year), _total(rows, row, year))]
     said = [(row.item, number) for row in rows for number in (row.earlier, row.later)]
-    return Scene(tuple(records), tuple(Thought(f"{item}: {number}.", str(number)) for item, number in said))
+    return Scene(tuple(records), tuple(Statement(f"{item}: {number}.", str(number)) for item, number in said))
 
 
 def render(record: Record, style: Style) -> Example:
@@ -50,7 +57,7 @@ def render(record: Record, style: Style) -> Example:
     """
     rows = [" | ".join(cell or "item" for cell in row) for row in record["table"]]
     return Example(
-        prompt=pocket_prompt(
+        prompt=build_pocket_prompt(
             style, INSTRUCTION, (*record["pre_text"], *rows, *record["post_text"]), record["qa"]["question"]
         ),
         answer=record["qa"]["answer"],
@@ -59,7 +66,7 @@ def render(record: Record, style: Style) -> Example:
     )
 
 
-POCKET_FINQA = pocket_task(
+POCKET_FINQA = make_pocket_task(
     name=NAME,
     summary="generated: the change or the total of an item in a small table (FinQA's schema)",
     draw=draw,
@@ -72,7 +79,7 @@ def _draw_rows(rng: random.Random, split: Split) -> list[Row]:
     rows: dict[str, Row] = {}
     while len(rows) < ROWS:
         row = Row(draw_name(rng), rng.choice(NUMBERS), rng.choice(NUMBERS))
-        if split_of(row.cells) == split and apart([*rows, row.item]):
+        if assign_split(row.cells) == split and are_distinct([*rows, row.item]):
             rows[row.item] = row
     return list(rows.values())
 
@@ -102,7 +109,7 @@ def _record(
     table = [["", str(year), str(year + 1)], *(row.cells for row in rows)]
     place = rows.index(row) + 1
     return {
-        "id": record_id(NAME, (*("|".join(cells) for cells in table), question)),
+        "id": make_record_id(NAME, (*("|".join(cells) for cells in table), question)),
         "filename": f"{NAME}/{year + 1}",
         "pre_text": ["Sales by item."],
         "post_text": [],

@@ -45,7 +45,7 @@ def draw_name(rng: random.Random) -> str:
     return rng.choice(SYLLABLES).capitalize() + rng.choice(SYLLABLES)
 
 
-def apart(names: Sequence[str]) -> bool:
+def are_distinct(names: Sequence[str]) -> bool:
     """Whether no two names begin alike and no two end alike, so that each syllable tells which name is meant.
 
     Scenes are made of such names: small models learn to copy them in minutes instead of hours.

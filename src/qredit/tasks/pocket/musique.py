@@ -5,7 +5,7 @@ from typing import Any
 
 from qredit.tasks.base import Example, Record, Split, Style
 from qredit.tasks.pocket.chains import Context, Fact, draw_context
-from qredit.tasks.pocket.scene import Scene, Thought, pocket_prompt, pocket_task, record_id
+from qredit.tasks.pocket.scene import Scene, Statement, build_pocket_prompt, make_pocket_task, make_record_id
 
 NAME = "pocket-musique"
 INSTRUCTION = "Use the facts. Answer with the name alone."
@@ -17,7 +17,7 @@ def draw(rng: random.Random, split: Split) -> Scene:
     context = draw_context(rng, split, CHAINS, HOPS)
     return Scene(
         records=tuple(_record(context, chain) for chain in context.chains),
-        statements=tuple(Thought(fact.sentence, fact.object) for fact in context.told),
+        statements=tuple(Statement(fact.sentence, fact.object) for fact in context.told),
     )
 
 
@@ -29,7 +29,7 @@ def render(record: Record, style: Style) -> Example:
     """
     texts = {paragraph["idx"]: paragraph["paragraph_text"] for paragraph in record["paragraphs"]}
     return Example(
-        prompt=pocket_prompt(style, INSTRUCTION, texts.values(), record["question"]),
+        prompt=build_pocket_prompt(style, INSTRUCTION, texts.values(), record["question"]),
         answer=record["answer"],
         id=record["id"],
         aliases=tuple(record["answer_aliases"]),
@@ -37,7 +37,7 @@ def render(record: Record, style: Style) -> Example:
     )
 
 
-POCKET_MUSIQUE = pocket_task(
+POCKET_MUSIQUE = make_pocket_task(
     name=NAME,
     summary="generated: the league of a person's country, three hops over six facts (MuSiQue's schema)",
     draw=draw,
@@ -48,7 +48,7 @@ POCKET_MUSIQUE = pocket_task(
 
 def _record(context: Context, chain: tuple[Fact, ...]) -> dict[str, Any]:
     question = f"Which league does the country of {chain[0].subject} belong to?"
-    id = record_id(NAME, (*(fact.sentence for fact in context.told), question))
+    id = make_record_id(NAME, (*(fact.sentence for fact in context.told), question))
     return {
         "id": id,
         "paragraphs": [_paragraph(number, fact, fact in chain) for number, fact in enumerate(context.told)],

@@ -17,7 +17,7 @@ _SPLITS: tuple[Split, ...] = ("validation", "test", "train", "train", "train", "
 
 
 @dataclass(frozen=True)
-class Thought:
+class Statement:
     """A rationale and the answer that it ends in."""
 
     text: str
@@ -34,14 +34,14 @@ class Scene:
     """
 
     records: tuple[Record, ...]
-    statements: tuple[Thought, ...]
+    statements: tuple[Statement, ...]
 
 
-Draw = Callable[[random.Random, Split], Scene]
+SceneDraw = Callable[[random.Random, Split], Scene]
 Render = Callable[[Record, Style], Example]
 
 
-def split_of(fact: Iterable[str]) -> Split:
+def assign_split(fact: Iterable[str]) -> Split:
     """The split that a chain of names, or a row of a table, belongs to, by SHA-256 of its words: 1 in 8 validation, 1
     in 8 test, the rest train.
 
@@ -51,14 +51,14 @@ def split_of(fact: Iterable[str]) -> Split:
     return _SPLITS[hashlib.sha256("\n".join(fact).encode()).digest()[0] % len(_SPLITS)]
 
 
-def scenes(draw: Draw, split: Split, seed: int | str) -> Iterator[Scene]:
+def draw_scenes(draw: SceneDraw, split: Split, seed: int | str) -> Iterator[Scene]:
     """Scenes of a split without end, a function of `seed`."""
     rng = random.Random(f"{split} {seed}")
     while True:
         yield draw(rng, split)
 
 
-def reader(name: str, draw: Draw) -> Callable[[str | None, Split], Iterable[Record]]:
+def make_reader(name: str, draw: SceneDraw) -> Callable[[str | None, Split], Iterable[Record]]:
     """`Task.read` of a generated task: one question of each scene, `SIZES` of them per split, always the same ones.
 
     The function it returns raises QreditError when it is given a source, since there is nothing to read.
@@ -68,18 +68,18 @@ def reader(name: str, draw: Draw) -> Callable[[str | None, Split], Iterable[Reco
         if source is not None:
             raise QreditError(f"{name} is generated and reads no data; leave out '{source}'")
         ask = random.Random(f"ask {split}")
-        for _, scene in zip(range(SIZES[split]), scenes(draw, split, seed=0), strict=False):
+        for _, scene in zip(range(SIZES[split]), draw_scenes(draw, split, seed=0), strict=False):
             yield ask.choice(scene.records)
 
     return read
 
 
-def record_id(name: str, content: Iterable[str]) -> str:
+def make_record_id(name: str, content: Iterable[str]) -> str:
     """An id that is a function of what the record says."""
     return f"{name}-{hashlib.sha256(chr(10).join(content).encode()).hexdigest()[:16]}"
 
 
-def pocket_prompt(style: Style, instruction: str, context: Iterable[str], question: str) -> str:
+def build_pocket_prompt(style: Style, instruction: str, context: Iterable[str], question: str) -> str:
     """Lines of context and the question, which is the last line; "warm" puts the instruction in front."""
     return "\n".join([*([instruction] if style == "warm" else []), *context, question])
 
@@ -92,15 +92,15 @@ class PocketTask(Task):
         draw: (generator, split) → a scene; what `read` asks one question of, and what pretraining draws from.
     """
 
-    draw: Draw
+    draw: SceneDraw
 
 
-def pocket_task(name: str, summary: str, draw: Draw, render: Render, metrics: tuple[str, ...]) -> PocketTask:
+def make_pocket_task(name: str, summary: str, draw: SceneDraw, render: Render, metrics: tuple[str, ...]) -> PocketTask:
     """The task of `SIZES` records per split, each a question about a scene of its own."""
     return PocketTask(
         name=name,
         summary=summary,
-        read=reader(name, draw),
+        read=make_reader(name, draw),
         render=render,
         metrics=metrics,
         sizes=SIZES,

@@ -9,7 +9,7 @@ To put a method of your own to them:
 """
 
 from qredit.testing.laws import estimator, needs, spans, stage, values
-from qredit.testing.laws.subject import Condition, Law, StageSubject, Subject, everything
+from qredit.testing.laws.subject import Condition, Law, StageSubject, Subject, applies_to_all
 
 LAWS: tuple[Law[Subject], ...] = (
     Law("climbs its slope", lambda s: s.advantage is not None, estimator.climbs_its_slope),
@@ -39,23 +39,23 @@ LAWS: tuple[Law[Subject], ...] = (
         estimator.mean_over_draws_is_the_plug_in_off_policy,
     ),
     Law("identities", lambda s: bool(s.equals), estimator.equals_what_it_is_said_to_equal),
-    Law("nothing on forced tokens", everything, spans.nothing_on_forced_tokens),
-    Law("rows may be permuted", everything, spans.rows_may_be_permuted),
-    Law("padding changes nothing", everything, spans.padding_changes_nothing),
+    Law("nothing on forced tokens", applies_to_all, spans.nothing_on_forced_tokens),
+    Law("rows may be permuted", applies_to_all, spans.rows_may_be_permuted),
+    Law("padding changes nothing", applies_to_all, spans.padding_changes_nothing),
     Law("group numbers are names", lambda s: not s.draws, spans.group_numbers_are_names),
-    Law("micro-batches", everything, spans.gradient_is_the_same_in_micro_batches),
-    Law("row chunks", everything, spans.gradient_is_the_same_in_row_chunks),
+    Law("micro-batches", applies_to_all, spans.gradient_is_the_same_in_micro_batches),
+    Law("row chunks", applies_to_all, spans.gradient_is_the_same_in_row_chunks),
     Law("advantages of the formula", lambda s: s.advantage is not None, values.advantages_are_those_of_the_formula),
     Law("float32 at extreme likelihoods", lambda s: s.weights is not None, values.float32_keeps_what_float64_says),
     Law("the formula written plainly", lambda s: s.reference is not None, values.equals_its_reference),
     Law("slopes of the loss", lambda s: s.loss is not None, spans.has_the_slopes_of_its_loss),
     Law("zero where said", lambda s: bool(s.zero), values.zero_where_it_is_said_to_be),
     Law("graded rewards are refused", lambda s: s.binary, values.graded_rewards_are_refused),
-    Law("finite on degenerate groups", everything, values.finite_on_degenerate_groups),
-    Law("needs are read", everything, needs.needs_are_what_is_read),
-    Law("needs are used", everything, needs.needs_are_used),
-    Law("what a pass tells is recomputed", everything, needs.what_a_pass_tells_is_recomputed),
-    Law("needs are the union", everything, needs.needs_are_the_union),
+    Law("finite on degenerate groups", applies_to_all, values.finite_on_degenerate_groups),
+    Law("needs are read", applies_to_all, needs.needs_are_what_is_read),
+    Law("needs are used", applies_to_all, needs.needs_are_used),
+    Law("what a pass tells is recomputed", applies_to_all, needs.what_a_pass_tells_is_recomputed),
+    Law("needs are the union", applies_to_all, needs.needs_are_the_union),
 )
 STAGE_LAWS: tuple[Law[StageSubject], ...] = (
     Law("linear stages are homogeneous", lambda s: s.linear, stage.linear_stages_are_homogeneous),

@@ -9,10 +9,16 @@ from torch import Tensor
 
 from qredit.core import tsallis
 from qredit.core.objective import Objective
-from qredit.testing.batches import batch_for
-from qredit.testing.laws.compare import check_close, check_each_close
+from qredit.testing.batches import make_batch_for
+from qredit.testing.laws.assertions import assert_close, assert_each_close
 from qredit.testing.laws.subject import Advantage, Subject
-from qredit.testing.moments import exact_moments, gradients, moments, pools, resampled
+from qredit.testing.moments import (
+    compute_moments,
+    enumerate_groups,
+    exact_moments,
+    group_gradients,
+    integrate_over_draws,
+)
 from qredit.testing.policy import EnumerablePolicy, TabularPolicy
 from qredit.testing.transformer import TransformerPolicy
 
@@ -22,7 +28,7 @@ TRANSFORMER = TransformerPolicy.random(seed=3, length=1)
 POLICIES: tuple[EnumerablePolicy, ...] = (TABLE, TWO_SYMBOLS, TRANSFORMER)
 
 
-def older(policy: EnumerablePolicy) -> EnumerablePolicy:
+def perturb_policy(policy: EnumerablePolicy) -> EnumerablePolicy:
     """The policy some updates ago: near enough for no ratio to reach a truncation, far enough for ratios to matter."""
     generator = torch.Generator().manual_seed(7)
     step = torch.randn(len(policy.theta), dtype=torch.float64, generator=generator)
@@ -52,7 +58,7 @@ def climbs_its_slope(subject: Subject) -> None:
             slope = reward_slope(subject.advantage, policy.success, rollouts)
             slope *= subject.loss_scale(policy.length + 1)  # the forced closing symbol is no token that learns
             mean = exact_moments(subject.objective, policy, rollouts).mean
-            check_close(mean, slope * policy.loss_gradient(0.0), 1e-5, "the mean gradient and its target")
+            assert_close(mean, slope * policy.loss_gradient(0.0), 1e-5, "the mean gradient and its target")
 
 
 def unbiased_at_q_zero(subject: Subject) -> None:
@@ -60,7 +66,7 @@ def unbiased_at_q_zero(subject: Subject) -> None:
     for policy in POLICIES:
         for rollouts in (2, 3):
             mean = exact_moments(subject.objective, policy, rollouts).mean
-            check_close(mean, policy.loss_gradient(0.0), what="the mean gradient and ∇ℓ_0")
+            assert_close(mean, policy.loss_gradient(0.0), what="the mean gradient and ∇ℓ_0")
 
 
 def leading_bias(subject: Subject) -> None:
@@ -70,7 +76,7 @@ def leading_bias(subject: Subject) -> None:
         formula = tsallis.estimator_bias(
             policy.prior, policy.answer_logp[:, 0].exp(), policy.joint_score, subject.commitment
         )
-        check_close(bias_coefficient(subject.objective, policy, subject.commitment), formula, 0.02, "bias and formula")
+        assert_close(bias_coefficient(subject.objective, policy, subject.commitment), formula, 0.02, "bias and formula")
 
 
 def bias_coefficient(
@@ -88,7 +94,7 @@ def baseline_changes_no_mean(subject: Subject) -> None:
     for policy in POLICIES:
         for rollouts in (2, 3):
             with_it = exact_moments(subject.objective, policy, rollouts).mean
-            check_close(with_it, exact_moments(subject.plain, policy, rollouts).mean, what="the means")
+            assert_close(with_it, exact_moments(subject.plain, policy, rollouts).mean, what="the means")
 
 
 def baseline_lowers_variance(subject: Subject) -> None:
@@ -105,35 +111,39 @@ def unbiased_at_q_zero_off_policy(subject: Subject) -> None:
     """At q = 0 the mean over rollouts of an older policy is ∇ℓ_0 of this one, at every group size."""
     for policy in POLICIES:
         for rollouts in (2, 3):
-            mean = exact_moments(subject.objective, policy, rollouts, older(policy)).mean
-            check_close(mean, policy.loss_gradient(0.0), 1e-5, "the mean gradient off policy and ∇ℓ_0")
+            mean = exact_moments(subject.objective, policy, rollouts, perturb_policy(policy)).mean
+            assert_close(mean, policy.loss_gradient(0.0), 1e-5, "the mean gradient off policy and ∇ℓ_0")
 
 
 def consistent_off_policy(subject: Subject) -> None:
     """For M → ∞ the mean over rollouts of an older policy is ∇ℓ_q of this one (extrapolated from three sizes)."""
     assert subject.commitment is not None
-    first, second, third = (exact_moments(subject.objective, TABLE, size, older(TABLE)).mean for size in (8, 16, 32))
+    first, second, third = (
+        exact_moments(subject.objective, TABLE, size, perturb_policy(TABLE)).mean for size in (8, 16, 32)
+    )
     limit = (first - 6 * second + 8 * third) / 3
-    check_close(limit, TABLE.loss_gradient(subject.commitment), 2e-3, "the limit off policy and ∇ℓ_q")
+    assert_close(limit, TABLE.loss_gradient(subject.commitment), 2e-3, "the limit off policy and ∇ℓ_q")
 
 
 def baseline_changes_no_mean_off_policy(subject: Subject) -> None:
     """With and without the baseline the mean over rollouts of an older policy is the same."""
     assert subject.plain is not None
     for policy in POLICIES:
-        with_it = exact_moments(subject.objective, policy, 3, older(policy)).mean
-        check_close(with_it, exact_moments(subject.plain, policy, 3, older(policy)).mean, 1e-5, what="the means")
+        with_it = exact_moments(subject.objective, policy, 3, perturb_policy(policy)).mean
+        assert_close(
+            with_it, exact_moments(subject.plain, policy, 3, perturb_policy(policy)).mean, 1e-5, what="the means"
+        )
 
 
 def mean_over_draws_is_the_plug_in_off_policy(subject: Subject) -> None:
     """On every pool of an older policy's rollouts the mean over the objective's draws is the plug-in's gradient."""
     assert subject.plug_in is not None
     for policy in (TABLE, TRANSFORMER):
-        sampler = older(policy)
-        every = pools(sampler, 3, with_response=False)
-        expected = gradients(subject.plug_in, policy, every.members, sampler=sampler)
-        mean, _ = resampled(subject.objective, policy, every.members, sampler)
-        check_close(mean, expected, 1e-5, what="the mean over the draws and the plug-in off policy")
+        sampler = perturb_policy(policy)
+        every = enumerate_groups(sampler, 3, with_response=False)
+        expected = group_gradients(subject.plug_in, policy, every.members, sampler=sampler)
+        mean, _ = integrate_over_draws(subject.objective, policy, every.members, sampler)
+        assert_close(mean, expected, 1e-5, what="the mean over the draws and the plug-in off policy")
 
 
 def mean_over_draws_is_the_plug_in(subject: Subject) -> None:
@@ -141,12 +151,12 @@ def mean_over_draws_is_the_plug_in(subject: Subject) -> None:
     assert subject.plug_in is not None
     for policy in (TABLE, TRANSFORMER):
         for rollouts in (2, 3):
-            every = pools(policy, rollouts, with_response=False)
-            expected = gradients(subject.plug_in, policy, every.members)
-            mean, square = resampled(subject.objective, policy, every.members)
-            check_close(mean, expected, what="the mean over the draws and the plug-in")
+            every = enumerate_groups(policy, rollouts, with_response=False)
+            expected = group_gradients(subject.plug_in, policy, every.members)
+            mean, square = integrate_over_draws(subject.objective, policy, every.members)
+            assert_close(mean, expected, what="the mean over the draws and the plug-in")
             variance = float(every.probability @ square - (every.probability @ mean).square().sum())
-            if not variance >= moments(expected, every.probability).variance * (1 - 1e-6):
+            if not variance >= compute_moments(expected, every.probability).variance * (1 - 1e-6):
                 raise AssertionError("drawing lowered the variance, which no resampling can")
 
 
@@ -154,7 +164,7 @@ def equals_what_it_is_said_to_equal(subject: Subject) -> None:
     """The coefficient is the stated multiple of another objective's, on random batches."""
     for other, factor in subject.equals:
         for seed in range(3):
-            batch = batch_for(subject.objective, seed)
+            batch = make_batch_for(subject.objective, seed)
             sizes = batch.groups.size[batch.groups.index].tolist()
             scale = torch.tensor([factor(size) for size in sizes], dtype=torch.float64)
-            check_each_close(subject.objective.credit(batch), other.credit(batch) * scale[:, None])
+            assert_each_close(subject.objective.credit(batch), other.credit(batch) * scale[:, None])

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import When, stages, when_read
+from qredit.core.chain import When, infer_recompute, named_stages
 from qredit.core.objective import Objective
-from qredit.testing.batches import batch_for, replaced
-from qredit.testing.laws.compare import check_each_close
+from qredit.testing.batches import make_batch_for, replace_fields
+from qredit.testing.laws.assertions import assert_each_close
 from qredit.testing.laws.subject import Subject
 from qredit.utils.errors import QreditError
 
-ALWAYS = frozenset({"mask", "rationale", "answer", "group", "close", "response", "sampled", "rollout"}) | {
+ALWAYS_PRESENT = frozenset({"mask", "rationale", "answer", "group", "close", "response", "sampled", "rollout"}) | {
     "sampler_logp"  # that it is None says something: on-policy
 }
 
@@ -19,7 +19,7 @@ ALWAYS = frozenset({"mask", "rationale", "answer", "group", "close", "response",
 def needs_are_what_is_read(subject: Subject) -> None:
     """Without the fields it does not need nothing changes; without one that it needs it is refused by name."""
     objective = subject.objective
-    off_policy = batch_for(objective, 0)
+    off_policy = make_batch_for(objective, 0)
     on_policy = _without(off_policy, frozenset({"sampler_logp"}))
     for batch, needs in (
         (off_policy, objective.needs | objective.needs_off_policy),
@@ -29,9 +29,9 @@ def needs_are_what_is_read(subject: Subject) -> None:
 
 
 def _check_reads(objective: Objective, batch: RolloutBatch, needs: frozenset[str]) -> None:
-    bare = _without(batch, frozenset(batch.present) - ALWAYS - needs)
-    check_each_close(objective.credit(bare), objective.credit(batch))
-    for name in needs - ALWAYS:
+    bare = _without(batch, frozenset(batch.present) - ALWAYS_PRESENT - needs)
+    assert_each_close(objective.credit(bare), objective.credit(batch))
+    for name in needs - ALWAYS_PRESENT:
         try:
             objective.credit(_without(batch, frozenset({name})))
         except QreditError as error:
@@ -44,20 +44,20 @@ def _check_reads(objective: Objective, batch: RolloutBatch, needs: frozenset[str
 def needs_are_used(subject: Subject) -> None:
     """Other values in any field that it needs make another coefficient, weight or loss on some random batch."""
     objective = subject.objective
-    for name in sorted(objective.needs - ALWAYS - subject.unused):
+    for name in sorted(objective.needs - ALWAYS_PRESENT - subject.unused):
         if not any(_differs(objective, name, seed) for seed in range(6)):
             raise AssertionError(f"{name} is among the needs, but its values change nothing")
 
 
 def _differs(objective: Objective, name: str, seed: int) -> bool:
-    batch = batch_for(objective, seed)
-    other = batch_for(objective, seed + 100).require(name, "law")
-    changed = replaced(batch, {name: other if other.dim() else other + 1})
-    before, after = (_told(objective, one) for one in (batch, changed))
+    batch = make_batch_for(objective, seed)
+    other = make_batch_for(objective, seed + 100).require(name, "law")
+    changed = replace_fields(batch, {name: other if other.dim() else other + 1})
+    before, after = (_collect_outputs(objective, one) for one in (batch, changed))
     return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def _told(objective: Objective, batch: RolloutBatch) -> list[Tensor]:
+def _collect_outputs(objective: Objective, batch: RolloutBatch) -> list[Tensor]:
     credited = objective.evaluate(batch)
     logp = torch.where(batch.mask, -1.0, 0.0).double()
     terms = objective.numerators(logp, batch, credited)
@@ -67,18 +67,18 @@ def _told(objective: Objective, batch: RolloutBatch) -> list[Tensor]:
 def what_a_pass_tells_is_recomputed(subject: Subject) -> None:
     """An objective that reads what a forward pass tells is evaluated after one, at every update."""
     objective = subject.objective
-    read = sorted(name for name in objective.needs if when_read({name}) is When.UPDATE)
+    read = sorted(name for name in objective.needs if infer_recompute({name}) is When.UPDATE)
     if read and objective.when is not When.UPDATE:
         raise AssertionError(f"{', '.join(read)} change with the parameters, but the result is fixed with the rollouts")
 
 
 def needs_are_the_union(subject: Subject) -> None:
     """What an objective needs is what its stages and penalties need, no more and no less."""
-    leaves = [stage.needs for _, stage in stages(subject.objective.source)]
+    leaves = [stage.needs for _, stage in named_stages(subject.objective.source)]
     wanted = frozenset[str]().union(*leaves, *(penalty.needs for penalty in subject.objective.penalties))
     if subject.objective.needs != wanted:
         raise AssertionError(f"needs {sorted(subject.objective.needs)}, its stages need {sorted(wanted)}")
 
 
 def _without(batch: RolloutBatch, names: frozenset[str]) -> RolloutBatch:
-    return replaced(batch, dict.fromkeys(names))
+    return replace_fields(batch, dict.fromkeys(names))

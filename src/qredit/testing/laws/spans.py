@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Scope, kinds
+from qredit.core.chain import Scope, field_kinds
 from qredit.core.objective import Credited, Objective, sum_terms
-from qredit.testing.batches import batch_for, permuted, regrouped, replaced, widened
-from qredit.testing.laws.compare import check_close, check_each_close, check_zero
+from qredit.testing.batches import make_batch_for, pad_columns, permute_rows, renumber_groups, replace_fields
+from qredit.testing.laws.assertions import assert_close, assert_each_close, assert_zero
 from qredit.testing.laws.subject import Subject
 
 SEEDS = range(3)
@@ -17,67 +17,67 @@ SEEDS = range(3)
 def nothing_on_forced_tokens(subject: Subject) -> None:
     """Tokens that were neither drawn nor part of the gold answer, and padding, carry exactly 0."""
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
-        check_zero(subject.objective.credit(batch)[~batch.trainable], "coefficient on a forced or empty place")
+        batch = make_batch_for(subject.objective, seed)
+        assert_zero(subject.objective.credit(batch)[~batch.trainable], "coefficient on a forced or empty place")
 
 
 def rows_may_be_permuted(subject: Subject) -> None:
     """Permuting the rows permutes the coefficients."""
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
+        batch = make_batch_for(subject.objective, seed)
         order = torch.randperm(len(batch.group), generator=torch.Generator().manual_seed(seed))
         credit = subject.objective.credit(batch)
-        check_each_close(subject.objective.credit(permuted(batch, order)), credit[order])
+        assert_each_close(subject.objective.credit(permute_rows(batch, order)), credit[order])
 
 
 def padding_changes_nothing(subject: Subject) -> None:
     """Empty columns, whatever stands in them, change neither coefficients nor loss nor gradient."""
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
-        wide = widened(batch, 3)
+        batch = make_batch_for(subject.objective, seed)
+        wide = pad_columns(batch, 3)
         width = batch.mask.shape[1]
-        check_each_close(subject.objective.credit(wide)[:, :width], subject.objective.credit(batch))
+        assert_each_close(subject.objective.credit(wide)[:, :width], subject.objective.credit(batch))
         whole = [slice(None)]
-        check_close(_slope(subject.objective, wide, whole)[..., :width], _slope(subject.objective, batch, whole))
+        assert_close(_slope(subject.objective, wide, whole)[..., :width], _slope(subject.objective, batch, whole))
 
 
 def group_numbers_are_names(subject: Subject) -> None:
     """Renumbering the groups changes nothing. An objective that draws is exempt: draws are a function of the number."""
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
+        batch = make_batch_for(subject.objective, seed)
         numbers = torch.tensor([7, -3, 40, 5])
-        check_each_close(subject.objective.credit(regrouped(batch, numbers)), subject.objective.credit(batch))
+        assert_each_close(subject.objective.credit(renumber_groups(batch, numbers)), subject.objective.credit(batch))
 
 
 def gradient_is_the_same_in_micro_batches(subject: Subject) -> None:
     """A step cut into whole groups, their credit evaluated apart unless a stage has batch scope, has one gradient."""
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
+        batch = make_batch_for(subject.objective, seed)
         groups = [batch.group == number for number in batch.group.unique()]
         whole = _slope(subject.objective, batch, [slice(None)])
-        check_close(_slope(subject.objective, batch, groups), whole, what="gradients of the cut and the whole step")
+        assert_close(_slope(subject.objective, batch, groups), whole, what="gradients of the cut and the whole step")
 
 
 def gradient_is_the_same_in_row_chunks(subject: Subject) -> None:
     """Forward and backward over chunks of rows, the credit evaluated before, give the gradient of the whole."""
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
+        batch = make_batch_for(subject.objective, seed)
         credited = subject.objective.evaluate(batch)
         starts = range(0, len(batch.group), 4)
         chunks = [slice(start, start + 4) for start in starts]
         whole = _slope(subject.objective, batch, [slice(None)], credited)
-        check_close(_slope(subject.objective, batch, chunks, credited), whole, what="gradients of chunks and whole")
+        assert_close(_slope(subject.objective, batch, chunks, credited), whole, what="gradients of chunks and whole")
 
 
 def has_the_slopes_of_its_loss(subject: Subject) -> None:
     """The slopes in log p and in the entropies are those of the loss written plainly, on random batches."""
     assert subject.loss is not None
     for seed in SEEDS:
-        batch = batch_for(subject.objective, seed)
+        batch = make_batch_for(subject.objective, seed)
         at = _differentiable(batch)
-        live = replaced(batch, {name: value for name, value in at.items() if name != "logp"})
+        live = replace_fields(batch, {name: value for name, value in at.items() if name != "logp"})
         expected = torch.autograd.grad(subject.loss(at["logp"], live), tuple(at.values()), materialize_grads=True)
-        check_close(_slope(subject.objective, batch, [slice(None)]), torch.stack(expected, 1), 1e-5)
+        assert_close(_slope(subject.objective, batch, [slice(None)]), torch.stack(expected, 1), 1e-5)
 
 
 def _slope(
@@ -92,7 +92,7 @@ def _slope(
     for part in parts:
         rows = batch.select(part)
         own = objective.evaluate(rows) if credited is None else credited.select(part)
-        live = replaced(rows, {name: value[part] for name, value in at.items() if name != "logp"})
+        live = replace_fields(rows, {name: value[part] for name, value in at.items() if name != "logp"})
         for name, sums in objective.numerators(at["logp"][part], live, own).items():
             numerators[name] = numerators.get(name, torch.zeros((), dtype=torch.float64)) + sums
         for name, count in objective.denominators(rows, own).items():
@@ -103,5 +103,5 @@ def _slope(
 
 def _differentiable(batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:
     """The fields that a loss may be differentiable in, each a leaf of its own; 0 in padding."""
-    names = [n for n in batch.present if n in ("logp", "entropy") or kinds({n}) & {"kl", "nucleus_entropy"}]
+    names = [n for n in batch.present if n in ("logp", "entropy") or field_kinds({n}) & {"kl", "nucleus_entropy"}]
     return {name: torch.where(batch.mask, batch.require(name, "law"), 0.0).requires_grad_() for name in names}

@@ -115,6 +115,6 @@ class Law(Generic[S]):
         return self.name
 
 
-def everything(subject: object) -> bool:
+def applies_to_all(subject: object) -> bool:
     """A law for every subject."""
     return True

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.testing.batches import batch_for, random_batch, with_likelihood
-from qredit.testing.laws.compare import check_each_close, check_finite, check_zero
+from qredit.testing.batches import make_batch_for, random_batch, set_likelihood
+from qredit.testing.laws.assertions import assert_each_close, assert_finite, assert_zero
 from qredit.testing.laws.subject import Condition, Subject
 from qredit.utils.errors import QreditError
 
@@ -26,10 +26,10 @@ def float32_keeps_what_float64_says(subject: Subject) -> None:
     assert subject.weights is not None
     for log_w in EXTREMES:
         on_policy = replace(random_batch(0, gold=True, said=False, sizes=(3,)), sampler_logp=None)
-        batch = with_likelihood(on_policy, torch.tensor(log_w, dtype=torch.float64))
+        batch = set_likelihood(on_policy, torch.tensor(log_w, dtype=torch.float64))
         rationale, answer = (torch.tensor(part, dtype=torch.float64)[:, None] for part in subject.weights(log_w))
         expected = torch.where(batch.answer, answer, torch.where(batch.rationale & batch.sampled, rationale, 0.0))
-        check_each_close(subject.objective.credit(batch), expected)
+        assert_each_close(subject.objective.credit(batch), expected)
 
 
 def advantages_are_those_of_the_formula(subject: Subject) -> None:
@@ -40,31 +40,31 @@ def advantages_are_those_of_the_formula(subject: Subject) -> None:
         batch = replace(random_batch(successes, gold=False, said=True, sizes=(5,)), reward=correct.double())
         right, wrong = subject.advantage(successes, 5)
         expected = torch.where(correct, right, wrong)[:, None].double() * batch.sampled
-        check_each_close(subject.objective.credit(batch), expected, 1e-5)
+        assert_each_close(subject.objective.credit(batch), expected, 1e-5)
 
 
 def equals_its_reference(subject: Subject) -> None:
     """The coefficient is the one that the formula gives when it is written plainly, on random batches."""
     assert subject.reference is not None
     for seed in range(4):
-        batch = batch_for(subject.objective, seed)
-        check_each_close(subject.objective.credit(batch), subject.reference(batch), 1e-5, 1e-12)
+        batch = make_batch_for(subject.objective, seed)
+        assert_each_close(subject.objective.credit(batch), subject.reference(batch), 1e-5, 1e-12)
 
 
 def zero_where_it_is_said_to_be(subject: Subject) -> None:
     """Exactly 0, not a rounding residue, in every situation that the docstring names, and not everywhere else."""
     for condition in subject.zero:
         for seed in range(3):
-            batch = condition.arrange(batch_for(subject.objective, seed))
+            batch = condition.arrange(make_batch_for(subject.objective, seed))
             credit = subject.objective.credit(batch)
-            check_zero(credit[condition.rows(batch)], condition.name)
+            assert_zero(credit[condition.rows(batch)], condition.name)
             if not bool(credit.any()):
                 raise AssertionError(f"{condition.name}: the rest of the batch has no coefficient either")
 
 
 def graded_rewards_are_refused(subject: Subject) -> None:
     """A reward between 0 and 1 is refused, and the message names it."""
-    batch = batch_for(subject.objective, 0)
+    batch = make_batch_for(subject.objective, 0)
     try:
         subject.objective.credit(replace(batch, reward=torch.full((len(batch.group),), 0.25)))
     except QreditError as error:
@@ -77,14 +77,14 @@ def graded_rewards_are_refused(subject: Subject) -> None:
 def finite_on_degenerate_groups(subject: Subject) -> None:
     """No NaN and no infinity, in coefficient, loss or gradient, on groups that have nothing to compare."""
     for seed in range(2):
-        for name, degenerate in _degenerate(batch_for(subject.objective, seed)).items():
+        for name, degenerate in _degenerate(make_batch_for(subject.objective, seed)).items():
             if subject.binary and name == "all equal":
                 continue  # of a reward that it refuses
             logp = torch.where(degenerate.mask, -1.0, 0.0).double().requires_grad_()
-            check_finite(subject.objective.credit(degenerate), name)
+            assert_finite(subject.objective.credit(degenerate), name)
             loss = subject.objective.loss(logp, degenerate)
-            check_finite(loss.detach(), f"{name}: loss")
-            check_finite(torch.autograd.grad(loss, logp, allow_unused=True)[0], f"{name}: gradient")
+            assert_finite(loss.detach(), f"{name}: loss")
+            assert_finite(torch.autograd.grad(loss, logp, allow_unused=True)[0], f"{name}: gradient")
 
 
 def _degenerate(batch: RolloutBatch) -> dict[str, RolloutBatch]:
@@ -98,9 +98,9 @@ def _degenerate(batch: RolloutBatch) -> dict[str, RolloutBatch]:
             changed[name] = replace(batch, reward=torch.where(batch.reward.isnan(), torch.nan, value))
     if batch.answer_logp is not None:
         nothing = torch.full_like(batch.answer_logp, -torch.inf)
-        changed["no likelihood"] = with_likelihood(batch, nothing)
-        changed["likelihood in one row"] = with_likelihood(batch, nothing.index_fill(0, torch.tensor([1]), -1.0))
-        changed["certain answers"] = with_likelihood(batch, torch.zeros_like(nothing))
+        changed["no likelihood"] = set_likelihood(batch, nothing)
+        changed["likelihood in one row"] = set_likelihood(batch, nothing.index_fill(0, torch.tensor([1]), -1.0))
+        changed["certain answers"] = set_likelihood(batch, torch.zeros_like(nothing))
     return changed
 
 
@@ -141,14 +141,14 @@ NO_SUCCESS = Condition(
 )
 NO_LIKELIHOOD = Condition(
     "every likelihood of a group is 0",
-    lambda batch: with_likelihood(
+    lambda batch: set_likelihood(
         batch, torch.where(_second_group(batch), -torch.inf, -torch.arange(len(batch.group)).double())
     ),
     _second_group,
 )
 NO_ANSWER = Condition(
     "a row without a gold answer",
-    lambda batch: with_likelihood(
+    lambda batch: set_likelihood(
         replace(batch, answer=batch.answer & (torch.arange(len(batch.group)) > 0)[:, None]),
         -torch.arange(len(batch.group)).double(),
     ),

@@ -15,8 +15,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from qredit.engine.step import MicrobatchLoss
 from qredit.rollouts.collate import collate
-from qredit.rollouts.trajectory import one_turn
-from qredit.trl.bench.size import ANSWER, Shape, Size
+from qredit.rollouts.trajectory import make_one_turn
+from qredit.trl.bench.size import ANSWER, ModelShape, Size
 from qredit.trl.config import QreditConfig
 from qredit.trl.trainer import QreditTrainer
 
@@ -24,7 +24,7 @@ PROMPTS = 4  # a data set must hold a few
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class FixedRollouts:
     """One group of rollouts that every trainer updates on.
 
     Attributes:
@@ -38,12 +38,12 @@ class Given:
     rewards: tuple[float, ...]
 
 
-def words(ids: Sequence[int]) -> str:
+def spell_ids(ids: Sequence[int]) -> str:
     """The text that the benchmark's tokenizer reads as these ids."""
     return " ".join(f"w{token}" for token in ids)
 
 
-def given(size: Size, shape: Shape, seed: int, opening: int, closing: int) -> Given:
+def make_rollouts(size: Size, shape: ModelShape, seed: int, opening: int, closing: int) -> FixedRollouts:
     """Random rollouts of a random prompt; the prompt ends in `opening`, every rationale in `closing`."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -52,7 +52,7 @@ def given(size: Size, shape: Shape, seed: int, opening: int, closing: int) -> Gi
 
     completions = ((*draw(size.completion - ANSWER - 1), closing, *draw(ANSWER - 1), 1) for _ in range(size.m))
     rewards = tuple(float(number % 2) for number in range(size.m))
-    return Given((*draw(size.prompt - 1), opening), tuple(completions), rewards)
+    return FixedRollouts((*draw(size.prompt - 1), opening), tuple(completions), rewards)
 
 
 class Arm(ABC):
@@ -65,11 +65,11 @@ class Arm(ABC):
         """One group of rollouts with their rewards."""
 
     @abstractmethod
-    def update(self, rollouts: Given) -> None:
+    def update(self, rollouts: FixedRollouts) -> None:
         """Forward and backward on one group; gradients are left on the model."""
 
     @abstractmethod
-    def score(self, rollouts: Given) -> None:
+    def score(self, rollouts: FixedRollouts) -> None:
         """Log-probabilities of one group, without gradient."""
 
 
@@ -93,9 +93,9 @@ def _spread(completions: Sequence[str], **columns: Any) -> list[float]:
     return [float(number % 2) for number in range(len(completions))]
 
 
-def _data(size: Size, shape: Shape) -> Dataset:
-    prompts = [words(given(size, shape, seed, 4, 4).prompt[:-1]) for seed in range(PROMPTS)]
-    return Dataset.from_dict({"prompt": prompts, "answer": [words(range(10, 10 + ANSWER - 1))] * PROMPTS})
+def _data(size: Size, shape: ModelShape) -> Dataset:
+    prompts = [spell_ids(make_rollouts(size, shape, seed, 4, 4).prompt[:-1]) for seed in range(PROMPTS)]
+    return Dataset.from_dict({"prompt": prompts, "answer": [spell_ids(range(10, 10 + ANSWER - 1))] * PROMPTS})
 
 
 def _ready(trainer: Any) -> None:
@@ -106,7 +106,7 @@ def _ready(trainer: Any) -> None:
 class TrlArm(Arm):
     """TRL's GRPOTrainer as it is."""
 
-    def __init__(self, size: Size, shape: Shape, cpu: bool) -> None:
+    def __init__(self, size: Size, shape: ModelShape, cpu: bool) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.tokenizer: PreTrainedTokenizerFast = shape.tokenizer()
         self.data = _data(size, shape)
@@ -123,10 +123,10 @@ class TrlArm(Arm):
     def sample(self) -> object:
         return self.trainer._generate_and_score_completions([dict(self.data[0]) for _ in range(self.m)])
 
-    def update(self, rollouts: Given) -> None:
+    def update(self, rollouts: FixedRollouts) -> None:
         self.trainer._compute_loss(self.trainer.model, self._inputs(rollouts)).backward()
 
-    def score(self, rollouts: Given) -> None:
+    def score(self, rollouts: FixedRollouts) -> None:
         inputs = self._inputs(rollouts)
         ids, mask = (torch.cat([inputs[f"prompt_{name}"], inputs[f"completion_{name}"]], 1) for name in ("ids", "mask"))
         with torch.no_grad():
@@ -134,7 +134,7 @@ class TrlArm(Arm):
                 self.trainer.model, ids, mask, inputs["completion_ids"].shape[1]
             )
 
-    def _inputs(self, rollouts: Given) -> dict[str, Tensor]:
+    def _inputs(self, rollouts: FixedRollouts) -> dict[str, Tensor]:
         device = self.trainer.accelerator.device
         completions = torch.tensor(rollouts.completions, device=device)
         prompts = torch.tensor([rollouts.prompt] * len(completions), device=device)
@@ -153,7 +153,7 @@ class QreditArm(Arm):
     """Our trainer with an objective; prompts shared, or repeated as in the ordinary forward pass."""
 
     def __init__(
-        self, size: Size, shape: Shape, cpu: bool, objective: str, shared: bool, checkpointing: bool = False
+        self, size: Size, shape: ModelShape, cpu: bool, objective: str, shared: bool, checkpointing: bool = False
     ) -> None:
         self._folder = tempfile.TemporaryDirectory()
         settings = _settings(size, self._folder.name) | {"gradient_checkpointing": checkpointing}
@@ -171,9 +171,9 @@ class QreditArm(Arm):
     def sample(self) -> object:
         return self.trainer._new_generation([dict(self.trainer.train_dataset[0]) for _ in range(self.m)])
 
-    def update(self, rollouts: Given) -> None:
+    def update(self, rollouts: FixedRollouts) -> None:
         trainer = self.trainer
-        objective = trainer.objective_now()
+        objective = trainer.current_objective()
         rows = self._rows(rollouts)
         known = None if "answer_logp" in objective.needs else objective.evaluate(rows.batch)
         counts, state = objective.denominators(rows.batch), trainer.stages.state
@@ -182,14 +182,14 @@ class QreditArm(Arm):
         ).of(known)
         loss.backward()
 
-    def score(self, rollouts: Given) -> None:
+    def score(self, rollouts: FixedRollouts) -> None:
         with torch.no_grad():
             self.trainer.scorer.score(self.trainer.model, self._rows(rollouts))
 
-    def _rows(self, rollouts: Given) -> Any:
+    def _rows(self, rollouts: FixedRollouts) -> Any:
         trajectories = [
             replace(
-                one_turn(
+                make_one_turn(
                     *(rollouts.prompt, ids, (0.0,) * len(ids), len(ids) - ANSWER - 1, len(ids) - ANSWER),
                     forced=False,
                     ended=True,
@@ -202,7 +202,7 @@ class QreditArm(Arm):
         return collate(trajectories, self.trainer.tails, 0, 0, self.trainer.accelerator.device)
 
 
-def make(name: str, objective: str, size: Size, shape: Shape, cpu: bool) -> Arm:
+def make(name: str, objective: str, size: Size, shape: ModelShape, cpu: bool) -> Arm:
     """The arm called trl, ordinary or qredit."""
     torch.manual_seed(0)
     if name == "trl":

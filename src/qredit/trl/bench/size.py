@@ -45,7 +45,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A Qwen3-shaped model with random weights; the default has 6.9 million parameters."""
 
     vocabulary: int = 8000

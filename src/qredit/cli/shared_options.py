@@ -1,0 +1,24 @@
+"""Options of data and format: what commands that ask a model questions share with training."""
+
+from collections.abc import Mapping
+
+from qredit.cli.parser import FieldTypes, Parser, add_options, select_fields
+from qredit.runs.options import TrainOptions
+
+SHARED_OPTIONS = (
+    "task", "data", "style", "prompt_column", "answer_column", "aliases_column", "system_prompt", "instruction",
+    "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam",
+    "answer_end", "skip_long", "cpu", "dtype",
+)  # fmt: skip
+TEMPLATE_OPTIONS: Mapping[str, FieldTypes] = {"chat_template_kwargs": (dict,)}
+
+
+def add_shared_options(parser: Parser, *more: str) -> None:
+    """A flag for each option of training that counts, and for `more` of them."""
+    add_options(parser, select_fields(TrainOptions, (*SHARED_OPTIONS, *more)), "data and format, as in `qredit train`")
+    parser.extra_types = list_template_options
+
+
+def list_template_options() -> Mapping[str, FieldTypes]:
+    """What may be given beside the options of training where questions are only asked."""
+    return TEMPLATE_OPTIONS

@@ -1,0 +1,67 @@
+"""The facts of an optimiser step, collected micro-batch by micro-batch, and what they say over all processes."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from qredit.control.diagnostics import (
+    collect_likelihood_stats,
+    compute_likelihood_metrics,
+    get_q,
+    mean_or_nan,
+    no_success,
+    success,
+)
+from qredit.core.batch import RolloutBatch
+from qredit.core.objective import Objective
+from qredit.engine.collective import Collective
+
+
+class StepLog:
+    """The facts of the micro-batches since it was last asked."""
+
+    def __init__(self, collective: Collective) -> None:
+        self.collective = collective
+        self._facts: list[dict[str, Tensor]] = []
+
+    def add(self, objective: Objective, batch: RolloutBatch) -> None:
+        """Take in a scored micro-batch.
+
+        The entropy is that of the tokens that were scored: PAFT scores the rationales that it draws.
+        """
+        entropy = batch.require("entropy", "the log").detach()
+        scored = batch.sampled & ~entropy.isnan()
+        facts = {
+            **collect_likelihood_stats(objective, batch),
+            "no_success": no_success(batch),
+            "success": success(batch),
+            "entropy": torch.stack([entropy[scored].sum().double(), scored.sum().double()])[None],
+        }
+        self._facts.append(move_to_cpu(facts))
+
+    def take(self) -> dict[str, Tensor]:
+        """The facts of all processes, name by name; from here on it collects anew."""
+        whole = concatenate_stats(self.collective.gather(self._facts))
+        self._facts = []
+        return whole
+
+
+def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[str, float]:
+    """What is logged of a step."""
+    q = get_q(objective)
+    return {
+        "groups/no_success": mean_or_nan(facts["no_success"]),
+        "entropy": float(facts["entropy"][:, 0].sum() / facts["entropy"][:, 1].sum().clamp(min=1)),
+        **({} if q is None or "p_hat" not in facts else compute_likelihood_metrics(q, facts)),
+    }
+
+
+def move_to_cpu(facts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Facts as they are gathered."""
+    return {name: values.double().cpu() for name, values in facts.items()}
+
+
+def concatenate_stats(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The facts of several batches, name by name."""
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[0]}

@@ -1,0 +1,91 @@
+"""Batch fields that are made when rollouts are sampled: one number for each rollout, or one for each of its tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qredit.rewards.judge.steps import number_steps, place_at_step_ends, split_step_texts
+from qredit.rollouts.trajectory import FieldValues, Trajectory
+from qredit.utils.errors import QreditError
+from qredit.utils.former_names import former_names
+
+FieldFunction = Callable[[Sequence[Trajectory], Any], Sequence[FieldValues]]
+"""(trajectories, tokenizer) → for each a number, or a number for each of its tokens from the first on.
+
+A trajectory comes with its texts (`rationale`, `response`), its group and its example; it has no reward yet.
+
+Booleans become a span, whole numbers are -1 where none is given, other numbers 0.
+"""
+
+
+def clusters(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
+    """`cluster`: rollouts of a group whose answers are one and the same text, case and spaces aside; -1 if empty."""
+    texts = [(one.group, " ".join(one.response.casefold().split())) for one in trajectories]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return [numbers[text] if text[1] else -1 for text in texts]
+
+
+def difficulty_tags(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
+    """`difficulty_tag`: 1 where the completion begins with [Easy], 2 where with [Hard], in any case; else 0.
+
+    As AdaCtrl's released code reads it (arXiv 2505.18822): a tag that comes later was not said before solving.
+    """
+    tags = {"[easy]": 1, "[hard]": 2}
+    return [tags.get((one.rationale or one.response)[:6].casefold(), 0) for one in trajectories]
+
+
+def reasoning_steps(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[int]]:
+    """`step`: the number of the reasoning step of each rationale token; a blank line ends a step."""
+    return [number_steps(one.ids[: one.rationale_length], tokenizer) for one in trajectories]
+
+
+def make_step_scorer(score: Callable[[str, Sequence[str]], Sequence[float]]) -> FieldFunction:
+    """A maker of `step_score` from a judge: (prompt, texts of the steps) → a score for each step."""
+
+    def make(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[float]]:
+        found = []
+        for one in trajectories:
+            thought = one.ids[: one.rationale_length]
+            scores = score(str(one.example["prompt"]), split_step_texts(thought, tokenizer))
+            found.append(place_at_step_ends(number_steps(thought, tokenizer), scores))
+        return found
+
+    return make
+
+
+FIELD_FUNCTIONS: Mapping[str, FieldFunction] = MappingProxyType(
+    {"cluster": clusters, "difficulty_tag": difficulty_tags, "step": reasoning_steps}
+)
+
+
+def make_field_tensor(name: str, values: Sequence[FieldValues], kept: Sequence[int], width: int) -> Tensor:
+    """A (B,) or (B, T) tensor of what a maker returned.
+
+    Args:
+        kept: for each row, how many of its tokens' values stand; a row that ends in the gold answer keeps those before
+            it.
+        width: T.
+
+    Raises:
+        QreditError: numbers per rollout and per token mixed.
+    """
+    per_token = [isinstance(value, Sequence) for value in values]
+    if any(per_token) != all(per_token):
+        raise QreditError(f"batch field '{name}': some rollouts have one number, others one for each token")
+    if not any(per_token):
+        return torch.tensor(values)
+    rows = [list(value)[:count] for value, count in zip(values, kept, strict=True)]  # type: ignore[arg-type]
+    kind = torch.tensor([number for row in rows for number in row]).dtype
+    fill = {torch.bool: False, torch.int64: -1}.get(kind, 0.0)
+    out = torch.full((len(rows), width), fill, dtype=kind)
+    for number, row in enumerate(rows):
+        out[number, : len(row)] = torch.tensor(row, dtype=kind)
+    return out
+
+
+__getattr__ = former_names(
+    __name__, {"Maker": "FieldFunction", "MAKERS": "FIELD_FUNCTIONS", "step_scores_by": "make_step_scorer"}
+)

@@ -1,0 +1,40 @@
+"""Which questions a run was trained on, and what a set of questions is truthfully called."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from qredit.runs.load import load_examples
+from qredit.runs.options import TrainOptions
+from qredit.tasks.base import Example
+from qredit.tasks.normal_forms import normalize_prompt
+from qredit.utils.errors import QreditError
+
+# Options that say which examples of its data a run trains on.
+SUBSET_OPTIONS = ("eval_every", "eval_questions", "hold_out", "subset")
+
+
+def count_trained_on(examples: Sequence[Example], options: TrainOptions, trained: TrainOptions | None) -> int | None:
+    """How many of the examples ask what a run was trained on; None where that cannot be known.
+
+    Only the user's own rows are compared: the splits of an official data set are apart.
+
+    Args:
+        options: how the examples were read.
+        trained: the run's options, `SUBSET_OPTIONS` among them.
+    """
+    if trained is None or trained.task != "jsonl" or options.task != "jsonl":
+        return None
+    alike = replace(trained, system_prompt=options.system_prompt, instruction=options.instruction)
+    try:
+        rows = load_examples(alike, "train", trained.get_subset_size())
+    except QreditError:  # the file has moved or changed since
+        return None
+    known = {normalize_prompt(example.prompt) for example in rows}
+    return sum(normalize_prompt(example.prompt) in known for example in examples)
+
+
+def describe_questions(split: str, rows_of: str | None, whole: bool, count: int, seen: int | None) -> str:
+    """The split, or "all 8 rows of mine.jsonl" for a file without splits; and how many of them were trained on."""
+    name = split if rows_of is None else f"{'all' if whole else 'first'} {count} rows of {Path(rows_of).name}"
+    return f"{name}, {seen} of them trained on" if seen else name

@@ -1,0 +1,45 @@
+"""The learning rate of a run: it rises from its first step on, so that no step is computed for nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
+
+from qredit.trl import QreditTrainer
+
+MAX_WARMUP_STEPS = 5
+
+
+def choose_warmup_steps(steps: int, asked: int | None) -> int:
+    """Steps over which the learning rate rises: as asked, else 5, and at most a tenth of the run.
+
+    >>> warmup_of(100, None), warmup_of(30, None), warmup_of(5, None), warmup_of(5, 4)
+    (5, 3, 0, 4)
+    """
+    return min(MAX_WARMUP_STEPS, steps // 10) if asked is None else asked
+
+
+class WarmupTrainer(QreditTrainer):
+    """QreditTrainer with a warmup of w steps in which step k, counted from 1, has k/w of the learning rate.
+
+    transformers gives step k of a warmup (k - 1)/w, so that its first step changes nothing. Here every schedule is
+    taken one step later, of a run that is one step longer.
+    """
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        later = self.args.warmup_steps >= 1
+        made: Any = super().create_scheduler(num_training_steps + later, optimizer)
+        if later and isinstance(made, LambdaLR):
+            made.lr_lambdas = [_one_later(factor) for factor in made.lr_lambdas]
+            groups = made.optimizer.param_groups
+            for group, base, factor in zip(groups, made.base_lrs, made.lr_lambdas, strict=True):
+                group["lr"] = base * factor(0)
+            made._last_lr = [group["lr"] for group in groups]
+        return made
+
+
+def _one_later(factor: Callable[[int], float]) -> Callable[[int], float]:
+    def later(step: int) -> float:
+        return factor(step + 1)
+
+    return later

@@ -1,0 +1,105 @@
+"""Thinking with a budget, its closing, by force where need be, and the answer: over any sampler.
+
+    prompt | rationale … closing | answer … end
+             first request         second request
+
+Thinking is drawn up to the closing, an end of text, or the budget. Where the closing was not drawn, its ids are put
+there. The second request goes on from the ids of all that, so that no text is encoded again.
+"""
+
+from collections.abc import Sequence
+
+from qredit.rollouts.format import StopString, TokenFormat
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
+from qredit.samplers.protocol import Completion, Request, Sampler, StopReason, ThinkingSampler, check_completions
+from qredit.utils.seed import ANSWER_STREAM, derive_seed
+
+
+def think(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    format: TokenFormat,
+    budget: TokenBudget,
+    *,
+    stop_tokens: Sequence[int],
+    seed: int,
+) -> list[Trajectory]:
+    """One trajectory per prompt; repeat a prompt to get several. All draws are a function of prompts and `seed`.
+
+    A sampler that closes thinking by itself does; any other is asked twice, once for all rationales and once for all
+    answers.
+
+    Args:
+        prompts: token ids, opening included.
+        budget: tokens of the rationale, a sampled closing included; tokens of the answer, its end included.
+        stop_tokens: end-of-text ids; they end an answer, as does the format's own end. Inside thinking they are dropped
+            and it is closed by force, unless the closing holds them.
+
+    Raises:
+        QreditError: a completion is not what was asked for.
+    """
+    if isinstance(sampler, ThinkingSampler):
+        return sampler.think(prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
+    return think_by_requests(sampler, prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
+
+
+def think_by_requests(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    format: TokenFormat,
+    budget: TokenBudget,
+    *,
+    stop_tokens: Sequence[int],
+    seed: int,
+) -> list[Trajectory]:
+    """`think`, by two calls of the sampler."""
+    ends = frozenset({*stop_tokens, *format.stop_ids})
+    # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): thinking goes on behind it
+    thinking_ends = ends.difference(format.close_ids)
+    drawn = _drawn(sampler, prompts, budget.thinking, thinking_ends, format.closing, seed)
+    heads = [_closed(thinking, format) for thinking in drawn]
+    starts = [_behind(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
+    answers = _drawn(sampler, starts, budget.answer, ends, format.end, derive_seed(seed, ANSWER_STREAM))
+    return [
+        Trajectory(
+            prompt=tuple(prompt),
+            segments=(*head, Segment(answer.ids, Role.ANSWER, sampled=True, logp=answer.logp)),
+            end=EndReason.CAP if answer.stop == StopReason.LENGTH else EndReason.ANSWER,
+            dropped_ends=int(thinking.stop == StopReason.END),
+        )
+        for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
+    ]
+
+
+def _drawn(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    stop_token_ids: frozenset[int],
+    marker: StopString | None,
+    seed: int,
+) -> list[Completion]:
+    """One completion per prompt, by one call; empty ones without a call where no token may be drawn."""
+    if max_tokens == 0:
+        return [Completion((), (), StopReason.LENGTH)] * len(prompts)
+    requests = [Request(tuple(prompt), max_tokens, stop_token_ids, marker) for prompt in prompts]
+    return check_completions(requests, sampler.sample(requests, seed))
+
+
+def _closed(thinking: Completion, format: TokenFormat) -> tuple[Segment, Segment]:
+    """Thinking and its closing: as it was drawn, or put behind what was drawn, less an end of text."""
+    ids, logp = thinking.ids, thinking.logp
+    tail = format.closing.length(ids) if thinking.stop == StopReason.MARKER else None
+    if tail is None:
+        kept = len(ids) - (thinking.stop == StopReason.END)
+        closing = Segment(tuple(format.close_ids), Role.CLOSE, sampled=False)
+    else:
+        kept = len(ids) - tail
+        closing = Segment(ids[kept:], Role.CLOSE, sampled=True, logp=logp[kept:])
+    return Segment(ids[:kept], Role.THINK, sampled=True, logp=logp[:kept]), closing
+
+
+def _behind(prompt: Sequence[int], segments: Sequence[Segment]) -> tuple[int, ...]:
+    """The ids that come before whatever follows these segments."""
+    return (*prompt, *(token for segment in segments for token in segment.ids))

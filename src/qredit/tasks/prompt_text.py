@@ -1,0 +1,65 @@
+"""From a record's pieces to the text of a prompt, in either style."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from qredit.tasks.base import Example, Style
+from qredit.tasks.cells import Message
+from qredit.utils.errors import QreditError
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What the warm style says beside the input: the task in a sentence or two, and how to write the answer."""
+
+    task: str
+    answer: str
+
+
+MULTI_HOP = Wording(
+    task="Here are several passages, each with its title. Answer the question by combining facts from more than one "
+    "of them; most of the passages do not matter.",
+    answer="Think step by step. Then give the final answer alone, in as few words as possible: a name, a date, a "
+    "number, or yes or no.",
+)
+
+
+def build_prompt(style: Style, wording: Wording, question: str, context: Sequence[str] = ()) -> str:
+    """The prompt: "cold" is the lines of context and the question alone; "warm" puts the wording around them."""
+    if style == "cold":
+        return "\n".join([*context, question])
+    return "\n\n".join([wording.task, *filter(None, ["\n".join(context)]), f"Question: {question}", wording.answer])
+
+
+def format_passage(title: str, text: str) -> str:
+    """One passage on one line."""
+    return f"{title}: {' '.join(text.split())}"
+
+
+def add_instructions(example: Example, system_prompt: str | None, instruction: str | None) -> Example:
+    """The example with a system message before its prompt and an instruction after it, as far as they are given.
+
+    The instruction stands below the prompt's text, or below that of its last user message.
+
+    Raises:
+        QreditError: messages that begin with a system message of their own, or without a user message.
+    """
+    prompt = example.prompt if instruction is None else _instructed(example, instruction)
+    if system_prompt is not None:
+        messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if messages[0]["role"] in ("system", "developer"):
+            raise QreditError(f"{example.place}: the row has a system message of its own; leave out system_prompt")
+        prompt = [{"role": "system", "content": system_prompt}, *messages]
+    return replace(example, prompt=prompt)
+
+
+def _instructed(example: Example, instruction: str) -> str | list[Message]:
+    if isinstance(example.prompt, str):
+        return f"{example.prompt}\n\n{instruction}"
+    messages = list(example.prompt)
+    users = [number for number, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        raise QreditError(f"{example.place}: there is no user message that the instruction could follow")
+    last = messages[users[-1]]
+    messages[users[-1]] = {**last, "content": f"{last['content']}\n\n{instruction}"}
+    return messages

@@ -1,0 +1,159 @@
+"""The data sets of a run: checked before any compute is spent, and given the columns that a run reads."""
+
+from typing import Any
+
+from accelerate.logging import get_logger
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS, encode
+from qredit.data.rows import RowNames, find_too_long
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.sampling_params import TokenBudget
+from qredit.tasks.table import get_field, has_field
+from qredit.trl.config import QreditConfig
+from qredit.utils.errors import QreditError, unknown_name_error
+
+_log = get_logger(__name__)
+
+
+def check_columns(dataset: Any, answer_column: str, name: str) -> None:
+    """Refuse what is not a data set with `prompt` and the answer column, naming the nearest column there is.
+
+    Raises:
+        QreditError: a streaming or other data set, or a missing column.
+    """
+    if not isinstance(dataset, Dataset):
+        raise QreditError(
+            f"{name} must be a datasets.Dataset (its answers are checked before training), got {type(dataset).__name__}"
+        )
+    for column in ("prompt", answer_column):
+        outer = column if column in dataset.column_names else column.split(".")[0]
+        if outer not in dataset.column_names:
+            raise unknown_name_error(f"column of {name}", column, dataset.column_names)
+    if answer_column != "answer" and "answer" in dataset.column_names:
+        raise QreditError(
+            f"{name} has a column 'answer' beside answer_column='{answer_column}'; remove or rename one of them"
+        )
+
+
+def encode_examples(
+    dataset: Dataset,
+    answer_column: str,
+    tokens: TokenFormat,
+    budget: TokenBudget,
+    context: int | None,
+    skip_long: bool,
+    template: dict[str, Any],
+    name: str,
+) -> tuple[Dataset, int]:
+    """The data set with the columns `answer`, `prompt_ids` and `answer_ids`, and how many long prompts were dropped.
+
+    Args:
+        context: the model's context length in tokens; None is unlimited.
+        skip_long: drop prompts longer than the context less the budget, instead of refusing them.
+        template: switches of the chat template.
+
+    Raises:
+        QreditError: an empty answer, an answer that does not join at the seam, prompts that are too long (which rows,
+            how many).
+    """
+    rows = RowNames.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), name)
+    encoded = encode(dataset["prompt"], _column(dataset, answer_column, rows), rows, tokens, template)
+    kept = [max(len(ids), budget.answer) for ids in encoded.answer_ids]
+    long = find_too_long(encoded.prompt_ids, kept, tokens, budget, context)
+    rows.check_long(long, encoded.prompt_ids, budget, context, skip_long)
+    if answer_column in dataset.column_names and answer_column != "answer":
+        dataset = dataset.rename_column(answer_column, "answer")
+    ids = {PROMPT_IDS: encoded.prompt_ids, ANSWER_IDS: encoded.answer_ids}
+    columns: dict[str, Any] = {"answer": encoded.answers, **ids}
+    if any(encoded.aliases):
+        known = dataset["aliases"] if "aliases" in dataset.column_names else [[]] * len(dataset)
+        columns["aliases"] = [[*given, *_list(more)] for given, more in zip(encoded.aliases, known, strict=True)]
+    for column, values in columns.items():
+        if column in dataset.column_names:
+            dataset = dataset.remove_columns(column)
+        dataset = dataset.add_column(column, values)
+    if long:
+        dropped = set(long)
+        dataset = dataset.select([row for row in range(len(dataset)) if row not in dropped])
+    return dataset, len(long)
+
+
+def encode_datasets(
+    training: Dataset,
+    evaluation: Any,
+    args: QreditConfig,
+    tokens: TokenFormat,
+    context: int | None,
+    template: dict[str, Any],
+) -> tuple[Dataset, Any]:
+    """The data sets of a run by `encode_examples`, with a warning where prompts were dropped.
+
+    Args:
+        evaluation: a data set, several by name, or None.
+
+    Raises:
+        QreditError: as `encode_examples`; too few prompts for a step.
+    """
+
+    def encoded(dataset: Dataset, name: str) -> Dataset:
+        ready, dropped = encode_examples(
+            dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name
+        )
+        if dropped:
+            _log.warning(f"{name}: {dropped} prompts were too long and are left out")
+        return ready
+
+    training = encoded(training, "train_dataset")
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    needed = max(args.generation_batch_size, per_step) // args.num_generations
+    check_enough(len(training), needed, "train_dataset")
+    if isinstance(evaluation, dict):
+        return training, {name: encoded(part, f"eval_dataset '{name}'") for name, part in evaluation.items()}
+    return training, None if evaluation is None else encoded(evaluation, "eval_dataset")
+
+
+def list_eval_datasets(evaluation: Any) -> dict[str, Any]:
+    """Each evaluation data set under the name that errors give it."""
+    if evaluation is None:
+        return {}
+    if isinstance(evaluation, dict):
+        return {f"eval_dataset '{name}'": dataset for name, dataset in evaluation.items()}
+    return {"eval_dataset": evaluation}
+
+
+def check_enough(prompts: int, per_generation: int, name: str) -> None:
+    """Refuse a data set too small for one step, which would train for 0 steps.
+
+    Raises:
+        QreditError: fewer prompts than one generation needs.
+    """
+    if prompts < per_generation:
+        raise QreditError(
+            f"{name} has {prompts} prompts, but one step needs {per_generation} different ones; lower the prompts per "
+            "step (--prompts-per-step; in a script per_device_train_batch_size, gradient_accumulation_steps, "
+            "num_generations) or add data"
+        )
+
+
+def get_context_length(model: PreTrainedModel) -> int | None:
+    """The model's context length in tokens; None is unlimited."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _column(dataset: Dataset, name: str, rows: RowNames) -> list[Any]:
+    """The values of a column, perhaps inside another one: "reward_model.ground_truth"."""
+    if name in dataset.column_names:
+        return list(dataset[name])
+    outer, _, inner = name.partition(".")
+    values = list(dataset[outer])
+    for row, value in enumerate(values):
+        if not has_field({outer: value}, name):
+            there = ", ".join(sorted(value)) if isinstance(value, dict) else type(value).__name__
+            raise QreditError(f"{rows.name(row)}: no '{inner}' inside column '{outer}'; it holds: {there}")
+    return [get_field({outer: value}, name) for value in values]
+
+
+def _list(aliases: Any) -> list[str]:
+    return [aliases] if isinstance(aliases, str) else list(aliases or ())

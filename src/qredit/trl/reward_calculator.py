@@ -1,0 +1,98 @@
+"""Rewards of sampled rollouts by TRL's reward functions, and TRL's metrics and tables filled with them."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from trl.data_utils import is_conversational
+
+from qredit.rollouts.trajectory import Trajectory
+from qredit.trl.generation_metrics import collect_length_stats, compute_length_metrics, compute_reward_metrics
+
+
+class TrlTrainer(Protocol):
+    """What of TRL's trainer rewards come from and go to."""
+
+    model: Any
+    accelerator: Accelerator
+    state: Any
+    reward_weights: Tensor
+    reward_func_names: Sequence[str]
+    _tokenizer: PreTrainedTokenizerBase
+    _metrics: dict[str, dict[str, list[float]]]
+    _logs: dict[str, Any]
+    _pending_extra_logs: dict[str, list[Any]]
+    _pending_metrics: dict[str, list[float]]
+
+    @property
+    def rollouts_per_prompt(self) -> int: ...
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list[list[int]]
+    ) -> Tensor: ...
+
+
+class RewardCalculator:
+    """Calls the reward functions of a trainer and logs as TRL does."""
+
+    def __init__(self, tables: TrlTrainer) -> None:
+        self.tables = tables
+
+    def __call__(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """The weighted reward of each, NaN where no function scored it; TRL's metrics and tables are filled."""
+        of = self.tables
+        prompts = [one.example["prompt"] for one in trajectories]
+        texts = of._tokenizer.batch_decode([one.ids for one in trajectories], skip_special_tokens=True)
+        chat = is_conversational({"prompt": prompts[0]})
+        completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+        columns = [{**one.example, "response": one.response, "rationale": one.rationale} for one in trajectories]
+        per_function = of._calculate_rewards(columns, prompts, completions, [list(one.ids) for one in trajectories])
+        total = (per_function * of.reward_weights.to(per_function.device)).nansum(1)
+        total[per_function.isnan().all(1)] = torch.nan
+        self._log(trajectories, prompts, completions, per_function, total)
+        first = of.accelerator.process_index * len(trajectories)
+        return [float(value) for value in total[first : first + len(trajectories)]]
+
+    def _log(
+        self,
+        trajectories: Sequence[Trajectory],
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        per_function: Tensor,
+        total: Tensor,
+    ) -> None:
+        of, m = self.tables, self.tables.rollouts_per_prompt
+        mode, device = "train" if of.model.training else "eval", of.accelerator.device
+        facts = of.accelerator.gather(collect_length_stats(trajectories).to(device)).cpu()
+        found = {
+            **compute_reward_metrics(of.reward_func_names, per_function, total, m),
+            **compute_length_metrics(facts),
+        }
+        for name, value in found.items():
+            of._metrics[mode][name].append(value)
+        if mode == "train":
+            read = torch.tensor(float(sum(len(one.prompt) for one in trajectories)), device=device)
+            of.state.num_input_tokens_seen += int(of.accelerator.reduce(read, "sum") + facts[:, -1].sum())
+        of._metrics[mode]["num_tokens"] = [of.state.num_input_tokens_seen]
+        of._logs["prompt"].extend(gather_object(list(prompts)))
+        of._logs["completion"].extend(gather_object(list(completions)))
+        for name, column in zip(of.reward_func_names, per_function.T, strict=True):
+            of._logs["rewards"][name].extend(column.tolist())
+        groups = total.view(-1, m)
+        of._logs["advantages"].extend((groups - groups.nanmean(1, keepdim=True)).flatten().tolist())
+        self._log_what_rewards_logged(mode, len(prompts))
+
+    def _log_what_rewards_logged(self, mode: str, rows: int) -> None:
+        """Columns and numbers that reward functions logged through TRL's log_extra and log_metric."""
+        of = self.tables
+        for column in sorted(set(gather_object(list(of._pending_extra_logs)))):
+            of._logs["extra"][column].extend(gather_object(of._pending_extra_logs.get(column, [None] * rows)))
+        of._pending_extra_logs.clear()
+        for name in sorted(set(gather_object(list(of._pending_metrics)))):
+            values = [v for part in gather_object([of._pending_metrics.get(name, [])]) for v in part]
+            of._metrics[mode][name].append(sum(values) / len(values))
+        of._pending_metrics.clear()
