@@ -40,6 +40,8 @@ RENAMED = Path(__file__).with_name("golden") / "renamed.json"
 RECORDS = ("metrics.jsonl", "samples.jsonl", "credit.jsonl", "decisions.jsonl", "validation.jsonl")
 CLOCKS = re.compile(r"time/|step_time$|.*_(runtime|per_second)$|seconds$|eta$")
 """Keys whose values a clock gives; a prefix or a whole key."""
+WORDS = frozenset({"reason"})
+"""Keys of sentences for people, which may be worded anew; what is decided stands beside them."""
 SHORT = (
     *("--task", "pocket-hotpot", "--cpu", "--seed", "3", "--steps", "6", "--warmup", "1", "--m", "4"),
     *("--prompts-per-step", "4", "--max-completion-length", "32", "--save-every", "0", "--rows-per-forward", "64"),
@@ -241,7 +243,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _timeless(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if not CLOCKS.match(key)}
+    return {key: value for key, value in line.items() if not CLOCKS.match(key) and key not in WORDS}
 
 
 def _under_new_names(value: Any, names: Mapping[str, str]) -> Any:
