@@ -12,7 +12,7 @@ from qredit.objectives.parsing import NAMES
 FILE = Path(__file__).with_suffix(".txt")
 PACKAGES = (
     *("qredit", "qredit.objectives", "qredit.objectives.parsing", "qredit.trl", "qredit.tasks", "qredit.data"),
-    *("qredit.rewards", "qredit.rewards.judge", "qredit.callbacks.guard"),
+    *("qredit.rewards", "qredit.rewards.judge", "qredit.callbacks.collapse_guard"),
     *("qredit.pocket", "qredit.probe", "qredit.testing.laws"),
 )
 """Those of which `__all__` is public."""
