@@ -16,7 +16,7 @@ from qredit.objectives import REGISTRY
 from qredit.utils.errors import QreditError
 from qredit.utils.former_names import former_names
 
-__all__ = ["Guard"]
+__all__ = ["CollapseGuard"]
 
 Action = Literal["stop", "roll_back", "paft"]
 LEARNING_RATE_FACTOR = 0.5
