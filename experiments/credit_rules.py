@@ -15,7 +15,7 @@ from page import KEPT, insert, machine_line
 from rich.console import Console
 
 from qredit.runs.compare import ComparisonSettings, ObjectiveResults, compare_objectives, plot_comparison, steps_to
-from qredit.utils.logging import silence_libraries
+from qredit.runs.library_logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/compare"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("credit_rules.md.in")

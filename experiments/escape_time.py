@@ -33,13 +33,13 @@ from qredit.rollouts.collate import choose_tails, collate
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.runs.experiment import hash_weights, load_or_compute
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import load_model, load_tokenizer
 from qredit.runs.parallel import run_parallel
 from qredit.samplers.transformers import sample
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.patch_forward import score
 from qredit.shared_prefix.share import share_prefix
-from qredit.utils.logging import silence_libraries
 from qredit.utils.seed import derive_seed
 
 FOLDER = Path("runs/results/escape")

@@ -23,8 +23,8 @@ from probe_settings import SETTINGS, Setting
 from rich.console import Console
 
 from qredit.runs.compare import steps_to
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.parallel import run_parallel
-from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/guidance"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("guidance.md.in")

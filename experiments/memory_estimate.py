@@ -20,12 +20,12 @@ import torch
 from page import insert
 
 from qredit.runs.folder import RunFolder
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import build_trainer
 from qredit.trl.bench.arms import QreditArm
 from qredit.trl.bench.size import ModelShape, Size
 from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
-from qredit.utils.logging import silence_libraries
 
 PAGE, TEXT = Path("docs/performance.md"), Path(__file__).with_name("memory_estimate.md.in")
 TRUE = ModelShape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)

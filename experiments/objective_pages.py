@@ -25,11 +25,11 @@ from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_prove
 from qredit.core.objective import Objective, sum_terms
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import train
 from qredit.testing.batches import make_batch_for
 from qredit.utils.errors import QreditError
-from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGES, COMPARED = Path("runs/objectives"), Path("docs/objectives"), Path("runs/results/compare")
 COSTS = PAGES / "costs.json"

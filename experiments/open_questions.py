@@ -30,10 +30,10 @@ from qredit.runs.experiment import (
     read_curves,
     run_variant,
 )
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import POCKET_BUDGET, TrainOptions
 from qredit.runs.parallel import run_parallel
 from qredit.runs.train import train
-from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/open"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("open_questions.md.in")

@@ -21,10 +21,10 @@ import numpy
 import torch
 from page import insert
 
+from qredit.runs.library_logging import silence_libraries
 from qredit.trl.bench.arms import make
 from qredit.trl.bench.size import ModelShape, Size
 from qredit.trl.bench.timing import _given_for
-from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE, PICTURE = Path("runs/performance"), Path("docs/performance.md"), Path("docs/performance.png")
 TEXT = Path(__file__).with_name("performance.md.in")

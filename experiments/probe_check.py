@@ -37,9 +37,9 @@ from qredit import pocket, tasks
 from qredit.probe import load, measure, predict, recommend
 from qredit.runs.compare import steps_to
 from qredit.runs.experiment import EvalSpec, hash_initial_weights, load_or_compute
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import POCKET_BUDGET, TrainOptions
 from qredit.runs.parallel import run_parallel
-from qredit.utils.logging import silence_libraries
 
 FOLDER, PAGE = Path("runs/results/probe"), Path("docs/probe.md")
 TEXT = Path(__file__).with_name("probe_check.md.in")

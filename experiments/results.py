@@ -38,6 +38,7 @@ from qredit.runs.experiment import (
     load_or_compute,
     run_variant,
 )
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import load_examples, load_model, load_tokenizer, make_dataset, resolve_model_path
 from qredit.runs.options import TrainOptions
 from qredit.runs.progress_bars import make_progress_bars as bars_on
@@ -45,7 +46,6 @@ from qredit.runs.train import make_token_format
 from qredit.runs.warmup import choose_warmup_steps
 from qredit.samplers.transformers import sample
 from qredit.stats.interval import mean_interval
-from qredit.utils.logging import silence_libraries
 from qredit.utils.seed import derive_seed
 
 FOLDER, PAGE, PICTURE = Path("runs/results"), Path("docs/results.md"), Path("docs/results.png")

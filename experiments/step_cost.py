@@ -20,11 +20,11 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit import pocket
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import load_examples, load_model, load_tokenizer
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import make_token_format
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.utils.logging import silence_libraries
 
 QUESTIONS, M, THINKING, ANSWER = 8, 16, 32, 8
 STEPS = 6

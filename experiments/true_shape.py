@@ -14,9 +14,9 @@ from string import Template
 import torch
 from page import insert
 
+from qredit.runs.library_logging import silence_libraries
 from qredit.trl.bench.arms import QreditArm
 from qredit.trl.bench.size import ModelShape, Size
-from qredit.utils.logging import silence_libraries
 
 PAGE, TEXT, STEPS = Path("docs/performance.md"), Path(__file__).with_name("true_shape.md.in"), 2
 SHAPE = ModelShape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)

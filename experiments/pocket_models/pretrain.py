@@ -31,10 +31,10 @@ from pocket_models.specs import SPECS, Shape, Spec
 from qredit import tasks
 from qredit.pocket.models import FOLDER, get_model_path
 from qredit.rollouts.tokenizer import vocabulary_size
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.progress_bars import make_progress_bars
 from qredit.tasks.base import Style
 from qredit.tasks.pocket.scene import PocketTask, draw_scenes
-from qredit.utils.logging import silence_libraries
 
 SEED = 0
 THREADS = 1

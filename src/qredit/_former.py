@@ -41,7 +41,7 @@ MOVED = {
     "power": "utils.formatting",
     "prefix": "shared_prefix",
     "probe.words": "probe.summary",
-    "quiet": "utils.logging",
+    "quiet": "runs.library_logging",
     "reduce": "core.reduce",
     "report.stretches": "utils.run_lengths",
     "report.words": "report.sentences",

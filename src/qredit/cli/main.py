@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from qredit.cli.signals import StopState, interrupt_on_sigterm
+from qredit.runs.library_logging import silence_libraries
 from qredit.utils.atomic_files import DISK_FULL_ERRNOS
 from qredit.utils.errors import QreditError, unknown_name_error
 from qredit.utils.extras import require_extras
-from qredit.utils.logging import silence_libraries
 from qredit.utils.sanitize import to_one_line
 
 COMMANDS: Mapping[str, str] = {

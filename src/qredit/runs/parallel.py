@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from rich.console import Console
 
+from qredit.runs.library_logging import silence_libraries
 from qredit.runs.progress_bars import make_progress_bars
-from qredit.utils.logging import silence_libraries
 from qredit.utils.parent_process import exit_with_parent
 
 T = TypeVar("T")
