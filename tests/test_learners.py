@@ -40,7 +40,7 @@ def test_it_fills_a_generation_once_and_learns_once_a_step(tmp_path):
     seen = []
     cut = {"gradient_accumulation_steps": 2, "steps_per_generation": 2, "num_iterations": 2, "max_steps": 4}
     run = made(tmp_path, critic, per_device_train_batch_size=4, **cut)
-    run.recorder = SimpleNamespace(see=lambda step, learned: seen.append(learned))
+    run.recorder = SimpleNamespace(observe=lambda step, learned: seen.append(learned))
     run.train()
     assert critic.filled == 4
     assert [len(rows) for rows in critic.learned] == [2, 2, 2, 2]
@@ -58,7 +58,7 @@ def test_what_is_kept_of_a_step_holds_no_graph(tmp_path):
     """Of an objective whose coefficients come from the pass that is differentiated."""
     critic, seen = Critic(WIDTH), []
     run = trainer(tmp_path, "garl(q=0.75) | critic.less_value()", learners=[critic], max_steps=1)
-    run.recorder = SimpleNamespace(see=lambda step, learned: seen.append(learned.batch.entropy.requires_grad))
+    run.recorder = SimpleNamespace(observe=lambda step, learned: seen.append(learned.batch.entropy.requires_grad))
     run.train()
     assert seen == [True]
     kept = critic.learned[0][0].batch

@@ -511,7 +511,7 @@ def test_the_trial_finds_a_wrong_way(way, monkeypatch):
     if way == "decoded":
         monkeypatch.setattr(Decoder, "step", _one_further(Decoder.step))
     else:
-        name = "pack" if way == "packed" else "going_on"
+        name = "pack" if way == "packed" else "pack_continuations"
         monkeypatch.setattr(share, name, _later_completions(getattr(share, name)))
     assert "differ by" in share_prefix(network(CONFIGS["qwen3"], attn_implementation="sdpa"))
 

@@ -42,7 +42,7 @@ def test_it_says_what_it_is_and_how_it_is_run(path):
     first = path.read_text().splitlines()[0]
     data = "" if path.name.startswith("pocket-") else " --data PATH"
     assert first.startswith("# ")
-    assert first.endswith(f"`qredit train --make_config recipes/{path.name}{data}`")
+    assert first.endswith(f"`qredit train --config recipes/{path.name}{data}`")
 
 
 @files
