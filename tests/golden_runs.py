@@ -128,10 +128,10 @@ def main() -> int:
         jobs = [(one, side) for one in chosen for side in sides if not (side / one.name / "final").is_dir()]
         with ThreadPoolExecutor(given.jobs) as pool:
             ended = list(pool.map(lambda job: train(job[0], sides[job[1]], job[1] / job[0].name), jobs))
-    failed = [fault for fault in ended if fault is not None]
+    failed = {job[0].name: fault for job, fault in zip(jobs, ended, strict=True) if fault is not None}
     if failed:
-        out.print("\n".join(failed), markup=False, soft_wrap=True)
-        return 1
+        out.print("\n".join(failed.values()), markup=False, soft_wrap=True)
+    chosen = [one for one in chosen if one.name not in failed]
     renamed = json.loads(RENAMED.read_text())
     different = 0
     for one in chosen:
@@ -144,7 +144,9 @@ def main() -> int:
         for fault in faults:
             out.print(f"    {fault}", soft_wrap=True)
     out.print(f"{len(chosen) - different} of {len(chosen)} runs are the same as by {commit[:9]}")
-    return int(different > 0)
+    if failed:
+        out.print(f"not compared, because a run failed: {', '.join(failed)}")
+    return int(different > 0 or bool(failed))
 
 
 def _git(*arguments: str) -> str:
