@@ -244,3 +244,11 @@ def test_the_catalog_is_what_the_registries_say():
     from qredit.catalog import FILE, as_text, read_registries
 
     assert FILE.read_text(encoding="utf-8") == as_text(read_registries()), "run python -m qredit.catalog"
+
+
+def test_the_stub_shows_type_checkers_every_method_of_the_registry():
+    from qredit.catalog import STUB, stub
+    from qredit.objectives import REGISTRY
+
+    assert STUB.read_text(encoding="utf-8") == stub(REGISTRY), "run python -m qredit.catalog"
+    assert all(found.name == name for name, found in REGISTRY.items())

@@ -1,12 +1,13 @@
 """The names that the text form of objectives knows, with a line on each, readable without importing torch.
 
 `catalog.json` is made from the registries by `python -m qredit.catalog` (`make catalog`), and a test holds it equal to
-them. What only shows or checks names reads it: `qredit objectives`, and the error for a misspelt objective.
+them. What only shows or checks names reads it: `qredit objectives`, and the error for a misspelt objective. The same
+command writes `objectives/__init__.pyi`, in which type checkers and editors find the methods.
 """
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
     from qredit.objectives import Method
 
 FILE = Path(__file__).with_name("catalog.json")
+STUB = Path(__file__).with_name("objectives") / "__init__.pyi"
 PARTS = ("stages", "penalties", "surrogates")
 Row = Mapping[str, Any]
+_STUB = '''"""What type checkers and editors see of this folder. Written by `make catalog`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from qredit.objectives._method import Method as Method
+'''
 
 
 @cache
@@ -71,10 +80,18 @@ def as_text(rows: Mapping[str, Sequence[Row]]) -> str:
     return "{\n" + ",\n".join(kinds) + "\n}\n"
 
 
+def stub(names: Iterable[str]) -> str:
+    """The text of the stub: where each objective is defined."""
+    lines = [f"from qredit.objectives.{name} import {name} as {name}" for name in sorted(names)]
+    return _STUB + "\n".join(lines) + "\n\nREGISTRY: Mapping[str, Method[Any]]\n"
+
+
 def _row(name: str, thing: Any) -> dict[str, Any]:
     first = (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
     return {"name": name, "signature": signature(thing), "summary": first}
 
 
 if __name__ == "__main__":
-    FILE.write_text(as_text(read_registries()), encoding="utf-8")
+    rows = read_registries()
+    FILE.write_text(as_text(rows), encoding="utf-8")
+    STUB.write_text(stub(row["name"] for row in rows["objectives"]), encoding="utf-8")
