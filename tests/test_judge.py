@@ -196,7 +196,7 @@ def test_what_is_no_process_reward_model_is_refused(tmp_path, classifier):
 
 
 class Endpoint:
-    """A server that answers what a function of the request says: (status, body)."""
+    """A server that answers what a function of the request says: (status, body), and the length that it announces."""
 
     def __init__(self, answer):
         self.seen, self.flying, self.most = [], 0, 0
@@ -210,15 +210,19 @@ class Endpoint:
                     owner.flying += 1
                     owner.most = max(owner.most, owner.flying)
                     number = len(owner.seen)
-                status, content = answer(number, body)
+                status, content, *rest = answer(number, body)
+                announced = rest[0] if rest else None
                 with lock:
                     owner.flying -= 1
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", content)
                     content = ""
+                body = content if isinstance(content, bytes) else content.encode()
+                if announced is not None:
+                    self.send_header("Content-Length", str(announced))
                 self.end_headers()
-                self.wfile.write(content if isinstance(content, bytes) else content.encode())
+                self.wfile.write(body)
 
             def log_message(self, *args):
                 pass
@@ -315,6 +319,20 @@ def test_a_reply_longer_than_the_limit_is_not_read(serve):
 def test_a_passing_failure_is_tried_again(serve):
     endpoint = serve(lambda number, body: (503, "busy") if number < 3 else said("[1]"))
     assert judge_of(endpoint, tries=3).wrong_steps([CASE]) == [[frozenset({0})]]
+
+
+def test_a_reply_that_is_cut_on_its_way_is_asked_for_again(serve):
+    whole = said("Steps 1 and 3 err. [1]\n[1, 3]")[1]
+    endpoint = serve(lambda number, body: (200, whole[: 60 if number == 1 else None], len(whole)))
+    assert judge_of(endpoint, tries=2).wrong_steps([CASE]) == [[frozenset({0, 2})]]
+    assert len(endpoint.seen) == 2
+
+
+def test_a_reply_that_is_always_cut_is_an_error(serve):
+    whole = said("[1]")[1]
+    endpoint = serve(lambda number, body: (200, whole, len(whole) + 1))
+    with pytest.raises(QreditError, match=r"did not answer in 2 tries: IncompleteRead\("):
+        judge_of(endpoint, tries=2).wrong_steps([CASE])
 
 
 def test_a_lasting_failure_is_one_clear_line(serve):

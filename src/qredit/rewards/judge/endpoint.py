@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 
 from qredit.utils.errors import QreditError
@@ -104,6 +104,10 @@ class EndpointJudge:
     def _fetched(self, request: urllib.request.Request) -> bytes:
         with _OPENER.open(request, timeout=self.seconds) as response:
             body: bytes = response.read(self.most_bytes)
+            # `read` with a size is content with less where the connection ends early: half a reply could name half of
+            # the wrong steps. `length` is what the header announced beyond this; None where it announced nothing.
+            if len(body) < self.most_bytes and response.length:
+                raise IncompleteRead(body, response.length)
         return body
 
 
