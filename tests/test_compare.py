@@ -174,10 +174,10 @@ def test_an_interrupt_does_not_wait_for_runs_that_are_going_on(tmp_path):
     script.write_text(
         "import functools, time\n"
         "from rich.console import Console\n"
-        "from qredit.runs.parallel import in_parallel\n"
+        "from qredit.runs.parallel import run_parallel\n"
         "if __name__ == '__main__':\n"
         "    print('going', flush=True)\n"
-        "    in_parallel('sleep', [functools.partial(time.sleep, 300)] * 4, Console(quiet=True))\n"
+        "    run_parallel('sleep', [functools.partial(time.sleep, 300)] * 4, Console(quiet=True))\n"
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sleeper:
         assert sleeper.stdout is not None

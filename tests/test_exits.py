@@ -31,7 +31,7 @@ import sys
 sys.path.insert(0, {here!r})
 import sleepers
 from qredit.runs import compare
-compare._one = sleepers.sleep
+compare._run_one = sleepers.sleep
 from qredit.cli import main
 if __name__ == "__main__":
     sys.exit(main(["compare", "grpo()", "--seeds", "1", "--workers", "1", "--output", {folder!r}]))
@@ -114,8 +114,8 @@ def test_the_process_that_judges_mathematics_ends_with_its_parent_while_it_judge
 
 def test_a_process_on_a_lifeline_ends_when_it_is_let_go():
     code = (
-        "import sys, time; from qredit.utils.parent_process import end_with_parent; "
-        "end_with_parent(sys.stdin.buffer.read); print('ready', flush=True); time.sleep(600)"
+        "import sys, time; from qredit.utils.parent_process import exit_with_parent; "
+        "exit_with_parent(sys.stdin.buffer.read); print('ready', flush=True); time.sleep(600)"
     )
     with started([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == "ready\n"

@@ -827,8 +827,8 @@ def test_the_newest_decision_is_told_to_the_view(train, easy, monkeypatch):
 def test_ranks_try_a_folder_at_the_same_time(tmp_path):
     """Each with a file of its own, which another one does not take away."""
     folder = tmp_path / "run"
-    code = "import sys; from pathlib import Path; from qredit.runs.folder import writable\n"
-    code += "for _ in range(3000): writable(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from qredit.runs.folder import ensure_writable\n"
+    code += "for _ in range(3000): ensure_writable(Path(sys.argv[1]))"
     ranks = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for _ in range(2)]
     assert [rank.wait(timeout=200) for rank in ranks] == [0, 0]
     assert list(folder.iterdir()) == []
