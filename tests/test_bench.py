@@ -56,6 +56,16 @@ def test_a_ratio_is_theirs_over_ours_round_by_round():
     assert (row.seconds, row.their_seconds, row.tokens_per_second) == (4.0, 12.0, 70 / 4)
 
 
+def test_sampling_is_measured_too(capsys):
+    words = "bench step --sizes 12/12/2 --objectives garl --phases sample --runs 1 --memory false --cpu --json --quiet"
+    assert main(words.split()) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["phase"], row["against"], row["ratio"] > 0) for row in rows] == [
+        ("sample", "trl", True),
+        ("sample", "ordinary", True),
+    ]
+
+
 def test_the_command_prints_rows(capsys):
     words = "bench step --sizes 12/12/2 --objectives grpo --phases update --runs 1 --memory true --cpu --json --quiet"
     assert main(words.split()) == 0

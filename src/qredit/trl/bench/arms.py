@@ -169,7 +169,10 @@ class QreditArm(Arm):
         self.m = size.m
 
     def sample(self) -> object:
-        return self.trainer._new_generation([dict(self.trainer.train_dataset[0]) for _ in range(self.m)])
+        trainer = self.trainer
+        rows = [dict(trainer.train_dataset[0]) for _ in range(self.m)]
+        trajectories = trainer.rollout_sampler.sampled(rows, 0, self.m)
+        return trainer.generations.make(trainer.model_wrapped, trajectories, trainer.current_objective(), 0, self.m)
 
     def update(self, rollouts: FixedRollouts) -> None:
         trainer = self.trainer
