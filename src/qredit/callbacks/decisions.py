@@ -14,8 +14,8 @@ class DecisionWriter(JsonLinesCallback):
     """Appends what guide and guard decided, with the reason, to decisions.jsonl; `step` is the last one before it.
 
     Attributes:
-        steering: the parts that decide.
-        tell: also told the newest decision, in a line.
+        overrides: the parts that decide.
+        notify: also told the newest decision, in a line.
     """
 
     def __init__(self, path: Path) -> None:

@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with its errors raised as one line.
 
     Attributes:
-        further: names that may be given as flags beside the parser's own, each with the types it may have; called
+        extra_types: names that may be given as flags beside the parser's own, each with the types it may have; called
             where a flag is none of the parser's own, for the names may be those of a library that takes long to import.
     """
 

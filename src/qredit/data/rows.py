@@ -19,7 +19,7 @@ class RowNames:
 
     @classmethod
     def of(cls, ids: Sequence[Any] | None, count: int, where: str) -> "RowNames":
-        """RowNames of the data set that errors call `where`."""
+        """The names of the rows of the data set that errors call `where`."""
         if ids is None:
             return cls(where, "row", [str(row) for row in range(count)])
         return cls(where, "id", [repr(id) for id in ids])

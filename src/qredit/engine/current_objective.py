@@ -13,7 +13,7 @@ class CurrentObjective:
 
     Attributes:
         given: the objective of the run.
-        steering: what may ask for another; later ones overrule earlier ones.
+        overrides: what may ask for another; later ones overrule earlier ones.
     """
 
     given: Objective

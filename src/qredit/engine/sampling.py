@@ -26,7 +26,7 @@ class RolloutSampler:
     Attributes:
         draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
         reward: trajectories with their texts and rows → rewards; called on every process alike.
-        makers: of batch fields.
+        field_functions: of batch fields.
         seconds: spent so far; for its reader to set back.
     """
 

@@ -33,16 +33,16 @@ class Scorer:
         tails: what rows end in.
         temperature: what logits are divided by.
         layout: how rows lie in a forward pass; None is the engine's own pass, `ordinary`.
-        ordinary: (model, rows) → log-probability and entropy of each completion token.
+        native_forward: (model, rows) → log-probability and entropy of each completion token.
         policy: the model without its wrappers.
-        resident: whether all weights lie whole on this process, all the time.
+        unsharded: whether all weights lie whole on this process, all the time.
         rows_per_forward: the most rows of a forward pass; None is as many as fit.
         free_bytes: memory that a pass may use.
         device: where rows lie.
         teachers: by name, those that the objective compares with.
         autocast: the precision that the policy is scored in.
         seconds: spent on scoring without gradient; for its reader to set back.
-        keeps_prompts: whether `prompts_can_be_kept`, once it was asked.
+        caches_prompts: whether `can_cache_prompts`, once it was asked.
     """
 
     needs: frozenset[str]

@@ -38,7 +38,7 @@ class MicrobatchPosition:
         use: how many micro-batches of the generation were learned from before it, over all its repeats.
         generations: how many generations its optimiser step spans, at least 1.
         complete: it is the last of its optimiser step.
-        used_up: it is the last of its generation.
+        ends_generation: it is the last of its generation.
         off_policy: the weights have moved since the generation was sampled.
     """
 

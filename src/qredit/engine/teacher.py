@@ -27,7 +27,7 @@ class Forward:
         model: the policy in its wrappers.
         policy: without them.
         layout: how the policy's rows lie in a pass.
-        chunks: rows → row numbers of each pass, in order.
+        split_rows: rows → row numbers of each pass, in order.
         temperature: logits are divided by it.
         autocast: the precision that the policy is scored in.
     """

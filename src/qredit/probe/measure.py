@@ -47,7 +47,7 @@ class ProbeSetup:
 
     Attributes:
         examples: those that can be scored, with the ids of their gold answers in `golds`.
-        apart: id and reason of each example whose answer does not join at the seam.
+        misaligned: id and reason of each example whose answer does not join at the seam.
         long: how many prompts did not fit the context.
         unparseable: how many of `examples` have a gold answer that the reward cannot read.
         data_notes: what has to be said about how they were read.

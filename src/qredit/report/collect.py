@@ -24,7 +24,7 @@ class RunData:
         metrics: the entries of steps, in order: those that hold a reward.
         decisions: what guide and guard changed: step, change and reason.
         held: p@1, p@k, m@k as {value, low, high}, where an experiment evaluated the final model.
-        torn: lines of its files that could not be read.
+        unreadable_lines: lines of its files that could not be read.
     """
 
     name: str

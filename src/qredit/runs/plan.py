@@ -112,7 +112,7 @@ def summarize_lengths(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def format_memory(memory: Mapping[str, Any]) -> list[str]:
-    """What `Memory.as_dict` says, in lines."""
+    """What `MemoryEstimate.as_dict` says, in lines."""
     phase, rows = memory["phase"], memory["rows_at_once"]
     cut = f"; {rows} of {memory['rows']} rows in one forward pass" if phase == "update" else ""
     lines = [

@@ -33,8 +33,8 @@ class Request:
         prompt_ids: what it goes on from.
         max_tokens: most tokens to draw, one at least.
         stop_token_ids: ids of which any one ends it.
-        marker: a text that ends it, at the first drawn token that completes it within the drawn ones. An engine that
-            looks for stop strings by itself takes `marker.text`.
+        stop_string: a text that ends it, at the first drawn token that completes it within the drawn ones. An engine
+            that looks for stop strings by itself takes `stop_string.text`.
 
     Raises:
         QreditError: no token may be drawn.

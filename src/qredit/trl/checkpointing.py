@@ -30,8 +30,8 @@ class Checkpointer:
         own: what each process keeps, each in a file of its own; none is written while its state is empty.
 
     Attributes:
-        writing_to: the folder that checkpoints go to while one is written; None at other times.
-        anew: names of the parts that the checkpoint held nothing of, which the run was resumed from.
+        staging_folder: the folder that checkpoints go to while one is written; None at other times.
+        missing_parts: names of the parts that the checkpoint held nothing of, which the run was resumed from.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Checkpointer:
 
     @contextmanager
     def write_atomically(self, folder: Path, state: TrainerState) -> Iterator[None]:
-        """While TRL writes its checkpoint, `writing_to` is set and nothing is pushed; then it is made whole.
+        """While TRL writes its checkpoint, `staging_folder` is set and nothing is pushed; then it is made whole.
 
         Args:
             folder: where the checkpoint will stand.
