@@ -103,3 +103,8 @@ def test_one_that_ended_without_an_answer_is_all_rationale():
 def test_what_cannot_be_a_segment_is_refused(role, sampled, logp, message):
     with pytest.raises(QreditError, match=message):
         Segment((1, 2), role, sampled=sampled, logp=logp)
+
+
+def test_the_former_name_of_the_rationales_length_leads_on():
+    with pytest.warns(DeprecationWarning, match="rationale_length"):
+        assert searched().thought == searched().rationale_length == 9

@@ -7,15 +7,18 @@ from qredit.core.batch import RolloutBatch
 from qredit.data.prompt_sampler import GroupStatistics
 
 
-def summarize_rewards(example: int, rewards: Sequence[float]) -> GroupStatistics:
-    """The statistics of a group that is not learned from.
+def summarize_rewards(
+    example: int, rewards: Sequence[float], answer_logp: float | None = None, learned: bool = False
+) -> GroupStatistics:
+    """The statistics of a group, by default of one that is not learned from.
 
     Args:
         example: its prompt.
         rewards: of its rollouts, NaN where nothing scored one.
+        answer_logp, learned: as in `GroupStatistics`.
     """
     scored = [reward for reward in rewards if not math.isnan(reward)]
-    return GroupStatistics(example, _mean(scored), all_equal=len(set(scored)) < 2, learned=False)
+    return GroupStatistics(example, _mean(scored), len(set(scored)) < 2, answer_logp, learned)
 
 
 def summarize_groups(batch: RolloutBatch, examples: Sequence[int]) -> list[tuple[int, GroupStatistics]]:
@@ -26,16 +29,20 @@ def summarize_groups(batch: RolloutBatch, examples: Sequence[int]) -> list[tuple
         examples: the prompts of the generation, over all processes; groups are numbered in their order, generation
             after generation.
     """
+    # brought over once: every number that is read off an accelerator by itself would wait for it
+    groups, has_answer = batch.group.cpu(), batch.has_answer.cpu()
+    reward = None if batch.reward is None else batch.reward.cpu()
+    likely = None if batch.answer_logp is None else batch.answer_logp.cpu()
     found = []
-    for group in batch.group.unique().tolist():
-        rows = batch.group == group
-        place = group % len(examples)
-        rewards = [] if batch.reward is None else batch.reward[rows].tolist()
-        scored = [reward for reward in rewards if not math.isnan(reward)]
-        likely = [] if batch.answer_logp is None else batch.answer_logp[rows & batch.has_answer].tolist()
-        found.append(
-            (place, GroupStatistics(examples[place], _mean(scored), len(set(scored)) < 2, answer_logp=_mean(likely)))
+    for group in groups.unique().tolist():
+        rows, place = groups == group, group % len(examples)
+        statistics = summarize_rewards(
+            examples[place],
+            [] if reward is None else reward[rows].tolist(),
+            None if likely is None else _mean(likely[rows & has_answer].tolist()),
+            learned=True,
         )
+        found.append((place, statistics))
     return found
 
 

@@ -6,12 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.engine.reference_model import HIDDEN_STATES_REQUEST
-from qredit.engine.teacher import Forward
+from qredit.engine.teacher import Forward, get_head
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.packing import pack, pad_rows
 from qredit.shared_prefix.patch_forward import enable_token_scoring
 from qredit.shared_prefix.share import share_prefix
-from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 
 
@@ -38,8 +37,7 @@ class NamedModel:
         return self._scores(rows, forward, hidden=True)["hidden"]
 
     def head(self, policy: Any) -> tuple[Tensor, Tensor | None]:
-        head = unwrap_peft(self.model).get_output_embeddings()
-        return head.weight.detach(), None if head.bias is None else head.bias.detach()
+        return get_head(self.model)
 
     def _scores(self, rows: Rows, forward: Forward, hidden: bool = False) -> dict[str, Tensor]:
         layout = pack if self._shares and forward.layout is pack else pad_rows

@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.engine.teacher import Forward
+from qredit.engine.teacher import Forward, get_head
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.patch_forward import ScoreRequest, enable_token_scoring
 from qredit.shared_prefix.share import share_prefix
-from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 
 HIDDEN_STATES_REQUEST = ScoreRequest(hidden=True)
@@ -52,8 +51,7 @@ class ReferenceModel:
 
     def head(self, policy: Any) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the head, which adapters are taken to leave alone."""
-        head = unwrap_peft(policy if self.adapted else self.model).get_output_embeddings()
-        return head.weight.detach(), None if head.bias is None else head.bias.detach()
+        return get_head(policy if self.adapted else self.model)
 
     @contextmanager
     def _as_begun(self, policy: Any) -> Iterator[Any]:

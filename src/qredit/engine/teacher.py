@@ -83,6 +83,12 @@ class Teacher(Protocol):
         """
 
 
+def get_head(model: Any) -> tuple[Float[Tensor, "V E"], Float[Tensor, " V"] | None]:
+    """Weight and bias of a model's head, as constants."""
+    head = unwrap_peft(model).get_output_embeddings()
+    return head.weight.detach(), None if head.bias is None else head.bias.detach()
+
+
 def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str] = ()) -> None:
     """Refuse fields of teachers that are not there, and teachers whose fields nobody reads.
 

@@ -77,9 +77,9 @@ class Format:
     ) -> "Format":
         """The format that fits a tokenizer; any string given wins.
 
-        A thinking model's tokenizer (`think_tags.KNOWN_TAGS`) gets its marks, on lines of their own when there is a chat
-        template. Any other gets no opening, and "\\nAnswer:\\n" as the closing. An answer ends with what follows an
-        assistant's text in the chat template, up to its first control token; without one, with end-of-text.
+        A thinking model's tokenizer (`think_tags.KNOWN_TAGS`) gets its marks, on lines of their own when there is a
+        chat template. Any other gets no opening, and "\\nAnswer:\\n" as the closing. An answer ends with what follows
+        an assistant's text in the chat template, up to its first control token; without one, with end-of-text.
 
         Args:
             chat: whether prompts go through the chat template; None if there is one.

@@ -7,6 +7,7 @@ A rollout that asks nothing of the outside is the case of one turn. Segments are
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -149,6 +150,12 @@ class Trajectory:
     def rationale_length(self) -> int:
         """How many tokens are the rationale, without its closing."""
         return self.close_start
+
+    @property
+    def thought(self) -> int:
+        """`rationale_length`, by the name that makers of fields know it by."""
+        warnings.warn("Trajectory.thought is now Trajectory.rationale_length", DeprecationWarning, stacklevel=2)
+        return self.rationale_length
 
     @property
     def forced(self) -> bool:
