@@ -25,7 +25,7 @@ from qredit.utils.errors import QreditError
 
 SPANS = ("rationale", "answer", "close", "response", "sampled", "observation")
 _SPANS = ("mask", *SPANS)
-_PER_ROW = ("reward", "answer_logp", "rollout")
+_PER_ROW = ("reward", "answer_logp", "rollout", "proposal")
 _PER_TOKEN = ("ids", "turn", "logp", "sampler_logp", "entropy")
 _LOGP_SLACK = 1e-3  # a log-likelihood may exceed 0 by rounding, not by more
 
@@ -49,6 +49,8 @@ class RolloutBatch:
         turn: (B, T) number of the turn that a token belongs to.
         rollout: (B,) given when a rationale stands in two rows, once with ŷ and once with y*: rows of one rationale
             share the number.
+        proposal: (B,) bool, rows whose rationale was drawn from the proposal, the policy shown the gold answer, and not
+            from the plain prompt that all rows stand behind. None is no row.
         seed: all randomness of a stage is a function of (seed, group).
         reward: (B,) NaN = not scored: the row is left out of its group's statistics and gets coefficient 0.
         answer_logp: (B,) log p(y* | x, z), summed over the answer's tokens, in nats; -inf allowed. Read only in rows
@@ -75,6 +77,7 @@ class RolloutBatch:
     observation: Bool[Tensor, "B T"] | None = None
     turn: Int[Tensor, "B T"] | None = None
     rollout: Int[Tensor, " B"] | None = None
+    proposal: Bool[Tensor, " B"] | None = None
     seed: int | None = None
     reward: Float[Tensor, " B"] | None = None
     answer_logp: Float[Tensor, " B"] | None = None

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qredit.core.hint import fill_template
 from qredit.data.rows import RowNames
 from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.hinted_prompt import show_answer
 from qredit.tasks.cells import parse_answers
 from qredit.tasks.normal_forms import find_unreadable
 from qredit.utils.errors import QreditError
 
-PROMPT_IDS, ANSWER_IDS = "prompt_ids", "answer_ids"  # columns that a data set is given
+PROMPT_IDS, ANSWER_IDS, HINTED_IDS = "prompt_ids", "answer_ids", "hinted_ids"  # columns that a data set is given
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,40 @@ def encode(
         answer_ids=[known[answer] for answer in answers],
         aliases=[more[1:] for more in given],
     )
+
+
+def encode_hinted(
+    prompts: Sequence[Any],
+    answers: Sequence[str],
+    rows: RowNames,
+    tokens: TokenFormat,
+    template: Mapping[str, Any],
+    hint_template: str,
+) -> list[list[int]]:
+    """The ids of each prompt with its gold answer shown, opening included.
+
+    Args:
+        prompts: texts, or chat messages.
+        answers: the gold answer of each.
+        rows: their names, for errors.
+        template: switches of the chat template.
+        hint_template: how a prompt is written with its answer (`core/hint.py`).
+
+    Raises:
+        QreditError: a prompt that cannot take the hint, or that the chat template refuses with it; the row is named.
+    """
+
+    def fill(prompt: str, answer: str) -> str:
+        return fill_template(hint_template, prompt, answer)
+
+    found = []
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        try:
+            shown = show_answer(prompt, answer, fill)
+        except QreditError as error:
+            raise QreditError(f"{rows.name(row)}: {error}") from None
+        found.append(rows.encode_prompt(row, tokens, shown, template))
+    return found
 
 
 def _answers(value: Any, where: str) -> tuple[str, ...]:

@@ -46,8 +46,15 @@ class RowNames:
         budget: TokenBudget,
         context: int | None,
         skip_long: bool,
+        what: str = "prompts",
     ) -> None:
         """Refuse rows whose prompts are too long, unless they are to be left out and others stay.
+
+        Args:
+            long: their numbers.
+            prompt_ids: of every row.
+            context: the model's context length in tokens; None is unlimited.
+            what: what errors call the prompts.
 
         Raises:
             QreditError: all of them counted, the first ones named.
@@ -57,7 +64,7 @@ class RowNames:
         longest = max(map(len, prompt_ids))
         shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
         raise QreditError(
-            f"{self.where}: {len(long)} of {len(prompt_ids)} prompts do not fit ({self.kind}s {shown}; longest "
+            f"{self.where}: {len(long)} of {len(prompt_ids)} {what} do not fit ({self.kind}s {shown}; longest "
             f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
             f"{budget.answer} for the answer; lower max_completion_length"
             + (" or set skip_long to drop them" if len(long) < len(prompt_ids) else "")

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS
+from qredit.data.encoding import ANSWER_IDS, HINTED_IDS, PROMPT_IDS
 from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
 from qredit.data.statistics import summarize_rewards
 from qredit.engine.collective import Collective
@@ -122,4 +122,4 @@ def collect_rewards(group: Sequence[Trajectory]) -> list[float]:
 
 def strip_id_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's row without the ids that were added to it."""
-    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS)}
+    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS, HINTED_IDS)}

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qredit.core.batch import SPANS, RolloutBatch
@@ -147,6 +147,7 @@ def collate(
         sampler_logp=logp.to(device),
         group=torch.tensor([row.trajectory.group for row in rows], device=device),
         rollout=_shared(rows, device) if len(rows) > len(trajectories) else None,
+        proposal=_drawn_from_proposal(rows, device),
         reward=torch.tensor(rewards, dtype=torch.float64, device=device),
         seed=seed,
         extra={
@@ -168,6 +169,13 @@ def collate(
 
 def _shared(rows: Sequence[RowSpec], device: torch.device) -> Int[Tensor, " B"]:
     return torch.tensor([row.number for row in rows], device=device)
+
+
+def _drawn_from_proposal(rows: Sequence[RowSpec], device: torch.device) -> Bool[Tensor, " B"] | None:
+    """The rows that came from the proposal, where their trajectories know of one."""
+    if not any(row.trajectory.hinted for row in rows):
+        return None
+    return torch.tensor([row.trajectory.proposal for row in rows], device=device)
 
 
 def _own_tokens(rows: Sequence[RowSpec]) -> list[int]:

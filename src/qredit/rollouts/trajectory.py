@@ -92,6 +92,8 @@ class Trajectory:
             that reward functions read; empty until somebody has decoded them.
         reward: NaN where nothing scored it.
         fields: made fields (`rollouts/field_functions.py`): a number, or one for each of its tokens.
+        hinted: token ids of the prompt with its gold answer shown; empty where nobody needs it.
+        proposal: its tokens were drawn after `hinted`, not after `prompt`.
     """
 
     prompt: tuple[int, ...]
@@ -105,6 +107,8 @@ class Trajectory:
     response: str = ""
     reward: float = math.nan
     fields: Mapping[str, FieldValues] = field(default_factory=dict)
+    hinted: tuple[int, ...] = ()
+    proposal: bool = False
 
     @cached_property
     def ids(self) -> tuple[int, ...]:

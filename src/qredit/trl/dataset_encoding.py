@@ -6,7 +6,7 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS, encode
+from qredit.data.encoding import ANSWER_IDS, HINTED_IDS, PROMPT_IDS, encode, encode_hinted
 from qredit.data.rows import RowNames, find_too_long
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
@@ -46,6 +46,7 @@ def encode_examples(
     skip_long: bool,
     template: dict[str, Any],
     name: str,
+    hint_template: str | None = None,
 ) -> tuple[Dataset, int]:
     """The data set with the columns `answer`, `prompt_ids` and `answer_ids`, and how many long prompts were dropped.
 
@@ -53,19 +54,26 @@ def encode_examples(
         context: the model's context length in tokens; None is unlimited.
         skip_long: drop prompts longer than the context less the budget, instead of refusing them.
         template: switches of the chat template.
+        hint_template: given where each prompt is needed with its gold answer, too: the column `hinted_ids`.
 
     Raises:
-        QreditError: an empty answer, an answer that does not join at the seam, prompts that are too long (which rows,
-            how many).
+        QreditError: an empty answer, an answer that does not join at the seam, prompts that are too long, with or
+            without the hint (which rows, how many).
     """
     rows = RowNames.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), name)
     encoded = encode(dataset["prompt"], _column(dataset, answer_column, rows), rows, tokens, template)
     kept = [max(len(ids), budget.answer) for ids in encoded.answer_ids]
     long = find_too_long(encoded.prompt_ids, kept, tokens, budget, context)
     rows.check_long(long, encoded.prompt_ids, budget, context, skip_long)
+    hinted: dict[str, Any] = {}
+    if hint_template is not None:
+        shown = encode_hinted(dataset["prompt"], encoded.answers, rows, tokens, template, hint_template)
+        too_long = find_too_long(shown, kept, tokens, budget, context)
+        rows.check_long(too_long, shown, budget, context, skip_long, "prompts with the hint")
+        hinted, long = {HINTED_IDS: shown}, sorted({*long, *too_long})
     if answer_column in dataset.column_names and answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
-    ids = {PROMPT_IDS: encoded.prompt_ids, ANSWER_IDS: encoded.answer_ids}
+    ids = {PROMPT_IDS: encoded.prompt_ids, ANSWER_IDS: encoded.answer_ids, **hinted}
     columns: dict[str, Any] = {"answer": encoded.answers, **ids}
     if any(encoded.aliases):
         known = dataset["aliases"] if "aliases" in dataset.column_names else [[]] * len(dataset)
@@ -87,11 +95,13 @@ def encode_datasets(
     tokens: TokenFormat,
     context: int | None,
     template: dict[str, Any],
+    hint_template: str | None = None,
 ) -> tuple[Dataset, Any]:
     """The data sets of a run by `encode_examples`, with a warning where prompts were dropped.
 
     Args:
         evaluation: a data set, several by name, or None.
+        hint_template: given where prompts are needed with their gold answers, too.
 
     Raises:
         QreditError: as `encode_examples`; too few prompts for a step.
@@ -99,7 +109,7 @@ def encode_datasets(
 
     def encoded(dataset: Dataset, name: str) -> Dataset:
         ready, dropped = encode_examples(
-            dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name
+            dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name, hint_template
         )
         if dropped:
             _log.warning(f"{name}: {dropped} prompts were too long and are left out")
