@@ -3,6 +3,7 @@
 from decimal import Decimal, getcontext
 
 import claims.group
+import claims.likelihood
 import claims.penalty
 import claims.reward
 import claims.step
@@ -150,6 +151,6 @@ _FOUNDATION_STAGES = (
     *(StageSubject(on_span(span, center_by_group()), linear=True, span=span) for span in ("sampled", "close")),
 )
 
-FAMILIES = (claims.group, claims.token, claims.step, claims.penalty, claims.reward)
+FAMILIES = (claims.likelihood, claims.group, claims.token, claims.step, claims.penalty, claims.reward)
 BATTERY = (*_FOUNDATION, *(subject for family in FAMILIES for subject in family.BATTERY))
 STAGES = (*_FOUNDATION_STAGES, *(subject for family in FAMILIES for subject in family.STAGES))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import claims.likelihood
 import claims.penalty
 import claims.reward
 import claims.token
@@ -21,19 +22,28 @@ from battery import (
 from qredit.core.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
 from qredit.core.objective import Credited, Objective
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
+from qredit.core.surrogate import log_likelihood, score_function
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.attention_role import amplify_anchors
 from qredit.credit.gradient_side import weigh_by_gradient_side
-from qredit.credit.group import center_by_group, scale_by_group_std
+from qredit.credit.group import center_by_group, scale_by_group_std, subtract_mean_of_others
 from qredit.credit.likelihood import (
     amplified_likelihood,
     attenuated_likelihood,
+    log_importance_weight,
     log_weight,
     resample_by_likelihood,
     subtract_likelihood_baseline,
 )
+from qredit.credit.log_likelihood import (
+    answer_log_likelihood,
+    log_mean_gain,
+    subtract_reference_log_ratio,
+    supervised_answer,
+    weigh_by_ratio,
+)
 from qredit.credit.reward import reward
-from qredit.objectives import attention_credit, dr_grpo, garl, grpo, maxrl, rloo, spine
+from qredit.objectives import attention_credit, dr_grpo, garl, grpo, jepo, logprob, maxrl, rloo, spine
 from qredit.penalties.entropy import entropy_bonus
 from qredit.testing.laws import StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
@@ -166,6 +176,64 @@ def _baseline_on_the_answer_too(q):
 def _baseline_everywhere(q):
     centred = amplified_likelihood(q, normalize=False) | subtract_likelihood_baseline(q, normalize=False)
     return Objective(_leaky(centred))
+
+
+# --- log-probability as reward, and JEPO, gone wrong
+
+
+@dataclass(frozen=True)
+class _gain_of_one_row(log_mean_gain):
+    """log w̄ - log w̄_¬m without the factor M."""
+
+    def __call__(self, batch):
+        right = super().__call__(batch)
+        return replace(right, value=right.value / batch.groups.count(batch.has_answer)[:, None])
+
+
+@dataclass(frozen=True)
+class _own_ratio_in_the_mean(log_mean_gain):
+    """M·(log mean(ρw) - log w̄_¬m): the ratio inside the logarithm, none before it."""
+
+    def __call__(self, batch):
+        log_w, keep = log_importance_weight(batch, self.ratio, "mutant")
+        groups = batch.groups
+        gain = groups.count(keep) * (groups.log_mean_exp(log_w, keep) - groups.log_mean_exp_of_others(log_w, keep))
+        return Coefficient(gain[:, None], keep=keep[:, None])
+
+
+@dataclass(frozen=True)
+class _forgets_what_it_holds(Credit):
+    """The marks of rows whose coefficient holds its ratio are lost: a surrogate's ratio per token comes on top."""
+
+    def __call__(self, coefficient, batch):
+        return replace(coefficient, holds_ratio=None)
+
+
+@dataclass(frozen=True)
+class _gain_of_likelihoods(log_mean_gain):
+    """M·log(w̄ / w̄_¬m) from w instead of log w."""
+
+    def __call__(self, batch):
+        w, keep = batch.answer_logp.exp(), batch.has_answer
+        groups = batch.groups
+        gain = groups.count(keep) * (groups.mean(w, keep) / groups.mean_of_others(w, keep)).log()
+        return Coefficient(torch.where(gain.isfinite() & keep, gain, 0.0)[:, None])
+
+
+def _logprob_of(*credits, answer=None):
+    source = answer_log_likelihood()
+    for credit in credits:
+        source = source | credit
+    answer = supervised_answer() | weigh_by_ratio() if answer is None else answer
+    return Objective(per_span(rationale=source, answer=answer), log_likelihood())
+
+
+def _jepo_of(gain, answer=None):
+    answer = amplified_likelihood(1.0, normalize=False) if answer is None else answer
+    return Objective(per_span(rationale=gain, answer=answer), log_likelihood())
+
+
+_LOGPROB, _JEPO = claims.likelihood.mean_log_likelihood, claims.likelihood.mean_log_of_the_mean
 
 
 # --- rewards: GRPO and its kin gone wrong
@@ -369,6 +437,34 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         Subject(maxrl(epsilon=0.1), advantage=over_the_mean),
         Subject(replace(rloo(), reduction=dr_grpo(length=8).reduction), advantage=less_the_others),
     ),
+    "gradient of its target": (
+        Subject(_logprob_of(center_by_group()), target=_LOGPROB),
+        Subject(
+            _logprob_of(subtract_mean_of_others(), answer=answer_log_likelihood() | subtract_mean_of_others()),
+            target=_LOGPROB,
+        ),
+        Subject(garl(1.0, normalize=False), target=_LOGPROB),
+        Subject(garl(1.0, normalize=False), target=_JEPO),
+        Subject(_jepo_of(_gain_of_one_row()), target=_JEPO),
+        Subject(_jepo_of(log_mean_gain(), answer=supervised_answer()), target=_JEPO),
+        Subject(_jepo_of(log_mean_gain(floor=0.1)), target=_JEPO),
+    ),
+    "gradient of its target off policy": (
+        Subject(_logprob_of(subtract_mean_of_others()), target=_LOGPROB, target_off_policy=True),
+        Subject(_logprob_of(weigh_by_ratio(), subtract_mean_of_others()), target=_LOGPROB, target_off_policy=True),
+        Subject(
+            _logprob_of(subtract_mean_of_others(), weigh_by_ratio(), answer=supervised_answer()),
+            target=_LOGPROB,
+            target_off_policy=True,
+        ),
+    ),
+    "its limit off policy": (
+        Subject(_jepo_of(_own_ratio_in_the_mean()), limit=lambda policy: policy.loss_gradient(1.0)),
+        Subject(
+            replace(jepo(), surrogate=score_function()) | _forgets_what_it_holds(),
+            limit=lambda policy: policy.loss_gradient(1.0),
+        ),
+    ),
     "unbiased at q = 0": (
         Subject(_garl_with(_own_included(0.0, normalize=False), 0.0), commitment=0.0),
         Subject(_baseline_on_the_answer_too(0.0), commitment=0.0),
@@ -405,6 +501,11 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             plain=plug_in(0.5, normalize=False),
             commitment=0.5,
         ),
+        Subject(
+            _logprob_of(weigh_by_ratio(), subtract_mean_of_others()),
+            plain=claims.likelihood.LOGPROB_PLAIN,
+            limit=lambda policy: _LOGPROB(policy, 0),
+        ),
     ),
     "mean over draws off policy": (
         Subject(_both(attenuated_likelihood(1.0) | resample_by_likelihood()), plug_in=plug_in(0.5)),
@@ -436,6 +537,9 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             Objective(per_span(answer=_exponentiated_early(0.5))),
             weights=lambda log_w: ([0.0] * len(log_w), garl_weights(0.5, normalize=False)(log_w)[1]),
         ),
+        Subject(_jepo_of(_gain_of_likelihoods()), weights=claims.likelihood.jepo_weights),
+        Subject(jepo(floor=90.0), weights=claims.likelihood.jepo_weights),
+        Subject(logprob(sft=0.5), weights=claims.likelihood.logprob_weights),
     ),
     "the formula written plainly": (
         Subject(rloo(), reference=lambda batch: grpo().credit(batch)),
@@ -449,6 +553,13 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             )
         ),
         Subject(attention_credit(amplify_anchors(both_signs=False)), reference=claims.token.anchor_credit),
+        *(
+            Subject(_logprob_of(*credits), reference=lambda batch: claims.likelihood.latro_credit(batch, 0.05, 1.0))
+            for credits in (
+                (subtract_reference_log_ratio(0.1), subtract_mean_of_others(), weigh_by_ratio()),
+                (subtract_mean_of_others(), subtract_reference_log_ratio(0.05), weigh_by_ratio()),
+            )
+        ),
         *(
             Subject(
                 Objective(on_span("sampled", gain | center_by_group() | scale_by_group_std(1e-6))),

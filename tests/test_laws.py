@@ -41,7 +41,7 @@ def test_every_registered_objective_is_in_the_battery_with_a_target():
     for subject in BATTERY:
         name = re.match(r"\w+", str(subject)).group()
         claims = (subject.advantage, subject.weights, subject.commitment, subject.plug_in)
-        claims += (subject.reference, subject.loss)
+        claims += (subject.reference, subject.loss, subject.target)
         targets[name] = targets.get(name, False) or any(claim is not None for claim in claims)
     assert {name: targets.get(name) for name in REGISTRY} == dict.fromkeys(REGISTRY, True)
 

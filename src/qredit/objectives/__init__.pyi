@@ -24,8 +24,10 @@ from qredit.objectives.garl import garl as garl
 from qredit.objectives.grpo import grpo as grpo
 from qredit.objectives.gspo import gspo as gspo
 from qredit.objectives.hicra import hicra as hicra
+from qredit.objectives.jepo import jepo as jepo
 from qredit.objectives.kl_cov import kl_cov as kl_cov
 from qredit.objectives.llds import llds as llds
+from qredit.objectives.logprob import logprob as logprob
 from qredit.objectives.ma_rlhf import ma_rlhf as ma_rlhf
 from qredit.objectives.maxrl import maxrl as maxrl
 from qredit.objectives.maxrl_truncated import maxrl_truncated as maxrl_truncated

@@ -37,6 +37,7 @@ OFFICIAL: Mapping[str, str] = MappingProxyType(
             "vengdeng/LLDS-On-Group-Relative-Policy-Optimization-Collapse-in-Search-R1 "
             "verl/workers/actor/dp_actor.py@c19a094"
         ),
+        "logprob": "SalesforceAIResearch/LaTRO LaTRO/trainer/latro_trainer.py@ff18ac3",
         "ma_rlhf": "ernie-research/MA-RLHF applications/DeepSpeed-Chat/dschat/rlhf/ppo_trainer.py@807551d",
         "maxrl": "tajwarfahim/maxrl verl/trainer/ppo/core_algos.py@c0698eb",
         "maxrl_truncated": "tajwarfahim/maxrl verl/trainer/ppo/maclaurin.py@c0698eb",

@@ -13,6 +13,13 @@ from qredit.testing.laws.subject import Condition, Law, StageSubject, Subject, a
 
 LAWS: tuple[Law[Subject], ...] = (
     Law("climbs its slope", lambda s: s.advantage is not None, estimator.climbs_its_slope),
+    Law("gradient of its target", lambda s: s.target is not None, estimator.is_the_gradient_of_its_target),
+    Law(
+        "gradient of its target off policy",
+        lambda s: s.target_off_policy,
+        estimator.is_the_gradient_of_its_target_off_policy,
+    ),
+    Law("its limit off policy", lambda s: s.limit is not None, estimator.tends_to_its_limit_off_policy),
     Law("unbiased at q = 0", lambda s: s.commitment == 0.0, estimator.unbiased_at_q_zero),
     Law("leading bias", lambda s: bool(s.commitment), estimator.leading_bias),
     Law("baseline changes no mean", lambda s: s.plain is not None, estimator.baseline_changes_no_mean),
@@ -30,7 +37,7 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("consistent off policy", lambda s: s.commitment is not None, estimator.consistent_off_policy),
     Law(
         "baseline changes no mean off policy",
-        lambda s: s.plain is not None and s.commitment is not None,
+        lambda s: s.plain is not None and (s.commitment is not None or s.limit is not None),
         estimator.baseline_changes_no_mean_off_policy,
     ),
     Law(

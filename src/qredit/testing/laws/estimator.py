@@ -61,6 +61,31 @@ def climbs_its_slope(subject: Subject) -> None:
             assert_close(mean, slope * policy.loss_gradient(0.0), 1e-5, "the mean gradient and its target")
 
 
+def is_the_gradient_of_its_target(subject: Subject) -> None:
+    """The exact mean of the gradient is the target's, at every group size."""
+    assert subject.target is not None
+    for policy in POLICIES:
+        for rollouts in (2, 3):
+            mean = exact_moments(subject.objective, policy, rollouts).mean
+            assert_close(mean, subject.target(policy, rollouts), what="the mean gradient and its target")
+
+
+def is_the_gradient_of_its_target_off_policy(subject: Subject) -> None:
+    """The mean over rollouts of an older policy is the gradient of this one's target, at every group size."""
+    assert subject.target is not None
+    for policy in POLICIES:
+        for rollouts in (2, 3):
+            mean = exact_moments(subject.objective, policy, rollouts, perturb_policy(policy)).mean
+            assert_close(mean, subject.target(policy, rollouts), 1e-5, "the mean gradient off policy and its target")
+
+
+def tends_to_its_limit_off_policy(subject: Subject) -> None:
+    """For M → ∞ the mean over rollouts of an older policy is the limit (extrapolated from three sizes)."""
+    assert subject.limit is not None
+    limit = _limit_off_policy(subject.objective)
+    assert_close(limit, subject.limit(TABLE), 2e-3, "the limit off policy and the one claimed")
+
+
 def unbiased_at_q_zero(subject: Subject) -> None:
     """At q = 0 the mean is ∇ℓ_0, at every group size."""
     for policy in POLICIES:
@@ -118,11 +143,14 @@ def unbiased_at_q_zero_off_policy(subject: Subject) -> None:
 def consistent_off_policy(subject: Subject) -> None:
     """For M → ∞ the mean over rollouts of an older policy is ∇ℓ_q of this one (extrapolated from three sizes)."""
     assert subject.commitment is not None
-    first, second, third = (
-        exact_moments(subject.objective, TABLE, size, perturb_policy(TABLE)).mean for size in (8, 16, 32)
-    )
-    limit = (first - 6 * second + 8 * third) / 3
+    limit = _limit_off_policy(subject.objective)
     assert_close(limit, TABLE.loss_gradient(subject.commitment), 2e-3, "the limit off policy and ∇ℓ_q")
+
+
+def _limit_off_policy(objective: Objective) -> Float[Tensor, " D"]:
+    """lim E[ĝ] for M → ∞ over rollouts of an older policy: Richardson extrapolation from three exact group sizes."""
+    first, second, third = (exact_moments(objective, TABLE, size, perturb_policy(TABLE)).mean for size in (8, 16, 32))
+    return (first - 6 * second + 8 * third) / 3
 
 
 def baseline_changes_no_mean_off_policy(subject: Subject) -> None:

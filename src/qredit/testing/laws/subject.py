@@ -10,9 +10,11 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Credit
 from qredit.core.objective import Objective
+from qredit.testing.policy import EnumerablePolicy
 
 Advantage = Callable[[int, int], tuple[float, float]]
 Weights = Callable[[Sequence[float]], tuple[Sequence[float], Sequence[float]]]
+Target = Callable[[EnumerablePolicy, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Subject:
         loss_scale: what the reduction makes of a plain sum over tokens divided by rows, for rows of that many tokens.
         weights: log-likelihoods of a group → exact coefficients of its rationales and of its answers.
         commitment: q, where the expectation is ∇ℓ_q up to the leading bias of the estimator.
+        target: (policy, group size M) → the exact gradient (D,) that the expectation is, at every M of at least 2.
+        target_off_policy: the expectation is `target` off policy too.
+        limit: policy → the gradient (D,) that the expectation tends to with M, off policy too.
         plain: the same without its baseline.
         plug_in: the objective that is its mean over its own draws.
         equals: other objectives and the factor, a function of the group size, by which it is that multiple of them.
@@ -58,6 +63,9 @@ class Subject:
     loss_scale: Callable[[int], float] = lambda tokens: 1.0
     weights: Weights | None = None
     commitment: float | None = None
+    target: Target | None = None
+    target_off_policy: bool = False
+    limit: Callable[[EnumerablePolicy], Tensor] | None = None
     plain: Objective | None = None
     plug_in: Objective | None = None
     equals: tuple[tuple[Objective, Callable[[int], float]], ...] = ()
