@@ -5,7 +5,6 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "qredit"
 PAGE = Path(__file__).parents[1] / "docs" / "tree.md"
-MANY = 30  # files of one kind: their folder is named, its files are not
 
 
 def purpose(path: Path) -> str:
@@ -21,10 +20,8 @@ def lines(folder: Path = SOURCE, depth: int = 0) -> list[str]:
     indent = "    " * depth
     found = [f"{indent + file.name:<28}{purpose(file)}" for file in files]
     for inner in folders:
-        told, many = lines(inner, depth + 1), len(list(inner.glob("*.py"))) > MANY
-        count = f" ({len(told)} files)" if many else ""
-        found.append(f"{indent + inner.name + '/':<28}{purpose(inner / '__init__.py')}{count}")
-        found += [] if many else told
+        found.append(f"{indent + inner.name + '/':<28}{purpose(inner / '__init__.py')}")
+        found += lines(inner, depth + 1)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Stages and how they compose: Source, Credit, chain, add, on_span, per_span, trace.
+"""Stages and how they compose: Source, Credit, chain, add, on_span, per_span.
 
 A method of credit assignment is a rule that gives every token the number its log-probability is multiplied by. Here it
 is a chain: a `Source` makes a coefficient from a batch, each `Credit` after it changes the coefficient.
@@ -179,7 +179,12 @@ class Requirements:
 
     @property
     def when(self) -> When:
-        """When the result is fixed: UPDATE where a field is read that a forward pass tells."""
+        """When the result is fixed. No stage needs to state it, because it follows from `needs`.
+
+        UPDATE where `needs` has a field of `FORWARD_FIELDS`, which every forward pass makes anew; else ROLLOUT. So
+        `reward()` is fixed when rollouts are made, and `amplified_likelihood(q)`, which reads `answer_logp`, is
+        evaluated at every update.
+        """
         return infer_recompute(self.needs)
 
 

@@ -39,7 +39,7 @@ class LikelihoodStage:
     q: float | Schedule
     normalize: bool = True
     ratio: RationaleRatio = DEFAULT_RATIO
-    needs = frozenset({"answer_logp"})
+    needs = frozenset({"answer_logp"})  # made anew by every forward pass, so `when` is UPDATE (`infer_recompute`)
     needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
 

@@ -32,7 +32,7 @@ class Scorer:
         needs: the batch fields that the objective reads.
         tails: what rows end in.
         temperature: what logits are divided by.
-        layout: how rows lie in a forward pass; None is the engine's own pass, `ordinary`.
+        layout: how rows lie in a forward pass; None is the engine's own pass, `native_forward`.
         native_forward: (model, rows) → log-probability and entropy of each completion token.
         policy: the model without its wrappers.
         unsharded: whether all weights lie whole on this process, all the time.

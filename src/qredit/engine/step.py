@@ -1,8 +1,9 @@
 """One micro-batch of an optimiser step: its coefficients, its loss, and what stateful stages keep of it.
 
-`Step.take` is the way in. Coefficients are known before the loss where a stage looks at more than these rows, or where
-they were fixed when the rollouts were made. Else `MicrobatchLoss` takes them from the forward pass that is then
-differentiated, if the rows fit one, and scores the rows first where they do not.
+`Step.take` is the way in. Coefficients are known before the loss where a stage looks at more than these rows
+(`engine/step_credit.py`), or where they were fixed when the rollouts were made (`GenerationMaker.make_microbatch`).
+Else `MicrobatchLoss.batch_and_loss` evaluates the objective: on the scores of the forward pass that is then
+differentiated, if the rows fit one, and on scores without gradient before it where they do not.
 """
 
 import time
@@ -56,7 +57,7 @@ class ScoredMicrobatch:
     Attributes:
         objective: the plain objective of that moment.
         batch: rows.batch with what the forward passes told.
-        credited: the coefficients, where they were evaluated before the forward pass.
+        credited: the coefficients, where they were known before the loss.
         state: that of stateful stages, before the step.
         logged: what learners say of their step, at the last micro-batch of an optimiser step.
         first: the rollouts of the first group; empty after a resume in the middle of a generation.
@@ -101,17 +102,19 @@ class Step:
             was learned from.
         """
         micro = generation.microbatches[place.use % len(generation.microbatches)]
-        credited, counts = self._credited(model, objective, generation, place, micro)
+        known, denominators = self._coefficients_known_before(model, objective, generation, place, micro)
+        # Stages see the state that held before this step; it moves only when the whole step has been seen.
         state = self.stages.state
         batch, loss = MicrobatchLoss(
-            self.scorer, model, objective, micro.rows, counts, state, self.backward, place.off_policy
-        ).of(credited)
+            self.scorer, model, objective, micro.rows, denominators, state, self.backward, place.off_policy
+        ).batch_and_loss(known)
         self.stages.update(objective, batch, self.collective, place.complete, place.ends_generation)
         self.learners.observe(micro.rows, batch)
+        # After the loss: the fields of a generation come from learners as they were before their first step on it.
         logged = self.learners.learn(self.scorer.forward(model), self.collective) if place.complete else {}
-        return loss, ScoredMicrobatch(objective, micro.rows, batch, credited, state, micro.first, logged)
+        return loss, ScoredMicrobatch(objective, micro.rows, batch, known, state, micro.first, logged)
 
-    def _credited(
+    def _coefficients_known_before(
         self,
         model: nn.Module,
         objective: Objective,
@@ -122,19 +125,22 @@ class Step:
         """The coefficients of a micro-batch, where they are known before its loss, and what the loss divides by.
 
         The denominators are those of the current optimiser step, which may span several generations of equal size.
+
+        Returns:
+            None in place of coefficients where `MicrobatchLoss` is to evaluate the objective itself.
         """
-        credited, counts = micro.credited, None
+        known, denominators = micro.credited, None
         if objective.scope == Scope.BATCH:
 
             def scored(rows: Rows) -> RolloutBatch:
                 return self.scorer.score_batch_no_grad(model, rows, place.off_policy)
 
             position = place.use % len(generation.microbatches)
-            credited, counts = self.step_credit.at(position, generation, objective, scored)
-        if counts is None:
+            known, denominators = self.step_credit.at(position, generation, objective, scored)
+        if denominators is None:
             own = generation.denominators[place.use]
-            counts = {name: place.generations * n for name, n in own.items()}
-        return credited, counts
+            denominators = {name: place.generations * n for name, n in own.items()}
+        return known, denominators
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +149,7 @@ class MicrobatchLoss:
 
     Attributes:
         model: the wrapped one.
-        counts: what each term of the objective is divided by.
+        denominators: what each term of the objective is divided by: those of the whole optimiser step, per process.
         state: that of stateful stages.
         backward: of the parts that are differentiated before the last.
         off_policy: the weights have moved since the rows were sampled.
@@ -153,33 +159,44 @@ class MicrobatchLoss:
     model: nn.Module
     objective: Objective
     rows: Rows
-    counts: Mapping[str, float]
+    denominators: Mapping[str, float]
     state: Mapping[str, State]
     backward: Backward
     off_policy: bool = False
 
-    def of(self, credited: Credited | None) -> tuple[RolloutBatch, Tensor]:
-        """The batch with what the forward passes told, and the loss.
+    def batch_and_loss(self, known: Credited | None) -> tuple[RolloutBatch, Tensor]:
+        """The batch with the scores of its forward passes, and the loss.
 
-        Rows that carry no coefficient are scored without gradient and left out of the differentiated scorer. Where the
-        others fit one forward, coefficients come from that same forward unless they are known before.
+        There are three ways, all with the same gradient:
+
+        1. Coefficients are not known and the rows fit one forward pass: all rows are differentiated, and the
+           coefficients are evaluated on the scores of that very pass.
+        2. The same, under an objective that draws rows (PAFT): prompts run once, all rows are scored on them without
+           gradient, and only the rows that were drawn are differentiated (`_of_chosen_rows`).
+        3. Coefficients are known, or the rows take several passes: rows whose coefficients are all 0 are scored
+           without gradient and left out, the others are differentiated chunk by chunk (`_of_live_rows`).
+
+        Args:
+            known: the coefficients, where they were evaluated before; None evaluates them here.
         """
         scorer, rows = self.scorer, self.rows
         whole = torch.arange(len(rows.batch.mask))
-        if credited is None and len(scorer.split_rows(rows, whole)) == 1:
+        if known is None and len(scorer.split_rows(rows, whole)) == 1:
             if not self.objective.draws:
+                # To learn first which rows carry a coefficient would cost a second forward pass over all of them.
                 told = scorer.score(self.model, rows)
                 batch = self._scored(rows.batch, told)
-                return batch, self._sum(told, batch, self._credited(batch))
+                return batch, self._loss_from_scores(told, batch, self._evaluate(batch))
             if scorer.can_cache_prompts() and not rows.teacher_hidden:  # those are of all rows, in their order
                 return self._of_chosen_rows()
         scores: Scores = {}
-        if credited is None:
+        if known is None:
             scorer.fill_scores_no_grad(self.model, rows, whole, scores, only=self._needed_tokens())
-            credited = self._credited(self._scored(rows.batch, scores))
+            known = self._evaluate(self._scored(rows.batch, scores))
         else:
-            scorer.fill_scores_no_grad(self.model, rows, (~credited.learning).nonzero()[:, 0], scores)
-        loss = self._of_live_rows(credited, scores)
+            # The log needs the entropy of every row, so rows that carry no coefficient are scored, too.
+            scorer.fill_scores_no_grad(self.model, rows, (~known.learning).nonzero()[:, 0], scores)
+        loss = self._of_live_rows(known, scores)
         return self._scored(rows.batch, scores), loss
 
     def _of_live_rows(self, credited: Credited, scores: Scores) -> Tensor:
@@ -196,7 +213,7 @@ class MicrobatchLoss:
             part = self.rows.select(chunk)
             told = scorer.score(self.model, part)
             write_scores(scores, self.rows, chunk, told)
-            loss = self._sum(told, self._scored(part.batch, told), credited.select(chunk))
+            loss = self._loss_from_scores(told, self._scored(part.batch, told), credited.select(chunk))
             if number == len(chunks) - 1:
                 return done + loss
             if scorer.policy().training:  # a wrapper keeps the mode it was made in
@@ -206,7 +223,12 @@ class MicrobatchLoss:
         raise AssertionError("there is always a last chunk")
 
     def _of_chosen_rows(self) -> tuple[RolloutBatch, Tensor]:
-        """`of` where all rows are scored before those that carry a coefficient are known: prompts computed once."""
+        """The second way of `batch_and_loss`: prompts run once, with gradient, for both passes over completions.
+
+        DistributedDataParallel allows one forward for each backward pass. So `choose` is handed into the model's
+        forward, and the objective is evaluated there, between the pass that scores all rows and the one that is
+        differentiated.
+        """
         start = time.perf_counter()
         scorer, rows, only = self.scorer, self.rows, self._needed_tokens()
         prompts = pack_prompts(rows)
@@ -217,7 +239,7 @@ class MicrobatchLoss:
         def choose(told: Scores) -> PackedContinuations:
             write_scores(scores, rows, torch.arange(len(rows.batch.mask)), mask_unscored_entropy(told, only))
             scorer.seconds += time.perf_counter() - start
-            credited = self._credited(self._scored(rows.batch, scores))
+            credited = self._evaluate(self._scored(rows.batch, scores))
             live = _live(credited)
             chosen.append((live, credited.select(live)))
             return pack_continuations(prompts, rows.select(live))
@@ -227,15 +249,15 @@ class MicrobatchLoss:
         live, credited = chosen[0]
         write_scores(scores, rows, live, told)
         own = self._scored(rows.select(live).batch, told)
-        return self._scored(rows.batch, scores), self._sum(told, own, credited)
+        return self._scored(rows.batch, scores), self._loss_from_scores(told, own, credited)
 
     def _scored(self, batch: RolloutBatch, scores: Scores) -> RolloutBatch:
         return self.scorer.attach_scores(batch, scores, self.off_policy)
 
-    def _sum(self, told: Scores, batch: RolloutBatch, credited: Credited) -> Tensor:
-        return sum_terms(self.objective.numerators(told["logp"], batch, credited), self.counts)
+    def _loss_from_scores(self, told: Scores, batch: RolloutBatch, credited: Credited) -> Tensor:
+        return sum_terms(self.objective.numerators(told["logp"], batch, credited), self.denominators)
 
-    def _credited(self, batch: RolloutBatch) -> Credited:
+    def _evaluate(self, batch: RolloutBatch) -> Credited:
         return evaluate_objective(self.objective, batch, self.state)
 
     def _needed_tokens(self) -> Tensor | None:

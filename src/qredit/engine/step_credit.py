@@ -26,7 +26,7 @@ class StepCredit:
 
     def __init__(self, window: int, stages: StageState, collective: Collective) -> None:
         self.window, self.stages, self.collective = window, stages, collective
-        self._credited: list[Credited] = []
+        self._coefficients: list[Credited] = []
 
     def at(
         self, position: int, generation: Generation, objective: Objective, scored: Callable[[Rows], RolloutBatch]
@@ -39,15 +39,15 @@ class StepCredit:
         """
         first = position - position % self.window
         micro = generation.microbatches[first : first + self.window]
-        if position == first or not self._credited:
+        if position == first or not self._coefficients:
             local = [scored(m.rows) for m in micro]
-            self._credited, statistics = evaluate_across_ranks(objective, local, self.stages.state, self.collective)
+            self._coefficients, statistics = evaluate_across_ranks(objective, local, self.stages.state, self.collective)
             if self.collective.rank == 0:  # they are of all rows on all processes
                 accumulate_sums(self.stages.pending, statistics)
-        credited = self._credited[position - first]
+        credited = self._coefficients[position - first]
         if credited.weight is None and not objective.counts_coefficients:
             return credited, None
-        counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._credited, strict=True)]
+        counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._coefficients, strict=True)]
         return credited, compute_step_denominators(counts, self.window, 1, self.collective)[0]
 
 

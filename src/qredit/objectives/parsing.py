@@ -33,8 +33,6 @@ from qredit.utils.errors import QreditError, unknown_name_error
 from qredit.utils.former_names import former_names
 from qredit.utils.imports import import_object
 
-__all__ = ["example", "parse"]
-
 
 def _import_modules(package: ModuleType) -> list[ModuleType]:
     return [importlib.import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__)]

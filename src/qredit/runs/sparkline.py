@@ -13,7 +13,7 @@ def draw_sparkline(values: Iterable[float | None], low: float, high: float) -> s
 
     A value that is missing or not finite leaves a dot. On a scale without extent every value is at its foot.
 
-    >>> sparkline([0.0, None, 0.5, 1.0], 0.0, 1.0)
+    >>> draw_sparkline([0.0, None, 0.5, 1.0], 0.0, 1.0)
     '▁·▅█'
     """
     return "".join(_block(value, low, high) for value in values)

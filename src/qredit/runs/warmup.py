@@ -13,8 +13,11 @@ MAX_WARMUP_STEPS = 5
 def choose_warmup_steps(steps: int, asked: int | None) -> int:
     """Steps over which the learning rate rises: as asked, else 5, and at most a tenth of the run.
 
-    >>> warmup_of(100, None), warmup_of(30, None), warmup_of(5, None), warmup_of(5, 4)
-    (5, 3, 0, 4)
+    Of 100 steps these are 5, of 30 steps 3, of 5 steps none.
+
+    Args:
+        steps: of the run.
+        asked: what the user wants; None is the default.
     """
     return min(MAX_WARMUP_STEPS, steps // 10) if asked is None else asked
 

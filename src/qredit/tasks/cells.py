@@ -47,7 +47,7 @@ def drop_nulls(value: Any) -> Any:
     Arrow gives every message of a column the keys of all others, as nulls. A template asks whether a key is there, and
     would print "None" for one that is there only as null.
 
-    >>> without_none([{"role": "user", "content": "Hi", "name": None}])
+    >>> drop_nulls([{"role": "user", "content": "Hi", "name": None}])
     [{'role': 'user', 'content': 'Hi'}]
     """
     if isinstance(value, dict):

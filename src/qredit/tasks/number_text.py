@@ -31,7 +31,7 @@ def format_number(value: int | float | Decimal) -> str:
     13.0 is "13": such numbers come from columns of integers that a missing cell turned to floats. Where a file holds
     text, its digits stay as they are there (1e+16, 0.50); a binary float takes the fewest digits that give it back.
 
-    >>> number_text(13.0), number_text(0.1 + 0.2), number_text(Written("1e+16"))
+    >>> format_number(13.0), format_number(0.1 + 0.2), format_number(VerbatimFloat("1e+16"))
     ('13', '0.30000000000000004', '1e+16')
     """
     if isinstance(value, Decimal):

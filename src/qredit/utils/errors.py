@@ -14,7 +14,7 @@ class QreditError(ValueError):
 def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditError:
     """The error for a name that is not among `choices`, with the nearest one first when there is one.
 
-    >>> print(unknown("objective", "gral", ["garl", "grpo", "paft"]))
+    >>> print(unknown_name_error("objective", "gral", ["garl", "grpo", "paft"]))
     unknown objective 'gral'; did you mean 'garl'? Choices: garl, grpo, paft
     """
     names = sorted(choices)

@@ -8,7 +8,7 @@ from itertools import groupby
 def run_length_encode(values: Sequence[float]) -> list[list[float | int | None]]:
     """Equal neighbours together: [value, how many].
 
-    >>> stretches([0.5, 0.5, -1.23456])
+    >>> run_length_encode([0.5, 0.5, -1.23456])
     [[0.5, 2], [-1.235, 1]]
     """
     return [[round_significant(value), sum(1 for _ in same)] for value, same in groupby(values)]

@@ -15,7 +15,7 @@ def escape_control_chars(text: str, keep: str = "\n\t") -> str:
     Control characters are those of Unicode's category Cc less `keep`, lone surrogates, marks of writing direction and
     the separators of lines and paragraphs.
 
-    >>> print(visible("a\\x1b[2Jb"))
+    >>> print(escape_control_chars("a\\x1b[2Jb"))
     a\\x1b[2Jb
     """
     return "".join(c if c in keep or not _is_control(c) else c.encode("unicode_escape").decode() for c in text)
@@ -29,7 +29,7 @@ def to_one_line(text: str) -> str:
 def summarize_error(error: Exception) -> str:
     """The first line of what an error says; the name of its type where it says nothing.
 
-    >>> print(first_line(ValueError("no such model\\nsee the list")))
+    >>> print(summarize_error(ValueError("no such model\\nsee the list")))
     no such model
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -182,7 +182,7 @@ class QreditArm(Arm):
         counts, state = objective.denominators(rows.batch), trainer.stages.state
         _, loss = MicrobatchLoss(
             trainer.scorer, trainer.model, objective, rows, counts, state, trainer.step.backward
-        ).of(known)
+        ).batch_and_loss(known)
         loss.backward()
 
     def score(self, rollouts: FixedRollouts) -> None:
