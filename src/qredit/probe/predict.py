@@ -102,7 +102,11 @@ class Prediction:
 
     @property
     def mixed(self) -> float:
-        """Share of groups that GRPO learns from: the larger of the two estimates; the reward may take other answers."""
+        """Share of groups that GRPO learns from: the larger of two estimates that are unbiased, each by itself.
+
+        A reward that takes other answers than the gold one makes `mixed_expected` too small, so it cannot stand alone.
+        The larger of the two errs upwards by some of their noise: near its threshold the advice leans towards GRPO.
+        """
         return max(self.mixed_seen, self.mixed_expected)
 
 

@@ -99,7 +99,7 @@ def _advice(predicted: Prediction, forced: float) -> Advice:
 
 
 def is_graded(predicted: Prediction) -> bool:
-    """Whether the weights of a group do not rest on one rationale, so that its mean is near P and P^{-q} is real."""
+    """Whether the weights of a group do not rest on one of its rationales, so that w̄ is more than a single draw."""
     return predicted.ess >= GRADED_MIN_ESS
 
 
