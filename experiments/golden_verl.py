@@ -1,4 +1,4 @@
-"""Golden tensors made from verl's own functions, for tests/test_against_verl.py: `make golden-verl`.
+"""Golden tensors made from verl's own functions, for tests/objectives/test_against_verl.py: `make golden-verl`.
 
 Runs where verl is installed and this package is not. Advantages and losses are verl's registered functions, called as
 its `ppo_loss` calls them; gradients are autograd's through verl's loss. Everything is computed in float64 and written

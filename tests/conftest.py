@@ -11,12 +11,14 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from jaxtyping import install_import_hook
 
+from tests.support import typecheck
+
 # core/batch.py and core/chain.py are left out: they check what they are given, and the tests look at their messages.
 _CHECKED = (
     *("core.objective", "core.penalty", "core.reduce", "core.surrogate", "core.tsallis"),
     *("credit", "lab", "penalties", "stats.groups", "stats.masked", "stats.segment", "testing"),
 )
-install_import_hook([f"qredit.{name}" for name in _CHECKED], "typecheck.tower")
+install_import_hook([f"qredit.{name}" for name in _CHECKED], f"{typecheck.__name__}.tower")
 
 import pytest
 import torch

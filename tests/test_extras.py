@@ -7,19 +7,18 @@ import importlib.util
 import re
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
-from test_house import IMPORTS
-from without_extras import CORE
 
 from qredit import QreditError
 from qredit.cli import main
 from qredit.rewards import make_reward_function, math_equal
 from qredit.utils import extras
 from qredit.utils.extras import EXTRAS, MissingExtraError, require_extras
+from tests.support.paths import ROOT
+from tests.support.without_extras import CORE
+from tests.test_house import IMPORTS
 
-ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CALLED = {"yaml": "pyyaml"}
 

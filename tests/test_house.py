@@ -4,12 +4,12 @@ import ast
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from without_extras import CORE, FOLDERS, SCRIPTS
 
-SOURCE = Path(__file__).parents[1] / "src" / "qredit"
+from tests.support.paths import SOURCE, TESTS
+from tests.support.without_extras import CORE, FOLDERS, SCRIPTS
+
 FLOORS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
     *("rollouts", "shared_prefix", "data", "pocket", "control", "evaluation", "samplers"),
@@ -238,6 +238,14 @@ def test_objectives_and_functions_of_the_core_stay_short():
     lengths = sorted(length for path in modules() if place(path) in LANGUAGE for length in function_lengths(path))
     assert lengths[int(0.9 * len(lengths))] <= 30
     assert len(lengths) > 500
+
+
+def test_the_tests_lie_as_the_package_does():
+    """tests/FOLDER is of src/qredit/FOLDER; what concerns the whole package lies in tests/ itself."""
+    folders = {path.name for path in TESTS.iterdir() if (path / "__init__.py").exists()}
+    assert folders - {"support"} <= set(FLOORS)
+    assert sorted(TESTS.rglob("test_*.py")) == sorted([*TESTS.glob("test_*.py"), *TESTS.glob("*/test_*.py")])
+    assert not list((TESTS / "support").glob("test_*.py"))
 
 
 def test_the_catalog_is_what_the_registries_say():

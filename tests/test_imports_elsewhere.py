@@ -4,11 +4,11 @@ import ast
 import importlib
 import re
 import textwrap
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 OWN = ("qredit", "pocket_models")
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 

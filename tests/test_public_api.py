@@ -1,10 +1,9 @@
 """What docs/api/index.md calls public is as committed: a name that goes, or a signature that changes, is seen."""
 
-from pathlib import Path
+from tests.support.paths import ROOT
+from tests.support.public_api import FILE, PACKAGES, lines, public_objects
 
-from public_api import FILE, PACKAGES, lines, public_objects
-
-PAGE = Path(__file__).parents[1] / "docs" / "api" / "index.md"
+PAGE = ROOT / "docs" / "api" / "index.md"
 
 
 def test_public_names_and_signatures_are_as_committed():

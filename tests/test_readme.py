@@ -3,18 +3,16 @@
 import re
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
-from tree import PAGE, lines, page
 
 from qredit.objectives.parsing import parse
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+from tests.support.tree import PAGE, lines, page
 
 
 def test_the_tree_names_every_file_with_its_purpose():
-    assert PAGE.read_text() == page(), "run python tests/tree.py"
+    assert PAGE.read_text() == page(), "run python -m tests.support.tree"
 
 
 def test_every_file_has_a_purpose_of_its_own():

@@ -12,8 +12,9 @@ from qredit.cli.train_command import list_training_fields
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import make_config
 from qredit.utils.errors import QreditError
+from tests.support.paths import ROOT
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 PUBLISHED = [name for name, task in tasks.REGISTRY.items() if task.sizes and not name.startswith("pocket-")]
 EXPECTED = {
     *(f"{task}-{style}.yaml" for task in PUBLISHED for style in ("cold", "warm")),

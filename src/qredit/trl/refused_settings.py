@@ -1,7 +1,7 @@
 """What of TRL's and transformers' settings is refused, because the objective owns it or nothing here reads it.
 
-Every other field of GRPOConfig has its effect; tests/test_trl_contract.py divides all of them, so that a field that a
-new version brings is noticed.
+Every other field of GRPOConfig has its effect; tests/trl/test_trl_contract.py divides all of them, so that a field
+that a new version brings is noticed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,7 +3,7 @@
 What is replaced: sampling (thinking is closed, by force if need be, and the gold answer appended as ids), the order of
 rows (groups stay whole), the loss, and checkpoints. What stays TRL's: rewards, logging, evaluation, PEFT, distribution,
 the fused head that scores tokens without their logits, model cards. The facts about TRL that this rests on are held by
-tests/test_trl_contract.py.
+tests/trl/test_trl_contract.py.
 """
 
 import textwrap

@@ -1,4 +1,4 @@
-"""The laws that every objective and every stage must pass; tests/battery.py holds what is claimed of each.
+"""The laws that every objective and every stage must pass; tests/support/battery.py holds what is claimed of each.
 
 To put a method of your own to them:
 

@@ -1,1 +1,0 @@
-"""What is claimed of the credit library, a file for each family; joined in tests/battery.py."""

@@ -1,0 +1,190 @@
+"""qredit compare: equal rollouts for every objective, one table and one figure."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from qredit.cli.main import main
+from qredit.runs.compare import ComparisonSettings, ObjectiveResults, plot_comparison, slugify
+from qredit.runs.experiment import EvalSpec, Variant, collect_facts
+from qredit.runs.load import load_examples
+from qredit.runs.options import TrainOptions
+from qredit.utils.errors import QreditError
+from tests.support.folders import data_file, flags, lines, model_folder, rows
+
+
+def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
+    words = "compare grpo() garl(q=0.75) --steps 2 --seeds 1 --questions 2 --workers 1 --json --quiet"
+    argv = [*words.split(), "--output", str(tmp_path)]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["objective"] for row in found["rows"]] == ["grpo()", "garl(q=0.75)"]
+    assert set(found["rows"][0]) == {"objective", "p@1", "p@16", "entropy", "length", "seconds"}
+    assert (tmp_path / "compare.png").stat().st_size > 10_000
+    made = (tmp_path / "grpo-0" / "result.json").stat().st_mtime_ns
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert (tmp_path / "grpo-0" / "result.json").stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["gral()"], "unknown objective or stage 'gral'; did you mean 'garl'"),
+        (["grpo()", "--task", "finqa"], "task finqa has no pocket model"),
+        (["grpo()", "--reward", "no_such_module:reward"], "cannot import 'no_such_module:reward'"),
+        (["grpo()", "--task", "jsonl", "--data", "nowhere.jsonl", "--model", "owner/name"], "nowhere.jsonl"),
+        (["grpo()", "--m", "1"], "m, the rollouts per prompt, must be at least 2"),
+        (["grpo()", "--seeds", "0"], "seeds"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_any_run(argv, words, tmp_path, capsys):
+    assert main(["compare", *argv, "--output", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_run_has_the_same_rollouts():
+    settings = ComparisonSettings(iterations=2)
+    one, other = settings.options("grpo()", 1), settings.options("dapo()", 1)
+    assert one.training == {"num_iterations": 2}
+    assert (one.m, one.prompts_per_step, one.steps, one.seed) == (
+        other.m,
+        other.prompts_per_step,
+        other.steps,
+        other.seed,
+    )
+
+
+def test_a_comparison_that_was_kept_is_still_the_same():
+    """What a kept result is known by: pocket comparisons of before own data and models were taken."""
+    assert ComparisonSettings().options("grpo()", 1).changed() == {
+        "style": "warm", "objective": "grpo()", "steps": 60, "lr": 3e-4, "seed": 1, "save_every": 0, "cpu": True,
+    }  # fmt: skip
+    again = ComparisonSettings(style="cold", steps=40, iterations=2).options("dapo()", 0).changed()
+    assert again == {
+        "objective": "dapo()", "steps": 40, "lr": 3e-4, "save_every": 0, "cpu": True,
+        "training": {"num_iterations": 2},
+    }  # fmt: skip
+    facts = collect_facts(Variant(ComparisonSettings().options("grpo()", 1)), ComparisonSettings().held)
+    assert set(facts) == {"options", "trained", "held", "weights", "device", "threads"}
+    assert facts["held"] == {"questions": 128, "k": 16, "seed": 1, "split": "test"}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The words that compare on a model, a file and a reward of the user's; the file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_reward.py").write_text(
+        "def by_level(completions, level, **columns):\n    return [float(one) for one in level]\n"
+    )
+    data = data_file(tmp_path / "mine.jsonl", rows(8, level=lambda n: n % 2))
+    options = {
+        "task": "jsonl", "data": data, "model": model_folder(tmp_path / "tiny"), "reward": "own_reward:by_level",
+        "m": 2, "prompts_per_step": 2, "max_completion_length": 8, "answer_budget": 3, "steps": 1, "seeds": 1,
+        "questions": 3, "output": tmp_path / "out",
+    }  # fmt: skip
+    path = list(sys.path)
+    yield options
+    sys.path[:] = path
+    sys.modules.pop("own_reward", None)
+
+
+def test_objectives_are_compared_on_data_a_model_and_a_reward_of_ones_own(own, tmp_path, capsys):
+    argv = ["compare", "grpo()", *flags(**own), "--json", "--quiet"]
+    assert main(argv) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["held_out"], found["held_out_of"]) == (3, str(own["data"]))
+    (row,) = found["rows"]
+    config = yaml.safe_load((tmp_path / "out" / "grpo-0" / "run" / "config.yaml").read_text())
+    assert (config["hold_out"], config["m"], config.get("lr"), config.get("cpu", False)) == (3, 2, None, False)
+    everything = data_file(tmp_path / "all.jsonl", rows(8, level=lambda n: n % 2))
+    options = TrainOptions(task="jsonl", data=str(everything), hold_out=3)
+    held, trained = (load_examples(options, split) for split in ("validation", "train"))
+    assert (len(held), len(trained)) == (3, 5)
+    assert row["p@1"]["mean"] == pytest.approx(sum(one.columns["level"] for one in held) / 3)
+    asked = {lines_of["prompt"] for lines_of in lines(tmp_path / "out" / "grpo-0" / "run" / "samples.jsonl")}
+    assert not asked & {one.prompt for one in held}
+    made = (tmp_path / "out" / "grpo-0" / "result.json").stat().st_mtime_ns
+    assert main(argv) == 0
+    assert (tmp_path / "out" / "grpo-0" / "result.json").stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("changed", ["mine.jsonl", "own_reward.py"])
+def test_a_result_is_made_anew_where_the_data_or_the_reward_has_changed(changed, own, tmp_path):
+    named = {name: str(own[name]) for name in ("task", "data", "model", "reward")}
+    arm, held = Variant(TrainOptions(**named, hold_out=3)), EvalSpec(questions=3, split="validation")
+    before = collect_facts(arm, held)
+    assert collect_facts(arm, held) == before
+    with (tmp_path / changed).open("a") as file:
+        file.write('{"prompt": "What is 9?", "answer": "9", "level": 1}\n' if changed.endswith("l") else "# new\n")
+    assert collect_facts(arm, held) != before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"questions": 8}, "hold_out=8 of them are held out"),
+        ({"model": "no/such/model"}, "no model folder"),
+        ({"reward": "own_reward:missing"}, "cannot import 'own_reward:missing'"),
+    ],
+)
+def test_what_of_ones_own_cannot_be_compared_is_said_before_any_run(options, words, own, tmp_path, capsys):
+    assert main(["compare", "grpo()", *flags(**own | options)]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_with_splits_is_compared_on_its_test_split(tmp_path):
+    for name, count in (("train", 5), ("test", 3)):
+        data_file(tmp_path / f"{name}.jsonl", rows(count, prompt=lambda n, name=name: f"{name} {n}"))
+    base = TrainOptions(task="jsonl", data=str(tmp_path), model="owner/name")
+    settings = ComparisonSettings(task="jsonl", base=base, questions=2)
+    assert (settings.held.split, settings.options("grpo", 0).hold_out) == ("test", None)
+    with pytest.raises(QreditError, match="hold_out is for a single file"):
+        load_examples(TrainOptions(task="jsonl", data=str(tmp_path), hold_out=2), "train")
+
+
+def test_folders_tell_objectives_apart():
+    texts = ["grpo()", "grpo() | entropy_bonus(0.1)", "garl(q=0.75)", "garl(q=0.5)", "reinforce_pp()"]
+    assert len({slugify(text) for text in texts}) == len(texts)
+
+
+def test_a_cell_holds_mean_and_range(tmp_path):
+    curves = {name: [[0.5, 1.0], [0.25, 0.5]] for name in ("success", "entropy", "length")}
+    row = ObjectiveResults(
+        "dapo()", {"p@1": [0.5, 0.75], "entropy": [1.0], "length": [3.0, 4.0], "seconds": [9.6, 10.4]}, curves
+    )
+    assert row.cell("p@1") == "62.5 [50.0, 75.0]"
+    assert row.cell("entropy") == "1.00"
+    assert row.cell("seconds") == "10 [10, 10]"
+    plot_comparison([row], tmp_path / "figure.png", "two seeds")
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_an_interrupt_does_not_wait_for_runs_that_are_going_on(tmp_path):
+    script = tmp_path / "sleepers.py"
+    script.write_text(
+        "import functools, time\n"
+        "from rich.console import Console\n"
+        "from qredit.runs.parallel import run_parallel\n"
+        "if __name__ == '__main__':\n"
+        "    print('going', flush=True)\n"
+        "    run_parallel('sleep', [functools.partial(time.sleep, 300)] * 4, Console(quiet=True))\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sleeper:
+        assert sleeper.stdout is not None
+        try:
+            sleeper.stdout.readline()
+            time.sleep(10)
+            sleeper.send_signal(signal.SIGINT)
+            assert sleeper.wait(timeout=200) != 0  # the jobs sleep for longer
+        finally:
+            sleeper.kill()

@@ -1,0 +1,79 @@
+"""Every registered objective trains and is evaluated in the trainer, each generation used twice."""
+
+import math
+
+import pytest
+import torch
+
+from qredit.objectives import REGISTRY
+from qredit.objectives.parsing import example
+from qredit.rollouts.field_functions import FIELD_FUNCTIONS
+from tests.support.runs import questions, trainer
+
+
+def per_token(kind):
+    """A maker of a number for each token, from its id and place."""
+
+    def make(seen, tokenizer):
+        return [[kind(token, place) for place, token in enumerate(one.ids)] for one in seen]
+
+    return make
+
+
+def by_place(kind):
+    """A maker of one number for each rollout, from its place among them."""
+    return lambda seen, tokenizer: [kind(number) for number in range(len(seen))]
+
+
+GIVEN = {
+    "planning": per_token(lambda token, place: token % 3 == 0),
+    "wrong_step": per_token(lambda token, place: place > 2),
+    "unused_step": per_token(lambda token, place: place > 2),
+    "step_score": per_token(lambda token, place: (token % 7) / 7 if place % 3 == 2 else 0.0),
+    "logp@better": per_token(lambda token, place: -1.0 - token % 3),
+    "logp@worse": per_token(lambda token, place: -1.0 - token % 5),
+    "value": per_token(lambda token, place: token % 5 / 5),
+    "macro": per_token(lambda token, place: place // 2),
+    "budget": per_token(lambda token, place: min(place // 2, 3)),
+    **{
+        f"budget_reward@{j}": (lambda seen, tokenizer, j=j: [(n + j) % 3 / 2 for n in range(len(seen))])
+        for j in range(4)
+    },
+    "cluster": by_place(lambda number: number % 3),
+}
+
+
+def right_or_wrong(completions, **columns):
+    return [float(number % 2) for number, _ in enumerate(completions)]
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_it_trains_and_is_evaluated(name, tmp_path):
+    objective = example(name)
+    made = trainer(
+        tmp_path,
+        objective,
+        reward_funcs=right_or_wrong,
+        num_generations=8,
+        per_device_train_batch_size=16,
+        max_steps=4,
+        num_iterations=2,
+        learning_rate=1e-2,
+        eval_strategy="steps",
+        eval_steps=2,
+        per_device_eval_batch_size=8,
+        eval_dataset=questions(4),
+        fields={name: make for name, make in GIVEN.items() if name in objective.needs},
+    )
+    before = [parameter.detach().clone() for parameter in made.model.parameters()]
+    made.train()
+    losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+    assert len(losses) == 4
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(math.isfinite(e["eval_loss"]) for e in made.state.log_history if "eval_loss" in e)
+    moved = any(not torch.equal(p, old) for p, old in zip(made.model.parameters(), before, strict=True))
+    assert moved
+
+
+def test_every_supplied_field_but_the_clusters_is_one_that_nothing_fills():
+    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster"}

@@ -1,0 +1,107 @@
+"""One rank of a run on gloo, started by test_two_ranks.py: the gradients of every case, on recorded rollouts.
+
+torchrun --nproc_per_node N ranks.py OUTPUT
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from qredit.rollouts.trajectory import Trajectory, make_one_turn
+from qredit.shared_prefix.packing import pack
+from qredit.trl import QreditTrainer
+from tests.support import critic
+from tests.support.runs import first_step_gradients, questions, settings
+from tests.support.tiny import model, tokenizer
+
+PROMPTS, M = 4, 4
+CASES = (
+    ("garl(q=0.75)", "plain"),
+    ("garl(q=0.75)", "chunks"),
+    ("garl(q=0.75)", "hopeless"),
+    ("garl(q=auto())", "plain"),
+    ("paft(q=0.5)", "plain"),
+    ("dapo()", "plain"),
+    ("grpo()", "one-empty"),
+    ("on_span('sampled', reward() | center_by_group() | scale_by_batch_std())", "plain"),
+    (critic.OBJECTIVE, "learner"),
+    ("garl(q=0.75)", "past-ddp"),
+)
+
+
+def recorded(prompts: list[list[int]]) -> list[Trajectory]:
+    """A fixed rollout for each row: a function of its prompt and of its place among the rows of that prompt."""
+    seen: dict[tuple[int, ...], int] = {}
+    rollouts = []
+    for prompt in map(tuple, prompts):
+        place = seen[prompt] = seen.get(prompt, -1) + 1
+        generator = torch.Generator().manual_seed(sum(prompt) * 100 + place)
+        length = 2 + place % 3
+        thought = torch.randint(5, 200, (length,), generator=generator).tolist()
+        answer = torch.randint(5, 200, (2,), generator=generator).tolist()
+        ids = (*thought, 3, *answer)
+        rollouts.append(
+            make_one_turn(prompt, ids, (-1.0,) * len(ids), length, length + 1, forced=place % 2 == 0, ended=True)
+        )
+    return rollouts
+
+
+def rewards(case: str):
+    """Rewards that differ within groups; in the case "one-empty", only those of the first two prompts do."""
+
+    def score(prompts, completions, **columns):
+        empty = [case == "one-empty" and int(p.split()[2].strip("? ")) >= PROMPTS // 2 for p in prompts]
+        return [0.0 if nothing else len(text) % 4 / 3 for nothing, text in zip(empty, completions, strict=True)]
+
+    return score
+
+
+def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
+    args = settings(
+        out / "run", per_device_train_batch_size=PROMPTS * M // world, num_generations=M, shuffle_dataset=False,
+        rows_per_forward=3 if case == "chunks" else None,
+    )  # fmt: skip
+    learners = [critic.Critic(32)] if case == "learner" else []
+    made = QreditTrainer(
+        model(), objective, args, questions(PROMPTS), reward_funcs=rewards(case), processing_class=tokenizer(),
+        learners=learners,
+    )  # fmt: skip
+    made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
+    if case == "hopeless":
+        made.scorer.attach_scores = without_likelihood_in_half(made.scorer.attach_scores)
+    if case == "past-ddp":
+        score = made.scorer.score
+        made.scorer.score = lambda network, rows: score(made.accelerator.unwrap_model(network), rows)
+    gradients = {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
+    moved = {f"{name} of the learner": p.detach() for one in learners for name, p in one.head.named_parameters()}
+    assert made.layout is pack, "the prompts were not shared"
+    return gradients | moved
+
+
+def without_likelihood_in_half(scored):
+    """Only the first half of the prompts, the first rank's, keep an answer likelihood."""
+
+    def changed(batch, *given):
+        result = scored(batch, *given)
+        result.answer_logp[batch.group >= PROMPTS // 2] = -torch.inf
+        return result
+
+    return changed
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    gradients = {f"{objective} {case}": case_gradients(out, objective, case, world) for objective, case in CASES}
+    torch.save(gradients, out / f"gradients-{world}-{rank}.pt")
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
