@@ -4,6 +4,7 @@ import ast
 import statistics
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -22,8 +23,17 @@ ENGINES = {"trl": "trl", "verl": "verl"}
 OBJECTIVE_TOOLS = ("_method", "_official", "parsing")
 
 
-def modules():
-    return sorted(path for path in SOURCE.rglob("*.py"))
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def modules(*folders):
+    """The files of those folders; all, where none is named."""
+    return [path for path in MODULES if not folders or place(path) in folders]
+
+
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
 
 
 def place(path):
@@ -35,12 +45,12 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {module_name(path): path for path in modules()}
+FILES = {module_name(path): path for path in MODULES}
 
 
 def imports(path):
     """The modules that a file imports, anywhere in it; of a package's names, the file that holds each."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         yield from imports_of(node)
 
 
@@ -54,28 +64,41 @@ def imports_of(node):
             yield name if name in FILES else node.module
 
 
-IMPORTS = {module_name(path): set(imports(path)) for path in modules()}
+IMPORTS = {module_name(path): set(imports(path)) for path in MODULES}
 
 
 def test_every_folder_has_its_floor():
-    assert {place(path) for path in modules()} - {"__init__", "__main__", "_former"} == set(FLOORS)
+    assert {place(path) for path in MODULES} - {"__init__", "__main__", "_former"} == set(FLOORS)
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if place(p) in FLOORS], ids=module_name)
-def test_a_folder_imports_only_folders_below_it(path):
-    for name in imports(path):
-        top, *rest = name.split(".")
-        if top == "qredit" and rest and rest[0] in FLOORS:
-            assert FLOORS.index(rest[0]) <= FLOORS.index(place(path)), f"{module_name(path)} imports {name}"
+def breaches(paths, allowed):
+    """ "FILE imports NAME" for every import of those files that is not allowed: `allowed(path, name)`."""
+    return [
+        f"{module_name(path)} imports {name}"
+        for path in paths
+        for name in sorted(IMPORTS[module_name(path)])
+        if not allowed(path, name)
+    ]
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if place(p) in LANGUAGE], ids=module_name)
-def test_the_language_imports_torch_and_itself_only(path):
-    for name in imports(path):
-        top, *rest = name.split(".")
-        allowed = top in sys.stdlib_module_names or top in ("torch", "jaxtyping")
-        inside = top == "qredit" and (not rest or rest[0] in LANGUAGE)
-        assert allowed or inside, f"{module_name(path)} imports {name}"
+def is_below(path, name):
+    top, *rest = name.split(".")
+    inside = top == "qredit" and rest and rest[0] in FLOORS
+    return not inside or FLOORS.index(rest[0]) <= FLOORS.index(place(path))
+
+
+def test_a_folder_imports_only_folders_below_it():
+    assert breaches(modules(*FLOORS), is_below) == []
+
+
+def is_language(path, name):
+    top, *rest = name.split(".")
+    outside = top in sys.stdlib_module_names or top in ("torch", "jaxtyping")
+    return outside or (top == "qredit" and (not rest or rest[0] in LANGUAGE))
+
+
+def test_the_language_imports_torch_and_itself_only():
+    assert breaches(modules(*LANGUAGE), is_language) == []
 
 
 @pytest.mark.parametrize("name", ["qredit.samplers.protocol", "qredit.samplers.think_then_answer"])
@@ -103,6 +126,11 @@ def imports_when_read(node):
             yield from imports_when_read(child)
 
 
+@cache
+def first_imports(module):
+    return tuple(imports_when_read(parsed(FILES[module])))
+
+
 def loaded_with(name):
     """A module and all that importing it imports: files of the package, and others by their first name."""
     seen, waiting = set(), [name]
@@ -111,7 +139,7 @@ def loaded_with(name):
         inside = following.split(".")[0] == "qredit"
         new = {".".join(following.split(".")[: n + 1]) for n in range(following.count(".") + 1)} if inside else set()
         for module in (new & FILES.keys()) - seen:
-            waiting += imports_when_read(ast.parse(FILES[module].read_text()))
+            waiting += first_imports(module)
         seen |= new & FILES.keys() if inside else {following.split(".")[0]}
     return seen
 
@@ -120,10 +148,11 @@ def test_the_language_is_part_of_what_works_without_extras():
     assert set(LANGUAGE) <= set(FOLDERS) <= set(FLOORS)
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if place(p) in FOLDERS], ids=module_name)
-def test_what_works_without_extras_imports_core_dependencies_alone(path):
-    outside = {name for name in loaded_with(module_name(path)) if name not in FILES} - set(sys.stdlib_module_names)
-    assert outside <= {*CORE, "qredit"} or module_name(path) in SCRIPTS
+def test_what_works_without_extras_imports_core_dependencies_alone():
+    known = {*CORE, "qredit", *FILES, *sys.stdlib_module_names}
+    names = [module_name(path) for path in modules(*FOLDERS)]
+    outside = {name: loaded_with(name) - known for name in names if name not in SCRIPTS}
+    assert {name: found for name, found in outside.items() if found} == {}
 
 
 def circles(graph):
@@ -158,13 +187,15 @@ def circles(graph):
     return [part for part in found if len(part) > 1]
 
 
-@pytest.mark.parametrize("path", modules(), ids=module_name)
-def test_imports_of_the_package_name_a_file_that_is_there(path):
+def test_imports_of_the_package_name_a_file_that_is_there():
     """By its present path, and never by `.`: other laws read paths as they are written."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module_name(path)} has a relative import"
-    for name in imports(path):
-        assert name.split(".")[0] != "qredit" or name in FILES, f"{module_name(path)} imports {name}"
+    relative = [
+        module_name(path)
+        for path in MODULES
+        if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(parsed(path)))
+    ]
+    assert relative == []
+    assert breaches(MODULES, lambda path, name: name.split(".")[0] != "qredit" or name in FILES) == []
 
 
 def test_no_file_of_the_package_is_ignored():
@@ -185,34 +216,31 @@ def test_a_circle_would_be_seen():
     assert circles(graph) == [frozenset({"b", "c"})]
 
 
-@pytest.mark.parametrize("path", modules(), ids=module_name)
-def test_engines_are_imported_by_their_adapter_alone(path):
-    for name in imports(path):
-        top = name.split(".")[0]
-        if top in ENGINES:
-            assert place(path) == ENGINES[top], f"{path} imports {name}"
+def test_engines_are_imported_by_their_adapter_alone():
+    assert breaches(MODULES, lambda path, name: place(path) == ENGINES.get(name.split(".")[0], place(path))) == []
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if place(p) in ("engine", "callbacks")], ids=module_name)
-def test_step_and_callbacks_belong_to_no_engine(path):
-    for name in imports(path):
-        assert name.split(".")[0] not in ("trl", "verl", "accelerate", "datasets", "peft"), f"{path} imports {name}"
+def test_step_and_callbacks_belong_to_no_engine():
+    engines = ("trl", "verl", "accelerate", "datasets", "peft")
+    assert breaches(modules("engine", "callbacks"), lambda path, name: name.split(".")[0] not in engines) == []
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in modules() if place(p) in ("tasks", "rewards", "rollouts")], ids=module_name
-)
-def test_data_and_rollouts_know_nothing_of_credit(path):
-    for name in imports(path):
-        for part in ("credit", "core.objective", "core.chain"):
-            assert not name.startswith(f"qredit.{part}"), f"{path} imports {name}"
+def test_data_and_rollouts_know_nothing_of_credit():
+    credit = ("qredit.credit", "qredit.core.objective", "qredit.core.chain")
+    assert breaches(modules("tasks", "rewards", "rollouts"), lambda path, name: not name.startswith(credit)) == []
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if place(p) != "objectives"], ids=module_name)
-def test_an_objective_is_taken_from_the_registry_and_not_from_its_file(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qredit.objectives."):
-            assert node.module.split(".")[2] in OBJECTIVE_TOOLS, f"{module_name(path)} imports {node.module}"
+def test_an_objective_is_taken_from_the_registry_and_not_from_its_file():
+    others = [path for path in MODULES if place(path) != "objectives"]
+    found = [
+        f"{module_name(path)} imports {node.module}"
+        for path in others
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").startswith("qredit.objectives.")
+        and node.module.split(".")[2] not in OBJECTIVE_TOOLS
+    ]
+    assert found == []
 
 
 def code_lines(path):
@@ -228,14 +256,14 @@ def code_lines(path):
 
 def function_lengths(path):
     counted = code_lines(path)
-    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef)]
     return [sum(node.lineno <= line <= node.end_lineno for line in counted) for node in functions]
 
 
 def test_objectives_and_functions_of_the_core_stay_short():
-    objectives = [p for p in modules() if place(p) == "objectives" and not p.name.startswith("_")]
+    objectives = [p for p in MODULES if place(p) == "objectives" and not p.name.startswith("_")]
     assert statistics.median(len(code_lines(path)) for path in objectives) <= 15
-    lengths = sorted(length for path in modules() if place(path) in LANGUAGE for length in function_lengths(path))
+    lengths = sorted(length for path in MODULES if place(path) in LANGUAGE for length in function_lengths(path))
     assert lengths[int(0.9 * len(lengths))] <= 30
     assert len(lengths) > 500
 
