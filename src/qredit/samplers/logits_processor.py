@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -38,6 +38,31 @@ def make_logits_warpers(draw: SamplingParams) -> LogitsProcessorList:
     if draw.min_p is not None:
         chosen.append(MinPLogitsWarper(draw.min_p))
     return chosen
+
+
+def choose_block_width(vocabulary: int) -> int:
+    """The power of two next to the square root: blocks and their tokens are then about as many as each other."""
+    return 1 << ((vocabulary - 1).bit_length() + 1) // 2
+
+
+def draw_in_blocks(probs: Float[Tensor, "R V"], noise: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:
+    """One token per row, each with its probability: an exponential race of blocks, then of the tokens in the winner.
+
+    The largest of p_i / e_i, with e_i exponential, is i with probability p_i / Σp. A race of all tokens takes V
+    exponentials per row, which cost more than the softmax. Two rounds take about 2 √V and draw from the same
+    distribution: P(block) · P(token | block) = p. No cumulative sum is taken, which accelerators do not repeat bit for
+    bit.
+
+    Args:
+        probs: float32; tokens of probability 0 are never drawn.
+        noise: float32 exponentials of rate 1, N = blocks + `choose_block_width(V)`, those of the blocks first.
+    """
+    width = choose_block_width(probs.shape[1])
+    tokens: Tensor = nn.functional.pad(probs, (0, -probs.shape[1] % width)).unflatten(1, (-1, width))
+    blocks = tokens.shape[1]
+    block: Tensor = (tokens.sum(-1) / noise[:, :blocks]).argmax(-1)
+    within: Tensor = (tokens[torch.arange(len(block), device=block.device), block] / noise[:, blocks:]).argmax(-1)
+    return block * width + within
 
 
 @dataclass(kw_only=True)
@@ -97,14 +122,16 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
         return token
 
     def _drawn(self, scores: Float[Tensor, "R V"], rows: Int[Tensor, " R"]) -> Int[Tensor, " R"]:
-        """A draw from each distribution: the largest of p / e with e exponential (the exponential race).
+        """A draw from each distribution.
 
         The noise is made for all rows, so that a row's draws do not depend on which others are done.
         """
         if self.draw.temperature == 0.0:
             return scores.argmax(-1)
-        noise = torch.empty(self.rows, scores.shape[1], device=self.device).exponential_(generator=self.generator)
-        return scores.softmax(-1).div_(noise.index_select(0, rows)).argmax(-1)
+        width = choose_block_width(scores.shape[1])
+        blocks = -(-scores.shape[1] // width)
+        noise = torch.empty(self.rows, blocks + width, device=self.device).exponential_(generator=self.generator)
+        return draw_in_blocks(scores.softmax(-1), noise.index_select(0, rows))
 
     def match_stop_string(self, marker: StopString, token: Tensor, rows: Tensor) -> Tensor:
         """How many last tokens of each row hold the marker, where the row's newest token completes it; else 0."""
