@@ -110,9 +110,11 @@ api: $(STAMP)
 catalog: $(STAMP)
 	$(BIN)/python -m qredit.catalog
 
-# All that is made from the code and committed: those two lists, docs/tree.md, the texts of docs/objectives.
+# All that is made from the code and committed: those two lists, docs/tree.md, docs/trl-options.md, the texts of
+# docs/objectives.
 generated: catalog api pages-text
 	$(BIN)/python -m tests.support.tree
+	$(BIN)/python experiments/trl_options.py
 
 # The same pages with their texts anew and their costs as kept. Seconds.
 pages-text: $(STAMP)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import trl_options
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
@@ -129,6 +130,13 @@ def test_every_setting_of_trl_has_an_effect_or_is_refused_or_says_why_not():
     assert set(READ.split()) <= found
     code = inspect.getsource(TrainingArguments)
     assert set(OF_ARGUMENTS.split()) <= set(re.findall(r"(?<=self\.)\w+", code))
+
+
+def test_the_page_of_options_says_what_becomes_of_each():
+    told = [name for kind in trl_options.HONOURED for name in trl_options.names_of(kind)]
+    assert sorted(told) == sorted([*READ.split(), *OF_ARGUMENTS.split()])
+    assert trl_options.IDLE.keys() == IDLE.keys()
+    assert trl_options.PAGE.read_text() == trl_options.page(), "run python experiments/trl_options.py"
 
 
 def other(value):

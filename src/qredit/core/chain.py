@@ -96,7 +96,8 @@ class Coefficient:
         keep: (B, 1) or (B, T), True = counts; where False the value ends as 0 and later statistics leave it out.
         weight: (B, 1) or (B, T) weight in the reduction's denominator; None is 1 everywhere.
         holds_ratio: (B, 1) rows whose value already holds the importance ratio of their rationale, so that a surrogate
-            must not count it a second time; None is no row. A sum of sources marks a row that any of them marks.
+            must not count it a second time; None is no row. A sum of sources marks a row that any of them marks. The
+            surrogate `log_likelihood`, GARL's own, takes no ratio anyway: there it changes nothing.
     """
 
     value: Float[Tensor, "B #T"]

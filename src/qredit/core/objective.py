@@ -173,6 +173,9 @@ class Objective:
     ) -> Float[Tensor, ""]:
         """The loss of a batch that is a whole optimiser step, differentiable in `logp`.
 
+        For loops of one's own. A training run calls `evaluate` and `numerators` for each micro-batch, and divides by
+        the denominators of the whole step (`engine/step.py`).
+
         Args:
             logp: (B, T) log-probability of each completion token at the current parameters, with gradient.
             credited: an evaluation made before; None evaluates now.

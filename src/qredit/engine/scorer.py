@@ -127,7 +127,9 @@ class Scorer:
             batch,
             logp=logp,
             entropy=scores["entropy"],
+            # float64: a sum over a long answer must not lose what tells two rationales apart
             answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.tails else None,
+            # on policy every ratio is 1: without the sampler's numbers its rounding cannot make it anything else
             sampler_logp=batch.sampler_logp if off_policy else None,
             extra=extra,
         )

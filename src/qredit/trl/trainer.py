@@ -273,6 +273,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         self.stages = StageState(self.objective)
         self.step_credit = StepCredit(accumulated, self.stages, together)
+        # What takes a step; `_step`, which is TRL's, counts micro-batches.
         self.step = Step(self.scorer, self.stages, self.step_credit, together, together, self.learners)
         self.generations = GenerationMaker(
             *(self.collator, self.scorer, self.stages, together),
@@ -572,6 +573,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             _log.warning(f"shared prefix verified: gradients within {found:.1g} of the ordinary ones")
             self._verified = True
         assert self._generation is not None
+        # Divided by the whole step's denominators already: TRL must not scale it again for gradient accumulation, and
+        # does not (`loss_is_scaled_for_ga`).
         loss, learned = self.step.take(model, objective, self._generation, self._place())
         if self.recorder is not None:
             self.recorder.observe(self.state.global_step + 1, learned)
