@@ -23,6 +23,7 @@ from qredit.testing.laws import StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_ANSWER, NO_LIKELIHOOD, NO_SUCCESS, UNSCORED
 from tests.support.claims import group as group_claims
 from tests.support.claims import likelihood as likelihood_claims
+from tests.support.claims import mixture as mixture_claims
 from tests.support.claims import penalty as penalty_claims
 from tests.support.claims import reward as reward_claims
 from tests.support.claims import step as step_claims
@@ -150,6 +151,9 @@ _FOUNDATION_STAGES = (
     *(StageSubject(on_span(span, center_by_group()), linear=True, span=span) for span in ("sampled", "close")),
 )
 
-FAMILIES = (likelihood_claims, group_claims, token_claims, step_claims, penalty_claims, reward_claims)
+FAMILIES = (
+    *(likelihood_claims, mixture_claims, group_claims, token_claims),
+    *(step_claims, penalty_claims, reward_claims),
+)
 BATTERY = (*_FOUNDATION, *(subject for family in FAMILIES for subject in family.BATTERY))
 STAGES = (*_FOUNDATION_STAGES, *(subject for family in FAMILIES for subject in family.STAGES))

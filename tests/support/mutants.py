@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from qredit.core.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
+from qredit.core.importance import mixture_weight
 from qredit.core.objective import Credited, Objective
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
 from qredit.core.surrogate import log_likelihood, score_function
@@ -20,6 +21,7 @@ from qredit.credit.likelihood import (
     log_weight,
     resample_by_likelihood,
     subtract_likelihood_baseline,
+    subtract_mixture_baseline,
 )
 from qredit.credit.log_likelihood import (
     answer_log_likelihood,
@@ -31,7 +33,7 @@ from qredit.credit.log_likelihood import (
 from qredit.credit.reward import reward
 from qredit.objectives import attention_credit, dr_grpo, garl, grpo, jepo, logprob, maxrl, rloo, spine
 from qredit.penalties.entropy import entropy_bonus
-from qredit.testing.laws import StageSubject, Subject
+from qredit.testing.laws import MixtureClaims, StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
 from tests.support.battery import (
     centred,
@@ -44,6 +46,7 @@ from tests.support.battery import (
     standardised,
 )
 from tests.support.claims import likelihood as likelihood_claims
+from tests.support.claims import mixture as mixture_claims
 from tests.support.claims import penalty as penalty_claims
 from tests.support.claims import reward as reward_claims
 from tests.support.claims import token as token_claims
@@ -94,6 +97,72 @@ class _baseline_without_ratio(subtract_likelihood_baseline):
         right = super().__call__(coefficient, batch)
         ratio = self.ratio.log(batch, "mutant").exp()[:, None]
         return replace(right, value=coefficient.value - (coefficient.value - right.value) / ratio)
+
+
+@dataclass(frozen=True)
+class _without_the_drop(subtract_mixture_baseline):
+    """b_m = [(1-λ)·mean of the other plain rows + λ·mean of the other hinted rows]^{1-q}: no row j left out."""
+
+    def _log_mean_of_pairs(self, log_w, kept, hinted):
+        m, share, w = log_w.shape[1], hinted.double().mean(1, keepdim=True), log_w.exp()
+        total = torch.zeros_like(w)
+        for source, part in ((hinted, share), (~hinted, 1 - share)):
+            others = source[:, None, :] & ~torch.eye(m, dtype=torch.bool)
+            total += part * (w[:, None, :] * others).sum(2) / others.sum(2)
+        return self.raise_to_power(total.log())
+
+
+@dataclass(frozen=True)
+class _plus_mixture_baseline(subtract_mixture_baseline):
+    """The baseline added: of the same mean, and another variance."""
+
+    def __call__(self, coefficient, batch):
+        right = super().__call__(coefficient, batch)
+        return replace(right, value=2 * coefficient.value - right.value)
+
+
+@dataclass(frozen=True)
+class _baseline_without_u(subtract_mixture_baseline):
+    """b_m in place of u_m·b_m."""
+
+    def __call__(self, coefficient, batch):
+        right = super().__call__(coefficient, batch)
+        u = self.ratio.log(batch, "mutant").exp()[:, None]
+        return replace(right, value=coefficient.value - (coefficient.value - right.value) / u)
+
+
+@dataclass(frozen=True)
+class _hinted_rows_as_drawn(mixture_weight):
+    """u = ρ: hinted rows counted as if the plain prompt had drawn them."""
+
+    def log(self, batch, wanted_by):
+        return self.ratio.log(batch, wanted_by)
+
+
+@dataclass(frozen=True)
+class _ratio_to_the_hint(mixture_weight):
+    """p/r in place of the balance heuristic's weight, for hinted rows; 1 for the others."""
+
+    def log(self, batch, wanted_by):
+        change = torch.where(batch.rationale, batch.logp - batch.extra["logp@hint"], 0.0).sum(1)
+        return torch.where(batch.proposal, change, 0.0)
+
+
+def _mixed_garl(baseline, q, weight=None):
+    """GARL with a proposal, built on these."""
+    weight = mixture_weight() if weight is None else weight
+    amplified = amplified_likelihood(q, False, weight)
+    return Objective(
+        per_span(rationale=amplified | baseline(q, False, weight), answer=amplified), proposal=mixture_claims.HALF
+    )
+
+
+def _unbiased(objective):
+    return Subject(objective, mixture=MixtureClaims(0.0))
+
+
+def _plain_of(baseline, q):
+    return Subject(_mixed_garl(baseline, q), mixture=MixtureClaims(plain=mixture_claims.mixture_plug_in(q)))
 
 
 @dataclass(frozen=True)
@@ -510,6 +579,35 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     "mean over draws off policy": (
         Subject(_both(attenuated_likelihood(1.0) | resample_by_likelihood()), plug_in=plug_in(0.5)),
         Subject(_both(_without_ratio(0.5) | resample_by_likelihood()), plug_in=plug_in(0.5)),
+    ),
+    "unbiased at q = 0 with a proposal": (
+        _unbiased(_mixed_garl(subtract_likelihood_baseline, 0.0)),
+        _unbiased(_mixed_garl(_baseline_without_u, 0.0)),
+        _unbiased(_mixed_garl(subtract_mixture_baseline, 0.0, _hinted_rows_as_drawn())),
+    ),
+    "baseline changes no mean with a proposal": (
+        _plain_of(subtract_likelihood_baseline, 0.75),
+        _plain_of(_without_the_drop, 0.75),
+        _plain_of(_without_the_drop, 0.5),
+        _plain_of(_baseline_without_u, 0.75),
+    ),
+    "mean over draws with a proposal": (
+        Subject(
+            _both(attenuated_likelihood(0.75, False, mixture_weight()) | resample_by_likelihood()),
+            mixture=MixtureClaims(plug_in=mixture_claims.mixture_plug_in(0.5)),
+        ),
+        Subject(
+            _both(attenuated_likelihood(0.75, False) | resample_by_likelihood(ratio=mixture_weight())),
+            mixture=MixtureClaims(plug_in=mixture_claims.mixture_plug_in(0.75)),
+        ),
+    ),
+    "moments of the formula with a proposal": tuple(
+        Subject(mutant, mixture=MixtureClaims(weights=mixture_claims.mixture_weights(0.75)))
+        for mutant in (
+            _mixed_garl(_plus_mixture_baseline, 0.75),
+            _mixed_garl(_without_the_drop, 0.75),
+            _mixed_garl(subtract_mixture_baseline, 0.75, _ratio_to_the_hint()),
+        )
     ),
     "identities": (
         Subject(garl(0.5, normalize=False), equals=((garl(0.5), one),)),

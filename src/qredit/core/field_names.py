@@ -3,7 +3,8 @@
     logp@NAME   log-probability of each completion token under the teacher NAME, (B, T), in nats
     kl@NAME     KL(policy ‖ NAME) over the whole vocabulary at each completion token, (B, T), in nats
 
-NAME is `reference`, the model that the run began with, or the name of another model or prompt that the run was given.
+NAME is `reference`, the model that the run began with, `hint`, the policy shown the gold answer as the objective's
+`proposal` says, or the name of another model or prompt that the run was given.
 """
 
 import warnings
@@ -13,7 +14,8 @@ from types import MappingProxyType
 from torch import Tensor
 
 LOGP_PREFIX, KL_PREFIX = "logp@", "kl@"
-REFERENCE = "reference"
+REFERENCE, HINT = "reference", "hint"
+HINTED_LOGP = f"{LOGP_PREFIX}{HINT}"
 FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "reference_logp": "logp@reference",

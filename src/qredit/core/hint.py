@@ -42,6 +42,10 @@ class hint:
             )
         check_template(self.template)
 
+    def __repr__(self) -> str:
+        template = "" if self.template == HINT_TEMPLATE else f", template={self.template!r}"
+        return f"hint(share={self.share!r}{template})"
+
     def count(self, m: int) -> int:
         """How many of m rollouts are drawn after the hint.
 

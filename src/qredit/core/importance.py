@@ -8,22 +8,46 @@ estimates the wrong expectation. Weighing each by ρ = p_θ(z|x)/μ(z|x) puts th
 ρ is a product over all sampled tokens of the rationale. It has mean 1, but its spread grows with the length of z and
 with the distance between θ and μ. So it is truncated, which bounds the variance and costs a bias; docs/theory.md has
 the size of that bias by enumeration. Forced tokens were not drawn and have no ratio; nor has the gold answer.
+
+Where k of a group's M rationales come from a proposal r, the policy shown the gold answer (`core/hint.py`), each is
+weighed as a draw of the mixture of both sources, λ = k/M:
+
+    u = p_θ(z|x) / [(1-λ) μ(z|x) + λ r(z|x,y*)],   mean over both sources of E[u f(z)] = E_θ[f(z)]
+
+This is the balance heuristic of multiple importance sampling. On policy, μ = p_θ, u is at most 1/(1-λ).
 """
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import HINTED_LOGP
+from qredit.core.hint import hint
 from qredit.core.schedule import check_range
 
 
-@dataclass(frozen=True)
 class RationaleRatio(ABC):
+    """log ρ of each row: how much its rationale counts under the current policy.
+
+    Attributes:
+        needs: batch fields that it reads on policy, too.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def log(self, batch: RolloutBatch, wanted_by: str) -> Float[Tensor, " B"]:
+        """log ρ (B,), float64, nats, for the stage printed as `wanted_by`."""
+
+
+@dataclass(frozen=True)
+class TruncatedRatio(RationaleRatio):
     """log ρ of each row, from the change in log-probability of its sampled rationale tokens.
 
     Args:
@@ -43,10 +67,7 @@ class RationaleRatio(ABC):
         """
         if batch.sampler_logp is None:
             return torch.zeros(len(batch.mask), dtype=torch.float64, device=batch.mask.device)
-        now, then = batch.require("logp", wanted_by).double(), batch.sampler_logp.double()
-        # Equal numbers are skipped, not subtracted: -inf less -inf would be NaN.
-        counts = batch.rationale & batch.sampled & (now != then)
-        return self._truncate(torch.where(counts, now - then, 0.0))
+        return self._truncate(_change(batch, batch.require("logp", wanted_by), batch.sampler_logp))
 
     @abstractmethod
     def _truncate(self, change: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
@@ -54,7 +75,7 @@ class RationaleRatio(ABC):
 
 
 @dataclass(frozen=True)
-class sequence_truncate(RationaleRatio):
+class sequence_truncate(TruncatedRatio):
     """ρ = min(Π_t p_θ(z_t)/μ(z_t), limit): the ratio of the whole rationale, then cut.
 
     What is below the limit is exact. Name and default are TRL's for the ratio between its sampler and its trainer
@@ -68,7 +89,7 @@ class sequence_truncate(RationaleRatio):
 
 
 @dataclass(frozen=True)
-class token_truncate(RationaleRatio):
+class token_truncate(TruncatedRatio):
     """ρ = Π_t min(p_θ(z_t)/μ(z_t), limit): each token's ratio is cut, then multiplied.
 
     It cuts single surprising tokens and leaves a slow drift over many tokens alone, so the product may be large. The
@@ -83,3 +104,43 @@ class token_truncate(RationaleRatio):
 
 DEFAULT_RATIO = sequence_truncate()
 """The ratio of a whole rationale, cut at 3: what the likelihood stages use unless another is given."""
+
+
+@dataclass(frozen=True)
+class mixture_weight(RationaleRatio):
+    """u = ρ · μ / [(1-λ) μ + λ r]: the weight of a draw from plain prompt and hinted prompt together.
+
+    λ is the share of the group's rows that `proposal` marks. μ is the plain prompt's density when the rows were made
+    (`sampler_logp`, or `logp` on policy), r the hinted prompt's (`logp@hint`), both over sampled rationale tokens. In a
+    group without such rows u = ρ, bit for bit.
+
+    Args:
+        ratio: how ρ = p_θ/μ is truncated; the rest of u lies between 0 and 1/(1-λ).
+    """
+
+    ratio: RationaleRatio = DEFAULT_RATIO
+    needs: ClassVar[frozenset[str]] = frozenset({"proposal", "logp", HINTED_LOGP})
+
+    def log(self, batch: RolloutBatch, wanted_by: str) -> Float[Tensor, " B"]:
+        rho = self.ratio.log(batch, wanted_by)
+        drawn = batch.proposal
+        if drawn is None or not bool(drawn.any()):
+            return rho
+        then = batch.require("logp", wanted_by) if batch.sampler_logp is None else batch.sampler_logp
+        log_r_over_mu = _change(batch, batch.require(HINTED_LOGP, wanted_by), then).sum(1)
+        share = batch.groups.mean(drawn.double(), torch.ones_like(drawn))
+        # log[(1-λ) + λ r/μ]; log 0 = -inf drops the source that has no rows
+        mixture = torch.logaddexp((1 - share).log(), share.log() + log_r_over_mu)
+        return torch.where(share == 0, rho, rho - mixture)
+
+
+def weigh_proposal(ratio: RationaleRatio, proposal: hint | None) -> RationaleRatio:
+    """The ratio where rationales come from the plain prompt alone, the mixture's weight where some come from a hint."""
+    return mixture_weight(ratio) if proposal is not None and proposal.share else ratio
+
+
+def _change(batch: RolloutBatch, now: Float[Tensor, "B T"], then: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """log now - log then of each sampled rationale token in float64, 0 elsewhere."""
+    now, then = now.double(), then.double()
+    # Equal numbers are skipped, not subtracted: -inf less -inf would be NaN.
+    return torch.where(batch.rationale & batch.sampled & (now != then), now - then, 0.0)

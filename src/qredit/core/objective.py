@@ -24,6 +24,7 @@ from qredit.core.chain import (
     named_stages,
 )
 from qredit.core.field_names import resolve_field_name
+from qredit.core.hint import hint
 from qredit.core.penalty import Penalty, StatefulPenalty
 from qredit.core.reduce import Reduction, sum_per_rollout
 from qredit.core.schedule import Schedule, resolve_schedules
@@ -81,6 +82,7 @@ class Objective:
         surrogate: from coefficient and log-probabilities to a per-token loss.
         reduction: from (B, T) to a scalar.
         penalties: added loss terms, each with its own denominator.
+        proposal: what part of each group's rationales is drawn from the policy shown the gold answer; None is none.
         text: the short form it was made from, such as `garl(q=0.75)`; `expansion` prints the stages.
     """
 
@@ -88,6 +90,7 @@ class Objective:
     surrogate: Surrogate = score_function()
     reduction: Reduction = sum_per_rollout()
     penalties: tuple[Penalty, ...] = ()
+    proposal: hint | None = None
     text: str = field(default="", compare=False)
 
     @property
@@ -255,6 +258,7 @@ class Objective:
         """The objective written out in stages: what the short form stands for."""
         parts = [f"credit: {self.source}", f"surrogate: {self.surrogate}", f"reduction: {self.reduction}"]
         parts += [f"penalty: {penalty}" for penalty in self.penalties]
+        parts += [] if self.proposal is None else [f"proposal: {self.proposal}"]
         return "\n".join(parts)
 
     def __or__(self, part: Credit | Penalty) -> "Objective":

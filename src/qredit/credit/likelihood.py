@@ -10,6 +10,9 @@ bias and consistency hold for the unnormalised form.
 Off policy, where the rollouts were drawn from μ (older weights, or another sampler), ρ_m w_m stands wherever w_m stood,
 with ρ_m = p_θ(z_m|x)/μ(z_m|x) held constant: E_μ[ρ f(z)] = E_θ[f(z)], so that w̄ still estimates P. The coefficient then
 holds the ratio of its rationale (`Coefficient.holds_ratio`), and no surrogate may weigh its tokens once more.
+
+Where some of a group's rationales come from the policy shown the gold answer, the mixture's weight u_m takes the place
+of ρ_m (`mixture_weight`).
 """
 
 from dataclasses import dataclass, replace
@@ -39,9 +42,13 @@ class LikelihoodStage:
     q: float | Schedule
     normalize: bool = True
     ratio: RationaleRatio = DEFAULT_RATIO
-    needs = frozenset({"answer_logp"})  # made anew by every forward pass, so `when` is UPDATE (`infer_recompute`)
     needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood, and what the ratio reads: made anew by every forward pass, so `when` is UPDATE."""
+        return frozenset({"answer_logp"}) | self.ratio.needs
 
     def __post_init__(self) -> None:
         check_range("q", self.q, 0.0, 1.0)
@@ -68,10 +75,11 @@ def log_weight(batch: RolloutBatch, wanted_by: str) -> tuple[Float[Tensor, " B"]
 def log_importance_weight(
     batch: RolloutBatch, ratio: RationaleRatio, wanted_by: str
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """log(ρ·w) of each row in float64, and the rows that have a gold answer; log w itself on policy."""
+    """log(ρ·w) of each row in float64, and the rows that have a gold answer; log w itself on policy.
+
+    With a proposal it is log(u·w), on policy, too.
+    """
     log_w, keep = log_weight(batch, wanted_by)
-    if batch.sampler_logp is None:
-        return log_w, keep
     return torch.where(log_w == -torch.inf, log_w, log_w + ratio.log(batch, wanted_by)), keep
 
 
@@ -110,12 +118,71 @@ class subtract_likelihood_baseline(LikelihoodStage, Credit):
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, _ = coefficient.per_rollout(self)
         log_w, keep = log_importance_weight(batch, self.ratio, str(self))
-        groups = batch.groups
-        log_others = groups.log_mean_exp_of_others(log_w, keep)
+        log_baseline = self.log_baseline(batch, log_w, keep)
+        baseline = (log_baseline + self.log_scale(batch) + self.ratio.log(batch, str(self))).exp()
+        return coefficient.with_row(value - torch.where(log_baseline == -torch.inf, 0.0, baseline))
+
+    def log_baseline(
+        self, batch: RolloutBatch, log_w: Float[Tensor, " B"], keep: Bool[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
+        """log w̄_¬m^{1-q} of each row; -inf where the others have no weight.
+
+        Args:
+            log_w: log(ρ·w).
+            keep: the rows that have a gold answer.
+        """
+        return self.raise_to_power(batch.groups.log_mean_exp_of_others(log_w, keep))
+
+    def raise_to_power(self, log_mean: Tensor) -> Tensor:
+        """log of (a mean)^{1-q}; that of 0 is -inf at every q, as in the limit q → 1 from below."""
         power = 1.0 - self.power()
-        exponent = torch.zeros_like(log_others) if power == 0.0 else power * log_others
-        baseline = (exponent + self.log_scale(batch) + self.ratio.log(batch, str(self))).exp()
-        return coefficient.with_row(value - torch.where(log_others == -torch.inf, 0.0, baseline))
+        raised = torch.zeros_like(log_mean) if power == 0.0 else power * log_mean
+        return torch.where(log_mean == -torch.inf, log_mean, raised)
+
+
+@dataclass(frozen=True)
+class subtract_mixture_baseline(subtract_likelihood_baseline):
+    """c_m ← c_m - u_m·b_m / M^q: GARL's control variate where k of M rationales come from a proposal.
+
+    The numbers k and M-k are fixed, so the others' mix of sources depends on which source row m is of, and the mean of
+    the others would change the expectation. Here every row's baseline rests on M-k-1 plain and k-1 hinted rows:
+
+        b_m = mean over the rows j of the other source of
+              [(1-λ)·mean of uw over plain rows without m and j + λ·mean of uw over hinted rows without m and j]^{1-q}
+
+    A mean over no rows is 0, which leaves the expectation as it is, so that a source with a single row is a weaker
+    baseline. A group without hinted rows has that of `subtract_likelihood_baseline`, bit for bit.
+
+    Source: ours.
+    """
+
+    def log_baseline(
+        self, batch: RolloutBatch, log_w: Float[Tensor, " B"], keep: Bool[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
+        plain = super().log_baseline(batch, log_w, keep)
+        if batch.proposal is None or not bool(batch.proposal.any()):
+            return plain
+        groups = batch.groups
+        hinted = groups.dense((batch.proposal & keep).double(), 0.0).bool()
+        kept = groups.dense(keep.double(), 0.0).bool()
+        log_mean = self._log_mean_of_pairs(groups.dense(log_w, -torch.inf), kept, hinted)
+        mixed = hinted.any(1, keepdim=True).expand_as(hinted)
+        return torch.where(groups.rows(mixed.double()) > 0, groups.rows(log_mean), plain)
+
+    def _log_mean_of_pairs(
+        self, log_w: Float[Tensor, "G M"], kept: Bool[Tensor, "G M"], hinted: Bool[Tensor, "G M"]
+    ) -> Float[Tensor, "G M"]:
+        """log b_m of each row, from the sources' means without m and without j."""
+        both = kept[:, :, None] & kept[:, None, :]
+        alike = both & (hinted[:, :, None] == hinted[:, None, :])
+        same = alike & ~torch.eye(log_w.shape[1], dtype=torch.bool, device=log_w.device)
+        # of each row the weighted mean over its own source without it: (1-λ)·mean or λ·mean
+        others = log_w[:, None, :].masked_fill(~same, -torch.inf).logsumexp(2) - same.sum(2).clamp(min=1).log()
+        size, own = kept.sum(1, keepdim=True).clamp(min=1), alike.sum(2)
+        part = others + (own.clamp(min=1) / size).double().log()
+        pairs = self.raise_to_power(torch.logaddexp(part[:, :, None], part[:, None, :]))
+        across = both & ~alike
+        return pairs.masked_fill(~across, -torch.inf).logsumexp(2) - across.sum(2).clamp(min=1).log()
 
 
 @dataclass(frozen=True)
@@ -150,9 +217,13 @@ class resample_by_likelihood(Credit):
 
     resamples: int | None = None
     ratio: RationaleRatio = DEFAULT_RATIO
-    needs = frozenset({"answer_logp", "seed"})
     needs_off_policy = frozenset({"logp"})
     scope = Scope.GROUP
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood, the seed of the draws, and what the ratio reads."""
+        return frozenset({"answer_logp", "seed"}) | self.ratio.needs
 
     def __post_init__(self) -> None:
         if self.resamples is not None and self.resamples < 1:

@@ -1,17 +1,26 @@
 """GARL: gradient-amplified reinforcement learning."""
 
 from qredit.core.chain import per_span
-from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
+from qredit.core.hint import hint
+from qredit.core.importance import DEFAULT_RATIO, RationaleRatio, weigh_proposal
 from qredit.core.objective import Objective
 from qredit.core.schedule import Schedule
 from qredit.core.surrogate import log_likelihood
-from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
+from qredit.credit.likelihood import (
+    amplified_likelihood,
+    subtract_likelihood_baseline,
+    subtract_mixture_baseline,
+)
 from qredit.objectives._method import method
 
 
 @method("likelihood", "arXiv 2604.25907", "paper", example="q=0.75")
 def garl(
-    q: float | Schedule, normalize: bool = True, pathwise: bool = True, ratio: RationaleRatio = DEFAULT_RATIO
+    q: float | Schedule,
+    normalize: bool = True,
+    pathwise: bool = True,
+    ratio: RationaleRatio = DEFAULT_RATIO,
+    proposal: hint | None = None,
 ) -> Objective:
     """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
 
@@ -30,6 +39,8 @@ def garl(
         normalize: keep the factor 1/M^q, which bounds a_m/M^q by 1; a rescaled learning rate otherwise.
         pathwise: False gives the answer's tokens no gradient: the ablation that the paper leaves open.
         ratio: how the importance ratio ρ of an off-policy rationale is truncated.
+        proposal: draw a share of each group's rationales from the policy shown the gold answer, `hint(share=0.5)`; for
+            prompts on which no q helps at this M. A share of 0 is the estimator without proposals.
 
     Off policy, where z was drawn from μ, ρ_m = p_θ(z_m|x)/μ(z_m|x) goes with every w_m and with the baseline:
 
@@ -37,12 +48,23 @@ def garl(
 
     It takes the place of a ratio per token. Unbiased at q = 0 where nothing is truncated.
 
+    With a proposal r(z|x,y*), λ = k/M of the rows, all rows are scored and trained behind the plain prompt, and
+
+        u_m = p(z_m|x) / [(1-λ) p(z_m|x) + λ r(z_m|x,y*)],   w̄ = mean of uw
+        a_m = u_m w_m / w̄^q,   c_m = a_m - u_m b_m
+
+    with b_m of `subtract_mixture_baseline`, which changes no expectation for fixed k ≥ 2, M-k ≥ 2. Off policy u_m =
+    p_θ/[(1-λ) μ + λ r], both of the time of sampling. Over long rationales p/r of hinted rows is tiny and the proposal
+    is wasted: `proposal/weight_share` and `proposal/ess` in the logs show it.
+
     Zero in rows without a gold answer, in groups whose every w is 0, on forced closing tokens and outside both spans.
     Raises QreditError for q outside [0, 1].
 
-    Source: arXiv 2604.25907 (the GARL estimator). Difference: the off-policy form, which is ours.
+    Source: arXiv 2604.25907 (the GARL estimator). Differences: the off-policy form and proposals, which are ours.
     """
-    amplified = amplified_likelihood(q, normalize, ratio)
-    centred = amplified | subtract_likelihood_baseline(q, normalize, ratio)
+    weight = weigh_proposal(ratio, proposal)
+    subtract_baseline = subtract_likelihood_baseline if weight is ratio else subtract_mixture_baseline
+    amplified = amplified_likelihood(q, normalize, weight)
+    centred = amplified | subtract_baseline(q, normalize, weight)
     credit = per_span(rationale=centred, answer=amplified) if pathwise else per_span(rationale=centred)
-    return Objective(credit, log_likelihood())
+    return Objective(credit, log_likelihood(), proposal=proposal)

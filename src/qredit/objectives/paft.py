@@ -1,7 +1,8 @@
 """PAFT: posterior-attenuated fine-tuning."""
 
 from qredit.core.chain import per_span
-from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
+from qredit.core.hint import hint
+from qredit.core.importance import DEFAULT_RATIO, RationaleRatio, weigh_proposal
 from qredit.core.objective import Objective
 from qredit.core.schedule import Schedule
 from qredit.core.surrogate import log_likelihood
@@ -15,6 +16,7 @@ def paft(
     resamples: int | None = None,
     normalize: bool = True,
     ratio: RationaleRatio = DEFAULT_RATIO,
+    proposal: hint | None = None,
 ) -> Objective:
     """Fine-tune on rationales drawn from the posterior p(z | x, y*), attenuated by w̄^{1-q}.
 
@@ -31,14 +33,17 @@ def paft(
         resamples: K; None is M, as in the paper.
         normalize: keep the factor 1/M^q.
         ratio: how the importance ratio ρ of an off-policy rationale is truncated.
+        proposal: draw a share of each group's rationales from the policy shown the gold answer, as in `garl`.
 
     Off policy rows are drawn with probability ρ_m w_m / Σρw and w̄ is the mean of ρw, ρ_m = p_θ(z_m|x)/μ(z_m|x); no
-    token carries a further ratio.
+    token carries a further ratio. With a proposal they are drawn with probability u_m w_m / Σuw and w̄ is the mean of
+    uw, with GARL's weight u_m of the mixture; all rows are scored and trained behind the plain prompt.
 
     Zero in rows never drawn (they need no backward pass), in rows without a gold answer, in groups whose every w is 0,
     on forced closing tokens and outside both spans. Raises QreditError for q outside [0, 1] or resamples < 1.
 
-    Source: arXiv 2604.25907 (the PAFT estimator). Difference: the off-policy form, which is ours.
+    Source: arXiv 2604.25907 (the PAFT estimator). Differences: the off-policy form and proposals, which are ours.
     """
-    resampled = attenuated_likelihood(q, normalize, ratio) | resample_by_likelihood(resamples, ratio)
-    return Objective(per_span(rationale=resampled, answer=resampled), log_likelihood())
+    weight = weigh_proposal(ratio, proposal)
+    resampled = attenuated_likelihood(q, normalize, weight) | resample_by_likelihood(resamples, weight)
+    return Objective(per_span(rationale=resampled, answer=resampled), log_likelihood(), proposal=proposal)

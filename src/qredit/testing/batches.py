@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective
 from qredit.testing.fields import random_field
+from qredit.utils.seed import derive_seed
 
 SIZES = (4, 3, 1, 5)
 WIDTHS = (6, 2, 4)  # the longest rationale, closing and tail
@@ -54,6 +55,7 @@ def random_batch(
         ids=torch.randint(50, (rows, width), generator=generator),
         turn=(torch.arange(width) >= torch.randint(1, 6, (rows, 1), generator=generator)).long(),
         rollout=rollout if gold and said else None,
+        proposal=_proposed(sizes, seed)[rollout],
         seed=seed,
         reward=torch.where(is_gold & said, torch.nan, reward) if said else None,
         answer_logp=torch.where(is_gold, -spread[:, 0], 0.0) if gold else None,
@@ -61,6 +63,14 @@ def random_batch(
         sampler_logp=logp + 0.1 * torch.randn(rows, width, dtype=torch.float64, generator=generator),
         entropy=torch.rand(rows, width, dtype=torch.float64, generator=generator),
     )
+
+
+def _proposed(sizes: tuple[int, ...], seed: int) -> Bool[Tensor, " R"]:
+    """Two rollouts or none of each group of four and more are drawn from the proposal; by random numbers of its own."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, 1))
+    orders = [torch.randperm(size, generator=generator) for size in sizes]
+    counts = (2 * torch.randint(2, (len(sizes),), generator=generator)).tolist()
+    return torch.cat([(order < k) & (len(order) >= 4) for order, k in zip(orders, counts, strict=True)])
 
 
 def _spans(

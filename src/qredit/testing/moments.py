@@ -3,7 +3,8 @@
 Exact, by listing every multiset of M trajectories with its probability, where there are few enough; else estimated from
 seeded draws, with standard errors. The objective's own credit, surrogate and reduction are run in both cases; only the
 gradients of the log-probabilities come from the policy. With a `sampler` trajectories are drawn from that policy, as
-off-policy rollouts are; gradients and likelihoods are still those of the policy at hand.
+off-policy rollouts are; gradients and likelihoods are still those of the policy at hand. With a `Proposal` the last k
+rows of each group are drawn from its policy instead.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, named_stages
+from qredit.core.field_names import HINTED_LOGP
 from qredit.core.objective import Objective
 from qredit.credit.likelihood import resample_by_likelihood
 from qredit.testing.policy import EnumerablePolicy
@@ -39,6 +41,19 @@ class EnumeratedGroups:
 
     members: Int[Tensor, "N M"]
     probability: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """Where the last `count` rollouts of each group are drawn from.
+
+    Attributes:
+        policy: the same strings with other probabilities, as a policy has behind another prompt.
+        count: k, at most the size of a group.
+    """
+
+    policy: EnumerablePolicy
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +97,27 @@ def needs_sampled_answer(objective: Objective) -> bool:
 
 
 def exact_moments(
-    objective: Objective, policy: EnumerablePolicy, rollouts: int, sampler: EnumerablePolicy | None = None
+    objective: Objective,
+    policy: EnumerablePolicy,
+    rollouts: int,
+    sampler: EnumerablePolicy | None = None,
+    proposal: Proposal | None = None,
 ) -> Moments:
     """Exact mean and variance of the gradient, over all groups of `rollouts` trajectories and all of its own draws.
+
+    Args:
+        sampler: whom the rows are drawn from that no proposal gives; None is the policy itself.
+        proposal: whom the last rows of each group are drawn from.
 
     Raises:
         QreditError: more than `MAX_GROUPS` multisets; use `sampled_moments`.
     """
-    every = enumerate_groups(policy if sampler is None else sampler, rollouts, needs_sampled_answer(objective))
-    mean, square = integrate_over_draws(objective, policy, every.members, sampler)
+    drawn_from, response = policy if sampler is None else sampler, needs_sampled_answer(objective)
+    if proposal is None:
+        every = enumerate_groups(drawn_from, rollouts, response)
+    else:
+        every = enumerate_mixed_groups(drawn_from, proposal, rollouts, response)
+    mean, square = integrate_over_draws(objective, policy, every.members, sampler, proposal)
     total = every.probability @ mean
     return Moments(total, float(every.probability @ square - total.square().sum()))
 
@@ -138,18 +165,40 @@ def enumerate_groups(policy: EnumerablePolicy, rollouts: int, with_response: boo
     return EnumeratedGroups(single.members[index, 0], arrangements * single.probability[index].prod(1))
 
 
+def enumerate_mixed_groups(
+    policy: EnumerablePolicy, proposal: Proposal, rollouts: int, with_response: bool
+) -> EnumeratedGroups:
+    """All groups whose first rows are i.i.d. from the policy and whose last rows are from the proposal.
+
+    Raises:
+        QreditError: more than `MAX_GROUPS` of them.
+    """
+    plain = enumerate_groups(policy, rollouts - proposal.count, with_response)
+    hinted = enumerate_groups(proposal.policy, proposal.count, with_response)
+    count = len(plain.members) * len(hinted.members)
+    if count > MAX_GROUPS:
+        raise QreditError(f"these are {count} groups of both sources, more than {MAX_GROUPS}; use a smaller policy")
+    first = torch.arange(len(plain.members)).repeat_interleave(len(hinted.members))
+    last = torch.arange(len(hinted.members)).repeat(len(plain.members))
+    return EnumeratedGroups(
+        torch.cat([plain.members[first], hinted.members[last]], 1),
+        plain.probability[first] * hinted.probability[last],
+    )
+
+
 def group_gradients(
     objective: Objective,
     policy: EnumerablePolicy,
     members: Int[Tensor, "N M"],
     seed: int = 0,
     sampler: EnumerablePolicy | None = None,
+    proposal: Proposal | None = None,
 ) -> Float[Tensor, "N D"]:
     """∇_θ of the objective's loss on each pool, each pool being one whole optimiser step.
 
     Every row has the same number of tokens, so the pools' denominators are equal.
     """
-    batch = make_group_batch(policy, members, needs_sampled_answer(objective), seed, sampler)
+    batch = make_group_batch(policy, members, needs_sampled_answer(objective), seed, sampler, proposal)
     z, y = _split_members(policy, members)
     logp = _row_logps(policy, z, y).requires_grad_()
     numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
@@ -162,6 +211,7 @@ def integrate_over_draws(
     policy: EnumerablePolicy,
     members: Int[Tensor, "N M"],
     sampler: EnumerablePolicy | None = None,
+    proposal: Proposal | None = None,
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, " N"]]:
     """Mean of each pool's gradient over the objective's own draws, and mean of its squared norm, integrated exactly.
 
@@ -170,16 +220,16 @@ def integrate_over_draws(
     """
     found = [stage for _, stage in named_stages(objective.source) if isinstance(stage, resample_by_likelihood)]
     if not found:
-        values = group_gradients(objective, policy, members, sampler=sampler)
+        values = group_gradients(objective, policy, members, sampler=sampler, proposal=proposal)
         return values, values.square().sum(1)
     size = members.shape[1]
     draws = found[0].resamples or size
-    weights = _log_weights(policy, sampler)[members // policy.answers].softmax(1)
+    weights = _log_weights(policy, sampler, proposal, size)[members // policy.answers].softmax(1)
     mean, square = torch.zeros(len(members), len(policy.theta), dtype=torch.float64), torch.zeros(len(members))
     square = square.double()
     for counts in compositions(draws, size):
         given = _replace_stage(objective, resample_by_likelihood, _given_counts(counts, draws))
-        value = group_gradients(given, policy, members, sampler=sampler)
+        value = group_gradients(given, policy, members, sampler=sampler, proposal=proposal)
         chance = _multinomial(counts, weights)
         mean += chance[:, None] * value
         square += chance * value.square().sum(1)
@@ -211,10 +261,17 @@ def _replace_stage(value: T, kind: type, by: Credit) -> T:
     return value
 
 
-def _log_weights(policy: EnumerablePolicy, sampler: EnumerablePolicy | None) -> Float[Tensor, " Z"]:
-    """log p(y*|x,z) of every rationale; with a sampler log(ρ_z p(y*|x,z)), written plainly."""
+def _log_weights(
+    policy: EnumerablePolicy, sampler: EnumerablePolicy | None, proposal: Proposal | None, size: int
+) -> Float[Tensor, " Z"]:
+    """log p(y*|x,z) of every rationale; drawn from elsewhere, plus the log of p(z|x) over its density there."""
     log_w = policy.answer_logp[:, 0]
-    return log_w if sampler is None else log_w + policy.prior.log() - sampler.prior.log()
+    if sampler is None and proposal is None:
+        return log_w
+    density = (policy if sampler is None else sampler).prior
+    if proposal is not None:
+        density = ((size - proposal.count) * density + proposal.count * proposal.policy.prior) / size
+    return log_w + policy.prior.log() - density.log()
 
 
 def make_group_batch(
@@ -223,6 +280,7 @@ def make_group_batch(
     with_response: bool,
     seed: int = 0,
     sampler: EnumerablePolicy | None = None,
+    proposal: Proposal | None = None,
 ) -> RolloutBatch:
     """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
     z, y = _split_members(policy, members)
@@ -243,6 +301,9 @@ def make_group_batch(
         sampler_logp=None if sampler is None else _row_logps(sampler, z, y),
         seed=seed,
     )
+    if proposal is not None:
+        drawn = (torch.arange(members.shape[1]) >= members.shape[1] - proposal.count).repeat(len(members))
+        batch = replace(batch, proposal=drawn, extra={HINTED_LOGP: _row_logps(proposal.policy, z, y)})
     if with_response:
         return replace(batch, reward=(y == 0).double())
     return replace(batch, answer_logp=policy.answer_logp[z, 0])

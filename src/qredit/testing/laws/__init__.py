@@ -8,8 +8,8 @@ To put a method of your own to them:
             law.check(subject)  # AssertionError where it is broken
 """
 
-from qredit.testing.laws import estimator, needs, spans, stage, values
-from qredit.testing.laws.subject import Condition, Law, StageSubject, Subject, applies_to_all
+from qredit.testing.laws import estimator, mixture, needs, spans, stage, values
+from qredit.testing.laws.subject import Condition, Law, MixtureClaims, StageSubject, Subject, applies_to_all
 
 LAWS: tuple[Law[Subject], ...] = (
     Law("climbs its slope", lambda s: s.advantage is not None, estimator.climbs_its_slope),
@@ -45,6 +45,26 @@ LAWS: tuple[Law[Subject], ...] = (
         lambda s: s.plug_in is not None,
         estimator.mean_over_draws_is_the_plug_in_off_policy,
     ),
+    Law(
+        "unbiased at q = 0 with a proposal",
+        lambda s: s.mixture is not None and s.mixture.commitment == 0.0,
+        mixture.unbiased_at_q_zero,
+    ),
+    Law(
+        "baseline changes no mean with a proposal",
+        lambda s: s.mixture is not None and s.mixture.plain is not None,
+        mixture.baseline_changes_no_mean,
+    ),
+    Law(
+        "mean over draws with a proposal",
+        lambda s: s.mixture is not None and s.mixture.plug_in is not None,
+        mixture.mean_over_draws_is_the_plug_in,
+    ),
+    Law(
+        "moments of the formula with a proposal",
+        lambda s: s.mixture is not None and s.mixture.weights is not None,
+        mixture.moments_are_those_of_the_formula,
+    ),
     Law("identities", lambda s: bool(s.equals), estimator.equals_what_it_is_said_to_equal),
     Law("nothing on forced tokens", applies_to_all, spans.nothing_on_forced_tokens),
     Law("rows may be permuted", applies_to_all, spans.rows_may_be_permuted),
@@ -69,4 +89,4 @@ STAGE_LAWS: tuple[Law[StageSubject], ...] = (
     Law("a span keeps to itself", lambda s: s.span is not None, stage.a_span_keeps_to_itself),
 )
 
-__all__ = ["LAWS", "STAGE_LAWS", "Condition", "Law", "StageSubject", "Subject"]
+__all__ = ["LAWS", "STAGE_LAWS", "Condition", "Law", "MixtureClaims", "StageSubject", "Subject"]

@@ -13,6 +13,9 @@ from qredit.core.objective import Objective
 from qredit.testing.policy import EnumerablePolicy
 
 Advantage = Callable[[int, int], tuple[float, float]]
+MixtureWeights = Callable[
+    [Sequence[float], Sequence[float], Sequence[float], Sequence[bool]], tuple[Sequence[float], Sequence[float]]
+]
 Weights = Callable[[Sequence[float]], tuple[Sequence[float], Sequence[float]]]
 Target = Callable[[EnumerablePolicy, int], Tensor]
 
@@ -30,6 +33,25 @@ class Condition:
     name: str
     arrange: Callable[[RolloutBatch], RolloutBatch]
     rows: Callable[[RolloutBatch], Bool[Tensor, " B"]]
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureClaims:
+    """What is claimed of an objective whose rationales come from two sources, on groups of four, two of each.
+
+    Attributes:
+        commitment: q, where the mean is ∇ℓ_0 at q = 0.
+        plain: the same without its baseline: of the same mean.
+        plug_in: the objective that is its mean over its own draws.
+        weights: the coefficients of a group, worked out from the formula and not from its stages: (likelihood w of each
+            row, its density p behind the plain prompt and r behind the hint, whether it came from the hint) →
+            coefficients of the rationales and of the answers.
+    """
+
+    commitment: float | None = None
+    plain: Objective | None = None
+    plug_in: Objective | None = None
+    weights: MixtureWeights | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +78,7 @@ class Subject:
             hyper-parameter silences them.
         loss: (log p, batch) → the whole loss as a scalar, the method's formula written a second time; its slopes in
             log p and in the entropies of the batch are the objective's.
+        mixture: claims about groups that are drawn from a proposal, too.
     """
 
     objective: Objective
@@ -74,6 +97,7 @@ class Subject:
     reference: Callable[[RolloutBatch], Tensor] | None = None
     loss: Callable[[Tensor, RolloutBatch], Tensor] | None = None
     binary: bool = False
+    mixture: MixtureClaims | None = None
 
     @property
     def draws(self) -> bool:
