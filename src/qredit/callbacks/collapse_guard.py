@@ -73,7 +73,10 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]
 
     def now(self) -> Objective | None:
         """The objective that took over, once one did."""
-        return REGISTRY["paft"](PAFT_Q) if self.instead else None
+        if not self.instead:
+            return None
+        proposal = None if self.run is None else self.run.objective.proposal  # rollouts go on to be drawn as they were
+        return REGISTRY["paft"](PAFT_Q, proposal=proposal)
 
     def list_decisions(self) -> list[dict[str, Any]]:
         """What was done, in order."""

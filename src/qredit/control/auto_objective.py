@@ -39,9 +39,11 @@ def replace_auto(objective: Objective, q: float) -> Objective:
 def can_switch_to_paft(objective: Objective) -> bool:
     """Whether PAFT can take its place: it is GARL and nothing else."""
     found = find_auto(objective)
-    return found is not None and objective == REGISTRY["garl"](q=found)
+    return found is not None and objective == REGISTRY["garl"](q=found, proposal=objective.proposal)
 
 
 def resolve_objective(objective: Objective, estimator: Estimator, q: float) -> Objective:
     """The objective that a controller asks for."""
-    return REGISTRY[estimator](q) if can_switch_to_paft(objective) else replace_auto(objective, q)
+    if not can_switch_to_paft(objective):
+        return replace_auto(objective, q)
+    return REGISTRY[estimator](q, proposal=objective.proposal)

@@ -16,7 +16,7 @@ from qredit.credit.likelihood import (
     amplified_likelihood,
     log_importance_weight,
     log_weight,
-    subtract_likelihood_baseline,
+    subtract_mixture_baseline,
 )
 from qredit.stats.nearest_rank import nearest_rank
 from qredit.utils.former_names import former_names
@@ -41,28 +41,31 @@ def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = DEFAULT_RATIO) -> F
     return _one_per_group(batch, batch.groups.log_mean_exp(log_w, keep), keep)
 
 
-def effective_sample_size(batch: RolloutBatch) -> Float[Tensor, " G"]:
-    """(Σw)²/Σw² of every group that has likelihood: between 1 (one rationale carries all) and M."""
-    log_w, keep = log_weight(batch, "ess")
+def effective_sample_size(batch: RolloutBatch, ratio: RationaleRatio = DEFAULT_RATIO) -> Float[Tensor, " G"]:
+    """(Σw)²/Σw² of every group that has likelihood: between 1 (one rationale carries all) and M; off policy of ρw."""
+    log_w, keep = log_importance_weight(batch, ratio, "ess")
     groups = batch.groups
     hopeful = keep & (groups.log_mean_exp(log_w, keep) > -torch.inf)
     return _one_per_group(batch, groups.effective_size(log_w, keep), hopeful)
 
 
 def no_success(batch: RolloutBatch) -> Float[Tensor, " G"]:
-    """For every group with a scored reward, 1 if none is above 0, so that no rollout succeeded; else 0."""
+    """For every group with a scored reward, 1 if none is above 0, so that no rollout succeeded; else 0.
+
+    Rollouts that were shown the gold answer do not count: they say nothing of what the model can do without it.
+    """
     if batch.reward is None:
         return torch.zeros(0, dtype=torch.float64)
-    scored = ~batch.reward.isnan()
+    scored = _scored_without_hint(batch, batch.reward)
     succeeded = batch.groups.total((batch.reward > 0).double(), scored)
     return (_one_per_group(batch, succeeded, scored) == 0).double()
 
 
 def success(batch: RolloutBatch) -> Float[Tensor, " G"]:
-    """The mean reward of every group with a scored reward."""
+    """The mean reward of every group with a scored reward, of rollouts that were not shown the gold answer."""
     if batch.reward is None:
         return torch.zeros(0, dtype=torch.float64)
-    scored = ~batch.reward.isnan()
+    scored = _scored_without_hint(batch, batch.reward)
     return _one_per_group(batch, batch.groups.mean(batch.reward.nan_to_num().double(), scored), scored)
 
 
@@ -72,13 +75,14 @@ def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mappi
     One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w), `effective` (largest a_m/M^q),
     `centred` (largest c_m/M^q); `ess` of each group that has likelihood. One per
     row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
-    float32. Empty for an objective without a likelihood stage.
+    float32. Of rollouts with a proposal also what `collect_proposal_stats` tells. Empty for an objective without a
+    likelihood stage.
     """
     stage = find_likelihood_stage(objective)
     if stage is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
         return {}
     amplified = amplified_likelihood(stage.q, ratio=stage.ratio)(batch)
-    centred = subtract_likelihood_baseline(stage.q, ratio=stage.ratio)(amplified, batch)
+    centred = subtract_mixture_baseline(stage.q, ratio=stage.ratio)(amplified, batch)  # the plain one without a hint
     log_w, keep = log_weight(batch, "metrics")
     finite = keep & (log_w > -torch.inf)
     return {
@@ -86,9 +90,31 @@ def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mappi
         "largest": _one_per_group(batch, log_w, keep) / math.log(10),
         "effective": _one_per_group(batch, amplified.value[:, 0], keep),
         "centred": _one_per_group(batch, centred.value[:, 0], keep),
-        "ess": effective_sample_size(batch),
+        "ess": effective_sample_size(batch, stage.ratio),
         "nll": -log_w[finite] / batch.answer.sum(1)[finite],
         "lost": (amplified.value[:, 0].float() == 0)[finite].double(),
+        **collect_proposal_stats(batch, stage.ratio),
+    }
+
+
+def collect_proposal_stats(batch: RolloutBatch, ratio: RationaleRatio) -> Mapping[str, Float[Tensor, " N"]]:
+    """What rationales drawn behind the hint are worth; nothing where the rollouts know of no proposal.
+
+    One number per group with such rows: `proposal_ess`, (Σu)²/Σu² of the weights u of all its rows; where it has
+    likelihood `proposal_share`, the part of Σ u·w that hinted rows carry. One per hinted row: `proposal_u`, log10 u.
+    """
+    if batch.proposal is None:
+        return {}
+    log_u, groups = ratio.log(batch, "metrics"), batch.groups
+    log_uw, keep = log_importance_weight(batch, ratio, "metrics")
+    hinted = batch.proposal & keep
+    mixed = keep & (groups.total(hinted.double(), keep) > 0)
+    hopeful = mixed & (groups.log_mean_exp(log_uw, keep) > -torch.inf)
+    carried = groups.log_mean_exp(torch.where(hinted, log_uw, -torch.inf), keep) - groups.log_mean_exp(log_uw, keep)
+    return {
+        "proposal_ess": _one_per_group(batch, groups.effective_size(log_u, keep), mixed),
+        "proposal_share": _one_per_group(batch, carried.exp(), hopeful),
+        "proposal_u": log_u[hinted] / math.log(10),
     }
 
 
@@ -100,6 +126,10 @@ def compute_likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]
     likelihood whose a_m/M^q is 0 in float32. Beside a far better row of their group that loses nothing. What does is
     counted by group: `groups/underflow`, every a_m/M^q is 0, where (1-q)·|log w̄| exceeds about 103, and
     `groups/below_adam_epsilon`, every one is below 1e-8: such groups hardly move the weights; raise q.
+
+    With a proposal: `proposal/ess`, the effective number of a group's rows by u alone, `proposal/weight_share`, the
+    part of Σ u·w that rows drawn behind the hint carry (the plain ones carry the rest), and `proposal/log10_u`, the
+    median of their log10 u: far below 0 where the plain prompt would hardly draw what the hinted one does.
     """
     finite = facts["p_hat"] > -torch.inf
     lost = finite & (facts["effective"].float() == 0)
@@ -115,7 +145,23 @@ def compute_likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]
         "groups/underflow": float(lost.sum() / hopeful),
         "groups/below_adam_epsilon": float(faint.sum() / hopeful),
         "answer/nll_per_token": mean_or_nan(facts["nll"]),
+        **_compute_proposal_metrics(facts),
     }
+
+
+def _compute_proposal_metrics(facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
+    if not len(facts.get("proposal_u", ())):
+        return {}
+    return {
+        "proposal/ess": mean_or_nan(facts["proposal_ess"]),
+        "proposal/weight_share": mean_or_nan(facts["proposal_share"]),
+        "proposal/log10_u": nearest_rank(facts["proposal_u"], 0.5),
+    }
+
+
+def _scored_without_hint(batch: RolloutBatch, reward: Float[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    """Rows with a reward that were not shown the gold answer."""
+    return ~reward.isnan() if batch.proposal is None else ~reward.isnan() & ~batch.proposal
 
 
 def _one_per_group(batch: RolloutBatch, value: Tensor, keep: Bool[Tensor, " B"]) -> Tensor:

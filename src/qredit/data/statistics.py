@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import torch
+
 from qredit.core.batch import RolloutBatch
 from qredit.data.prompt_sampler import GroupStatistics
 
@@ -24,6 +26,8 @@ def summarize_rewards(
 def summarize_groups(batch: RolloutBatch, examples: Sequence[int]) -> list[tuple[int, GroupStatistics]]:
     """For each group that is learned from, its place in the generation, and its statistics.
 
+    Rollouts that were shown the gold answer say nothing of how hard a prompt is, and are left out.
+
     Args:
         batch: whole groups, as the forward passes scored them.
         examples: the prompts of the generation, over all processes; groups are numbered in their order, generation
@@ -33,9 +37,10 @@ def summarize_groups(batch: RolloutBatch, examples: Sequence[int]) -> list[tuple
     groups, has_answer = batch.group.cpu(), batch.has_answer.cpu()
     reward = None if batch.reward is None else batch.reward.cpu()
     likely = None if batch.answer_logp is None else batch.answer_logp.cpu()
+    plain = torch.ones_like(has_answer) if batch.proposal is None else ~batch.proposal.cpu()
     found = []
     for group in groups.unique().tolist():
-        rows, place = groups == group, group % len(examples)
+        rows, place = (groups == group) & plain, group % len(examples)
         statistics = summarize_rewards(
             examples[place],
             [] if reward is None else reward[rows].tolist(),

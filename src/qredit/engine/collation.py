@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from qredit.core.chain import field_kinds
-from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
+from qredit.core.field_names import HINT, HINTED_LOGP, KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
 from qredit.engine.attention_maps import INFLUENCE, LOCALITY, compute_token_roles, parse_horizons
 from qredit.engine.base_probability import BASE, base_probability, drop_rationales
 from qredit.engine.collective import Collective
 from qredit.engine.learner import Learners
+from qredit.engine.proposal import score_behind_hint, score_behind_plain_prompt
 from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
+from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
 from qredit.shared_prefix.patch_forward import ERROR
@@ -29,6 +31,7 @@ class Collator:
         close: ids of the closing as it is forced.
         serves_several_steps: whether rollouts are still in use when the weights have moved.
         learners: fill fields of theirs, after all others.
+        exact_sampler: the sampler's log-probabilities are those that a forward pass would tell, within rounding.
     """
 
     collective: Collective
@@ -39,6 +42,7 @@ class Collator:
     close: Sequence[int]
     serves_several_steps: bool
     learners: Learners = field(default_factory=Learners)
+    exact_sampler: bool = False
 
     def rows(self, trajectories: Sequence[Trajectory], seed: int, vocabulary: Tensor | None) -> Rows:
         """One row for each rollout and tail."""
@@ -67,6 +71,10 @@ class Collator:
         for name in list_teachers(self.needs):
             if name in teachers:
                 told[f"{LOGP_PREFIX}{name}"] = teachers[name].logp(rows, forward)
+        if HINTED_LOGP in self.needs and HINT not in teachers:
+            told[HINTED_LOGP] = score_behind_hint(trajectories, self.tails, rows, forward, self.pad, self.exact_sampler)
+        if rows.batch.proposal is not None and bool(rows.batch.proposal.any()):
+            rows = self._with_plain_density(rows, forward)
         hidden = {name: teachers[name].hidden(rows, forward) for name in list_teachers(self.needs, KL_PREFIX)}
         rows = replace(rows, teacher_hidden=hidden)
         if BASE in self.needs:
@@ -79,3 +87,12 @@ class Collator:
             told |= compute_token_roles(self.scorer.policy(), rows, parse_horizons(self.needs))
         rows = replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
         return self.learners.filled(rows, forward)
+
+    def _with_plain_density(self, rows: Rows, forward: Forward) -> Rows:
+        """Rows drawn behind the hint with the density that they have behind the plain prompt.
+
+        Where the weights do not move before the rows are learned from, that is the density of the step's own pass.
+        """
+        if self.serves_several_steps:
+            return score_behind_plain_prompt(rows, forward)
+        return replace(rows, batch=replace(rows.batch, sampler_logp=None))

@@ -1,6 +1,6 @@
 """A teacher that reads another prompt before the same completion: the policy itself, or another model, with a hint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,12 +73,21 @@ class Hinted:
         missing = next((prompt for prompt in own if prompt not in self.prompts), None)
         if missing is not None:
             raise QreditError(f"no other prompt is given for one of {len(missing)} tokens that begins {missing[:5]}")
-        others = [self.prompts[prompt] for prompt in own]
-        width, device = max(map(len, others)), rows.prompt_ids.device
-        ids = [(self.pad,) * (width - len(other)) + other for other in others]
-        mask = [(0,) * (width - len(other)) + (1,) * len(other) for other in others]
-        return replace(
-            rows,
-            prompt_ids=torch.tensor(ids, device=device),
-            prompt_mask=torch.tensor(mask, device=device),
-        )
+        return replace_prompts(rows, [self.prompts[prompt] for prompt in own], self.pad)
+
+
+def replace_prompts(rows: Rows, prompts: Sequence[Ids], pad: int) -> Rows:
+    """The same completions behind other prompts.
+
+    Args:
+        prompts: ids for each row.
+        pad: the id that fills prompts up to the longest.
+    """
+    width, device = max(map(len, prompts)), rows.prompt_ids.device
+    ids = [(pad,) * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [(0,) * (width - len(prompt)) + (1,) * len(prompt) for prompt in prompts]
+    return replace(
+        rows,
+        prompt_ids=torch.tensor(ids, device=device),
+        prompt_mask=torch.tensor(mask, device=device),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from qredit.core.hint import hint
 from qredit.data.encoding import ANSWER_IDS, HINTED_IDS, PROMPT_IDS
 from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
 from qredit.data.statistics import summarize_rewards
@@ -38,10 +39,18 @@ class RolloutSampler:
     field_functions: Mapping[str, FieldFunction]
     seconds: float = 0.0
 
-    def sampled(self, inputs: list[dict[str, Any]], number: int, m: int) -> list[Trajectory]:
-        """One trajectory, scored, for each input row; the m rows of one prompt are neighbours and share a group."""
+    def sampled(
+        self, inputs: list[dict[str, Any]], number: int, m: int, proposal: hint | None = None
+    ) -> list[Trajectory]:
+        """One trajectory, scored, for each input row; the m rows of one prompt are neighbours and share a group.
+
+        Args:
+            number: what the draws depend on.
+            proposal: which share of a group is drawn behind the prompt that shows the gold answer: its last rows.
+        """
         start = time.perf_counter()
-        drawn = self.draw([row[PROMPT_IDS] for row in inputs], number)
+        hinted = 0 if proposal is None else proposal.count(m)
+        drawn = self._drawn(inputs, number, [row % m >= m - hinted for row in range(len(inputs))])
         first = (number * self.collective.size + self.collective.rank) * (len(inputs) // m)
         read = [
             self._decoded(attach_row(one, row, first + index // m))
@@ -53,6 +62,17 @@ class RolloutSampler:
         return [
             replace(one, reward=reward, fields={name: values[index] for name, values in made.items()})
             for index, (one, reward) in enumerate(zip(read, rewards, strict=True))
+        ]
+
+    def _drawn(self, inputs: Sequence[Mapping[str, Any]], number: int, hinted: Sequence[bool]) -> list[Trajectory]:
+        """A trajectory for each row, drawn behind its plain or its hinted prompt, that stands behind the plain one."""
+        asked = [row[HINTED_IDS if shown else PROMPT_IDS] for row, shown in zip(inputs, hinted, strict=True)]
+        drawn = self.draw(asked, number)
+        if HINTED_IDS not in inputs[0]:
+            return drawn
+        return [
+            replace(one, prompt=tuple(row[PROMPT_IDS]), hinted=tuple(row[HINTED_IDS]), proposal=shown)
+            for one, row, shown in zip(drawn, inputs, hinted, strict=True)
         ]
 
     def replace_equal_reward_groups(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
+from qredit.core.field_names import HINT, HINTED_LOGP, KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.patch_forward import ScoreRequest, score
@@ -89,19 +89,26 @@ def get_head(model: Any) -> tuple[Float[Tensor, "V E"], Float[Tensor, " V"] | No
     return head.weight.detach(), None if head.bias is None else head.bias.detach()
 
 
-def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str] = ()) -> None:
+def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str] = (), proposes: bool = False) -> None:
     """Refuse fields of teachers that are not there, and teachers whose fields nobody reads.
 
     Args:
         needs: the batch fields that are read.
         given: the teachers' names; the reference is always there.
         filled: fields that something else fills.
+        proposes: the objective has a proposal, which tells `logp@hint`.
 
     Raises:
         QreditError: naming the teacher, and the choices.
     """
     needs, given, filled = set(needs), list(given), set(filled)
     known = [REFERENCE, *sorted(given)]
+    if proposes and HINT in given:
+        raise QreditError(
+            f"teachers: '{HINT}' is the policy behind the prompt that the objective's proposal shows it; choose "
+            "another name"
+        )
+    filled |= {HINTED_LOGP} if proposes else set()
     if REFERENCE in given:
         raise QreditError(f"teachers: '{REFERENCE}' is the model that the run begins with; choose another name")
     for told in (LOGP_PREFIX, KL_PREFIX):

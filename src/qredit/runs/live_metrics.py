@@ -12,6 +12,7 @@ from qredit.runs.sparkline import GAP, draw_sparkline
 from qredit.utils.formatting import format_probability
 
 SHOWN_STEPS = 40
+WASTED_SHARE = 0.01  # of Σ u·w: below it a proposal costs more than it gives
 _PARTS = ("sample", "score", "update")
 _NARROWEST = 5
 
@@ -26,7 +27,7 @@ class LiveMetrics:
         reward: mean reward of the rollouts, of the last steps; None where a step has none.
         likelihood: median log10 p̂, likewise; -inf where p̂ is 0.
         seconds: of one optimiser step, by what they were spent on.
-        silence: why the last step taught nothing, if it did not.
+        silence: why the last step taught nothing, if it did not, or nothing from the rationales drawn after a hint.
     """
 
     reward: Values = ()
@@ -49,7 +50,7 @@ class LiveMetrics:
             (*self.likelihood, _number(logs.get("p_hat/log10_q50")))[-SHOWN_STEPS:],
             _number(logs.get("q")),
             {part: micro_batches * value for part, value in times.items() if value is not None},
-            explain_zero_gradient(logs),
+            explain_zero_gradient(logs) or explain_wasted_proposal(logs),
         )
 
     def curves(self, width: int) -> list[Text]:
@@ -107,6 +108,15 @@ def explain_zero_gradient(logs: Mapping[str, Any]) -> str:
             "from; see qredit probe"
         )
     return f"{loss}: no rollout of this step carries a coefficient"
+
+
+def explain_wasted_proposal(logs: Mapping[str, Any]) -> str:
+    """That rationales drawn after the hint hardly count, in words; nothing where they do, or where there are none."""
+    share, log10_u = _number(logs.get("proposal/weight_share")), _number(logs.get("proposal/log10_u"))
+    if share is None or share >= WASTED_SHARE:
+        return ""
+    told = "" if log10_u is None else f" (half of them weigh {format_probability(log10_u)} or less)"
+    return f"the proposal is wasted in this step: rationales drawn after the hint carry {share:.1%} of the weight{told}"
 
 
 def _line(

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from qredit.control.diagnostics import find_likelihood_stage
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, field_kinds
-from qredit.core.field_names import LOGP_PREFIX, REFERENCE, resolve_field_name
+from qredit.core.field_names import HINT, HINTED_LOGP, LOGP_PREFIX, REFERENCE, resolve_field_name
 from qredit.core.objective import Objective
 from qredit.engine.attention_maps import INFLUENCE, LOCALITY
 from qredit.engine.base_probability import BASE
@@ -34,7 +34,7 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
     """Refuse a changed sampling distribution where rationales must be draws of the model itself.
 
     Raises:
-        QreditError: names the settings that change it.
+        QreditError: names the settings that change it; too few rollouts per prompt for an objective's proposal.
     """
     if "answer_logp" in objective.needs and args.draw.is_biased and not args.biased_sampling:
         plain = SamplingParams()
@@ -44,6 +44,8 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
             f"{objective} takes rationales as draws of the model itself; {shown} would draw them from another "
             "distribution. Leave the defaults, or set biased_sampling to accept the bias"
         )
+    if objective.proposal is not None:
+        objective.proposal.count(args.num_generations)
     carried = sorted(_CARRIED_BY_EQUAL_REWARDS & objective.needs)
     if carried and args.dynamic_sampling:
         raise QreditError(
@@ -56,6 +58,12 @@ def check_sampling(objective: Objective, args: QreditConfig) -> None:
             f"{objective} scores at temperature 1, rationales are drawn at {args.temperature}: on rollouts that serve "
             "several steps their ratio would not be one of policies. Set temperature=1, or sample anew for every step"
         )
+
+
+def choose_hint_template(objective: Objective) -> str | None:
+    """How prompts are shown with their gold answers, where the objective draws or scores behind such prompts."""
+    proposal = objective.proposal
+    return proposal.template if proposal is not None and (proposal.share or HINTED_LOGP in objective.needs) else None
 
 
 def resolve_field_functions(
@@ -80,7 +88,8 @@ def resolve_field_functions(
         SAMPLER_ENTROPY,
     }
     given = {resolve_field_name(name): maker for name, maker in given.items()}
-    told |= {f"{LOGP_PREFIX}{name}" for name in (REFERENCE, *teachers)}
+    proposes = objective.proposal is not None
+    told |= {f"{LOGP_PREFIX}{name}" for name in (REFERENCE, *teachers, *([HINT] if proposes else []))}
     for name in given:
         if name in told:
             raise QreditError(f"fields={{'{name}': …}}: the trainer fills '{name}' itself")
@@ -89,7 +98,7 @@ def resolve_field_functions(
             raise QreditError(f"learners: the batch field '{name}' is filled already, by the trainer or a maker")
     learners.check_read(objective.needs)
     needs = objective.needs | learners.needs
-    check_named(needs, teachers, filled={*given, *learners.fills})
+    check_named(needs, teachers, filled={*given, *learners.fills}, proposes=proposes)
     wanted = sorted(name for name in needs - learners.fills if name not in told and not field_kinds({name}) & told)
     for name in wanted:
         if name not in given and name not in FIELD_FUNCTIONS:

@@ -67,9 +67,10 @@ class RewardCalculator:
     ) -> None:
         of, m = self.tables, self.tables.rollouts_per_prompt
         mode, device = "train" if of.model.training else "eval", of.accelerator.device
+        plain = _mask_hinted(trajectories, per_function), _mask_hinted(trajectories, total)
         facts = of.accelerator.gather(collect_length_stats(trajectories).to(device)).cpu()
         found = {
-            **compute_reward_metrics(of.reward_func_names, per_function, total, m),
+            **compute_reward_metrics(of.reward_func_names, *plain, m),
             **compute_length_metrics(facts),
         }
         for name, value in found.items():
@@ -96,3 +97,18 @@ class RewardCalculator:
             values = [v for part in gather_object([of._pending_metrics.get(name, [])]) for v in part]
             of._metrics[mode][name].append(sum(values) / len(values))
         of._pending_metrics.clear()
+
+
+def _mask_hinted(trajectories: Sequence[Trajectory], rewards: Tensor) -> Tensor:
+    """The rewards of all processes, NaN where the gold answer was shown: such answers say nothing of the model.
+
+    Args:
+        trajectories: those of this process.
+        rewards: (N,) or (N, F) of all processes.
+    """
+    shown = gather_object([one.proposal for one in trajectories])
+    if not any(shown):
+        return rewards
+    masked = rewards.clone()
+    masked[torch.tensor(shown, device=rewards.device)] = torch.nan
+    return masked

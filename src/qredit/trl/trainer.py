@@ -72,7 +72,14 @@ from qredit.shared_prefix.verify import verify
 from qredit.tasks.base import Example
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.checkpointing import Checkpointer
-from qredit.trl.checks import check_sampling, check_steps, check_vocabulary, check_weights, resolve_field_functions
+from qredit.trl.checks import (
+    check_sampling,
+    check_steps,
+    check_vocabulary,
+    check_weights,
+    choose_hint_template,
+    resolve_field_functions,
+)
 from qredit.trl.config import QreditConfig
 from qredit.trl.dataset_encoding import check_columns, encode_datasets, get_context_length, list_eval_datasets
 from qredit.trl.environment_variables import check_environment
@@ -214,6 +221,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self.format,
             get_context_length(self.model),
             self.chat_template_kwargs,
+            choose_hint_template(self.objective),
         )
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)
@@ -270,6 +278,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
             serves_several_steps=self._period > accumulated,
             learners=self.learners,
+            exact_sampler=not (args.draw.is_biased or args.bf16 or args.fp16),
         )
         self.stages = StageState(self.objective)
         self.step_credit = StepCredit(accumulated, self.stages, together)
@@ -500,7 +509,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _new_generation(self) -> Generation:
         args, number, m = self.args, self._step // self._period, self.rollouts_per_prompt
-        sampled = self.rollout_sampler.sampled(self.prompts.rows(self.prompts.share(self.prompts.asked), m), number, m)
+        rows = self.prompts.rows(self.prompts.share(self.prompts.asked), m)
+        sampled = self.rollout_sampler.sampled(rows, number, m, self.current_objective().proposal)
         if args.dynamic_sampling:
             uniform = UniformPrompts(len(self.train_dataset), (args.seed, number), self.collective.size)
             further = uniform if self._further is None else self._further
