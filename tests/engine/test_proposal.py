@@ -5,10 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import likelihood_batch
-from runs import first_step_gradients, questions, settings, trainer
-from test_teachers import own, told
-from tiny import model, tokenizer
 
 from qredit.control.auto_objective import replace_auto, resolve_objective
 from qredit.control.diagnostics import collect_likelihood_stats, compute_likelihood_metrics
@@ -23,6 +19,10 @@ from qredit.objectives.parsing import parse
 from qredit.runs.live_metrics import explain_wasted_proposal
 from qredit.testing.batches import make_batch_for
 from qredit.utils.errors import QreditError
+from tests.engine.test_teachers import own, told
+from tests.support.batches import likelihood_batch
+from tests.support.runs import first_step_gradients, questions, settings, trainer
+from tests.support.tiny import model, tokenizer
 
 HALF = hint(share=0.5)
 TEMPLATE = "It is {answer}. {prompt}"
