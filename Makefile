@@ -9,7 +9,7 @@ CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results results-real theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -72,6 +72,12 @@ results: $(STAMP)
 	$(BIN)/python experiments/credit_rules.py
 	$(BIN)/python experiments/probe_check.py
 	$(BIN)/python experiments/guidance.py
+
+# A real pretrained model, SmolLM2-135M-Instruct, in docs/results.md: it goes on where it was stopped, inside a run too.
+# About twelve hours of two cores from scratch; MINUTES=90 begins no run after so many.
+MINUTES ?= inf
+results-real: $(STAMP)
+	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)

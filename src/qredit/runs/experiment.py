@@ -61,7 +61,11 @@ class Variant:
 
 
 def load_or_compute(
-    folder: Path, told: Mapping[str, Any], make: Callable[[], dict[str, Any]], kept: Path | None = None
+    folder: Path,
+    told: Mapping[str, Any],
+    make: Callable[[], dict[str, Any]],
+    kept: Path | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """The result in a folder if it was made from these very facts, else made anew, in an emptied folder, and kept.
 
@@ -71,6 +75,7 @@ def load_or_compute(
         kept: a small file for facts and result, meant for version control: what was measured outlives the machine, and
             is taken from there where the folder is gone. Facts do not know the code, so whoever changes what a method
             computes removes its files.
+        resume: leave what an unfinished run of the same facts left in the folder, for `make` to go on from.
 
     Raises:
         QreditError: the folder holds something else, or cannot be written; nothing of it is touched.
@@ -87,8 +92,9 @@ def load_or_compute(
         raise QreditError(f"{folder} holds something that is no result of an experiment; give another folder")
     start = time.perf_counter()
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        if not (resume and _use_current_keys(_read_json(mark)) == facts):
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(mark, json.dumps(facts, sort_keys=True))
     except OSError as error:
         raise QreditError(f"cannot write to {folder}: {error.strerror}") from None

@@ -1,0 +1,356 @@
+"""Every rival in one table, on a real pretrained model: `make results-real`, which goes on where it was stopped.
+
+What is run was fixed before (`real_plan.py`). Runs lie in runs/results/real, small results in experiments/kept/real.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import real_plan as plan
+import torch
+from page import KEPT, RUNS, insert
+from real_plan import Arm
+from rich.console import Console
+
+from qredit import tasks
+from qredit.evaluation.metrics import compute_question_metrics, summarize
+from qredit.runs.experiment import (
+    EvalSpec,
+    Variant,
+    collect_facts,
+    hash_initial_weights,
+    hash_weights,
+    load_or_compute,
+    read_curves,
+    sample_answers,
+)
+from qredit.runs.library_logging import silence_libraries
+from qredit.runs.options import TrainOptions
+from qredit.runs.smollm2 import SMOLLM2
+from qredit.runs.train import train
+from qredit.stats.interval import Interval
+
+FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
+TEXT = Path(__file__).with_name("real_model.md.in")
+HELD = EvalSpec(questions=plan.HELD_QUESTIONS, k=plan.HELD_SAMPLES)
+CHOOSING = EvalSpec(questions=plan.CHOOSING_QUESTIONS, k=plan.CHOOSING_SAMPLES, seed=2, split="train")
+THREADS = 2  # of the machine's; results depend on it to rounding
+SAVE_EVERY = 10
+RESAMPLES = 2000
+
+
+def write_questions(task: str, flipped: float = 0.0) -> Path:
+    """The bare questions of a generated task as files of one's own, a share of the training golds replaced.
+
+    A wrong gold is another name of those that the right one is chosen from: what the last words of the facts of its
+    relation name.
+    """
+    folder = FOLDER / "data" / (f"{task}-wrong" if flipped else task)
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(0)
+    for split in ("train", "test"):
+        rows = []
+        for example in tasks.get(task).load(None, split, "cold"):
+            gold = example.answer
+            if flipped and split == "train" and rng.random() < flipped:
+                gold = rng.choice(other_golds(str(example.prompt), gold))
+            rows.append(
+                json.dumps({"id": example.id, "prompt": example.prompt, "answer": gold, "right": example.answer})
+            )
+        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def other_golds(prompt: str, gold: str) -> list[str]:
+    """Names that stand where the gold answer stands in its fact, in the other facts of the same relation."""
+    facts = [line.rstrip(".").split() for line in prompt.split("\n") if line.endswith(".")]
+    relation = next(fact[1:-1] for fact in facts if fact[-1] == gold)
+    return sorted({fact[-1] for fact in facts if fact[1:-1] == relation and fact[-1] != gold})
+
+
+def make_options(task: str, arm: Arm, seed: int, rate: float, steps: int, flipped: float = 0.0) -> TrainOptions:
+    """One run: equal rollouts, questions and budget for every arm."""
+    system, instruction = plan.WORDINGS[choose_wording(task)] if arm.worded else (None, None)
+    return TrainOptions(
+        task="jsonl",
+        data=str(write_questions(task, flipped)),
+        model=SMOLLM2,
+        objective=arm.objective,
+        system_prompt=system,
+        instruction=instruction,
+        m=plan.ROLLOUTS,
+        prompts_per_step=plan.PROMPTS,
+        max_completion_length=plan.COMPLETION,
+        answer_budget=plan.ANSWER,
+        steps=steps,
+        lr=rate,
+        seed=seed,
+        cpu=True,
+        save_every=SAVE_EVERY,
+        training={"save_total_limit": 1},
+    )
+
+
+@cache
+def choose_wording(task: str) -> str:
+    """The wording after which the untrained model answers most training questions, asked once and kept."""
+
+    def ask(name: str) -> float:
+        system, instruction = plan.WORDINGS[name]
+        bare = replace(make_options(task, Arm("", "grpo()"), 0, plan.RATES[0], 1), system_prompt=system)
+        variant = Variant(replace(bare, instruction=instruction), trained=False)
+        return float(evaluate(variant, f"wording-{task}-{name}", CHOOSING)["p@1"])
+
+    return max(plan.WORDINGS, key=ask)
+
+
+def evaluate(variant: Variant, name: str, held: EvalSpec) -> dict[str, Any]:
+    """What the untrained model answers."""
+    return load_or_compute(
+        FOLDER / name,
+        collect_facts(variant, held),
+        lambda: ask_questions(variant.options, None, held),
+        STORE / f"{name}.json",
+    )
+
+
+def ask_questions(options: TrainOptions, weights: str | None, held: EvalSpec) -> dict[str, Any]:
+    """p@1, p@k and m@k with intervals over questions, and each question's own values, for paired differences."""
+    start = time.perf_counter()
+    answered = sample_answers(options, weights, held)
+    primary = next(iter(answered[0].scores))
+    names = ("p@1", f"p@{held.k}", f"m@{held.k}")
+    found = summarize(answered, primary, held.k)
+    each = [compute_question_metrics(question, primary, held.k) for question in answered]
+    return {
+        **{name: found[name].value for name in names},
+        "intervals": {name: asdict(found[name]) for name in names},
+        "each": {name: [round(values[name], 5) for values in each] for name in names},
+        "ended": sum(question.ended for question in answered) / (len(answered) * held.k),
+        "asked_seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def run(name: str, options: TrainOptions, held: EvalSpec | None, console: Console) -> dict[str, Any]:
+    """One arm's result, from its small file or its folder; a run that was stopped goes on from its newest checkpoint.
+
+    Args:
+        held: the questions that it is asked; None asks none.
+    """
+    folder = FOLDER / name
+
+    def make() -> dict[str, Any]:
+        train_folder, start = folder / "run", time.perf_counter()
+        final, again = train_folder / "final", train_folder.exists()
+        if not final.exists():
+            console.print(name, markup=False)
+            train(options, train_folder, console, resume=again)
+        return finish(options, final, folder, held, time.perf_counter() - start) | {"resumed": again}
+
+    facts = collect_facts(Variant(options), held or HELD) | ({} if held else {"asked": False})
+    return load_or_compute(folder, facts, make, STORE / f"{name}.json", resume=True)
+
+
+def finish(options: TrainOptions, final: Path, folder: Path, held: EvalSpec | None, seconds: float) -> dict[str, Any]:
+    """What a run came to; its weights, 1.6 GB with the optimiser's, are not kept."""
+    curves = read_curves(folder / "run" / "metrics.jsonl")
+    unmoved = hash_weights(final) == hash_initial_weights(options)
+    answered = ask_questions(options, str(final), held) if held is not None else {}
+    for kept in (final, *(folder / "run").glob("checkpoint-*")):
+        shutil.rmtree(kept)
+    return {
+        "objective": options.objective,
+        "seed": options.seed,
+        "steps": options.steps,
+        "rollouts": options.steps * plan.PROMPTS * plan.ROLLOUTS,
+        "seconds": round(seconds, 1),
+        "unmoved": unmoved,
+        **curves,
+        **answered,
+    }
+
+
+def choose_rates(task: str, console: Console) -> dict[str, float]:
+    """The learning rate of each swept arm: the highest success of the last three steps, then the highest p̂."""
+    best = {}
+    for arm in (arm for arm in plan.ARMS if arm.name in plan.SWEPT):
+        found = {
+            rate: run(
+                f"rate-{short(arm.name)}-{rate:g}",
+                make_options(task, arm, plan.RATE_SEED, rate, plan.RATE_STEPS),
+                None,
+                console,
+            )
+            for rate in plan.RATES
+        }
+        best[arm.name] = max(plan.RATES, key=lambda rate: height(found[rate]))
+    return best
+
+
+def height(result: Mapping[str, Any]) -> tuple[float, float]:
+    """How far a short run came."""
+    likely = [value for value in result["p_hat"][-3:] if value is not None]
+    return statistics.mean(result["curve"][-3:]), statistics.mean(likely) if likely else float("-inf")
+
+
+Key = tuple[str, str, int, float]
+"""Task, arm, seed, share of wrong golds."""
+
+
+def run_all(console: Console, minutes: float) -> None:
+    """What is missing, in the plan's order; no run is begun after so many minutes."""
+    start = time.perf_counter()
+    rates = choose_rates(plan.TASKS[0], console)
+    for task, arm, seed, flipped in list_jobs():
+        if time.perf_counter() - start > 60 * minutes:
+            return
+        run_arm(task, arm, seed, rates[arm.rate_of], console, flipped)
+
+
+def read_kept() -> dict[Key, dict[str, Any]]:
+    """The small results of all arms that were run."""
+    found = {}
+    for task, arm, seed, flipped in list_jobs():
+        name = name_run(task, arm, seed, flipped)
+        flat, whole = (read_result(f"{name}{end}") for end in ("-flat", ""))
+        base = read_result(f"base-{task}-{short(arm.name)}")
+        if whole is not None:
+            found[task, arm.name, seed, flipped] = whole
+        elif flat is not None and base is not None and not any(flat["curve"]):
+            found[task, arm.name, seed, flipped] = {**base, **flat, "flat": True}
+    return found
+
+
+def read_result(name: str) -> dict[str, Any] | None:
+    """One small result; None where there is none."""
+    path = STORE / f"{name}.json"
+    return json.loads(path.read_text())["result"] if path.is_file() else None
+
+
+def name_run(task: str, arm: Arm, seed: int, flipped: float) -> str:
+    """The folder of a run."""
+    return f"{'wrong-' if flipped else ''}{task}-{short(arm.name)}-{seed}"
+
+
+def run_arm(task: str, arm: Arm, seed: int, rate: float, console: Console, flipped: float) -> None:
+    """One arm and seed. One that rewards alone teach is first given `FLAT_ROLLOUTS` rollouts to find a success."""
+    name = name_run(task, arm, seed, flipped)
+    if arm.rewarded:
+        flat = run(f"{name}-flat", make_options(task, arm, seed, rate, plan.FLAT_STEPS, flipped), None, console)
+        if not any(flat["curve"]):
+            assert flat["unmoved"], "no success, and yet the weights moved"
+            untrained = Variant(make_options(task, arm, 0, plan.RATES[0], 1), trained=False)
+            evaluate(untrained, f"base-{task}-{short(arm.name)}", HELD)
+            return
+    run(name, make_options(task, arm, seed, rate, plan.STEPS, flipped), HELD, console)
+
+
+def short(text: str) -> str:
+    """A name as part of a folder's."""
+    return "".join(c for c in text.replace(", ", "-").replace(" ", "-") if c.isalnum() or c in ".-")
+
+
+def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
+    """Task, arm, seed and share of wrong golds, in the order in which they are run."""
+    first, second = plan.TASKS
+    of = {arm.name: arm for arm in plan.ARMS}
+    for seed in plan.SEEDS:
+        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS)
+        yield from ((first, of[name], seed, plan.FLIPPED) for name in plan.NOISY_ARMS)
+        yield from ((second, of[name], seed, 0.0) for name in plan.SECOND_TASK_ARMS)
+
+
+def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> Interval:
+    """By how much the first arm's p@1 lies above the second's: 95 % over seeds and questions, both redrawn in pairs."""
+    gaps = torch.tensor(
+        [
+            [a - b for a, b in zip(one["each"]["p@1"], other["each"]["p@1"], strict=True)]
+            for one, other in zip(ones, others, strict=True)
+        ],
+        dtype=torch.float64,
+    )
+    generator = torch.Generator().manual_seed(0)
+    seeds = torch.randint(len(gaps), (RESAMPLES, len(gaps)), generator=generator)
+    asked = torch.randint(gaps.shape[1], (RESAMPLES, gaps.shape[1]), generator=generator)
+    means = torch.stack([gaps[s][:, q].mean() for s, q in zip(seeds, asked, strict=True)])
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(gaps.mean()), low, high)
+
+
+def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: str, flipped: float, best: str) -> str:
+    """One line for each arm that was run: success, the paired difference from `best`, seconds a step."""
+    lines = []
+    for arm in plan.ARMS:
+        own = {seed: found[key] for seed in plan.SEEDS if (key := (task, arm.name, seed, flipped)) in found}
+        if not own:
+            continue
+        rival = {seed: found[key] for seed in own if (key := (task, best, seed, flipped)) in found}
+        cells = [mean_cell([result[name] for result in own.values()]) for name in ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")]
+        shared = sorted(own.keys() & rival.keys())
+        gap = paired_difference([own[s] for s in shared], [rival[s] for s in shared]) if shared else None
+        told = (
+            ""
+            if arm.name == best or gap is None
+            else f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+        )
+        train_success = mean_cell([statistics.mean(result["curve"][-5:]) for result in own.values()])
+        stuck = all(result.get("flat") for result in own.values())
+        rollouts = sum(result["rollouts"] for result in own.values())
+        note = f"no success in {rollouts} rollouts, weights unmoved" if stuck else train_success
+        seconds = statistics.mean(result["seconds"] / result["steps"] for result in own.values())
+        lines.append(f"| {arm.name} | {len(own)} | {' | '.join(cells)} | {told} | {note} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def mean_cell(values: Sequence[float]) -> str:
+    """Mean and range over seeds, in percent."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
+
+
+def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
+    """The tables of what was run so far."""
+    first, second = plan.TASKS
+    tables = {
+        "first": table(found, first, 0.0, "GARL .75"),
+        "second": table(found, second, 0.0, "GARL .75"),
+        "wrong": table(found, first, plan.FLIPPED, "GARL .75"),
+    }
+    rates = {name: read_rates(name) for name in plan.SWEPT}
+    told = "; ".join(f"{name}: {text}" for name, text in rates.items() if text)
+    insert(PAGE, "real model", Template(TEXT.read_text()).substitute(tables, rates=told))
+
+
+def read_rates(name: str) -> str:
+    """What the sweep of an arm showed."""
+    arm = next(arm for arm in plan.ARMS if arm.name == name)
+    found = {rate: read_result(f"rate-{short(arm.name)}-{rate:g}") for rate in sorted(plan.RATES)}
+    return ", ".join(f"{rate:g} → {100 * height(result)[0]:.0f} %" for rate, result in found.items() if result)
+
+
+def main() -> None:
+    """Run what is missing in the plan's order, until all of it or `--minutes` are done; then write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many minutes")
+    parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
+    given = parser.parse_args()
+    silence_libraries()
+    torch.set_num_threads(THREADS)
+    if not given.write:
+        run_all(Console(highlight=False), given.minutes)
+    if found := read_kept():
+        write_section(found)
+
+
+if __name__ == "__main__":
+    main()

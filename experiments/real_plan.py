@@ -1,0 +1,81 @@
+"""What `make results-real` runs, fixed before it ran: tasks, arms, learning rates, prompts, and what counts as better.
+
+The model is SmolLM2-135M-Instruct. The questions are those of the generated tasks, put to it bare: nothing says how to
+answer. A method is handed the gold answers alone.
+
+Rule: an arm beats another where the 95 % interval of the paired difference of p@1, over questions and seeds, excludes 0
+on both tasks. Everything else is a tie.
+"""
+
+from dataclasses import dataclass
+
+SEEDS = (0, 1, 2)
+STEPS = 30
+PROMPTS, ROLLOUTS = 4, 8
+COMPLETION, ANSWER = 40, 8  # tokens of rationale and answer together, and those of them kept for the answer
+HELD_QUESTIONS, HELD_SAMPLES = 48, 16
+
+RATES = (3e-5, 1e-5, 1e-4)  # in order of preference among equals
+RATE_SEED, RATE_STEPS = 100, 10
+
+FLAT_ROLLOUTS = 384  # an arm that learns from rewards alone ends after as many without one success
+FLAT_STEPS = FLAT_ROLLOUTS // (PROMPTS * ROLLOUTS)
+
+FLIPPED = 0.3  # share of training golds that are another name of the same context, in part B
+
+NAME_ALONE = "Answer with the name alone."
+FEW_SHOT = (
+    "Ana lives in Rome.\nBo lives in Oslo.\nRome lies in Italy.\nOslo lies in Norway.\nWhich country does Bo live in?\n"
+    "Bo lives in Oslo. Oslo lies in Norway.\nNorway"
+)
+WORDINGS: dict[str, tuple[str | None, str | None]] = {
+    # name: system message, instruction after the question
+    "alone": (None, NAME_ALONE),
+    "facts": (None, f"Use the facts. {NAME_ALONE}"),
+    "steps": (None, f"Think step by step. Then {NAME_ALONE[0].lower()}{NAME_ALONE[1:]}"),
+    "terse": ("You answer with one word and nothing else.", None),
+    "terse-alone": ("You answer with one word and nothing else.", NAME_ALONE),
+    "few-shot": (f"Here is an example.\n{FEW_SHOT}", None),
+    "few-shot-alone": (f"Here is an example.\n{FEW_SHOT}", NAME_ALONE),
+}
+CHOOSING_QUESTIONS, CHOOSING_SAMPLES = 24, 8  # training questions that the wording is chosen on, samples of each
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method as it is put to the model.
+
+    Attributes:
+        name: in tables.
+        objective: as `--objective` takes it.
+        rewarded: nothing but rewards teaches it: without one success its weights stay as they are, bit for bit.
+        worded: the prompt is the best of `WORDINGS`, chosen on training questions.
+        rate_of: the arm of `SWEPT` whose learning rate it takes.
+    """
+
+    name: str
+    objective: str
+    rewarded: bool = False
+    worded: bool = False
+
+    rate_of: str = "GARL .75"
+
+
+# in the order in which they are run: each seed of all of them before the next seed
+ARMS = (
+    Arm("GRPO", "grpo()", rewarded=True, rate_of="best prompt, GRPO"),
+    Arm("GARL .75", "garl(q=0.75)"),
+    Arm("log-prob", "logprob()", rate_of="log-prob"),
+    Arm("best prompt, GRPO", "grpo()", rewarded=True, worded=True, rate_of="best prompt, GRPO"),
+    Arm("JEPO", "jepo()", rate_of="log-prob"),
+    Arm("PAFT .75", "paft(q=0.75)"),
+    Arm("GARL auto", "garl(q=auto())"),
+    Arm("GARL 1", "garl(q=1.0)"),
+    Arm("GARL .5", "garl(q=0.5)"),
+    Arm("VeriFree", "verifree()"),
+    Arm("RLPR", "rlpr()", rate_of="best prompt, GRPO"),
+)
+SWEPT = ("GARL .75", "log-prob", "best prompt, GRPO")  # whose rate is chosen by a sweep of its own; others inherit
+TASKS = ("pocket-hotpot", "pocket-musique")
+SECOND_TASK_ARMS = ("best prompt, GRPO", "GARL .75", "log-prob", "JEPO", "PAFT .75", "GARL auto")
+NOISY_ARMS = ("log-prob", "JEPO", "GARL .5", "GARL .75", "GARL 1", "GARL auto")
