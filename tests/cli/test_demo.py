@@ -133,3 +133,35 @@ def test_a_small_result_outlives_its_folder_and_the_renaming_of_an_option(tmp_pa
     assert load_or_compute(tmp_path / "elsewhere", {"options": {"lr": 1}}, make(5), kept)["value"] == 5
     assert load_or_compute(tmp_path / "elsewhere", {"options": {"lr": 2}}, make(6), kept)["value"] == 6
     assert made == [1, 5, 6]
+
+
+def test_the_real_demo_asks_smollm2_and_tells_of_log_prob(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def found(arm, folder, held, console):
+        seen.append((arm.trained, arm.options, held.questions))
+        value = 0.0 if not arm.trained or arm.label == "grpo()" else 0.3
+        p_hat = [None] * 3 if arm.label == "grpo()" else [-9.0, -5.0, -1.0]
+        return {"label": arm.label, "objective": arm.label.split("(")[0], "q": None, "seed": arm.options.seed} | {
+            **dict.fromkeys(("p@1", "p@16", "m@16"), value),
+            "steps": arm.options.steps,
+            "seconds": 1.0,
+            "curve": [0.0, value, value],
+            "p_hat": p_hat,
+        }
+
+    monkeypatch.setattr(experiment, "run_variant", found)
+    monkeypatch.setattr("qredit.report.write.write_report", lambda folders, path: path)
+    assert main(["demo", "--real", "--quiet", "--questions", "8", "--output", str(tmp_path)]) == 0
+    assert [options.objective for _, options, _ in seen] == ["grpo()", "grpo()", "logprob()", "garl(q=0.75)"]
+    assert {(o.model, o.m, o.prompts_per_step, o.lr, asked) for _, o, asked in seen} == {("smollm2", 8, 4, 3e-5, 8)}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "GRPO drew 448 rollouts; all of them were wrong" in shown
+    assert "log-prob takes its logarithm" in shown
+    assert "GARL amplifies it by q" in shown
+    assert "PAFT" not in shown
+
+
+def test_the_real_demo_is_one_of_the_two(capsys):
+    assert main(["demo", "--real", "--full"]) == 2
+    assert "not allowed with" in capsys.readouterr().err

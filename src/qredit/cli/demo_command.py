@@ -1,8 +1,9 @@
 """See GRPO stall and GARL escape: the same cold task, rollouts, steps and learning rate for every objective.
 
 Trains the pocket model on pocket-hotpot: GRPO, GARL q = 0 and 0.75 and PAFT q = 0.75; --full adds the rest of the q
-dial. Every run starts from the same base model, which never answers as asked. Runs that are done are taken from
---output; delete the folder to make them anew.
+dial. --real trains SmolLM2-135M-Instruct on the same questions instead: GRPO, the log-prob reward and GARL q = 0.75.
+Every run starts from the same base model, which never answers as asked. Runs that are done are taken from --output;
+delete the folder to make them anew.
 """
 
 import json
@@ -16,7 +17,8 @@ from rich.table import Table
 
 from qredit.cli.parser import Parser, add_options, build_options
 from qredit.runs.curve_plots import plot_curves
-from qredit.runs.options import TrainOptions, check_minimums, option
+from qredit.runs.options import POCKET, TrainOptions, check_minimums, option
+from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.sparkline import averaged, draw_sparkline
 from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
@@ -27,6 +29,15 @@ FULL_OBJECTIVES = (
     *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)),
     *(f"paft(q={q})" for q in (0.75, 1.0)),
 )
+ESCAPED = 0.05  # held-out p@1 of a model that has left a start without any success
+REAL_OBJECTIVES = ("grpo()", "logprob()", "garl(q=0.75)")
+REAL: Mapping[str, Any] = {"model": SMOLLM2, "steps": 14, "lr": 3e-5, "questions": 32, "output": "runs/demo-real"}
+"""What --real sets; options on the command line hold over it."""
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    POCKET: {},
+    SMOLLM2: {"m": 8, "prompts_per_step": 4, "max_completion_length": 40, "answer_budget": 8},
+}
+"""Sizes of a step, by model: what takes SmolLM2 some 20 seconds on two cores."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class DemoOptions:
 
     task: str = option("pocket-hotpot", "pocket task")
     style: str = option("cold", "prompt style", "cold", "warm")
+    model: str = option(POCKET, "'pocket' is the task's own small model", POCKET, SMOLLM2)
     steps: int = option(80, "optimiser steps of every run")
     lr: float = option(3e-4, "learning rate of every run")
     seed: int = option(0, "first seed")
@@ -50,14 +62,19 @@ class DemoOptions:
 
 def add_arguments(parser: Parser) -> None:
     """The options of the demo."""
-    parser.add_argument("--full", action="store_true", help="every q, and PAFT at 0.75 and 1")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--full", action="store_true", help="every q, and PAFT at 0.75 and 1")
+    which.add_argument(
+        "--real", action="store_true", help="SmolLM2-135M-Instruct, fetched on first use (98 MB); 25 minutes on 2 cores"
+    )
     add_options(parser, DemoOptions, "options")
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
     """Run the arms, then show table, curves and a paragraph."""
-    objectives = FULL_OBJECTIVES if given.pop("full") else DEFAULT_OBJECTIVES
-    demo = build_options(DemoOptions, [("the command line", given)])
+    full, real = given.pop("full"), given.pop("real")
+    objectives = FULL_OBJECTIVES if full else REAL_OBJECTIVES if real else DEFAULT_OBJECTIVES
+    demo = build_options(DemoOptions, [("--real", REAL if real else {}), ("the command line", given)])
     from qredit.report.write import write_report
     from qredit.runs.experiment import EvalSpec, Variant, run_variant
 
@@ -99,11 +116,13 @@ def _options(demo: DemoOptions, objective: str, seed: int) -> TrainOptions:
     return TrainOptions(
         task=demo.task,
         style=demo.style,  # type: ignore[arg-type]
+        model=demo.model,
         objective=objective,
         steps=demo.steps,
         lr=demo.lr,
         seed=seed,
         cpu=True,
+        **SIZES[demo.model],
     )
 
 
@@ -154,7 +173,7 @@ def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str,
     escaped = {
         label: compute_mean_and_range(found, "p@1")[0]
         for label, found in arms.items()
-        if compute_mean_and_range(found, "p@1")[0] > 0.5
+        if compute_mean_and_range(found, "p@1")[0] > ESCAPED
     }
     likelihood = next((f["p_hat"][0] for found in arms.values() for f in found if f["p_hat"][0] is not None), None)
     measured = "" if likelihood is None else f", and gives the gold answer a median probability of 1e{likelihood:.0f}"
@@ -174,7 +193,9 @@ def _paragraph(base: Mapping[str, Any], arms: Mapping[str, Sequence[Mapping[str,
         told.append(f"{label} reached {100 * value:.0f} %.")
     if escaped and stalled:
         told.append(
-            "They saw the same prompts and the same number of rollouts; what differs is that the likelihood of the "
-            "gold answer, however small, is amplified by q."
+            "They saw the same prompts and the same number of rollouts. They learn from the likelihood of the gold "
+            "answer, however small it is:"
         )
+        how = {"garl": "GARL amplifies it by q", "paft": "PAFT draws by it", "logprob": "log-prob takes its logarithm"}
+        told.append(" and ".join(text for name, text in how.items() if any(name in label for label in escaped)) + ".")
     return " ".join(told)
