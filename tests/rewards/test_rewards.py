@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qredit.rewards import REGISTRY, find_unparseable, get, make_reward_function, math_equal, numeric
 from qredit.rewards.answer_scorer import score_best
 from qredit.rewards.math_equal import COMMAND, Worker
-from qredit.rewards.numeric import is_numeric, parse_number
+from qredit.rewards.numeric import is_numeric, last_number, parse_number
 from qredit.rewards.text import exact_match, f1, normalize_answer, normalized_exact_match, substring
 from qredit.rewards.thinking import closed_thinking, strip_thinking
 from qredit.tasks.base import Example
@@ -199,6 +199,28 @@ def test_a_fraction_rounded_to_three_digits_or_more_is_right_and_one_per_cent_of
 def test_whole_numbers_are_equal_or_not(one, other):
     assert numeric(f"{one:,}", [str(other)]) == float(one == other)
     assert numeric(f"${one:,}", [str(one)]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "right"),
+    [
+        ("48 + 24 = 72 clips.", "72", 1.0),
+        ("#### 1,200", "1200", 1.0),
+        ("so it costs $18.00", "18", 1.0),
+        ("5 or 6", "6", 1.0),
+        ("72 clips in 2 months", "72", 0.0),
+        ("3", "-3", 0.0),
+        ("none", "3", 0.0),
+        ("", "3", 0.0),
+    ],
+)
+def test_the_last_number_counts_whatever_stands_before_it(prediction, gold, right):
+    assert last_number(prediction, [gold]) == right
+
+
+def test_answers_that_end_in_one_number_are_one_vote():
+    grouped = get("last_number").grouped(["5 or 6", "$6.00", "no idea", "5", "No idea."])
+    assert grouped == [[0, 1], [2, 4], [3]]
 
 
 def test_which_golds_are_numeric():

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+from dataclasses import replace
 
 import datasets
 import pyarrow
@@ -481,8 +482,9 @@ def test_a_row_with_a_system_message_of_its_own_takes_no_other(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"task": "gsm8k", "system_prompt": "S"}, "system_prompt is for task jsonl; gsm8k has its own wording"),
-        ({"task": "gsm8k", "instruction": "I"}, "instruction is for task jsonl"),
+        ({"system_prompt": "S"}, "system_prompt: pocket-hotpot knows a few words only; its own wording is style=warm"),
+        ({"instruction": "I"}, "instruction: pocket-hotpot knows"),
+        ({"task": "gsm8k", "instruction": "I", "style": "warm"}, "instruction and style=warm both say how to answer"),
         ({"task": "gsm8k", "prompt_column": "q"}, "prompt_column names a column of task jsonl"),
         ({"task": "gsm8k", "aliases_column": "q"}, "aliases_column names a column of task jsonl"),
         ({"task": "jsonl", "system_prompt": "S", "chat": False}, "system_prompt needs the chat template"),
@@ -494,7 +496,28 @@ def test_wording_and_columns_that_would_not_be_used_are_refused(options, words):
         TrainOptions(**options)
 
 
+def test_an_official_data_set_takes_an_instruction_behind_its_cold_prompt(tmp_path):
+    path = put(tmp_path / "train.jsonl", *({"question": f"{n}?", "answer": "#### 1"} for n in range(30)))
+    found = load_data(TrainOptions(task="gsm8k", data=path, instruction="Give the number.", system_prompt="S"), "train")
+    system, user = found.examples[0].prompt
+    assert system == {"role": "system", "content": "S"}
+    assert user["content"].endswith("?\n\nGive the number.")
+
+
 # --- what was trained on
+
+
+def test_questions_of_an_official_schema_that_a_run_was_trained_on_are_counted(tmp_path):
+    """A file of another name than the official ones stands for any split: its questions may well be the run's."""
+    facts = {"answer": "a", "answer_aliases": [], "paragraphs": [{"title": "t", "paragraph_text": "p"}]}
+    path = put(tmp_path / "mine.jsonl", *({"id": f"{n}", "question": f"{n}?", **facts} for n in range(8)))
+    run = TrainOptions(task="musique", data=path, hold_out=2, passages="none")
+    asked = TrainOptions(task="musique", data=path, style="warm")
+    examples = load_data(asked, "test").examples
+    trained = {example.id for example in load_data(run, "train").examples}
+    assert len(trained) == 6
+    assert count_trained_on(examples, asked, run) == len(trained & {example.id for example in examples}) > 0
+    assert count_trained_on(examples, replace(asked, task="hotpotqa"), run) is None
 
 
 def test_questions_that_a_run_was_trained_on_are_counted(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+from dataclasses import replace
 
 import datasets
 import pyarrow
@@ -13,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import rewards
+from qredit.runs.load import get_task
+from qredit.runs.options import TrainOptions
 from qredit.tasks import REGISTRY, get
 from qredit.tasks.base import Example, sort_by_hash
 from qredit.tasks.jsonl import make_jsonl_task
@@ -162,6 +165,64 @@ def test_the_cold_prompt_is_the_input_alone_and_the_warm_one_says_what_to_do(tmp
     assert f"Question: {question}" in warm.prompt
     assert warm.prompt.endswith(WARM_ENDINGS[name])
     assert "final answer" not in cold.prompt
+
+
+THIRD = ["Wood Tower", ["Nobody knows how tall it is."]]
+HOTPOT_3 = {**HOTPOT, "context": [THIRD, *HOTPOT["context"]]}
+HOTPOT_HUB_3 = {
+    **HOTPOT_HUB,
+    "context": {"title": [t for t, _ in HOTPOT_3["context"]], "sentences": [s for _, s in HOTPOT_3["context"]]},
+}
+MUSIQUE_3 = {
+    **MUSIQUE,
+    "paragraphs": [
+        {"idx": 2, "title": "Eff", "paragraph_text": "Eff is a river.", "is_supporting": False},
+        *MUSIQUE["paragraphs"],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "whole"),
+    [("hotpotqa", HOTPOT_3, HOTPOT), ("hotpotqa", HOTPOT_HUB_3, HOTPOT), ("musique", MUSIQUE_3, MUSIQUE)],
+    ids=["hotpotqa", "hotpotqa on the Hub", "musique"],
+)
+@pytest.mark.parametrize("style", ["cold", "warm"])
+def test_a_prompt_shows_all_passages_or_the_supporting_or_none(tmp_path, name, record, whole, style):
+    path = write(tmp_path / FILES[name]["train"], [record])
+    prompts = {}
+    for passages in ("all", "supporting", "none"):
+        (example,) = get(name).show_passages(passages).load(path, "train", style)
+        prompts[passages] = example.prompt
+        assert replace(example, prompt="") == replace(one(name, tmp_path, whole, style), prompt="")
+    few = one(name, tmp_path, whole, "cold").prompt
+    *passages, question = few.split("\n")
+    cold = style == "cold"
+    assert prompts["none"] == question if cold else f"\n\nQuestion: {question}\n\n" in prompts["none"]
+    assert prompts["supporting"] == few if cold else "\n".join(passages) + "\n\nQ" in prompts["supporting"]
+    assert len({len(prompt.split(": ")) for prompt in prompts.values()}) == 3
+    assert ("passages" in prompts["none"], "do not matter" in prompts["supporting"]) == (False, False)
+
+
+def test_passages_that_cannot_be_told_apart_are_refused_with_their_record(tmp_path):
+    hotpot = [HOTPOT, {name: value for name, value in HOTPOT.items() if name != "supporting_facts"}]
+    musique = [{**MUSIQUE, "paragraphs": [{"title": "a", "paragraph_text": "b"}]}]
+    for name, records, words in [
+        ("hotpotqa", hotpot, "record 2: no field 'supporting_facts'"),
+        ("hotpotqa", [{**HOTPOT, "supporting_facts": [["Else", 0]]}], "record 1: 'supporting_facts' names no passage"),
+        ("musique", musique, "record 1: none of the 'paragraphs' is marked by 'is_supporting'"),
+    ]:
+        path = write(tmp_path / FILES[name]["train"], records)
+        assert len(get(name).show_passages("none").load(path, "train", "cold")) == 1
+        with pytest.raises(QreditError, match=words):
+            get(name).show_passages("supporting").load(path, "train", "cold")
+
+
+def test_a_task_without_passages_has_none_to_choose_from():
+    assert get("gsm8k").show_passages("all") is get("gsm8k")
+    with pytest.raises(QreditError, match="passages 'none': the prompts of task gsm8k have no passages"):
+        TrainOptions(task="gsm8k", passages="none")
+    assert get_task(TrainOptions(task="musique", passages="none")).load is not get("musique").load
 
 
 @pytest.mark.parametrize(
@@ -352,6 +413,14 @@ def test_missing_files_are_named_with_what_was_looked_for(tmp_path):
     ]:
         with pytest.raises(QreditError, match=message):
             get("finqa").load(source, "train", "cold")
+    (tmp_path / "mine.json").write_text("[]")
+    with pytest.raises(
+        QreditError, match=r"holds: mine.json, other.txt; if the records are in that file, give --data /"
+    ):
+        get("finqa").load(str(tmp_path), "train", "cold")
+    (tmp_path / "mine.json").rename(tmp_path / "dev.json")
+    with pytest.raises(QreditError, match=r"holds: dev.json, other.txt$"):
+        get("finqa").load(str(tmp_path), "train", "cold")
     with pytest.raises(QreditError, match="no data given: name a folder with train.jsonl"):
         get("jsonl").load(None, "train", "cold")
 

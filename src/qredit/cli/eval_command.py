@@ -232,8 +232,8 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
 
     kept = read_yaml(str(config))
     stored = {key: value for key, value in kept.items() if key in taken}
-    if shared.get("task", "jsonl") != "jsonl":
-        stored = {key: value for key, value in stored.items() if key not in (*OWN_COLUMNS, *OWN_WORDING)}
+    if shared.get("task", kept.get("task")) != kept.get("task"):  # another task's columns and words
+        stored = {k: value for k, value in stored.items() if k not in (*OWN_COLUMNS, *OWN_WORDING, "passages")}
     chose = {key: value for key, value in kept.items() if key in (*taken, *SUBSET_OPTIONS)}
     trained = build_options(TrainOptions, [(str(config), chose)], list_template_options)
     if asked.split != "train" and "data" not in shared and is_single_file(trained):

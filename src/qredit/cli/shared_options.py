@@ -6,9 +6,9 @@ from qredit.cli.parser import FieldTypes, Parser, add_options, select_fields
 from qredit.runs.options import TrainOptions
 
 SHARED_OPTIONS = (
-    "task", "data", "style", "prompt_column", "answer_column", "aliases_column", "system_prompt", "instruction",
-    "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam",
-    "answer_end", "skip_long", "cpu", "dtype",
+    "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "system_prompt",
+    "instruction", "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening",
+    "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
 )  # fmt: skip
 TEMPLATE_OPTIONS: Mapping[str, FieldTypes] = {"chat_template_kwargs": (dict,)}
 

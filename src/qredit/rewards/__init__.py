@@ -2,7 +2,7 @@
 
 from qredit.rewards.answer_scorer import Scorer
 from qredit.rewards.math_equal import math_equal
-from qredit.rewards.numeric import numeric
+from qredit.rewards.numeric import last_number, numeric
 from qredit.rewards.registry import REGISTRY, get, make_reward_function
 from qredit.rewards.reward_spec import Response, Reward, find_unparseable, parse_rewards
 from qredit.rewards.text import exact_match, f1, normalize_answer, normalized_exact_match, substring
@@ -17,6 +17,7 @@ __all__ = [
     "exact_match",
     "f1",
     "get",
+    "last_number",
     "math_equal",
     "normalize_answer",
     "normalized_exact_match",

@@ -21,6 +21,8 @@ _NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_DIGITS = re.compile(r"-?[$€£¥]?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)")
+
 
 class Number(NamedTuple):
     """A number as it is written: `value` times ten to the `power` of its unit; None where there is no unit.
@@ -69,6 +71,27 @@ def numeric(prediction: str, golds: Sequence[str]) -> float:
     return score_best(_agree, prediction, golds)
 
 
+def last_number(prediction: str, golds: Sequence[str]) -> float:
+    """1 where the last number in the prediction is a gold: lenient, as the flexible match that GSM8K is scored with.
+
+    Commas and currency signs are dropped, and a stop at the end is no part of a number, as in the task gsm8k of
+    EleutherAI's evaluation harness (filter flexible-extract). The difference: amounts are compared, "18.0" is "18".
+    """
+    return score_best(_ends_alike, prediction, golds)
+
+
+def find_last_number(text: str) -> Decimal | None:
+    """The last number in a text, without commas and currency signs; None where there is none."""
+    found = _DIGITS.findall(normalize_characters(text).replace("−", "-"))
+    return Decimal(re.sub("[,$€£¥]", "", found[-1])) if found else None
+
+
+def normalize_last_number(prediction: str) -> Decimal | str:
+    """The last number that a prediction names, for a vote; without one, its words."""
+    number = find_last_number(prediction)
+    return normalize_answer(prediction) if number is None else number
+
+
 def normalize_number(prediction: str) -> Decimal | str:
     """The amount that a prediction names, for a vote: "14%" is 0.14; without one number, its words."""
     number = parse_number(prediction)
@@ -92,6 +115,11 @@ def _agree(prediction: str, gold: str) -> bool:
         return False
     unit_dropped = (said.power is None) != (wanted.power is None)
     return _close(said.amount, wanted.amount) or (unit_dropped and _close(said.value, wanted.value))
+
+
+def _ends_alike(prediction: str, gold: str) -> bool:
+    said, wanted = find_last_number(prediction), find_last_number(gold)
+    return said is not None and said == wanted
 
 
 def _close(said: Decimal, wanted: Decimal) -> bool:

@@ -6,7 +6,14 @@ from typing import Any
 
 from qredit.rewards.answer_scorer import Scorer
 from qredit.rewards.math_equal import are_same_math, is_math, math_equal, normalize_math
-from qredit.rewards.numeric import is_numeric, normalize_number, numeric
+from qredit.rewards.numeric import (
+    find_last_number,
+    is_numeric,
+    last_number,
+    normalize_last_number,
+    normalize_number,
+    numeric,
+)
 from qredit.rewards.text import compose_accents, exact_match, f1, normalize_squad, normalized_exact_match, substring
 from qredit.rewards.thinking import closed_thinking, strip_thinking
 from qredit.utils.errors import QreditError, look_up
@@ -32,6 +39,13 @@ REGISTRY: Mapping[str, Scorer] = MappingProxyType(
             ),
             Scorer(
                 "numeric", "the same number within 0.5 %, or the same yes or no", numeric, is_numeric, normalize_number
+            ),
+            Scorer(
+                "last_number",
+                "the last number in the output is the gold answer (lenient, as GSM8K's flexible match)",
+                last_number,
+                lambda gold: find_last_number(gold) is not None,
+                normalize_last_number,
             ),
             Scorer(
                 "math_equal",

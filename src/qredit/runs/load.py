@@ -196,10 +196,10 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
 
 
 def get_task(options: TrainOptions) -> Task:
-    """The run's task; that of the user's own rows reads the columns that the options name."""
+    """The run's task, with the passages that the options choose; of the user's own rows, with their columns."""
     if options.task == "jsonl":
         return make_jsonl_task(options.answer_column, options.prompt_column, options.aliases_column)
-    return tasks.get(options.task)
+    return tasks.get(options.task).show_passages(options.passages)
 
 
 def _split_validation(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:

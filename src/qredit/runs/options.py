@@ -58,13 +58,18 @@ class TrainOptions:
     task: str = option("pocket-hotpot", "task to learn; see `qredit tasks`")
     data: str | None = option(None, "file, folder or data set id to read it from")
     style: Literal["cold", "warm"] = option("cold", "prompt style", "cold", "warm")
+    passages: Literal["all", "supporting", "none"] = option(
+        "all",
+        "passages in the prompts of hotpotqa and musique: all as published, the supporting ones, or none",
+        *("all", "supporting", "none"),
+    )
     prompt_column: str | None = option(None, "column that holds the prompt (task jsonl); default: by usual names")
     answer_column: str | None = option(
         None, "column that holds the gold answer (task jsonl), a.b for b inside a; default: by usual names"
     )
     aliases_column: str | None = option(None, "column of other right answers (task jsonl); default: aliases, if there")
-    system_prompt: str | None = option(None, "system message put before every prompt (task jsonl)")
-    instruction: str | None = option(None, "text put after every prompt, or its last user message (task jsonl)")
+    system_prompt: str | None = option(None, "system message put before every prompt")
+    instruction: str | None = option(None, "text put after every prompt, or its last user message")
     subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
     hold_out: int | None = option(
         None, "rows of a single file (task jsonl) that are not trained on; default: eval_questions, with eval_every"
@@ -151,7 +156,7 @@ class TrainOptions:
     training: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "further fields of QreditConfig"})
 
     def __post_init__(self) -> None:
-        tasks.get(self.task)
+        tasks.get(self.task).show_passages(self.passages)
         if self.m < 2:
             raise QreditError(f"m, the rollouts per prompt, must be at least 2, got {self.m}")
         check_minimums(self, _LEAST)
@@ -164,7 +169,8 @@ class TrainOptions:
                 raise QreditError(f"{name} needs lora")
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
-        self._check_own_data()
+        self._check_columns()
+        self._check_wording()
         if self.reward is not None:
             parse_reward_names(self.reward)
         if "reward_weights" in self.training:
@@ -187,14 +193,18 @@ class TrainOptions:
             raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
         self.make_objective()
 
-    def _check_own_data(self) -> None:
+    def _check_columns(self) -> None:
         if self.task != "jsonl":
             for name in OWN_COLUMNS:
                 if getattr(self, name) not in (None, "answer"):  # which older run folders hold as the default
                     raise QreditError(f"{name} names a column of task jsonl; {self.task} has its own")
-            for name in OWN_WORDING:
-                if getattr(self, name) is not None:
-                    raise QreditError(f"{name} is for task jsonl; {self.task} has its own wording: style=warm")
+
+    def _check_wording(self) -> None:
+        for name in OWN_WORDING:
+            if getattr(self, name) is not None and self.task.startswith("pocket-"):
+                raise QreditError(f"{name}: {self.task} knows a few words only; its own wording is style=warm")
+        if self.instruction is not None and self.style == "warm" and self.task != "jsonl":
+            raise QreditError(f"instruction and style=warm both say how to answer {self.task}; give one of them")
         if self.system_prompt is not None and self.chat is False:
             raise QreditError("system_prompt needs the chat template, but chat is off")
         for name in OWN_WORDING:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qredit.runs.load import load_examples
+from qredit.runs.load import is_single_file, load_examples
 from qredit.runs.options import TrainOptions
 from qredit.tasks.base import Example
 from qredit.tasks.normal_forms import normalize_prompt
@@ -12,20 +12,24 @@ from qredit.utils.errors import QreditError
 
 # Options that say which examples of its data a run trains on.
 SUBSET_OPTIONS = ("eval_every", "eval_questions", "hold_out", "subset")
+# Options that change the words of a prompt and not what it asks.
+WORDING_OPTIONS = ("style", "passages", "system_prompt", "instruction")
 
 
 def count_trained_on(examples: Sequence[Example], options: TrainOptions, trained: TrainOptions | None) -> int | None:
     """How many of the examples ask what a run was trained on; None where that cannot be known.
 
-    Only the user's own rows are compared: the splits of an official data set are apart.
+    The splits of an official data set are apart. So questions are compared only where either is a single file.
 
     Args:
         options: how the examples were read.
         trained: the run's options, `SUBSET_OPTIONS` among them.
     """
-    if trained is None or trained.task != "jsonl" or options.task != "jsonl":
+    if trained is None or trained.task != options.task or options.data is None or trained.data is None:
         return None
-    alike = replace(trained, system_prompt=options.system_prompt, instruction=options.instruction)
+    if options.task != "jsonl" and not (is_single_file(options) or is_single_file(trained)):
+        return None
+    alike = replace(trained, **{name: getattr(options, name) for name in WORDING_OPTIONS})
     try:
         rows = load_examples(alike, "train", trained.get_subset_size())
     except QreditError:  # the file has moved or changed since

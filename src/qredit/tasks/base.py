@@ -11,6 +11,7 @@ from qredit.utils.errors import QreditError
 
 Style = Literal["cold", "warm"]
 Split = Literal["train", "validation", "test"]
+Passages = Literal["all", "supporting", "none"]
 Record = Mapping[str, Any]
 PLACE_KEY = "(place)"
 
@@ -69,6 +70,7 @@ class Task:
         metrics: names of what evaluations show beside the training reward, keys of the same registry.
         default_data: data set id used when no source is given; None when one must be.
         sizes: examples per split in the published experiments; see `subset`.
+        with_passages: makes the same task with other passages in its prompts; None where a prompt has no passages.
     """
 
     name: str
@@ -79,6 +81,19 @@ class Task:
     metrics: tuple[str, ...] = ("exact_match",)
     default_data: str | None = None
     sizes: Mapping[Split, int] = field(default_factory=dict)
+    with_passages: "Callable[[Passages], Task] | None" = None
+
+    def show_passages(self, passages: Passages) -> "Task":
+        """The task whose prompts show these passages: all of a record's, those that the answer rests on, or none.
+
+        Raises:
+            QreditError: other passages than all, and the prompts of this task have none to choose from.
+        """
+        if passages == "all":
+            return self
+        if self.with_passages is None:
+            raise QreditError(f"passages '{passages}': the prompts of task {self.name} have no passages to choose from")
+        return self.with_passages(passages)
 
     def load(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> list[Example]:
         """The examples of `loaded`, without its notes."""

@@ -120,7 +120,10 @@ def _find_in_folder(folder: Path, split: Split, layout: SplitLayout) -> Path:
         return only
     there = sorted(path.name for path in folder.iterdir())
     listed = ", ".join(there[:8]) + (", …" if len(there) > 8 else "")
-    raise QreditError(f"no {' or '.join(names)} in {folder}; it holds: {listed or 'nothing'}")
+    alone = _only_file(folder)
+    given = alone is not None and alone.name not in layout.names
+    hint = f"; if the records are in that file, give --data {alone}" if given else ""
+    raise QreditError(f"no {' or '.join(names)} in {folder}; it holds: {listed or 'nothing'}{hint}")
 
 
 def _shards(folder: Path, split: str) -> list[Path]:

@@ -65,6 +65,6 @@ GSM8K = Task(
     read=read,
     render=render,
     reward="numeric",
-    metrics=("numeric", "exact_match"),
+    metrics=("exact_match", "numeric", "last_number"),
     default_data="openai/gsm8k:main",
 )

@@ -1,8 +1,9 @@
 """MuSiQue, answerable questions: two to four hops over twenty passages."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from qredit.tasks.base import Example, Record, Split, Style, Task
+from qredit.tasks.base import Example, Passages, Record, Split, Style, Task
 from qredit.tasks.files import SplitLayout, read_table, take_half
 from qredit.tasks.prompt_text import MULTI_HOP, build_prompt, format_passage
 
@@ -14,37 +15,52 @@ LAYOUT = SplitLayout(
 _FIELDS = ("id", "question", "answer", "answer_aliases", "paragraphs")
 
 
-def read(source: str | None, split: Split) -> Iterable[Record]:
-    """Records in the schema of the official files; those marked unanswerable (in the Full files) are left out.
+def make_musique_task(passages: Passages = "all") -> Task:
+    """The task whose prompts are the passages, one per line, then the question; unanswerable questions are left out.
 
     The official test labels are hidden: validation and test are the halves of the official dev set; see `take_half`.
-    """
-    table = read_table(source, split, LAYOUT)
-    records = [record for _, record in table.iter_records(lambda record: _FIELDS) if record.get("answerable", True)]
-    return records if split == "train" else take_half(records, split, "id")
-
-
-def render(record: Record, style: Style) -> Example:
-    """The passages, one per line, then the question.
 
     Args:
-        record: id, question, answer, answer_aliases, and paragraphs, a list of {title, paragraph_text, …}.
+        passages: "all" is the published setting; "supporting" shows the two to four passages that the answer rests
+            on, by is_supporting; "none" asks the question alone.
     """
-    passages = [format_passage(paragraph["title"], paragraph["paragraph_text"]) for paragraph in record["paragraphs"]]
-    return Example(
-        prompt=build_prompt(style, MULTI_HOP, record["question"], passages),
-        answer=record["answer"],
-        id=record["id"],
-        aliases=tuple(record["answer_aliases"]),
+
+    def read(source: str | None, split: Split) -> Iterable[Record]:
+        table = read_table(source, split, LAYOUT)
+        records = []
+        for number, record in table.iter_records(lambda record: _FIELDS):
+            if record.get("answerable", True):
+                records.append(record)
+                if passages == "supporting" and not _select(record, passages):
+                    raise table.error(number, "none of the 'paragraphs' is marked by 'is_supporting'")
+        return records if split == "train" else take_half(records, split, "id")
+
+    def render(record: Record, style: Style) -> Example:
+        shown = [format_passage(part["title"], part["paragraph_text"]) for part in _select(record, passages)]
+        return Example(
+            prompt=build_prompt(style, MULTI_HOP[passages], record["question"], shown),
+            answer=record["answer"],
+            id=record["id"],
+            aliases=tuple(record["answer_aliases"]),
+        )
+
+    return Task(
+        name="musique",
+        summary="MuSiQue (arXiv 2108.00573), answerable: two to four hops over twenty passages",
+        read=read,
+        render=render,
+        metrics=("substring", "exact_match", "normalized_exact_match", "f1"),
+        default_data="dgslibisey/MuSiQue",
+        sizes={"train": 9985, "validation": 579, "test": 445},
+        with_passages=make_musique_task,
     )
 
 
-MUSIQUE = Task(
-    name="musique",
-    summary="MuSiQue (arXiv 2108.00573), answerable: two to four hops over twenty passages",
-    read=read,
-    render=render,
-    metrics=("substring", "exact_match", "normalized_exact_match", "f1"),
-    default_data="dgslibisey/MuSiQue",
-    sizes={"train": 9985, "validation": 579, "test": 445},
-)
+def _select(record: Record, passages: Passages) -> list[Any]:
+    """The paragraphs that are shown."""
+    if passages == "none":
+        return []
+    return [part for part in record["paragraphs"] if passages == "all" or part.get("is_supporting")]
+
+
+MUSIQUE = make_musique_task()

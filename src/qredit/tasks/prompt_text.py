@@ -1,9 +1,9 @@
 """From a record's pieces to the text of a prompt, in either style."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from qredit.tasks.base import Example, Style
+from qredit.tasks.base import Example, Passages, Style
 from qredit.tasks.cells import Message
 from qredit.utils.errors import QreditError
 
@@ -16,12 +16,22 @@ class Wording:
     answer: str
 
 
-MULTI_HOP = Wording(
-    task="Here are several passages, each with its title. Answer the question by combining facts from more than one "
-    "of them; most of the passages do not matter.",
-    answer="Think step by step. Then give the final answer alone, in as few words as possible: a name, a date, a "
-    "number, or yes or no.",
+_SHORT_ANSWER = (
+    "Think step by step. Then give the final answer alone, in as few words as possible: a name, a date, a number, or "
+    "yes or no."
 )
+MULTI_HOP: Mapping[Passages, Wording] = {
+    "all": Wording(
+        "Here are several passages, each with its title. Answer the question by combining facts from more than one "
+        "of them; most of the passages do not matter.",
+        _SHORT_ANSWER,
+    ),
+    "supporting": Wording(
+        "Here are several passages, each with its title. Answer the question by combining facts from them.",
+        _SHORT_ANSWER,
+    ),
+    "none": Wording("Answer the question from what you know. It takes several facts.", _SHORT_ANSWER),
+}
 
 
 def build_prompt(style: Style, wording: Wording, question: str, context: Sequence[str] = ()) -> str:
