@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qredit import rewards
-from qredit.runs.load import get_task
+from qredit.runs.load import load_examples
 from qredit.runs.options import TrainOptions
 from qredit.tasks import REGISTRY, get
 from qredit.tasks.base import Example, sort_by_hash
@@ -218,11 +218,13 @@ def test_passages_that_cannot_be_told_apart_are_refused_with_their_record(tmp_pa
             get(name).show_passages("supporting").load(path, "train", "cold")
 
 
-def test_a_task_without_passages_has_none_to_choose_from():
+def test_a_task_without_passages_has_none_to_choose_from(tmp_path):
     assert get("gsm8k").show_passages("all") is get("gsm8k")
     with pytest.raises(QreditError, match="passages 'none': the prompts of task gsm8k have no passages"):
         TrainOptions(task="gsm8k", passages="none")
-    assert get_task(TrainOptions(task="musique", passages="none")).load is not get("musique").load
+    path = write(tmp_path / FILES["musique"]["train"], [MUSIQUE])
+    (asked,) = load_examples(TrainOptions(task="musique", passages="none", data=path), "train")
+    assert asked.prompt == MUSIQUE["question"]
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,11 @@ def _resumed(output: str | None) -> Path:
 
 def make_run_name(options: TrainOptions) -> str:
     """A folder name that tells what the run is."""
-    objective = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(options.make_objective())).strip("-")
-    return f"runs/{options.task}-{objective[:40]}-{datetime.now():%Y%m%d-%H%M%S}"
+    task, objective = (
+        "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-")
+        for text in (options.task, str(options.make_objective()))
+    )
+    return f"runs/{task[:40]}-{objective[:40]}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _listed(ids: Sequence[Sequence[Any]], most: int = 16) -> str:

@@ -17,6 +17,7 @@ from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import Trajectory
 from qredit.runs.example_filter import HASH_KEY, hash_example
 from qredit.runs.load import (
+    check_single_answer,
     get_stop_tokens,
     load_data,
     load_model,
@@ -93,6 +94,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
         QreditError: whatever would stop a run, except an answer that does not join at the seam: those are named and
             left out, unless none joins.
     """
+    check_single_answer(options, "the probe")
     reward = parse_rewards(options.rewards)[0]
     path = resolve_model_path(options.model, options.task, options.coldness)
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))

@@ -14,7 +14,7 @@ from qredit.rewards.reward_spec import parse_rewards
 from qredit.runs.curve_plots import smooth
 from qredit.runs.experiment import EvalSpec, Variant, read_curves, run_variant
 from qredit.runs.folder import ensure_writable
-from qredit.runs.load import is_single_file, load_data, resolve_model_path
+from qredit.runs.load import check_objective_of_task, is_single_file, load_data, resolve_model_path
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
 from qredit.tasks.base import ExamplesWithNotes
@@ -110,6 +110,8 @@ def compare_objectives(
         QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
     """
     wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
+    for _, options in wanted:
+        check_objective_of_task(options)
     ensure_writable(folder)
     held = settings.held
     jobs = [

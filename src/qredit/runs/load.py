@@ -202,6 +202,34 @@ def get_task(options: TrainOptions) -> Task:
     return tasks.get(options.task).show_passages(options.passages)
 
 
+def check_objective_of_task(options: TrainOptions) -> None:
+    """Refuse an objective that reads the likelihood of an answer where an example may have several right ones.
+
+    Raises:
+        QreditError: as `check_single_answer`.
+    """
+    objective = options.make_objective()
+    if "answer_logp" in objective.needs:
+        check_single_answer(options, f"objective {objective}")
+
+
+def check_single_answer(options: TrainOptions, reader: str) -> None:
+    """Refuse to read the likelihood of an answer where an example may have several right ones.
+
+    Args:
+        reader: what reads it, such as "the probe".
+
+    Raises:
+        QreditError: the run's task has no single right answer.
+    """
+    task = get_task(options)
+    if not task.single_answer:
+        raise QreditError(
+            f"{reader} reads the likelihood of the one right answer, and {task.name} may accept several; train on its "
+            "reward, for example by --objective grpo"
+        )
+
+
 def _split_validation(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
     """The first so many, and those of the others that ask something else."""
     held = list(examples[:count])

@@ -33,6 +33,7 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.live import LiveView
 from qredit.runs.load import (
     apply_chat_format,
+    check_objective_of_task,
     check_trainable,
     is_adapter,
     load_data,
@@ -167,6 +168,7 @@ def _remove_empty_folders(folders: Sequence[Path]) -> None:
 def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
     """The trainer of a run, and what is worth recording about its data."""
     given = parse_rewards(options.rewards)
+    check_objective_of_task(options)
     path = resolve_model_path(options.model, options.task, options.coldness)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")

@@ -70,6 +70,8 @@ class Task:
         metrics: names of what evaluations show beside the training reward, keys of the same registry.
         default_data: data set id used when no source is given; None when one must be.
         sizes: examples per split in the published experiments; see `subset`.
+        single_answer: whether each example has exactly one right answer, in as many texts as `aliases` holds. Where it
+            has not, the likelihood of its `answer` is no measure of success, and is not trained.
         with_passages: makes the same task with other passages in its prompts; None where a prompt has no passages.
     """
 
@@ -81,6 +83,7 @@ class Task:
     metrics: tuple[str, ...] = ("exact_match",)
     default_data: str | None = None
     sizes: Mapping[Split, int] = field(default_factory=dict)
+    single_answer: bool = True
     with_passages: "Callable[[Passages], Task] | None" = None
 
     def show_passages(self, passages: Passages) -> "Task":

@@ -10,6 +10,7 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "report": ("matplotlib",),
     "math": ("math_verify",),
     "smollm2": ("gguf",),
+    "reasoning-gym": ("reasoning_gym",),
 }
 """The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
 

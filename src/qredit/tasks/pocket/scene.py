@@ -65,13 +65,22 @@ def make_reader(name: str, draw: SceneDraw) -> Callable[[str | None, Split], Ite
     """
 
     def read(source: str | None, split: Split) -> Iterable[Record]:
-        if source is not None:
-            raise QreditError(f"{name} is generated and reads no data; leave out '{source}'")
+        refuse_source(name, source)
         ask = random.Random(f"ask {split}")
         for _, scene in zip(range(SIZES[split]), draw_scenes(draw, split, seed=0), strict=False):
             yield ask.choice(scene.records)
 
     return read
+
+
+def refuse_source(name: str, source: str | None) -> None:
+    """Refuse data for a task that makes its own.
+
+    Raises:
+        QreditError: there is a source.
+    """
+    if source is not None:
+        raise QreditError(f"{name} is generated and reads no data; leave out '{source}'")
 
 
 def make_record_id(name: str, content: Iterable[str]) -> str:
