@@ -1,6 +1,7 @@
 """The house rules that a machine can keep: who imports whom."""
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -274,6 +275,107 @@ def test_the_tests_lie_as_the_package_does():
     assert folders - {"support"} <= set(FLOORS)
     assert sorted(TESTS.rglob("test_*.py")) == sorted([*TESTS.glob("test_*.py"), *TESTS.glob("*/test_*.py")])
     assert not list((TESTS / "support").glob("test_*.py"))
+
+
+def documented(docstring, title):
+    """The names that a section of a docstring describes, such as Args or Attributes."""
+    section = re.search(rf"^{title}:\n((?: {{4,}}.*\n?|\n)+)", docstring, re.MULTILINE)
+    entries = re.findall(r"^ {4}(\*{0,2}\w+(?:, \*{0,2}\w+)*):", section.group(1), re.MULTILINE) if section else []
+    return {name.strip("* ") for names in entries for name in names.split(",")}
+
+
+def public_functions(node, prefix="", derived=False):
+    """Each public function of a module, by its dotted name; of a derived class only those that say what they do."""
+    for child in ast.iter_child_nodes(node):
+        public = not getattr(child, "name", "_").startswith("_")
+        if isinstance(child, ast.ClassDef) and public:
+            yield from public_functions(child, f"{prefix}{child.name}.", bool(child.bases))
+        elif isinstance(child, ast.FunctionDef) and public:
+            shown = {decorator.id for decorator in child.decorator_list if isinstance(decorator, ast.Name)}
+            if "overload" not in shown and (ast.get_docstring(child) or not derived):
+                yield f"{prefix}{child.name}", child
+
+
+def undocumented(tree):
+    """Parameters that the docstring of a public function with three or more does not describe."""
+    for name, function in public_functions(tree):
+        given = function.args
+        names = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+        names = [one for one in names if one not in ("self", "cls")]
+        missing = set(names) - documented(ast.get_docstring(function) or "", "Args")
+        if len(names) > 2 and missing:
+            yield f"{name}: {', '.join(sorted(missing))}"
+
+
+def test_functions_of_three_parameters_describe_each():
+    public = [path for path in MODULES if path.name == "__init__.py" or not path.name.startswith("_")]
+    assert [f"{module_name(path)} {told}" for path in public for told in undocumented(parsed(path))] == []
+
+
+def attributes_of(node):
+    """The names that a class gives its values: fields, methods, and what it sets on itself."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.FunctionDef):
+            yield child.name
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        elif isinstance(child, ast.Attribute) and isinstance(child.value, ast.Name) and child.value.id == "self":
+            yield child.attr
+
+
+@cache
+def attributes_by_class():
+    """The attributes of each class of the package, by its name; of two with one name, those of both."""
+    found = {}
+    for node in (node for path in MODULES for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)):
+        found.setdefault(node.name, set()).update(attributes_of(node))
+    return found
+
+
+def strangers(tree):
+    """Names that a docstring describes as attributes or arguments, and that are none."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            bases = [ast.unparse(base).split("[")[0] for base in node.bases]
+            described = documented(ast.get_docstring(node) or "", "Attributes")
+            known = set(attributes_of(node)).union(*(attributes_by_class().get(base, ()) for base in bases))
+        elif isinstance(node, ast.FunctionDef):
+            given = node.args
+            every = (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg)
+            described = documented(ast.get_docstring(node) or "", "Args")
+            known = {one.arg for one in every if one is not None}
+        else:
+            continue
+        if described - known:
+            yield f"{node.name}: {', '.join(sorted(described - known))}"
+
+
+def test_docstrings_describe_what_is_there():
+    assert [f"{module_name(path)} {told}" for path in MODULES for told in strangers(parsed(path))] == []
+
+
+def test_a_docstring_that_leaves_out_or_invents_would_be_seen():
+    source = '''
+class Box:
+    """A box.
+
+    Attributes:
+        size: how large.
+        colour: of no box.
+    """
+
+    size: int
+
+    def fill(self, what, how, when):
+        """Fill it.
+
+        Args:
+            what, how: both.
+            why: nobody knows.
+        """
+'''
+    assert list(undocumented(ast.parse(source))) == ["Box.fill: when"]
+    assert list(strangers(ast.parse(source))) == ["Box: colour", "fill: why"]
 
 
 def test_the_catalog_is_what_the_registries_say():

@@ -83,7 +83,14 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]
         return self.done
 
     def check(self, step: int, value: float, low: float, high: float) -> None:
-        """Tell of a validation: success, with its interval. What follows from it is done at the end of the step."""
+        """Tell of a validation: success, with its interval. What follows from it is done at the end of the step.
+
+        Args:
+            step: of the run, when it was validated.
+            value: success, 0 … 1.
+            low: lower end of its 95 % interval.
+            high: upper end of its 95 % interval.
+        """
         self._validation = ValidationResult(step, value, low, high)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

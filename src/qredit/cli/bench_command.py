@@ -67,7 +67,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Measure every size and show the table."""
+    """Measure every size and show the table.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     given.pop("what")
     options = build_options(BenchOptions, [("the command line", given)])
     import torch

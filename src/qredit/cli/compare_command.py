@@ -61,7 +61,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Train and evaluate every objective with every seed, then show the table and draw the figure."""
+    """Train and evaluate every objective with every seed, then show the table and draw the figure.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     objectives = given.pop("objectives")
     own = CompareOptions.__dataclass_fields__
     options = build_options(CompareOptions, [("the command line", {k: v for k, v in given.items() if k in own})])

@@ -71,7 +71,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Run the arms, then show table, curves and a paragraph."""
+    """Run the arms, then show table, curves and a paragraph.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     full, real = given.pop("full"), given.pop("real")
     objectives = FULL_OBJECTIVES if full else REAL_OBJECTIVES if real else DEFAULT_OBJECTIVES
     demo = build_options(DemoOptions, [("--real", REAL if real else {}), ("the command line", given)])

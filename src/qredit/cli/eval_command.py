@@ -75,7 +75,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Evaluate, one model or two, and show a table for each."""
+    """Evaluate, one model or two, and show a table for each.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     written = given.pop("samples", None)
     own = {f.name for f in fields(EvalOptions)}
     asked = build_options(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])

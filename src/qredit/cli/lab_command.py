@@ -41,7 +41,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Measure one theorem, or all of them by name."""
+    """Measure one theorem, or all of them by name.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     asked = given.pop("theorem")
     options = build_options(LabOptions, [("the command line", given)])
     look_up("theorem", asked, {**REGISTRY, ALL: None})
@@ -57,6 +63,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
 def measure_and_plot(name: str, folder: Path, progress: Console) -> "tuple[Finding, dict[str, str]]":
     """Measure a theorem; draw it and write its points. The paths of the two files come with it.
+
+    Args:
+        name: of the theorem.
+        folder: where files go.
+        progress: where progress bars go.
 
     Raises:
         QreditError: the folder cannot be written.
@@ -108,7 +119,13 @@ def write_points(finding: "Finding", path: Path) -> None:
 
 
 def show_finding(name: str, finding: "Finding", out: Console) -> None:
-    """The theorem, its tables, what could not be measured, and the verdict."""
+    """The theorem, its tables, what could not be measured, and the verdict.
+
+    Args:
+        name: of the theorem.
+        finding: what was measured.
+        out: where the result is shown.
+    """
     out.print(f"[bold]{name}[/bold]: {escape(finding.theorem)}", soft_wrap=True)
     for title, rows in finding.tables.items():
         table = Table(title=title, title_justify="left")

@@ -32,7 +32,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Show all of them, or one."""
+    """Show all of them, or one.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     if given["name"] is not None:
         return _explain(given["name"], out)
     listed = catalog()

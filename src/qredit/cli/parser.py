@@ -43,7 +43,13 @@ def make_flag(name: str) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser, options: type, title: str) -> None:
-    """One flag for every field; a flag that is not given is absent from the result."""
+    """One flag for every field; a flag that is not given is absent from the result.
+
+    Args:
+        parser: gets the flags.
+        options: a dataclass of options.
+        title: heading of the flags in the help.
+    """
     group = parser.add_argument_group(title)
     for field in dataclasses.fields(options):
         if field.name == "training":
@@ -129,6 +135,8 @@ def build_options(
     """The options from several sources, the later ones winning; each source has a name for its errors.
 
     Args:
+        options: a dataclass of options.
+        sources: (name, values) of each source, the weakest first.
         further: names that are no fields of `options` and go into its field `training`, with the types each may have;
             called where a key is no field.
 
@@ -160,6 +168,13 @@ def convert_value(
     name: str, kinds: FieldTypes, value: Any, choices: Sequence[str] = (), words: Sequence[str] = ()
 ) -> Any:
     """A value as one of the types it may have, or one of the words that may stand in its place.
+
+    Args:
+        name: of the option, for errors.
+        kinds: types that it may have.
+        value: as it was given.
+        choices: words of a closed list.
+        words: words that may stand in place of a value, such as auto.
 
     Raises:
         QreditError: it is none of the choices, or cannot be read as any of the types.

@@ -54,7 +54,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Measure, predict, advise; show it."""
+    """Measure, predict, advise; show it.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     own = set(ProbeOptions.__dataclass_fields__)
     config, details, file = given.pop("config", None), given.pop("details", False), given.pop("per_prompt", None)
     if file is not None:

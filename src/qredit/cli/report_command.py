@@ -36,7 +36,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Read the runs, write the page, say where it is."""
+    """Read the runs, write the page, say where it is.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     folders, beside = given.pop("runs"), given.pop("beside")
     options = build_options(ReportOptions, [("the command line", given)])
     from qredit.report.write import write_report

@@ -16,7 +16,13 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Show them."""
+    """Show them.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     for name, task in REGISTRY.items():
         data = "none needed" if name.startswith("pocket-") else task.default_data or "--data FILE"
         judged = f"data: {data}; reward: {task.reward}; metrics: {', '.join(task.metrics)}"

@@ -49,7 +49,13 @@ def list_training_fields() -> dict[str, FieldTypes]:
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
-    """Train, or show what would be done."""
+    """Train, or show what would be done.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
     own = {name: given.pop(name, None) for name in _OURS}
     options = merge_options(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
     from accelerate.utils import broadcast_object_list
@@ -90,7 +96,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
 
 def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> TrainOptions:
-    """The options from the resumed run, then the YAML file, then the flags."""
+    """The options from the resumed run, then the YAML file, then the flags.
+
+    Args:
+        given: the flags by name.
+        config: the YAML file.
+        resumed: the run folder that goes on.
+    """
     sources: list[tuple[str, Mapping[str, Any]]] = []
     if resumed is not None:
         sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))

@@ -43,7 +43,13 @@ def can_switch_to_paft(objective: Objective) -> bool:
 
 
 def resolve_objective(objective: Objective, estimator: Estimator, q: float) -> Objective:
-    """The objective that a controller asks for."""
+    """The objective that a controller asks for.
+
+    Args:
+        objective: holds `auto()` in place of q.
+        estimator: garl or paft.
+        q: commitment, 0 … 1.
+    """
     if not can_switch_to_paft(objective):
         return replace_auto(objective, q)
     return REGISTRY[estimator](q, proposal=objective.proposal)

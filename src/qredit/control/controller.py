@@ -104,6 +104,8 @@ def start_controller(groups: GroupStats, m: int, most: float, moves: bool) -> tu
     """The controller before the first step, from what a look at some prompts showed.
 
     Args:
+        groups: what the groups of some prompts showed.
+        m: rollouts per prompt.
         most: q begins no higher.
         moves: whether the estimator may change.
     """

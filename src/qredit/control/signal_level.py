@@ -18,6 +18,8 @@ def signal_level(largest: Sequence[float], p_hat: Sequence[float], m: int, q: fl
     Args:
         largest, p_hat: log10 of each group's largest w and of its mean w̄; -inf in groups without likelihood, which
             count as silent.
+        m: rollouts per prompt.
+        q: commitment, 0 … 1.
 
     Returns:
         -inf where half of the groups, or all, have no likelihood.
@@ -32,6 +34,9 @@ def smallest_sufficient_q(largest: Sequence[float], p_hat: Sequence[float], m: i
     """The smallest q, on a grid of 0.05, whose loudness reaches a level (log10); 1 where none does.
 
     Args:
+        largest: log10 of each group's largest w.
+        p_hat: log10 of each group's mean w.
+        m: rollouts per prompt.
         level: lowered to 1/(2M) where it is more: q = 1 reaches 1/M in every group.
     """
     level = min(level, -math.log10(2 * m))

@@ -228,7 +228,13 @@ class Credit(Stage):
         """The new coefficient."""
 
     def run(self, coefficient: Coefficient, batch: RolloutBatch, walk: Walk) -> Coefficient:
-        """`__call__`, noted on the walk; combinators override it to walk their parts."""
+        """`__call__`, noted on the walk; combinators override it to walk their parts.
+
+        Args:
+            coefficient: as the stages before made it: value (B, 1) or (B, T), float64.
+            batch: whole groups, with the fields that are needed.
+            walk: where the evaluation stands, and what it collects.
+        """
         return walk.note(self, self(coefficient, batch))
 
     def __or__(self, credit: "Credit") -> "Credit":
@@ -266,7 +272,13 @@ class StatefulCredit(Stateful, Credit):
 
     @abstractmethod
     def apply(self, coefficient: Coefficient, batch: RolloutBatch, state: State) -> Coefficient:
-        """The new coefficient, given the state."""
+        """The new coefficient, given the state.
+
+        Args:
+            coefficient: as the stages before made it: value (B, 1) or (B, T), float64.
+            batch: whole groups, with the fields that are needed.
+            state: as `init` or `update` made it.
+        """
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         return self.apply(coefficient, batch, self.init())

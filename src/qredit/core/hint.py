@@ -80,6 +80,12 @@ def check_template(template: str) -> None:
 
 
 def fill_template(template: str, prompt: str, answer: str) -> str:
-    """The template with a prompt and an answer in their places; braces inside them stay as they are."""
+    """The template with a prompt and an answer in their places; braces inside them stay as they are.
+
+    Args:
+        template: with {prompt} and {answer}.
+        prompt: text that is put in its place.
+        answer: the reference answer.
+    """
     given = {"prompt": prompt, "answer": answer}
     return _PLACES.sub(lambda place: given[place[1]], template)

@@ -181,6 +181,7 @@ class Objective:
 
         Args:
             logp: (B, T) log-probability of each completion token at the current parameters, with gradient.
+            batch: all rows of the step, with the fields in `needs`.
             credited: an evaluation made before; None evaluates now.
             state: explicit state of stateful stages.
         """
@@ -191,7 +192,13 @@ class Objective:
     def numerators(
         self, logp: Float[Tensor, "B T"], batch: RolloutBatch, credited: Credited
     ) -> dict[str, Float[Tensor, ""]]:
-        """The sums that these rows contribute to each loss term, by name; 'policy' is the surrogate's."""
+        """The sums that these rows contribute to each loss term, by name; 'policy' is the surrogate's.
+
+        Args:
+            logp: (B, T) log-probability of each token in nats, with gradient.
+            batch: whole groups, with the fields that are needed.
+            credited: the evaluation of these rows.
+        """
         seen = _mask_held_ratios(batch, logp, credited.holds_ratio)
         per_token = self.surrogate(credited.value.to(logp.dtype), logp, seen)
         terms = {"policy": self.reduction.numerator(per_token, batch, credited.weight)}
@@ -219,7 +226,13 @@ class Objective:
     def statistics(
         self, batch: RolloutBatch, state: Mapping[str, State], cadences: Collection[Cadence] = tuple(Cadence)
     ) -> dict[str, State]:
-        """What the stateful parts of these cadences need of this batch; sum it over micro-batches and processes."""
+        """What the stateful parts of these cadences need of this batch; sum it over micro-batches and processes.
+
+        Args:
+            batch: whole groups, with the fields that are needed.
+            state: explicit state of stateful stages, by their place.
+            cadences: which parts are asked.
+        """
         found: dict[str, State] = {}
         with torch.no_grad():
             credited = _finish(self.source.run(batch, Walk(state=state, statistics=found)), batch)
@@ -291,6 +304,11 @@ def trace(
     The last entry, 'credit', is `objective.credit(batch, state)`. A stage inside a span operator is shown on its span,
     under the span's name: `rationale/amplified_likelihood(q=0.75)`. Logs, reports and viewers read this; formulas hold
     no metrics code.
+
+    Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        batch: whole groups, with the fields that are needed.
+        state: explicit state of stateful stages, by their place; None is their first.
     """
     objective._check_ready(batch)
     walk = Walk(state=state or {}, seen={})

@@ -44,7 +44,13 @@ class Penalty(Requirements, ABC):
     def numerator(
         self, logp: Float[Tensor, "B T"], batch: RolloutBatch, weight: Float[Tensor, "B T"]
     ) -> Float[Tensor, ""]:
-        """Σ weight · term over these rows; what stands where the weight is 0 has no part, whatever it is."""
+        """Σ weight · term over these rows; what stands where the weight is 0 has no part, whatever it is.
+
+        Args:
+            logp: (B, T) log-probability of each token in nats, with gradient.
+            batch: whole groups, with the fields that are needed.
+            weight: (B, T) of each token's term, a constant.
+        """
         counted = weight != 0
         zero = torch.zeros((), dtype=logp.dtype, device=logp.device)
         return (
@@ -71,7 +77,13 @@ class StatefulPenalty(Stateful, Penalty):
 
     @abstractmethod
     def weight_from(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch, state: State) -> Float[Tensor, "B T"]:
-        """`weight`, given the state."""
+        """`weight`, given the state.
+
+        Args:
+            coefficient: (B, T) the chain's coefficient, float32.
+            batch: whole groups, with the fields that are needed.
+            state: as `init` or `update` made it.
+        """
 
     def weight(self, coefficient: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Tensor, "B T"]:
         return self.weight_from(coefficient, batch, self.init())

@@ -30,7 +30,13 @@ class Reduction(ABC):
     def numerator(
         self, loss: Float[Tensor, "B T"], batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None
     ) -> Float[Tensor, ""]:
-        """The part of the sum that these rows contribute."""
+        """The part of the sum that these rows contribute.
+
+        Args:
+            loss: (B, T) of each token, with gradient.
+            batch: whole groups, with the fields that are needed.
+            weight: (B, T) of each token in the denominator; None is 1 everywhere.
+        """
 
     @abstractmethod
     def denominator(self, batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None) -> float:

@@ -132,6 +132,12 @@ def replace_schedules(value: T, by: Callable[[Schedule], Any]) -> T:
 def check_range(name: str, value: "float | Schedule", low: float, high: float) -> None:
     """Refuse a number, or a schedule that ever takes one, outside [low, high].
 
+    Args:
+        name: what errors call it.
+        value: the number, or the schedule whose extremes are checked.
+        low: smallest allowed value.
+        high: largest allowed value.
+
     Raises:
         QreditError: names the parameter, the value and the range.
     """

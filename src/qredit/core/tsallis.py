@@ -58,6 +58,12 @@ def escape_time(p0: float, delta: float, q: float, panels: int = 4096) -> float:
         T_q(p0, δ) = ∫_{p0}^{δ} du / (u^{2-q} (1-u)²)
 
     by Simpson's rule on the logit scale, where the integrand is smooth. For p0 → 0 it is `escape_time_asymptote`.
+
+    Args:
+        p0: success probability at the start, in (0, 1).
+        delta: success probability at which a model has escaped, in (0, 1).
+        q: commitment, 0 … 1.
+        panels: of Simpson's rule.
     """
     _check_q(q)
     _check_open("p0", p0)
@@ -95,6 +101,11 @@ def noise_time(eta: float, eps: float, q: float) -> float:
 
     in a parametrisation linear in the contamination (unit gradient norm). Infinite at q = 0, whose minimiser holds no
     contamination at all.
+
+    Args:
+        eta: probability of the wrong label that is reached, in (0, 1).
+        eps: share of wrong labels, in (0, 1/2).
+        q: commitment, 0 … 1.
     """
     _check_q(q)
     _check_open("eta", eta)
@@ -112,6 +123,7 @@ def estimator_bias(
         prior: p(z|x) of every rationale z.
         likelihood: w_z = p(y*|x, z).
         score: ∇_θ log p(z, y*|x), one row per rationale.
+        q: commitment, 0 … 1.
 
     Zero at q = 0. Variances and covariances are over z ~ prior. The expansion needs M·P ≫ 1 when success is sparse.
     """

@@ -54,7 +54,13 @@ class budget_advantage(Source):
         return Coefficient(torch.where(inside, value, 0.0), keep=scored[:, None])
 
     def advantages(self, earned: Float[Tensor, "B S"], batch: RolloutBatch, scored: Tensor) -> Float[Tensor, "B S"]:
-        """A_s of each rollout."""
+        """A_s of each rollout.
+
+        Args:
+            earned: (B, S) reward at each of S cuts.
+            batch: whole groups, with the fields that are needed.
+            scored: (B,) rows that have a reward.
+        """
         prior = earned.new_tensor(self.prior)
         number = torch.arange(len(prior), device=earned.device).to(earned)
         ahead = prior.flip(0).cumsum(0).flip(0)

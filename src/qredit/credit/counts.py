@@ -34,6 +34,11 @@ def probability_all_among(some: Float[Tensor, " B"], every: Float[Tensor, " B"],
     """C(some, draws) / C(every, draws): the chance that `draws` without replacement all fall among `some` of `every`.
 
     1 for no draw, 0 where there are fewer than `draws`.
+
+    Args:
+        some: (B,) how many count.
+        every: (B,) how many there are.
+        draws: how many are drawn.
     """
     chance = torch.ones_like(some)
     for drawn in range(draws):

@@ -68,7 +68,14 @@ class drop_covariance_band(Credit):
 def sample_tokens(
     rank_by: Float[Tensor, "B T"], eligible: Bool[Tensor, "B T"], count: int, generator: torch.Generator
 ) -> Bool[Tensor, "B T"]:
-    """`count` of the eligible tokens, each set as likely as any other; laid out by `rank_by`, then drawn."""
+    """`count` of the eligible tokens, each set as likely as any other; laid out by `rank_by`, then drawn.
+
+    Args:
+        rank_by: (B, T) order in which tokens are laid out, so that a permutation of rows permutes the draw.
+        eligible: (B, T) tokens that may be drawn.
+        count: how many are drawn, all if there are fewer.
+        generator: of the draws.
+    """
     places = eligible.flatten().nonzero()[:, 0]
     places = places[rank_by.flatten()[places].argsort(stable=True)]
     chosen = places[torch.randperm(len(places), generator=generator)[:count].to(places.device)]

@@ -24,6 +24,11 @@ def select_max_variance(value: Float[Tensor, " N"], prefer: Float[Tensor, " N"],
     Every split is tried on sums over the sorted numbers. Among splits of one variance the one with more of the largest
     is taken, among equal numbers the one with the larger `prefer`: no choice depends on the order of the rows. Numbers
     that agree in nine digits are equal.
+
+    Args:
+        value: (N,) numbers to choose from.
+        prefer: (N,) among equals the larger comes first.
+        count: how many are chosen.
     """
     if count >= len(value):
         return torch.ones_like(value, dtype=torch.bool)

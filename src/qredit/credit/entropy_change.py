@@ -28,6 +28,12 @@ def entropy_change(
     The estimate of how far a token's update moves the entropy, as STEER's released code computes it. A number that is
     not finite becomes 0. At p = p_old it is A (1 - p) (log p + H). The first-order change of a softmax's entropy,
     -step · A p (1 - p) (log p + H), has one factor p more: here a rare token weighs heavier than a derivation gives.
+
+    Args:
+        advantage: (B, T) A.
+        logp: (B, T) log p, nats.
+        sampler_logp: (B, T) log p_old, nats.
+        entropy: (B, T) H, nats.
     """
     p = logp.double().exp().clamp(_LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
     p_old = sampler_logp.double().exp().clamp(min=_LEAST_PROBABILITY)

@@ -31,7 +31,13 @@ def drop_rows(coefficient: Coefficient, rows: Bool[Tensor, " B"]) -> Coefficient
 def select_filterable(
     coefficient: Coefficient, batch: RolloutBatch, stage: Credit
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """The one number of each rollout, and the rows that a filter may leave out."""
+    """The one number of each rollout, and the rows that a filter may leave out.
+
+    Args:
+        coefficient: as the stages before made it: value (B, 1) or (B, T), float64.
+        batch: whole groups, with the fields that are needed.
+        stage: named in errors.
+    """
     value, keep = coefficient.per_rollout(stage)
     return value, keep & ~batch.has_answer
 

@@ -33,7 +33,13 @@ class keep_forks(Credit):
 
 
 def find_forks(batch: RolloutBatch, share: float, wanted_by: str) -> Bool[Tensor, "B T"]:
-    """The ⌈share · n⌉ of each row's n sampled tokens drawn at the highest entropy; the earlier among equals."""
+    """The ⌈share · n⌉ of each row's n sampled tokens drawn at the highest entropy; the earlier among equals.
+
+    Args:
+        batch: whole groups, with the fields that are needed.
+        share: of a row's sampled tokens, 0 … 1.
+        wanted_by: what errors say needs the field.
+    """
     return select_row_top(batch.require("entropy", wanted_by).detach().double(), batch.sampled, share)
 
 
@@ -78,6 +84,11 @@ def apply_otsu_threshold(value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"],
     The row's range is cut into `bins` equal bins, counted at their centres. The threshold is the centre of the bin
     which, as the last of the lower class, makes the variance between the two classes largest; the first of several.
     A value in that very bin is chosen if it lies above its centre.
+
+    Args:
+        value: (B, T) a number of each token.
+        mask: (B, T) True where a token counts.
+        bins: of the histogram.
     """
     low = apply_mask(value, mask, torch.inf).amin(1, keepdim=True)
     width = apply_mask(value, mask, -torch.inf).amax(1, keepdim=True) - low

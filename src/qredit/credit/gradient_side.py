@@ -33,6 +33,7 @@ def side_margins(
 
     Args:
         proxy: v.
+        weight: (N,) of each token in its side's mean.
         up: which side each token is on.
     """
     above, below = (_centre(proxy, weight * side) for side in (up, ~up))
@@ -53,6 +54,12 @@ def side_shares(
 
     α = sigmoid(margin / γ). The centres are means weighted by `size`, then `refinements` times by size · α. γ is one
     round behind: that of the margins which the last centres were refined with.
+
+    Args:
+        proxy: (N, E) v of each token.
+        size: (N,) weight of each token in its side's centre.
+        up: (N,) which side each token is on.
+        refinements: how often centres are computed anew from the shares.
     """
     margin = side_margins(proxy, size, up)
     scale = side_scale(margin, up)

@@ -77,7 +77,13 @@ class center_by_halves(Credit):
 
 
 def select_low_half(metric: RowValues, keep: RowMask, groups: Groups) -> RowMask:
-    """The ⌊n/2⌋ kept rows of each group with the smallest metric; the earlier row first among equals."""
+    """The ⌊n/2⌋ kept rows of each group with the smallest metric; the earlier row first among equals.
+
+    Args:
+        metric: (B,) what rows are ordered by.
+        keep: (B,) rows that count.
+        groups: which rows belong together.
+    """
     dense = groups.dense(torch.where(keep, metric, torch.inf), torch.inf)
     order = dense.argsort(dim=1, stable=True)
     rank = torch.empty_like(dense).scatter_(1, order, torch.arange(dense.shape[1]).to(dense).expand_as(dense))
@@ -85,13 +91,27 @@ def select_low_half(metric: RowValues, keep: RowMask, groups: Groups) -> RowMask
 
 
 def mean_of_own_half(value: RowValues, keep: RowMask, low: RowMask, groups: Groups) -> RowValues:
-    """For each row, the mean of its own half; 0 for a rollout alone in its group."""
+    """For each row, the mean of its own half; 0 for a rollout alone in its group.
+
+    Args:
+        value: (B,) a number of each row.
+        keep: (B,) rows that count.
+        low: (B,) rows of the lower half of their group.
+        groups: which rows belong together.
+    """
     own = torch.where(low, _mean(value, keep & low, groups), _mean(value, keep & ~low, groups))
     return torch.where(groups.count(keep) > 1, own, 0.0)
 
 
 def mean_of_other_half(value: RowValues, keep: RowMask, low: RowMask, groups: Groups) -> RowValues:
-    """For each row, the mean of the other half; 0 for a rollout alone in its group."""
+    """For each row, the mean of the other half; 0 for a rollout alone in its group.
+
+    Args:
+        value: (B,) a number of each row.
+        keep: (B,) rows that count.
+        low: (B,) rows of the lower half of their group.
+        groups: which rows belong together.
+    """
     return torch.where(low, _mean(value, keep & ~low, groups), _mean(value, keep & low, groups))
 
 

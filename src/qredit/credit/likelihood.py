@@ -78,6 +78,11 @@ def log_importance_weight(
     """log(ρ·w) of each row in float64, and the rows that have a gold answer; log w itself on policy.
 
     With a proposal it is log(u·w), on policy, too.
+
+    Args:
+        batch: whole groups, with the fields that are needed.
+        ratio: how ρ is truncated.
+        wanted_by: what errors say needs the field.
     """
     log_w, keep = log_weight(batch, wanted_by)
     return torch.where(log_w == -torch.inf, log_w, log_w + ratio.log(batch, wanted_by)), keep
@@ -128,6 +133,7 @@ class subtract_likelihood_baseline(LikelihoodStage, Credit):
         """log w̄_¬m^{1-q} of each row; -inf where the others have no weight.
 
         Args:
+            batch: whole groups, with the fields that are needed.
             log_w: log(ρ·w).
             keep: the rows that have a gold answer.
         """
@@ -251,6 +257,11 @@ def sample_multinomial_counts(
     """How often each row comes up in `draws` draws with replacement, P(m) = w_m / Σw, by inversion of the CDF.
 
     Rows are laid out in order of weight, so a permutation of the rows permutes the counts.
+
+    Args:
+        log_w: (M,) log of each row's weight, nats; -inf is 0.
+        draws: how many are drawn.
+        generator: of the draws.
     """
     order = torch.argsort(log_w, descending=True, stable=True)
     cumulative = torch.softmax(log_w[order], 0).cumsum(0).cpu()

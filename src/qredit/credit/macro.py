@@ -85,7 +85,15 @@ def generalized_advantage(
     discount: float,
     trace_decay: float,
 ) -> Float[Tensor, "B S"]:
-    """A_s = δ_s + γ λ A_{s+1}, δ_s = r_s + γ V_{s+1} - V_s, V after the last place that exists 0; 0 where none does."""
+    """A_s = δ_s + γ λ A_{s+1}, δ_s = r_s + γ V_{s+1} - V_s, V after the last place that exists 0; 0 where none does.
+
+    Args:
+        reward: (B, S) r_s.
+        value: (B, S) V_s.
+        exists: (B, S) places that there are.
+        discount: γ, 0 … 1.
+        trace_decay: λ, 0 … 1.
+    """
     advantage = torch.zeros_like(reward)
     carried, following = torch.zeros_like(reward[:, 0]), torch.zeros_like(reward[:, 0])
     for place in reversed(range(reward.shape[1])):
@@ -118,6 +126,12 @@ def random_macros(
     """Macro numbers of random lengths: each of `lengths` stands `repeats` times, in an order drawn for each row.
 
     Tokens beyond their sum form one more macro; the last token is a macro of its own. A function of (seed, row).
+
+    Args:
+        sampled: (B, T) tokens that are divided.
+        seed: all draws are a function of it.
+        repeats: how often each length stands in a row.
+        lengths: of the macros, in tokens.
 
     Raises:
         QreditError: no lengths, one below 1, or fewer than one repeat.

@@ -26,7 +26,13 @@ def get_token_values(coefficient: Coefficient, batch: RolloutBatch) -> tuple[Flo
 def token_mean_of_others(
     value: Float[Tensor, "B T"], counts: Bool[Tensor, "B T"], groups: Groups
 ) -> Float[Tensor, " B"]:
-    """For each row, Σ value / Σ tokens over the *other* rows of its group; 0 where they have no token."""
+    """For each row, Σ value / Σ tokens over the *other* rows of its group; 0 where they have no token.
+
+    Args:
+        value: (B, T) a number of each token.
+        counts: (B, T) True where a token counts.
+        groups: which rows belong together.
+    """
     every = torch.ones(len(value), dtype=torch.bool, device=value.device)
     tokens = groups.mean_of_others(counts.sum(1).to(value.dtype), every)
     return groups.mean_of_others(value.sum(1), every) / torch.where(tokens > 0, tokens, 1.0)

@@ -18,6 +18,11 @@ def prefix_nodes(
     """The node of each row after token 0, 1, …, while any two rows stand at one: rows of one prefix have one number.
 
     From its first token that is not walked a row stands alone.
+
+    Args:
+        ids: (B, T) token ids.
+        walked: (B, T) tokens that are walked from the root, one after another.
+        root: (B,) number of the tree that each row belongs to.
     """
     alone = -1 - torch.arange(len(root), device=root.device)
     node = root
@@ -36,7 +41,15 @@ def tree_difference(
     walked: Bool[Tensor, "B T"],
     root: Int[Tensor, " B"],
 ) -> Float[Tensor, "B T"]:
-    """V(s_{t+1}) - V(s_t) at each walked token, V the mean value of the kept rows of one prefix; 0 elsewhere."""
+    """V(s_{t+1}) - V(s_t) at each walked token, V the mean value of the kept rows of one prefix; 0 elsewhere.
+
+    Args:
+        value: (B,) of each rollout.
+        keep: (B,) rows that count in a mean.
+        ids: (B, T) token ids.
+        walked: (B, T) tokens that are walked from the root, one after another.
+        root: (B,) number of the tree that each row belongs to.
+    """
     difference = torch.zeros(walked.shape, dtype=value.dtype, device=value.device)
     before = _mean_at(value, keep, root)
     for t, node in enumerate(prefix_nodes(ids, walked, root)):

@@ -30,7 +30,13 @@ class TokenGradients:
 
     @classmethod
     def of(cls, batch: RolloutBatch, counts: Bool[Tensor, "B T"], wanted_by: str) -> "TokenGradients":
-        """Those of the tokens that `counts` marks, row after row."""
+        """Those of the tokens that `counts` marks, row after row.
+
+        Args:
+            batch: whole groups, with the fields that are needed.
+            counts: (B, T) True where a token counts.
+            wanted_by: what errors say needs the field.
+        """
         error, hidden = (batch.require(name, wanted_by)[counts] for name in ("prediction_error", "hidden"))
         dtype = torch.promote_types(torch.promote_types(error.dtype, hidden.dtype), torch.float32)
         return cls(error.to(dtype), hidden.to(dtype))

@@ -16,5 +16,11 @@ def select_tokens(coefficient: Coefficient, batch: RolloutBatch) -> Bool[Tensor,
 
 
 def scale_tokens(coefficient: Coefficient, factor: Float[Tensor, "#B #T"], where: Bool[Tensor, "B T"]) -> Coefficient:
-    """c ← factor · c on the tokens that `where` marks, whatever the factor is elsewhere."""
+    """c ← factor · c on the tokens that `where` marks, whatever the factor is elsewhere.
+
+    Args:
+        coefficient: as the stages before made it: value (B, 1) or (B, T), float64.
+        factor: (B, T), or a shape that expands to it.
+        where: (B, T) tokens that are scaled.
+    """
     return replace(coefficient, value=torch.where(where, coefficient.value * factor, coefficient.value))

@@ -41,6 +41,7 @@ def encode(
         prompts: texts, or chat messages.
         golds: the cell of each row: a text, or several of which the first is trained on.
         rows: their names, for errors.
+        tokens: the layout of a completion, as ids of this tokenizer.
         template: switches of the chat template.
 
     Raises:
@@ -78,6 +79,7 @@ def encode_hinted(
         prompts: texts, or chat messages.
         answers: the gold answer of each.
         rows: their names, for errors.
+        tokens: the layout of a completion, as ids of this tokenizer.
         template: switches of the chat template.
         hint_template: how a prompt is written with its answer (`core/hint.py`).
 

@@ -19,7 +19,13 @@ class RowNames:
 
     @classmethod
     def of(cls, ids: Sequence[Any] | None, count: int, where: str) -> "RowNames":
-        """The names of the rows of the data set that errors call `where`."""
+        """The names of the rows of the data set that errors call `where`.
+
+        Args:
+            ids: of the rows, where the data set has them.
+            count: how many rows there are.
+            where: what errors call the data set.
+        """
         if ids is None:
             return cls(where, "row", [str(row) for row in range(count)])
         return cls(where, "id", [repr(id) for id in ids])
@@ -30,6 +36,12 @@ class RowNames:
 
     def encode_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
         """The ids of a row's prompt.
+
+        Args:
+            row: its number, for errors.
+            tokens: the layout of a completion, as ids of this tokenizer.
+            prompt: text or chat messages.
+            template: switches of the chat template.
 
         Raises:
             QreditError: the chat template refuses it; the row is named.
@@ -53,7 +65,9 @@ class RowNames:
         Args:
             long: their numbers.
             prompt_ids: of every row.
+            budget: the most tokens of thinking and of answer.
             context: the model's context length in tokens; None is unlimited.
+            skip_long: leave long prompts out instead.
             what: what errors call the prompts.
 
         Raises:
@@ -81,7 +95,10 @@ def find_too_long(
     """The rows whose prompt, thinking, closing and answer do not fit the context.
 
     Args:
+        prompt_ids: of each row.
         answers: tokens to be kept for each row's answer.
+        tokens: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of thinking and of answer.
         context: the model's context length in tokens; None is unlimited.
     """
     if context is None:

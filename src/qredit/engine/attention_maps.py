@@ -23,6 +23,11 @@ def compute_token_roles(model: Any, rows: Rows, horizons: Sequence[int] = ()) ->
     Every row alone, prompt and completion without padding: maps of N × N numbers for each head of the layers used, and
     attention computed the slow way, which alone returns them.
 
+    Args:
+        model: the policy.
+        rows: prompts and completions, padded, (B, P) and (B, T).
+        horizons: FAR of each `attention_influence@FAR`, in tokens.
+
     Raises:
         QreditError: the model returns no attention maps.
     """

@@ -36,6 +36,7 @@ def base_probability(
     """(1/|y*|) Σ_t p(y*_t | x, no rationale) of the gold answer that each row ends in, or of its trajectory's first.
 
     Args:
+        trajectories: sampled rollouts, in order.
         rows, logp: those of `drop_rationales(trajectories, …)`, in its order.
         tails: those of the rows that are asked for.
     """

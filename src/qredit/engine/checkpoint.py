@@ -37,7 +37,13 @@ def commit_checkpoint(written: Path, final: Path) -> None:
 
 
 def replace_folder(written: Path, final: Path, stale: Path) -> None:
-    """Rename a folder to its final name; an older one of that name is renamed to `stale` first, then removed."""
+    """Rename a folder to its final name; an older one of that name is renamed to `stale` first, then removed.
+
+    Args:
+        written: the folder as it was written aside.
+        final: the name that it gets.
+        stale: name of an older one until it is removed.
+    """
     shutil.rmtree(stale, ignore_errors=True)
     if final.exists():
         final.rename(stale)

@@ -45,7 +45,13 @@ class Collator:
     exact_sampler: bool = False
 
     def rows(self, trajectories: Sequence[Trajectory], seed: int, vocabulary: Tensor | None) -> Rows:
-        """One row for each rollout and tail."""
+        """One row for each rollout and tail.
+
+        Args:
+            trajectories: sampled rollouts, in order.
+            seed: all draws are a function of it.
+            vocabulary: (V,) ids that occur in the generation, where prediction errors are asked for.
+        """
         rows = collate(trajectories, self.tails, self.pad, seed, self.scorer.device)
         return replace(rows, vocabulary=vocabulary)
 
@@ -64,6 +70,7 @@ class Collator:
 
         Args:
             model: the wrapped one.
+            rows: prompts and completions, padded, (B, P) and (B, T).
             trajectories: those that the rows are of.
         """
         told: dict[str, Tensor] = {}

@@ -80,6 +80,7 @@ def replace_prompts(rows: Rows, prompts: Sequence[Ids], pad: int) -> Rows:
     """The same completions behind other prompts.
 
     Args:
+        rows: prompts and completions, padded, (B, P) and (B, T).
         prompts: ids for each row.
         pad: the id that fills prompts up to the longest.
     """

@@ -54,6 +54,8 @@ class Learner(Stateful, Protocol):
 
         Args:
             rows: of the optimiser step on this process, by micro-batch; their batches hold what its passes told.
+            forward: runs the policy, or a model of its own, without gradient.
+            collective: the processes that train together.
         """
 
 

@@ -47,6 +47,8 @@ class GenerationMaker:
 
         Args:
             model: the wrapped one.
+            trajectories: sampled rollouts, in order.
+            objective: of this moment.
             made_at: optimiser steps done.
             m: rollouts per prompt.
         """
@@ -76,7 +78,16 @@ class GenerationMaker:
         made_at: int,
         m: int,
     ) -> Microbatch:
-        """The rows of some rollouts, with the coefficients that an objective fixes when they are sampled."""
+        """The rows of some rollouts, with the coefficients that an objective fixes when they are sampled.
+
+        Args:
+            model: in its wrappers (DDP, PEFT), so that their hooks run.
+            trajectories: whole groups.
+            objective: of this moment.
+            vocabulary: (V,) ids that occur in the generation, where prediction errors are asked for.
+            made_at: optimiser steps done; the seed of stages depends on it.
+            m: rollouts per prompt.
+        """
         made = self.collator.rows(trajectories, derive_seed(self.seed, made_at), vocabulary)
         rows = self.collator.add_forward_fields(model, made, trajectories)
         fixed = objective.when == When.ROLLOUT and objective.scope < Scope.BATCH

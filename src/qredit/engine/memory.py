@@ -19,6 +19,8 @@ def measure_bytes_per_token(run: Callable[[], Tensor], tokens: int, device: torc
     Args:
         run: a small forward pass; its result is differentiable.
         tokens: how many tokens it computes.
+        device: where the tensors lie.
+        model: whose parameters are not counted.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if device.type == "cuda":
@@ -68,6 +70,13 @@ def estimate_optimizer_bytes(model: nn.Module, optimizer: Any) -> float:
 
 
 def count_fitting_rows(tokens: int, prompt: int, completion: int, group: int) -> int:
-    """The most rows whose tokens, with the prompt of every group begun, number no more than `tokens`; at least 1."""
+    """The most rows whose tokens, with the prompt of every group begun, number no more than `tokens`; at least 1.
+
+    Args:
+        tokens: that a pass may hold.
+        prompt: tokens of a prompt.
+        completion: tokens of a completion.
+        group: rows that share a prompt.
+    """
     whole, rest = divmod(tokens, prompt + group * completion)
     return max(whole * group + max(rest - prompt, 0) // max(completion, 1), 1)

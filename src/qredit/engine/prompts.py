@@ -96,6 +96,7 @@ class Prompts:
         """Take in a micro-batch that was scored for the first time; tell the sampler at the last one of its generation.
 
         Args:
+            batch: the micro-batch, scored.
             complete: it is the last of its optimiser step; a checkpoint may follow, which all processes must agree on.
             last: no other micro-batch of its generation is still to be scored.
         """

@@ -60,7 +60,14 @@ class AnsweringRun(Protocol):
     def answers(
         self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int
     ) -> list[QuestionResult]:
-        """k sampled answers to each question, scored; every process answers its share and is given all."""
+        """k sampled answers to each question, scored; every process answers its share and is given all.
+
+        Args:
+            examples: questions with their reference answers.
+            rewards: the first decides on success.
+            k: samples of a set: the k of p@k and m@k.
+            seed: all draws are a function of it.
+        """
 
     def log_with_step(self, values: Mapping[str, float]) -> None:
         """Have values logged beside those of the step."""

@@ -45,7 +45,9 @@ class RolloutSampler:
         """One trajectory, scored, for each input row; the m rows of one prompt are neighbours and share a group.
 
         Args:
+            inputs: rows of the data set, each repeated m times.
             number: what the draws depend on.
+            m: rollouts per prompt.
             proposal: which share of a group is drawn behind the prompt that shows the gold answer: its last rows.
         """
         start = time.perf_counter()
@@ -131,7 +133,13 @@ class RolloutSampler:
 
 
 def attach_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
-    """A trajectory with its row of the data set, and with the gold answer that stands there."""
+    """A trajectory with its row of the data set, and with the gold answer that stands there.
+
+    Args:
+        trajectory: as it was sampled.
+        row: of the data set.
+        group: number of its group.
+    """
     return replace(trajectory, example=strip_id_columns(row), golds=(tuple(row[ANSWER_IDS]),), group=group)
 
 

@@ -99,6 +99,8 @@ class Scorer:
         Through the wrapped model; differentiable.
 
         Args:
+            model: in its wrappers (DDP, PEFT), so that their hooks run.
+            rows: prompts and completions, padded, (B, P) and (B, T).
             only: (B, T) tokens that suffice; the entropy of others is NaN.
         """
         if self.layout is not None:
@@ -117,6 +119,8 @@ class Scorer:
         """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies.
 
         Args:
+            batch: whole groups, with the fields that are needed.
+            scores: (B, T) tensors by the name of the batch field.
             off_policy: the weights have moved since the rollouts were sampled; else they need no ratio.
         """
         logp = scores["logp"].detach()
@@ -135,7 +139,13 @@ class Scorer:
         )
 
     def score_batch_no_grad(self, model: nn.Module, rows: Rows, off_policy: bool = False) -> RolloutBatch:
-        """The batch of all rows, scored."""
+        """The batch of all rows, scored.
+
+        Args:
+            model: in its wrappers (DDP, PEFT), so that their hooks run.
+            rows: prompts and completions, padded, (B, P) and (B, T).
+            off_policy: the weights have moved since the rollouts were sampled.
+        """
         scores: Scores = {}
         self.fill_scores_no_grad(model, rows, torch.arange(len(rows.batch.mask)), scores)
         return self.attach_scores(rows.batch, scores, off_policy)
@@ -143,7 +153,15 @@ class Scorer:
     def fill_scores_no_grad(
         self, model: nn.Module, rows: Rows, which: Tensor, scores: Scores, only: Tensor | None = None
     ) -> None:
-        """Fill in the scores of some rows, of some of their tokens."""
+        """Fill in the scores of some rows, of some of their tokens.
+
+        Args:
+            model: in its wrappers (DDP, PEFT), so that their hooks run.
+            rows: prompts and completions, padded, (B, P) and (B, T).
+            which: numbers of the rows.
+            scores: filled in, (B, T) for all rows.
+            only: (B, T) tokens that suffice; None is all.
+        """
         start = time.perf_counter()
         with torch.no_grad():
             for chunk in self.split_rows(rows, which) if len(which) else ():
@@ -190,7 +208,14 @@ class Scorer:
 
 
 def write_scores(scores: Scores, rows: Rows, which: Tensor, told: Scores) -> None:
-    """Put what was told of some rows in its place among all of them."""
+    """Put what was told of some rows in its place among all of them.
+
+    Args:
+        scores: filled in, (B, T) for all rows.
+        rows: prompts and completions, padded, (B, P) and (B, T).
+        which: numbers of the rows that were scored.
+        told: what was told of these rows.
+    """
     for name, value in told.items():
         if name not in scores:
             scores[name] = value.new_zeros(len(rows.batch.mask), *value.shape[1:])

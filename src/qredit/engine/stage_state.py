@@ -30,8 +30,10 @@ class StageState:
         """Move what must see a whole generation before the first step on it.
 
         Args:
+            objective: of this moment.
             scored: the micro-batches of the generation on this process, scored by the policy that sampled them; read
                 only where some part waits for them.
+            collective: the processes that train together.
         """
         if not objective.waits_for_rollouts(self.state):
             return
@@ -46,6 +48,9 @@ class StageState:
         """Collect what stateful stages need; move their state once the optimiser step is complete.
 
         Args:
+            objective: of this moment.
+            batch: the micro-batch, scored.
+            collective: the processes that train together.
             complete: whether this is the last micro-batch of an optimiser step.
             used_up: whether this is the last micro-batch of a generation.
         """

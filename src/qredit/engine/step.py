@@ -96,6 +96,8 @@ class Step:
         Args:
             model: the wrapped one.
             objective: the plain one of this moment.
+            generation: the rollouts in use.
+            place: which of its micro-batches, and what ends with it.
 
         Returns:
             A scalar, whose gradient is added over the micro-batches of a step and averaged over processes; and what it
@@ -270,6 +272,11 @@ class MicrobatchLoss:
 
 def evaluate_objective(objective: Objective, batch: RolloutBatch, state: Mapping[str, State]) -> Credited:
     """The objective on rows whose denominators are known already.
+
+    Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        batch: whole groups, with the fields in `needs`.
+        state: explicit state of stateful stages, by their place.
 
     Raises:
         QreditError: a stage changes the denominator, which only a stage with statistics over the whole step may.

@@ -35,6 +35,8 @@ class StepCredit:
 
         Args:
             position: that of the micro-batch in its generation.
+            generation: the rollouts in use.
+            objective: of this moment; its scope is BATCH.
             scored: scores rows without gradient.
         """
         first = position - position % self.window
@@ -61,6 +63,10 @@ def credit_generation(
     """The micro-batches of a new generation with their coefficients, its rows on all processes evaluated together.
 
     Args:
+        microbatches: of this process.
+        objective: of this moment; its scope is GENERATION.
+        stages: state of stateful stages; gets their sums.
+        collective: the processes that train together.
         scored: scores rows without gradient.
     """
     local = [scored(micro.rows) for micro in microbatches]
@@ -83,6 +89,7 @@ def compute_step_denominators(
         accumulated: micro-batches per optimiser step. If a generation has fewer, a step spans several generations, and
             the sum here is that of one generation.
         repeats: how often the generation is used (num_iterations).
+        collective: the processes that train together.
     """
     names = sorted(counts[0])
     table = torch.tensor([[count[name] for name in names] for count in counts], dtype=torch.float64)
@@ -96,6 +103,12 @@ def evaluate_across_ranks(
     objective: Objective, local: Sequence[RolloutBatch], state: Mapping[str, State], collective: Collective
 ) -> tuple[list[Credited], dict[str, State]]:
     """The objective on the rows of all micro-batches and processes at once.
+
+    Args:
+        objective: of this moment.
+        local: the scored micro-batches of this process; all processes have as many.
+        state: explicit state of stateful stages, by their place.
+        collective: the processes that train together.
 
     Returns:
         The coefficients of the local rows, and what stateful stages need of all of them.

@@ -51,6 +51,8 @@ class Forward:
 
         Args:
             model: any that scores tokens (`qredit.shared_prefix.patch_forward`), the policy or another one.
+            rows: prompts and completions, padded, (B, P) and (B, T).
+            wanted: what else is told of each token.
             layout: where the model's rows must lie in another way than the policy's.
         """
         lay = self.layout if layout is None else layout
@@ -126,6 +128,11 @@ def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str
 
 def check_heads(needs: Iterable[str], teachers: Mapping[str, Teacher], policy: Any) -> None:
     """Refuse a divergence over the whole vocabulary between heads of different sizes.
+
+    Args:
+        needs: names of batch fields.
+        teachers: by name.
+        policy: the model without its wrappers.
 
     Raises:
         QreditError: naming the teacher and both sizes; it tells no states.

@@ -37,6 +37,11 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     """The chance that k of the samples, drawn without replacement, hold a correct one: 1 - C(n-c, k)/C(n, k).
 
     Unbiased for pass@k (arXiv 2107.03374, eq. 1). Needs k ≤ n.
+
+    Args:
+        samples: n, how many there are.
+        correct: c, how many of them are right.
+        k: samples of a set: the k of p@k and m@k.
     """
     if not 1 <= k <= samples:
         raise QreditError(f"p@{k} needs at least {k} samples per question, got {samples}")
@@ -48,6 +53,11 @@ def score_majority(predictions: Sequence[str], scores: Sequence[float], scorer: 
 
     What is one answer is up to the scorer (`Scorer.grouped`). A blank answer does not vote; all blank is 0. The
     score of an answer is that of its first occurrence.
+
+    Args:
+        predictions: sampled answers.
+        scores: the score of each.
+        scorer: says which answers are the same.
     """
     if len(predictions) != len(scores):
         raise ValueError(f"{len(predictions)} predictions and {len(scores)} scores")
@@ -61,6 +71,11 @@ def summarize(answered: Sequence[QuestionResult], primary: str, k: int) -> dict[
     """p@1, p@k and m@k by the primary reward, of which 1 is a success; then the mean of each reward over all samples.
 
     Samples that a reward does not score are left out of its mean, and are no success.
+
+    Args:
+        answered: sampled answers of each question with their rewards.
+        primary: name of the reward that decides on success.
+        k: samples of a set: the k of p@k and m@k.
     """
 
     if not answered:
@@ -78,6 +93,11 @@ def compute_question_metrics(question: QuestionResult, primary: str, k: int) -> 
     """p@1, p@k and m@k of one question by the primary reward, of which 1 or more is a success.
 
     A function of the user's does not say which answers are the same: they vote as exact_match reads them.
+
+    Args:
+        question: its sampled answers with their rewards.
+        primary: name of the reward that decides on success.
+        k: samples of a set: the k of p@k and m@k.
     """
     right = [float(score is not None and score >= 1.0) for score in question.scores[primary]]
     return {
@@ -94,6 +114,12 @@ def compare_results(
 
     Questions are paired by id and redrawn in pairs, so that how hard they are does not count. Only those that both
     answered are taken.
+
+    Args:
+        answered: of the first model.
+        others: of the second model, to the same questions.
+        primary: name of the reward that decides on success.
+        k: samples of a set: the k of p@k and m@k.
 
     Raises:
         QreditError: there is none.

@@ -108,7 +108,13 @@ def measure(commitments: Sequence[float] = (0.25, 0.5, 0.75, 1.0)) -> Finding:
 
 
 def coefficient(regime: Regime, q: float, p: float) -> Coefficient:
-    """Measured by Richardson extrapolation of M·(E[ĝ] - ∇ℓ_q) from M/4, M/2 and M rollouts, each exact."""
+    """Measured by Richardson extrapolation of M·(E[ĝ] - ∇ℓ_q) from M/4, M/2 and M rollouts, each exact.
+
+    Args:
+        regime: which policy: graded or sparse.
+        q: commitment, 0 … 1.
+        p: success probability.
+    """
     policy, m = regime.policy(p), regime.rollouts
     first, second, third = (size * bias(policy, q, size) for size in (m // 4, m // 2, m))
     measured = (first - 6 * second + 8 * third) / 3
@@ -119,7 +125,13 @@ def coefficient(regime: Regime, q: float, p: float) -> Coefficient:
 
 
 def bias(policy: EnumerablePolicy, q: float, rollouts: int) -> Float[Tensor, " D"]:
-    """E[ĝ] - ∇ℓ_q of GARL, exactly."""
+    """E[ĝ] - ∇ℓ_q of GARL, exactly.
+
+    Args:
+        policy: whose every trajectory can be listed.
+        q: commitment, 0 … 1.
+        rollouts: M, the size of a group.
+    """
     return exact_moments(garl(q, normalize=False), policy, rollouts).mean - policy.loss_gradient(q)
 
 
@@ -127,6 +139,11 @@ def paft_moments(policy: EnumerablePolicy, q: float, rollouts: int) -> Moments:
     """Exact moments of PAFT with K = M draws, from those with one draw.
 
     Given the pool the draws are independent, so K of them have the mean of one and a K-th of its variance.
+
+    Args:
+        policy: whose every trajectory can be listed.
+        q: commitment, 0 … 1.
+        rollouts: M, the size of a group.
     """
     every = enumerate_groups(policy, rollouts, with_response=False)
     mean, square = integrate_over_draws(paft(q, resamples=1, normalize=False), policy, every.members)

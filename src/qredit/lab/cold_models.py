@@ -34,7 +34,13 @@ class ColdModel(ABC):
 
     @abstractmethod
     def garl_gradient(self, theta: Float[Tensor, "N D"], q: float, generator: torch.Generator) -> Float[Tensor, "N D"]:
-        """GARL's estimate of ∇ℓ_q from a fresh group of rollouts for each start."""
+        """GARL's estimate of ∇ℓ_q from a fresh group of rollouts for each start.
+
+        Args:
+            theta: (N, D) parameters of each start.
+            q: commitment, 0 … 1.
+            generator: of the draws.
+        """
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def measure(
     Args:
         commitments: values of q, 1 among them.
         starts: number of p0, evenly spaced on the log scale.
+        delta: success probability at which a model has escaped, in (0, 1).
         sigmoid: SGD on the sigmoid model.
         tabular: SGD on the tabular policy.
 
@@ -129,7 +130,15 @@ def measure(
 def measure_model(
     model: ColdModel, descent: Descent, commitments: Sequence[float], p0: Float[Tensor, " N"], delta: float
 ) -> ModelEscapes:
-    """Every escape of one model."""
+    """Every escape of one model.
+
+    Args:
+        model: the model that escapes.
+        descent: learning rate and budget of SGD.
+        commitments: each q.
+        p0: (N,) success probabilities to start from.
+        delta: success probability at which a model has escaped, in (0, 1).
+    """
     flows = tuple(measure_flow_escape(model, q, p0, delta) for q in commitments)
     descents = tuple(measure_sgd_escape(model, flow, descent, delta) for flow in flows)
     law = _integral if isinstance(model, SigmoidModel) else _power_law
@@ -137,7 +146,14 @@ def measure_model(
 
 
 def measure_flow_escape(model: ColdModel, q: float, p0: Float[Tensor, " N"], delta: float) -> Escape:
-    """Escape by gradient flow, integrated from ∇ℓ_q."""
+    """Escape by gradient flow, integrated from ∇ℓ_q.
+
+    Args:
+        model: the model that escapes.
+        q: commitment, 0 … 1.
+        p0: (N,) success probabilities to start from.
+        delta: success probability at which a model has escaped, in (0, 1).
+    """
 
     def loss(theta: Tensor) -> Tensor:
         return tsallis.loss(model.log_success(theta).exp(), q)
@@ -147,7 +163,14 @@ def measure_flow_escape(model: ColdModel, q: float, p0: Float[Tensor, " N"], del
 
 
 def measure_sgd_escape(model: ColdModel, flow: Escape, descent: Descent, delta: float) -> Escape:
-    """Escape by SGD with GARL's estimate, from those starts whose flow fits the budget."""
+    """Escape by SGD with GARL's estimate, from those starts whose flow fits the budget.
+
+    Args:
+        model: the model that escapes.
+        flow: the escapes by gradient flow.
+        descent: learning rate and budget of SGD.
+        delta: success probability at which a model has escaped, in (0, 1).
+    """
     begun = flow.time <= descent.horizon
     steps = torch.full_like(flow.time[begun], math.inf)
     theta = model.start(flow.p0)[begun]

@@ -114,19 +114,44 @@ class Finding:
 def make_claim(
     text: str, measured: Numbers, expected: Numbers | float, tolerance: float, relative: bool = False
 ) -> Claim:
-    """A claim about a list of numbers; one expected number stands for all of them."""
+    """A claim about a list of numbers; one expected number stands for all of them.
+
+    Args:
+        text: what is claimed.
+        measured: the numbers.
+        expected: what each should be, or one number for all.
+        tolerance: largest difference.
+        relative: the difference is divided by the expected number.
+    """
     found = torch.as_tensor(measured, dtype=torch.float64)
     wanted = torch.as_tensor(expected, dtype=torch.float64).expand_as(found)
     return Claim(text, tuple(found.tolist()), tuple(wanted.tolist()), tolerance, relative)
 
 
 def make_curve(label: str, hue: float, kind: str, x: Numbers, y: Numbers, line: bool = False) -> Curve:
-    """A curve of the points that are finite."""
+    """A curve of the points that are finite.
+
+    Args:
+        label: in the legend.
+        hue: 0 … 1, place on the colour scale.
+        kind: what the points are, in the legend; curves of one kind share marks or dashes.
+        x: where each point lies.
+        y: its height.
+        line: joined by a line, else marks alone.
+    """
     pairs = torch.stack([torch.as_tensor(values, dtype=torch.float64) for values in (x, y)])
     kept = pairs[:, pairs.isfinite().all(0)].tolist()
     return Curve(label, hue, kind, tuple(kept[0]), tuple(kept[1]), line)
 
 
 def make_q_curve(q: float, kind: str, x: Numbers, y: Numbers, line: bool = False) -> Curve:
-    """A curve that belongs to one commitment."""
+    """A curve that belongs to one commitment.
+
+    Args:
+        q: commitment, 0 … 1.
+        kind: what the points are, in the legend; curves of one kind share marks or dashes.
+        x: where each point lies.
+        y: its height.
+        line: joined by a line, else marks alone.
+    """
     return make_curve(f"q = {q:g}", q, kind, x, y, line)

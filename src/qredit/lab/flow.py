@@ -48,6 +48,8 @@ def integrate_gradient_flow(
         loss: per start, differentiable.
         log_height: per start, log of the quantity that is watched, differentiable.
         start: parameters to begin at.
+        until: height at which a flow ends.
+        step: by how much the log of a height moves in a step.
         most: steps at most.
     """
     theta, time = start, torch.zeros(len(start), dtype=start.dtype)

@@ -8,7 +8,13 @@ from qredit.core import tsallis
 
 
 def expected_loss(alpha: Float[Tensor, " K"], theta: Float[Tensor, " K"], q: float) -> Float[Tensor, ""]:
-    """J_Q = Σ_j α_j ℓ_q(θ_j): answer j comes up with frequency α_j and has success probability θ_j."""
+    """J_Q = Σ_j α_j ℓ_q(θ_j): answer j comes up with frequency α_j and has success probability θ_j.
+
+    Args:
+        alpha: (K,) frequency of each answer, sums to 1.
+        theta: (K,) probability of each answer.
+        q: commitment, 0 … 1.
+    """
     return alpha @ tsallis.loss(theta, q)
 
 
@@ -16,6 +22,11 @@ def minimize_expected_loss(alpha: Float[Tensor, " K"], q: float, steps: int = 50
     """argmin_θ J_Q over distributions θ, by L-BFGS on logits from the uniform one; knows nothing of the escort.
 
     At q = 0 the minimum lies at a vertex, which logits only approach: the others' mass is what is left after `steps`.
+
+    Args:
+        alpha: (K,) frequency of each answer, sums to 1.
+        q: commitment, 0 … 1.
+        steps: of L-BFGS.
     """
     logits = torch.zeros_like(alpha, requires_grad=True)
     search = torch.optim.LBFGS(

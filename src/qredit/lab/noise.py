@@ -84,7 +84,15 @@ def measure(
 def integrate_noisy_flow(
     q: float, eps: float, contamination: Contamination, start: Float[Tensor, " N"], until: float
 ) -> FlowPath:
-    """Gradient flow on (1-ε) ℓ_q(1-p̃) + ε ℓ_q(p̃), watched by its contamination p̃."""
+    """Gradient flow on (1-ε) ℓ_q(1-p̃) + ε ℓ_q(p̃), watched by its contamination p̃.
+
+    Args:
+        q: commitment, 0 … 1.
+        eps: share of wrong labels, in (0, 1/2).
+        contamination: parameter → probability of the wrong label.
+        start: (N,) parameters to begin at.
+        until: contamination at which a flow ends.
+    """
 
     def loss(theta: Tensor) -> Tensor:
         wrong = contamination(theta)

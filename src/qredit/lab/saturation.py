@@ -64,7 +64,13 @@ def measure(commitments: Sequence[float] = (0.25, 0.5, 0.75, 1.0), rollouts: int
 
 
 def expected_amplification(policy: EnumerablePolicy, q: float, rollouts: int) -> float:
-    """The component of GARL's expected gradient along ∇ℓ_0, as a multiple of ∇ℓ_0."""
+    """The component of GARL's expected gradient along ∇ℓ_0, as a multiple of ∇ℓ_0.
+
+    Args:
+        policy: whose every trajectory can be listed.
+        q: commitment, 0 … 1.
+        rollouts: M, the size of a group.
+    """
     target = policy.loss_gradient(0.0)
     return float(exact_moments(garl(q, normalize=False), policy, rollouts).mean @ target / target.square().sum())
 

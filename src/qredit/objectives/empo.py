@@ -20,6 +20,11 @@ def empo(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float
 
     Source: arXiv 2504.05812, the reward for mathematics in the authors' TRL code. Difference: its free-form rewards
     (-0.5 for an empty answer, 0 for one that repeats the question) are left to the reward function.
+
+    Args:
+        epsilon_low: the ratio is clipped below 1 - epsilon_low.
+        epsilon_high: the ratio is clipped above 1 + epsilon_high.
+        epsilon_std: added to the standard deviation that divides.
     """
     advantage = cluster_share() | center_by_group() | scale_by_group_std(epsilon_std)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

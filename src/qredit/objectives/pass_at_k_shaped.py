@@ -23,6 +23,12 @@ def pass_at_k_shaped(
 
     Source: arXiv 2508.10751, the advantage of the official code. Difference: the loss around it is a clipped ratio with
     one mean over all tokens.
+
+    Args:
+        k: rollouts of a set.
+        epsilon_low: the ratio is clipped below 1 - epsilon_low.
+        epsilon_high: the ratio is clipped above 1 + epsilon_high.
+        epsilon_std: added to the standard deviation that divides.
     """
     advantage = reward() | shape_pass_at(k, epsilon_std)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -20,6 +20,11 @@ def reinforce_pp(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon: f
 
     Source: arXiv 2501.03262, verl's code. Difference: no discount, with which every token of a rollout has its reward
     as its return; no KL inside the reward.
+
+    Args:
+        epsilon_low: the ratio is clipped below 1 - epsilon_low.
+        epsilon_high: the ratio is clipped above 1 + epsilon_high.
+        epsilon: added to the standard deviation that divides.
     """
     return Objective(
         on_span("sampled", reward() | whiten_over_tokens(epsilon)),

@@ -21,6 +21,11 @@ def reinforce_pp_baseline(epsilon_low: float = 0.2, epsilon_high: float = 0.2, e
 
     Source: arXiv 2501.03262, verl's code. Difference: a rollout alone in its group has a_i = 0 (verl: r_i); no KL
     inside the reward.
+
+    Args:
+        epsilon_low: the ratio is clipped below 1 - epsilon_low.
+        epsilon_high: the ratio is clipped above 1 + epsilon_high.
+        epsilon: added to the standard deviation that divides.
     """
     return Objective(
         on_span("sampled", reward() | center_by_group() | whiten_over_tokens(epsilon)),

@@ -19,6 +19,11 @@ def w_reinforce(weight: float = 0.1, epsilon_low: float = 0.2, epsilon_high: flo
     tokens of all. Zero on unscored rollouts only. Raises QreditError for rewards other than 0 and 1.
 
     Source: arXiv 2506.01347, the authors' code.
+
+    Args:
+        weight: advantage of right rollouts.
+        epsilon_low: the ratio is clipped below 1 - epsilon_low.
+        epsilon_high: the ratio is clipped above 1 + epsilon_high.
     """
     weighed = reward() | weigh_right_and_wrong(weight, -1.0)
     return Objective(on_span("sampled", weighed), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

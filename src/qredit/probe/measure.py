@@ -145,7 +145,10 @@ def measure(
     """Sample m rollouts of every example at temperature 1 and score its gold answer after each rationale.
 
     Args:
+        subject: model, format and examples.
+        m: rollouts per prompt.
         seed: the draws are a function of it, of m and of `rows_per_batch`.
+        rows_per_batch: rollouts that are sampled at once.
         done: told the number of examples that are ready.
     """
     share_prefix(subject.network)

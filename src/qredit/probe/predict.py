@@ -180,6 +180,11 @@ def log_escape_time(log_p: Float[Tensor, " N"], q: float, delta: float = ESCAPE_
     """log T_q(p0, δ) of gradient flow in the sigmoid model: `tsallis.escape_time`, for p0 however small.
 
     T_q = ∫_{p0}^{δ} du / (u^{2-q}(1-u)²) = Σ_n (n+1) ∫ u^{n+q-2} du, by its terms; -inf where p0 ≥ δ, inf at p0 = 0.
+
+    Args:
+        log_p: (N,) log p0, nats; -inf is 0.
+        q: commitment, 0 … 1.
+        delta: success probability at which a model has escaped, in (0, 1).
     """
     log_p = log_p.clamp(max=math.log(delta))
     rest = torch.zeros_like(log_p)

@@ -105,7 +105,14 @@ def warn_too_few(predicted: Prediction, given: Advice) -> str:
 def format_rejected(
     golds: Sequence[str], said: Sequence[Sequence[str]], right: Sequence[Sequence[bool]], most: int = 3
 ) -> list[str]:
-    """Some examples' gold answers beside a sampled answer that was not accepted, each on one line and made safe."""
+    """Some examples' gold answers beside a sampled answer that was not accepted, each on one line and made safe.
+
+    Args:
+        golds: reference answers.
+        said: sampled answers of each example.
+        right: whether each was accepted.
+        most: examples that are shown.
+    """
     pairs = [
         (gold, next(text for text, good in zip(texts, goods, strict=True) if not good))
         for gold, texts, goods in zip(golds, said, right, strict=True)
@@ -131,7 +138,13 @@ def describe_regime(predicted: Prediction) -> str:
 
 
 def list_probe_notices(subject: ProbeSetup, measured: Measurement, predicted: Prediction) -> Iterator[str]:
-    """What was left out, and what is odd: one line each, nothing where all is well."""
+    """What was left out, and what is odd: one line each, nothing where all is well.
+
+    Args:
+        subject: model, format and examples.
+        measured: what was sampled and scored.
+        predicted: what follows from it.
+    """
     forced, ended = float(measured.forced.double().mean()), float(measured.ended.double().mean())
     yield from subject.data_notes
     if subject.misaligned:

@@ -143,7 +143,14 @@ class _Axis:
 
 
 def choose_ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[float]:
-    """Round numbers between two values: at most about `most`, steps of 1, 2 or 5 times a power of ten."""
+    """Round numbers between two values: at most about `most`, steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+        low: the smaller value.
+        high: the larger value.
+        most: about how many.
+        whole: whole numbers alone.
+    """
     span = (high - low) or 1.0
     raw = span / most
     power = 10.0 ** math.floor(math.log10(raw))

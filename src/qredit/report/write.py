@@ -14,6 +14,8 @@ def write_report(folders: Sequence[str | Path], path: Path, beside: Sequence[str
     """Write the page of these runs; an older report is replaced, whole.
 
     Args:
+        folders: of the runs.
+        path: the page.
         beside: further objectives to recompute in the credit viewer.
 
     Raises:

@@ -16,6 +16,11 @@ def score_best(match: Callable[[str, str], float], prediction: str, golds: Seque
     """The largest match(prediction, gold) over the golds that are not blank; 0 for a blank prediction or no gold.
 
     Every scorer goes through here, so that nothing is ever won by saying nothing.
+
+    Args:
+        match: (prediction, gold) → number in [0, 1].
+        prediction: sampled answer.
+        golds: reference answers.
     """
     if not is_not_blank(prediction):
         return 0.0

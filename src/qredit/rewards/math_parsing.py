@@ -608,7 +608,13 @@ def _plus_minus(text: str) -> Reading | None:
 
 
 def split_outside_brackets(text: str, sign: str, *, thousands: bool = True) -> list[str]:
-    """The parts of `text` between `sign`s outside brackets. With `thousands`, the comma of "1,000" divides nothing."""
+    """The parts of `text` between `sign`s outside brackets. With `thousands`, the comma of "1,000" divides nothing.
+
+    Args:
+        text: to be divided.
+        sign: one character.
+        thousands: a comma between digits groups them.
+    """
     parts, depth, start, index = [], 0, 0, 0
     while index < len(text):
         if depth == 0 and text.startswith(sign, index) and not (thousands and sign == "," and _groups(text, index)):

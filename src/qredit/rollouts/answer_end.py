@@ -15,6 +15,7 @@ def describe_end_conflict(
     """One line where format, tokenizer, the model's generation config and the chat template end texts differently.
 
     Args:
+        tokens: the layout of a completion, as ids of this tokenizer.
         stops: the ids that the model's generation config stops at; none where it names none.
         template: switches of the chat template.
     """

@@ -15,6 +15,11 @@ SAMPLE_QUESTION = {"role": "user", "content": "Qquestion"}
 def render_messages(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, start: bool, **template: Any) -> str:
     """Messages as text, less their keys that are null; `start` begins the assistant's turn behind them.
 
+    Args:
+        messages: with the keys role and content.
+        tokenizer: of the model.
+        start: begin the assistant's turn.
+
     Raises:
         QreditError: the template refuses them (as Gemma's refuses a system message), or cannot read them.
     """
@@ -34,6 +39,11 @@ def render_continuation(
 
     What it says stands as it is, white space at its end included. Where there is a thinking span to open, it is the
     beginning of the thinking; else it stands where the template puts an assistant's text.
+
+    Args:
+        messages: with the keys role and content.
+        tokenizer: of the model.
+        opening: text that opens thinking.
     """
     *before, last = messages
     said = last.get("content")

@@ -115,6 +115,13 @@ def collate(
     The rationale is all that was sampled before the last answer: thinking, closings that were sampled, and the actions
     of earlier turns. A reward stands only in rows that end in the sampled answer when there are both tails; it is NaN
     in the others.
+
+    Args:
+        trajectories: sampled rollouts, in order.
+        tails: what rows end in: answer, response, or both.
+        pad: id of the padding token.
+        seed: of the batch: stages that draw depend on it.
+        device: where the batch is put.
     """
     rows = plan_rows(trajectories, tails)
     both = len(tails) > 1

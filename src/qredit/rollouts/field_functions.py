@@ -65,6 +65,8 @@ def make_field_tensor(name: str, values: Sequence[FieldValues], kept: Sequence[i
     """A (B,) or (B, T) tensor of what a maker returned.
 
     Args:
+        name: of the field, for errors.
+        values: one for each trajectory: a number, or one for each token.
         kept: for each row, how many of its tokens' values stand; a row that ends in the gold answer keeps those before
             it.
         width: T.

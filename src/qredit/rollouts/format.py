@@ -82,6 +82,11 @@ class Format:
         an assistant's text in the chat template, up to its first control token; without one, with end-of-text.
 
         Args:
+            tokenizer: of the model.
+            opening: text that opens thinking.
+            closing: text that ends it.
+            seam: text between closing and answer.
+            end: text that ends an answer.
             chat: whether prompts go through the chat template; None if there is one.
             template: switches of the chat template.
 

@@ -83,7 +83,13 @@ def detect_think_tags(tokenizer: Tokenizer) -> ThinkTags | None:
 
 
 def detect_seam(thinking: ThinkTags, tokenizer: Tokenizer, template: Mapping[str, Any]) -> str:
-    """What the chat template writes between the closing and an answer; where it does not show, what is known."""
+    """What the chat template writes between the closing and an answer; where it does not show, what is known.
+
+    Args:
+        thinking: the model's marks of thinking.
+        tokenizer: of the model.
+        template: switches of the chat template.
+    """
     thought = {"role": "assistant", "content": ANCHOR, "reasoning_content": "Qthought", "thinking": "Qthought"}
     try:
         text = render_messages([SAMPLE_QUESTION, thought], tokenizer, start=False, **template)

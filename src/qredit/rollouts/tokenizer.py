@@ -27,7 +27,13 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 
 def encode(tokenizer: Tokenizer, text: str, special: bool = False) -> list[int]:
-    """Token ids of a text; `special` adds what the tokenizer puts around a whole sequence (such as a BOS token)."""
+    """Token ids of a text; `special` adds what the tokenizer puts around a whole sequence (such as a BOS token).
+
+    Args:
+        tokenizer: of the model.
+        text: to be encoded.
+        special: add what stands around a whole sequence.
+    """
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 

@@ -191,6 +191,7 @@ def make_one_turn(
     """The trajectory of one turn: rationale, closing, answer.
 
     Args:
+        prompt: its ids.
         ids: all three in a row.
         logp: log-probability of each token in nats; that of a forced one is not read.
         close_start, close_end: where the closing stands in `ids`.

@@ -104,6 +104,11 @@ def compare_objectives(
     """Every objective with every seed, from its folder where it is kept.
 
     Args:
+        objectives: in their text form.
+        settings: model, task, seeds and sizes.
+        folder: where runs are kept.
+        console: where progress is shown.
+        workers: processes at once.
         kept: a folder for one small file for each run; see `cached`.
 
     Raises:
@@ -155,7 +160,13 @@ def _run_one(options: TrainOptions, folder: Path, held: EvalSpec, kept: Path | N
 
 
 def steps_to(curve: Sequence[float], share: float, window: int = 5) -> int | None:
-    """The first place at which the mean of the last `window` values is at least `share`; None if it never is."""
+    """The first place at which the mean of the last `window` values is at least `share`; None if it never is.
+
+    Args:
+        curve: a value for each step.
+        share: to be reached.
+        window: values of a mean.
+    """
     ends = range(window, len(curve) + 1)
     return next((end for end in ends if sum(curve[end - window : end]) / window >= share), None)
 
@@ -169,7 +180,14 @@ def slugify(objective: str) -> str:
 def plot_comparison(
     rows: Sequence[ObjectiveResults], path: Path, title: str, reward: str = "successful rollouts (%)"
 ) -> None:
-    """Reward (as `reward` calls it), entropy and length by step, and held-out success with its range over seeds."""
+    """Reward (as `reward` calls it), entropy and length by step, and held-out success with its range over seeds.
+
+    Args:
+        rows: results of each objective.
+        path: the file.
+        title: heading.
+        reward: what it is called.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

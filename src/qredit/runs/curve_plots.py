@@ -14,6 +14,8 @@ def plot_curves(arms: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, tit
 
     Args:
         arms: by label, one result for each seed, with `curve` (shares) and `p_hat` (median log10 p̂, or None).
+        path: the file.
+        title: heading.
     """
     import matplotlib
 

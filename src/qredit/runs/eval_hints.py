@@ -12,7 +12,13 @@ _SHOWN = 160
 
 
 def format_samples(answered: Sequence[QuestionResult], primary: str, most: int = 3) -> list[str]:
-    """The first sample of the first questions, on a line each: its thinking, its answer, the gold one, the reward."""
+    """The first sample of the first questions, on a line each: its thinking, its answer, the gold one, the reward.
+
+    Args:
+        answered: sampled answers of each question with their rewards.
+        primary: name of the reward that decides on success.
+        most: questions that are shown.
+    """
     lines = []
     for question in answered[:most]:
         score = question.scores[primary][0]

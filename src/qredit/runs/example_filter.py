@@ -154,6 +154,12 @@ class FilteredExamples:
 def filter_examples(examples: Sequence[Example], keep: ExampleFilter, path: Path, batch: int) -> FilteredExamples:
     """The examples whose numbers in a probe's file the filter accepts.
 
+    Args:
+        examples: questions with their reference answers.
+        keep: the filter.
+        path: what `qredit probe --per-prompt` wrote.
+        batch: prompts of a step, fewer than which are refused.
+
     Raises:
         QreditError: a file that is none, or of other data; a name that is no column; fewer than a batch are kept.
     """

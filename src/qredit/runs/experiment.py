@@ -72,6 +72,9 @@ def load_or_compute(
     `wall` is how many seconds it took to make. Facts are compared under today's names (`FORMER_KEYS`).
 
     Args:
+        folder: of the result.
+        told: the facts.
+        make: computes the result.
         kept: a small file for facts and result, meant for version control: what was measured outlives the machine, and
             is taken from there where the folder is gone. Facts do not know the code, so whoever changes what a method
             computes removes its files.
@@ -147,6 +150,13 @@ def run_variant(
 
     Keys: label, objective, q, seed, p@1, p@k, m@k, intervals, steps, seconds (of the training), and per step curve
     (success rate of the training rollouts), p_hat (median log10 p̂, None without a likelihood), entropy and length.
+
+    Args:
+        arm: its options and label.
+        folder: of its run and result.
+        held: which questions, and how many samples of each.
+        console: where progress is shown.
+        kept: a small file of facts and result, as in `load_or_compute`.
     """
 
     def make() -> dict[str, Any]:
@@ -206,14 +216,26 @@ def get_variant_q(arm: Variant) -> float | None:
 
 
 def evaluate_model(options: TrainOptions, weights: str | None, held: EvalSpec) -> dict[str, dict[str, float]]:
-    """p@1, p@k and m@k on held-out questions, with intervals."""
+    """p@1, p@k and m@k on held-out questions, with intervals.
+
+    Args:
+        options: of the run.
+        weights: folder of the trained model; None is the base model.
+        held: which questions, and how many samples of each.
+    """
     answered = sample_answers(options, weights, held)
     found = summarize(answered, next(iter(answered[0].scores)), held.k)
     return {name: asdict(found[name]) for name in ("p@1", f"p@{held.k}", f"m@{held.k}")}
 
 
 def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -> list[QuestionResult]:
-    """Samples of a model, or of the base model where `weights` is None, on held-out questions."""
+    """Samples of a model, or of the base model where `weights` is None, on held-out questions.
+
+    Args:
+        options: of the run.
+        weights: folder of the trained model; None is the base model.
+        held: which questions, and how many samples of each.
+    """
     path = resolve_model_path(weights or options.model, options.task, options.coldness)
     tokenizer, network = load_tokenizer(path), load_model(path, options.device)
     asked = load_examples(options, held.split, held.questions)

@@ -36,6 +36,11 @@ def resolve_model_path(model: str, task: str, coldness: int | None) -> str:
 
     A folder is given as an absolute path, since runs are moved.
 
+    Args:
+        model: as it was given.
+        task: name of the task, whose own model pocket is.
+        coldness: which pocket-dial model.
+
     Raises:
         QreditError: a folder that no model can be loaded from, a path that does not exist, a task that has no pocket
             model, a run.
@@ -94,6 +99,8 @@ def load_model(path: str, device: torch.device | None = None, notes: list[str] |
     A generation_config that could not be saved again is mended.
 
     Args:
+        path: folder or model id.
+        device: None is the CPU.
         notes: is told what was mended.
 
     Raises:
@@ -139,6 +146,11 @@ def _describe_quantization(path: str) -> str:
 def check_trainable(model: PreTrainedModel, path: str, lora: bool) -> None:
     """Refuse quantised weights where nothing could be trained.
 
+    Args:
+        model: as it was loaded.
+        path: for the error.
+        lora: adapters are trained.
+
     Raises:
         QreditError: names the kind of quantisation, and what can be trained instead.
     """
@@ -159,7 +171,13 @@ def get_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
 
 
 def load_examples(options: TrainOptions, split: Split, limit: int | None = None) -> list[Example]:
-    """The examples of `load_data`, without its notes."""
+    """The examples of `load_data`, without its notes.
+
+    Args:
+        options: of the run.
+        split: train, validation or test.
+        limit: how many at most; None is all.
+    """
     return load_data(options, split, limit).examples
 
 
@@ -168,6 +186,11 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
 
     A single file has no splits. Its first `held_out` examples, in the order of the hash of their id, are kept for
     validation, and no row that asks the same is trained on.
+
+    Args:
+        options: of the run.
+        split: train, validation or test.
+        limit: how many at most; None is all.
 
     Raises:
         QreditError: as `Task.loaded`; holding them out leaves nothing to train on; `hold_out` for data with
@@ -245,6 +268,11 @@ def is_single_file(options: TrainOptions) -> bool:
 def apply_chat_format(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool | None) -> list[Any]:
     """The prompts, texts put into a user message if the tokenizer has a chat template (or `chat` says so).
 
+    Args:
+        examples: questions with their reference answers.
+        tokenizer: of the model.
+        chat: True and False decide; None asks the tokenizer.
+
     Raises:
         QreditError: `chat` is on and there is no template.
     """
@@ -267,6 +295,10 @@ def prepare_examples(
     """The examples to be answered: their prompts as chat if need be, those that do not fit the context left out.
 
     Args:
+        examples: questions with their reference answers.
+        tokens: the layout of a completion, as ids of this tokenizer.
+        model: whose context must hold them.
+        options: of the run.
         name: of the data, for errors.
 
     Raises:
@@ -288,6 +320,8 @@ def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: b
     """The columns that the trainer and the rewards read.
 
     Args:
+        examples: questions with their reference answers.
+        prompts: texts or chat messages.
         further: take the user's other columns along, for reward functions that read them.
 
     Raises:

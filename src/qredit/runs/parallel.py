@@ -25,6 +25,10 @@ def run_parallel(
     The processes that run them end with this one, whatever ends it.
 
     Args:
+        title: heading.
+        jobs: without arguments.
+        console: where progress is shown.
+        workers: processes at once.
         threads: of each process; results depend on it to rounding.
     """
     spawn = multiprocessing.get_context("spawn")

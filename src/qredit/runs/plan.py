@@ -84,7 +84,14 @@ def list_data_notices(facts: Mapping[str, Any]) -> list[str]:
 def render_prompts(
     tokens: TokenFormat, prompts: Sequence[Any], count: int, template: dict[str, Any]
 ) -> tuple[str, ...]:
-    """The first prompts as the model will see them."""
+    """The first prompts as the model will see them.
+
+    Args:
+        tokens: the layout of a completion, as ids of this tokenizer.
+        prompts: texts or chat messages.
+        count: how many are shown.
+        template: switches of the chat template.
+    """
     return tuple(tokens.format.render(prompt, tokens.tokenizer, **template) for prompt in prompts[:count])
 
 
@@ -94,7 +101,13 @@ def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[l
 
 
 def describe_layout(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str) -> dict[str, Any]:
-    """The layout around one answer: its strings, and the ids at the seam and at the end, each with its text."""
+    """The layout around one answer: its strings, and the ids at the seam and at the end, each with its text.
+
+    Args:
+        tokens: the layout of a completion, as ids of this tokenizer.
+        tokenizer: of the model.
+        answer: the reference answer.
+    """
     form = tokens.format
     return {
         "answer": answer,

@@ -15,6 +15,11 @@ def draw_sparkline(values: Iterable[float | None], low: float, high: float) -> s
 
     >>> draw_sparkline([0.0, None, 0.5, 1.0], 0.0, 1.0)
     '▁·▅█'
+
+    Args:
+        values: None is a gap.
+        low: value of the lowest block.
+        high: value of the highest block.
     """
     return "".join(_block(value, low, high) for value in values)
 

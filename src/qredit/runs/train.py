@@ -79,6 +79,12 @@ class TrainResult:
 def train(options: TrainOptions, output: Path, console: Console, resume: bool = False) -> TrainResult:
     """Run the training; progress goes to `console`.
 
+    Args:
+        options: of the run.
+        output: the run folder.
+        console: where progress is shown.
+        resume: go on from its newest whole checkpoint.
+
     Raises:
         QreditError: anything that cannot be used, before any compute; a run folder in use, or another run's.
     """
@@ -342,6 +348,8 @@ def make_token_format(
     """The layout of answers that the options ask for.
 
     Args:
+        options: of the run.
+        tokenizer: of the model.
         examples: what is asked: messages go through the chat template also where `chat` is off.
     """
     wrapped = bool(tokenizer.chat_template) if options.chat is None else options.chat

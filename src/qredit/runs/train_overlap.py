@@ -22,6 +22,7 @@ def count_trained_on(examples: Sequence[Example], options: TrainOptions, trained
     The splits of an official data set are apart. So questions are compared only where either is a single file.
 
     Args:
+        examples: questions with their reference answers.
         options: how the examples were read.
         trained: the run's options, `SUBSET_OPTIONS` among them.
     """
@@ -39,6 +40,14 @@ def count_trained_on(examples: Sequence[Example], options: TrainOptions, trained
 
 
 def describe_questions(split: str, rows_of: str | None, whole: bool, count: int, seen: int | None) -> str:
-    """The split, or "all 8 rows of mine.jsonl" for a file without splits; and how many of them were trained on."""
+    """The split, or "all 8 rows of mine.jsonl" for a file without splits; and how many of them were trained on.
+
+    Args:
+        split: its name.
+        rows_of: a file without splits.
+        whole: all of its rows.
+        count: questions.
+        seen: how many were trained on; None where that is not known.
+    """
     name = split if rows_of is None else f"{'all' if whole else 'first'} {count} rows of {Path(rows_of).name}"
     return f"{name}, {seen} of them trained on" if seen else name

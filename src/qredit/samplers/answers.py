@@ -30,6 +30,18 @@ def answer_all(
 
     Draws are a function of (seed, batch) and of the sampler; questions are taken in order, `rows_per_batch // k` at a
     time.
+
+    Args:
+        sampler: what draws tokens.
+        format: the layout of a completion, as ids of this tokenizer.
+        examples: questions with their reference answers.
+        rewards: the first decides on success.
+        budget: the most tokens of thinking and of answer.
+        k: samples of a set: the k of p@k and m@k.
+        seed: all draws are a function of it.
+        stop_tokens: ids that end a text.
+        rows_per_batch: rollouts that are sampled at once.
+        template: switches of the chat template.
     """
     size = max(rows_per_batch // k, 1)
     for start in range(0, len(examples), size):
@@ -52,7 +64,13 @@ def answer_all(
 
 
 def make_response(format: TokenFormat, example: Example, rollout: Trajectory) -> Response:
-    """A rollout as rewards read it, `example` being the question as it was asked."""
+    """A rollout as rewards read it, `example` being the question as it was asked.
+
+    Args:
+        format: the layout of a completion, as ids of this tokenizer.
+        example: the question and its answers.
+        rollout: as it was sampled.
+    """
     return Response(
         prompt=example.prompt,
         completion=format.text(rollout.ids),

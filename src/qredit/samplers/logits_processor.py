@@ -107,7 +107,13 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
     def next_tokens(
         self, input_ids: Int[Tensor, "R L"], scores: Float[Tensor, "R V"], rows: Int[Tensor, " R"]
     ) -> Int[Tensor, " B"]:
-        """Every row's next token, from the scores of those rows that are not done; padding for the others."""
+        """Every row's next token, from the scores of those rows that are not done; padding for the others.
+
+        Args:
+            input_ids: (R, L) what stands before.
+            scores: (R, V) logits.
+            rows: (R,) numbers of the rows that are not done.
+        """
         scores = scores.float()
         tempered = scores if self.draw.temperature in (0.0, 1.0) else scores / self.draw.temperature
         log_probs = tempered.log_softmax(-1)
@@ -134,7 +140,13 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
         return draw_in_blocks(scores.softmax(-1), noise.index_select(0, rows))
 
     def match_stop_string(self, marker: StopString, token: Tensor, rows: Tensor) -> Tensor:
-        """How many last tokens of each row hold the marker, where the row's newest token completes it; else 0."""
+        """How many last tokens of each row hold the marker, where the row's newest token completes it; else 0.
+
+        Args:
+            marker: the text that is looked for.
+            token: (B,) newest token of each row.
+            rows: (B,) rows that are looked at.
+        """
         length = torch.zeros_like(self.count)
         found = (rows & torch.isin(token, self._candidates(marker))).nonzero()[:, 0].tolist()
         if found:

@@ -91,7 +91,15 @@ class ThinkingSampler(Sampler, Protocol):
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        """One trajectory per prompt, in their order."""
+        """One trajectory per prompt, in their order.
+
+        Args:
+            prompts: the ids of each prompt, opening included.
+            format: the layout of a completion, as ids of this tokenizer.
+            budget: the most tokens of thinking and of answer.
+            stop_tokens: ids that end a text.
+            seed: all draws are a function of it.
+        """
         ...
 
 

@@ -31,10 +31,13 @@ def think(
     answers.
 
     Args:
+        sampler: what draws tokens.
         prompts: token ids, opening included.
+        format: the layout of a completion, as ids of this tokenizer.
         budget: tokens of the rationale, a sampled closing included; tokens of the answer, its end included.
         stop_tokens: end-of-text ids; they end an answer, as does the format's own end. Inside thinking they are dropped
             and it is closed by force, unless the closing holds them.
+        seed: all draws are a function of it.
 
     Raises:
         QreditError: a completion is not what was asked for.
@@ -53,7 +56,16 @@ def think_by_requests(
     stop_tokens: Sequence[int],
     seed: int,
 ) -> list[Trajectory]:
-    """`think`, by two calls of the sampler."""
+    """`think`, by two calls of the sampler.
+
+    Args:
+        sampler: what draws tokens.
+        prompts: the ids of each prompt, opening included.
+        format: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of thinking and of answer.
+        stop_tokens: ids that end a text.
+        seed: all draws are a function of it.
+    """
     ends = frozenset({*stop_tokens, *format.stop_ids})
     # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): thinking goes on behind it
     thinking_ends = ends.difference(format.close_ids)

@@ -65,7 +65,15 @@ class TransformersSampler:
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        """Rationale, closing and answer for each prompt, as `samplers.thinking.think` describes them, in one call."""
+        """Rationale, closing and answer for each prompt, as `samplers.thinking.think` describes them, in one call.
+
+        Args:
+            prompts: the ids of each prompt, opening included.
+            format: the layout of a completion, as ids of this tokenizer.
+            budget: the most tokens of thinking and of answer.
+            stop_tokens: ids that end a text.
+            seed: all draws are a function of it.
+        """
         ends = torch.tensor(sorted({*stop_tokens, *format.stop_ids}), device=self.model.device)
         controller = ThinkAnswerLogitsProcessor(
             format=format, budget=budget, stop_tokens=ends, **self._settings(len(prompts), seed)
@@ -102,7 +110,14 @@ class TransformersSampler:
 def make_sampler(
     model: PreTrainedModel, pad: int, draw: SamplingParams = SamplingParams(), half: bool = False
 ) -> TransformersSampler:
-    """A sampler of a loaded model, which decodes with shared prompts where the model can."""
+    """A sampler of a loaded model, which decodes with shared prompts where the model can.
+
+    Args:
+        model: loaded, without wrappers.
+        pad: id of the padding token.
+        draw: temperature and truncation of the distribution.
+        half: whether the policy computes in half precision.
+    """
     share_prefix(model)
     return TransformersSampler(model, pad, draw, half)
 
@@ -118,7 +133,18 @@ def sample(
     pad: int,
     seed: int,
 ) -> list[Trajectory]:
-    """One trajectory per prompt from a model; repeat a prompt to get several. See `samplers.thinking.think`."""
+    """One trajectory per prompt from a model; repeat a prompt to get several. See `samplers.thinking.think`.
+
+    Args:
+        model: loaded, without wrappers.
+        prompts: the ids of each prompt, opening included.
+        format: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of thinking and of answer.
+        draw: temperature and truncation of the distribution.
+        stop_tokens: ids that end a text.
+        pad: id of the padding token.
+        seed: all draws are a function of it.
+    """
     return TransformersSampler(model, pad, draw).think(prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
 
 

@@ -48,7 +48,18 @@ def shared_prefix_attention(
     decoding: DecodingCache | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "1 N H D"], None]:
-    """transformers' attention interface; `shared_prefix` and `decoding` come from the forward call."""
+    """transformers' attention interface; `shared_prefix` and `decoding` come from the forward call.
+
+    Args:
+        module: the attention layer.
+        query: (1, H, N, D) of all completion tokens in a line, H heads.
+        key: (1, K, N, D), K heads of keys.
+        value: (1, K, N, D).
+        attention_mask: read by nothing: the layout says who sees whom.
+        scaling: what dot products are multiplied by.
+        shared_prefix: how the tokens of this pass lie.
+        decoding: keys and values of earlier tokens, where a token is sampled.
+    """
     if shared_prefix is None and decoding is None:
         ordinary: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -104,7 +115,17 @@ def attend_to_copies(
     lengths: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "1 H N D"]:
-    """Completions in a line by SDPA on any device: each beside a copy of its prompt's keys and values."""
+    """Completions in a line by SDPA on any device: each beside a copy of its prompt's keys and values.
+
+    Args:
+        query: (1, H, N, D) of all completion tokens in a line, H heads.
+        key: (1, K, N, D), K heads of keys.
+        value: (1, K, N, D).
+        prompt_key: (1, K, P, D) of the one prompt.
+        prompt_value: (1, K, P, D) of the prompt.
+        lengths: tokens of each completion.
+        scale: what dot products are multiplied by.
+    """
     own = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
     rows, width = own[0].shape[0], own[0].shape[2]
     repeats = query.shape[1] // key.shape[1]
@@ -127,7 +148,17 @@ def attend_in_two_parts(
     lengths: Sequence[int],
     scale: float,
 ) -> Float[Tensor, "1 H N D"]:
-    """The same without any copy of keys, by PyTorch's flash kernel for CPUs."""
+    """The same without any copy of keys, by PyTorch's flash kernel for CPUs.
+
+    Args:
+        query: (1, H, N, D) of all completion tokens in a line, H heads.
+        key: (1, K, N, D), K heads of keys.
+        value: (1, K, N, D).
+        prompt_key: (1, K, P, D) of the prompt.
+        prompt_value: (1, K, P, D) of the prompt.
+        lengths: tokens of each completion.
+        scale: what dot products are multiplied by.
+    """
     out: Tensor = _TwoParts.apply(query, key, value, prompt_key, prompt_value, tuple(lengths), scale)
     return out
 

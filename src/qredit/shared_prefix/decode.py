@@ -49,6 +49,11 @@ class DecodingCache:
     def cache_prompts(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
         """Remember the keys of the prefill.
 
+        Args:
+            layer: number of the layer.
+            key: (1, K, N, D), K heads of keys.
+            value: (1, K, N, D).
+
         Raises:
             RuntimeError: they are there already.
         """
@@ -65,7 +70,15 @@ class DecodingCache:
         value: Float[Tensor, "B K 1 D"],
         scale: float,
     ) -> Float[Tensor, "B H 1 D"]:
-        """Add each row's newest key and value, and attend."""
+        """Add each row's newest key and value, and attend.
+
+        Args:
+            layer: number of the layer.
+            query: (B, H, 1, D) of each row's newest token.
+            key: (B, K, 1, D) of the same.
+            value: (B, K, 1, D) of the same.
+            scale: what dot products are multiplied by.
+        """
         held = self.layers[layer]
         if held.own is None:
             shape = (key.shape[0], key.shape[1], self.capacity, key.shape[3])

@@ -32,6 +32,11 @@ def score_tokens(
     """log p(target), and entropies of each position's next-token distribution; float32, differentiable.
 
     Args:
+        hidden: (S, E) the state that predicts each token.
+        weight: (V, E) of the head.
+        bias: (V,) of the head, if it has one.
+        target: (S,) id of each token.
+        temperature: logits are divided by it.
         nuclei: probability masses; the first column of the entropies is that of the whole distribution, the next ones
             those of its nuclei.
     """
@@ -48,7 +53,16 @@ def prediction_errors(
     among: Int[Tensor, " v"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "S v"]:
-    """onehot(target) - p of the tokens `among` alone, not renormalised: times h / temperature, the head's gradient."""
+    """onehot(target) - p of the tokens `among` alone, not renormalised: times h / temperature, the head's gradient.
+
+    Args:
+        hidden: (S, E) the state that predicts each token.
+        weight: (V, E) of the head.
+        bias: (V,) of the head, if it has one.
+        target: (S,) id of each token.
+        among: (v,) ids on which the error is told.
+        temperature: logits are divided by it.
+    """
     head = _Head(weight, bias, temperature)
     errors = hidden.new_empty(len(hidden), len(among), dtype=torch.float32)
     for part in head.parts(len(hidden)):
@@ -67,7 +81,11 @@ def kl_divergences(
     """KL(p ‖ p') of next-token distributions over the whole vocabulary, in nats; float32, differentiable in p.
 
     Args:
+        hidden: (S, E) the state that predicts each token.
+        weight: (V, E) of the head.
+        bias: (V,) of the head, if it has one.
         other: hidden states, weight and bias that p' is made of; constants.
+        temperature: logits are divided by it.
     """
     found: Tensor = _Divergences.apply(hidden, weight, bias, other, temperature)
     return found

@@ -102,6 +102,11 @@ class CachedPrompts:
     def keep(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
         """Remember the keys and values of a layer.
 
+        Args:
+            layer: number of the layer.
+            key: (1, K, N, D), K heads of keys.
+            value: (1, K, N, D).
+
         Raises:
             RuntimeError: they are there already.
         """

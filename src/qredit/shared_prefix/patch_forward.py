@@ -71,7 +71,13 @@ class ScoreRequest:
     def of(
         cls, needs: Iterable[str], among: Int[Tensor, " v"] | None, against: Mapping[str, TeacherStates] | None = None
     ) -> "ScoreRequest":
-        """What the names of batch fields ask for; `among` is used only if they do."""
+        """What the names of batch fields ask for; `among` is used only if they do.
+
+        Args:
+            needs: names of batch fields.
+            among: (v,) ids on which prediction errors are told.
+            against: states of other models, by name.
+        """
         names = sorted(needs)
         nuclei = (float(mass) for kind, _, mass in (name.partition("@") for name in names) if kind == NUCLEUS)
         return cls(tuple(nuclei), HIDDEN in names, among if ERROR in names else None, against or {})
@@ -131,7 +137,10 @@ def score(
     Through the wrapped model. Log-probability and entropies are differentiable.
 
     Args:
+        model: in its wrappers (DDP, PEFT), so that their hooks run.
+        layout: how the rows lie in this pass.
         temperature: logits are divided by it.
+        wanted: what is told of each token beside its log-probability and entropy.
     """
     return _fields_by_name(model(layout=layout, temperature=temperature, wanted=wanted), layout, wanted)
 
@@ -148,8 +157,11 @@ def score_selected(
     In one call of the wrapped model: a second one before the backward pass is not every wrapper's business.
 
     Args:
+        model: in its wrappers (DDP, PEFT), so that their hooks run.
         layout: all rows.
         choose: receives their scores, without gradient; returns the layout of some of the rows, on the same prompts.
+        temperature: logits are divided by it.
+        wanted: what is told of each token beside its log-probability and entropy.
     """
     chosen: list[PackedContinuations] = []
 

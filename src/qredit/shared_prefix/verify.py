@@ -45,6 +45,11 @@ def _without_dropout(model: nn.Module) -> Iterator[None]:
 def verify(model: nn.Module, rows: Rows, half: bool) -> float:
     """`gradient_difference`, refused where it is more than rounding explains.
 
+    Args:
+        model: in its wrappers (DDP, PEFT), so that their hooks run.
+        rows: prompts and completions, padded, (B, P) and (B, T).
+        half: the pass computes in half precision, so rounding is coarser.
+
     Raises:
         QreditError: more than 1e-3, or 0.1 in half precision; names the difference and the setting that avoids it.
     """

@@ -23,7 +23,9 @@ def average_local_and_global_heads(
     At least one head of each.
 
     Args:
+        maps: (H, N, N) attention of each head.
         start: where the completion begins; rows before it, the prompt's, do not say how far a head looks back.
+        share: of the heads, 0 … 1.
     """
     place = torch.arange(maps.shape[-1], dtype=maps.dtype, device=maps.device)
     distance = (maps * (place[:, None] - place).clamp(min=0)).sum(-1)[:, start:].mean(-1)
@@ -42,6 +44,11 @@ def influence(far_map: Float[Tensor, "N N"], near: int = 10, far: int = 100) -> 
     """The future attention influence of each token; 0 for the last `near` tokens, whom nobody later looks at.
 
     `far` is 100 in the paper's second version, 50 in its first.
+
+    Args:
+        far_map: (N, N) attention of a token (row) to earlier ones (column).
+        near: nearest later token that counts.
+        far: farthest one.
     """
     place = torch.arange(len(far_map), device=far_map.device)
     ahead = place[:, None] - place

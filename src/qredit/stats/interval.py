@@ -53,6 +53,11 @@ def clopper_pearson(successes: int, trials: int, level: float = CONFIDENCE_LEVEL
     Two-sided at `level`. Without a success it is one-sided: from 0 to 1 - (1 - level)^{1/n}, about 3/n at 95 % (the
     rule of three); with nothing but successes it is its mirror image. Trials are taken as independent. Rates that
     differ between trials only make it wider than it need be, as an interval for their mean. Decimal logarithms.
+
+    Args:
+        successes: 0 … trials.
+        trials: at least 1.
+        level: share of the distribution that the interval holds, 0 … 1.
     """
     rate = math.log10(successes / trials) if successes else -math.inf
     if successes == 0:
@@ -72,6 +77,12 @@ def bootstrap_mean(
 
     It holds for these examples. It knows only the rollouts that were drawn: success on rationales that none of them
     showed is missed, by any amount. Decimal logarithms: three times -inf if every weight is 0.
+
+    Args:
+        log_w: (N, M) log of each weight, nats; -inf is 0.
+        level: share of the distribution that the interval holds, 0 … 1.
+        resamples: how often is redrawn.
+        seed: all draws are a function of it.
     """
     top = float(log_w.max())
     if top == -math.inf:
@@ -98,6 +109,9 @@ def mean_interval(
 
     Args:
         values: one for each question, taken as independent.
+        level: share of the distribution that the interval holds, 0 … 1.
+        resamples: how often is redrawn.
+        seed: all draws are a function of it.
 
     Raises:
         QreditError: there is no value.
@@ -119,6 +133,12 @@ def difference_interval(
 
     Where all of the n differences are the same, a share of at most p = 1 - (1 - level)^{1/n} of the questions has
     another one, which may be anything from -1 to 1.
+
+    Args:
+        values: one for each question, -1 … 1.
+        level: share of the distribution that the interval holds, 0 … 1.
+        resamples: how often is redrawn.
+        seed: all draws are a function of it.
     """
     mean, value = sum(values) / len(values), values[0]
     if min(values) == max(values):

@@ -99,7 +99,14 @@ class Task:
         return self.with_passages(passages)
 
     def load(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> list[Example]:
-        """The examples of `loaded`, without its notes."""
+        """The examples of `loaded`, without its notes.
+
+        Args:
+            source: folder or file of the records; None where the task makes its own.
+            split: train, validation or test.
+            style: cold (the question alone) or warm (with an instruction).
+            limit: how many at most; None is all.
+        """
         return self.loaded(source, split, style, limit).examples
 
     def loaded(self, source: str | None, split: Split, style: Style, limit: int | None = None) -> ExamplesWithNotes:
@@ -110,6 +117,8 @@ class Task:
 
         Args:
             source: a path on disk or a data set id; None takes `default_data`.
+            split: train, validation or test.
+            style: cold (the question alone) or warm (with an instruction).
             limit: keep the first that many in hash order.
 
         Raises:

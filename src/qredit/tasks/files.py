@@ -46,6 +46,8 @@ def read_table(source: str | None, split: Split, layout: SplitLayout) -> Table:
         source: a folder with the official files, with the Parquet files of a copy from the Hub, or, where the layout
             allows `any_name`, with one file; a single file, taken to be the file of that split; what `datasets` saved
             to disk; or the id of a Hugging Face data set, owner/name or owner/name:configuration.
+        split: train, validation or test.
+        layout: where a split's records are.
 
     Raises:
         QreditError: no source, nothing there, the file of another split, or a file that cannot be read.
@@ -90,6 +92,11 @@ def take_half(records: Sequence[Record], split: Split, id_field: str) -> list[Re
     """Validation or test out of one labelled set: its first or second half in hash order. Our rule.
 
     For data sets whose official test labels are hidden.
+
+    Args:
+        records: all of them.
+        split: train, validation or test.
+        id_field: key of a record's id.
     """
     head, tail = split_by_hash(records, id_field, lambda count: (count + 1) // 2)
     return head if split == "validation" else tail
@@ -99,6 +106,11 @@ def split_by_hash(records: Sequence[R], id_field: str, cut: Callable[[int], int]
     """The records of the first `cut(number of ids)` ids in hash order (see `qredit.tasks.base.hash_id`), and the rest.
 
     It is ids that are counted: a record that occurs twice is on one side only.
+
+    Args:
+        records: all of them.
+        id_field: key of a record's id.
+        cut: how many of so many ids come first.
     """
     ids = sorted({str(record[id_field]) for record in records}, key=hash_id)
     first = set(ids[: cut(len(ids))])

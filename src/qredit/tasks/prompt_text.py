@@ -35,7 +35,14 @@ MULTI_HOP: Mapping[Passages, Wording] = {
 
 
 def build_prompt(style: Style, wording: Wording, question: str, context: Sequence[str] = ()) -> str:
-    """The prompt: "cold" is the lines of context and the question alone; "warm" puts the wording around them."""
+    """The prompt: "cold" is the lines of context and the question alone; "warm" puts the wording around them.
+
+    Args:
+        style: cold (the question alone) or warm (with an instruction).
+        wording: what is put around context and question.
+        question: its text.
+        context: its lines.
+    """
     if style == "cold":
         return "\n".join([*context, question])
     return "\n\n".join([wording.task, *filter(None, ["\n".join(context)]), f"Question: {question}", wording.answer])
@@ -50,6 +57,11 @@ def add_instructions(example: Example, system_prompt: str | None, instruction: s
     """The example with a system message before its prompt and an instruction after it, as far as they are given.
 
     The instruction stands below the prompt's text, or below that of its last user message.
+
+    Args:
+        example: the question and its answers.
+        system_prompt: text of a system message.
+        instruction: text after the prompt.
 
     Raises:
         QreditError: messages that begin with a system message of their own, or without a user message.

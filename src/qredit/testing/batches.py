@@ -20,7 +20,14 @@ WIDTHS = (6, 2, 4)  # the longest rationale, closing and tail
 def make_batch_for(
     objective: Objective, seed: int, sizes: tuple[int, ...] = SIZES, widths: tuple[int, int, int] = WIDTHS
 ) -> RolloutBatch:
-    """A random batch with the tails that an objective needs: the gold answer, a sampled one, or both in two rows."""
+    """A random batch with the tails that an objective needs: the gold answer, a sampled one, or both in two rows.
+
+    Args:
+        objective: its `needs` say which tails and fields.
+        seed: all draws are a function of it.
+        sizes: rollouts of each group.
+        widths: most tokens of rationale, closing and tail.
+    """
     wants = objective.needs & {"reward", "answer_logp"}
     batch = random_batch(
         seed, gold="answer_logp" in wants, said="reward" in wants or not wants, sizes=sizes, widths=widths
@@ -36,9 +43,12 @@ def random_batch(
     """Rollouts of groups of these `sizes`, every optional field filled; a function of `seed`.
 
     Args:
+        seed: all draws are a function of it.
         gold: rows that end in the gold answer, with a likelihood between 1 and e^{-60}.
         said: rows that end in a sampled answer, with a reward of 0 or 1. With both, rows of one rationale share
             `rollout`, and a reward stands in the second only.
+        sizes: rollouts of each group.
+        widths: most tokens of rationale, closing and tail.
     """
     generator = torch.Generator().manual_seed(seed)
     tails = [tail for tail, wanted in (("answer", gold), ("response", said)) if wanted]

@@ -62,6 +62,11 @@ FIELDS: Mapping[str, RandomField] = MappingProxyType(
 def random_field(name: str, batch: RolloutBatch, generator: Generator) -> Tensor:
     """A field of that name, which may carry a number or name after an @; a function of batch and generator alone.
 
+    Args:
+        name: of the field.
+        batch: whole groups, with the fields that are needed.
+        generator: of the draws.
+
     Raises:
         QreditError: nothing is known about such a field.
     """

@@ -106,6 +106,9 @@ def exact_moments(
     """Exact mean and variance of the gradient, over all groups of `rollouts` trajectories and all of its own draws.
 
     Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        policy: whose every trajectory can be listed.
+        rollouts: M, the size of a group.
         sampler: whom the rows are drawn from that no proposal gives; None is the policy itself.
         proposal: whom the last rows of each group are drawn from.
 
@@ -125,7 +128,15 @@ def exact_moments(
 def sampled_moments(
     objective: Objective, policy: EnumerablePolicy, rollouts: int, groups: int, seed: int
 ) -> SampledMoments:
-    """Mean and variance of the gradient from `groups` independent groups and their own draws; a function of `seed`."""
+    """Mean and variance of the gradient from `groups` independent groups and their own draws; a function of `seed`.
+
+    Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        policy: whose every trajectory can be listed.
+        rollouts: M, the size of a group.
+        groups: how many are drawn.
+        seed: all draws are a function of it.
+    """
     probability = enumerate_trajectories(policy, needs_sampled_answer(objective))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(probability.probability, groups * rollouts, replacement=True, generator=generator)
@@ -150,7 +161,13 @@ def enumerate_trajectories(policy: EnumerablePolicy, with_response: bool) -> Enu
 
 
 def enumerate_groups(policy: EnumerablePolicy, rollouts: int, with_response: bool) -> EnumeratedGroups:
-    """All multisets of `rollouts` i.i.d. trajectories: rationales alone, or rationale and sampled answer together."""
+    """All multisets of `rollouts` i.i.d. trajectories: rationales alone, or rationale and sampled answer together.
+
+    Args:
+        policy: whose every trajectory can be listed.
+        rollouts: M, the size of a group.
+        with_response: whether rows end in a sampled answer instead of the reference answer.
+    """
     single = enumerate_trajectories(policy, with_response)
     kinds = len(single.members)
     count = math.comb(kinds + rollouts - 1, rollouts)
@@ -169,6 +186,12 @@ def enumerate_mixed_groups(
     policy: EnumerablePolicy, proposal: Proposal, rollouts: int, with_response: bool
 ) -> EnumeratedGroups:
     """All groups whose first rows are i.i.d. from the policy and whose last rows are from the proposal.
+
+    Args:
+        policy: whose every trajectory can be listed.
+        proposal: draws the last rationales of a group, the policy shown the gold answer.
+        rollouts: M, the size of a group.
+        with_response: whether rows end in a sampled answer instead of the reference answer.
 
     Raises:
         QreditError: more than `MAX_GROUPS` of them.
@@ -197,6 +220,14 @@ def group_gradients(
     """∇_θ of the objective's loss on each pool, each pool being one whole optimiser step.
 
     Every row has the same number of tokens, so the pools' denominators are equal.
+
+    Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        policy: whose every trajectory can be listed.
+        members: (N, M) numbers of the trajectories in each group.
+        seed: all draws are a function of it.
+        sampler: the policy that sampled; None is the policy itself.
+        proposal: draws the last rationales of a group; None is none of them.
     """
     batch = make_group_batch(policy, members, needs_sampled_answer(objective), seed, sampler, proposal)
     z, y = _split_members(policy, members)
@@ -217,6 +248,13 @@ def integrate_over_draws(
 
     Each way of distributing the K draws of `resample_by_likelihood` over the M rows takes the stage's place in turn,
     with its multinomial probability; an objective without such a stage is evaluated once.
+
+    Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        policy: whose every trajectory can be listed.
+        members: (N, M) numbers of the trajectories in each group.
+        sampler: the policy that sampled; None is the policy itself.
+        proposal: draws the last rationales of a group; None is none of them.
     """
     found = [stage for _, stage in named_stages(objective.source) if isinstance(stage, resample_by_likelihood)]
     if not found:
@@ -282,7 +320,16 @@ def make_group_batch(
     sampler: EnumerablePolicy | None = None,
     proposal: Proposal | None = None,
 ) -> RolloutBatch:
-    """Each pool as one group: columns are the rationale, the forced closing symbol and the answer."""
+    """Each pool as one group: columns are the rationale, the forced closing symbol and the answer.
+
+    Args:
+        policy: whose every trajectory can be listed.
+        members: (N, M) numbers of the trajectories in each group.
+        with_response: whether rows end in a sampled answer instead of the reference answer.
+        seed: all draws are a function of it.
+        sampler: the policy that sampled; None is the policy itself.
+        proposal: draws the last rationales of a group; None is none of them.
+    """
     z, y = _split_members(policy, members)
     rows, width = len(z), policy.length + 2
     column = torch.arange(width).expand(rows, width)

@@ -106,7 +106,15 @@ class TabularPolicy(EnumerablePolicy):
     def random(
         cls, seed: int, symbols: int = 3, length: int = 2, answers: int = 3, spread: float = 1.0
     ) -> "TabularPolicy":
-        """A policy with independent normal logits of standard deviation `spread`."""
+        """A policy with independent normal logits of standard deviation `spread`.
+
+        Args:
+            seed: all draws are a function of it.
+            symbols: size of the alphabet.
+            length: tokens of a rationale.
+            answers: how many answers there are.
+            spread: standard deviation of the logits.
+        """
         size = _parameters(symbols, length, answers)
         generator = torch.Generator().manual_seed(seed)
         theta = spread * torch.randn(size, dtype=torch.float64, generator=generator)

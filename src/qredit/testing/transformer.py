@@ -42,7 +42,15 @@ class TransformerPolicy(EnumerablePolicy):
     def random(
         cls, seed: int, symbols: int = 3, length: int = 2, answers: int = 3, hidden: int = 8
     ) -> "TransformerPolicy":
-        """A policy with PyTorch's initialisation, a function of `seed` alone."""
+        """A policy with PyTorch's initialisation, a function of `seed` alone.
+
+        Args:
+            seed: all draws are a function of it.
+            symbols: size of the alphabet.
+            length: tokens of a rationale.
+            answers: how many answers there are.
+            hidden: width.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             decoder = _Decoder(symbols + 1 + answers, length + 2, hidden).double()

@@ -72,8 +72,10 @@ def resolve_field_functions(
     """Who makes each batch field that objective and learners need and neither rollouts, passes nor learners hold.
 
     Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
         given: makers by the names of fields; one may stand for a teacher.
         teachers: names of those that the trainer was given; `reference` is always there.
+        learners: fill fields, and need some.
 
     Raises:
         QreditError: nobody makes it, or a maker is given for a field that the trainer fills.

@@ -20,6 +20,11 @@ _log = get_logger(__name__)
 def check_columns(dataset: Any, answer_column: str, name: str) -> None:
     """Refuse what is not a data set with `prompt` and the answer column, naming the nearest column there is.
 
+    Args:
+        dataset: as the user gave it.
+        answer_column: column of the reference answer.
+        name: what errors call it.
+
     Raises:
         QreditError: a streaming or other data set, or a missing column.
     """
@@ -51,9 +56,14 @@ def encode_examples(
     """The data set with the columns `answer`, `prompt_ids` and `answer_ids`, and how many long prompts were dropped.
 
     Args:
+        dataset: with prompt and answer columns.
+        answer_column: column of the reference answer.
+        tokens: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of thinking and of answer.
         context: the model's context length in tokens; None is unlimited.
         skip_long: drop prompts longer than the context less the budget, instead of refusing them.
         template: switches of the chat template.
+        name: what errors call it.
         hint_template: given where each prompt is needed with its gold answer, too: the column `hinted_ids`.
 
     Raises:
@@ -100,7 +110,12 @@ def encode_datasets(
     """The data sets of a run by `encode_examples`, with a warning where prompts were dropped.
 
     Args:
+        training: with prompt and answer columns.
         evaluation: a data set, several by name, or None.
+        args: of the trainer.
+        tokens: the layout of a completion, as ids of this tokenizer.
+        context: the most tokens that the model reads; None is not known.
+        template: switches of the chat template.
         hint_template: given where prompts are needed with their gold answers, too.
 
     Raises:
@@ -135,6 +150,11 @@ def list_eval_datasets(evaluation: Any) -> dict[str, Any]:
 
 def check_enough(prompts: int, per_generation: int, name: str) -> None:
     """Refuse a data set too small for one step, which would train for 0 steps.
+
+    Args:
+        prompts: of the data set.
+        per_generation: prompts of a generation.
+        name: what errors call it.
 
     Raises:
         QreditError: fewer prompts than one generation needs.

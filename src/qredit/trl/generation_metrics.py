@@ -16,6 +16,7 @@ def compute_reward_metrics(
     """Mean and std of each reward function and of their weighted sum; share of groups whose rewards are all equal.
 
     Args:
+        names: of the reward functions.
         per_function: one column per function, NaN where it did not score a row.
         total: the weighted sum, NaN where no function scored the row.
         rollouts: M; rows of a group are neighbours.

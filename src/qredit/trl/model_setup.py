@@ -25,6 +25,11 @@ _log = get_logger(__name__)
 def score_at_temperature_one(model: Any, objective: Objective, args: QreditConfig) -> None:
     """The gold answer's likelihood is wanted at temperature 1 and exact: TRL's head divides by the sampling
     temperature, and under bf16 rounds each token's logit by some hundredths of a nat.
+
+    Args:
+        model: as the trainer holds it.
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        args: of the trainer.
     """
     if "answer_logp" in objective.needs and (args.temperature != 1.0 or args.bf16 or args.fp16):
         base = model.get_base_model() if is_peft_model(model) else model
@@ -35,6 +40,11 @@ def choose_layout(model: Any, objective: Objective, args: QreditConfig) -> Calla
     """How rows lie in a forward pass: prompts computed once if the model can, said if it cannot.
 
     Where nothing is shared, accelerators keep TRL's fused head, whose tiles are slow on a CPU.
+
+    Args:
+        model: as the trainer holds it.
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        args: of the trainer.
 
     Raises:
         QreditError: the objective needs what the model's head cannot tell.

@@ -110,6 +110,7 @@ def check_arguments(model: str | nn.Module, args: Any, given: Mapping[str, Any])
     """Refuse arguments of TRL's trainer that would have no effect here.
 
     Args:
+        model: an id, a path, or a loaded model.
         args: the training arguments.
         given: the trainer's further arguments by name.
 

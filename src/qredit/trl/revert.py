@@ -10,6 +10,7 @@ def check_revertible(args: QreditConfig, whole: bool, slower: bool) -> None:
     """Refuse settings under which the guard could not do its work.
 
     Args:
+        args: of the trainer.
         whole: whether each process holds all weights.
         slower: whether it will change the learning rate.
 
@@ -27,7 +28,13 @@ def check_revertible(args: QreditConfig, whole: bool, slower: bool) -> None:
 
 
 def scale_learning_rate(optimizer: Any, scheduler: Any, factor: float) -> None:
-    """Multiply the learning rate of this and all later steps, by the schedule as it stands now."""
+    """Multiply the learning rate of this and all later steps, by the schedule as it stands now.
+
+    Args:
+        optimizer: of the run.
+        scheduler: of the run; its base rates are changed.
+        factor: what the rates are multiplied by.
+    """
     inner = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
     inner.base_lrs = [factor * rate for rate in inner.base_lrs]
     inner._last_lr = [factor * rate for rate in inner._last_lr]

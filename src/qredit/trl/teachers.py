@@ -44,6 +44,7 @@ def teachers_of(trainer: Any, given: Mapping[str, TeacherSpec], needs: Collectio
 
     Args:
         trainer: a `QreditTrainer` whose model stands where it is trained and whose data sets are encoded.
+        given: by name, as the trainer was given them.
         needs: the batch fields that are read.
 
     Raises:

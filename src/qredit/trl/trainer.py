@@ -544,7 +544,13 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     # --- a step
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One micro-batch: sample if it is time, score, forward and backward; stopped by a loss that is not finite."""
+        """One micro-batch: sample if it is time, score, forward and backward; stopped by a loss that is not finite.
+
+        Args:
+            model: in its wrappers (DDP, PEFT), so that their hooks run.
+            inputs: from the loader, which holds no rows.
+            num_items_in_batch: transformers' count, not used.
+        """
         self.rollout_sampler.seconds = self.scorer.seconds = 0.0
         start = time.perf_counter()
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
@@ -669,7 +675,13 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        """README.md of the output folder: base model, objective and how answers end; what is not known is left out."""
+        """README.md of the output folder: base model, objective and how answers end; what is not known is left out.
+
+        Args:
+            model_name: None is the output folder's name.
+            dataset_name: named in the card.
+            tags: beside those of TRL and qredit.
+        """
         if not self.is_world_process_zero():
             return
         given = [tags] if isinstance(tags, str) else list(tags or ())
@@ -677,7 +689,13 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         (Path(self.args.output_dir) / "README.md").write_text(render_card(card), encoding="utf-8")
 
     def make_card(self, name: str, data: str | None = None, tags: Sequence[str] = ()) -> ModelCard:
-        """What this trainer knows for a model card."""
+        """What this trainer knows for a model card.
+
+        Args:
+            name: of the model.
+            data: named in the card.
+            tags: of the card.
+        """
         args = self.args
         return ModelCard(
             name=name,

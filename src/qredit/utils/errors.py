@@ -16,6 +16,11 @@ def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditEr
 
     >>> print(unknown_name_error("objective", "gral", ["garl", "grpo", "paft"]))
     unknown objective 'gral'; did you mean 'garl'? Choices: garl, grpo, paft
+
+    Args:
+        kind: what the names are, such as objective.
+        name: as it was given.
+        choices: names that there are.
     """
     names = sorted(choices)
     nearest = difflib.get_close_matches(name, names, n=1)
@@ -25,6 +30,11 @@ def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditEr
 
 def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     """What a registry holds under a name; `kind` says in the error what its entries are.
+
+    Args:
+        kind: what its entries are, such as task.
+        name: as it was given.
+        registry: name → entry.
 
     Raises:
         QreditError: it holds nothing under that name; see `unknown_name_error`.

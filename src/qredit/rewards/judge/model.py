@@ -35,6 +35,11 @@ class ProcessRewardModel:
     def load(cls, path: str, separator: str = "\n\n", most_tokens: int = 8192) -> "ProcessRewardModel":
         """A token classifier with two labels, 0 bad and 1 good, from a folder or a model id.
 
+        Args:
+            path: folder or model id.
+            separator: text between steps.
+            most_tokens: longest text that it reads, in tokens.
+
         Raises:
             QreditError: it cannot be loaded, or has another number of labels.
         """
@@ -48,6 +53,13 @@ class ProcessRewardModel:
         cls, path: str, good: str, bad: str, separator: str = "\n\n", most_tokens: int = 8192
     ) -> "ProcessRewardModel":
         """A causal model that says `good` or `bad` after a step, each one token, from a folder or a model id.
+
+        Args:
+            path: folder or model id.
+            good: word for a good step.
+            bad: word for a bad step.
+            separator: text between steps.
+            most_tokens: longest text that it reads, in tokens.
 
         Raises:
             QreditError: it cannot be loaded, or a verdict is not one token.

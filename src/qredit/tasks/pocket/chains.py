@@ -37,7 +37,14 @@ class Context:
 
 
 def draw_context(rng: random.Random, split: Split, chains: int, hops: int) -> Context:
-    """A context whose every chain belongs to `split`."""
+    """A context whose every chain belongs to `split`.
+
+    Args:
+        rng: of the draws.
+        split: train, validation or test.
+        chains: how many.
+        hops: facts of a chain.
+    """
     drawn: list[tuple[Fact, ...]] = []
     taken: list[str] = []
     while len(drawn) < chains:

@@ -52,7 +52,13 @@ def assign_split(fact: Iterable[str]) -> Split:
 
 
 def draw_scenes(draw: SceneDraw, split: Split, seed: int | str) -> Iterator[Scene]:
-    """Scenes of a split without end, a function of `seed`."""
+    """Scenes of a split without end, a function of `seed`.
+
+    Args:
+        draw: makes a scene from a random generator.
+        split: train, validation or test.
+        seed: all scenes are a function of it.
+    """
     rng = random.Random(f"{split} {seed}")
     while True:
         yield draw(rng, split)
@@ -89,7 +95,14 @@ def make_record_id(name: str, content: Iterable[str]) -> str:
 
 
 def build_pocket_prompt(style: Style, instruction: str, context: Iterable[str], question: str) -> str:
-    """Lines of context and the question, which is the last line; "warm" puts the instruction in front."""
+    """Lines of context and the question, which is the last line; "warm" puts the instruction in front.
+
+    Args:
+        style: cold (the question alone) or warm (with an instruction).
+        instruction: the wording of a warm prompt.
+        context: its lines.
+        question: its text.
+    """
     return "\n".join([*([instruction] if style == "warm" else []), *context, question])
 
 
@@ -105,7 +118,15 @@ class PocketTask(Task):
 
 
 def make_pocket_task(name: str, summary: str, draw: SceneDraw, render: Render, metrics: tuple[str, ...]) -> PocketTask:
-    """The task of `SIZES` records per split, each a question about a scene of its own."""
+    """The task of `SIZES` records per split, each a question about a scene of its own.
+
+    Args:
+        name: of the task.
+        summary: in one line.
+        draw: makes a scene from a random generator.
+        render: a scene as an example.
+        metrics: names of its rewards.
+    """
     return PocketTask(
         name=name,
         summary=summary,

@@ -7,7 +7,14 @@ FLOAT32 = 3e-6  # coefficients are float32; a few of its roundings
 
 
 def assert_close(actual: Tensor, expected: Tensor, within: float = FLOAT32, what: str = "") -> None:
-    """‖actual - expected‖ ≤ within · the larger of the two norms."""
+    """‖actual - expected‖ ≤ within · the larger of the two norms.
+
+    Args:
+        actual: what was computed.
+        expected: what it is compared with.
+        within: relative tolerance.
+        what: named in the error.
+    """
     actual, expected = actual.double(), expected.double()
     scale = max(float(expected.norm()), float(actual.norm()), 1e-12)
     error = float((actual - expected).norm()) / scale
@@ -16,7 +23,14 @@ def assert_close(actual: Tensor, expected: Tensor, within: float = FLOAT32, what
 
 
 def assert_each_close(actual: Tensor, expected: Tensor, within: float = FLOAT32, floor: float = 1e-37) -> None:
-    """|actual - expected| ≤ within · |expected| + floor in every place; the floor is float32's smallest number."""
+    """|actual - expected| ≤ within · |expected| + floor in every place; the floor is float32's smallest number.
+
+    Args:
+        actual: what was computed.
+        expected: what it is compared with.
+        within: relative tolerance.
+        floor: absolute tolerance.
+    """
     actual, expected = actual.double(), expected.double()
     error = (actual - expected).abs() - within * expected.abs() - floor
     if not bool((error <= 0).all()):

@@ -41,6 +41,11 @@ def reward_slope(advantage: Advantage, p: float, rollouts: int) -> float:
         Σ_k Binomial(k; M, p) · (1/M) [ k·A_right(k)/p - (M-k)·A_wrong(k)/(1-p) ]
 
     because the mean score of a right rollout is ∇p/p and that of a wrong one -∇p/(1-p).
+
+    Args:
+        advantage: (right rollouts, M) → advantage of a right one and of a wrong one.
+        p: success probability.
+        rollouts: M, the size of a group.
     """
     total = 0.0
     for k in range(rollouts + 1):
@@ -107,7 +112,14 @@ def leading_bias(subject: Subject) -> None:
 def bias_coefficient(
     objective: Objective, policy: EnumerablePolicy, q: float, sizes: tuple[int, int, int] = (8, 16, 32)
 ) -> Float[Tensor, " D"]:
-    """lim M·(E[ĝ] - ∇ℓ_q) for M → ∞: Richardson extrapolation from three exact group sizes, each twice the last."""
+    """lim M·(E[ĝ] - ∇ℓ_q) for M → ∞: Richardson extrapolation from three exact group sizes, each twice the last.
+
+    Args:
+        objective: what is evaluated; no hyper-parameter of it is a schedule any more.
+        policy: whose every trajectory can be listed.
+        q: commitment, 0 … 1.
+        sizes: three group sizes.
+    """
     target = policy.loss_gradient(q)
     first, second, third = (m * (exact_moments(objective, policy, m).mean - target) for m in sizes)
     return (first - 6 * second + 8 * third) / 3

@@ -76,7 +76,13 @@ def moments_are_those_of_the_formula(subject: Subject) -> None:
 
 
 def formula_moments(weights: MixtureWeights, policy: EnumerablePolicy, proposal: Proposal) -> Moments:
-    """Mean and variance of -(1/M) Σ_m [c_m ∇log p(z_m) + a_m ∇log p(y*|z_m)], c and a by `weights`."""
+    """Mean and variance of -(1/M) Σ_m [c_m ∇log p(z_m) + a_m ∇log p(y*|z_m)], c and a by `weights`.
+
+    Args:
+        weights: log w, log u of a group → c and a of each row.
+        policy: whose every trajectory can be listed.
+        proposal: draws the last rationales of a group, the policy shown the gold answer.
+    """
     every = enumerate_mixed_groups(policy, proposal, M, with_response=False)
     tokens, answers = policy.scores
     thought, answered = tokens[:, : policy.length].sum(1), answers[:, 0]

@@ -44,7 +44,15 @@ def spell_ids(ids: Sequence[int]) -> str:
 
 
 def make_rollouts(size: Size, shape: ModelShape, seed: int, opening: int, closing: int) -> FixedRollouts:
-    """Random rollouts of a random prompt; the prompt ends in `opening`, every rationale in `closing`."""
+    """Random rollouts of a random prompt; the prompt ends in `opening`, every rationale in `closing`.
+
+    Args:
+        size: tokens of prompt and completion, and rollouts.
+        shape: layers, widths and vocabulary of the model.
+        seed: all draws are a function of it.
+        opening: id that ends the prompt.
+        closing: id that ends a rationale.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(count: int) -> list[int]:
@@ -206,7 +214,15 @@ class QreditArm(Arm):
 
 
 def make(name: str, objective: str, size: Size, shape: ModelShape, cpu: bool) -> Arm:
-    """The arm called trl, ordinary or qredit."""
+    """The arm called trl, ordinary or qredit.
+
+    Args:
+        name: trl, ordinary or qredit.
+        objective: in its text form.
+        size: tokens of prompt and completion, and rollouts.
+        shape: layers, widths and vocabulary of the model.
+        cpu: use the CPU also where there is an accelerator.
+    """
     torch.manual_seed(0)
     if name == "trl":
         return TrlArm(size, shape, cpu)

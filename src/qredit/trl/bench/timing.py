@@ -69,7 +69,18 @@ def compare(
     cpu: bool,
     told: Callable[[str], None],
 ) -> list[TimingRow]:
-    """Every objective against TRL and against the ordinary path, and PAFT against GARL, at one size."""
+    """Every objective against TRL and against the ordinary path, and PAFT against GARL, at one size.
+
+    Args:
+        size: tokens of prompt and completion, and rollouts.
+        objectives: in their text form.
+        phases: sample, score, update or step.
+        rounds: measured rounds, after one that is not counted.
+        memory: measure peak memory, too.
+        shape: layers, widths and vocabulary of the model.
+        cpu: use the CPU also where there is an accelerator.
+        told: shown what is being done.
+    """
     told(f"{size}: making trainers")
     arms = {("trl", "grpo"): make("trl", "grpo()", size, shape, cpu)}
     for objective in objectives:
@@ -184,6 +195,13 @@ def matmul_rate(cpu: bool, size: int = 2048) -> float:
 
 def peak_memory(name: str, objective: str, size: Size, shape: ModelShape, cpu: bool) -> float:
     """Bytes that an update needs at its peak beyond what model and optimiser hold, in a process of its own.
+
+    Args:
+        name: trl, ordinary or qredit.
+        objective: in its text form.
+        size: tokens of prompt and completion, and rollouts.
+        shape: layers, widths and vocabulary of the model.
+        cpu: use the CPU also where there is an accelerator.
 
     Raises:
         QreditError: the process failed.
