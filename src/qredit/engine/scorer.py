@@ -89,6 +89,7 @@ class Scorer:
         Not where layers run again in the backward pass, nor where their weights come and go.
         """
         if self.caches_prompts is None:
+            # Layers that run again in the backward pass would keep their keys a second time, on another graph.
             again = unwrap_peft(self.policy()).is_gradient_checkpointing
             self.caches_prompts = self.layout is pack and self.unsharded and not again
         return self.caches_prompts
@@ -199,6 +200,7 @@ class Scorer:
         if not self.policy().training and self._tokens_that_fit is None:
             return whole
         prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
+        # Where prompts are packed, rows of a group share one; else each row pays for its own.
         shared = whole if self.layout is pack else 1
         if self._tokens_that_fit is None:
             held = self.bytes_per_token(rows)

@@ -56,6 +56,7 @@ class StageState:
         """
         if not self.state:
             return
+        # With a wider scope all rows were evaluated at once, and their sums are pending already (`step_credit.py`).
         if objective.scope < Scope.BATCH:
             accumulate_sums(self.pending, objective.statistics(batch, self.state, UPDATE_CADENCES))
         if complete:

@@ -42,11 +42,14 @@ class StepCredit:
         first = position - position % self.window
         micro = generation.microbatches[first : first + self.window]
         if position == first or not self._coefficients:
+            # With the weights before the step, which none of its micro-batches moves: so one evaluation serves all.
             local = [scored(m.rows) for m in micro]
             self._coefficients, statistics = evaluate_across_ranks(objective, local, self.stages.state, self.collective)
             if self.collective.rank == 0:  # they are of all rows on all processes
                 accumulate_sums(self.stages.pending, statistics)
         credited = self._coefficients[position - first]
+        # Only a weight or a penalty that counts coefficients makes denominators depend on them. Else they were known
+        # when the generation was made.
         if credited.weight is None and not objective.counts_coefficients:
             return credited, None
         counts = [objective.denominators(m.rows.batch, c) for m, c in zip(micro, self._coefficients, strict=True)]
@@ -93,6 +96,7 @@ def compute_step_denominators(
     """
     names = sorted(counts[0])
     table = torch.tensor([[count[name] for name in names] for count in counts], dtype=torch.float64)
+    # float64, in which sums of counts are exact whatever the order
     table = collective.sum(table) / collective.size
     window = min(accumulated, len(counts) * repeats)
     steps = table.repeat(repeats, 1).view(-1, window, len(names)).sum(1)
@@ -113,11 +117,14 @@ def evaluate_across_ranks(
     Returns:
         The coefficients of the local rows, and what stateful stages need of all of them.
     """
+    # Ragged batches of objects are gathered, and those travel by way of the CPU. Each process then evaluates all rows:
+    # nothing needs to be sent back, and all see the same numbers.
     everywhere = collective.gather([batch.to("cpu") for batch in local])
     whole = concatenate(everywhere)
     credited = objective.evaluate(whole, state)
     ends = torch.tensor([len(batch.mask) for batch in everywhere]).cumsum(0).tolist()
     parts = []
+    # The rows of process 0 come first, micro-batch by micro-batch; all were padded to one width.
     for number, batch in enumerate(local, start=collective.rank * len(local)):
         rows, width = batch.mask.shape
         own = credited.select(slice(ends[number] - rows, ends[number]))

@@ -30,6 +30,8 @@ class StepLog:
 
         The entropy is that of the tokens that were scored: PAFT scores the rationales that it draws.
         """
+        # Sums and counts are kept, not means: micro-batches differ in tokens, and a mean of their means would depend on
+        # how the step was cut up. Numbers of groups are kept one by one, because quantiles need them all.
         entropy = batch.require("entropy", "the log").detach()
         scored = batch.sampled & ~entropy.isnan()
         facts = {
@@ -58,7 +60,7 @@ def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[s
 
 
 def move_to_cpu(facts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Facts as they are gathered."""
+    """Facts as they are gathered: float64, on the CPU."""
     return {name: values.double().cpu() for name, values in facts.items()}
 
 

@@ -102,6 +102,8 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
 
     def __call__(self, input_ids: Int[Tensor, "B L"], scores: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
         token = self.next_tokens(input_ids, scores, torch.arange(self.rows, device=self.device))
+        # generate itself would draw from torch's global generator, all rows alike. It is called greedily instead, and
+        # the token that was drawn here alone keeps a finite score: that is the one it takes.
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
     def next_tokens(
@@ -116,6 +118,7 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
         """
         scores = scores.float()
         tempered = scores if self.draw.temperature in (0.0, 1.0) else scores / self.draw.temperature
+        # Before top-k, top-p and penalties: the probability under the model that is trained, which has none of them.
         log_probs = tempered.log_softmax(-1)
         drawn = self._drawn(self.warpers(input_ids, scores) if self.warpers else log_probs, rows)
         token = torch.full((self.rows,), self.pad, device=self.device).index_copy_(0, rows, drawn)
@@ -123,7 +126,7 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
         logp[rows] = log_probs.gather(1, drawn[:, None])[:, 0]
         token, own = self.resolve_tokens(token)
         self.tokens.append(token)
-        self.logps.append(torch.where(own, logp, 0.0))
+        self.logps.append(torch.where(own, logp, 0.0))  # a token that was forced was not drawn, and has no ratio
         self.advance(token)
         return token
 
@@ -148,11 +151,13 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
             rows: (B,) rows that are looked at.
         """
         length = torch.zeros_like(self.count)
+        # Only a token that can complete the marker is worth a look at the text, which needs the row on the CPU.
         found = (rows & torch.isin(token, self._candidates(marker))).nonzero()[:, 0].tolist()
         if found:
             recent = torch.stack(self.tokens[-marker.window :], 1)[found].tolist()
             starts = (len(self.tokens) - self.count[found]).tolist()
             for row, ids, start in zip(found, recent, starts, strict=True):
+                # from the start of the phase on: a marker may not begin in the tokens before it
                 within = ids[max(0, start - (len(self.tokens) - len(ids))) :]
                 length[row] = marker.length(within) or 0
         return length

@@ -54,6 +54,7 @@ class ThinkAnswerLogitsProcessor(SamplingLogitsProcessor):
         """A closing that is being forced takes the place of what was drawn; an end while thinking begins one."""
         # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): it is left to go on
         stop = torch.isin(drawn, self.stop_tokens) & ~torch.isin(drawn, self.close_ids)
+        # An end of text while thinking would leave no answer to score: the token is dropped and thinking is closed.
         cut = (self.phase == _Phase.THINKING) & stop
         self.dropped |= cut
         self._force(cut)
@@ -74,6 +75,7 @@ class ThinkAnswerLogitsProcessor(SamplingLogitsProcessor):
         position = len(self.tokens)
         self.count += 1
         closing, answering = self.phase == _Phase.CLOSING, self.phase == _Phase.ANSWERING
+        # A closing that the model wrote by itself, recognised as text: it may be made of other ids than `close_ids`.
         tail = self.match_stop_string(self.format.closing, token, self.phase == _Phase.THINKING)
         self.close_start = torch.where(tail > 0, position - tail, self.close_start)
         closed = (closing & (self.count == len(self.close_ids))) | (tail > 0)
@@ -86,6 +88,7 @@ class ThinkAnswerLogitsProcessor(SamplingLogitsProcessor):
         self.length = torch.where(finished, position, self.length)
         self.phase = torch.where(closed, _Phase.ANSWERING, torch.where(finished, _Phase.DONE, self.phase))
         self.count = torch.where(closed, 0, self.count)
+        # Last, so that a closing which is completed by the budget's last token still counts as the model's own.
         self._force((self.phase == _Phase.THINKING) & (self.count == self.budget.thinking))
 
     def trajectories(self, prompts: Sequence[Sequence[int]]) -> list[Trajectory]:

@@ -171,11 +171,13 @@ def _decode(
     decoder = Decoder(model, prompts, longest)
     scores = decoder.prefill()
     while True:
+        # Warpers such as the repetition penalty read what stands before; without any, nobody does.
         seen = torch.cat([ids, *(token[:, None] for token in controller.tokens)], 1) if controller.warpers else ids
         token = controller.next_tokens(seen[decoder.rows], scores, decoder.rows)
         going = ~controller.done[decoder.rows]
         if not bool(going.any()):
             return
+        # To leave rows out copies the keys and values of the others, which is not worth it for a few.
         if float(going.float().mean()) <= 0.75:
             decoder.keep_rows(going.nonzero()[:, 0])
         scores = decoder.step(token[decoder.rows])

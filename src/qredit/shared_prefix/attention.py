@@ -52,7 +52,7 @@ def shared_prefix_attention(
 
     Args:
         module: the attention layer.
-        query: (1, H, N, D) of all completion tokens in a line, H heads.
+        query: (1, H, N, D) of all tokens of the pass in a line, prompts and completions, H heads.
         key: (1, K, N, D), K heads of keys.
         value: (1, K, N, D).
         attention_mask: read by nothing: the layout says who sees whom.
@@ -65,6 +65,7 @@ def shared_prefix_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return ordinary
+    # `patch_forward` hands in a mask of one number. Any other is the model's own, and would have hidden some tokens.
     if attention_mask is None or attention_mask.numel() != 1:
         raise RuntimeError("the model made an attention mask of its own")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -100,6 +101,7 @@ def _of_groups(
     for place, (group, prompt, own) in enumerate(zip(groups, pieces[::2], pieces[1::2], strict=True)):
         key, value = prompt[1:] if kept is None else kept[place]
         shares = key.shape[1] != prompt[0].shape[1]
+        # Of a kept prompt the last token alone is a query. It sees all keys, so nothing is causal there.
         parts.append(_attend(prompt[0], key, value, is_causal=kept is None, scale=scale, enable_gqa=shares))
         if sum(group.completions):
             parts.append(attend(own[0], own[1], own[2], key, value, group.completions, scale))
@@ -134,6 +136,7 @@ def attend_to_copies(
         for shared, mine in zip((prompt_key, prompt_value), own[1:], strict=True)
     )
     prompt = prompt_key.shape[2]
+    # Each token sees the whole prompt, and its own completion up to itself. What is padded is cut off below.
     sees = torch.ones(width, prompt + width, dtype=torch.bool, device=query.device).tril(prompt)
     out = _attend(own[0], keys, values, attn_mask=sees, scale=scale)
     return torch.cat([row[None, :, :length] for row, length in zip(out, lengths, strict=True)], 2)
@@ -175,9 +178,11 @@ class _TwoParts(torch.autograd.Function):
         lengths: tuple[int, ...],
         scale: float,
     ) -> Tensor:
+        # All completions are queries of one call against the prompt: its keys are read once and never copied.
         of_prompt, lse_prompt = _flash(query, prompt_key, prompt_value, 0.0, False, scale=scale)
         rows = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
         out, lse = (_in_line(part, lengths) for part in _flash(*rows, 0.0, True, scale=scale))
+        # The two softmaxes joined into one over both parts: each counts by its share of the sum of exponentials.
         out.lerp_(of_prompt, (lse_prompt - lse).sigmoid()[..., None].to(out.dtype))
         torch.logaddexp(lse_prompt, lse, out=lse)
         ctx.save_for_backward(query, key, value, prompt_key, prompt_value, out, lse)
@@ -188,6 +193,8 @@ class _TwoParts(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, prompt_key, prompt_value, out, lse = ctx.saved_tensors
         lengths = ctx.lengths
+        # With the whole's output and normaliser in place of its own, each part's kernel gives its share of the exact
+        # gradient. Only the queries saw both parts, so only theirs are added.
         by_prompt = _slopes((grad, query, out, lse), prompt_key, prompt_value, False, ctx.scale)
         wide = [*(_rows_of(tensor, lengths) for tensor in (grad, query, out)), _rows_of(lse, lengths, _NOWHERE)]
         by_own = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), True, ctx.scale)

@@ -58,6 +58,7 @@ def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
         prompt = _shared_prompt(rows, group, numbers)
         skipped = len(prompt) - 1 if skip_prompts else 0
         start = groups[-1].end if groups else 0
+        # A token's state predicts the next one, so the last token of a completion is never run.
         packed = PackedGroup(start, len(prompt) - skipped, tuple(max(lengths[row] - 1, 0) for row in numbers))
         groups.append(packed)
         parts += [prompt[skipped:], *(ids[row, : max(lengths[row] - 1, 0)] for row in numbers)]
@@ -117,6 +118,7 @@ def _predictors(
     group: PackedGroup, numbers: Sequence[int], lengths: Sequence[int]
 ) -> Iterator[tuple[Int[Tensor, " C"], int, int]]:
     """For each row its tokens' predictors, its number and its length."""
+    # The first token of every row is predicted by the last one of the prompt that they share.
     place, last = group.start + group.prompt, group.start + group.prompt - 1
     for row, stands in zip(numbers, group.completions, strict=True):
         places = torch.arange(place, place + stands)

@@ -93,6 +93,8 @@ def install(model: PreTrainedModel) -> None:
     The head runs inside forward: a backbone called past its wrapper would leave gradients unsynchronised without an
     error.
     """
+    # forward itself is replaced because it is what wrappers call: DDP prepares its gradient exchange around it, PEFT
+    # switches adapters in it.
     ordinary = model.forward
 
     @functools.wraps(type(model).forward)  # generate reads the signature
@@ -154,7 +156,8 @@ def score_selected(
 ) -> dict[str, Float[Tensor, "B T *more"]]:
     """`score` of rows that are chosen by the scores of all rows; the prompts of both are computed once.
 
-    In one call of the wrapped model: a second one before the backward pass is not every wrapper's business.
+    All of it happens in one call of the wrapped model, because DistributedDataParallel supports one forward pass for
+    each backward pass.
 
     Args:
         model: in its wrappers (DDP, PEFT), so that their hooks run.
@@ -232,6 +235,8 @@ def _scores(
         assert isinstance(layout, PaddedRows)
         hidden = model.base_model(input_ids=layout.ids, attention_mask=layout.mask, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
+    # The head computes in float32 also under autocast: a log-probability of bf16 is off by hundredths of a nat, and an
+    # answer's likelihood sums many of them.
     with torch.autocast(hidden.device.type, enabled=False):
         hidden = hidden.flatten(0, 1)[layout.predictor]
         of_tokens = (hidden, head.weight, head.bias, layout.target)
@@ -257,15 +262,18 @@ def _scores_of_chosen(
     choose: Callable[[TokenScores], PackedContinuations],
 ) -> TokenScores:
     prompts = layout.prompts
+    # 1. The prompts, with gradient. Each layer keeps its keys and values on the graph (`CachedPrompts.keep`).
     embed = _embedded_once(model, torch.cat([prompts.ids, layout.ids], 1))
     # before the part without gradient: autocast keeps the first cast of a weight, which must be on the graph
     with _last_mlp_at(model, prompts.ids, layout.predictor[:0]):
         _hidden(model, prompts.ids, prompts.positions, embed, shared_prefix=prompts)
+    # 2. All completions on them, without gradient. Their scores say which rows are to be learned from.
     with torch.no_grad():
         with _last_mlp_at(model, layout.ids, layout.predictor.unique()):
             found = _scores(model, layout, temperature, wanted, embed)
         with torch.autocast(layout.ids.device.type, enabled=False):
             chosen = choose(found)
+    # 3. The chosen completions on the same keys and values, with gradient, which so reaches the prompts once.
     return _scores(model, chosen, temperature, wanted, embed)
 
 
@@ -281,7 +289,7 @@ def _last_mlp_at(model: PreTrainedModel, ids: Int[Tensor, "1 N"], places: Int[Te
     """The feed-forward part of the last layer on these tokens alone, where those of others are not read."""
     layers = getattr(model.base_model, "layers", None)
     mlp = None if layers is None else getattr(layers[-1], "mlp", None)
-    if mlp is None:
+    if mlp is None:  # a model that is built otherwise computes it on all tokens: slower, and the same
         yield
         return
 

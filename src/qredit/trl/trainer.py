@@ -584,6 +584,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         objective = self.current_objective()
         if not self.model.training:
             return self._evaluation_loss(model, objective, inputs.rows)
+        # The first micro-batch of a run is held against the ordinary forward pass, if that was asked for.
         if self.args.verify_prefix and not self._verified and self.layout is pack:
             found = verify(self.accelerator.unwrap_model(model), inputs.rows, bool(self.args.bf16 or self.args.fp16))
             _log.warning(f"shared prefix verified: gradients within {found:.1g} of the ordinary ones")
@@ -620,6 +621,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         batch = self.scorer.score_batch_no_grad(model, rows)
         credited = objective.evaluate(batch, self.stages.state)
         self._log_batch("eval", objective, batch)
+        # Denominators are those of this batch alone: TRL averages the batches of an evaluation.
         logp = batch.require("logp", str(objective))
         return sum_terms(objective.numerators(logp, batch, credited), objective.denominators(batch, credited))
 
