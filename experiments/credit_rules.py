@@ -35,7 +35,7 @@ def told(row: ObjectiveResults, of_grpo: ObjectiveResults) -> str:
     parts = [f"p@1 {row.cell('p@1')} %", f"p@16 {row.cell('p@16')} %", f"entropy {row.cell('entropy')}"]
     parts += [f"length {row.cell('length')}", f"generations to 90 %: {generations_to(row)}"]
     grpo = f"p@1 {of_grpo.cell('p@1')} %, p@16 {of_grpo.cell('p@16')} %, entropy {of_grpo.cell('entropy')}"
-    return f"{', '.join(parts)}; GRPO {grpo} (pocket-hotpot, three seeds, [docs/results.md](../results.md))"
+    return f"{', '.join(parts)}. GRPO: {grpo} (pocket-hotpot, three seeds, [docs/results.md](../results.md))"
 
 
 def generations_to(row: ObjectiveResults, share: float = 0.9) -> str:

@@ -31,7 +31,8 @@ def section(name: str, finding: Finding) -> str:
     told = "".join(f"- {line}\n" for line in (*numbers, *finding.notes))
     tables = "\n".join(table(rows) for rows in finding.tables.values())
     picture = f"![{finding.theorem}](theory/{name}.png)"
-    return f"`qredit lab {name}`: {finding.verdict}\n\n{picture}\n\n{tables}\n{told}"
+    claims = "\n".join(f"- {claim}" for claim in finding.claims)
+    return f"`qredit lab {name}`: {finding.headline}:\n\n{claims}\n\n{picture}\n\n{tables}\n{told}"
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def _refused(fields: Mapping[str, str]) -> list[str]:
     shared: dict[str, list[str]] = {}
     for name, reason in fields.items():
         shared.setdefault(reason, []).append(f"`{name}`")
-    return [_row(", ".join(names), reason.replace("|", "\\|")) for reason, names in shared.items()]
+    return [_row(", ".join(names), reason.replace("|", "\\|").replace("; ", ", ")) for reason, names in shared.items()]
 
 
 def page() -> str:

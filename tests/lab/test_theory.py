@@ -295,7 +295,7 @@ def test_what_cannot_be_done_is_said_in_one_line(words, message, tmp_path, capsy
 def test_the_page_shows_every_theorem_as_the_command_found_it():
     page = (ROOT / "docs" / "theory.md").read_text()
     for name in REGISTRY:
-        assert f"`qredit lab {name}`: Measured numbers and theorem agree: " in page
+        assert f"`qredit lab {name}`: Measured numbers and theorem agree:\n\n- " in page
         assert f"(theory/{name}.png)" in page
 
 

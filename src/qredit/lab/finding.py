@@ -107,8 +107,12 @@ class Finding:
     @property
     def verdict(self) -> str:
         """One sentence: whether the measured numbers agree with the theorem, each claim with its deviation."""
-        word = "agree" if self.agrees else "DISAGREE"
-        return f"Measured numbers and theorem {word}: {'; '.join(map(str, self.claims))}."
+        return f"{self.headline}: {'; '.join(map(str, self.claims))}."
+
+    @property
+    def headline(self) -> str:
+        """The verdict without the claims that it rests on."""
+        return f"Measured numbers and theorem {'agree' if self.agrees else 'DISAGREE'}"
 
 
 def make_claim(

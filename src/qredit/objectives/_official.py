@@ -5,32 +5,32 @@ from types import MappingProxyType
 
 _VERL = "volcengine/verl verl/trainer/ppo/core_algos.py, release 0.9.1"
 _TRL = "huggingface/trl trl/trainer/grpo_trainer.py, release 1.16"
-_BOTH = f"{_VERL}; {_TRL}"
+_BOTH = f"{_VERL} and {_TRL}"
 
 OFFICIAL: Mapping[str, str] = MappingProxyType(
     {
         "adactrl": "JoeYing1019/AdaCtrl verl/verl/workers/reward_manager/native_multi_threads.py@9a0b89f",
-        "agentic_aepo": "compared; repository and commit not recorded",
+        "agentic_aepo": "compared, repository and commit not recorded",
         "brpo": "sail-sg/AnytimeReasoner verl/verl/trainer/ppo/brpo.py@7e3f5bb",
         "canon": "biuboomc/CANON verl/trainer/ppo/core_algos.py@7d6f814",
         "cispo": _BOTH,
         "clip_cov": (
-            "PRIME-RL/Entropy-Mechanism-of-RL verl/trainer/ppo/core_algos.py@6071b11; volcengine/verl "
+            "PRIME-RL/Entropy-Mechanism-of-RL verl/trainer/ppo/core_algos.py@6071b11 and volcengine/verl "
             "verl/trainer/ppo/core_algos.py, release 0.9.1"
         ),
         "dapo": (
             "volcengine/verl verl/trainer/ppo/core_algos.py, release 0.9.1, and its "
-            "recipe/dapo/run_dapo_qwen2.5_32b.sh@e2e729f; huggingface/trl trl/trainer/grpo_trainer.py, release 1.16"
+            "recipe/dapo/run_dapo_qwen2.5_32b.sh@e2e729f and huggingface/trl trl/trainer/grpo_trainer.py, release 1.16"
         ),
         "dapo_overlong": "volcengine/verl verl/workers/reward_manager/dapo.py@0bd4ecb",
         "delta": "RUCBM/DelTA verl-DelTA/verl/workers/actor/dp_actor.py@cf048bd",
         "dr_grpo": _BOTH,
-        "empo": "QingyangZhang/EMPO trl/src/open_r1/rewards.py, compared; commit not recorded",
+        "empo": "QingyangZhang/EMPO trl/src/open_r1/rewards.py, compared, commit not recorded",
         "epo": "WujiangXu/EPO verl/workers/actor/dp_actor.py@5b6fa98",
         "grpo": _BOTH,
         "gspo": _BOTH,
         "kl_cov": (
-            "PRIME-RL/Entropy-Mechanism-of-RL verl/trainer/ppo/core_algos.py@6071b11; volcengine/verl "
+            "PRIME-RL/Entropy-Mechanism-of-RL verl/trainer/ppo/core_algos.py@6071b11 and volcengine/verl "
             "verl/trainer/ppo/core_algos.py, release 0.9.1"
         ),
         "llds": (
@@ -42,13 +42,13 @@ OFFICIAL: Mapping[str, str] = MappingProxyType(
         "maxrl": "tajwarfahim/maxrl verl/trainer/ppo/core_algos.py@c0698eb",
         "maxrl_truncated": "tajwarfahim/maxrl verl/trainer/ppo/maclaurin.py@c0698eb",
         "nsr": "TianHongZXY/RLVR-Decomposed verl/trainer/ppo/core_algos.py@a5d4e7c",
-        "nthr": "compared; repository and commit not recorded",
-        "one_shot_entropy": "ypwang61/One-Shot-RLVR verl/workers/actor/dp_actor.py, compared; commit not recorded",
+        "nthr": "compared, repository and commit not recorded",
+        "one_shot_entropy": "ypwang61/One-Shot-RLVR verl/workers/actor/dp_actor.py, compared, commit not recorded",
         "pass_at_k_shaped": "RUCAIBox/Passk_Training code/passk_adv.py@00474d7",
         "psr": "TianHongZXY/RLVR-Decomposed verl/trainer/ppo/core_algos.py@a5d4e7c",
         "pure": "CJReinforce/PURE openrlhf/utils/utils.py@a93a4bf",
         "pure_strict": (
-            "CJReinforce/PURE verl/trainer/ppo/core_algos.py on its branch verl, compared; commit not recorded"
+            "CJReinforce/PURE verl/trainer/ppo/core_algos.py on its branch verl, compared, commit not recorded"
         ),
         "reinforce_pp": _VERL,
         "reinforce_pp_baseline": _VERL,
@@ -58,7 +58,7 @@ OFFICIAL: Mapping[str, str] = MappingProxyType(
         "steer": "zz-haooo/STEER verl/trainer/ppo/core_algos.py@bfc8d2e",
         "tea_rl": "Qihoo360/Light-IF rl/verl/verl/trainer/ppo/core_algos.py@7068745",
         "tempo": "fatebreaker/tempo verl/trainer/ppo/core_algos.py@0a1c273",
-        "thr": "compared; repository and commit not recorded",
+        "thr": "compared, repository and commit not recorded",
         "top_entropy": _TRL,
         "verifree": "sail-sg/VeriFree verifree.py@718b363",
         "w_reinforce": "TianHongZXY/RLVR-Decomposed verl/trainer/ppo/core_algos.py@a5d4e7c",

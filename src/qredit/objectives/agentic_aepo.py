@@ -23,9 +23,9 @@ def agentic_aepo(
     Args:
         strength: of the entropy score.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. verl takes 3.
 
-    Source: arXiv 2510.14545, from others' notes, compared with official code. Difference: advantage and clip alone; its
+    Source: arXiv 2510.14545, from others' notes, compared with official code. Difference: advantage and clip alone. Its
     branching rollouts belong to the sampler. The reduction is one mean over all tokens.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_score(strength)

@@ -24,7 +24,7 @@ def attention_credit(role: Credit, epsilon_low: float = 0.2, epsilon_high: float
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2510.13554v2, section 5, whose table 7a finds both signs better than positive ones alone (43.2 and
-    42.0; GRPO 39.4); how the maps are read, and the thresholds of the coupled strategy, from others' notes. No official
+    42.0, GRPO 39.4). How the maps are read, and the thresholds of the coupled strategy, from others' notes. No official
     code was found. The roles are fixed with the rollouts.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | role

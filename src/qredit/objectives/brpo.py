@@ -25,7 +25,7 @@ def brpo(prior: tuple[float, ...], length: int, epsilon_low: float = 0.2, epsilo
 
     Source: arXiv 2505.13438, the authors' code. Difference: the answers sampled after each cut, which the source
     trains by r - mean over the answers of one prefix, are rows of another batch: `reward() | center_by_group()` with a
-    group per prefix. The code divides by rows × the width that a batch is padded to, which depends on how it is cut;
+    group per prefix. The code divides by rows × the width that a batch is padded to, which depends on how it is cut.
     `length` is the same for every step.
     """
     advantage = budget_advantage(prior)

@@ -27,16 +27,16 @@ def canon(
         loss = -(1/(N·length)) Σ_i Σ_t min(ρ A_i, clip(ρ) A_i)
 
     Args:
-        length: the constant that token sums are divided by; the source uses the generation budget, 8192.
+        length: the constant that token sums are divided by. The source uses the generation budget, 8192.
         metric: what the group is sorted by: mean_entropy() or sampled_length(), or any source of a number per rollout.
-        between: μ; 1 compares halves, 0 compares within them, ½ with halves of one size is Dr.GRPO. The source's
-            schedules state 1-μ: batch_mean_reward() compares within first and between later;
+        between: μ. 1 compares halves, 0 compares within them, ½ with halves of one size is Dr.GRPO. The source's
+            schedules state 1-μ: batch_mean_reward() compares within first and between later.
             cosine_restarts(total, start=0.4, end=1, before=1) and (total, start=1, end=0.4, before=0) are its two
             cosine ones.
         low, high: factors on the rewards of the halves where they are compared: α ≤ 1 on the low-entropy half, or on
             the long half.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. verl takes 3.
 
     Zero where all rewards of a group of two or more are equal and low = high = 1. A rollout alone keeps its reward.
 

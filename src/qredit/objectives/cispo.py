@@ -19,10 +19,10 @@ def cispo(ratio_max: float = 5.0, epsilon_std: float = 1e-4) -> Objective:
     of a group are equal.
 
     Args:
-        ratio_max: the cap itself, as TRL's epsilon_high for this loss; 5 is the value TRL recommends.
+        ratio_max: the cap itself, as TRL's epsilon_high for this loss. TRL recommends 5.
         epsilon_std: added to the standard deviation (n-1).
 
-    Source: arXiv 2506.13585, TRL's code. Difference: no cap from below, as in TRL and the paper's experiments; verl
+    Source: arXiv 2506.13585, TRL's code. Difference: no cap from below, as in TRL and the paper's experiments. verl
     clips to (1 - low, 1 + high), which is this one at low = 1 and high = ratio_max - 1.
     """
     advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std)

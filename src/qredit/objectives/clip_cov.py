@@ -16,7 +16,7 @@ def clip_cov(
 
     Args:
         share, low, high: see `drop_covariance_band`.
-        epsilon_low, epsilon_high: half-widths of the ratio's trust region; 1 in the authors' scripts, nearly unclipped.
+        epsilon_low, epsilon_high: half-widths of the ratio's trust region. The authors' scripts take 1, nearly no clip.
 
     Zero where all rewards of a group are equal. Source: arXiv 2505.22617, official code. Difference: statistics over
     the step, not a micro-batch.

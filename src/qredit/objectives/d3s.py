@@ -28,12 +28,12 @@ def d3s(
 
     Args:
         of_group: rollouts kept of each group.
-        of_batch: rollouts kept of the optimiser step; `linear(N0, N1)` is the source's schedule.
-        tokens: share of the kept rollouts' tokens that learn, 0 … 1; `linear(K0, K1)`.
+        of_batch: rollouts kept of the optimiser step. `linear(N0, N1)` is the source's schedule.
+        tokens: share of the kept rollouts' tokens that learn, 0 … 1. `linear(K0, K1)`.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2509.22115, from others' notes, in which no number is told. Difference: equal advantages are ordered
-    by mean entropy; rollouts left out leave the denominator, tokens left out stay in it; clip and reduction are DAPO's.
+    by mean entropy. Rollouts left out leave the denominator, tokens left out stay in it. Clip and reduction are DAPO's.
     """
     advantage = reward() | center_by_group() | scale_by_group_std()
     fewer = advantage | keep_widest_of_group(of_group) | keep_widest_of_batch(of_batch)

@@ -23,7 +23,7 @@ def dapo(
         dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i. 3 is verl's default, the authors' recipe for verl
             sets 10, the paper's formula and TRL have none: None.
 
-    Zero where all rewards of a group are equal. Source: arXiv 2503.14476. Difference: the loss alone; its
+    Zero where all rewards of a group are equal. Source: arXiv 2503.14476. Difference: the loss alone. Its
     dynamic sampling and overlong reward shaping belong to the sampler and the reward.
     """
     advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std)

@@ -25,7 +25,7 @@ def dapo_overlong(
         r_i ← r_i - strength · clip((|o_i| - (length - buffer)) / buffer, 0, 1)
 
     Args:
-        length, buffer: in sampled tokens; `length` is the most a rollout may have.
+        length, buffer: in sampled tokens. `length` is the most a rollout may have.
         strength: the punishment at full length.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1).

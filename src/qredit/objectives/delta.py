@@ -32,9 +32,9 @@ def delta(
         least, most: range of the weights.
         refinements: how often the two centres are recomputed with the weights.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 10 in its scripts.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. Its scripts take 10.
 
-    Source: arXiv 2605.21467; compared with the official code, RUCBM/DelTA at cf048bd:
+    Source: arXiv 2605.21467. Compared with the official code, RUCBM/DelTA at cf048bd:
     `verl-DelTA/verl/workers/actor/dp_actor.py`, `compute_log_prob_h`, and `recipe/dapo/srcs/run_DelTA.sh`. Difference:
     the loss alone, without the overlong penalty on its rewards.
     """

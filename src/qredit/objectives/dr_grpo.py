@@ -18,9 +18,9 @@ def dr_grpo(
         A_i = r_i - mean_g r,   loss = -(1/(N·length)) Σ_i Σ_t min(ρ A_i, clip(ρ) A_i)
 
     Args:
-        length: the constant that token sums are divided by; the paper uses the generation budget.
+        length: the constant that token sums are divided by. The paper uses the generation budget.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i; None, as published, for no cap.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i. None, as published, for no cap.
 
     Zero where all rewards of a group are equal. Source: arXiv 2503.20783.
     """

@@ -23,11 +23,11 @@ def epo(
         loss = policy - strength · [ mean H - β · height · mean( relu(low·H̄ - H) + relu(H - high·H̄) ) ]
 
     Args:
-        low, high, height, decay: see `entropy_smoothing`; the released configurations use bands of 0.8 to 1.2 and 0.5
+        low, high, height, decay: see `entropy_smoothing`. The released configurations use bands of 0.8 to 1.2 and 0.5
             to 1.5, for their own form of the penalty.
         strength: of both entropy terms.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. verl takes 3.
 
     Zero, but for the entropy terms, where all rewards of a group are equal. Source: arXiv 2509.22576, the paper's text.
     Difference: see `entropy_smoothing`.

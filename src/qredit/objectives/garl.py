@@ -34,9 +34,9 @@ def garl(
     rationale ended early by an end-of-text: that decision is not scored.
 
     Args:
-        q: commitment, 0 (RLVR; equals `verifree`) … 1 (log marginal likelihood; the IWAE gradient). May be a schedule,
+        q: commitment, 0 (RLVR, as `verifree`) … 1 (log marginal likelihood, the IWAE gradient). May be a schedule,
             or `auto()`: left to the run (docs/guidance.md).
-        normalize: keep the factor 1/M^q, which bounds a_m/M^q by 1; a rescaled learning rate otherwise.
+        normalize: keep the factor 1/M^q, which bounds a_m/M^q by 1. A rescaled learning rate otherwise.
         pathwise: False gives the answer's tokens no gradient: the ablation that the paper leaves open.
         ratio: how the importance ratio ρ of an off-policy rationale is truncated.
         proposal: draw a share of each group's rationales from the policy shown the gold answer, `hint(share=0.5)`; for

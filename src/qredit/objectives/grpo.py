@@ -19,7 +19,7 @@ def grpo(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float
 
     Args:
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio ρ.
-        epsilon_std: added to the standard deviation (n-1); 1e-4 as in TRL.
+        epsilon_std: added to the standard deviation (n-1). TRL takes 1e-4.
 
     Source: arXiv 2402.03300 (outcome supervision). Difference: no KL term inside the objective.
     """

@@ -24,7 +24,7 @@ def gspo(epsilon_low: float = 3e-4, epsilon_high: float = 4e-4, epsilon_std: flo
         epsilon_std: added to the standard deviation (n-1).
 
     Source: arXiv 2507.18071, the widths of its experiments, verl's and TRL's code. The gradient is carried token by
-    token as in verl; it equals that of s_i, which TRL differentiates.
+    token as in verl. It equals that of s_i, which TRL differentiates.
     """
     advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std)
     return Objective(

@@ -37,7 +37,7 @@ def jepo(floor: float = 100.0, ratio: RationaleRatio = DEFAULT_RATIO) -> Objecti
     Zero in rows without a gold answer, in groups whose every w is 0, on forced closing tokens and outside both spans.
     The rationale's part is zero where all w of a group are equal. Raises QreditError for floor outside [0, 700].
 
-    Source: arXiv 2503.19618 for the bound; no official code was found, and the leave-one-out form is derived here and
+    Source: arXiv 2503.19618 for the bound. No official code was found, and the leave-one-out form is derived here and
     checked against the enumerated gradient. The floor and the off-policy form are ours.
     """
     gained, share = log_mean_gain(floor, ratio), amplified_likelihood(1.0, normalize=False, ratio=ratio)

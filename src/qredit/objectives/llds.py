@@ -20,12 +20,12 @@ def llds(
         loss = policy + (strength/|Y|) Σ_{i in Y} (1/|o_i|) Σ_turn 1[Σ_turn Δ > 0] Σ_{t in turn} relu(Δ_t) + kl · KL
 
     Args:
-        strength, searches: see `keep_likelihood`; searches = 2 is LLDS-MA.
-        kl: strength of the divergence from a reference model; 0 needs none.
+        strength, searches: see `keep_likelihood`. searches = 2 is LLDS-MA.
+        kl: strength of the divergence from a reference model. 0 needs none.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
 
-    Zero, but for price and divergence, where all rewards of a group are equal; the price is 0 while the parameters are
-    those that sampled. Source: arXiv 2512.04220, the paper's text; the token
+    Zero, but for price and divergence, where all rewards of a group are equal. The price is 0 while the parameters are
+    those that sampled. Source: arXiv 2512.04220, the paper's text. The token
     mean of the policy term is that of the released code. Difference: see `keep_likelihood`.
     """
     kept = dapo(epsilon_low, epsilon_high, dual_clip=None) | keep_likelihood(strength, searches)

@@ -42,9 +42,9 @@ def logprob(beta: float = 0.0, sft: float = 1.0, ratio: RationaleRatio = DEFAULT
     closing tokens and outside both spans. The rationale's part is zero where all r of a group are equal. A row alone
     in its group has no baseline. Raises QreditError for beta or sft below 0.
 
-    Source: arXiv 2411.04282 (LaTRO); compared with the official code, SalesforceAIResearch/LaTRO at ff18ac3:
+    Source: arXiv 2411.04282 (LaTRO). Compared with the official code, SalesforceAIResearch/LaTRO at ff18ac3:
     `LaTRO/trainer/latro_trainer.py`. The case of one rollout is JEPO's of one sample (arXiv 2503.19618). Difference: a
-    rationale that was cut off keeps its own reward, there it gets twice the batch's mean reward; the off-policy form
+    rationale that was cut off keeps its own reward, there it gets twice the batch's mean reward. The off-policy form
     is ours.
     """
     check_range("beta", beta, 0.0, math.inf)

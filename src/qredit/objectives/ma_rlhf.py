@@ -14,7 +14,7 @@ from qredit.objectives._method import method
 def ma_rlhf(
     discount: float = 1.0, trace_decay: float = 0.95, epsilon_low: float = 0.2, epsilon_high: float = 0.2
 ) -> Objective:
-    """The reward arrives at the last token; advantages are estimated between runs of tokens and shared inside each.
+    """The reward arrives at the last token, and advantages are estimated between runs of tokens and shared inside each.
 
         R_τ, V_τ = means over macro τ,   δ_τ = R_τ + γ V_{τ+1} - V_τ,   A_{i,t} = A_τ = δ_τ + γ λ A_{τ+1}
 
@@ -26,8 +26,8 @@ def ma_rlhf(
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2410.02743, the authors' code. Difference: rows have boundaries of their own, there those of the
-    first row; no empty macro before the last token where (L-1) % n = 0; no KL term in the reward and no clip of it at
-    ±2.5; the critic is trained elsewhere.
+    first row. No empty macro before the last token where (L-1) % n = 0. No KL term in the reward and no clip of it at
+    ±2.5. The critic is trained elsewhere.
     """
     advantage = reward() | at_last_token() | macro_advantage(discount, trace_decay)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

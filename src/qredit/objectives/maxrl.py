@@ -17,7 +17,7 @@ def maxrl(epsilon: float = 1e-6) -> Objective:
     GARL at q = 1 needs only likelihood.
 
     Because a group without a success gives nothing, its mean is that of log p truncated at order M - 1,
-    J_{M-1} = -Σ_{k<M} (1-p)^k / k; `maxrl_uncentred` is the one for J_M, `maxrl_truncated` for any lower order.
+    J_{M-1} = -Σ_{k<M} (1-p)^k / k. `maxrl_uncentred` is the one for J_M, `maxrl_truncated` for any lower order.
 
     Source: arXiv 2602.02710, the advantage of the authors' released code.
     """

@@ -13,11 +13,11 @@ def maxrl_truncated(order: int) -> Objective:
 
         J_T(p) = -Σ_{k=1..T} (1-p)^k / k,   A⁺ = 1,   A⁻ = -Σ_{k=2..T} C(wrong-1, k-1) / C(M-1, k-1)
 
-    Unbiased for every T ≤ M, without a baseline. Zero on unscored rollouts, and on wrong ones at T = 1; groups of equal
+    Unbiased for every T ≤ M, without a baseline. Zero on unscored rollouts, and on wrong ones at T = 1. Groups of equal
     rewards cancel in expectation only. Raises QreditError for rewards other than 0 and 1.
 
     Args:
-        order: T; in groups smaller than T it is their size.
+        order: T. In groups smaller than T it is their size.
 
     Source: arXiv 2602.02710, the Maclaurin weights of the authors' code.
     """

@@ -12,7 +12,7 @@ from qredit.objectives._method import method
 
 @method("group", "arXiv 2506.01347", "code")
 def nsr(epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
-    """Negative sample reinforcement: advantage -1 on wrong rollouts; right ones are left out, of the token mean too.
+    """Negative sample reinforcement: advantage -1 on wrong rollouts, right ones left out, of the token mean too.
 
         loss = (1/Σ_{i wrong}|o_i|) Σ_{i wrong} Σ_t max(ρ, clip(ρ))
 

@@ -21,7 +21,7 @@ def nthr(
         loss = -(1/Σ_i|y_i|) Σ_i Σ_t min(ρ A_t, clip(ρ) A_t), averaged over prompts
 
     k runs over the tokens of the group's right rollouts and p̂ is their share. Zero where all rewards of a group are
-    equal; softened tokens are 0 at p̂ = ½.
+    equal. Softened tokens are 0 at p̂ = ½.
 
     Args:
         strictness: of the threshold τ, times the least mean score of a right rollout.
@@ -29,7 +29,7 @@ def nthr(
             that of its section 5.3.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
-    Source: arXiv 2505.18830, from others' notes, compared with official code. Difference: no KL term; influence of the
+    Source: arXiv 2505.18830, from others' notes, compared with official code. Difference: no KL term. Influence of the
     current policy.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | soften_by_influence(strictness, kept)

@@ -23,7 +23,7 @@ def one_shot_entropy(
 
     Args:
         strength: of the bonus.
-        kl: of the divergence; 0 needs no reference model.
+        kl: of the divergence. 0 needs no reference model.
         policy: 0, with kl = 0, is the run of the paper that raises entropy and nothing else.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
 

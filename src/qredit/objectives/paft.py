@@ -29,15 +29,15 @@ def paft(
     the average over rows. Its mean over the draws is a_m/M^q: GARL without a baseline.
 
     Args:
-        q: 0 … 1. q = 1 is the E-step of EM (TRICE); low q is over-conservative when cold. May be a schedule.
-        resamples: K; None is M, as in the paper.
+        q: 0 … 1. q = 1 is the E-step of EM (TRICE). A low q is over-conservative when cold. May be a schedule.
+        resamples: K. None is M, as in the paper.
         normalize: keep the factor 1/M^q.
         ratio: how the importance ratio ρ of an off-policy rationale is truncated.
         proposal: draw a share of each group's rationales from the policy shown the gold answer, as in `garl`.
 
-    Off policy rows are drawn with probability ρ_m w_m / Σρw and w̄ is the mean of ρw, ρ_m = p_θ(z_m|x)/μ(z_m|x); no
+    Off policy rows are drawn with probability ρ_m w_m / Σρw and w̄ is the mean of ρw, ρ_m = p_θ(z_m|x)/μ(z_m|x). No
     token carries a further ratio. With a proposal they are drawn with probability u_m w_m / Σuw and w̄ is the mean of
-    uw, with GARL's weight u_m of the mixture; all rows are scored and trained behind the plain prompt.
+    uw, with GARL's weight u_m of the mixture. All rows are scored and trained behind the plain prompt.
 
     Zero in rows never drawn (they need no backward pass), in rows without a gold answer, in groups whose every w is 0,
     on forced closing tokens and outside both spans. Raises QreditError for q outside [0, 1] or resamples < 1.

@@ -13,11 +13,11 @@ def pass_at_k(k: int) -> Objective:
 
         A_i = k r_i C(wrong, k-1)/C(M-1, k-1) - b_i,   ĝ = -(1/N) Σ_i A_i ∇log p(o_i|x)
 
-    b_i is the mean of the first term over the other rollouts, in a group without rollout i; see `credit_pass_at`. With
+    b_i is the mean of the first term over the other rollouts, in a group without rollout i. See `credit_pass_at`. With
     it, and without, E[ĝ] = -k (1-p)^{k-1} ∇p. k = 1 is RLOO. Needs groups of more than k for the baseline, of k for
     anything. Zero in larger groups of equal rewards. Raises QreditError for rewards other than 0 and 1.
 
-    Source: arXiv 2510.23049 (direct optimisation); the unbiased estimator over a group is that of PKPO, arXiv
+    Source: arXiv 2510.23049 (direct optimisation). The unbiased estimator over a group is that of PKPO, arXiv
     2505.15201, eq. 29 and 33, derived here without it. Difference from released code that subtracts the mean of the
     others' first terms: these depend on r_i, which biases it.
     """

@@ -13,7 +13,7 @@ from qredit.objectives._method import method
 def pass_at_k_shaped(
     k: int, epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float = 1e-6
 ) -> Objective:
-    """GRPO over all sets of k rollouts of a group, whose reward is the best of the set; each rollout has the mean.
+    """GRPO over all sets of k rollouts of a group, whose reward is the best of the set, and each rollout has the mean.
 
         A⁺ = f / (σ + epsilon_std),   A⁻ = (f - C(wrong-1, k-1)/C(M-1, k-1)) / (σ + epsilon_std),   σ = √(f(1-f))
 

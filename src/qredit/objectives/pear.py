@@ -24,8 +24,8 @@ def pear(
         R_i = min(1, right - max(0, H_thinking - answer_weight · H_answer)) if right, else wrong
 
     Args:
-        right: reward of a right answer before the entropies, in (0, 1]; the source's value is not known to us.
-        wrong: reward of any other answer, in [0, 1); idem.
+        right: reward of a right answer before the entropies, in (0, 1]. The source's value is not known to us.
+        wrong: reward of any other answer, in [0, 1). Its value is not known to us either.
         answer_weight: how far entropy in the answer makes up for entropy in the thinking (tested there: -1 … 2).
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1).

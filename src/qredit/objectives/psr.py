@@ -12,7 +12,7 @@ from qredit.objectives._method import method
 
 @method("group", "arXiv 2506.01347", "code")
 def psr(epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
-    """Positive sample reinforcement: advantage 1 on right rollouts; wrong ones are left out, of the token mean too.
+    """Positive sample reinforcement: advantage 1 on right rollouts, wrong ones left out, of the token mean too.
 
         loss = -(1/Σ_{i right}|o_i|) Σ_{i right} Σ_t min(ρ, clip(ρ))
 

@@ -28,8 +28,8 @@ def pure(
         verifiable: weight of the outcome reward.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
-    Source: arXiv 2504.15275, the authors' code on OpenRLHF. Difference: no KL term in the reward; the outcome reward,
-    there added at the last token, stands on every token, which is the same under undiscounted sums; the separator
+    Source: arXiv 2504.15275, the authors' code on OpenRLHF. Difference: no KL term in the reward. The outcome reward,
+    there added at the last token, stands on every token, which is the same under undiscounted sums. The separator
     counts among the tokens of its step.
     """
     process = step_scores() | weight_worst_steps(temperature) | subtract_step_share_of_others() | sum_to_come()

@@ -25,9 +25,9 @@ def pure_strict(verifiable: float = 1.0, epsilon_low: float = 0.2, epsilon_high:
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2504.15275, the authors' code on verl. Difference: the minimum runs over step ends alone, there over
-    every token, where a token inside a step holds 0 and no return is above 0; the baseline divides by the others'
-    tokens and not by their padded width; separators get 0, as in the authors' other code; the outcome reward is added
-    to the return, not to the score of the last token; no whitening, no KL term.
+    every token, where a token inside a step holds 0 and no return is above 0. The baseline divides by the others'
+    tokens and not by their padded width. Separators get 0, as in the authors' other code. The outcome reward is added
+    to the return, not to the score of the last token. No whitening, no KL term.
     """
     process = step_scores() | worst_to_come() | subtract_token_mean_of_others()
     outcome = reward() | subtract_mean_of_others()

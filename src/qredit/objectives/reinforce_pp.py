@@ -19,7 +19,7 @@ def reinforce_pp(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon: f
     answered is rewarded for being easy. Zero where all rewards of the step are equal.
 
     Source: arXiv 2501.03262, verl's code. Difference: no discount, with which every token of a rollout has its reward
-    as its return; no KL inside the reward.
+    as its return. No KL inside the reward.
 
     Args:
         epsilon_low: the ratio is clipped below 1 - epsilon_low.

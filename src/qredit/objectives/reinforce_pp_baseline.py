@@ -19,7 +19,7 @@ def reinforce_pp_baseline(epsilon_low: float = 0.2, epsilon_high: float = 0.2, e
     rewards are equal A_i is that of a_i = 0: small, and 0 only if the token mean of a is. Zero where every group of the
     step is equal.
 
-    Source: arXiv 2501.03262, verl's code. Difference: a rollout alone in its group has a_i = 0 (verl: r_i); no KL
+    Source: arXiv 2501.03262, verl's code. Difference: a rollout alone in its group has a_i = 0 (verl: r_i). No KL
     inside the reward.
 
     Args:

@@ -23,7 +23,7 @@ def rlpr(
         r_i = (1 - format) · max(0, p̄_i - base) + format · form_i,   A_i = (r_i - mean_g r) / (std_g r + epsilon_std)
         p̄_i = (1/|y*|) Σ_t p(y*_t | x, z_i, y*_<t),   base the same mean without a rationale, at the start of the run
 
-    Every token that was sampled learns, those of the sampled answer too; the gold answer's are scored and get no
+    Every token that was sampled learns, those of the sampled answer too. The gold answer's are scored and get no
     gradient. Groups whose std is below `least_spread` times its running mean are left out from step 11 on. form_i is
     what the reward function gives: the reward `format` here, tags in the text in RLPR's code.
 
@@ -35,11 +35,11 @@ def rlpr(
 
     Zero in rows without a gold answer and where all rewards so made are equal in a group.
 
-    Source: arXiv 2506.18254; compared with the official code, OpenBMB/RLPR at 8490fca:
+    Source: arXiv 2506.18254. Compared with the official code, OpenBMB/RLPR at 8490fca:
     `verl/workers/reward_manager/prob.py`, `verl/trainer/ppo/ray_trainer.py`, `examples/RLPR/reproduce_qwen.sh`.
-    Difference: the mean runs over the seam and the end of the answer too, which are nearly certain; `base` stands
-    behind an empty, closed rationale, there right behind the prompt, between spaces; a forced closing does not make p̄
-    0; no penalty for repetition; nothing is sampled for the groups left out.
+    Difference: the mean runs over the seam and the end of the answer too, which are nearly certain. `base` stands
+    behind an empty, closed rationale, there right behind the prompt, between spaces. A forced closing does not make p̄
+    0. No penalty for repetition. Nothing is sampled for the groups left out.
     """
     advantage = answer_probability_gain(format) | leave_out_narrow_groups(least_spread) | center_by_group()
     scaled = advantage | scale_by_group_std(epsilon_std)

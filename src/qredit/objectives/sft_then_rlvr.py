@@ -10,7 +10,7 @@ from qredit.objectives.garl import garl
 def sft_then_rlvr(switch: float = 0.5, normalize: bool = True) -> Objective:
     """GARL at q = 1 (maximum likelihood) until `switch` of the training progress, then at q = 0 (RLVR).
 
-    The usual two-stage recipe is this stepwise schedule on the J_Q continuum; `garl(q=linear(1, 0))` is the smooth one.
+    The usual two-stage recipe is this stepwise schedule on the J_Q continuum. `garl(q=linear(1, 0))` is the smooth one.
 
     Source: arXiv 2604.25907 v2, which reads the usual pipeline as this schedule. Difference: the supervised phase of
     the paper's runs learns from annotated rationales, this one from answers alone.

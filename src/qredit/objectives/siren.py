@@ -25,9 +25,9 @@ def siren(
         length: Dr.GRPO's constant.
         strength, mass, level, anchor: see `nucleus_entropy_anchor`.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. verl takes 3.
 
-    Zero, but for the entropy term, where all rewards of a group are equal; that term is 0 at the anchor.
+    Zero, but for the entropy term, where all rewards of a group are equal. That term is 0 at the anchor.
 
     Source: arXiv 2509.25133, official code. Difference: see `nucleus_entropy_anchor`.
     """

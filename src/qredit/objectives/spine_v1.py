@@ -36,7 +36,7 @@ def spine_v1(
 
     Zero, but for divergence and band, in groups that agree.
 
-    Source: arXiv 2511.17938v1, from others' notes; `spine` is its second version. No official code could be read.
+    Source: arXiv 2511.17938v1, from others' notes. `spine` is its second version. No official code could be read.
     Difference: reduction, rounding, ties and estimator of the divergence are ours.
     """
     advantage = majority_vote(leave_one_out) | center_by_group() | scale_by_group_std() | keep_forks(share)

@@ -24,7 +24,7 @@ def steer(
     Args:
         least: the weight of the token that moves the entropy most.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 10 in its recipe.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. Its recipe takes 10.
 
     Source: arXiv 2510.10150, official code, its exponential map. Difference: the maximum is that of the step, not of a
     micro-batch. λ is positive, so weighing the advantage is weighing the clipped loss.

@@ -19,11 +19,11 @@ def t_reg(strength: float, epsilon_low: float = 0.2, epsilon_high: float = 0.2) 
     Zero on tokens that were not sampled. Where all rewards of a group are equal, r̂_t alone remains.
 
     Args:
-        strength: of the token reward; the source's own factors are 0.1 to 0.5 times the β of its preference loss.
+        strength: of the token reward. The source's own factors are 0.1 to 0.5 times the β of its preference loss.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
     Source: arXiv 2412.02685, from others' notes. Difference: there the term -Σ r̂_t log p stands beside a preference
-    loss over pairs, weighted by the pair; here the same coefficient stands beside an advantage, under its clip.
+    loss over pairs, weighted by the pair. Here the same coefficient stands beside an advantage, under its clip.
     """
     advantage = reward() | center_by_group() | scale_by_group_std()
     credit = on_span("sampled", advantage + strength * contrastive_reward())

@@ -22,9 +22,9 @@ def tea_rl(
 
     Args:
         scale, most: see `covariance_entropy_bonus`.
-        kl: strength of the divergence from a reference model; 0 needs none.
+        kl: strength of the divergence from a reference model. 0 needs none.
         epsilon_low, epsilon_high: half-widths of the ratio's trust region.
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 10 in its recipe.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. Its recipe takes 10.
 
     Zero, but for bonus and divergence, where all rewards of a group are equal. Source: arXiv 2508.03178 (Light-IF),
     official code, whose branch for it does not run as released. Difference: w is a constant.

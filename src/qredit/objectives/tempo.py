@@ -18,13 +18,13 @@ def tempo(
 
         A_t = (r_i - mean_g r + V(s_{t+1}) - V(s_t)) / (std_g r + epsilon_std)
 
-    V(s) is the mean reward of the rollouts that begin with s. Zero where all rewards of a group are equal; GRPO's
+    V(s) is the mean reward of the rollouts that begin with s. Zero where all rewards of a group are equal. GRPO's
     advantage from the token on which nobody shares.
 
     Args:
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1).
-        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap; 3 is verl's default.
+        dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. verl takes 3.
 
     Source: arXiv 2509.18314, official code. Difference: a rollout alone in its group gets 0, where the code's standard
     deviation is NaN. As there, the walk stops at the first token that was not sampled.

@@ -23,11 +23,11 @@ def thr(tilt: float, strictness: float = 1.0, epsilon_low: float = 0.2, epsilon_
     rewards of a group are equal.
 
     Args:
-        tilt: > 0 exploits, < 0 explores, 0 keeps the dominant tokens only; the source takes 0.1 either way.
+        tilt: > 0 exploits, < 0 explores, 0 keeps the dominant tokens only. The source takes 0.1 either way.
         strictness: of the threshold τ, times the least mean score of a right rollout.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
-    Source: arXiv 2510.03669, from others' notes, compared with official code. Difference: no KL term; influence of the
+    Source: arXiv 2510.03669, from others' notes, compared with official code. Difference: no KL term. Influence of the
     current policy.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | tilt_by_influence(strictness, tilt)

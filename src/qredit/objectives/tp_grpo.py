@@ -17,15 +17,15 @@ def tp_grpo(alpha: float, epsilon_low: float = 0.2, epsilon_high: float = 0.2, e
         right rollout, step taken back later: A_i - alpha · p̂        wrong rollout, step not adopted: 0
 
     p̂ is the share of right rollouts of the group. A wrong rollout is blamed only for the steps its answer adopted.
-    Zero in a group without a right rollout; where all are right, unused steps get -alpha and the rest 0.
+    Zero in a group without a right rollout. Where all are right, unused steps get -alpha and the rest 0.
 
     Args:
-        alpha: weight of the process reward; the source's value is still open, so it has no default.
+        alpha: weight of the process reward. The source's value is still open, so it has no default.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1).
 
     Source: arXiv 2507.23317 ("Smarter Not Harder"), known from two sets of others' notes that agree. Difference: the
-    net numbers per token instead of rewards per thought that are summed backwards; no pool of older rollouts.
+    net numbers per token instead of rewards per thought that are summed backwards. No pool of older rollouts.
     """
     advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std) | settle_unused_steps(alpha)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

@@ -11,11 +11,11 @@ from qredit.objectives._method import method
 
 @method("group", "arXiv 2506.01347", "code")
 def w_reinforce(weight: float = 0.1, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
-    """Advantage `weight` on right rollouts and -1 on wrong ones; all rows stay in the token mean.
+    """Advantage `weight` on right rollouts and -1 on wrong ones, and all rows stay in the token mean.
 
         loss = -(1/Σ_i|o_i|) Σ_i Σ_t min(ρ A_i, clip(ρ) A_i),   A_i = weight if r_i = 1 else -1
 
-    weight = 1 is REINFORCE with rewards of ±1; at weight = 0 only wrong rollouts push, as in `nsr`, but divided by the
+    weight = 1 is REINFORCE with rewards of ±1. At weight = 0 only wrong rollouts push, as in `nsr`, but divided by the
     tokens of all. Zero on unscored rollouts only. Raises QreditError for rewards other than 0 and 1.
 
     Source: arXiv 2506.01347, the authors' code.
