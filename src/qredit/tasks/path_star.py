@@ -87,7 +87,13 @@ def make_path_star_task(
 
 
 def make_draw(degree: int, length: int, nodes: int) -> SceneDraw:
-    """Scenes of one graph each, with a question for the end of every arm."""
+    """Scenes of one graph each, with a question for the end of every arm.
+
+    Args:
+        degree: arms of the graph.
+        length: nodes of an arm, the start counted.
+        nodes: how many names of nodes there are.
+    """
 
     def draw(rng: random.Random, split: Split) -> Scene:
         for _ in range(_TRIES):

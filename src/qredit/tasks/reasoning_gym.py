@@ -95,7 +95,13 @@ def render(record: Record, style: Style) -> Example:
 def reasoning_gym_score(
     *, response: Sequence[str], generator: Sequence[str], entry: Sequence[int], **columns: Any
 ) -> list[float]:
-    """The generator's own score of each answer: a reward function with TRL's arguments."""
+    """The generator's own score of each answer: a reward function with TRL's arguments.
+
+    Args:
+        response: sampled answers.
+        generator: name of the generator of each question.
+        entry: number of each question among those of its generator.
+    """
     return [
         float(_generator(text).score_answer(said.strip(), _entry(text, number)))
         for said, text, number in zip(response, generator, entry, strict=True)
