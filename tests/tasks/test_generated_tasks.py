@@ -5,7 +5,6 @@ import sys
 from itertools import islice, pairwise
 
 import pytest
-from folders import flags
 
 from qredit.cli import main
 from qredit.rewards.reward_spec import Response, parse_rewards
@@ -17,6 +16,7 @@ from qredit.tasks.pocket.scene import draw_scenes
 from qredit.tasks.task_call import TaskCall, parse_task_call
 from qredit.utils import extras
 from qredit.utils.errors import QreditError
+from tests.support.folders import flags
 
 SMALL = "path-star(degree=3, length=4, nodes=12, size=200)"
 OTHER_SEED = SMALL.replace("size", "seed=1, size")
