@@ -41,12 +41,40 @@ def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
         (["grpo()", "--task", "jsonl", "--data", "nowhere.jsonl", "--model", "owner/name"], "nowhere.jsonl"),
         (["grpo()", "--m", "1"], "m, the rollouts per prompt, must be at least 2"),
         (["grpo()", "--seeds", "0"], "seeds"),
+        (["sft(steps=4)"], "says what comes before a run, but not which: 'sft(steps=4) then grpo()'"),
+        (["sft() then grpo()"], "sft needs steps"),
+        (["sft(steps=4, rat=1) then grpo()"], "unknown argument of sft 'rat'; Choices: lr, rationales, steps"),
+        (["sft(steps=0) then grpo()"], "steps must be at least 1"),
+        (["stf(steps=4) then grpo()"], "unknown stage before 'then' 'stf'; did you mean 'sft'?"),
+        (["sft(steps=4) then gpo()"], "unknown objective or stage 'gpo'"),
     ],
 )
 def test_what_cannot_be_compared_is_said_before_any_run(argv, words, tmp_path, capsys):
     assert main(["compare", *argv, "--output", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_arm_may_fine_tune_first(tmp_path, capsys):
+    """Rationales, by heart and then sampled: GRPO begins where fine-tuning ended, with as many rollouts as without."""
+    arms = ["sft(steps=12, rationales=True) then grpo()", "grpo()"]
+    words = "--steps 1 --seeds 1 --questions 4 --workers 1 --subset 96 --json --quiet --style cold"
+    assert main(["compare", *arms, *words.split(), "--output", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["objective"] for row in found["rows"]] == arms
+    folder = tmp_path / "sftsteps12-rationalesTrue-then-grpo-0"
+    first, plain = (lines(one / "run" / "metrics.jsonl")[0] for one in (folder, tmp_path / "grpo-0"))
+    assert (first["reward"] > 0.5, plain["reward"]) == (True, 0)
+    shown, trained, alone = (
+        yaml.safe_load((one / "config.yaml").read_text())
+        for one in (folder / "sft", folder / "run", tmp_path / "grpo-0" / "run")
+    )
+    assert trained["model"] == str(folder / "sft" / "final")
+    assert (shown["steps"], shown["seed"], shown["subset"], shown["rationales"]) == (12, 0, "96", True)
+    assert {name for name in alone if trained[name] != alone[name]} == {"model"}
+    assert trained.keys() - alone.keys() == {"max_completion_length", "answer_budget"}
+    facts = json.loads((folder / "arm.json").read_text())
+    assert facts["warm_start"] == {"steps": 12, "lr": None, "rationales": True}
 
 
 def test_every_run_has_the_same_rollouts():

@@ -3,6 +3,7 @@
 `qredit compare 'grpo()' 'dapo()' 'garl(q=0.75)'` trains each on a pocket task, or on data and a model of your own, and
 shows held-out success, entropy, length and time in one table and one figure. Of a single file, --questions rows are
 held out of training; of other data, the test split is asked. Runs that are done are taken from --output.
+'sft(steps=40) then grpo()' fine-tunes on the training questions' answers first, as `qredit sft` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,11 @@ def _list_shared_options() -> list[str]:
 
 def add_arguments(parser: Parser) -> None:
     """The objectives, how they are compared, and what all runs share."""
-    parser.add_argument("objectives", nargs="+", help="objectives in full, such as 'dapo()' or 'garl(q=0.75)'")
+    parser.add_argument(
+        "objectives",
+        nargs="+",
+        help="objectives in full, such as 'dapo()', 'garl(q=0.75)' or 'sft(steps=40) then grpo()'",
+    )
     add_options(parser, CompareOptions, "options")
     add_options(parser, select_fields(TrainOptions, _list_shared_options()), "of every run, as in `qredit train`")
     parser.extra_types = list_template_options

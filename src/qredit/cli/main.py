@@ -22,6 +22,7 @@ from qredit.utils.sanitize import to_one_line
 COMMANDS: Mapping[str, str] = {
     "demo": "see GRPO stall and GARL escape, on this machine, in minutes",
     "train": "train a model from questions and answers",
+    "sft": "fine-tune on the answers themselves, or on rationales and answers; train goes on from it",
     "probe": "before a run: is this model too cold for GRPO, which estimator, q and M",
     "eval": "sample answers and score them: p@1, p@k, maj@k, with intervals",
     "compare": "train with several objectives on equal rollouts: one table, one figure",
@@ -34,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
 NEEDS: Mapping[str, Sequence[str]] = {
     "demo": ("trl", "report"),
     "train": ("trl",),
+    "sft": ("trl",),
     "probe": ("trl",),
     "eval": ("trl",),
     "compare": ("trl", "report"),

@@ -66,15 +66,25 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str) -> N
         group.add_argument(make_flag(field.name), **settings)
 
 
-def select_fields(options: type, names: Iterable[str]) -> type:
-    """A dataclass with some of the fields of another, in its order."""
-    hints, kept = get_type_hints(options), set(names)
+def select_fields(options: type, names: Iterable[str], helps: Mapping[str, str] | None = None) -> type:
+    """A dataclass with some of the fields of another, in its order.
+
+    Args:
+        options: the other one.
+        names: of its fields.
+        helps: help texts that take the place of the field's own, by its name.
+    """
+    hints, kept, said = get_type_hints(options), set(names), helps or {}
     picked = [
-        (f.name, hints[f.name], dataclasses.field(default=f.default, metadata=f.metadata))
+        (f.name, hints[f.name], dataclasses.field(default=f.default, metadata={**f.metadata, **_help(f.name, said)}))
         for f in dataclasses.fields(options)
         if f.name in kept
     ]
     return dataclasses.make_dataclass("Shared", picked, frozen=True)
+
+
+def _help(name: str, said: Mapping[str, str]) -> dict[str, str]:
+    return {"help": said[name]} if name in said else {}
 
 
 def read_arguments(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:

@@ -62,8 +62,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
     from qredit.report.collect import collect_runs
     from qredit.report.sentences import describe_end
+    from qredit.runs.lifecycle import describe_saved_steps
     from qredit.runs.plan import list_data_notices
-    from qredit.runs.train import describe_saved_steps, make_plan, train
+    from qredit.runs.train import make_plan, train
 
     if own["dry_run"]:
         found = make_plan(options)
@@ -114,7 +115,7 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
 def _resumed(output: str | None) -> Path:
     if not output:
         raise QreditError("--resume needs --output, the folder of the run to go on with")
-    RunFolder(Path(output)).require_existing()
+    RunFolder(Path(output)).require_existing("train")
     return Path(output)
 
 

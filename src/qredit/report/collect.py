@@ -21,7 +21,7 @@ class RunData:
 
     Attributes:
         name: short, and different for each run of a report.
-        metrics: the entries of steps, in order: those that hold a reward.
+        metrics: the entries of steps, in order: those that hold a reward or, of supervised fine-tuning, a loss.
         decisions: what guide and guard changed: step, change and reason.
         held: p@1, p@k, m@k as {value, low, high}, where an experiment evaluated the final model.
         unreadable_lines: lines of its files that could not be read.
@@ -101,7 +101,7 @@ def _read(path: Path, name: str) -> RunData:
             path=path,
             config=_mapping(run.config, yaml.safe_load),
             record=_mapping(run.record, json.loads),
-            metrics=[entry for entry in files[run.metrics.name][0] if "reward" in entry],
+            metrics=[entry for entry in files[run.metrics.name][0] if "reward" in entry or "loss" in entry],
             validation=files[run.validation.name][0],
             credit=files[run.credit.name][0],
             decisions=files[run.decisions.name][0],

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from qredit.report.chart import ChartLine, ChartPanel
 from qredit.report.collect import RunData
@@ -43,6 +44,12 @@ def make_panels(runs: Sequence[RunData]) -> list[ChartPanel]:
             (0.0, 100.0) if _is_share(runs) else None,
         ),
         ChartPanel(
+            "Loss of the demonstrations",
+            "nats a token",
+            _lines([_without_rollouts(run) for run in runs], "loss", band=True),
+            "Supervised fine-tuning: mean negative log-likelihood of the completions that are shown.",
+        ),
+        ChartPanel(
             "Likelihood of the gold answer",
             "p̂ (log axis)",
             [line for place, run in enumerate(runs) for line in _fan(place, run)],
@@ -74,6 +81,11 @@ def make_panels(runs: Sequence[RunData]) -> list[ChartPanel]:
         ),
     ]
     return [panel for panel in made if panel.lines]
+
+
+def _without_rollouts(run: RunData) -> RunData:
+    """The run, or an empty one where it has rollouts: their loss is no likelihood."""
+    return replace(run, metrics=()) if run.series("reward")[0] else run
 
 
 def _is_share(runs: Sequence[RunData]) -> bool:

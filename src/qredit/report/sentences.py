@@ -17,13 +17,26 @@ def describe_run(run: RunData) -> list[str]:
     """What is to be said of one run, most important first."""
     if not run.metrics:
         return ["No step was logged, so there is nothing to tell yet."]
-    told = (_what, _success, _held_out, _stalled, _advice, _likelihood, _decided, _shape, _faint, _time, _unreadable)
+    told = (
+        _what,
+        _success,
+        _shown,
+        _held_out,
+        _stalled,
+        _advice,
+        _likelihood,
+        _decided,
+        _shape,
+        _faint,
+        _time,
+        _unreadable,
+    )
     return [sentence for tell in told for sentence in tell(run)]
 
 
 def describe_end(run: RunData) -> list[str]:
     """What is to be said when a run ends: how its reward moved, whether it stalled, and what to try then."""
-    return [sentence for tell in (_success, _held_out, _stalled, _advice) for sentence in tell(run)]
+    return [sentence for tell in (_success, _shown, _held_out, _stalled, _advice) for sentence in tell(run)]
 
 
 def compare_runs(runs: Sequence[RunData]) -> list[str]:
@@ -59,7 +72,8 @@ def format_reward(run: RunData, value: float) -> str:
 
 def _what(run: RunData) -> Iterator[str]:
     prompts, m = parse_finite(run.config.get("prompts_per_step")), parse_finite(run.config.get("m"))
-    size = f" of {prompts:.0f} prompts × {m:.0f} rollouts" if prompts and m else ""
+    rollouts = f" × {m:.0f} rollouts" if m else ""
+    size = f" of {prompts:.0f} prompts{rollouts}" if prompts and (m or not run.series("reward")[0]) else ""
     style = f" ({run.config['style']} prompts)" if "style" in run.config else ""
     task = f" on {run.config['task']}{style}" if "task" in run.config else ""
     wanted = parse_finite(run.config.get("steps"))
@@ -80,6 +94,23 @@ def _success(run: RunData) -> Iterator[str]:
     yield (
         f"Mean reward of the training rollouts {moved} from {format_reward(run, first.value)} (first {over} logged "
         f"steps) to {_mean(run, last)} (last {over})."
+    )
+
+
+def _shown(run: RunData) -> Iterator[str]:
+    """How the loss of demonstrations moved, in a run without rollouts."""
+    found = compute_first_and_last(run, "loss")
+    if found is None or run.series("reward")[0]:
+        return
+    known = [value for value in run.series("loss")[1] if value is not None]
+    first, last = found
+    over = choose_window(len(known))
+    if len(known) < 2 * over:
+        yield f"Loss of the demonstrations, in nats a token: {known[0]:.3g} at first, {known[-1]:.3g} at last."
+        return
+    yield (
+        f"Loss of the demonstrations, in nats a token, went from {first.value:.3g} (first {over} logged steps) to "
+        f"{last.format('{:.3g}'.format)} (last {over})."
     )
 
 

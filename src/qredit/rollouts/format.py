@@ -275,6 +275,23 @@ class TokenFormat:
             f"{self.format.closing!r} merges into {self.tokenizer.decode(near[at : at + 1])!r}; {self._advice(answer)}"
         )
 
+    def rationale_ids(self, rationale: str) -> list[int]:
+        """A given rationale as ids, to stand between the opening and the closing; none for an empty one.
+
+        Raises:
+            QreditError: it spells a control token or the closing, so that thinking would end inside it.
+        """
+        shown = rationale if len(rationale) <= 60 else f"{rationale[:59]}…"
+        control = find_first_control_token(rationale, self._control)
+        if control is not None:
+            raise QreditError(f"rationale {shown!r} spells the control token {control[1]!r}; take it out")
+        if self.format.closing in rationale:
+            raise QreditError(
+                f"rationale {shown!r} holds {self.format.closing!r}, which ends thinking; take it out, or "
+                "set another thinking_closing"
+            )
+        return encode_in_context(self.tokenizer, rationale) if rationale else []
+
     def _behind_closing(self, answer: str) -> list[int] | None:
         """The ids behind the closing's own, or None where the closing merges with what follows."""
         close, text = self.close_ids, self.format.closing + self.format.seam + answer + self.format.end

@@ -17,6 +17,7 @@ from qredit.runs.folder import ensure_writable
 from qredit.runs.load import check_objective_of_task, is_single_file, load_data, resolve_model_path
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
+from qredit.runs.warm_start import THEN, split_arm
 from qredit.tasks.base import ExamplesWithNotes
 from qredit.utils.atomic_files import atomic_write
 
@@ -104,7 +105,7 @@ def compare_objectives(
     """Every objective with every seed, from its folder where it is kept.
 
     Args:
-        objectives: in their text form.
+        objectives: in their text form; `sft(steps=…) then OBJECTIVE` fine-tunes on the training answers first.
         settings: model, task, seeds and sizes.
         folder: where runs are kept.
         console: where progress is shown.
@@ -114,14 +115,19 @@ def compare_objectives(
     Raises:
         QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
     """
-    wanted = [(objective, settings.options(objective, seed)) for objective in objectives for seed in settings.seeds]
-    for _, options in wanted:
-        check_objective_of_task(options)
+    arms = [(text, *split_arm(text)) for text in objectives]
+    wanted = [
+        (text, Variant(settings.options(objective, seed), warm_start=shown))
+        for text, shown, objective in arms
+        for seed in settings.seeds
+    ]
+    for _, arm in wanted:
+        check_objective_of_task(arm.options)
+        if arm.warm_start is not None:
+            arm.warm_start.make_options(arm.options)  # refused now, and not after other runs
     ensure_writable(folder)
     held = settings.held
-    jobs = [
-        partial(_run_one, options, folder / f"{slugify(name)}-{options.seed}", held, kept) for name, options in wanted
-    ]
+    jobs = [partial(_run_one, arm, folder / f"{slugify(name)}-{arm.options.seed}", held, kept) for name, arm in wanted]
     threads = 1 if settings.base.is_pocket else max((os.cpu_count() or 1) // workers, 1)
     found = run_parallel("compare", jobs, console, workers, threads)
     rows = []
@@ -151,9 +157,9 @@ def load_held_out(settings: ComparisonSettings) -> ExamplesWithNotes:
     return load_data(options, held.split, held.questions)
 
 
-def _run_one(options: TrainOptions, folder: Path, held: EvalSpec, kept: Path | None) -> dict[str, Any]:
+def _run_one(arm: Variant, folder: Path, held: EvalSpec, kept: Path | None) -> dict[str, Any]:
     small = None if kept is None else kept / f"{folder.name}.json"
-    result = run_variant(Variant(options), folder, held, Console(quiet=True), small)
+    result = run_variant(arm, folder, held, Console(quiet=True), small)
     metrics = folder / "run" / "metrics.jsonl"
     told = read_curves(metrics) if metrics.is_file() else result  # a result of older versions holds fewer curves
     return {**result, **{name: told[key] for name, key in CURVE_KEYS.items()}}
@@ -173,7 +179,7 @@ def steps_to(curve: Sequence[float], share: float, window: int = 5) -> int | Non
 
 def slugify(objective: str) -> str:
     """An objective's text as part of a folder's name."""
-    spaced = objective.replace("=", "").replace(", ", "-").replace(" | ", "+")
+    spaced = objective.replace(THEN, "-then-").replace("=", "").replace(", ", "-").replace(" | ", "+")
     return "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
 
 

@@ -24,7 +24,9 @@ from qredit.runs.load import (
     resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
+from qredit.runs.sft import finetune
 from qredit.runs.train import make_token_format, train
+from qredit.runs.warm_start import THEN, WarmStart, start_from
 from qredit.samplers.answers import answer_all
 from qredit.samplers.transformers import make_sampler
 from qredit.tasks.base import Split
@@ -49,15 +51,25 @@ class EvalSpec:
 
 @dataclass(frozen=True)
 class Variant:
-    """One training run of an experiment, or, not trained, the base model itself."""
+    """One training run of an experiment, or, not trained, the base model itself.
+
+    Attributes:
+        options: the run's.
+        trained: whether there is a run.
+        warm_start: what the model is shown before it.
+    """
 
     options: TrainOptions
     trained: bool = True
+    warm_start: WarmStart | None = None
 
     @property
     def label(self) -> str:
         """How it is named in tables and plots."""
-        return str(self.options.make_objective()) if self.trained else "base model"
+        if not self.trained:
+            return "base model"
+        before = "" if self.warm_start is None else f"{self.warm_start}{THEN}"
+        return f"{before}{self.options.make_objective()}"
 
 
 def load_or_compute(
@@ -139,6 +151,7 @@ def collect_facts(arm: Variant, held: EvalSpec) -> dict[str, Any]:
         "weights": hash_initial_weights(arm.options),
         "device": arm.options.device.type,
         "threads": torch.get_num_threads(),
+        **({} if arm.warm_start is None else {"warm_start": arm.warm_start.as_dict()}),
         **_own_facts(arm.options, held),
     }
 
@@ -161,12 +174,12 @@ def run_variant(
 
     def make() -> dict[str, Any]:
         start = time.perf_counter()
-        final = train(arm.options, folder / "run", console).final if arm.trained else None
+        final = _train(arm, folder, console) if arm.trained else None
         seconds = time.perf_counter() - start
         found = evaluate_model(arm.options, None if final is None else str(final), held)
         return {
             "label": arm.label,
-            "objective": arm.label.split("(")[0] if arm.trained else None,
+            "objective": str(arm.options.make_objective()).split("(")[0] if arm.trained else None,
             "q": get_variant_q(arm),
             "seed": arm.options.seed,
             **{name: value["value"] for name, value in found.items()},
@@ -177,6 +190,15 @@ def run_variant(
         }
 
     return load_or_compute(folder, collect_facts(arm, held), make, kept)
+
+
+def _train(arm: Variant, folder: Path, console: Console) -> Path:
+    """The final model of an arm's run, in `folder/run`; what it was shown before is in `folder/sft`."""
+    options = arm.options
+    if arm.warm_start is not None:
+        shown = finetune(arm.warm_start.make_options(options), folder / "sft", console)
+        options = start_from(options, shown.final)
+    return train(options, folder / "run", console).final
 
 
 def _own_facts(options: TrainOptions, held: EvalSpec) -> dict[str, str]:

@@ -1,23 +1,24 @@
 """The folder of a run: what lies where, and that nothing of an older run is overwritten."""
 
+import contextlib
 import itertools
 import json
 import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from qredit.runs.options import TrainOptions
 from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
 
 RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
+SFT_MARK = "rationales"  # an option that the config of supervised fine-tuning holds, and no other
 RESUMABLE_CHANGES = ("steps", "save_every", "log_every", "data", "model")
 
 
@@ -102,24 +103,42 @@ class RunFolder:
         ensure_writable(self.path)
         return made
 
-    def require_existing(self) -> None:
+    def require_existing(self, command: Literal["train", "sft"] | None = None) -> None:
         """Find the run in the folder that is to be resumed.
 
+        Args:
+            command: the one whose run it must be; None where that is known.
+
         Raises:
-            QreditError: there is none, or the folder cannot be written.
+            QreditError: there is none, it is another command's, or the folder cannot be written.
         """
         if not self.config.is_file():
             raise QreditError(f"nothing to resume in {self.path}: there is no {self.config.name}")
+        kept = None
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):  # said where the options are read
+            kept = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        its_own = "sft" if isinstance(kept, dict) and SFT_MARK in kept else "train"
+        if command not in (its_own, None):
+            raise QreditError(
+                f"the run in {self.path} is one of `qredit {its_own}`; go on with it: "
+                f"qredit {its_own} --resume --output {self.path}"
+            )
         ensure_writable(self.path)
 
-    def write_config(self, options: TrainOptions) -> None:
-        """Write the options, complete, so that `--config` repeats the run, whatever folder it is called from."""
-        data = None if options.data is None else _absolute(options.data)
-        told = replace(options, model=_absolute(options.model), data=data)
-        write_text_atomic(self.config, _as_yaml(told))
+    def write_config(self, options: Mapping[str, Any]) -> None:
+        """Write the options, complete, so that `--config` repeats the run, whatever folder it is called from.
 
-    def check_same_options(self, options: TrainOptions) -> None:
+        Args:
+            options: the run's, by name; those that were not chosen are left out.
+        """
+        places = {name: _absolute(options[name]) for name in ("model", "data") if name in options}
+        write_text_atomic(self.config, _as_yaml({**options, **places}))
+
+    def check_same_options(self, options: Mapping[str, Any]) -> None:
         """Refuse to resume a run as another one.
+
+        Args:
+            options: as in `write_config`.
 
         Raises:
             QreditError: an option differs from the run's own, and is none of those that may.
@@ -132,13 +151,19 @@ class RunFolder:
                     f"change {', '.join(RESUMABLE_CHANGES)} only"
                 )
 
-    def write_record(self, options: TrainOptions, facts: Mapping[str, Any]) -> None:
-        """Write what is needed to know what the run was."""
-        objective = options.make_objective()
+    def write_record(self, objective: str, expansion: str, seed: int, facts: Mapping[str, Any]) -> None:
+        """Write what is needed to know what the run was.
+
+        Args:
+            objective: what was learned, in words.
+            expansion: the same in full, in lines.
+            seed: of the run.
+            facts: further values by name.
+        """
         record = {
-            "objective": str(objective),
-            "expansion": objective.expansion.splitlines(),
-            "seed": options.seed,
+            "objective": objective,
+            "expansion": expansion.splitlines(),
+            "seed": seed,
             "versions": {name: version(name) for name in RECORDED_PACKAGES} | {"python": platform.python_version()},
             "machine": describe_machine(),
             "commands": [*self._commands(), sys.argv],
@@ -161,10 +186,8 @@ def _absolute(text: str) -> str:
     return str(path.resolve()) if path.exists() else text
 
 
-def _as_yaml(options: TrainOptions) -> str:
-    chosen = {name: value for name, value in asdict(options).items() if value is not None}
-    training = chosen.pop("training", {})
-    return yaml.safe_dump(chosen | dict(training), sort_keys=False, allow_unicode=True)
+def _as_yaml(options: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.cells import set_cell_size
@@ -26,31 +26,36 @@ class LiveMetrics:
     Attributes:
         reward: mean reward of the rollouts, of the last steps; None where a step has none.
         likelihood: median log10 p̂, likewise; -inf where p̂ is 0.
+        loss: of demonstrations, in nats a token, in a run without rollouts.
         seconds: of one optimiser step, by what they were spent on.
         silence: why the last step taught nothing, if it did not, or nothing from the rationales drawn after a hint.
     """
 
     reward: Values = ()
     likelihood: Values = ()
+    loss: Values = ()
     q: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     silence: str = ""
 
     def after(self, logs: Mapping[str, Any], micro_batches: int) -> "LiveMetrics":
-        """The readings one logged step later; logs without a reward are no step's.
+        """The readings one logged step later; logs without a reward or a loss are no step's.
 
         Args:
             micro_batches: how many make a step; the times that are logged are those of one.
         """
-        if "reward" not in logs:
+        if "reward" not in logs and "loss" not in logs:
             return self
         times = {part: _number(logs.get(f"time/{part}")) for part in _PARTS}
+        seconds = {part: micro_batches * value for part, value in times.items() if value is not None}
+        if "reward" not in logs:
+            return replace(self, loss=(*self.loss, _number(logs["loss"]))[-SHOWN_STEPS:], seconds=seconds)
         return LiveMetrics(
             (*self.reward, _number(logs["reward"]))[-SHOWN_STEPS:],
             (*self.likelihood, _number(logs.get("p_hat/log10_q50")))[-SHOWN_STEPS:],
-            _number(logs.get("q")),
-            {part: micro_batches * value for part, value in times.items() if value is not None},
-            explain_zero_gradient(logs) or explain_wasted_proposal(logs),
+            q=_number(logs.get("q")),
+            seconds=seconds,
+            silence=explain_zero_gradient(logs) or explain_wasted_proposal(logs),
         )
 
     def curves(self, width: int) -> list[Text]:
@@ -67,6 +72,9 @@ class LiveMetrics:
         if any(value is not None for value in self.likelihood):
             scale = _extent(self.likelihood)
             lines.append(_line("log10 p̂", self.likelihood, scale, "z.1f", _ends(scale, "z.1f"), "cyan", width))
+        if self.loss:
+            scale = _extent(self.loss)
+            lines.append(_line("loss", self.loss, scale, ".3g", _ends(scale, ".3g"), "green", width))
         return lines
 
     def facts(self) -> list[Text]:
@@ -79,9 +87,9 @@ class LiveMetrics:
         return [*lines, *([Text(self.silence, style="yellow")] if self.silence else [])]
 
     def summary(self) -> str:
-        """Success and p̂ now, in a few words."""
+        """Success and p̂ now, in a few words; the loss in a run without rollouts."""
         if not self.reward:
-            return ""
+            return "" if not self.loss or self.loss[-1] is None else f"loss {self.loss[-1]:.3g}"
         reward, likelihood = self.reward[-1], self.likelihood[-1]
         name, form = ("success", ".1%") if _are_shares(self.reward) else ("reward", ".4g")
         told = f"{name} {GAP if reward is None else format(reward, form)}"

@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from qredit import tasks
@@ -224,6 +224,11 @@ class TrainOptions:
     def changed(self) -> dict[str, Any]:
         """The options that are not at their default: what tells runs apart, also when options have been added since."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != _default(f)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options that have a value, complete, by name: what config.yaml holds."""
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        return chosen | dict(chosen.pop("training", {}))
 
     @property
     def template(self) -> "Mapping[str, Any]":

@@ -66,6 +66,7 @@ def list_data_notices(facts: Mapping[str, Any]) -> list[str]:
     left_out = facts["train_examples"] - facts["train_prompts"]
     told = (
         (left_out, f"of {facts['train_examples']} prompts were too long for the context and are left out"),
+        (facts.get("without_rationale", 0), "rows have no rationale; they show the answer alone"),
         (facts["unparseable_golds"], "gold answers cannot be read by the reward; they are never rewarded"),
         (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
     )

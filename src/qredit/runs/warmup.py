@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer
 
 from qredit.trl import QreditTrainer
+from qredit.trl.sft_trainer import SftTrainer
 
 MAX_WARMUP_STEPS = 5
 
@@ -22,8 +24,8 @@ def choose_warmup_steps(steps: int, asked: int | None) -> int:
     return min(MAX_WARMUP_STEPS, steps // 10) if asked is None else asked
 
 
-class WarmupTrainer(QreditTrainer):
-    """QreditTrainer with a warmup of w steps in which step k, counted from 1, has k/w of the learning rate.
+class WarmupSchedule(Trainer):  # type: ignore[misc]
+    """A base for trainers: a warmup of w steps in which step k, counted from 1, has k/w of the learning rate.
 
     transformers gives step k of a warmup (k - 1)/w, so that its first step changes nothing. Here every schedule is
     taken one step later, of a run that is one step longer.
@@ -39,6 +41,14 @@ class WarmupTrainer(QreditTrainer):
                 group["lr"] = base * factor(0)
             made._last_lr = [group["lr"] for group in groups]
         return made
+
+
+class WarmupTrainer(WarmupSchedule, QreditTrainer):
+    """QreditTrainer with this warmup."""
+
+
+class WarmupSftTrainer(WarmupSchedule, SftTrainer):
+    """SftTrainer with this warmup."""
 
 
 def _one_later(factor: Callable[[int], float]) -> Callable[[int], float]:

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from transformers import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTConfig
 
-from qredit.core.objective import Objective
 from qredit.engine import checkpoint
 from qredit.engine.run_state import collect_state, load_state, restore_parts, save_state
 from qredit.trl.config import QreditConfig
@@ -26,6 +26,8 @@ class Checkpointer:
     """Writes and restores the parts of a run.
 
     Args:
+        objective: what the run learns, in words; a checkpoint of anything else is refused.
+        expansion: the same in full.
         parts: kept in one file, as the main process has them.
         own: what each process keeps, each in a file of its own; none is written while its state is empty.
 
@@ -36,13 +38,15 @@ class Checkpointer:
 
     def __init__(
         self,
-        args: QreditConfig,
+        args: QreditConfig | SFTConfig,
         accelerator: Accelerator,
-        objective: Objective,
+        objective: str,
+        expansion: str,
         parts: Sequence[Stateful],
         own: Sequence[Stateful],
     ) -> None:
-        self.args, self.accelerator, self.objective = args, accelerator, objective
+        self.args, self.accelerator = args, accelerator
+        self.objective, self.expansion = objective, expansion
         self.parts, self.own = parts, own
         self.staging_folder: Path | None = None
         self.missing_parts: list[str] = []
@@ -104,7 +108,7 @@ class Checkpointer:
         state = load_state(folder)
         if state is None:
             raise QreditError(f"{folder} was not written by this trainer; give its weights as the model instead")
-        if state["objective"] != str(self.objective):
+        if state["objective"] != self.objective:
             raise QreditError(f"{folder} was trained with {state['objective']}, not with {self.objective}")
         self.missing_parts = restore_parts(self.parts, state)
         self.restore_own(folder, self.own)
@@ -129,5 +133,5 @@ class Checkpointer:
             if best and ((output / f"checkpoint-{best}").exists() or best == state.global_step):
                 state.best_model_checkpoint = str(output / f"checkpoint-{best}")
                 state.save_to_json(str(written / "trainer_state.json"))
-            objective = {"objective": str(self.objective), "expansion": self.objective.expansion}
+            objective = {"objective": self.objective, "expansion": self.expansion}
             save_state(written, objective | collect_state(self.parts))

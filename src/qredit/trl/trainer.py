@@ -9,7 +9,6 @@ tests/trl/test_trl_contract.py.
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,46 +49,31 @@ from qredit.engine.step import MicrobatchPosition, Step
 from qredit.engine.step_credit import StepCredit
 from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.engine.teacher import Teacher
-from qredit.evaluation.metrics import QuestionResult
 from qredit.objectives.parsing import parse
 from qredit.rewards import make_reward_function
 from qredit.rewards.finite_rewards import add_reward_checks
-from qredit.rewards.reward_spec import Reward
 from qredit.rollouts.answer_end import describe_end_conflict, describe_plain_prompts, get_eos_token_ids
 from qredit.rollouts.collate import Rows, choose_tails
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import Format, TokenFormat, is_chat
-from qredit.rollouts.sampling_params import SamplingParams
 from qredit.rollouts.trajectory import Trajectory
-from qredit.samplers.answers import answer_all
 from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.patch_forward import enable_token_scoring
-from qredit.shared_prefix.support import unwrap_peft
 from qredit.shared_prefix.verify import verify
-from qredit.tasks.base import Example
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.checkpointing import Checkpointer
-from qredit.trl.checks import (
-    check_sampling,
-    check_steps,
-    check_vocabulary,
-    check_weights,
-    choose_hint_template,
-    resolve_field_functions,
-)
+from qredit.trl.checks import check_sampling, check_steps, choose_hint_template, resolve_field_functions
 from qredit.trl.config import QreditConfig
 from qredit.trl.dataset_encoding import check_columns, encode_datasets, get_context_length, list_eval_datasets
-from qredit.trl.environment_variables import check_environment
-from qredit.trl.model_card import ModelCard, render_card
 from qredit.trl.model_setup import choose_layout, score_at_temperature_one
 from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
 from qredit.trl.refused_settings import check_arguments
 from qredit.trl.revert import check_revertible, scale_learning_rate
 from qredit.trl.reward_calculator import RewardCalculator
-from qredit.trl.savable import check_savable, repair_generation_config
+from qredit.trl.run_trainer import RunTrainer
 from qredit.trl.teachers import TeacherSpec, teachers_of
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION_STREAM, derive_seed
@@ -99,7 +83,7 @@ _LATEST = ("q", "guide/paft")  # of several steps that are logged together the l
 _log = get_logger(__name__)
 
 
-class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
+class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
     """Train a model with an `Objective` from a data set of prompts and gold answers.
 
     Args:
@@ -128,11 +112,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         QreditError: a data set, model or setting that cannot be used, before any compute.
     """
 
+    objective: Objective
     train_dataset: Any
     eval_dataset: Any
 
-    _tag_names = ["trl", "qredit"]  # noqa: RUF012  # TRL's attribute
-    _name = "qredit"
     _paper = {  # noqa: RUF012  # TRL's attribute
         "title": "How Fast Should a Model Commit to Supervision? Training Reasoning Models on the Tsallis Loss "
         "Continuum",
@@ -196,10 +179,7 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         )
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
-        check_environment(self.accelerator, args)
-        check_weights(self.model, kwargs.get("peft_config"))
-        check_vocabulary(self.model, self._tokenizer)
-        self._check_savable()
+        self._check_setup(kwargs.get("peft_config"))
         self.format = TokenFormat(
             Format.of(
                 self._tokenizer,
@@ -252,19 +232,14 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             if notice is not None:
                 _log.warning(notice)
 
-    def _check_savable(self) -> None:
-        """A checkpoint must be possible; what can be mended is mended, with a warning."""
-        mended = repair_generation_config(unwrap_peft(self.model))
-        if mended is not None:
-            _log.warning(mended)
-        check_savable(self.model, self._tokenizer)
-
     def _build(
         self, makers: Mapping[str, FieldFunction], teachers: Mapping[str, Teacher], given: PromptSampler | None
     ) -> None:
         """The parts of a step, given what only this engine knows."""
         args, needs = self.args, self._fields_read
         self.collective = together = AccelerateBackend(self.accelerator)
+        self.template, self.budget = dict(self.chat_template_kwargs or {}), args.budget
+        self.rows_per_answer_batch = int(args.generation_batch_size // together.size)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.sampler = TransformersSampler(self.model, pad, args.draw)
         self.scorer = self.make_scorer(teachers)
@@ -342,7 +317,8 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             StatefulPart("rollouts", self._rollouts_in_use, self._restore_rollouts),
             *self._learner_files,
         ]
-        return Checkpointer(self.args, self.accelerator, self.objective, parts, own)
+        label, expansion = str(self.objective), self.objective.expansion
+        return Checkpointer(self.args, self.accelerator, label, expansion, parts, own)
 
     @property
     def _fields_read(self) -> frozenset[str]:
@@ -409,33 +385,6 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             "completions": list(logs["completion"])[:m],
             "rewards": {name: list(values)[:m] for name, values in logs["rewards"].items()},
         }
-
-    def answers(
-        self, examples: Sequence[Example], rewards: Sequence[Reward], k: int, seed: int
-    ) -> list[QuestionResult]:
-        rank, world = self.collective.rank, self.collective.size
-        own = answer_all(
-            replace(
-                self.sampler,
-                model=self.accelerator.unwrap_model(self.model),
-                draw=SamplingParams(),
-                half=bool(self.args.bf16),
-            ),
-            self.format,
-            examples[rank::world],
-            rewards,
-            self.args.budget,
-            k,
-            seed=seed + rank,
-            stop_tokens=self.eos_token_ids,
-            template=self.chat_template_kwargs,
-            rows_per_batch=self.args.generation_batch_size // world,
-        )
-        return self.collective.gather(list(own))
-
-    def log_with_step(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._metrics["train"][name].append(value)
 
     # --- rollouts
 
@@ -561,21 +510,6 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
         self._stop_unless_finite(loss, "loss")
         return loss
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and self.accelerator.scaler is None:  # fp16's scaler skips steps that overflow
-            self._stop_unless_finite(torch.as_tensor(norm), "gradient norm")
-        return norm
-
-    def _stop_unless_finite(self, value: Tensor, name: str) -> None:
-        """Stop before a bad step reaches the weights; every process stops together."""
-        bad = (~torch.isfinite(value.detach())).float().to(self.accelerator.device).reshape(())
-        if float(self.accelerator.reduce(bad, "sum")) > 0:
-            raise QreditError(
-                f"the {name} is not finite ({float(value.detach())}) in step {self.state.global_step + 1}; the weights "
-                "were left as they were; checkpoints saved before are good"
-            )
-
     def current_objective(self) -> Objective:
         """The plain objective of this moment of training."""
         return self._current_objective.at(self.state.global_step / max(self.state.max_steps, 1))
@@ -666,57 +600,10 @@ class QreditTrainer(GRPOTrainer):  # type: ignore[misc]
             self.prompts.begin()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """TRL's checkpoint, and what is needed to go on as if never stopped, written aside and renamed when whole."""
-        folder = Path(super()._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        with self.checkpointer.write_atomically(folder, self.state):
-            super()._save_checkpoint(model, trial)
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(folder))
-
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """README.md of the output folder: base model, objective and how answers end; what is not known is left out.
-
-        Args:
-            model_name: None is the output folder's name.
-            dataset_name: named in the card.
-            tags: beside those of TRL and qredit.
-        """
-        if not self.is_world_process_zero():
-            return
-        given = [tags] if isinstance(tags, str) else list(tags or ())
-        card = self.make_card(model_name or Path(self.args.output_dir).name, dataset_name, [*self._tag_names, *given])
-        (Path(self.args.output_dir) / "README.md").write_text(render_card(card), encoding="utf-8")
-
-    def make_card(self, name: str, data: str | None = None, tags: Sequence[str] = ()) -> ModelCard:
-        """What this trainer knows for a model card.
-
-        Args:
-            name: of the model.
-            data: named in the card.
-            tags: of the card.
-        """
+    def _card_settings(self) -> dict[str, Any]:
         args = self.args
-        return ModelCard(
-            name=name,
-            base=str(unwrap_peft(self.model).config._name_or_path) or None,
-            objective=str(self.objective),
-            end=self.format.format.end,
-            data=data,
-            settings={
-                "steps": self.state.global_step,
-                "rollouts per prompt": self.num_generations,
-                "learning rate": f"{args.learning_rate:g}",
-                "tokens of a completion": f"{args.max_completion_length}, {args.answer_budget} of them for the answer",
-            },
-            tags=tags,
-        )
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(
-            super()._get_output_dir(trial)
-            if self.checkpointer.staging_folder is None
-            else self.checkpointer.staging_folder
-        )
+        return {
+            "rollouts per prompt": self.num_generations,
+            "learning rate": f"{args.learning_rate:g}",
+            "tokens of a completion": f"{args.max_completion_length}, {args.answer_budget} of them for the answer",
+        }

@@ -1,0 +1,131 @@
+"""Supervised fine-tuning on questions and answers, with rationales where the data has any.
+
+Learns to write the completion that the format lays out: the rationale, if there is one, the end of thinking, the answer
+and its end. The loss is the mean negative log-likelihood of these tokens. `qredit train --model RUN/final` goes on from
+there. Any field of TRL's SFTConfig that has an effect can be given too, as --name-of-field VALUE or as a key of the
+YAML file.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, get_field_types, read_yaml, select_fields
+from qredit.cli.shared_options import TEMPLATE_OPTIONS
+from qredit.runs.folder import RunFolder
+from qredit.runs.options import TrainOptions
+from qredit.runs.sft_options import SHARED_WITH_TRAIN, RationaleOptions, SftOptions
+from qredit.utils.errors import QreditError
+from qredit.utils.sanitize import escape_control_chars
+
+_OURS = ("output", "resume", "config")
+_HELP = {"lr": "learning rate; default 3e-4 (pocket), 1e-4 (--lora), 1e-5 (full fine-tuning)"}
+
+
+def add_arguments(parser: Parser) -> None:
+    """The flags of the run itself, then one for every option."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
+    run.add_argument("--output", metavar="DIR", help="run folder; default: runs/TASK-sft-TIME")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
+    add_options(parser, RationaleOptions, "what is shown")
+    add_options(parser, select_fields(TrainOptions, SHARED_WITH_TRAIN, _HELP), "options, as in `qredit train`")
+    parser.extra_types = list_sft_fields
+
+
+def list_sft_fields() -> dict[str, FieldTypes]:
+    """Fields of SFTConfig that can be given beside the options, with the types each may have."""
+    from qredit.trl.sft_config import NOT_READ, SftConfig
+
+    own = {field.name for field in dataclasses.fields(TrainOptions)} | {"output_dir", "config"}
+    names = [field.name for field in dataclasses.fields(SftConfig) if field.name not in own | NOT_READ]
+    return {name: get_field_types(SftConfig, name) for name in names} | dict(TEMPLATE_OPTIONS)
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Fine-tune, and say where the model is.
+
+    Args:
+        given: flags by name, as they were given.
+        out: where results are shown.
+        progress: where what goes on is shown.
+    """
+    own = {name: given.pop(name, None) for name in _OURS}
+    options = merge_options(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
+    from accelerate.utils import broadcast_object_list
+
+    from qredit.report.collect import collect_runs
+    from qredit.report.sentences import describe_end
+    from qredit.runs.lifecycle import describe_saved_steps
+    from qredit.runs.plan import list_data_notices
+    from qredit.runs.sft import finetune
+
+    name = f"runs/{options.run.task}-sft-{datetime.now():%Y%m%d-%H%M%S}"
+    output = Path(broadcast_object_list([own["output"] or name])[0])  # one clock names the folder
+    try:
+        finished = finetune(options, output, progress, resume=bool(own["resume"]))
+    except KeyboardInterrupt:
+        if not RunFolder(output).config.is_file():
+            raise
+        kept, words = (
+            describe_saved_steps(RunFolder(output), options.run.steps),
+            f"qredit sft --resume --output {output}",
+        )
+        raise KeyboardInterrupt(f"{kept}; go on with it: {escape_control_chars(words)}") from None
+    for notice in list_data_notices(finished.facts):
+        if progress.quiet or notice not in finished.said:
+            out.print(escape(escape_control_chars(notice)), soft_wrap=True)
+    for sentence in describe_end(collect_runs([output])[0]):
+        out.print(escape(escape_control_chars(sentence)), soft_wrap=True)
+    best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
+    out.print(f"final model{best}: {escape(escape_control_chars(str(finished.final)))}", soft_wrap=True)
+    return {
+        "run": str(finished.folder),
+        "final": str(finished.final),
+        "steps": finished.steps,
+        "best_step": finished.best_step,
+        "objective": options.label,
+        **finished.facts,
+    }
+
+
+def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> SftOptions:
+    """The options from the resumed run, then the YAML file, then the flags.
+
+    Args:
+        given: the flags, by name.
+        config: a YAML file.
+        resumed: the folder of the run to go on with.
+
+    Raises:
+        QreditError: an unknown key (with the nearest one), or a value that cannot be used.
+    """
+    sources: list[tuple[str, Mapping[str, Any]]] = []
+    if resumed is not None:
+        sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
+    if config is not None:
+        sources.append((config, read_yaml(config)))
+    sources.append(("the command line", given))
+    about = {field.name for field in dataclasses.fields(RationaleOptions)}
+    allowed = {*SHARED_WITH_TRAIN, *about}
+    for where, source in sources:
+        for key in source:
+            if key in TrainOptions.__dataclass_fields__ and key not in allowed:
+                raise QreditError(f"{key} in {where} is an option of `qredit train`, which fine-tuning does not have")
+    shown = [(where, {key: value for key, value in source.items() if key in about}) for where, source in sources]
+    rest = [(where, {key: value for key, value in source.items() if key not in about}) for where, source in sources]
+    return SftOptions(
+        build_options(TrainOptions, rest, further=list_sft_fields), build_options(RationaleOptions, shown)
+    )
+
+
+def _resumed(output: str | None) -> Path:
+    if not output:
+        raise QreditError("--resume needs --output, the folder of the run to go on with")
+    RunFolder(Path(output)).require_existing("sft")
+    return Path(output)

@@ -1,0 +1,160 @@
+"""A run of supervised fine-tuning: from options to a run folder with a final model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers.trainer_callback import PrinterCallback
+
+from qredit import tasks
+from qredit.callbacks.metrics_file import MetricsWriter
+from qredit.data.demonstrations import encode_demonstrations, leave_out_long
+from qredit.data.rows import RowNames
+from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
+from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
+from qredit.runs.folder import RunFolder
+from qredit.runs.lifecycle import TrainResult, run_to_the_end
+from qredit.runs.load import apply_chat_format, check_trainable, load_data, load_model, load_tokenizer
+from qredit.runs.sft_options import SftOptions
+from qredit.runs.train import (
+    list_shared_arguments,
+    make_lora_config,
+    make_token_format,
+    make_validation,
+    reraise_as_qredit_error,
+    resolve_trainable_model,
+)
+from qredit.runs.warmup import WarmupSftTrainer
+from qredit.tasks.base import Example
+from qredit.tasks.table import get_field, has_field
+from qredit.trl.dataset_encoding import check_enough, get_context_length
+from qredit.trl.environment_variables import collect_variables, get_compute_dtype
+from qredit.trl.sft_config import SftConfig
+from qredit.utils.errors import QreditError, unknown_name_error
+
+
+def finetune(options: SftOptions, output: Path, console: Console, resume: bool = False) -> TrainResult:
+    """Run the fine-tuning; progress goes to `console`.
+
+    Args:
+        options: of the run.
+        output: the run folder.
+        console: where progress is shown.
+        resume: go on from its newest whole checkpoint.
+
+    Raises:
+        QreditError: anything that cannot be used, before any compute; a run folder in use, or another run's.
+    """
+    return run_to_the_end(
+        output, options.run, options.as_dict(), lambda folder: build_sft_trainer(options, folder), console, resume
+    )
+
+
+def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSftTrainer, dict[str, Any]]:
+    """The trainer of a run, and what is worth recording about its data.
+
+    Raises:
+        QreditError: anything that cannot be used.
+    """
+    run = options.run
+    rewards = parse_rewards(run.rewards)
+    path = resolve_trainable_model(run)
+    args = make_sft_config(options, folder.path)
+    data = load_data(run, "train", run.get_subset_size())
+    rationales = read_rationales(options, data.examples)
+    tokenizer = load_tokenizer(path)
+    tokens = make_token_format(run, tokenizer, data.examples)
+    rows = RowNames.of([example.id for example in data.examples], len(data.examples), f"{run.task} train")
+    prompts = apply_chat_format(data.examples, tokenizer, run.chat)
+    answers = [example.answer for example in data.examples]
+    encoded = encode_demonstrations(prompts, answers, rationales, rows, tokens, run.template)
+    notes: list[str] = []
+    model = load_model(path, notes=notes)
+    check_trainable(model, path, run.lora)
+    shown = leave_out_long(encoded, rows, get_context_length(model), run.skip_long)
+    check_enough(len(shown), run.prompts_per_step, f"{run.task} train")
+    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics)
+    validation = make_validation(run, judged, tokenizer, model, folder, guard=None)
+    with reraise_as_qredit_error(ValueError, ImportError):
+        trainer = WarmupSftTrainer(
+            model,
+            args,
+            shown,
+            tokens,
+            run.sampling_budget,
+            run.template,
+            tokenizer,
+            objective=options.label,
+            callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
+            peft_config=make_lora_config(run),
+        )
+    trainer.remove_callback(PrinterCallback)
+    if validation is not None:
+        validation.run = trainer
+    budget = run.budget[1]
+    facts = {
+        "train_examples": len(encoded),
+        "train_prompts": len(shown),
+        "without_rationale": sum(not text for text in rationales) if options.label != "sft" else 0,
+        "completion_tokens": sum(len(one.completion_ids) for one in shown),
+        "unparseable_golds": len(rewards[0].unparseable(data.examples)),
+        "answers_over_budget": sum(len(tokens.answer_ids(answer)) > budget for answer in answers),
+        "data_notes": list(data.notes),
+        "model_path": path,
+        "model_notes": notes,
+        "computed_in": get_compute_dtype(trainer.accelerator),
+        "environment": collect_variables(),
+        "end": tokens.format.end,
+        "end_notice": describe_end_conflict(tokens, get_eos_token_ids(model), run.template),
+    }
+    return trainer, facts
+
+
+def make_sft_config(options: SftOptions, output: Path) -> SftConfig:
+    """The training arguments that the options stand for.
+
+    Raises:
+        QreditError: sizes that do not divide over the processes; whatever TRL refuses.
+    """
+    run = options.run
+    shared, each, at_once = list_shared_arguments(run, options.learning_rate, output)
+    chosen = {
+        **shared,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": each // at_once,
+        "gradient_checkpointing": run.device.type != "cpu",
+        **{name: value for name, value in run.training.items() if name not in ("chat_template_kwargs", "report_to")},
+    }
+    with reraise_as_qredit_error(ValueError, TypeError):
+        return SftConfig(**chosen)
+
+
+def read_rationales(options: SftOptions, examples: Sequence[Example]) -> list[str]:
+    """The rationale that is shown with each example; an empty text where the answer alone is.
+
+    Raises:
+        QreditError: a column that is not there, with the nearest one; a value that is no text, with its row; a task
+            that has no rationales.
+    """
+    column = options.shown.rationale_column
+    if column is not None:
+        return _read_column(column, examples, str(options.run.data))
+    if not options.shown.rationales:
+        return [""] * len(examples)
+    if not any(example.rationale for example in examples):
+        raise QreditError(f"task {options.run.task} has no rationales; leave rationales out to show answers alone")
+    return [example.rationale or "" for example in examples]
+
+
+def _read_column(column: str, examples: Sequence[Example], where: str) -> list[str]:
+    if not any(has_field(example.columns, column) for example in examples):
+        names = {str(name) for example in examples for name in example.columns}
+        raise unknown_name_error(f"rationale column of {where}", column, names)
+    found = []
+    for example in examples:
+        value = get_field(example.columns, column) if has_field(example.columns, column) else None
+        if value is not None and not isinstance(value, str):
+            raise QreditError(f"{example.place}: field '{column}' must be text, not {value!r}")
+        found.append(value if value and value.strip() else "")
+    return found

@@ -1,0 +1,85 @@
+"""The options of supervised fine-tuning: those that it shares with training, and where rationales come from."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any
+
+from qredit.runs.options import TrainOptions, option
+from qredit.utils.errors import QreditError
+
+SHARED_WITH_TRAIN = (
+    *(
+        "task",
+        "data",
+        "style",
+        "passages",
+        "prompt_column",
+        "answer_column",
+        "aliases_column",
+        "system_prompt",
+        "instruction",
+    ),
+    *("subset", "hold_out", "reward", "model", "coldness", "chat", "prompts_per_step", "prompts_per_forward", "steps"),
+    *("lr", "warmup", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam"),
+    *("answer_end", "skip_long", "lora", "lora_r", "merge_lora", "dtype", "cpu", "seed", "eval_every"),
+    *("eval_questions", "eval_k", "save_every", "log_every"),
+)
+"""Options of training that fine-tuning has, too, with the same meaning."""
+DEFAULT_RATES = {"pocket": 3e-4, "lora": 1e-4, "full": 1e-5}
+
+
+@dataclass(frozen=True)
+class RationaleOptions:
+    """Where rationales come from. Without any of these the model is shown answers alone."""
+
+    rationales: bool = option(False, "show the task's own rationales, too (the pocket tasks have some)")
+    rationale_column: str | None = option(
+        None, "column that holds a rationale (task jsonl), a.b for b inside a; rows without one show the answer alone"
+    )
+
+
+@dataclass(frozen=True)
+class SftOptions:
+    """Everything a run of supervised fine-tuning is made of.
+
+    Attributes:
+        run: model, data, format, sizes, steps and validation, as in training; of its fields only `SHARED_WITH_TRAIN`
+            and `training`, here further fields of TRL's SFTConfig, are read.
+        shown: where rationales come from.
+    """
+
+    run: TrainOptions = field(default_factory=TrainOptions)
+    shown: RationaleOptions = field(default_factory=RationaleOptions)
+
+    def __post_init__(self) -> None:
+        task = self.run.task
+        if self.shown.rationale_column is not None and task != "jsonl":
+            raise QreditError(f"rationale_column names a column of task jsonl, not of {task}; see rationales")
+        if self.shown.rationales and task == "jsonl":
+            raise QreditError("rationales are those that a task has; for task jsonl name a column: rationale_column")
+
+    @property
+    def label(self) -> str:
+        """What is learned, in words."""
+        return "sft with rationales" if self.shown.rationales or self.shown.rationale_column else "sft"
+
+    @property
+    def learning_rate(self) -> float:
+        """`lr`, or the default for this kind of fine-tuning."""
+        if self.run.lr is not None:
+            return self.run.lr
+        return DEFAULT_RATES["pocket" if self.run.is_pocket else "lora" if self.run.lora else "full"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options that have a value, complete, by name: what config.yaml holds."""
+        shared = {name: getattr(self.run, name) for name in SHARED_WITH_TRAIN}
+        chosen = {**shared, **asdict(self.shown), **self.run.training}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+    def changed(self) -> Mapping[str, Any]:
+        """The options that are not at their default: what tells runs apart."""
+        own = {f.name: getattr(self.shown, f.name) for f in fields(self.shown) if f.default is not MISSING}
+        default = RationaleOptions()
+        mine = {name: value for name, value in own.items() if value != getattr(default, name)}
+        told = {name: value for name, value in self.run.changed().items() if name in (*SHARED_WITH_TRAIN, "training")}
+        return {**told, **mine}
