@@ -9,7 +9,7 @@ CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results results-real theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results results-real results-paper theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -78,6 +78,10 @@ results: $(STAMP)
 MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
+
+# The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a quarter from scratch.
+results-paper: $(STAMP)
+	$(BIN)/python experiments/paper_tables.py
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)

@@ -15,10 +15,10 @@ from qredit.cli.lab_command import finding_to_dict
 from qredit.cli.main import main
 from qredit.core import tsallis
 from qredit.core.batch import RolloutBatch
-from qredit.lab import REGISTRY, bias, coverage, escape, escort, noise, saturation
+from qredit.lab import REGISTRY, bias, coverage, escape, escort, noise, optimum, saturation
 from qredit.lab.bias import GRADED, SPARSE
 from qredit.lab.cold_models import SigmoidModel, TabularModel
-from qredit.lab.escape import Descent, Escape, measure_sgd_escape
+from qredit.lab.escape import Descent, Escape, measure_flow_escape, measure_sgd_escape
 from qredit.lab.finding import Finding, make_claim, make_curve
 from qredit.lab.flow import integrate_gradient_flow
 from qredit.lab.line_fit import fit_line
@@ -157,6 +157,7 @@ def quick(name) -> Finding:
     """The measurement of a theorem, with fewer commitments and starts."""
     return {
         "escape": lambda: escape.measure((0.5, 1.0), 4, sigmoid=Descent(3000), tabular=Descent(500)),
+        "optimum": lambda: optimum.measure((0.5, 1.0), 3),
         "noise": lambda: noise.measure((0.5,)),
         "bias": lambda: bias.measure((0.5,)),
         "saturation": lambda: saturation.measure((0.75,)),
@@ -205,6 +206,17 @@ def test_escape_prints_the_fits_of_the_sigmoid_model_once_for_each_q():
     assert told["q1"]["r2"] > 0.99
 
 
+@pytest.mark.parametrize(("error", "agrees"), [(0.0, True), (0.1, False)])
+def test_the_constants_of_escape_times_are_the_theorems(error, agrees, monkeypatch):
+    """From 1e-8, without the power of p0, q = 1/2 takes half the time of q = 3/4: (1 - 3/4)/(1 - 1/2)."""
+    right = tsallis.loss
+    monkeypatch.setattr(tsallis, "loss", lambda p, q: right(p, q - error))
+    flows = [measure_flow_escape(SigmoidModel(), q, double(1e-8), 0.5) for q in (0.5, 0.75)]
+    found, wanted = escape.escape_constants(flows)
+    assert wanted.tolist() == [0.5]
+    assert make_claim("", found, wanted, escape.CONSTANT_TOLERANCE, relative=True).holds is agrees
+
+
 def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
     told = json.loads(json.dumps(finding_to_dict(true("bias"))))
     assert len(told["rows"]) == 6
@@ -215,6 +227,7 @@ def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
 
 WRONG = {
     "escape": (tsallis, "loss", lambda right: lambda p, q: right(p, max(q - 0.1, 0.0))),
+    "optimum": (tsallis, "loss", lambda right: lambda p, q: (1 + 0.01 * (1 - q)) * right(p, q)),
     "noise": (tsallis, "noise_equilibrium", lambda right: lambda eps, q: right(eps, 1.0)),
     "bias": (tsallis, "estimator_bias", lambda right: lambda *given: 1.1 * right(*given)),
     "saturation": (saturation, "amplification", lambda right: lambda p, q: right(p, q * 0.98)),
@@ -232,7 +245,7 @@ def test_the_verdict_is_that_they_agree(name):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_the_verdict_says_so_when_a_theorem_is_wrong(name, monkeypatch):
-    """Each formula replaced by a wrong one; for escape, the loss by that of another q."""
+    """Each formula replaced by a wrong one; for escape, the loss of another q; for optimum, one that is faster."""
     place, formula, wrong = WRONG[name]
     monkeypatch.setattr(place, formula, wrong(getattr(place, formula)))
     finding = quick(name)

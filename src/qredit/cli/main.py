@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
     "bench": "time a training step beside TRL's own",
-    "lab": "measure the theorems behind the objectives: escape, noise, bias, saturation, escort, coverage",
+    "lab": "measure the theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage",
 }
 NEEDS: Mapping[str, Sequence[str]] = {
     "demo": ("trl", "report"),

@@ -1,5 +1,6 @@
 """Escape from a cold start: the time to success grows as p0^{-(1-q)}, and as log(1/p0) at q = 1."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from qredit.lab.flow import integrate_gradient_flow
 from qredit.lab.line_fit import fit_line
 
 THEOREM = "gradient flow on ℓ_q takes P from p0 to δ in T_q ≈ p0^{-(1-q)}/(1-q) for q < 1, in log(1/p0) for q = 1"
-SLOPE_TOLERANCE, LINEAR_TOLERANCE, TIME_TOLERANCE, SGD_TOLERANCE = 0.05, 0.01, 0.01, 0.1
+SLOPE_TOLERANCE, LINEAR_TOLERANCE, TIME_TOLERANCE, SGD_TOLERANCE, CONSTANT_TOLERANCE = 0.05, 0.01, 0.01, 0.1, 0.05
 START = "p0, success probability at the start"
 TIME = "time to P = δ (steps × learning rate)"
 MIN_STARTS = 3  # starts that a slope is fitted to
@@ -228,9 +229,21 @@ def _claims(fits: Sequence[PowerLawFit], linear: Sequence[LinearGrowthFit], sigm
     yield make_claim("R² of T on log(1/p0) is 1 at q = 1", [line.r2 for line in linear], 1.0, LINEAR_TOLERANCE)
     times, exact = (torch.cat([run.time for run in runs]) for runs in (sigmoid.flows, sigmoid.laws))
     yield make_claim("T of the sigmoid model is its integral", times, exact, TIME_TOLERANCE, relative=True)
+    if sum(flow.q < 1 for flow in sigmoid.flows) > 1:
+        ratio = "T_q/T_q' · p0^{q'-q} is (1-q')/(1-q) at the coldest start"
+        yield make_claim(ratio, *escape_constants(sigmoid.flows), CONSTANT_TOLERANCE, relative=True)
     steps = torch.cat([run.time for run in sigmoid.descents])
     begun = steps.isfinite()
     yield make_claim("and by SGD", steps[begun], exact[begun], SGD_TOLERANCE, relative=True)
+
+
+def escape_constants(flows: Sequence[Escape]) -> tuple[Tensor, Tensor]:
+    """T_q/T_q' of neighbouring q < q' < 1 from the coldest start, without its power of p0; and the theorem's."""
+    below_one = sorted((flow for flow in flows if flow.q < 1), key=lambda flow: flow.q)
+    pairs = list(itertools.pairwise(below_one))
+    coldest = flows[0].p0.argmin()
+    found = [a.time[coldest] / b.time[coldest] * a.p0[coldest] ** (b.q - a.q) for a, b in pairs]
+    return torch.stack(found), torch.tensor([(1 - b.q) / (1 - a.q) for a, b in pairs], dtype=torch.float64)
 
 
 def _panel(study: ModelEscapes) -> FindingPanel:
