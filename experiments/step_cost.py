@@ -9,6 +9,7 @@ a gradient to compute.
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,8 +67,8 @@ def sizes() -> dict[str, Any]:
     }
 
 
-def trainers(path: str) -> dict[str, tuple[Any, Clock]]:
-    """The three trainers, each with its clock, all starting from the same weights."""
+def trainers(path: str, also: Sequence[str] = ()) -> dict[str, tuple[Any, Clock]]:
+    """The three trainers and those of further objectives, each with its clock, all starting from the same weights."""
     options = TrainOptions()
     tokenizer = load_tokenizer(path)
     examples = load_examples(options, "train", 512)
@@ -75,7 +76,7 @@ def trainers(path: str) -> dict[str, tuple[Any, Clock]]:
     plain = {"prompt": [e.prompt for e in examples], "answer": [e.answer for e in examples]}
     rendered = plain | {"prompt": [format.render(e.prompt, tokenizer) for e in examples]}
     made: dict[str, tuple[Any, Clock]] = {}
-    for objective in ("garl(q=0.75)", "grpo()"):
+    for objective in ("garl(q=0.75)", "grpo()", *also):
         clock = Clock()
         args = QreditConfig(**sizes(), max_completion_length=THINKING + ANSWER, answer_budget=ANSWER)
         made[objective] = (
@@ -102,9 +103,9 @@ def trainers(path: str) -> dict[str, tuple[Any, Clock]]:
     return made
 
 
-def measured(rounds: int) -> dict[str, list[float]]:
+def measured(rounds: int, also: Sequence[str] = ()) -> dict[str, list[float]]:
     """Median step time of each trainer in each round; the first step of a round is left out."""
-    made = trainers(str(pocket.get_model_path("hotpot")))
+    made = trainers(str(pocket.get_model_path("hotpot")), also)
     times: dict[str, list[float]] = {name: [] for name in made}
     for number in range(rounds + 1):
         order = list(made) if number % 2 else list(reversed(made))
@@ -122,10 +123,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--also", action="append", default=[], help="a further objective, such as one with a proposal")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     silence_libraries()
-    times = measured(chosen.rounds)
+    times = measured(chosen.rounds, chosen.also)
     table = Table("step", "seconds, median [min, max]", "GARL / this, median of rounds")
     for name, values in times.items():
         ratios = [garl / other for garl, other in zip(times["garl(q=0.75)"], values, strict=True)]

@@ -1,11 +1,14 @@
 """Rationales from the policy shown the gold answer: their weight in the coefficients, and what a run makes of them."""
 
+import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from qredit.callbacks.credit_recorder import CreditRecorder
 from qredit.control.auto_objective import replace_auto, resolve_objective
 from qredit.control.diagnostics import collect_likelihood_stats, compute_likelihood_metrics
 from qredit.core.batch import RolloutBatch
@@ -16,6 +19,7 @@ from qredit.engine.proposal import score_behind_hint
 from qredit.engine.resume import deserialize_generation, serialize_generation
 from qredit.objectives import garl, paft
 from qredit.objectives.parsing import parse
+from qredit.report.records import prepare_records
 from qredit.runs.live_metrics import explain_wasted_proposal
 from qredit.testing.batches import make_batch_for
 from qredit.utils.errors import QreditError
@@ -199,6 +203,16 @@ def test_a_guided_run_begins_without_hints_and_goes_on_with_them(tmp_path):
     made.train()
     assert made.current_objective().proposal == HALF
     assert made._generation.microbatches[0].rows.batch.proposal.sum() == 4
+
+
+def test_the_credit_of_hinted_rows_is_recorded_as_theirs_and_compared_with_nothing(tmp_path):
+    recorder = CreditRecorder(tmp_path / "credit.jsonl", 1, tokenizer())
+    trainer(tmp_path, SHOWN, callbacks=[recorder], max_steps=1).train()
+    entry = json.loads((tmp_path / "credit.jsonl").read_text().splitlines()[0])
+    assert [one.get("hinted", False) for one in entry["rollouts"]] == [False, False, True, True]
+    (found,) = prepare_records(SimpleNamespace(steps=1, credit=[entry]), ("garl(q=0.75)",))
+    assert [one["hinted"] for one in found["rollouts"]] == [False, False, True, True]
+    assert "drawn with the gold answer in the prompt" in found["beside"][0]["why"]
 
 
 def test_paft_draws_by_the_weight_of_the_mixture(tmp_path):

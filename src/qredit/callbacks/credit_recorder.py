@@ -85,9 +85,10 @@ def make_record(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
     `texts` maps token ids to text; `stages` names the entries of `qredit.core.objective.trace`, the last of which is
     the coefficient itself. For each row: `ids`, `spans` as [start, end) runs, `values`, for each stage runs of
     [coefficient, tokens], to four significant digits; `credit_sum`, the sum over all its tokens; `log_w` in nats, null
-    where w is 0. Where a row is too long its middle is left out, and `cut` says [where, how many tokens]. `likely` is
-    False where no likelihood was computed. `exact` is False where stages that look at the whole optimiser step were
-    shown this micro-batch alone; the last one, 'credit', is exact even then.
+    where w is 0; `hinted`, where its rationale was drawn with the gold answer in the prompt. Where a row is too long
+    its middle is left out, and `cut` says [where, how many tokens]. `likely` is False where no likelihood was computed.
+    `exact` is False where stages that look at the whole optimiser step were shown this micro-batch alone; the last one,
+    'credit', is exact even then.
     """
     batch = learned.batch
     rows = (batch.group == batch.group[0]).nonzero()[:, 0]
@@ -148,6 +149,7 @@ def _row(
         "log_w": round_significant(float(batch.answer_logp[number]), 10)
         if gold and batch.answer_logp is not None
         else None,
+        **({"hinted": True} if batch.proposal is not None and bool(batch.proposal[number]) else {}),
         "credit_sum": round_significant(float(shown["credit"][number].double().sum())),
         "cut": [len(ids) // 2, left_out] if left_out else None,
         "ids": ids,

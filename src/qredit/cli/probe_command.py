@@ -17,13 +17,15 @@ from rich.table import Table
 from qredit.cli.parser import Parser, add_options, build_options, read_yaml
 from qredit.cli.shared_options import add_shared_options
 from qredit.cli.train_command import list_training_fields
+from qredit.core.hint import HINT_TEMPLATE, check_template
 from qredit.runs.options import POCKET, TrainOptions, check_minimums, option
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_multiple, format_probability, format_share
 from qredit.utils.sanitize import escape_control_chars, to_json_line
 
 if TYPE_CHECKING:
-    from qredit.probe import Advice, Interval, Measurement, Prediction
+    from qredit.probe import Advice, Interval, Measurement, Prediction, ProbeSetup
+    from qredit.probe.proposal import ProposalVerdict
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,14 @@ class ProbeOptions:
     examples: int = option(64, "training examples, in hash order")
     rows_per_batch: int = option(256, "rollouts sampled and scored at once")
     seed: int = option(0, "seed of the rollouts")
+    hint_template: str = option(
+        HINT_TEMPLATE,
+        "prompt that shows the gold answer, with {prompt} and {answer}: tried where plain rationales say nothing",
+    )
 
     def __post_init__(self) -> None:
         check_minimums(self, {"m": 2, "examples": 1, "rows_per_batch": 1, "seed": 0})
+        check_template(self.hint_template)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -73,6 +80,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     asked = build_options(ProbeOptions, [(config or "the command line", {k: v for k, v in both.items() if k in own})])
     from qredit.probe import load, measure, predict, recommend, summary
     from qredit.probe.measure import make_prompt_rows
+    from qredit.probe.recommend import Case, advise_proposal
     from qredit.runs.progress_bars import make_progress_bars as bars_on
 
     subject = load(options, asked.examples)
@@ -84,6 +92,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     predicted = predict(measured.log_w, measured.right)
     given_advice = recommend(predicted, float(measured.forced.double().mean()))
     notices = list(summary.list_probe_notices(subject, measured, predicted))
+    verdict = _try_proposal(subject, asked) if given_advice.case is Case.UNREACHABLE else None
+    if verdict is not None:
+        notices.append(summary.describe_proposal(verdict))
+        if verdict.helps:
+            given_advice = advise_proposal(given_advice, verdict.q, asked.m, asked.hint_template)
     shown = (
         []
         if measured.right.any()
@@ -96,7 +109,21 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         _write(Path(file), make_prompt_rows(subject, measured))
         out.print(f"per prompt: {escape(escape_control_chars(file))}", soft_wrap=True)
     record = _record(asked, options, measured, predicted, given_advice, notices)
-    return {**record, "per_prompt": file, "shown": shown}
+    return {
+        **record,
+        "proposal": _plain(None if verdict is None else asdict(verdict)),
+        "per_prompt": file,
+        "shown": shown,
+    }
+
+
+def _try_proposal(subject: "ProbeSetup", asked: ProbeOptions) -> "ProposalVerdict | None":
+    """What hinted rationales are worth; None where groups are too small to hold two of each kind."""
+    from qredit.probe.proposal import judge_proposal, measure_proposal
+
+    if asked.m < 4:
+        return None
+    return judge_proposal(measure_proposal(subject, asked.m, asked.seed, asked.hint_template, asked.rows_per_batch))
 
 
 def _check_free(file: Path) -> None:

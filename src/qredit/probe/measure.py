@@ -218,14 +218,28 @@ def _right(subject: ProbeSetup, examples: Sequence[Example], rollouts: Sequence[
     return [score is not None and score >= 1.0 for score in subject.reward(responses)]
 
 
-@torch.no_grad()
 def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]:
     """Per row, the log-likelihood of its gold answer: a float64 sum over its tokens, nats."""
+    return torch.where(rows.batch.answer, score_rows(network, rows, rows.batch.answer).double(), 0.0).sum(1)
+
+
+@torch.no_grad()
+def score_rows(network: PreTrainedModel, rows: Rows, only: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T"]:
+    """Log-probability of each completion token in nats, in evaluation mode.
+
+    Args:
+        network: the model.
+        rows: prompts and completions.
+        only: tokens that suffice.
+
+    Raises:
+        QreditError: a head that cannot score tokens.
+    """
     if not enable_token_scoring(network):
         raise QreditError("this model's head cannot score tokens, which the probe needs")
     layout: Layout = pad_rows(rows) if share_prefix(network) else pack(rows)
     was_training = network.training
     network.eval()
-    logp = score(network, layout.only(rows.batch.answer))["logp"].double()
+    logp = score(network, layout if only is None else layout.only(only))["logp"]
     network.train(was_training)
-    return torch.where(rows.batch.answer, logp, 0.0).sum(1)
+    return logp

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from qredit.core.hint import hint
 from qredit.probe.predict import GROUP_SIZES, GroupSizePrediction, Prediction
 
 GRPO_MIN_MIXED = 0.25
@@ -42,6 +43,7 @@ class Case(Enum):
     COLD = "rewards are mute, likelihood speaks and is graded"
     SINGLE = "rewards are mute, likelihood speaks through single rationales"
     UNREACHABLE = "neither rewards nor likelihoods tell rationales apart"
+    HINTED = "plain rationales say nothing, those drawn with the gold answer in the prompt do"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
     2. Else, if nearly every answer is right: GRPO, for what is left.
     3. Else, at some q, likelihood tells rationales apart: GARL with `q: auto`, which begins at the smallest q that is
        loud enough and lowers it as answers become likely: where reward alone is loud, wrong labels would be learned.
-    4. Else nothing that is sampled at this m says which rationale is better.
+    4. Else nothing that is sampled at this m says which rationale is better. Rationales drawn with the gold answer in
+       the prompt may: `advise_proposal`, where they were measured (`probe/proposal.py`).
 
     Args:
         forced: share of rationales closed by force.
@@ -96,6 +99,19 @@ def _advice(predicted: Prediction, forced: float) -> Advice:
         return Advice(Case.UNREACHABLE, None, None, GROUP_SIZES[-1])
     case = Case.COLD if is_graded(predicted) else Case.SINGLE
     return Advice(case, "garl(q=auto())", predicted.loud, _choose_group_size(predicted, _several))
+
+
+def advise_proposal(given: Advice, q: float, m: int, template: str) -> Advice:
+    """The advice where rationales drawn behind a hint teach what plain ones do not.
+
+    Args:
+        given: that for plain rationales: no q helps.
+        q: at which hinted rationales are loud enough.
+        m: rollouts per prompt that were measured.
+        template: of the hint.
+    """
+    proposal = hint(0.5, template)
+    return replace(given, case=Case.HINTED, objective=f"garl(q={q:g}, proposal={proposal})", start=q, m=m)
 
 
 def is_graded(predicted: Prediction) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from qredit.probe.measure import Measurement, ProbeSetup
 from qredit.probe.predict import Prediction
+from qredit.probe.proposal import MIN_TAUGHT, ProposalVerdict
 from qredit.probe.recommend import MIN_EXAMPLES, Advice, Case, is_graded
 from qredit.rollouts.answer_end import describe_end_conflict, describe_unended_answers, get_eos_token_ids
 from qredit.stats.interval import Interval
@@ -44,7 +45,7 @@ def _seen(predicted: Prediction, case: Case) -> str:
     if case is Case.SOLVED:
         rate = format_probability(max(predicted.success.value, predicted.p_hat.value))
         return f"This model answers nearly all of it already (success {rate}): {mixed}."
-    if case is Case.UNREACHABLE:
+    if case in (Case.UNREACHABLE, Case.HINTED):
         told = format_share(max(one.rationale_signal for one in predicted.of))
         return (
             f"No q will help at m = {predicted.m}: {mixed}, and likelihood tells rationales apart in {told} of groups."
@@ -70,6 +71,11 @@ def _follows(predicted: Prediction, given: Advice) -> str:
         return f"{train}: PAFT imitates only rationales that lead to the answer; look at the thinking budget first."
     if given.case is Case.SOLVED:
         return f"{train} for what is left; harder questions would teach more."
+    if given.case is Case.HINTED:
+        return (
+            f"{train}: rationales drawn with the gold answer in the prompt, weighed by how probable they are without "
+            "it, tell what plain ones do not."
+        )
     if given.case is Case.UNREACHABLE:
         return (
             "Warm the model up first (a prompt that shows the answer's form, worked examples, SFT) or look for success "
@@ -78,6 +84,25 @@ def _follows(predicted: Prediction, given: Advice) -> str:
     return (
         f"{train}: it begins near q = {given.start:g}, the smallest at which the median group is loud enough, and "
         "lowers q as answers become likely, so that wrong gold answers are not memorised as at a large q."
+    )
+
+
+def describe_proposal(found: ProposalVerdict) -> str:
+    """What rationales drawn with the gold answer in the prompt were seen to be worth, and why."""
+    seen = (
+        f"{found.hinted} of {found.m} rationales of {found.examples} examples were drawn with the gold answer in the "
+        f"prompt. Their best u·w is at least twice the best plain one in {format_share(found.taught)} of groups, and "
+        f"they carry {format_share(found.share)} of Σ u·w. Half of them weigh u = {format_probability(found.log10_u)} "
+        "or less"
+    )
+    if found.helps:
+        return f"{seen}. So u·w carries signal: P̂ of the median group is {format_probability(found.log10_p_hat)}"
+    if found.likelier < MIN_TAUGHT:
+        return f"{seen}. Proposals will not help either: hinted rationales make the answer no likelier than plain ones"
+    return (
+        f"{seen}. Proposals will not help either: hinted rationales make the answer likelier in "
+        f"{format_share(found.likelier)} of groups, but the plain prompt would hardly ever draw them. Another "
+        "template, or shorter thinking, may bring them closer"
     )
 
 

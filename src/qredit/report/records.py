@@ -18,6 +18,8 @@ from qredit.utils.run_lengths import run_length_encode
 
 COMPARED_OBJECTIVES = ("grpo()", "maxrl()", "garl(q=0.0)", "garl(q=0.75)", "garl(q=1.0)", "paft(q=0.75)")
 
+_HINTED = "some of these rationales were drawn with the gold answer in the prompt, which it would not have drawn"
+
 Record = dict[str, Any]
 
 
@@ -53,6 +55,8 @@ def _record(entry: Mapping[str, Any], beside: Sequence[str], steps: int) -> Reco
     }
     if not record["rollouts"]:
         raise ValueError("a record without rollouts")
+    if any(one["hinted"] for one in record["rollouts"]):
+        return record | {"beside": [{"name": text, "why": _HINTED} for text in beside]}
     batch = make_batch(entry, record["rollouts"])
     progress = min(record["step"] / max(steps, 1), 1.0)
     return record | {"beside": [_compute_other_credit(text, batch, progress) for text in beside]}
@@ -75,6 +79,7 @@ def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entr
         "rollout": place,
         "reward": _number(one["reward"]),
         "log_w": _number(one["log_w"]),
+        "hinted": bool(one.get("hinted", False)),
         "credit_sum": _number(one["credit_sum"]),
         "cut": None if cut is None else [int(cut[0]), int(cut[1])],
         "ids": ids,
