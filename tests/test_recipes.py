@@ -7,11 +7,13 @@ import pytest
 import yaml
 
 from qredit import tasks
+from qredit.cli import main
 from qredit.cli.parser import build_options, read_yaml
 from qredit.cli.train_command import list_training_fields
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import make_config
 from qredit.utils.errors import QreditError
+from tests.support.folders import data_file, flags, model_folder
 from tests.support.paths import ROOT
 
 RECIPES = ROOT / "recipes"
@@ -20,8 +22,10 @@ EXPECTED = {
     *(f"{task}-{style}.yaml" for task in PUBLISHED for style in ("cold", "warm")),
     *(f"pocket-{task}-{style}.yaml" for task in ("hotpot", "musique", "finqa") for style in ("cold", "warm")),
     "pocket-dial-cold.yaml",
+    "first-run.yaml",
 }
-KEY = re.compile(r"[a-z_]+: \S.*?  +# (paper|ours)(: \S.*)?")
+KEY = re.compile(r"[a-z_]+: \S.*?  +# (paper|ours|measured|estimated)(: \S.*)?")
+NUMBER = re.compile(r"[a-z_]+: [\d.e-]+  +# (?!measured|paper|estimated)")
 files = pytest.mark.parametrize("path", sorted(RECIPES.glob("*")), ids=lambda path: path.name)
 
 
@@ -54,13 +58,31 @@ def test_every_key_is_marked(path):
 @files
 def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
     recipe = options(path)
-    assert f"{recipe.task}-{recipe.style}.yaml" == path.name
+    assert path.name in (f"{recipe.task}-{recipe.style}.yaml", "first-run.yaml")
     assert set(yaml.safe_load(path.read_text())) <= {*vars(recipe), *recipe.training}
     args = make_config(
         recipe, tmp_path
     )  # sizes that split a group, or settings that do not go together, are refused here
     step = args.per_device_train_batch_size * args.gradient_accumulation_steps
     assert (args.num_generations, step) == (recipe.m, recipe.m * recipe.prompts_per_step)
+
+
+def test_every_number_of_the_first_run_says_whether_it_was_measured():
+    text = (RECIPES / "first-run.yaml").read_text()
+    assert [line for line in text.splitlines() if NUMBER.match(line)] == []
+    assert NUMBER.match("steps: 100   # ours")
+
+
+def test_the_first_run_is_planned_with_another_model_and_two_dozen_questions(tmp_path, capsys):
+    """All but its model and lengths: the tiny model has no room for them."""
+    questions = [{"question": f"What is {n}? ", "answer": f"So it is {n}.\n#### {n}"} for n in range(24)]
+    data_file(tmp_path / "train.jsonl", questions)
+    small = flags(
+        model=model_folder(tmp_path / "model"), data=tmp_path, max_completion_length=8, answer_budget=3, cpu=True
+    )
+    assert main(["train", "--config", str(RECIPES / "first-run.yaml"), *small, "--dry-run"]) == 0
+    planned = capsys.readouterr().out
+    assert "23 examples, 4 groups of 8 rollouts per step" in planned
 
 
 @pytest.mark.parametrize(("task", "total"), [("finqa", 4096), ("hotpotqa", 3072), ("musique", 2048)])
