@@ -11,7 +11,7 @@ from qredit.utils.errors import QreditError
 if TYPE_CHECKING:
     from qredit.core import tsallis
     from qredit.core.batch import RolloutBatch
-    from qredit.core.chain import Credit, Source, add, chain, on_span, per_span
+    from qredit.core.chain import Credit, Source, add, chain, on_span, per_span, tempered
     from qredit.core.objective import Objective, trace
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ _HOMES = {
     "chain": "qredit.core.chain",
     "on_span": "qredit.core.chain",
     "per_span": "qredit.core.chain",
+    "tempered": "qredit.core.chain",
     "trace": "qredit.core.objective",
     "tsallis": "qredit.core.tsallis",
 }
@@ -70,6 +71,7 @@ __all__ = [
     "chain",
     "on_span",
     "per_span",
+    "tempered",
     "trace",
     "tsallis",
 ]

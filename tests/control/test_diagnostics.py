@@ -15,7 +15,7 @@ from qredit.control.diagnostics import (
     no_success,
 )
 from qredit.core.importance import sequence_truncate
-from qredit.objectives import garl, grpo, paft
+from qredit.objectives import garl, grpo, jepo, logprob, paft
 from qredit.stats.groups import Groups
 from qredit.stats.nearest_rank import lower_median, nearest_rank
 from qredit.stats.weights import effective_size, log_mean_exp
@@ -114,6 +114,24 @@ def test_groups_without_success_are_counted_among_those_with_a_reward():
 def test_an_objective_without_a_likelihood_has_no_such_metrics():
     assert get_q(grpo()) is None
     assert collect_likelihood_stats(grpo(), reward_batch([1.0, 0.0])) == {}
+
+
+@pytest.mark.parametrize("objective", [logprob(), jepo()], ids=str)
+def test_every_objective_over_the_likelihood_logs_what_the_batch_says_of_it(objective):
+    """w = (.3, .1): P̂ = .2, Σw² = .1 and ESS = 1.6, two tokens in the answer."""
+    found = metrics(objective, likelihood_batch(torch.tensor([0.3, 0.1]).log()))
+    assert found["p_hat/log10_q50"] == pytest.approx(math.log10(0.2))
+    assert found["weights/ess"] == pytest.approx(1.6)
+    assert found["answer/nll_per_token"] == pytest.approx(-math.log(0.03) / 4)
+    assert ("q" in found) == (objective == jepo())  # its answers carry w/w̄, the amplification of q = 1
+
+
+def test_of_a_tempered_likelihood_p_hat_is_as_it_was_and_what_underflows_is_counted_after():
+    """log10 p = -60: at q = 0 the coefficient 1e-60 is 0 in float32, and 1e-6 after the power 0.1."""
+    cold = groups(-60.0, -60.0)
+    for objective, lost in ((garl(0.0), 1.0), (garl(0.0, temper=0.1), 0.0)):
+        found = metrics(objective, cold)
+        assert (found["groups/underflow"], found["p_hat/log10_q50"]) == (lost, pytest.approx(-60.0))
 
 
 @pytest.mark.parametrize(

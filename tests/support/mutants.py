@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qredit.core.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span
+from qredit.core.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span, tempered
 from qredit.core.importance import mixture_weight
 from qredit.core.objective import Credited, Objective
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
@@ -30,8 +30,24 @@ from qredit.credit.log_likelihood import (
     supervised_answer,
     weigh_by_ratio,
 )
+from qredit.credit.perplexity_rank import perplexity_rank
 from qredit.credit.reward import reward
-from qredit.objectives import attention_credit, dr_grpo, garl, grpo, jepo, logprob, maxrl, rloo, spine
+from qredit.objectives import (
+    attention_credit,
+    dr_grpo,
+    garl,
+    geometric_mean,
+    grpo,
+    jepo,
+    logprob,
+    maxrl,
+    opsd,
+    paft,
+    rft,
+    rloo,
+    spine,
+    star,
+)
 from qredit.penalties.entropy import entropy_bonus
 from qredit.testing.laws import MixtureClaims, StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
@@ -302,6 +318,12 @@ def _jepo_of(gain, answer=None):
     return Objective(per_span(rationale=gain, answer=answer), log_likelihood())
 
 
+def _tempered(q, power, factor):
+    """Tempered GARL whose answer's coefficient is that of the rationale times `factor`."""
+    amplified = tempered(power, amplified_likelihood(q, normalize=False))
+    return Objective(per_span(rationale=amplified, answer=factor * amplified), log_likelihood())
+
+
 _LOGPROB, _JEPO = likelihood_claims.mean_log_likelihood, likelihood_claims.mean_log_of_the_mean
 
 
@@ -440,6 +462,25 @@ class _no_base(answer_probability_gain):
         return super().__call__(replace(batch, extra={**batch.extra, "base_probability": nothing}))
 
 
+@dataclass(frozen=True)
+class _perplexity_of_any_length(perplexity_rank):
+    """NOVER's perplexity without the factor of the rationale's length."""
+
+    def _surprise(self, batch):
+        softened = (1 + batch.rationale.sum(1).double().log10()).clamp(min=1)
+        found, known = super()._surprise(batch)
+        return found * softened, known
+
+
+@dataclass(frozen=True)
+class _ranks_of_all(perplexity_rank):
+    """NOVER's rank among all rollouts, those of the wrong form too."""
+
+    def __call__(self, batch):
+        ranked = super().__call__(replace(batch, reward=torch.where(batch.reward.isnan(), torch.nan, 1.0)))
+        return replace(ranked, value=ranked.value - 1 + batch.reward.nan_to_num()[:, None])
+
+
 # --- objectives and reductions gone wrong
 
 
@@ -517,6 +558,9 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         Subject(_jepo_of(_gain_of_one_row()), target=_JEPO),
         Subject(_jepo_of(log_mean_gain(), answer=supervised_answer()), target=_JEPO),
         Subject(_jepo_of(log_mean_gain(floor=0.1)), target=_JEPO),
+        Subject(logprob(), target=likelihood_claims.mean_log_likelihood_of_fixed_rationales),
+        Subject(_tempered(0.0, 0.5, 1.0), target=likelihood_claims.tempered_loss(0.0, 0.5)),
+        Subject(garl(0.0, temper=0.5), target=likelihood_claims.tempered_loss(0.0, 1.0)),
     ),
     "gradient of its target off policy": (
         Subject(_logprob_of(subtract_mean_of_others()), target=_LOGPROB, target_off_policy=True),
@@ -533,6 +577,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             replace(jepo(), surrogate=score_function()) | _forgets_what_it_holds(),
             limit=lambda policy: policy.loss_gradient(1.0),
         ),
+        Subject(_tempered(0.75, 0.25, 1.0), limit=likelihood_claims.tempered_loss(0.75, 0.25)),
     ),
     "unbiased at q = 0": (
         Subject(_garl_with(_own_included(0.0, normalize=False), 0.0), commitment=0.0),
@@ -637,6 +682,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         ),
         Subject(_jepo_of(_gain_of_likelihoods()), weights=likelihood_claims.jepo_weights),
         Subject(jepo(floor=90.0), weights=likelihood_claims.jepo_weights),
+        Subject(_tempered(0.5, 0.1, 0.1), weights=likelihood_claims.tempered_weights(0.5, 0.1)),
         Subject(logprob(sft=0.5), weights=likelihood_claims.logprob_weights),
     ),
     "the formula written plainly": (
@@ -651,6 +697,12 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             )
         ),
         Subject(attention_credit(amplify_anchors(both_signs=False)), reference=token_claims.anchor_credit),
+        Subject(geometric_mean(pathwise=True), reference=lambda batch: likelihood_claims.geometric_credit(batch, 0.0)),
+        Subject(
+            geometric_mean(epsilon_std=0.1), reference=lambda batch: likelihood_claims.geometric_credit(batch, 0.0)
+        ),
+        Subject(rft(), reference=likelihood_claims.star_credit),
+        Subject(paft(0.75, temper=0.1), reference=lambda batch: paft(0.75).credit(batch)),
         *(
             Subject(_logprob_of(*credits), reference=lambda batch: likelihood_claims.latro_credit(batch, 0.05, 1.0))
             for credits in (
@@ -665,11 +717,28 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             )
             for gain in (_gain_below_zero(), _no_base(), answer_probability_gain(format=0.0))
         ),
+        *(
+            Subject(
+                Objective(on_span("sampled", ranked | center_by_group() | scale_by_group_std())),
+                reference=reward_claims.nover_credit,
+            )
+            for ranked in (
+                _perplexity_of_any_length(),
+                _ranks_of_all(),
+                perplexity_rank(efficiency=0.0),
+                perplexity_rank(rank=0.0),
+            )
+        ),
     ),
     "slopes of the loss": (
         Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),
         Subject(replace(spine(0.3, 0.2, 0.4, bins=10), reduction=mean_per_rollout()), loss=penalty_claims.spine_loss),
         Subject(spine(0.3, 0.2, 0.4, bins=2), loss=penalty_claims.spine_loss),
+        Subject(replace(opsd(), reduction=mean_per_rollout()), loss=likelihood_claims.opsd_loss),
+        Subject(replace(opsd(), surrogate=log_likelihood()), loss=likelihood_claims.opsd_loss),
+        Subject(replace(rft(), proposal=star().proposal), loss=likelihood_claims.star_loss),
+        Subject(replace(rft(), reduction=mean_per_rollout()), loss=likelihood_claims.rft_loss),
+        Subject(replace(rft(), surrogate=score_function()), loss=likelihood_claims.rft_loss),
     ),
     "zero where said": (
         Subject(_rewarded(_centred_with_a_residue()), zero=(EQUAL_REWARDS,)),

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import named_stages
+from qredit.core.chain import find_power, named_stages, temper_likelihood
 from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
 from qredit.core.objective import Objective
 from qredit.credit.likelihood import (
@@ -72,28 +73,36 @@ def success(batch: RolloutBatch) -> Float[Tensor, " G"]:
 def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
     """What `compute_likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
 
-    One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w), `effective` (largest a_m/M^q),
-    `centred` (largest c_m/M^q); `ess` of each group that has likelihood. One per
-    row with a finite likelihood: `nll`, nats per token of the gold answer, and `lost`, whether its a_m/M^q is 0 in
-    float32. Of rollouts with a proposal also what `collect_proposal_stats` tells. Empty for an objective without a
-    likelihood stage.
+    One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w); `ess` of each group that has
+    likelihood. One per row with a finite likelihood: `nll`, nats per token of the gold answer. With a stage over q
+    also, per group, `effective` (largest a_m/M^q) and `centred` (largest c_m/M^q), and per row `lost`, whether its
+    a_m/M^q is 0 in float32; these are of the tempered likelihood where the objective tempers it. Empty for an objective
+    that reads no likelihood. Of rollouts with a proposal also what `collect_proposal_stats` tells.
     """
-    stage = find_likelihood_stage(objective)
-    if stage is None or batch.answer_logp is None or not bool(batch.has_answer.any()):
+    if "answer_logp" not in objective.needs or batch.answer_logp is None or not bool(batch.has_answer.any()):
         return {}
-    amplified = amplified_likelihood(stage.q, ratio=stage.ratio)(batch)
-    centred = subtract_mixture_baseline(stage.q, ratio=stage.ratio)(amplified, batch)  # the plain one without a hint
+    stage = find_likelihood_stage(objective)
+    ratio = DEFAULT_RATIO if stage is None else stage.ratio
     log_w, keep = log_weight(batch, "metrics")
     finite = keep & (log_w > -torch.inf)
-    return {
-        "p_hat": group_p_hat(batch, stage.ratio) / math.log(10),
+    known = batch if stage is not None or batch.logp is not None else replace(batch, sampler_logp=None)
+    facts = {
+        "p_hat": group_p_hat(known, ratio) / math.log(10),
         "largest": _one_per_group(batch, log_w, keep) / math.log(10),
+        "ess": effective_sample_size(known, ratio),
+        "nll": -log_w[finite] / batch.answer.sum(1)[finite],
+    }
+    if stage is None:
+        return facts
+    seen = temper_likelihood(batch, find_power(objective.source))
+    amplified = amplified_likelihood(stage.q, ratio=ratio)(seen)
+    centred = subtract_mixture_baseline(stage.q, ratio=ratio)(amplified, seen)  # the plain one without a hint
+    return {
+        **facts,
         "effective": _one_per_group(batch, amplified.value[:, 0], keep),
         "centred": _one_per_group(batch, centred.value[:, 0], keep),
-        "ess": effective_sample_size(batch, stage.ratio),
-        "nll": -log_w[finite] / batch.answer.sum(1)[finite],
         "lost": (amplified.value[:, 0].float() == 0)[finite].double(),
-        **collect_proposal_stats(batch, stage.ratio),
+        **collect_proposal_stats(batch, ratio),
     }
 
 
@@ -118,7 +127,7 @@ def collect_proposal_stats(batch: RolloutBatch, ratio: RationaleRatio) -> Mappin
     }
 
 
-def compute_likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
+def compute_likelihood_metrics(q: float | None, facts: Mapping[str, Float[Tensor, " N"]]) -> Mapping[str, float]:
     """p̂ quantiles over groups, the published curves of effective reward and centred weight, and the weights' health.
 
     `effective_reward/max` is the largest a_m/M^q and `centred_weight/max` the largest c_m/M^q (Figure 3 of arXiv
@@ -130,21 +139,29 @@ def compute_likelihood_metrics(q: float, facts: Mapping[str, Float[Tensor, " N"]
     With a proposal: `proposal/ess`, the effective number of a group's rows by u alone, `proposal/weight_share`, the
     part of Σ u·w that rows drawn behind the hint carry (the plain ones carry the rest), and `proposal/log10_u`, the
     median of their log10 u: far below 0 where the plain prompt would hardly draw what the hinted one does.
+
+    Args:
+        q: None for an objective without one, which has the quantiles, `weights/ess` and `answer/nll_per_token` alone.
     """
+    told = {
+        **{f"p_hat/log10_q{level}": nearest_rank(facts["p_hat"], level / 100) for level in (10, 50, 90)},
+        "weights/ess": mean_or_nan(facts["ess"]),
+        "answer/nll_per_token": mean_or_nan(facts["nll"]),
+    }
+    if q is None:
+        return told
     finite = facts["p_hat"] > -torch.inf
     lost = finite & (facts["effective"].float() == 0)
     faint = finite & (facts["effective"] < _ADAM_EPSILON)
     hopeful = finite.sum().clamp(min=1)
     return {
         "q": q,
-        **{f"p_hat/log10_q{level}": nearest_rank(facts["p_hat"], level / 100) for level in (10, 50, 90)},
+        **told,
         "effective_reward/max": float(facts["effective"].max()),
         "centred_weight/max": float(facts["centred"].max()),
-        "weights/ess": mean_or_nan(facts["ess"]),
         "coefficient/underflow": mean_or_nan(facts["lost"]),
         "groups/underflow": float(lost.sum() / hopeful),
         "groups/below_adam_epsilon": float(faint.sum() / hopeful),
-        "answer/nll_per_token": mean_or_nan(facts["nll"]),
         **_compute_proposal_metrics(facts),
     }
 

@@ -437,6 +437,55 @@ def add(*sources: Source) -> Source:
 
 
 @dataclass(frozen=True, repr=False)
+class _tempered(_Combinator, Source):
+    """A source that reads w^power where it would read w."""
+
+    power: float
+    source: Source
+
+    def children(self) -> Iterator[tuple[str, Stage]]:
+        yield "", self.source
+
+    def __call__(self, batch: RolloutBatch) -> Coefficient:
+        return self.run(batch, Walk())
+
+    def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
+        return self.source.run(temper_likelihood(batch, self.power), walk)
+
+    def __repr__(self) -> str:
+        return f"tempered({self.power!r}, {self.source!r})"
+
+
+def tempered(power: float, source: Source) -> Source:
+    """The source, given w^power in place of every likelihood w: `tempered(0.1, amplified_likelihood(q=0.75))`.
+
+    This is another objective. With P_τ = E[w^τ] in the place of P = E[w], the coefficient on the answer's tokens is
+    τ times what the source makes, since ∇w^τ = τ·w^τ·∇log w: `0.1 * tempered(0.1, …)`. τ = 1/|y| is the geometric mean
+    of the answer's token probabilities.
+
+    Raises:
+        QreditError: a power outside (0, 1].
+    """
+    if not isinstance(source, Source):
+        raise QreditError(f"tempered takes a source, got {source}")
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 < power <= 1:
+        raise QreditError(f"the power of a tempered likelihood must be above 0 and at most 1, got {power!r}")
+    return _tempered(power, source)
+
+
+def temper_likelihood(batch: RolloutBatch, power: float) -> RolloutBatch:
+    """The batch with w^power in place of w."""
+    return batch if batch.answer_logp is None else replace(batch, answer_logp=power * batch.answer_logp)
+
+
+def find_power(stage: Stage) -> float:
+    """The first power by which a likelihood inside `stage` is tempered; 1 where none is."""
+    if isinstance(stage, _tempered):
+        return stage.power
+    return next((power for _, child in stage.children() if (power := find_power(child)) != 1.0), 1.0)
+
+
+@dataclass(frozen=True, repr=False)
 class _on_span_source(_Combinator, Source):
     span: str
     inner: Source

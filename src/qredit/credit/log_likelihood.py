@@ -35,6 +35,22 @@ class answer_log_likelihood(Source):
 
 
 @dataclass(frozen=True)
+class answer_geometric_mean(Source):
+    """c_m = w_m^{1/|y*|}, the geometric mean of the probabilities of the gold answer's tokens.
+
+    Between 0 and 1, and of the same size for answers of any length, where w falls with every token. Rows without a gold
+    answer are left out. Every token of the answer counts: its seam and its end, too.
+    """
+
+    needs = frozenset({"answer_logp"})
+
+    def __call__(self, batch: RolloutBatch) -> Coefficient:
+        log_w, keep = log_weight(batch, str(self))
+        mean = log_w / batch.answer.sum(1).clamp(min=1)
+        return Coefficient(torch.where(keep, mean.exp(), 0.0)[:, None], keep=keep[:, None])
+
+
+@dataclass(frozen=True)
 class supervised_answer(Source):
     """c_m = 1 in rows that have a gold answer: its tokens are imitated, whatever the rationale before them.
 

@@ -51,11 +51,10 @@ class StepLog:
 
 def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[str, float]:
     """What is logged of a step."""
-    q = get_q(objective)
     return {
         "groups/no_success": mean_or_nan(facts["no_success"]),
         "entropy": float(facts["entropy"][:, 0].sum() / facts["entropy"][:, 1].sum().clamp(min=1)),
-        **({} if q is None or "p_hat" not in facts else compute_likelihood_metrics(q, facts)),
+        **(compute_likelihood_metrics(get_q(objective), facts) if "p_hat" in facts else {}),
     }
 
 

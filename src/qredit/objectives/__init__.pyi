@@ -21,6 +21,7 @@ from qredit.objectives.empo import empo as empo
 from qredit.objectives.epo import epo as epo
 from qredit.objectives.from_surrogate import from_surrogate as from_surrogate
 from qredit.objectives.garl import garl as garl
+from qredit.objectives.geometric_mean import geometric_mean as geometric_mean
 from qredit.objectives.grpo import grpo as grpo
 from qredit.objectives.gspo import gspo as gspo
 from qredit.objectives.hicra import hicra as hicra
@@ -32,9 +33,11 @@ from qredit.objectives.ma_rlhf import ma_rlhf as ma_rlhf
 from qredit.objectives.maxrl import maxrl as maxrl
 from qredit.objectives.maxrl_truncated import maxrl_truncated as maxrl_truncated
 from qredit.objectives.maxrl_uncentred import maxrl_uncentred as maxrl_uncentred
+from qredit.objectives.nover import nover as nover
 from qredit.objectives.nsr import nsr as nsr
 from qredit.objectives.nthr import nthr as nthr
 from qredit.objectives.one_shot_entropy import one_shot_entropy as one_shot_entropy
+from qredit.objectives.opsd import opsd as opsd
 from qredit.objectives.paft import paft as paft
 from qredit.objectives.pass_at_k import pass_at_k as pass_at_k
 from qredit.objectives.pass_at_k_shaped import pass_at_k_shaped as pass_at_k_shaped
@@ -44,12 +47,15 @@ from qredit.objectives.pure import pure as pure
 from qredit.objectives.pure_strict import pure_strict as pure_strict
 from qredit.objectives.reinforce_pp import reinforce_pp as reinforce_pp
 from qredit.objectives.reinforce_pp_baseline import reinforce_pp_baseline as reinforce_pp_baseline
+from qredit.objectives.rft import rft as rft
 from qredit.objectives.rloo import rloo as rloo
 from qredit.objectives.rlpr import rlpr as rlpr
+from qredit.objectives.sft_answer import sft_answer as sft_answer
 from qredit.objectives.sft_then_rlvr import sft_then_rlvr as sft_then_rlvr
 from qredit.objectives.siren import siren as siren
 from qredit.objectives.spine import spine as spine
 from qredit.objectives.spine_v1 import spine_v1 as spine_v1
+from qredit.objectives.star import star as star
 from qredit.objectives.steer import steer as steer
 from qredit.objectives.t_reg import t_reg as t_reg
 from qredit.objectives.tea_rl import tea_rl as tea_rl

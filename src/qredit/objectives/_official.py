@@ -28,6 +28,7 @@ OFFICIAL: Mapping[str, str] = MappingProxyType(
         "empo": "QingyangZhang/EMPO trl/src/open_r1/rewards.py, compared, commit not recorded",
         "epo": "WujiangXu/EPO verl/workers/actor/dp_actor.py@5b6fa98",
         "grpo": _BOTH,
+        "geometric_mean": "OpenBMB/RLPR verl/workers/reward_manager/prob.py@8490fca",
         "gspo": _BOTH,
         "kl_cov": (
             "PRIME-RL/Entropy-Mechanism-of-RL verl/trainer/ppo/core_algos.py@6071b11 and volcengine/verl "
@@ -41,9 +42,11 @@ OFFICIAL: Mapping[str, str] = MappingProxyType(
         "ma_rlhf": "ernie-research/MA-RLHF applications/DeepSpeed-Chat/dschat/rlhf/ppo_trainer.py@807551d",
         "maxrl": "tajwarfahim/maxrl verl/trainer/ppo/core_algos.py@c0698eb",
         "maxrl_truncated": "tajwarfahim/maxrl verl/trainer/ppo/maclaurin.py@c0698eb",
+        "nover": "thinkwee/NOVER reward_functions.py@cb1a4ef",
         "nsr": "TianHongZXY/RLVR-Decomposed verl/trainer/ppo/core_algos.py@a5d4e7c",
         "nthr": "compared, repository and commit not recorded",
         "one_shot_entropy": "ypwang61/One-Shot-RLVR verl/workers/actor/dp_actor.py, compared, commit not recorded",
+        "opsd": "siyan-zhao/OPSD opsd_trainer.py@590ec26",
         "pass_at_k_shaped": "RUCAIBox/Passk_Training code/passk_adv.py@00474d7",
         "psr": "TianHongZXY/RLVR-Decomposed verl/trainer/ppo/core_algos.py@a5d4e7c",
         "pure": "CJReinforce/PURE openrlhf/utils/utils.py@a93a4bf",

@@ -1,6 +1,6 @@
 """GARL: gradient-amplified reinforcement learning."""
 
-from qredit.core.chain import per_span
+from qredit.core.chain import Source, per_span, tempered
 from qredit.core.hint import hint
 from qredit.core.importance import DEFAULT_RATIO, RationaleRatio, weigh_proposal
 from qredit.core.objective import Objective
@@ -21,6 +21,7 @@ def garl(
     pathwise: bool = True,
     ratio: RationaleRatio = DEFAULT_RATIO,
     proposal: hint | None = None,
+    temper: float = 1.0,
 ) -> Objective:
     """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
 
@@ -41,6 +42,11 @@ def garl(
         ratio: how the importance ratio ρ of an off-policy rationale is truncated.
         proposal: draw a share of each group's rationales from the policy shown the gold answer, `hint(share=0.5)`; for
             prompts on which no q helps at this M. A share of 0 is the estimator without proposals.
+        temper: τ, above 0 and at most 1: w^τ in place of w, and τ·a_m on the answer. Another objective, ours.
+
+    With τ < 1 what is climbed is log_q of E[w^τ] and no longer of P = E[w]. It keeps coefficients above underflow where
+    the answer is long, and gives rationales weight that hardly lead to it. For τ → 0 at q = 0 it is `logprob()`, times
+    τ.
 
     Off policy, where z was drawn from μ, ρ_m = p_θ(z_m|x)/μ(z_m|x) goes with every w_m and with the baseline:
 
@@ -58,13 +64,17 @@ def garl(
     is wasted: `proposal/weight_share` and `proposal/ess` in the logs show it.
 
     Zero in rows without a gold answer, in groups whose every w is 0, on forced closing tokens and outside both spans.
-    Raises QreditError for q outside [0, 1].
+    Raises QreditError for q outside [0, 1] and for temper outside (0, 1].
 
-    Source: arXiv 2604.25907 (the GARL estimator). Differences: the off-policy form and proposals, which are ours.
+    Source: arXiv 2604.25907 (the GARL estimator). Differences: the off-policy form, proposals and `temper`, which are
+    ours.
     """
     weight = weigh_proposal(ratio, proposal)
     subtract_baseline = subtract_likelihood_baseline if weight is ratio else subtract_mixture_baseline
     amplified = amplified_likelihood(q, normalize, weight)
-    centred = amplified | subtract_baseline(q, normalize, weight)
-    credit = per_span(rationale=centred, answer=amplified) if pathwise else per_span(rationale=centred)
+    rationale: Source = amplified | subtract_baseline(q, normalize, weight)
+    answer: Source = amplified
+    if temper != 1.0:
+        rationale, answer = tempered(temper, rationale), temper * tempered(temper, answer)
+    credit = per_span(rationale=rationale, answer=answer) if pathwise else per_span(rationale=rationale)
     return Objective(credit, log_likelihood(), proposal=proposal)

@@ -21,7 +21,7 @@ from typing import Any
 
 from qredit import credit, penalties
 from qredit.core import surrogate
-from qredit.core.chain import Credit, Source, Stage, add, chain, on_span, per_span
+from qredit.core.chain import Credit, Source, Stage, add, chain, on_span, per_span, tempered
 from qredit.core.hint import hint
 from qredit.core.importance import mixture_weight, sequence_truncate, token_truncate
 from qredit.core.objective import Objective
@@ -56,7 +56,7 @@ SURROGATES: Mapping[str, Callable[..., Any]] = _find_classes((surrogate,), surro
 _PARTS: Mapping[str, Callable[..., Any]] = {
     part.__name__: part
     for part in (
-        *(add, chain, on_span, per_span, Objective),
+        *(add, chain, on_span, per_span, tempered, Objective),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
         *(linear, cosine, steps, auto, halves.cosine_restarts),
         *(sequence_truncate, token_truncate, mixture_weight, hint),

@@ -13,7 +13,7 @@ from qredit.credit.length import grade_by_length, subtract_length, subtract_over
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import reward
-from qredit.objectives import adactrl, dapo_overlong, pear, rlpr
+from qredit.objectives import adactrl, dapo_overlong, nover, pear, rlpr
 from qredit.testing.laws import StageSubject, Subject
 from qredit.testing.laws.values import NO_SUCCESS, UNSCORED
 from tests.support.claims.step import group_of, tokens_of
@@ -112,6 +112,45 @@ def _rlpr_loss(logp, batch):
     return -surrogate[batch.sampled & rows].sum() / (batch.sampled & rows).sum()
 
 
+def _surprise(batch, row):
+    """Nats per answer token under the reference, over 1 + log10 of the rationale's length."""
+    (gold,) = [
+        other
+        for other in range(len(batch.group))
+        if batch.rollout[other] == batch.rollout[row] and batch.answer[other].any()
+    ]
+    told = batch.extra["logp@reference"][gold][batch.answer[gold]]
+    return -float(told.mean()) / (1 + math.log10(int(batch.rationale[gold].sum())))
+
+
+def nover_credit(batch, efficiency=1.0):
+    """Form, rank and efficiency of each rollout, standardised over the scored rollouts; epsilon 1e-4."""
+    scored = lambda row: not batch.answer[row].any() and not batch.reward[row].isnan()  # noqa: E731
+
+    def made(row):
+        if batch.reward[row] != 1:
+            return 0.0
+        ranked = [other for other in group_of(batch, row) if scored(other) and batch.reward[other] == 1]
+        surprise = {other: _surprise(batch, other) for other in ranked}
+        length = {other: int(batch.rationale[other].sum()) for other in ranked}
+        place = sorted(ranked, key=surprise.__getitem__).index(row)
+        beaten = [j for j in ranked if length[j] > length[row] and surprise[j] > surprise[row]]
+        fast = len(beaten) / (len(ranked) - 1) if len(ranked) > 1 else 0.0
+        return 1.0 + (len(ranked) - place) / len(ranked) + efficiency * fast
+
+    return _each_row(batch, made, scored, batch.sampled, _standardised)
+
+
+def _nover_loss(logp, batch):
+    """The clipped surrogate over rows that end in a sampled answer, and 0.1 of k3 over tokens that count once."""
+    credit, rows = nover_credit(batch), ~batch.has_answer[:, None]
+    ratio = (logp - batch.sampler_logp).exp()
+    surrogate = torch.minimum(ratio * credit, ratio.clamp(0.9, 1.2) * credit)
+    gap = (batch.extra["logp@reference"] - logp)[batch.drawn_once]
+    divergence = (gap.exp() - gap - 1).mean()
+    return -surrogate[batch.sampled & rows].sum() / (batch.sampled & rows).sum() + 0.1 * divergence
+
+
 def _shaped(stage):
     return Objective(on_span("sampled", reward() | stage | subtract_mean_of_others()))
 
@@ -147,6 +186,12 @@ BATTERY: tuple[Subject, ...] = (
     Subject(
         pear(right=1.0, wrong=0.0, answer_weight=-1.0),
         reference=_of_rewards(lambda batch, row: _phase(batch, row, 1.0, 0.0, -1.0), _standardised),
+    ),
+    Subject(nover(), reference=nover_credit, loss=_nover_loss, zero=(UNSCORED,), unused=frozenset({"answer_logp"})),
+    Subject(
+        nover(beta=0.0, efficiency=0.5),
+        reference=lambda batch: nover_credit(batch, 0.5),
+        unused=frozenset({"answer_logp"}),
     ),
     Subject(rlpr(), reference=rlpr_credit, loss=_rlpr_loss, zero=(UNSCORED,), unused=frozenset({"answer_logp"})),
 )
