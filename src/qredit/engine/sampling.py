@@ -53,6 +53,7 @@ class RolloutSampler:
         start = time.perf_counter()
         hinted = 0 if proposal is None else proposal.count(m)
         drawn = self._drawn(inputs, number, [row % m >= m - hinted for row in range(len(inputs))])
+        # Stages that draw take the group's number for their seed, so no two generations or processes share one.
         first = (number * self.collective.size + self.collective.rank) * (len(inputs) // m)
         read = [
             self._decoded(attach_row(one, row, first + index // m))

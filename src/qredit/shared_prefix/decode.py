@@ -81,6 +81,7 @@ class DecodingCache:
         """
         held = self.layers[layer]
         if held.own is None:
+            # One buffer for all tokens to come: to append to a tensor would copy it at every token.
             shape = (key.shape[0], key.shape[1], self.capacity, key.shape[3])
             held.own = key.new_empty(shape), value.new_empty(shape)
         for mine, newest in zip(held.own, (key, value), strict=True):
@@ -88,6 +89,7 @@ class DecodingCache:
         query = query.unflatten(1, (key.shape[1], -1))[:, :, :, 0]  # (B, K, queries per key, D)
         own_keys, own_values = (mine[:, :, : self.length + 1] for mine in held.own)
         own = torch.matmul(query, own_keys.transpose(2, 3)) * scale
+        # Rows of one prompt are neighbours (`Decoder.rows`), so a slice has them and nothing is gathered.
         outs, start = [], 0
         for (keys, values), count in zip(held.prompts, self.members, strict=True):
             rows = slice(start, start + count)
@@ -115,6 +117,7 @@ def _attend_to_both(
 ) -> Float[Tensor, "M K R D"]:
     """Rows of one prompt; the prompt's part is one product for all of them."""
     rows, heads, repeats, width = query.shape
+    # All queries of the prompt's rows in one product: its keys are read once, not once for each row.
     together = query.transpose(0, 1).reshape(heads, rows * repeats, width)
     shared = torch.matmul(together, keys[0].transpose(1, 2)) * scale  # (K, M·R, P)
     mine = own.transpose(0, 1).reshape(heads, rows * repeats, -1)

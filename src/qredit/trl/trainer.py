@@ -457,6 +457,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         return EVALUATION_STREAM + derive_seed(*self._evaluated) % EVALUATION_STREAM
 
     def _new_generation(self) -> Generation:
+        # Draws depend on the generation's number and not on how often something was drawn: a resumed run repeats them.
         args, number, m = self.args, self._step // self._period, self.rollouts_per_prompt
         rows = self.prompts.rows(self.prompts.share(self.prompts.asked), m)
         sampled = self.rollout_sampler.sampled(rows, number, m, self.current_objective().proposal)
@@ -502,6 +503,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         """
         self.rollout_sampler.seconds = self.scorer.seconds = 0.0
         start = time.perf_counter()
+        # transformers' own step calls `_prepare_inputs`, which samples, and `_compute_loss`.
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         elapsed = time.perf_counter() - start
         times = {"sample": self.rollout_sampler.seconds, "score": self.scorer.seconds}
@@ -569,6 +571,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if mode == "train":
             self._update_control(facts, found)
         for name, value in found.items():
+            # TRL logs the mean of what was noted since the last entry. Of q the newest value counts.
             before = () if name in _LATEST else self._metrics[mode][name]
             self._metrics[mode][name] = [*before, value]
 
