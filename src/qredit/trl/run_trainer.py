@@ -87,6 +87,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             seed: of the draws; each process adds its number to it.
         """
         rank, world = self.collective.rank, self.collective.size
+        # At temperature 1 and untruncated, whatever the rollouts of training are drawn with: validations compare.
         own = answer_all(
             replace(
                 self.sampler,
