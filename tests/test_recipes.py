@@ -91,6 +91,7 @@ def test_the_published_numbers(task, total, style):
     recipe = options(RECIPES / f"{task}-{style}.yaml")
     assert (recipe.model, recipe.m, recipe.budget) == ("Qwen/Qwen3-0.6B", 32, (total, 128))
     assert recipe.get_subset_size() == tasks.get(task).sizes["train"]
+    assert recipe.aliases == "reward", "the published likelihood knows one answer"
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,9 @@ def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tm
     assert torch.allclose(again, found[:8], atol=1e-6), "of the model that the run began with"
 
 
-def test_a_prompt_is_asked_once_for_each_gold_answer():
+def test_a_prompt_is_asked_once_with_its_right_answers():
     rollout = make_one_turn((1,), (5, 6), (-1.0, -1.0), 1, 2, forced=False, ended=True)
     golds = ((0, ((7,),)), (0, ((7,), (8,))), (1, ((8,),)), (2, ((7,),)))
     closed = drop_rationales([replace(rollout, group=group, golds=own) for group, own in golds], [3, 4])
-    assert sorted(one.golds for one in closed) == [((7,),), ((8,),)]
+    assert sorted(one.golds for one in closed) == [((7,),), ((7,), (8,)), ((8,),)]
     assert all(one.ids == (3, 4) and one.close_end == 2 for one in closed)

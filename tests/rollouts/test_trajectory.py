@@ -71,17 +71,16 @@ def test_a_batch_without_observations_has_no_such_span():
     assert mixed.observation.any(1).tolist() == [False, True]
 
 
-def test_one_row_for_each_gold_answer_of_a_rationale():
+def test_all_right_answers_of_a_rationale_stand_in_its_row():
     many = replace(searched(), golds=((20, 21), (30,)))
     single = replace(searched(), group=1)
-    rows = collate([many, single], ("answer",), 0, 0, CPU)
-    batch = rows.batch
-    assert batch.rollout.tolist() == [0, 0, 1]
-    assert batch.group.tolist() == [0, 0, 1]
-    assert [batch.ids[row][batch.answer[row]].tolist() for row in range(3)] == [[20, 21], [30], [20, 21]]
+    batch = collate([many, single], ("answer", "response"), 0, 0, CPU).batch
+    assert batch.rollout.tolist() == [0, 0, 1, 1]
+    assert [batch.ids[row][batch.answer[row]].tolist() for row in (0, 2)] == [[20, 21, 30], [20, 21]]
+    assert batch.alias[batch.answer].tolist() == [0, 0, 1, 0, 0]
     assert batch.rollouts == 2
-    assert batch.drawn_once.any(1).tolist() == [True, False, True], "a rationale's tokens count once"
-    assert collate([single], ("answer",), 0, 0, CPU).batch.rollout is None
+    assert batch.drawn_once.any(1).tolist() == [False, True] * 2, "a rationale's tokens count once"
+    assert collate([single], ("answer",), 0, 0, CPU).batch.alias is None
 
 
 def test_one_that_ended_without_an_answer_is_all_rationale():

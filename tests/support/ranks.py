@@ -22,6 +22,7 @@ CASES = (
     ("garl(q=0.75)", "plain"),
     ("garl(q=0.75)", "chunks"),
     ("garl(q=0.75)", "hopeless"),
+    ("garl(q=0.75)", "aliases"),
     ("garl(q=auto())", "plain"),
     ("paft(q=0.5)", "plain"),
     ("dapo()", "plain"),
@@ -64,10 +65,11 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
         out / "run", per_device_train_batch_size=PROMPTS * M // world, num_generations=M, shuffle_dataset=False,
         rows_per_forward=3 if case == "chunks" else None,
     )  # fmt: skip
+    aliases = {"aliases": [["no"], [], [], []]} if case == "aliases" else {}  # of the first rank's prompts alone
     learners = [critic.Critic(32)] if case == "learner" else []
     made = QreditTrainer(
-        model(), objective, args, questions(PROMPTS), reward_funcs=rewards(case), processing_class=tokenizer(),
-        learners=learners,
+        model(), objective, args, questions(PROMPTS, **aliases), reward_funcs=rewards(case),
+        processing_class=tokenizer(), learners=learners,
     )  # fmt: skip
     made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
     if case == "hopeless":

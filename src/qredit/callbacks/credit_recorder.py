@@ -82,13 +82,14 @@ class TokenTexts:
 def make_record(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
     """The first group of a micro-batch as plain data.
 
-    `texts` maps token ids to text; `stages` names the entries of `qredit.core.objective.trace`, the last of which is
-    the coefficient itself. For each row: `ids`, `spans` as [start, end) runs, `values`, for each stage runs of
-    [coefficient, tokens], to four significant digits; `credit_sum`, the sum over all its tokens; `log_w` in nats, null
-    where w is 0; `hinted`, where its rationale was drawn with the gold answer in the prompt. Where a row is too long
-    its middle is left out, and `cut` says [where, how many tokens]. `likely` is False where no likelihood was computed.
-    `exact` is False where stages that look at the whole optimiser step were shown this micro-batch alone; the last one,
-    'credit', is exact even then.
+    `texts` maps token ids to text; `aliases`, where there are some, are their texts; `stages` names the entries of
+    `qredit.core.objective.trace`, the last of which is the coefficient itself. For each row: `ids`, `spans` as [start,
+    end) runs, `values`, for each stage runs of [coefficient, tokens], to four significant digits; `credit_sum`, the sum
+    over all its tokens; `log_w` in nats, null where w is 0; with aliases `share`, runs of [posterior share, tokens];
+    `hinted`, where its rationale was drawn with the gold answer in the prompt. Where a row is too long its middle is
+    left out, and `cut` says [where, how many tokens]. `likely` is False where no likelihood was computed. `exact` is
+    False where stages that look at the whole optimiser step were shown this micro-batch alone; the last one, 'credit',
+    is exact even then.
     """
     batch = learned.batch
     rows = (batch.group == batch.group[0]).nonzero()[:, 0]
@@ -104,6 +105,7 @@ def make_record(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
         "seed": batch.seed,
         "prompt": texts.decode(learned.rows.prompt_ids[rows[0]].tolist()[-width:])[-_PROMPT:],
         "gold": texts.decode(learned.first[0].golds[0]) if learned.first else None,
+        **_further_answers(learned, texts),
         "responses": [texts.decode(one.answer_ids) for one in learned.first],
         "texts": texts.of([number for ids in own_ids for number in ids]),
         "stages": list(shown),
@@ -114,6 +116,12 @@ def make_record(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
             for number, (columns, ids) in enumerate(zip(kept, own_ids, strict=True))
         ],
     }
+
+
+def _further_answers(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
+    """The aliases of the group's gold answer as text, where it has some."""
+    aliases = learned.first[0].golds[1:] if learned.first else ()
+    return {"aliases": list(map(texts.decode, aliases))} if aliases else {}
 
 
 def _traced(learned: ScoredMicrobatch, rows: Int[Tensor, " R"]) -> tuple[dict[str, Tensor], bool]:
@@ -155,7 +163,14 @@ def _row(
         "ids": ids,
         "spans": {name: list(_marked(span[number].cpu()[columns].tolist())) for name, span in spans.items()},
         "values": [run_length_encode(value[number][columns].tolist()) for value in shown.values()],
+        **_shares(batch, number, columns),
     }
+
+
+def _shares(batch: RolloutBatch, number: int, columns: Int[Tensor, " K"]) -> dict[str, Any]:
+    """The posterior shares of a row's right answers on its tokens, where it may have several."""
+    share = batch.answer_share
+    return {} if share is None else {"share": run_length_encode(share[number].cpu()[columns].tolist())}
 
 
 def _marked(span: Sequence[bool]) -> Iterator[list[int]]:

@@ -6,7 +6,7 @@ from qredit.cli.parser import FieldTypes, Parser, add_options, select_fields
 from qredit.runs.options import TrainOptions
 
 SHARED_OPTIONS = (
-    "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "system_prompt",
+    "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "aliases", "system_prompt",
     "instruction", "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening",
     "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
 )  # fmt: skip

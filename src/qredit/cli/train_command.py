@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, get_field_types, read_yaml
-from qredit.runs.folder import RunFolder
+from qredit.runs.folder import FORMER_BEHAVIOUR, RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars
@@ -106,7 +106,8 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
     if resumed is not None:
-        sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
+        path = str(resumed / "config.yaml")
+        sources.append((path, FORMER_BEHAVIOUR | read_yaml(path)))
     if config is not None:
         sources.append((config, read_yaml(config)))
     return build_options(TrainOptions, [*sources, ("the command line", given)], further=list_training_fields)

@@ -90,7 +90,7 @@ def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mappi
         "p_hat": group_p_hat(known, ratio) / math.log(10),
         "largest": _one_per_group(batch, log_w, keep) / math.log(10),
         "ess": effective_sample_size(known, ratio),
-        "nll": -log_w[finite] / batch.answer.sum(1)[finite],
+        "nll": -log_w[finite] / batch.answer_length[finite],
     }
     if stage is None:
         return facts

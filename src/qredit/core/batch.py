@@ -2,10 +2,11 @@
 
 Shape legend, used in every signature of the package:
 
-    B   rows; a row is one rollout with one tail (its sampled answer ŷ, or the gold answer y* appended as ids)
+    B   rows; a row is one rollout with one tail (its sampled answer ŷ, or the right answers appended as ids)
     T   completion positions: rationale z, closing string, tail; the prompt is not among them
     G   groups; a group holds the rollouts of one prompt
     M   rows of a group
+    A   right answers of a row: the gold answer y*, and perhaps its aliases
 
 Masks are True = counts. Likelihoods are natural logarithms (nats) at temperature 1.
 """
@@ -26,7 +27,8 @@ from qredit.utils.errors import QreditError
 SPANS = ("rationale", "answer", "close", "response", "sampled", "observation")
 _SPANS = ("mask", *SPANS)
 _PER_ROW = ("reward", "answer_logp", "rollout", "proposal")
-_PER_TOKEN = ("ids", "turn", "logp", "sampler_logp", "entropy")
+_PER_TOKEN = ("ids", "turn", "logp", "sampler_logp", "entropy", "alias", "answer_share")
+_UNLESS_GIVEN: Mapping[str, float] = {"alias": 0, "answer_share": 1.0}  # what None stands for, on every token
 _LOGP_SLACK = 1e-3  # a log-likelihood may exceed 0 by rounding, not by more
 
 
@@ -37,7 +39,8 @@ class RolloutBatch:
     Attributes:
         mask: (B, T) tokens that exist (not padding).
         rationale: (B, T) z: every sampled token up to and including the sampled end of thinking.
-        answer: (B, T) y*: the gold answer appended as ids, teacher-forced: seam, answer and end-of-answer token.
+        answer: (B, T) y*: the gold answer appended as ids, teacher-forced: seam, answer and end-of-answer token. With
+            aliases, all right answers one behind the other; each continues the rationale, and none sees another.
         group: (B,) any integer; rows with the same one are rollouts of one prompt.
         ids: (B, T) token ids.
         close: (B, T) the string that ends thinking; sampled (then also in `rationale`) or forced (then not).
@@ -51,10 +54,15 @@ class RolloutBatch:
             share the number.
         proposal: (B,) bool, rows whose rationale was drawn from the proposal, the policy shown the gold answer, and not
             from the plain prompt that all rows stand behind. None is no row.
+        alias: (B, T) which right answer an answer token belongs to: 0 the gold answer, 1, 2, … its aliases; 0 on all
+            other tokens. None: every row has one right answer.
+        answer_share: (B, T) on an answer token s_j = p(y_j|x,z) / Σ_k p(y_k|x,z), y_j the right answer that it belongs
+            to; 1 on all others. It multiplies the coefficient of answer tokens, as ∇log w = Σ_j s_j ∇log p(y_j|x,z).
+            None is 1 everywhere.
         seed: all randomness of a stage is a function of (seed, group).
         reward: (B,) NaN = not scored: the row is left out of its group's statistics and gets coefficient 0.
-        answer_logp: (B,) log p(y* | x, z), summed over the answer's tokens, in nats; -inf allowed. Read only in rows
-            that have an answer.
+        answer_logp: (B,) log w, the log-likelihood of the gold answer, or of any of the right answers where there are
+            aliases (`qredit.core.right_answers`), in nats; -inf allowed. Read only in rows that have an answer.
         logp: (B, T) log-probability of each token under the current parameters, without gradient.
         sampler_logp: (B, T) log-probability of each sampled token under the parameters that sampled it; None when they
             are the current ones.
@@ -62,8 +70,8 @@ class RolloutBatch:
         extra: further (B,), (B, T) or (B, T, …) fields by name, for stages that need them.
 
     Raises:
-        QreditError: a field of the wrong shape or type, a span outside the mask, overlapping tails, a NaN or positive
-            log-likelihood.
+        QreditError: a field of the wrong shape or type, a span outside the mask, overlapping tails, an alias outside
+            `answer`, a NaN or positive log-likelihood.
     """
 
     mask: Bool[Tensor, "B T"]
@@ -78,6 +86,8 @@ class RolloutBatch:
     turn: Int[Tensor, "B T"] | None = None
     rollout: Int[Tensor, " B"] | None = None
     proposal: Bool[Tensor, " B"] | None = None
+    alias: Int[Tensor, "B T"] | None = None
+    answer_share: Float[Tensor, "B T"] | None = None
     seed: int | None = None
     reward: Float[Tensor, " B"] | None = None
     answer_logp: Float[Tensor, " B"] | None = None
@@ -126,6 +136,8 @@ class RolloutBatch:
                     f"{name} and answer overlap: the gold answer's tokens are teacher-forced, not sampled"
                 )
 
+        if self.alias is not None and bool((self.alias[~self.answer] != 0).any()):
+            raise QreditError("alias numbers the right answers, and must be 0 on tokens outside answer")
         if self.observation is not None:
             for name in ("sampled", "answer"):
                 if bool((getattr(self, name) & self.observation).any()):
@@ -158,6 +170,18 @@ class RolloutBatch:
     def trainable(self) -> Bool[Tensor, "B T"]:
         """Tokens that may carry a coefficient: drawn from the policy, or of the gold answer. Forced tokens may not."""
         return self.sampled | self.answer
+
+    @cached_property
+    def counted(self) -> Bool[Tensor, "B T"]:
+        """Trainable tokens that denominators count: a rollout counts the same however many right answers it has."""
+        return self.trainable if self.alias is None else self.trainable & (self.alias == 0)
+
+    @cached_property
+    def answer_length(self) -> Float[Tensor, " B"]:
+        """Tokens of the right answer, in the mean over them by their shares; 0 without one."""
+        if self.answer_share is None:
+            return self.answer.sum(1).double()
+        return torch.where(self.answer, self.answer_share.double(), 0.0).sum(1)
 
     @cached_property
     def drawn_once(self) -> Bool[Tensor, "B T"]:
@@ -219,15 +243,24 @@ def concatenate(batches: Sequence[RolloutBatch]) -> RolloutBatch:
     """
     width = max(batch.mask.shape[1] for batch in batches)
     shared = set(batches[0].present).intersection(*(batch.present for batch in batches)) - {"seed", "rollout"}
+    shared |= {name for name in _UNLESS_GIVEN if any(name in batch.present for batch in batches)}
 
     def joined(name: str) -> Tensor:
-        return torch.cat([_pad_columns(batch._field(name), width) for batch in batches])
+        return torch.cat([_pad_columns(_or_default(batch, name), width) for batch in batches])
 
     own = {f.name for f in fields(RolloutBatch)}
     values: dict[str, Any] = {name: joined(name) for name in shared & own}
     if all(batch.rollout is not None for batch in batches):
         values["rollout"] = torch.cat([_offset_rollouts(batch, n) for n, batch in enumerate(batches)])
     return RolloutBatch(seed=batches[0].seed, extra={name: joined(name) for name in shared - own}, **values)
+
+
+def _or_default(batch: RolloutBatch, name: str) -> Tensor:
+    """A field, or what its absence stands for."""
+    if name in _UNLESS_GIVEN and getattr(batch, name) is None:
+        like = torch.long if name == "alias" else torch.float64
+        return torch.full(batch.mask.shape, _UNLESS_GIVEN[name], dtype=like, device=batch.mask.device)
+    return batch._field(name)
 
 
 def _pad_columns(value: Tensor, width: int) -> Tensor:

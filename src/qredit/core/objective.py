@@ -329,8 +329,10 @@ _POSITION = re.compile(r"^(\+?\d+\.)+")  # a place is made of positions ("0.", "
 
 
 def _finish(coefficient: Coefficient, batch: RolloutBatch) -> Credited:
-    value = torch.where(batch.trainable, coefficient.spread(batch), 0.0).float()
-    weight = coefficient.weight
+    value = torch.where(batch.trainable, coefficient.spread(batch), 0.0)
+    if batch.answer_share is not None:  # here, for every stage means ∇log w by its coefficient on the answer
+        value = value * batch.answer_share
+    value, weight = value.float(), coefficient.weight
     return Credited(
         value, None if weight is None else weight.expand(batch.mask.shape), holds_ratio=coefficient.holds_ratio
     )

@@ -59,7 +59,7 @@ class sum_per_rollout(Reduction):
     def denominator(self, batch: RolloutBatch, weight: Float[Tensor, "B T"] | None = None) -> float:
         if weight is None:
             return float(batch.rollouts)
-        counted, tokens = _token_weight(batch, weight, torch.float64), batch.trainable.sum(1)
+        counted, tokens = _token_weight(batch, weight, torch.float64), batch.counted.sum(1)
         per_row = counted.sum(1) / tokens.clamp(min=1)
         return float(per_row.sum()) * batch.rollouts / len(per_row)
 
@@ -112,5 +112,5 @@ class sum_per_length(Reduction):
 
 
 def _token_weight(batch: RolloutBatch, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    counted = batch.trainable.to(dtype)
+    counted = batch.counted.to(dtype)
     return counted if weight is None else counted * weight.to(dtype)

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Scope, Source
+from qredit.core.right_answers import mean_of_best
 from qredit.core.schedule import check_range
 from qredit.stats.groups import Groups
-from qredit.stats.masked import apply_mask, row_mean
+from qredit.stats.masked import apply_mask
 from qredit.utils.errors import QreditError
 
 
@@ -20,10 +21,11 @@ class answer_probability_gain(Source):
 
         p̄_i = (1/|y*|) Σ_t p(y*_t | x, z_i, y*_<t),   base the same mean without a rationale
 
-    Each gold token's probability, averaged: the likelihood is the product of the same numbers. p̄_i is that of the
-    rollout's other row, which ends in the gold answer; such rows have no coefficient and their tokens do not count in
-    the denominator. r_i is the batch's reward, meant for the form of the completion. Rollouts without a gold answer or
-    without a reward are left out. p̄ is that of the policy that sampled, once for a generation.
+    Each gold token's probability, averaged: the likelihood is the product of the same numbers. Of several right answers
+    the best mean counts. p̄_i is that of the rollout's other row, which ends in the gold answer; such rows have no
+    coefficient and their tokens do not count in the denominator. r_i is the batch's reward, meant for the form of the
+    completion. Rollouts without a gold answer or without a reward are left out. p̄ is that of the policy that sampled,
+    once for a generation.
 
     Args:
         format: weight of r_i, in [0, 1].
@@ -58,5 +60,5 @@ def _mean_answer_probability(batch: RolloutBatch, wanted_by: str) -> tuple[Float
         raise QreditError(f"{wanted_by} needs the batch field 'rollout', which says what row has the same rationale")
     probability = apply_mask(batch.require("logp", wanted_by).double(), batch.answer).exp()
     rollouts = Groups.of(batch.rollout)
-    mean = rollouts.mean(row_mean(probability, batch.answer), batch.has_answer)
+    mean = rollouts.mean(mean_of_best(probability, batch.answer, batch.alias), batch.has_answer)
     return mean, rollouts.count(batch.has_answer) > 0

@@ -46,7 +46,7 @@ class answer_geometric_mean(Source):
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         log_w, keep = log_weight(batch, str(self))
-        mean = log_w / batch.answer.sum(1).clamp(min=1)
+        mean = log_w / batch.answer_length.clamp(min=1)
         return Coefficient(torch.where(keep, mean.exp(), 0.0)[:, None], keep=keep[:, None])
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Scope, Source
 from qredit.core.field_names import LOGP_PREFIX, REFERENCE
+from qredit.core.right_answers import mean_of_best
 from qredit.core.schedule import check_range
 from qredit.stats.groups import Groups
-from qredit.stats.masked import apply_mask
 from qredit.utils.errors import QreditError
 
 
@@ -70,9 +70,9 @@ class perplexity_rank(Source):
         """s of each row's rollout, and the rows whose rollout has a gold answer."""
         if batch.rollout is None:
             raise QreditError(f"{self} needs the batch field 'rollout', which says what row has the same rationale")
-        told = apply_mask(batch.require(f"{LOGP_PREFIX}{self.teacher}", str(self)).double(), batch.answer).sum(1)
+        told = batch.require(f"{LOGP_PREFIX}{self.teacher}", str(self)).double()
         softened = (1 + batch.rationale.sum(1).double().log10()).clamp(min=1)
-        own = -told / batch.answer.sum(1).clamp(min=1) / softened
+        own = -mean_of_best(told, batch.answer, batch.alias) / softened  # of several right answers the least surprising
         rollouts = Groups.of(batch.rollout)
         return rollouts.mean(own, batch.has_answer), rollouts.count(batch.has_answer) > 0
 

@@ -12,7 +12,8 @@ from qredit.tasks.cells import parse_answers
 from qredit.tasks.normal_forms import find_unreadable
 from qredit.utils.errors import QreditError
 
-PROMPT_IDS, ANSWER_IDS, HINTED_IDS = "prompt_ids", "answer_ids", "hinted_ids"  # columns that a data set is given
+# columns that a data set is given
+PROMPT_IDS, ANSWER_IDS, ALIAS_IDS, HINTED_IDS = "prompt_ids", "answer_ids", "alias_ids", "hinted_ids"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,42 @@ def encode(
         answer_ids=[known[answer] for answer in answers],
         aliases=[more[1:] for more in given],
     )
+
+
+def encode_aliases(
+    aliases: Sequence[Sequence[str]], answer_ids: Sequence[Sequence[int]], rows: RowNames, tokens: TokenFormat
+) -> list[list[list[int]]]:
+    """The ids of each row's aliases, seam and end included.
+
+    Left out are blank ones, and those whose ids are the gold answer's or an earlier alias's: the likelihood is a sum
+    over different answers.
+
+    Args:
+        aliases: texts, for each row.
+        answer_ids: the gold answers' ids.
+        rows: their names, for errors.
+        tokens: the layout of answers in ids.
+
+    Raises:
+        QreditError: an alias that does not join at the seam or that no tokenizer reads; row and alias are named.
+    """
+    found = []
+    for row, (texts, gold) in enumerate(zip(aliases, answer_ids, strict=True)):
+        different = {tuple(_alias_ids(text, row, rows, tokens)): None for text in texts if text.strip()}
+        found.append([list(ids) for ids in different if ids != tuple(gold)])
+    return found
+
+
+def _alias_ids(alias: str, row: int, rows: RowNames, tokens: TokenFormat) -> list[int]:
+    if bad := find_unreadable(alias):
+        raise QreditError(f"{rows.name(row)}: alias {alias!r} holds {bad}")
+    try:
+        return tokens.answer_ids(alias)
+    except QreditError as error:
+        raise QreditError(
+            f"{rows.name(row)}: alias {alias!r} cannot count for the likelihood; mend or remove it, or set aliases to "
+            f"'reward': {error}"
+        ) from None
 
 
 def encode_hinted(

@@ -84,6 +84,29 @@ class RowNames:
             + (" or set skip_long to drop them" if len(long) < len(prompt_ids) else "")
         )
 
+    def check_long_aliases(
+        self, long: Sequence[int], answers: Sequence[int], context: int | None, skip_long: bool
+    ) -> None:
+        """Refuse rows whose prompts fit with the gold answer and not with an alias, unless they are to be left out.
+
+        Args:
+            long: their numbers.
+            answers: tokens of each row's longest right answer.
+            context: the model's context length in tokens; None is unlimited.
+            skip_long: such rows are left out, as long as others stay.
+
+        Raises:
+            QreditError: all of them counted, the first ones named.
+        """
+        if not long or (skip_long and len(long) < len(answers)):
+            return
+        shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
+        raise QreditError(
+            f"{self.where}: {len(long)} rows have an alias that does not fit behind their prompt and thinking "
+            f"({self.kind}s {shown}; longest {max(answers[row] for row in long)} tokens): the context has {context} "
+            "tokens; shorten or remove it, set aliases to 'reward', or lower max_completion_length"
+        )
+
 
 def find_too_long(
     prompt_ids: Sequence[Sequence[int]],

@@ -21,7 +21,7 @@ def compute_token_roles(model: Any, rows: Rows, horizons: Sequence[int] = ()) ->
     """`attention_locality`, and `attention_influence@FAR` for each horizon, from the model's middle layers.
 
     Every row alone, prompt and completion without padding: maps of N × N numbers for each head of the layers used, and
-    attention computed the slow way, which alone returns them.
+    attention computed the slow way, which alone returns them. 0 on the tokens of aliases.
 
     Args:
         model: the policy.
@@ -52,7 +52,8 @@ def parse_horizons(needs: Iterable[str]) -> list[int]:
 def _of_row(base: Any, rows: Rows, row: int, horizons: Sequence[int]) -> Float[Tensor, "R N"]:
     assert rows.batch.ids is not None
     prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()]
-    completion = rows.batch.ids[row][rows.batch.mask[row]]
+    own = rows.batch.mask[row] if rows.batch.alias is None else rows.batch.mask[row] & (rows.batch.alias[row] == 0)
+    completion = rows.batch.ids[row][own]
     told = base.base_model(
         input_ids=torch.cat([prompt, completion])[None], use_cache=False, output_attentions=True
     ).attentions

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from qredit.core.hint import hint
-from qredit.data.encoding import ANSWER_IDS, HINTED_IDS, PROMPT_IDS
+from qredit.data.encoding import ALIAS_IDS, ANSWER_IDS, HINTED_IDS, PROMPT_IDS
 from qredit.data.prompt_sampler import GroupStatistics, PromptSampler
 from qredit.data.statistics import summarize_rewards
 from qredit.engine.collective import Collective
@@ -134,14 +134,15 @@ class RolloutSampler:
 
 
 def attach_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
-    """A trajectory with its row of the data set, and with the gold answer that stands there.
+    """A trajectory with its row of the data set, and with the right answers that stand there.
 
     Args:
         trajectory: as it was sampled.
         row: of the data set.
         group: number of its group.
     """
-    return replace(trajectory, example=strip_id_columns(row), golds=(tuple(row[ANSWER_IDS]),), group=group)
+    golds = tuple(map(tuple, (row[ANSWER_IDS], *row.get(ALIAS_IDS, ()))))
+    return replace(trajectory, example=strip_id_columns(row), golds=golds, group=group)
 
 
 def collect_rewards(group: Sequence[Trajectory]) -> list[float]:
@@ -151,4 +152,4 @@ def collect_rewards(group: Sequence[Trajectory]) -> list[float]:
 
 def strip_id_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """A data set's row without the ids that were added to it."""
-    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS, HINTED_IDS)}
+    return {key: value for key, value in row.items() if key not in (PROMPT_IDS, ANSWER_IDS, ALIAS_IDS, HINTED_IDS)}

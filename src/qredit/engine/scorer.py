@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.right_answers import join_answers
 from qredit.engine.memory import count_fitting_rows, measure_bytes_per_token
 from qredit.engine.teacher import Forward, Teacher
 from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.branches import repeat_for_answers
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, pad_rows
 from qredit.shared_prefix.patch_forward import ScoreRequest, TeacherStates, score
@@ -112,12 +114,16 @@ class Scorer:
                 score(model, layout.only(only), self.temperature, self.make_request(rows)), only
             )
         assert self.native_forward is not None
-        logp, entropy = self.native_forward(model, rows)
         device = rows.batch.mask.device  # a model that is spread over several devices answers on its last one
-        return {"logp": logp.to(device), "entropy": entropy.to(device)}
+        if rows.batch.alias is None:
+            logp, entropy = self.native_forward(model, rows)
+            return {"logp": logp.to(device), "entropy": entropy.to(device)}
+        single, place = repeat_for_answers(rows)
+        told = (value.to(device).flatten()[place] for value in self.native_forward(model, single))
+        return dict(zip(("logp", "entropy"), (torch.where(rows.batch.mask, value, 0.0) for value in told), strict=True))
 
     def attach_scores(self, batch: RolloutBatch, scores: Scores, off_policy: bool = False) -> RolloutBatch:
-        """The batch with what a forward pass tells: log-probabilities, the gold answer's likelihood, entropies.
+        """The batch with what a forward pass tells: log-probabilities, the right answers' likelihood, entropies.
 
         Args:
             batch: whole groups, with the fields that are needed.
@@ -125,6 +131,8 @@ class Scorer:
             off_policy: the weights have moved since the rollouts were sampled; else they need no ratio.
         """
         logp = scores["logp"].detach()
+        likely = "answer" in self.tails
+        log_w, share = join_answers(logp, batch.answer, batch.alias) if likely else (None, None)
         extra = {**batch.extra, **{name: told for name, told in scores.items() if name not in ("logp", "entropy")}}
         if SAMPLER_ENTROPY in self.needs and SAMPLER_ENTROPY not in extra:
             extra[SAMPLER_ENTROPY] = scores["entropy"].detach()  # the weights are still those that sampled
@@ -132,8 +140,8 @@ class Scorer:
             batch,
             logp=logp,
             entropy=scores["entropy"],
-            # float64: a sum over a long answer must not lose what tells two rationales apart
-            answer_logp=torch.where(batch.answer, logp.double(), 0.0).sum(1) if "answer" in self.tails else None,
+            answer_logp=log_w,
+            answer_share=share,
             # on policy every ratio is 1: without the sampler's numbers its rounding cannot make it anything else
             sampler_logp=batch.sampler_logp if off_policy else None,
             extra=extra,
@@ -179,7 +187,8 @@ class Scorer:
         """How many tokens the forward pass of these rows computes, padding among them where nothing is packed."""
         if self.layout is not None:
             return self.layout(rows).ids.numel()
-        return len(rows.batch.mask) * (rows.prompt_ids.shape[1] + rows.batch.mask.shape[1])
+        single = rows if rows.batch.alias is None else repeat_for_answers(rows)[0]
+        return len(single.batch.mask) * (single.prompt_ids.shape[1] + single.batch.mask.shape[1])
 
     def select_longest(self, rows: Rows) -> Rows:
         """The two longest of the rows."""
@@ -202,6 +211,9 @@ class Scorer:
         prompt, completion = rows.prompt_ids.shape[1], rows.batch.mask.shape[1]
         # Where prompts are packed, rows of a group share one; else each row pays for its own.
         shared = whole if self.layout is pack else 1
+        if self.layout is not pack and rows.batch.alias is not None:  # a row for each answer
+            answers = int(rows.batch.alias.max()) + 1
+            prompt, completion = answers * prompt, answers * completion
         if self._tokens_that_fit is None:
             held = self.bytes_per_token(rows)
             self._tokens_that_fit = max(int(self.free_bytes() / held), 1)

@@ -153,7 +153,7 @@ def paft_moments(policy: EnumerablePolicy, q: float, rollouts: int) -> Moments:
 
 
 def _formula(policy: EnumerablePolicy, q: float) -> Float[Tensor, " D"]:
-    return tsallis.estimator_bias(policy.prior, policy.answer_logp[:, 0].exp(), policy.joint_score, q)
+    return tsallis.estimator_bias(policy.prior, policy.log_w.exp(), policy.joint_score, q)
 
 
 def _defined(regime: Regime, commitments: Sequence[float]) -> list[float]:

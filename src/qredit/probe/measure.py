@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from qredit.core.right_answers import join_answers
 from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import TokenFormat
@@ -36,6 +37,7 @@ from qredit.shared_prefix.packing import pack, pad_rows
 from qredit.shared_prefix.patch_forward import enable_token_scoring, score
 from qredit.shared_prefix.share import share_prefix
 from qredit.stats.weights import effective_size, log_mean_exp
+from qredit.tasks.alias_use import AliasUse
 from qredit.tasks.base import Example
 from qredit.utils.device import autocast
 from qredit.utils.errors import QreditError
@@ -47,8 +49,8 @@ class ProbeSetup:
     """A model, how it is asked, what it is asked, and who judges.
 
     Attributes:
-        examples: those that can be scored, with the ids of their gold answers in `golds`.
-        misaligned: id and reason of each example whose answer does not join at the seam.
+        examples: those that can be scored, with the ids of their right answers in `golds`, the gold one first.
+        misaligned: id and reason of each example with an answer that does not join at the seam.
         long: how many prompts did not fit the context.
         unparseable: how many of `examples` have a gold answer that the reward cannot read.
         data_notes: what has to be said about how they were read.
@@ -61,7 +63,7 @@ class ProbeSetup:
     half: bool
     reward: Reward
     examples: Sequence[Example]
-    golds: Sequence[tuple[int, ...]]
+    golds: Sequence[tuple[tuple[int, ...], ...]]
     misaligned: tuple[tuple[str, str], ...]
     long: int
     unparseable: int
@@ -73,7 +75,7 @@ class Measurement:
     """N examples with M rollouts each.
 
     Attributes:
-        log_w: log-likelihood of the gold answer after each rationale, end included, nats.
+        log_w: log-likelihood of the gold answer, or of any right one, after each rationale, end included, nats.
         right: the sampled answer has a reward of 1 or more, by the first reward where there are several.
         forced: thinking was closed by force.
         ended: the sampled answer ended by itself.
@@ -100,14 +102,14 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
     found = data.examples
     tokens = make_token_format(options, load_tokenizer(path), found)
-    joined, apart = _split_by_alignment(found, tokens)
+    joined, apart = _split_by_alignment(found, tokens, options.alias_use)
     network = load_model(path, options.device)
     asked = prepare_examples([example for example, _ in joined], tokens, network, options, f"{options.task} train")
     if share_prefix(network) is not None:
         check_padding(
             network, max(len(tokens.prompt_ids(e.prompt, **options.template)) for e in asked) + options.budget[0]
         )
-    ids = {example.id: gold for example, gold in joined}
+    ids = {example.id: golds for example, golds in joined}
     return ProbeSetup(
         network=network,
         tokens=tokens,
@@ -125,13 +127,19 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
 
 
 def _split_by_alignment(
-    examples: Sequence[Example], tokens: TokenFormat
-) -> tuple[list[tuple[Example, tuple[int, ...]]], tuple[tuple[str, str], ...]]:
-    """The examples whose answers join at the seam, with their ids; the others' names, with the reason."""
+    examples: Sequence[Example], tokens: TokenFormat, use: AliasUse
+) -> tuple[list[tuple[Example, tuple[tuple[int, ...], ...]]], tuple[tuple[str, str], ...]]:
+    """The examples whose answers join at the seam, with the ids of these; the others' names, with the reason.
+
+    Args:
+        use: whether aliases are among the answers.
+    """
     joined, apart = [], []
     for example in examples:
         try:
-            joined.append((example, tuple(tokens.answer_ids(example.answer))))
+            answers = (example.answer, *(example.aliases if use.in_likelihood else ()))
+            golds = dict.fromkeys(tuple(tokens.answer_ids(answer)) for answer in answers if answer.strip())
+            joined.append((example, tuple(golds)))
         except QreditError as error:
             apart.append((example.id, str(error)))
     if not joined:
@@ -193,9 +201,7 @@ def _part(
     with autocast(subject.network.device, subject.half):
         sampler = TransformersSampler(subject.network, pad, half=subject.half)
         rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
-        items = [
-            replace(rollout, group=number // m, golds=(golds[number // m],)) for number, rollout in enumerate(rollouts)
-        ]
+        items = [replace(one, group=number // m, golds=golds[number // m]) for number, one in enumerate(rollouts)]
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
 
     def table(values: Sequence[bool]) -> Tensor:
@@ -219,8 +225,9 @@ def _right(subject: ProbeSetup, examples: Sequence[Example], rollouts: Sequence[
 
 
 def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]:
-    """Per row, the log-likelihood of its gold answer: a float64 sum over its tokens, nats."""
-    return torch.where(rows.batch.answer, score_rows(network, rows, rows.batch.answer).double(), 0.0).sum(1)
+    """Per row, the log-likelihood of its right answers, float64, nats."""
+    logp = score_rows(network, rows, rows.batch.answer)
+    return join_answers(logp, rows.batch.answer, rows.batch.alias)[0]
 
 
 @torch.no_grad()

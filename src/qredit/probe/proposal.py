@@ -18,6 +18,7 @@ from qredit.control.signal_level import smallest_sufficient_q
 from qredit.core.field_names import HINTED_LOGP
 from qredit.core.hint import fill_template, hint
 from qredit.core.importance import mixture_weight
+from qredit.core.right_answers import join_answers
 from qredit.data.rows import find_too_long
 from qredit.engine.hinted import replace_prompts
 from qredit.probe.measure import ProbeSetup, score_rows
@@ -44,7 +45,7 @@ class ProposalMeasurement:
     """N examples with M rollouts each, the last k of them drawn behind the hint; nats.
 
     Attributes:
-        log_w: log-likelihood of the gold answer after each rationale, behind the plain prompt.
+        log_w: log-likelihood of the right answers after each rationale, behind the plain prompt.
         log_u: weight of each rationale under the mixture of both prompts.
         hinted: k.
         long: how many examples were left out because their hinted prompt does not fit the context.
@@ -149,7 +150,7 @@ def _list_fitting(subject: ProbeSetup, template: str) -> list[int]:
     """The numbers of the examples whose hinted prompts fit the context."""
     context = getattr(subject.network.config.get_text_config(), "max_position_embeddings", None)
     prompts = [_hinted_ids(subject, number, template) for number in range(len(subject.examples))]
-    kept = [max(len(gold), subject.budget.answer) for gold in subject.golds]
+    kept = [max(subject.budget.answer, *map(len, golds)) for golds in subject.golds]
     long = set(find_too_long(prompts, kept, subject.tokens, subject.budget, context))
     return [number for number in range(len(prompts)) if number not in long]
 
@@ -175,7 +176,7 @@ def _part(
                     hinted=shown[index],
                     proposal=hinted,
                     group=index,
-                    golds=(tuple(subject.golds[numbers[index]]),),
+                    golds=subject.golds[numbers[index]],
                 )
                 for one, (index, hinted) in zip(rollouts, places, strict=True)
             ],
@@ -187,6 +188,6 @@ def _part(
         logp = score_rows(subject.network, rows)
         behind = score_rows(subject.network, replace_prompts(rows, [shown[index] for index, _ in places], pad))
     batch = replace(rows.batch, logp=logp, sampler_logp=None, extra={HINTED_LOGP: behind})
-    log_w = torch.where(batch.answer, logp.double(), 0.0).sum(1)
+    log_w, _ = join_answers(logp, batch.answer, batch.alias)
     log_u = mixture_weight().log(batch, "probe")
     return log_w.view(-1, m).cpu(), log_u.view(-1, m).cpu()

@@ -47,6 +47,7 @@ def _record(entry: Mapping[str, Any], beside: Sequence[str], steps: int) -> Reco
         "objective": str(entry["objective"]),
         "prompt": str(entry["prompt"]),
         "gold": None if entry.get("gold") is None else str(entry["gold"]),
+        "aliases": [str(text) for text in entry.get("aliases") or []],
         "likely": bool(entry["likely"]),
         "exact": bool(entry["exact"]),
         "stages": [str(stage) for stage in entry["stages"]],
@@ -66,7 +67,8 @@ def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entr
     ids = [int(number) for number in one["ids"]]
     values = [[[_number(value), int(count)] for value, count in stage] for stage in one["values"]]
     spans = {name: [[int(a), int(b)] for a, b in one["spans"].get(name, [])] for name in SPANS}
-    counts = {sum(int(pair[1]) for pair in stage) for stage in one["values"]}
+    share = [[float(value), int(count)] for value, count in one.get("share") or [[1.0, len(ids)]]]
+    counts = {sum(int(pair[1]) for pair in stage) for stage in (*one["values"], share)}
     edges = [edge for runs in spans.values() for span in runs for edge in span]
     if len(values) != stages or counts - {len(ids)} or any(str(number) not in texts for number in ids):
         raise ValueError("a record whose parts do not fit")
@@ -85,6 +87,7 @@ def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entr
         "ids": ids,
         "spans": spans,
         "values": values,
+        "share": share,
         "response": str(responses[place]) if 0 <= place < len(responses) else None,
     }
 
@@ -105,6 +108,9 @@ def make_batch(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutB
     for row, one in enumerate(rollouts):
         ids[row, : len(one["ids"])] = torch.tensor(one["ids"])
     numbers = [one["rollout"] for one in rollouts]
+    share = torch.ones(len(rollouts), width, dtype=torch.float64)
+    for row, one in enumerate(rollouts):
+        share[row, : len(one["ids"])] = torch.tensor([value for value, count in one["share"] for _ in range(count)])
     spans: dict[str, Any] = {name: span(name) for name in SPANS}
     return RolloutBatch(
         mask=torch.arange(width)[None] < lengths[:, None],
@@ -112,6 +118,7 @@ def make_batch(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutB
         **spans,
         group=torch.full((len(rollouts),), int(entry.get("group", 0))),
         rollout=torch.tensor(numbers) if len(set(numbers)) < len(numbers) else None,
+        answer_share=share if bool((share != 1).any()) else None,
         seed=None if entry.get("seed") is None else int(entry["seed"]),
         reward=_column([one["reward"] for one in rollouts], math.nan),
         answer_logp=_column([one["log_w"] for one in rollouts], -math.inf) if entry["likely"] else None,

@@ -20,10 +20,9 @@ from qredit.utils.imports import import_object
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _FROM_US = ("prompts", "completions", "completion_ids", "response", "rationale", "answer", "aliases", "id")
 _FROM_TRAINER = ("trainer_state", "log_extra", "log_metric")
+_OF_TRAINERS = ("prompt", "completion", "prompt_ids", "answer_ids", "alias_ids", "image", "images", "environments")
 # Names that reward functions receive from elsewhere, and those that mean something else to trainers of TRL's kind.
-RESERVED = frozenset(
-    (*_FROM_US, *_FROM_TRAINER, "prompt", "completion", "prompt_ids", "answer_ids", "image", "images", "environments")
-)
+RESERVED = frozenset((*_FROM_US, *_FROM_TRAINER, *_OF_TRAINERS))
 
 
 @dataclass(frozen=True)

@@ -75,21 +75,20 @@ class RowSpec:
 
     Attributes:
         number: that of the trajectory among those collated.
-        gold: the gold answer that the row ends in; None is the sampled answer.
+        golds: the right answers that the row ends in, each once; none of them where it ends in the sampled answer.
     """
 
     number: int
     trajectory: Trajectory
-    gold: tuple[int, ...] | None
+    golds: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
-        """The segments of the row."""
-        if self.gold is None:
+        """The segments of the row; those of right answers each continue what stands before the first of them."""
+        if not self.golds:
             return self.trajectory.segments
-        head = self.trajectory.head
         turn = max((segment.turn for segment in self.trajectory.segments), default=0)
-        return (*head, Segment(self.gold, Role.GOLD, sampled=False, turn=turn))
+        return (*self.trajectory.head, *(Segment(gold, Role.GOLD, sampled=False, turn=turn) for gold in self.golds))
 
     @property
     def length(self) -> int:
@@ -98,12 +97,16 @@ class RowSpec:
 
 
 def plan_rows(trajectories: Sequence[Trajectory], tails: Sequence[Tail]) -> list[RowSpec]:
-    """The rows of some trajectories, in order: for each tail its sampled answer, or one for each of its golds."""
+    """The rows of some trajectories, in order: one for each tail, its sampled answer or all of its right answers.
+
+    A rationale with several right answers is one row, so that it counts once wherever rows are counted. An answer that
+    is given twice stands there once.
+    """
     return [
-        RowSpec(number, one, gold)
+        RowSpec(number, one, tuple(dict.fromkeys(one.golds)) if tail == "answer" else ())
         for number, one in enumerate(trajectories)
         for tail in tails
-        for gold in (one.golds if tail == "answer" else (None,))
+        if tail == "response" or one.golds
     ]
 
 
@@ -125,13 +128,13 @@ def collate(
     """
     rows = plan_rows(trajectories, tails)
     both = len(tails) > 1
-    rewards = [torch.nan if both and row.gold is not None else row.trajectory.reward for row in rows]
+    rewards = [torch.nan if both and row.golds else row.trajectory.reward for row in rows]
     width = max(row.length for row in rows)
     spans = {name: torch.zeros(len(rows), width, dtype=torch.bool) for name in ("mask", *SPANS)}
     ids, turn = torch.full((len(rows), width), pad), torch.zeros(len(rows), width, dtype=torch.long)
-    logp = torch.zeros(len(rows), width)
+    logp, alias = torch.zeros(len(rows), width), torch.zeros(len(rows), width, dtype=torch.long)
     for number, row in enumerate(rows):
-        start = 0
+        start, answers = 0, 0
         for segment in row.segments:
             at = (number, slice(start, start + len(segment.ids)))
             last = segment is row.trajectory.answer
@@ -143,6 +146,8 @@ def collate(
             spans["answer"][at] = segment.role == Role.GOLD
             spans["observation"][at] = segment.role == Role.OBSERVATION
             ids[at], turn[at] = torch.tensor(segment.ids), segment.turn
+            if segment.role == Role.GOLD:
+                alias[at], answers = answers, answers + 1
             if segment.logp is not None:
                 logp[at] = torch.tensor(segment.logp)
             start += len(segment.ids)
@@ -155,6 +160,7 @@ def collate(
         group=torch.tensor([row.trajectory.group for row in rows], device=device),
         rollout=_shared(rows, device) if len(rows) > len(trajectories) else None,
         proposal=_drawn_from_proposal(rows, device),
+        alias=alias.to(device) if bool(alias.any()) else None,
         reward=torch.tensor(rewards, dtype=torch.float64, device=device),
         seed=seed,
         extra={
@@ -187,4 +193,4 @@ def _drawn_from_proposal(rows: Sequence[RowSpec], device: torch.device) -> Bool[
 
 def _own_tokens(rows: Sequence[RowSpec]) -> list[int]:
     """How many tokens of each row were there when its trajectory's fields were made."""
-    return [len(row.trajectory.ids) if row.gold is None else row.trajectory.close_end for row in rows]
+    return [row.trajectory.close_end if row.golds else len(row.trajectory.ids) for row in rows]

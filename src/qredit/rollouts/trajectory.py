@@ -87,7 +87,7 @@ class Trajectory:
         dropped_ends: how often an end of text inside thinking was dropped, and thinking closed by force there.
         example: the data set's row.
         group: trajectories of one prompt share it.
-        golds: the ids of each gold answer that a row may end in, its end included.
+        golds: the ids of each right answer, their ends included: the gold answer, then its aliases.
         rationale, response: what was sampled before the last answer, without its closing, and that answer, as the text
             that reward functions read; empty until somebody has decoded them.
         reward: NaN where nothing scored it.

@@ -20,6 +20,8 @@ from qredit.utils.errors import QreditError
 RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
 SFT_MARK = "rationales"  # an option that the config of supervised fine-tuning holds, and no other
 RESUMABLE_CHANGES = ("steps", "save_every", "log_every", "data", "model")
+FORMER_BEHAVIOUR = {"aliases": "reward"}
+"""What runs did whose config.yaml does not say so, for it is older than the option."""
 
 
 def ensure_writable(folder: Path) -> Path:
@@ -143,7 +145,8 @@ class RunFolder:
         Raises:
             QreditError: an option differs from the run's own, and is none of those that may.
         """
-        kept, asked = yaml.safe_load(self.config.read_text(encoding="utf-8")), yaml.safe_load(_as_yaml(options))
+        kept = FORMER_BEHAVIOUR | yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        asked = yaml.safe_load(_as_yaml(options))
         for name in sorted({*kept, *asked} - set(RESUMABLE_CHANGES)):
             if kept.get(name) != asked.get(name):
                 raise QreditError(

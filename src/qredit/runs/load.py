@@ -19,6 +19,7 @@ from qredit.runs.hub_access import resolve_load_kwargs
 from qredit.runs.model_files import check_base_model, check_model_folder, get_quantization_method
 from qredit.runs.options import POCKET, TrainOptions
 from qredit.runs.smollm2 import SMOLLM2, smollm2_path
+from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example, ExamplesWithNotes, Split, Task
 from qredit.tasks.files import find_single_file
 from qredit.tasks.jsonl import make_jsonl_task
@@ -294,6 +295,8 @@ def prepare_examples(
 ) -> list[Example]:
     """The examples to be answered: their prompts as chat if need be, those that do not fit the context left out.
 
+    Aliases stay only where they count for rewards.
+
     Args:
         examples: questions with their reference answers.
         tokens: the layout of a completion, as ids of this tokenizer.
@@ -313,7 +316,7 @@ def prepare_examples(
     long = find_too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
     rows.check_long(long, ids, budget, context, options.skip_long)
     dropped = set(long)
-    return [example for row, example in enumerate(wrapped) if row not in dropped]
+    return keep_rewarded([one for row, one in enumerate(wrapped) if row not in dropped], options.alias_use)
 
 
 def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: bool = False) -> Dataset:

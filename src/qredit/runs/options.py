@@ -14,6 +14,7 @@ from qredit.rewards.reward_spec import parse_reward_names
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.runs.example_filter import ExampleFilter
+from qredit.tasks.alias_use import AliasUse
 from qredit.tasks.normal_forms import find_unreadable
 from qredit.utils.device import select_device
 from qredit.utils.errors import QreditError, unknown_name_error
@@ -68,6 +69,11 @@ class TrainOptions:
         None, "column that holds the gold answer (task jsonl), a.b for b inside a; default: by usual names"
     )
     aliases_column: str | None = option(None, "column of other right answers (task jsonl); default: aliases, if there")
+    aliases: Literal["reward", "likelihood", "both"] = option(
+        "both",
+        "what other right answers count for: the reward, the likelihood (then that of any right answer), or both",
+        *("reward", "likelihood", "both"),
+    )
     system_prompt: str | None = option(None, "system message put before every prompt")
     instruction: str | None = option(None, "text put after every prompt, or its last user message")
     subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
@@ -169,6 +175,7 @@ class TrainOptions:
                 raise QreditError(f"{name} needs lora")
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
+        AliasUse.parse(self.aliases)
         self._check_columns()
         self._check_wording()
         if self.reward is not None:
@@ -215,6 +222,11 @@ class TrainOptions:
     def held_out(self) -> int:
         """How many rows of a single file are kept from training."""
         return self.hold_out or (self.eval_questions if self.eval_every else 0)
+
+    @property
+    def alias_use(self) -> AliasUse:
+        """What `aliases` says."""
+        return AliasUse.parse(self.aliases)
 
     @property
     def rewards(self) -> str:

@@ -18,6 +18,7 @@ from qredit.callbacks.decisions import DecisionWriter
 from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
+from qredit.data.encoding import ALIAS_IDS
 from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
@@ -41,6 +42,7 @@ from qredit.runs.load import (
 from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import TrainOptions
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
+from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
@@ -84,7 +86,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     facts: dict[str, Any] = {
         "train_examples": len(examples),
-        "unparseable_golds": len(given[0].unparseable(examples)),
+        "unparseable_golds": len(given[0].unparseable(keep_rewarded(examples, options.alias_use))),
         "data_notes": list(data.notes),
         "model_path": path,
         **filtered,
@@ -122,6 +124,8 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         "environment": collect_variables(),
     }
     facts["train_prompts"] = len(trainer.train_dataset)
+    aliases = trainer.train_dataset[ALIAS_IDS] if ALIAS_IDS in trainer.train_dataset.column_names else ()
+    facts["with_aliases"] = sum(map(bool, aliases))
     facts["end"] = trainer.format.format.end
     facts["end_notice"] = describe_end_conflict(trainer.format, get_eos_token_ids(model), trainer.chat_template_kwargs)
     facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
@@ -156,6 +160,7 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
         "rows_per_forward": options.rows_per_forward,
         "max_completion_length": total,
         "answer_budget": answer,
+        "aliases": options.aliases,
         "thinking_opening": options.thinking_opening,
         "thinking_closing": options.thinking_closing,
         "answer_seam": options.answer_seam,
@@ -254,6 +259,7 @@ def make_plan(options: TrainOptions) -> planning.Plan:
         model_notes=tuple(facts["model_notes"]),
         unparseable_golds=facts["unparseable_golds"],
         answers_over_budget=facts["answers_over_budget"],
+        with_aliases=facts["with_aliases"],
         data_notes=facts["data_notes"],
         filtered={name: facts[name] for name in ("kept", "left_out_by_keep", "unprobed") if name in facts},
         groups_per_step=groups,

@@ -1,5 +1,7 @@
 """Attention over a packing: prompt tokens see their prompt, completion tokens their prompt and their own completion.
 
+Of a completion with several right answers, each answer sees what stands before all of them, and itself.
+
 Registered with transformers under `ATTENTION_NAME`; without a packing in the forward call it is its SDPA attention.
 
     out_c = softmax([q_c·K_prompt, q_c·K_own]) · [V_prompt, V_own]
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -104,7 +106,7 @@ def _of_groups(
         # Of a kept prompt the last token alone is a query. It sees all keys, so nothing is causal there.
         parts.append(_attend(prompt[0], key, value, is_causal=kept is None, scale=scale, enable_gqa=shares))
         if sum(group.completions):
-            parts.append(attend(own[0], own[1], own[2], key, value, group.completions, scale))
+            parts.append(attend(own[0], own[1], own[2], key, value, group.completions, scale, group.visible))
     return parts
 
 
@@ -116,6 +118,7 @@ def attend_to_copies(
     prompt_value: Float[Tensor, "1 K P D"],
     lengths: Sequence[int],
     scale: float,
+    visible: Bool[Tensor, "M W S"] | None = None,
 ) -> Float[Tensor, "1 H N D"]:
     """Completions in a line by SDPA on any device: each beside a copy of its prompt's keys and values.
 
@@ -127,6 +130,7 @@ def attend_to_copies(
         prompt_value: (1, K, P, D) of the prompt.
         lengths: tokens of each completion.
         scale: what dot products are multiplied by.
+        visible: as in `PackedGroup`.
     """
     own = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
     rows, width = own[0].shape[0], own[0].shape[2]
@@ -138,6 +142,8 @@ def attend_to_copies(
     prompt = prompt_key.shape[2]
     # Each token sees the whole prompt, and its own completion up to itself. What is padded is cut off below.
     sees = torch.ones(width, prompt + width, dtype=torch.bool, device=query.device).tril(prompt)
+    if visible is not None:
+        sees = visible[:, None]  # made once for all layers, each of which keeps it for the backward pass
     out = _attend(own[0], keys, values, attn_mask=sees, scale=scale)
     return torch.cat([row[None, :, :length] for row, length in zip(out, lengths, strict=True)], 2)
 
@@ -150,6 +156,7 @@ def attend_in_two_parts(
     prompt_value: Float[Tensor, "1 K P D"],
     lengths: Sequence[int],
     scale: float,
+    visible: Bool[Tensor, "M W S"] | None = None,
 ) -> Float[Tensor, "1 H N D"]:
     """The same without any copy of keys, by PyTorch's flash kernel for CPUs.
 
@@ -161,8 +168,9 @@ def attend_in_two_parts(
         prompt_value: (1, K, P, D) of the prompt.
         lengths: tokens of each completion.
         scale: what dot products are multiplied by.
+        visible: as in `PackedGroup`.
     """
-    out: Tensor = _TwoParts.apply(query, key, value, prompt_key, prompt_value, tuple(lengths), scale)
+    out: Tensor = _TwoParts.apply(query, key, value, prompt_key, prompt_value, tuple(lengths), scale, visible)
     return out
 
 
@@ -177,16 +185,19 @@ class _TwoParts(torch.autograd.Function):
         prompt_value: Tensor,
         lengths: tuple[int, ...],
         scale: float,
+        visible: Tensor | None,
     ) -> Tensor:
         # All completions are queries of one call against the prompt: its keys are read once and never copied.
         of_prompt, lse_prompt = _flash(query, prompt_key, prompt_value, 0.0, False, scale=scale)
         rows = [_rows_of(tensor, lengths) for tensor in (query, key, value)]
-        out, lse = (_in_line(part, lengths) for part in _flash(*rows, 0.0, True, scale=scale))
+        mask = _as_scores(visible, query, prompt_key.shape[2])
+        own = _flash(*rows, 0.0, mask is None, attn_mask=mask, scale=scale)
+        out, lse = (_in_line(part, lengths) for part in own)
         # The two softmaxes joined into one over both parts: each counts by its share of the sum of exponentials.
         out.lerp_(of_prompt, (lse_prompt - lse).sigmoid()[..., None].to(out.dtype))
         torch.logaddexp(lse_prompt, lse, out=lse)
         ctx.save_for_backward(query, key, value, prompt_key, prompt_value, out, lse)
-        ctx.lengths, ctx.scale = lengths, scale
+        ctx.lengths, ctx.scale, ctx.visible = lengths, scale, visible
         return out
 
     @staticmethod
@@ -195,21 +206,32 @@ class _TwoParts(torch.autograd.Function):
         lengths = ctx.lengths
         # With the whole's output and normaliser in place of its own, each part's kernel gives its share of the exact
         # gradient. Only the queries saw both parts, so only theirs are added.
-        by_prompt = _slopes((grad, query, out, lse), prompt_key, prompt_value, False, ctx.scale)
+        mask = _as_scores(ctx.visible, query, prompt_key.shape[2])
+        by_prompt = _slopes((grad, query, out, lse), prompt_key, prompt_value, False, None, ctx.scale)
         wide = [*(_rows_of(tensor, lengths) for tensor in (grad, query, out)), _rows_of(lse, lengths, _NOWHERE)]
-        by_own = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), True, ctx.scale)
+        by_own = _slopes(wide, _rows_of(key, lengths), _rows_of(value, lengths), mask is None, mask, ctx.scale)
         slopes = [_in_line(part, lengths) for part in by_own]
         slopes[0] += by_prompt[0]
-        return *slopes, *by_prompt[1:], None, None
+        return *slopes, *by_prompt[1:], None, None, None
 
 
 def _slopes(
-    here: Sequence[Tensor], key: Tensor, value: Tensor, causal: bool, scale: float
+    here: Sequence[Tensor], key: Tensor, value: Tensor, causal: bool, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """∂/∂(query, key, value) of a part whose queries' whole output and normaliser are given."""
     grad, query, out, lse = here
-    slopes: tuple[Tensor, Tensor, Tensor] = _flash_backward(grad, query, key, value, out, lse, 0.0, causal, scale=scale)
+    slopes: tuple[Tensor, Tensor, Tensor] = _flash_backward(
+        grad, query, key, value, out, lse, 0.0, causal, attn_mask=mask, scale=scale
+    )
     return slopes
+
+
+def _as_scores(visible: Bool[Tensor, "M W S"] | None, query: Tensor, prompt: int) -> Float[Tensor, "M 1 W W"] | None:
+    """What is added to the scores within the completion: 0 where a token is seen, -inf elsewhere."""
+    if visible is None:
+        return None
+    own = visible[:, None, :, prompt:]
+    return torch.zeros(own.shape, dtype=query.dtype).masked_fill_(~own, -torch.inf)
 
 
 def _rows_of(line: Float[Tensor, "1 H N *D"], lengths: Sequence[int], fill: float = 0.0) -> Float[Tensor, "M H C *D"]:

@@ -16,12 +16,15 @@ class PackedGroup:
         start: its first token.
         prompt: tokens of its prompt.
         completions: tokens of each rollout's completion that stand in the sequence: all but its last, which predicts
-            nothing.
+            nothing. Of each of several right answers all but its last.
+        visible: (M, W, S) what each token of a completion sees, of the S tokens of whole prompt and completion, W the
+            longest of `completions`, where several right answers continue a rationale; None where it is all before it.
     """
 
     start: int
     prompt: int
     completions: tuple[int, ...]
+    visible: Bool[Tensor, "M W S"] | None = field(default=None, compare=False)
 
     @property
     def shared(self) -> slice:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from qredit.rollouts.collate import Rows
+from qredit.shared_prefix.branches import Branches, find_branches, make_visibility, repeat_for_answers
 from qredit.shared_prefix.layout import CachedPrompts, PackedContinuations, PackedGroup, PackedRows, PaddedRows
 from qredit.utils.errors import QreditError
 
@@ -49,7 +50,7 @@ def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
     """What a packing holds; of prompts that are skipped the last token alone."""
     ids, mask = rows.batch.ids, rows.batch.mask
     assert ids is not None
-    lengths = mask.sum(1).tolist()
+    branches = find_branches(rows.batch)
     parts: list[Tensor] = []
     positions: list[Tensor] = []
     groups: list[PackedGroup] = []
@@ -58,15 +59,21 @@ def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
         prompt = _shared_prompt(rows, group, numbers)
         skipped = len(prompt) - 1 if skip_prompts else 0
         start = groups[-1].end if groups else 0
-        # A token's state predicts the next one, so the last token of a completion is never run.
-        packed = PackedGroup(start, len(prompt) - skipped, tuple(max(lengths[row] - 1, 0) for row in numbers))
+        # A token's state predicts the next one, so the last token of a completion, or of an answer, is never run.
+        members = [branches[row] for row in numbers]
+        packed = PackedGroup(
+            start,
+            len(prompt) - skipped,
+            tuple(sum(max(length - 1, 0) for length in row.lengths) for row in members),
+            _to(ids.device, make_visibility(members, len(prompt))),
+        )
         groups.append(packed)
-        parts += [prompt[skipped:], *(ids[row, : max(lengths[row] - 1, 0)] for row in numbers)]
-        positions += [
-            torch.arange(skipped, len(prompt)),
-            *(len(prompt) + torch.arange(n) for n in packed.completions),
-        ]
-        scored += _predictors(packed, numbers, lengths)
+        parts.append(prompt[skipped:])
+        positions.append(torch.arange(skipped, len(prompt)))
+        for row, made in zip(numbers, members, strict=True):
+            parts += [ids[row, own.start : max(own.stop - 1, own.start)] for own in made.columns]
+            positions += [len(prompt) + torch.arange(own.start, max(own.stop - 1, own.start)) for own in made.places]
+        scored += _predictors(packed, numbers, members)
     device = ids.device
     rows_of = torch.cat([torch.full((length,), number) for _, number, length in scored]).to(device)
     columns = torch.cat([torch.arange(length) for _, _, length in scored]).to(device)
@@ -83,19 +90,26 @@ def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
 
 
 def pad_rows(rows: Rows) -> PaddedRows:
-    """The layout in which nothing is shared."""
-    ids, mask = rows.batch.ids, rows.batch.mask
+    """The layout in which nothing is shared: of several right answers each has a row, with a copy of the rationale."""
+    assert rows.batch.ids is not None
+    row, column = rows.batch.mask.nonzero(as_tuple=True)
+    single, own_row, own_column = rows, row, column
+    if rows.batch.alias is not None:
+        single, place = repeat_for_answers(rows)
+        own = place[row, column]
+        width = single.batch.mask.shape[1]
+        own_row, own_column = own // width, own % width
+    ids, mask = single.batch.ids, single.batch.mask
     assert ids is not None
-    row, column = mask.nonzero(as_tuple=True)
-    prompt, width = rows.prompt_ids.shape[1], ids.shape[1]
+    prompt, width = single.prompt_ids.shape[1], ids.shape[1]
     return PaddedRows(
-        ids=torch.cat([rows.prompt_ids, ids], 1),
-        mask=torch.cat([rows.prompt_mask, mask.long()], 1),
-        predictor=row * (prompt + width) + prompt + column - 1,
-        target=ids[row, column],
+        ids=torch.cat([single.prompt_ids, ids], 1),
+        mask=torch.cat([single.prompt_mask, mask.long()], 1),
+        predictor=own_row * (prompt + width) + prompt + own_column - 1,
+        target=rows.batch.ids[row, column],
         row=row,
         column=column,
-        shape=(len(ids), width),
+        shape=(len(rows.batch.mask), rows.batch.mask.shape[1]),
     )
 
 
@@ -115,12 +129,24 @@ def _shared_prompt(rows: Rows, group: int, numbers: Sequence[int]) -> Int[Tensor
 
 
 def _predictors(
-    group: PackedGroup, numbers: Sequence[int], lengths: Sequence[int]
+    group: PackedGroup, numbers: Sequence[int], members: Sequence[Branches]
 ) -> Iterator[tuple[Int[Tensor, " C"], int, int]]:
-    """For each row its tokens' predictors, its number and its length."""
+    """For each row its tokens' predictors, its number and its length.
+
+    What the first token of a further answer continues is the last one before the fork, or the prompt.
+    """
     # The first token of every row is predicted by the last one of the prompt that they share.
     place, last = group.start + group.prompt, group.start + group.prompt - 1
-    for row, stands in zip(numbers, group.completions, strict=True):
-        places = torch.arange(place, place + stands)
-        yield torch.cat([torch.tensor([last]), places])[: lengths[row]], row, lengths[row]
-        place += stands
+    for row, made in zip(numbers, members, strict=True):
+        fork = place + made.fork - 1 if made.fork else last
+        before = last
+        found = []
+        for length in made.lengths:
+            stands = max(length - 1, 0)
+            found.append(torch.cat([torch.tensor([before]), torch.arange(place, place + stands)])[:length])
+            place, before = place + stands, fork
+        yield torch.cat(found), row, sum(made.lengths)
+
+
+def _to(device: torch.device, mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask.to(device)

@@ -22,9 +22,9 @@ class Example:
 
     Attributes:
         prompt: the text shown to the model, without any chat template, or chat messages.
-        answer: the canonical gold answer: the string whose likelihood is trained.
+        answer: the canonical gold answer: the string that is trained to be likely.
         id: unique within its task.
-        aliases: other answers that count as right; the likelihood does not see them.
+        aliases: other answers that count as right; what they count for is the run's option `aliases`.
         rationale: a gold rationale, known for pocket tasks only and used only to pretrain their model.
         place: its file and number there, for messages; a record holds it under `PLACE_KEY`.
         columns: the whole row of the user's data, for reward functions that read more of it.

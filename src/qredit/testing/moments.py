@@ -22,6 +22,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, named_stages
 from qredit.core.field_names import HINTED_LOGP
 from qredit.core.objective import Objective
+from qredit.core.right_answers import join_answers
 from qredit.credit.likelihood import resample_by_likelihood
 from qredit.testing.policy import EnumerablePolicy
 from qredit.utils.errors import QreditError
@@ -229,12 +230,13 @@ def group_gradients(
         sampler: the policy that sampled; None is the policy itself.
         proposal: draws the last rationales of a group; None is none of them.
     """
-    batch = make_group_batch(policy, members, needs_sampled_answer(objective), seed, sampler, proposal)
-    z, y = _split_members(policy, members)
-    logp = _row_logps(policy, z, y).requires_grad_()
+    with_response = needs_sampled_answer(objective)
+    batch = make_group_batch(policy, members, with_response, seed, sampler, proposal)
+    z, said = _split_members(policy, members)[0], _tail(policy, members, with_response)
+    logp = _row_logps(policy, z, said).requires_grad_()
     numerator = objective.numerators(logp, batch, objective.evaluate(batch))["policy"]
     slope = torch.autograd.grad(numerator, logp)[0]
-    return _sum_per_group(policy, slope, members) / (objective.denominators(batch)["policy"] / len(members))
+    return _sum_per_group(policy, slope, said, members) / (objective.denominators(batch)["policy"] / len(members))
 
 
 def integrate_over_draws(
@@ -302,8 +304,8 @@ def _replace_stage(value: T, kind: type, by: Credit) -> T:
 def _log_weights(
     policy: EnumerablePolicy, sampler: EnumerablePolicy | None, proposal: Proposal | None, size: int
 ) -> Float[Tensor, " Z"]:
-    """log p(y*|x,z) of every rationale; drawn from elsewhere, plus the log of p(z|x) over its density there."""
-    log_w = policy.answer_logp[:, 0]
+    """log w of every rationale; drawn from elsewhere, plus the log of p(z|x) over its density there."""
+    log_w = policy.log_w
     if sampler is None and proposal is None:
         return log_w
     density = (policy if sampler is None else sampler).prior
@@ -320,7 +322,7 @@ def make_group_batch(
     sampler: EnumerablePolicy | None = None,
     proposal: Proposal | None = None,
 ) -> RolloutBatch:
-    """Each pool as one group: columns are the rationale, the forced closing symbol and the answer.
+    """Each pool as one group: columns are the rationale, the forced closing symbol, the answer or all right ones.
 
     Args:
         policy: whose every trajectory can be listed.
@@ -330,30 +332,34 @@ def make_group_batch(
         sampler: the policy that sampled; None is the policy itself.
         proposal: draws the last rationales of a group; None is none of them.
     """
-    z, y = _split_members(policy, members)
-    rows, width = len(z), policy.length + 2
+    z, _ = _split_members(policy, members)
+    said = _tail(policy, members, with_response)
+    rows, width = len(z), policy.length + 1 + said.shape[1]
     column = torch.arange(width).expand(rows, width)
-    rationale, last = column < policy.length, column == width - 1
+    rationale, last = column < policy.length, column > policy.length
     closing = torch.full((rows, 1), policy.symbols)
     batch = RolloutBatch(
         mask=torch.ones(rows, width, dtype=torch.bool),
-        ids=torch.cat([policy.strings[z], closing, closing + 1 + y[:, None]], 1),
+        ids=torch.cat([policy.strings[z], closing, closing + 1 + said], 1),
         rationale=rationale,
         close=column == policy.length,
         answer=torch.zeros_like(last) if with_response else last,
         response=last if with_response else None,
         sampled=(rationale | last) if with_response else rationale,
         group=torch.arange(len(members)).repeat_interleave(members.shape[1]),
-        logp=_row_logps(policy, z, y),
-        sampler_logp=None if sampler is None else _row_logps(sampler, z, y),
+        logp=_row_logps(policy, z, said),
+        sampler_logp=None if sampler is None else _row_logps(sampler, z, said),
         seed=seed,
     )
     if proposal is not None:
         drawn = (torch.arange(members.shape[1]) >= members.shape[1] - proposal.count).repeat(len(members))
-        batch = replace(batch, proposal=drawn, extra={HINTED_LOGP: _row_logps(proposal.policy, z, y)})
+        batch = replace(batch, proposal=drawn, extra={HINTED_LOGP: _row_logps(proposal.policy, z, said)})
     if with_response:
-        return replace(batch, reward=(y == 0).double())
-    return replace(batch, answer_logp=policy.answer_logp[z, 0])
+        return replace(batch, reward=(said[:, 0] < policy.right).double())
+    alias = None if policy.right == 1 else torch.where(last, column - policy.length - 1, 0)
+    assert batch.logp is not None
+    log_w, share = join_answers(batch.logp, batch.answer, alias)
+    return replace(batch, answer_logp=log_w, alias=alias, answer_share=share)
 
 
 def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
@@ -372,20 +378,28 @@ def _split_members(policy: EnumerablePolicy, members: Tensor) -> tuple[Tensor, T
     return flat // policy.answers, flat % policy.answers
 
 
-def _row_logps(policy: EnumerablePolicy, z: Tensor, y: Tensor) -> Float[Tensor, "B T"]:
+def _tail(policy: EnumerablePolicy, members: Tensor, with_response: bool) -> Int[Tensor, "B A"]:
+    """The answers that stand in each row: the sampled one, or all right ones."""
+    sampled = _split_members(policy, members)[1]
+    return sampled[:, None] if with_response else torch.arange(policy.right).expand(len(sampled), -1)
+
+
+def _row_logps(policy: EnumerablePolicy, z: Tensor, said: Int[Tensor, "B A"]) -> Float[Tensor, "B T"]:
     tokens, answers = policy.logps
-    return torch.cat([tokens[z], answers[z, y][:, None]], 1)
+    return torch.cat([tokens[z], answers[z[:, None], said]], 1)
 
 
-def _sum_per_group(policy: EnumerablePolicy, slope: Float[Tensor, "B T"], members: Tensor) -> Float[Tensor, "N D"]:
+def _sum_per_group(
+    policy: EnumerablePolicy, slope: Float[Tensor, "B T"], said: Int[Tensor, "B A"], members: Tensor
+) -> Float[Tensor, "N D"]:
     """Σ over a pool's rows and tokens of slope · ∇log p: the slopes are gathered per table entry before the product."""
     tokens, answers = policy.scores
-    z, y = _split_members(policy, members)
+    z, before = _split_members(policy, members)[0], policy.length + 1
     pool = torch.arange(len(members)).repeat_interleave(members.shape[1])
     per_token = torch.zeros(len(members), *tokens.shape[:2], dtype=slope.dtype)
     per_answer = torch.zeros(len(members), *answers.shape[:2], dtype=slope.dtype)
-    per_token.index_put_((pool, z), slope[:, :-1], accumulate=True)
-    per_answer.index_put_((pool, z, y), slope[:, -1], accumulate=True)
+    per_token.index_put_((pool, z), slope[:, :before], accumulate=True)
+    per_answer.index_put_((pool[:, None], z[:, None], said), slope[:, before:], accumulate=True)
     return per_token.flatten(1) @ tokens.flatten(0, 1) + per_answer.flatten(1) @ answers.flatten(0, 1)
 
 

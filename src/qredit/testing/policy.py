@@ -23,6 +23,7 @@ class EnumerablePolicy(ABC):
         symbols: size of the rationale alphabet.
         length: rationale symbols per trajectory.
         answers: size of the answer alphabet; answer 0 is the gold one.
+        right: how many of them are right; those after the first are its aliases.
 
     Shapes: Z = symbols^length rationales, Y answers, L = length + 1 tokens before the answer, D parameters.
     """
@@ -31,6 +32,7 @@ class EnumerablePolicy(ABC):
     symbols: int = 3
     length: int = 2
     answers: int = 3
+    right: int = 1
 
     @abstractmethod
     def token_logps(self, theta: Float[Tensor, " D"]) -> tuple[Float[Tensor, "Z L"], Float[Tensor, "Z Y"]]:
@@ -63,6 +65,11 @@ class EnumerablePolicy(ABC):
         return self.logps[1]
 
     @cached_property
+    def log_w(self) -> Float[Tensor, " Z"]:
+        """log w of each rationale: of the probability that the answer behind it is right."""
+        return self.answer_logp[:, : self.right].logsumexp(1)
+
+    @cached_property
     def scores(self) -> tuple[Float[Tensor, "Z L D"], Float[Tensor, "Z Y D"]]:
         """∇_θ of each token's log-probability."""
         tokens, answers = torch.autograd.functional.jacobian(self.token_logps, self.theta)
@@ -70,22 +77,23 @@ class EnumerablePolicy(ABC):
 
     @cached_property
     def joint_score(self) -> Float[Tensor, "Z D"]:
-        """∇_θ log p(z, y* | x): what one rationale followed by the gold answer contributes."""
+        """∇_θ log p(z, y* | x): what one rationale followed by a right answer contributes."""
         tokens, answers = self.scores
-        return tokens[:, : self.length].sum(1) + answers[:, 0]
+        share = self.answer_logp[:, : self.right].softmax(1)
+        return tokens[:, : self.length].sum(1) + torch.einsum("zr,zrd->zd", share, answers[:, : self.right])
 
     @property
     def success(self) -> float:
-        """P = Σ_z p(z|x) p(y*|x,z)."""
-        return float(self.prior @ self.answer_logp[:, 0].exp())
+        """P = Σ_z p(z|x) w_z, w_z = Σ over right answers y of p(y|x,z)."""
+        return float(self.prior @ self.log_w.exp())
 
     @cached_property
     def success_gradient(self) -> Float[Tensor, " D"]:
-        """∇P = Σ_z p(z|x) p(y*|x,z) ∇log p(z, y*|x), by differentiating the sum itself."""
+        """∇P, by differentiating the sum over rationales and right answers itself."""
 
         def success(theta: Tensor) -> Tensor:
             tokens, answers = self.token_logps(theta)
-            return (tokens[:, : self.length].sum(1) + answers[:, 0]).exp().sum()
+            return (tokens[:, : self.length].sum(1, keepdim=True) + answers[:, : self.right]).exp().sum()
 
         gradient: Tensor = torch.autograd.functional.jacobian(success, self.theta)
         return gradient

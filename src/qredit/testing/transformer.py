@@ -55,7 +55,7 @@ class TransformerPolicy(EnumerablePolicy):
             torch.manual_seed(seed)
             decoder = _Decoder(symbols + 1 + answers, length + 2, hidden).double()
         theta = torch.cat([parameter.detach().flatten() for parameter in decoder.parameters()])
-        return cls(theta, symbols, length, answers, hidden)
+        return cls(theta, symbols, length, answers, hidden=hidden)
 
     @cached_property
     def _shape(self) -> _Decoder:

@@ -7,6 +7,7 @@ from trl import GRPOConfig
 
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.tasks.alias_use import AliasUse
 from qredit.trl.refused_settings import OWNED, UNCHANGED, UNSUPPORTED
 from qredit.utils.device import select_device
 from qredit.utils.errors import QreditError
@@ -29,10 +30,17 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     Raises:
         QreditError: a field that the objective owns is set, naming the stage to use instead; a field that nothing here
             reads (`qredit.trl.refused_settings`); sizes that split a group, with those that fit; M < 2; a combination
-            of accumulation and generation steps that does not line up.
+            of accumulation and generation steps that does not line up; an unknown value of `aliases`.
     """
 
     answer_column: str = field(default="answer", metadata={"help": "Data set column that holds the gold answer."})
+    aliases: str = field(
+        default="both",
+        metadata={
+            "help": "What other right answers (column `aliases`) count for: reward, likelihood or both. In the "
+            "likelihood w is the probability of any right answer."
+        },
+    )
     answer_budget: int = field(  # type: ignore[assignment]
         default=None,
         metadata={"help": "Tokens kept for the sampled answer. Default: 128, at most half of max_completion_length."},
@@ -102,6 +110,7 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             self.gradient_checkpointing = accelerated
         if self.answer_budget is None:
             self.answer_budget = cap_answer_budget(DEFAULT_ANSWER_BUDGET, int(self.max_completion_length))
+        AliasUse.parse(self.aliases)
         self._refuse_owned()
         self._refuse_split_groups()
         super().__post_init__()

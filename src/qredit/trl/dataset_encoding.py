@@ -6,14 +6,24 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from qredit.data.encoding import ANSWER_IDS, HINTED_IDS, PROMPT_IDS, encode, encode_hinted
+from qredit.data.encoding import (
+    ALIAS_IDS,
+    ANSWER_IDS,
+    HINTED_IDS,
+    PROMPT_IDS,
+    encode,
+    encode_aliases,
+    encode_hinted,
+)
 from qredit.data.rows import RowNames, find_too_long
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
+from qredit.tasks.alias_use import AliasUse
 from qredit.tasks.table import get_field, has_field
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError, unknown_name_error
 
+ALIASES = "aliases"
 _log = get_logger(__name__)
 
 
@@ -52,6 +62,8 @@ def encode_examples(
     template: dict[str, Any],
     name: str,
     hint_template: str | None = None,
+    aliases: AliasUse = AliasUse.REWARD,
+    likely: bool = True,
 ) -> tuple[Dataset, int]:
     """The data set with the columns `answer`, `prompt_ids` and `answer_ids`, and how many long prompts were dropped.
 
@@ -65,10 +77,13 @@ def encode_examples(
         template: switches of the chat template.
         name: what errors call it.
         hint_template: given where each prompt is needed with its gold answer, too: the column `hinted_ids`.
+        aliases: what they count for. For the likelihood there is the column `alias_ids`, if any row has some; where
+            they do not count for rewards the column `aliases` is left out.
+        likely: whether a likelihood is read at all.
 
     Raises:
-        QreditError: an empty answer, an answer that does not join at the seam, prompts that are too long, with or
-            without the hint (which rows, how many).
+        QreditError: an empty answer, an answer or alias that does not join at the seam, prompts that are too long, with
+            or without the hint or an alias (which rows, how many).
     """
     rows = RowNames.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), name)
     encoded = encode(dataset["prompt"], _column(dataset, answer_column, rows), rows, tokens, template)
@@ -81,13 +96,25 @@ def encode_examples(
         too_long = find_too_long(shown, kept, tokens, budget, context)
         rows.check_long(too_long, shown, budget, context, skip_long, "prompts with the hint")
         hinted, long = {HINTED_IDS: shown}, sorted({*long, *too_long})
+    known = dataset[ALIASES] if ALIASES in dataset.column_names else [[]] * len(dataset)
+    texts = [[*given, *_list(more)] for given, more in zip(encoded.aliases, known, strict=True)]
+    further: dict[str, Any] = {}
+    if likely and aliases.in_likelihood and any(texts):
+        alias_ids = encode_aliases(texts, encoded.answer_ids, rows, tokens)
+        longest = [max(map(len, [gold, *more])) for gold, more in zip(encoded.answer_ids, alias_ids, strict=True)]
+        asked = (encoded.prompt_ids, *hinted.values())
+        with_aliases = {row for ids in asked for row in find_too_long(ids, longest, tokens, budget, context)}
+        rows.check_long_aliases(sorted(with_aliases - {*long}), longest, context, skip_long)
+        long = sorted({*long, *with_aliases})
+        further = {ALIAS_IDS: alias_ids} if any(alias_ids) else {}
     if answer_column in dataset.column_names and answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
-    ids = {PROMPT_IDS: encoded.prompt_ids, ANSWER_IDS: encoded.answer_ids, **hinted}
+    ids = {PROMPT_IDS: encoded.prompt_ids, ANSWER_IDS: encoded.answer_ids, **hinted, **further}
     columns: dict[str, Any] = {"answer": encoded.answers, **ids}
-    if any(encoded.aliases):
-        known = dataset["aliases"] if "aliases" in dataset.column_names else [[]] * len(dataset)
-        columns["aliases"] = [[*given, *_list(more)] for given, more in zip(encoded.aliases, known, strict=True)]
+    if any(encoded.aliases) and aliases.in_reward:
+        columns[ALIASES] = texts
+    unread = {ALIAS_IDS} if aliases.in_reward else {ALIAS_IDS, ALIASES}
+    dataset = dataset.remove_columns([name for name in dataset.column_names if name in unread])
     for column, values in columns.items():
         if column in dataset.column_names:
             dataset = dataset.remove_columns(column)
@@ -106,6 +133,7 @@ def encode_datasets(
     context: int | None,
     template: dict[str, Any],
     hint_template: str | None = None,
+    likely: bool = True,
 ) -> tuple[Dataset, Any]:
     """The data sets of a run by `encode_examples`, with a warning where prompts were dropped.
 
@@ -117,6 +145,7 @@ def encode_datasets(
         context: the most tokens that the model reads; None is not known.
         template: switches of the chat template.
         hint_template: given where prompts are needed with their gold answers, too.
+        likely: whether a likelihood is read.
 
     Raises:
         QreditError: as `encode_examples`; too few prompts for a step.
@@ -124,7 +153,10 @@ def encode_datasets(
 
     def encoded(dataset: Dataset, name: str) -> Dataset:
         ready, dropped = encode_examples(
-            dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name, hint_template
+            *(dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name),
+            hint_template=hint_template,
+            aliases=AliasUse.parse(args.aliases),
+            likely=likely,
         )
         if dropped:
             _log.warning(f"{name}: {dropped} prompts were too long and are left out")

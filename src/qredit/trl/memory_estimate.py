@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import torch
 
-from qredit.data.encoding import ANSWER_IDS, PROMPT_IDS
+from qredit.data.encoding import ALIAS_IDS, ANSWER_IDS, PROMPT_IDS
 from qredit.engine.scorer import Scorer
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import make_one_turn
@@ -160,15 +160,15 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
     prompts = [tuple(ids[-prompt:] if prompt else ids) for ids in sorted(data[PROMPT_IDS], key=len)[-groups:]]
     close = tuple(trainer.format.close_ids)
     ids = (*[close[0]] * thinking, *close, *[close[0]] * args.budget.answer)
-    golds: list[list[int]] = list(data[ANSWER_IDS])
-    longest = max(golds, key=len)
-    gold = tuple(longest)
+    aliases = data[ALIAS_IDS] if ALIAS_IDS in data.column_names else [[]] * len(data)
+    answers = (tuple(map(tuple, (gold, *more))) for gold, more in zip(data[ANSWER_IDS], aliases, strict=True))
+    golds = max(answers, key=lambda ids: sum(map(len, ids)))
     drawn = [
         make_one_turn(prompt, ids, (0.0,) * len(ids), thinking, thinking + len(close), forced=True, ended=False)
         for prompt in prompts
     ]
     trajectories = [
-        replace(drawn[group % len(drawn)], group=group, golds=(gold,), reward=0.0)
+        replace(drawn[group % len(drawn)], group=group, golds=golds, reward=0.0)
         for group in (row // args.num_generations for row in range(args.per_device_train_batch_size))
     ]
     made: Rows = trainer.collator.rows(trajectories, args.seed, trainer.collator.vocabulary(trajectories))

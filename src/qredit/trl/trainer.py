@@ -91,7 +91,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         objective: an `Objective`, or its text form such as "garl(q=0.75)".
         args: a QreditConfig.
         train_dataset, eval_dataset: columns `prompt` (text or chat messages) and `args.answer_column`; `aliases` (list
-            of text) counts for the reward; other columns pass through to the reward functions.
+            of text), other right answers, counts as `args.aliases` says; other columns pass through to the reward
+            functions.
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
         fields: makers of batch fields that the objective needs and nothing here fills by itself
@@ -202,6 +203,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             get_context_length(self.model),
             self.chat_template_kwargs,
             choose_hint_template(self.objective),
+            likely="answer" in self.tails,
         )
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)

@@ -244,7 +244,7 @@
     const now = record();
     const all = columns();
     const parts = [make("h3", "", question(now)), make("pre", "prompt", now.prompt)];
-    if (now.gold !== null) parts.push(make("p", "", "Gold answer: " + now.gold));
+    if (now.gold !== null) parts.push(make("p", "", "Gold answer: " + [now.gold].concat(now.aliases).join(", or ")));
     if (!now.exact) {
       parts.push(make("p", "faint", "Stages that look at the whole optimiser step are shown as this micro-batch alone " +
         "gives them; the coefficient itself is the one that was used."));

@@ -25,7 +25,8 @@ from qredit.testing.transformer import TransformerPolicy
 TABLE = TabularPolicy.random(seed=2, length=1)
 TWO_SYMBOLS = TabularPolicy.random(seed=1, symbols=2, length=2, answers=2)
 TRANSFORMER = TransformerPolicy.random(seed=3, length=1)
-POLICIES: tuple[EnumerablePolicy, ...] = (TABLE, TWO_SYMBOLS, TRANSFORMER)
+WITH_ALIAS = dataclasses.replace(TabularPolicy.random(seed=4, symbols=2, length=1), right=2)
+POLICIES: tuple[EnumerablePolicy, ...] = (TABLE, TWO_SYMBOLS, TRANSFORMER, WITH_ALIAS)
 
 
 def perturb_policy(policy: EnumerablePolicy) -> EnumerablePolicy:
@@ -103,9 +104,7 @@ def leading_bias(subject: Subject) -> None:
     """M·(E[ĝ] - ∇ℓ_q), extrapolated in M to infinity, is the coefficient of the formula (`tsallis.estimator_bias`)."""
     assert subject.commitment is not None
     for policy in (TABLE, TRANSFORMER):
-        formula = tsallis.estimator_bias(
-            policy.prior, policy.answer_logp[:, 0].exp(), policy.joint_score, subject.commitment
-        )
+        formula = tsallis.estimator_bias(policy.prior, policy.log_w.exp(), policy.joint_score, subject.commitment)
         assert_close(bias_coefficient(subject.objective, policy, subject.commitment), formula, 0.02, "bias and formula")
 
 

@@ -31,11 +31,13 @@ class FixedRollouts:
         prompt: ids.
         completions: M tuples of ids: rationale, closing, answer.
         rewards: M numbers that differ, so that advantages are not 0.
+        aliases: right answers beside the gold one, which is what each completion ends in.
     """
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
     rewards: tuple[float, ...]
+    aliases: tuple[tuple[int, ...], ...] = ()
 
 
 def spell_ids(ids: Sequence[int]) -> str:
@@ -205,7 +207,7 @@ class QreditArm(Arm):
                     forced=False,
                     ended=True,
                 ),
-                golds=(tuple(ids[-ANSWER:]),),
+                golds=(tuple(ids[-ANSWER:]), *rollouts.aliases),
                 reward=reward,
             )
             for ids, reward in zip(rollouts.completions, rollouts.rewards, strict=True)
