@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from qredit.cli.main import main
+from qredit.objectives.parsing import parse
 from qredit.runs.compare import ComparisonSettings, ObjectiveResults, plot_comparison, slugify
 from qredit.runs.experiment import EvalSpec, Variant, collect_facts
 from qredit.runs.load import load_examples
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from tests.support.folders import data_file, flags, lines, model_folder, rows
+from tests.support.paths import ROOT
 
 
 def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
@@ -53,6 +55,42 @@ def test_what_cannot_be_compared_is_said_before_any_run(argv, words, tmp_path, c
     assert main(["compare", *argv, "--output", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps: 2", "nothing to compare: give objectives, or --config FILE with a list of them"),
+        ("objectives: grpo()", "must be a list of texts such as 'garl(q=0.75)', got 'grpo()'"),
+        ("objectives: ['grpo()']\nstep: 2", "unknown option of compare in {file} 'step'; did you mean 'steps'?"),
+        ("objectives: ['grpo()']\nseed: 2", "unknown option of compare in {file} 'seed'; did you mean 'seeds'?"),
+        ("objectives: ['gral()']", "unknown objective or stage 'gral'"),
+    ],
+)
+def test_a_comparison_that_a_file_cannot_hold_is_said(text, words, tmp_path, capsys):
+    file = tmp_path / "arms.yaml"
+    file.write_text(text)
+    assert main(["compare", "--config", str(file), "--output", str(tmp_path / "out")]) == 2
+    assert words.format(file=file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "compare").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_recipe_is_a_comparison_and_flags_win_over_it(file, tmp_path, monkeypatch):
+    seen = []
+
+    def look(*given):
+        seen.append(given)
+        raise QreditError("seen")
+
+    monkeypatch.setattr("qredit.runs.compare.compare_objectives", look)
+    assert main(["compare", "--config", str(file), "--steps", "7", "--output", str(tmp_path)]) == 2
+    objectives, settings, *_ = seen[0]
+    assert (objectives[0], settings.steps, settings.task, settings.style) == (
+        "grpo()",
+        7,
+        *file.stem.rsplit("-", 1),
+    )
+    assert len(objectives) == len({str(parse(each)) for each in objectives}) == 7
 
 
 def test_an_arm_may_fine_tune_first(tmp_path, capsys):

@@ -4,6 +4,7 @@
 shows held-out success, entropy, length and time in one table and one figure. Of a single file, --questions rows are
 held out of training; of other data, the test split is asked. Runs that are done are taken from --output.
 'sft(steps=40) then grpo()' fine-tunes on the training questions' answers first, as `qredit sft` does.
+--config FILE holds a comparison, objectives and options, as recipes/compare does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qredit.cli.parser import Parser, add_options, build_options, select_fields
+from qredit.cli.parser import Parser, add_options, build_options, read_yaml, select_fields
 from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options
 from qredit.runs.options import TrainOptions, check_minimums, option
+from qredit.utils.errors import QreditError, unknown_name_error
 from qredit.utils.sanitize import escape_control_chars
 
 if TYPE_CHECKING:
@@ -57,12 +59,33 @@ def add_arguments(parser: Parser) -> None:
     """The objectives, how they are compared, and what all runs share."""
     parser.add_argument(
         "objectives",
-        nargs="+",
+        nargs="*",
         help="objectives in full, such as 'dapo()', 'garl(q=0.75)' or 'sft(steps=40) then grpo()'",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file of these options and a list of objectives; what is given here wins"
     )
     add_options(parser, CompareOptions, "options")
     add_options(parser, select_fields(TrainOptions, _list_shared_options()), "of every run, as in `qredit train`")
     parser.extra_types = list_template_options
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """The options and objectives of a comparison in a YAML file.
+
+    Raises:
+        QreditError: it cannot be read, holds an option that a comparison does not take, or objectives that are no list
+            of texts.
+    """
+    found = read_yaml(path)
+    known = ("objectives", *CompareOptions.__dataclass_fields__, *_list_shared_options())
+    for name in found:
+        if name not in known and name not in list_template_options():
+            raise unknown_name_error(f"option of compare in {path}", name, known)
+    listed = found.get("objectives", [])
+    if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+        raise QreditError(f"objectives in {path} must be a list of texts such as 'garl(q=0.75)', got {listed!r}")
+    return found
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
@@ -73,12 +96,20 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where the result is shown.
         progress: where progress bars go.
     """
-    objectives = given.pop("objectives")
+    config = given.pop("config", None)
+    told = {} if config is None else _read_config(config)
+    objectives = given.pop("objectives") or told.pop("objectives", [])
+    told.pop("objectives", None)
+    if not objectives:
+        raise QreditError("nothing to compare: give objectives, or --config FILE with a list of them")
     own = CompareOptions.__dataclass_fields__
-    options = build_options(CompareOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
-    shared = {name: value for name, value in given.items() if name not in own}
+    sources = ((str(config), told), ("the command line", given))
+    options = build_options(
+        CompareOptions, [(where, {k: v for k, v in found.items() if k in own}) for where, found in sources]
+    )
+    shared = [(where, {k: v for k, v in found.items() if k not in own}) for where, found in sources]
     same = {"task": options.task, "style": options.style}
-    base = build_options(TrainOptions, [("the command line", {**shared, **same})], list_template_options)
+    base = build_options(TrainOptions, [*shared, ("the comparison", same)], list_template_options)
     from qredit.runs.compare import ComparisonSettings, compare_objectives, load_held_out, plot_comparison
 
     settings = ComparisonSettings(
