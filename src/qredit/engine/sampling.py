@@ -40,7 +40,12 @@ class RolloutSampler:
     seconds: float = 0.0
 
     def sampled(
-        self, inputs: list[dict[str, Any]], number: int, m: int, proposal: hint | None = None
+        self,
+        inputs: list[dict[str, Any]],
+        number: int,
+        m: int,
+        proposal: hint | None = None,
+        reward: Callable[[Sequence[Trajectory]], list[float]] | None = None,
     ) -> list[Trajectory]:
         """One trajectory, scored, for each input row; the m rows of one prompt are neighbours and share a group.
 
@@ -49,6 +54,7 @@ class RolloutSampler:
             number: what the draws depend on.
             m: rollouts per prompt.
             proposal: which share of a group is drawn behind the prompt that shows the gold answer: its last rows.
+            reward: in the place of the sampler's own.
         """
         start = time.perf_counter()
         hinted = 0 if proposal is None else proposal.count(m)
@@ -59,7 +65,7 @@ class RolloutSampler:
             self._decoded(attach_row(one, row, first + index // m))
             for index, (one, row) in enumerate(zip(drawn, inputs, strict=True))
         ]
-        rewards = self.reward(read)
+        rewards = (reward or self.reward)(read)
         made = {name: maker(read, self.tokenizer) for name, maker in self.field_functions.items()}
         self.seconds += time.perf_counter() - start
         return [

@@ -133,9 +133,11 @@ def _held_out(run: RunData) -> Iterator[str]:
 def _stalled(run: RunData) -> Iterator[str]:
     rewards = [value for value in run.series("reward")[1] if value is not None]
     equal = [value for value in run.series("frac_reward_zero_std")[1] if value is not None]
+    rescued = any(run.series("hint/rescued")[1])
     if rewards and not any(rewards):
-        yield "No logged step had a single rollout with a reward."
-    if equal and all(value == 1 for value in equal):
+        also = ", but for those that were drawn again with a hint" if rescued else ""
+        yield f"No logged step had a single rollout with a reward{also}."
+    if equal and all(value == 1 for value in equal) and not rescued:
         yield (
             "In every logged group all rewards were equal: an objective of rewards alone had nothing to learn from "
             "there."

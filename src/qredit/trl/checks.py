@@ -19,6 +19,7 @@ from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
 from qredit.rollouts.field_functions import FIELD_FUNCTIONS, FieldFunction
+from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
 from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
 from qredit.shared_prefix.support import unwrap_peft
@@ -64,6 +65,32 @@ def choose_hint_template(objective: Objective) -> str | None:
     """How prompts are shown with their gold answers, where the objective draws or scores behind such prompts."""
     proposal = objective.proposal
     return proposal.template if proposal is not None and (proposal.share or HINTED_LOGP in objective.needs) else None
+
+
+def check_hints(objective: Objective, args: QreditConfig) -> None:
+    """Refuse hints for failed groups where nothing would come of them.
+
+    Raises:
+        QreditError: a template without the option; an unknown kind; dynamic sampling beside it; an objective that
+            learns from the gold answer's likelihood, which a hint would tell.
+    """
+    if args.hint_failed is None:
+        if args.hint_template is not None:
+            raise QreditError("hint_template needs hint_failed: 'gold' or 'self'")
+        return
+    make_hint_levels(args.hint_failed, args.hint_template)
+    if "answer_logp" in objective.needs:
+        raise QreditError(
+            f"hint_failed samples groups without a success again; {objective} learns from the gold answer's likelihood "
+            "and needs no success. Leave hint_failed out, or take an objective of rewards such as grpo()"
+        )
+    if objective.proposal is not None:
+        raise QreditError(f"{objective} draws behind the gold answer by itself; leave hint_failed out")
+    if args.dynamic_sampling:
+        raise QreditError(
+            f"dynamic_sampling={args.dynamic_sampling} puts other groups in the place of failed ones, and "
+            f"hint_failed={args.hint_failed!r} samples those again; give one of them"
+        )
 
 
 def resolve_field_functions(

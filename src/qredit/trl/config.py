@@ -87,6 +87,20 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             "of rewards alone."
         },
     )
+    hint_failed: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sample a group without a success again behind a prompt with a hint: 'gold' shows the answer, "
+            "'self' a hint that the model writes from it. For objectives of rewards; see qredit.engine.hinted_retry."
+        },
+    )
+    hint_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "The prompt with the hint, with {prompt} and {answer} (hint_failed 'gold') or {prompt} and {hint} "
+            "('self'). Default: a wording of ours."
+        },
+    )
     biased_sampling: bool = field(
         default=False,
         metadata={

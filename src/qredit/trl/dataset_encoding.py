@@ -1,5 +1,6 @@
 """The data sets of a run: checked before any compute is spent, and given the columns that a run reads."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -17,6 +18,7 @@ from qredit.data.encoding import (
 )
 from qredit.data.rows import RowNames, find_too_long
 from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.retry_hint import HintLevel
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.tasks.alias_use import AliasUse
 from qredit.tasks.table import get_field, has_field
@@ -123,6 +125,34 @@ def encode_examples(
         dropped = set(long)
         dataset = dataset.select([row for row in range(len(dataset)) if row not in dropped])
     return dataset, len(long)
+
+
+def check_hints_fit(
+    dataset: Dataset,
+    level: HintLevel,
+    tokens: TokenFormat,
+    budget: TokenBudget,
+    context: int | None,
+    template: Mapping[str, Any],
+) -> None:
+    """Refuse training rows whose prompts do not fit the context once they hold the answer or the request for a hint.
+
+    Args:
+        dataset: encoded, with its answers as text.
+        level: the kind of hint that takes the most room.
+        tokens: the layout of completions.
+        budget: tokens that are sampled for one.
+        context: the model's context length in tokens; None is unlimited.
+        template: switches of the chat template.
+
+    Raises:
+        QreditError: which rows, how many; a prompt that cannot take a hint.
+    """
+    rows = RowNames.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), "train_dataset")
+    wording = level.show if level.ask is None else level.ask
+    shown = encode_hinted(dataset["prompt"], dataset["answer"], rows, tokens, template, wording)
+    long = find_too_long(shown, [budget.answer] * len(shown), tokens, budget, context)
+    rows.check_long(long, shown, budget, context, skip_long=False, what="prompts with the hint")
 
 
 def encode_datasets(

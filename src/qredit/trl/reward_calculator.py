@@ -44,6 +44,27 @@ class RewardCalculator:
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[float]:
         """The weighted reward of each, NaN where no function scored it; TRL's metrics and tables are filled."""
+        prompts, completions, per_function, total = self._rewards(trajectories)
+        self._log(trajectories, prompts, completions, per_function, total)
+        return self._own(total, len(trajectories))
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        """The same for rollouts that were drawn with a hint: their rewards say nothing of the model and are not logged.
+
+        Their tokens count.
+        """
+        *_, total = self._rewards(trajectories)
+        of = self.tables
+        of._pending_extra_logs.clear()
+        of._pending_metrics.clear()
+        read = torch.tensor(
+            float(sum(len(one.prompt) + len(one.ids) for one in trajectories)), device=of.accelerator.device
+        )
+        of.state.num_input_tokens_seen += int(of.accelerator.reduce(read, "sum"))
+        return self._own(total, len(trajectories))
+
+    def _rewards(self, trajectories: Sequence[Trajectory]) -> tuple[list[Any], list[Any], Tensor, Tensor]:
+        """Prompts and completions of this process; rewards by function, and their weighted sum, of all processes."""
         of = self.tables
         prompts = [one.example["prompt"] for one in trajectories]
         texts = of._tokenizer.batch_decode([one.ids for one in trajectories], skip_special_tokens=True)
@@ -53,9 +74,12 @@ class RewardCalculator:
         per_function = of._calculate_rewards(columns, prompts, completions, [list(one.ids) for one in trajectories])
         total = (per_function * of.reward_weights.to(per_function.device)).nansum(1)
         total[per_function.isnan().all(1)] = torch.nan
-        self._log(trajectories, prompts, completions, per_function, total)
-        first = of.accelerator.process_index * len(trajectories)
-        return [float(value) for value in total[first : first + len(trajectories)]]
+        return prompts, completions, per_function, total
+
+    def _own(self, total: Tensor, count: int) -> list[float]:
+        """This process's part."""
+        first = self.tables.accelerator.process_index * count
+        return [float(value) for value in total[first : first + count]]
 
     def _log(
         self,

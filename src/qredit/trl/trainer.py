@@ -35,6 +35,7 @@ from qredit.data.uniform import UniformPrompts
 from qredit.engine.collation import Collator
 from qredit.engine.current_objective import CurrentObjective
 from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.hinted_retry import HintedRetry
 from qredit.engine.initial_likelihood import InitialLikelihood
 from qredit.engine.learner import Learner, LearnerFile, Learners
 from qredit.engine.making import GenerationMaker
@@ -56,6 +57,7 @@ from qredit.rollouts.answer_end import describe_end_conflict, describe_plain_pro
 from qredit.rollouts.collate import Rows, choose_tails
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import Format, TokenFormat, is_chat
+from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
@@ -65,9 +67,15 @@ from qredit.shared_prefix.patch_forward import enable_token_scoring
 from qredit.shared_prefix.verify import verify
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.checkpointing import Checkpointer
-from qredit.trl.checks import check_sampling, check_steps, choose_hint_template, resolve_field_functions
+from qredit.trl.checks import check_hints, check_sampling, check_steps, choose_hint_template, resolve_field_functions
 from qredit.trl.config import QreditConfig
-from qredit.trl.dataset_encoding import check_columns, encode_datasets, get_context_length, list_eval_datasets
+from qredit.trl.dataset_encoding import (
+    check_columns,
+    check_hints_fit,
+    encode_datasets,
+    get_context_length,
+    list_eval_datasets,
+)
 from qredit.trl.model_setup import choose_layout, score_at_temperature_one
 from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
 from qredit.trl.refused_settings import check_arguments
@@ -156,6 +164,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self.learners = Learners(learners)
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
+        check_hints(self.objective, args)
         check_columns(train_dataset, args.answer_column, "train_dataset")
         for name, dataset in list_eval_datasets(eval_dataset).items():
             check_columns(dataset, args.answer_column, name)
@@ -248,9 +257,9 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         plain = ShuffledPrompts(len(self.train_dataset), args.seed, self.shuffle_dataset)
         self.prompts = Prompts(self.train_dataset, plain if given is None else given, together, self._per_generation)
         self._further = given
-        self.rollout_sampler = RolloutSampler(
-            together, self.format, self._tokenizer, self._draw, RewardCalculator(self), makers
-        )
+        rewards = RewardCalculator(self)
+        self.rollout_sampler = RolloutSampler(together, self.format, self._tokenizer, self._draw, rewards, makers)
+        self.hinted_retry = self._make_hinted_retry(rewards)
         self.collator = Collator(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
             serves_several_steps=self._period > accumulated,
@@ -270,6 +279,16 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         )
         self.step_log = StepLog(together)
         self.checkpointer = self._make_checkpointer()
+
+    def _make_hinted_retry(self, rewards: RewardCalculator) -> HintedRetry | None:
+        """What samples groups without a success again, where that was asked for."""
+        kind, template, context = self.args.hint_failed, self.args.hint_template, get_context_length(self.model)
+        if kind is None:
+            return None
+        levels = make_hint_levels(kind, template)
+        largest = max(levels, key=lambda level: len(level.ask or level.show))
+        check_hints_fit(self.train_dataset, largest, self.format, self.budget, context, self.template)
+        return HintedRetry(self.rollout_sampler, levels, self.template, self.budget, context, rewards.score)
 
     def make_scorer(self, teachers: Mapping[str, Teacher]) -> Scorer:
         """What scores rows with this trainer's model."""
@@ -470,6 +489,9 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 sampled, number, m, self.prompts, further, args.dynamic_sampling
             )
             self._metrics["train"]["groups/replaced"].append(replaced)
+        if self.hinted_retry is not None:
+            sampled, told = self.hinted_retry.retry(sampled, rows, number, m)
+            self.log_with_step(told)
         return self.generations.make(self.model_wrapped, sampled, self.current_objective(), self.state.global_step, m)
 
     def _draw(self, prompts: list[list[int]], number: int) -> list[Trajectory]:

@@ -13,6 +13,10 @@ INITIAL_Q_STREAM = 1 << 42
 ANSWER_STREAM = 1 << 43
 """Answers that are drawn apart from their rationales: mixed with the seed of those."""
 
+HINTED_RETRY_STREAM = 1 << 44
+"""Groups without a success, drawn again with a hint: from here on, by a hash of the generation, the level and whether
+the hint is asked for or used."""
+
 
 def derive_seed(*numbers: int) -> int:
     """One well-spread 63-bit seed from several integers (splitmix64's finaliser, applied in turn)."""
