@@ -36,8 +36,10 @@ from qredit.runs.experiment import (
 )
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
+from qredit.runs.sft import finetune
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
+from qredit.runs.warm_start import split_arm, start_from
 from qredit.stats.interval import Interval
 
 FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
@@ -85,7 +87,7 @@ def make_options(task: str, arm: Arm, seed: int, rate: float, steps: int, flippe
         task="jsonl",
         data=str(write_questions(task, flipped)),
         model=SMOLLM2,
-        objective=arm.objective,
+        objective=split_arm(arm.objective)[1],
         system_prompt=system,
         instruction=instruction,
         m=plan.ROLLOUTS,
@@ -141,23 +143,32 @@ def ask_questions(options: TrainOptions, weights: str | None, held: EvalSpec) ->
     }
 
 
-def run(name: str, options: TrainOptions, held: EvalSpec | None, console: Console) -> dict[str, Any]:
+def run(name: str, arm: Arm, options: TrainOptions, held: EvalSpec | None, console: Console) -> dict[str, Any]:
     """One arm's result, from its small file or its folder; a run that was stopped goes on from its newest checkpoint.
 
     Args:
+        arm: what its model is shown before the run.
+        options: the run's.
         held: the questions that it is asked; None asks none.
     """
-    folder = FOLDER / name
+    folder, shown = FOLDER / name, split_arm(arm.objective)[0]
 
     def make() -> dict[str, Any]:
         train_folder, start = folder / "run", time.perf_counter()
         final, again = train_folder / "final", train_folder.exists()
         if not final.exists():
             console.print(name, markup=False)
-            train(options, train_folder, console, resume=again)
+            begun = options
+            if shown is not None:
+                before = folder / "sft"
+                if not (before / "final").exists():
+                    shutil.rmtree(before, ignore_errors=True)
+                    finetune(shown.make_options(options), before, console)
+                begun = start_from(options, before / "final")
+            train(begun, train_folder, console, resume=again)
         return finish(options, final, folder, held, time.perf_counter() - start) | {"resumed": again}
 
-    facts = collect_facts(Variant(options), held or HELD) | ({} if held else {"asked": False})
+    facts = collect_facts(Variant(options, warm_start=shown), held or HELD) | ({} if held else {"asked": False})
     return load_or_compute(folder, facts, make, STORE / f"{name}.json", resume=True)
 
 
@@ -166,8 +177,8 @@ def finish(options: TrainOptions, final: Path, folder: Path, held: EvalSpec | No
     curves = read_curves(folder / "run" / "metrics.jsonl")
     unmoved = hash_weights(final) == hash_initial_weights(options)
     answered = ask_questions(options, str(final), held) if held is not None else {}
-    for kept in (final, *(folder / "run").glob("checkpoint-*")):
-        shutil.rmtree(kept)
+    for kept in (final, folder / "sft", *(folder / "run").glob("checkpoint-*")):
+        shutil.rmtree(kept, ignore_errors=True)
     return {
         "objective": options.objective,
         "seed": options.seed,
@@ -187,6 +198,7 @@ def choose_rates(task: str, console: Console) -> dict[str, float]:
         found = {
             rate: run(
                 f"rate-{short(arm.name)}-{rate:g}",
+                arm,
                 make_options(task, arm, plan.RATE_SEED, rate, plan.RATE_STEPS),
                 None,
                 console,
@@ -246,13 +258,13 @@ def run_arm(task: str, arm: Arm, seed: int, rate: float, console: Console, flipp
     """One arm and seed. One that rewards alone teach is first given `FLAT_ROLLOUTS` rollouts to find a success."""
     name = name_run(task, arm, seed, flipped)
     if arm.rewarded:
-        flat = run(f"{name}-flat", make_options(task, arm, seed, rate, plan.FLAT_STEPS, flipped), None, console)
+        flat = run(f"{name}-flat", arm, make_options(task, arm, seed, rate, plan.FLAT_STEPS, flipped), None, console)
         if not any(flat["curve"]):
             assert flat["unmoved"], "no success, and yet the weights moved"
             untrained = Variant(make_options(task, arm, 0, plan.RATES[0], 1), trained=False)
             evaluate(untrained, f"base-{task}-{short(arm.name)}", HELD)
             return
-    run(name, make_options(task, arm, seed, rate, plan.STEPS, flipped), HELD, console)
+    run(name, arm, make_options(task, arm, seed, rate, plan.STEPS, flipped), HELD, console)
 
 
 def short(text: str) -> str:

@@ -47,7 +47,7 @@ class Arm:
 
     Attributes:
         name: in tables.
-        objective: as `--objective` takes it.
+        objective: as `qredit compare` takes it. Steps of fine-tuning come on top of the arm's rollouts.
         rewarded: nothing but rewards teaches it: without one success its weights stay as they are, bit for bit.
         worded: the prompt is the best of `WORDINGS`, chosen on training questions.
         rate_of: the arm of `SWEPT` whose learning rate it takes.
@@ -73,9 +73,21 @@ ARMS = (
     Arm("GARL 1", "garl(q=1.0)"),
     Arm("GARL .5", "garl(q=0.5)"),
     Arm("VeriFree", "verifree()"),
+    Arm("SFT on answers, GRPO", "sft(steps=15, lr=3e-5) then grpo()", rate_of="best prompt, GRPO"),
+    Arm("GARL .75, half behind a hint", "garl(q=0.75, proposal=hint(share=0.5))"),
+    Arm("OPSD", "opsd()"),
     Arm("RLPR", "rlpr()", rate_of="best prompt, GRPO"),
+    Arm("answers alone", "sft_answer()"),
 )
 SWEPT = ("GARL .75", "log-prob", "best prompt, GRPO")  # whose rate is chosen by a sweep of its own; others inherit
 TASKS = ("pocket-hotpot", "pocket-musique")
-SECOND_TASK_ARMS = ("best prompt, GRPO", "GARL .75", "log-prob", "JEPO", "PAFT .75", "GARL auto")
+SECOND_TASK_ARMS = (
+    "best prompt, GRPO",
+    "SFT on answers, GRPO",
+    "GARL .75",
+    "log-prob",
+    "JEPO",
+    "PAFT .75",
+    "GARL auto",
+)
 NOISY_ARMS = ("log-prob", "JEPO", "GARL .5", "GARL .75", "GARL 1", "GARL auto")
