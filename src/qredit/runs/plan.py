@@ -69,7 +69,7 @@ def list_data_notices(facts: Mapping[str, Any]) -> list[str]:
         (left_out, f"of {facts['train_examples']} prompts were too long for the context and are left out"),
         (facts.get("without_rationale", 0), "rows have no rationale; they show the answer alone"),
         (facts["unparseable_golds"], "gold answers cannot be read by the reward; they are never rewarded"),
-        (facts["with_aliases"], "prompts have several right answers; the likelihood is that of any of them"),
+        (facts.get("with_aliases"), "prompts have several right answers; the likelihood is that of any of them"),
         (facts["answers_over_budget"], "gold answers are longer than answer_budget; no sampled answer can match them"),
     )
     ends = describe_unended_answers(facts.get("unended") or 0.0, facts.get("end", ""))
