@@ -1,5 +1,6 @@
 """Test-wide settings: shapes are checked at run time here, and only here."""
 
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from qredit.tasks.pocket.scene import SIZES
+
 # A shell that starts this in the background has SIGINT ignored, here and in what tests start: tests of Ctrl-C send it.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,9 +36,22 @@ settings.register_profile("qredit", deadline=None, max_examples=60, derandomize=
 settings.load_profile("qredit")
 
 
+def pytest_collection_finish() -> None:
+    """Training runs collect garbage. What was imported is none; looking at it again takes a third of a second a run."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _few_questions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pocket tasks make 4096 training questions, which takes seconds; runs of a few steps need no more than 256."""
+    if request.node.get_closest_marker("whole_tasks") is None:
+        monkeypatch.setitem(SIZES, "train", 256)
 
 
 @pytest.fixture(autouse=True)

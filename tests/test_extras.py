@@ -52,7 +52,7 @@ def test_all_that_is_imported_is_declared():
     assert outside <= DEPENDENCIES.union(*(DECLARED[name] for name in EXTRAS))
 
 
-def test_the_core_is_what_the_check_of_the_installation_takes_it_for():
+def test_core_is_what_check_of_the_installation_takes_it_for():
     assert {package(name) for name in CORE} == DEPENDENCIES
 
 
@@ -103,9 +103,7 @@ def test_all_that_is_missing_is_named_with_one_command(without):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_a_command_says_in_one_line_what_is_missing_and_leaves_nothing(
-    without, absent, argv, extra, tmp_path, monkeypatch, capsys
-):
+def test_a_command_says_what_is_missing_and_leaves_nothing(without, absent, argv, extra, tmp_path, monkeypatch, capsys):
     without(absent)
     monkeypatch.chdir(tmp_path)
     assert main([*argv, "--quiet"]) == 2
@@ -122,7 +120,7 @@ def test_help_is_shown_where_an_extra_is_missing(without, capsys):
     assert "--full" in capsys.readouterr().out
 
 
-def test_numbers_are_judged_without_the_extra_that_judges_formulas(without):
+def test_numbers_are_judged_without_extra_that_judges_formulas(without):
     without("math_verify")
     assert math_equal("12", ["$12$"]) == 1.0
     with pytest.raises(MissingExtraError, match="math_equal needs math-verify"):

@@ -149,7 +149,7 @@ def test_the_language_is_part_of_what_works_without_extras():
     assert set(LANGUAGE) <= set(FOLDERS) <= set(FLOORS)
 
 
-def test_what_works_without_extras_imports_core_dependencies_alone():
+def test_what_works_without_extras_imports_the_core_alone():
     known = {*CORE, "qredit", *FILES, *sys.stdlib_module_names}
     names = [module_name(path) for path in modules(*FOLDERS)]
     outside = {name: loaded_with(name) - known for name in names if name not in SCRIPTS}
@@ -231,7 +231,7 @@ def test_data_and_rollouts_know_nothing_of_credit():
     assert breaches(modules("tasks", "rewards", "rollouts"), lambda path, name: not name.startswith(credit)) == []
 
 
-def test_an_objective_is_taken_from_the_registry_and_not_from_its_file():
+def test_objective_is_taken_from_registry_and_not_from_its_file():
     others = [path for path in MODULES if place(path) != "objectives"]
     found = [
         f"{module_name(path)} imports {node.module}"
@@ -378,13 +378,24 @@ class Box:
     assert list(strangers(ast.parse(source))) == ["Box: colour", "fill: why"]
 
 
+def test_names_of_tests_are_under_60_characters():
+    names = [
+        node.name
+        for path in TESTS.rglob("test_*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert len(names) > 1000
+    assert [name for name in names if len(name) >= 60] == []
+
+
 def test_the_catalog_is_what_the_registries_say():
     from qredit.catalog import FILE, as_text, read_registries
 
     assert FILE.read_text(encoding="utf-8") == as_text(read_registries()), "run python -m qredit.catalog"
 
 
-def test_the_stub_shows_type_checkers_every_method_of_the_registry():
+def test_stub_shows_type_checkers_every_method_of_the_registry():
     from qredit.catalog import STUB, stub
     from qredit.objectives import REGISTRY
 

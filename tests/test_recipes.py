@@ -38,7 +38,7 @@ def options(path: Path) -> TrainOptions:
     return build_options(TrainOptions, [(str(path), read_yaml(str(path)))], further=list_training_fields)
 
 
-def test_there_is_one_for_each_published_experiment_and_nothing_else():
+def test_there_is_one_for_each_published_experiment():
     assert {path.name for path in RECIPES.iterdir() if path.is_file()} == EXPECTED
 
 
@@ -67,13 +67,13 @@ def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
     assert (args.num_generations, step) == (recipe.m, recipe.m * recipe.prompts_per_step)
 
 
-def test_every_number_of_the_first_run_says_whether_it_was_measured():
+def test_every_number_of_the_first_run_says_if_it_was_measured():
     text = (RECIPES / "first-run.yaml").read_text()
     assert [line for line in text.splitlines() if NUMBER.match(line)] == []
     assert NUMBER.match("steps: 100   # ours")
 
 
-def test_the_first_run_is_planned_with_another_model_and_two_dozen_questions(tmp_path, capsys):
+def test_the_first_run_is_planned_with_another_model(tmp_path, capsys):
     """All but its model and lengths: the tiny model has no room for them."""
     questions = [{"question": f"What is {n}? ", "answer": f"So it is {n}.\n#### {n}"} for n in range(24)]
     data_file(tmp_path / "train.jsonl", questions)

@@ -140,7 +140,7 @@ def test_the_version_is_printed(capsys):
         (["demo", "--task", "finqa"], "the demo runs on pocket tasks, got finqa"),
     ],
 )
-def test_names_that_do_not_exist_are_refused_with_the_nearest_one(argv, words, capsys):
+def test_names_that_do_not_exist_are_refused_with_nearest_one(argv, words, capsys):
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -226,7 +226,7 @@ def test_an_error_is_one_json_object_too(argv, capsys):
     assert set(json.loads(captured.out)) == {"error"}
 
 
-def test_an_unforeseen_error_is_json_too_and_keeps_its_traceback(command, monkeypatch):
+def test_unforeseen_error_is_json_too_and_keeps_its_traceback(command, monkeypatch):
     monkeypatch.setattr("qredit.cli.tasks_command.REGISTRY", {"broken": None})
     status, out, err = command("tasks", "--json")
     assert status == 1
@@ -247,7 +247,7 @@ def test_an_interrupt_ends_with_status_130(command, monkeypatch):
     )
 
 
-def test_standard_output_of_a_process_holds_one_json_object_and_nothing_else(network, tmp_path):
+def test_standard_output_holds_one_json_object_and_nothing_else(network, tmp_path):
     """Also when a library prints, from Python or from below it."""
     data = data_file(tmp_path / "train.jsonl", rows(prompt=long_in(2)))
     (tmp_path / "noisy.py").write_text(
@@ -470,7 +470,7 @@ def test_an_answer_column_of_a_task_that_has_its_own(refused):
     )
 
 
-def test_an_answer_that_does_not_join_at_the_seam_is_named_by_its_row(refused, tmp_path):
+def test_answer_that_does_not_join_at_seam_is_named_by_its_row(refused, tmp_path):
     path = data_file(tmp_path / "train.jsonl", rows(answer=lambda n: "the" if n == 4 else "Paris"))
     said = refused("train", data=path, thinking_closing="so ")
     assert "id '5'" in said
@@ -497,7 +497,7 @@ def test_prompts_that_do_not_fit_an_evaluation_are_refused(refused, tmp_path):
     assert "jsonl train: 2 of 6 prompts do not fit" in refused("eval", data=path)
 
 
-def test_prompts_that_do_not_fit_an_evaluation_can_be_left_out_with_a_count(command, tmp_path):
+def test_prompts_that_do_not_fit_are_left_out_with_a_count(command, tmp_path):
     path = data_file(tmp_path / "train.jsonl", rows(prompt=long_in(2, 4)))
     status, out, _ = command("eval", "--json", "--skip-long", data=path)
     assert status == 0
@@ -559,7 +559,7 @@ def test_characters_that_the_terminal_does_not_know_are_escaped(monkeypatch):
     assert b"\\u" in raw.getvalue() or b"\\x" in raw.getvalue()
 
 
-def test_an_evaluation_of_prompts_that_all_do_not_fit_is_refused(refused, tmp_path):
+def test_evaluation_of_prompts_that_all_do_not_fit_is_refused(refused, tmp_path):
     path = data_file(tmp_path / "train.jsonl", rows(prompt=long_in(*range(6))))
     assert "6 of 6 prompts do not fit" in refused("eval", "--skip-long", data=path)
 
@@ -623,7 +623,7 @@ def test_torn_weights_are_refused(refused, tmp_path):
     assert f"cannot load model '{folder}'" in refused("train", model=folder)
 
 
-def test_weights_that_lack_a_part_are_refused_not_filled_with_noise(refused, tmp_path):
+def test_weights_that_lack_a_part_are_refused(refused, tmp_path):
     from safetensors.torch import load_file, save_file
 
     folder = model_folder(tmp_path / "partial")
@@ -723,7 +723,7 @@ def test_a_samples_file_is_not_overwritten(refused, tmp_path):
     assert f"samples file {tmp_path / 'samples.jsonl'} exists already; give another name" in said
 
 
-def test_a_samples_file_that_cannot_be_written_is_refused_before_sampling(refused, tmp_path):
+def test_a_samples_file_is_tried_before_sampling(refused, tmp_path):
     (tmp_path / "file").write_text("dear")
     path = tmp_path / "file" / "samples.jsonl"
     assert f"cannot write to {path}: " in refused("eval", samples=path)
@@ -744,7 +744,7 @@ def test_eval_writes_its_samples(command, tmp_path):
 # --- what stops a run that has begun
 
 
-def test_a_reward_that_is_not_finite_stops_the_run_with_its_name_and_row(command, monkeypatch):
+def test_a_reward_that_is_not_finite_names_itself_and_its_row(command, monkeypatch):
     def broken(prediction, golds):
         return float("nan") if golds[0] == "4" else 0.0
 
@@ -759,7 +759,7 @@ def test_a_reward_that_is_not_finite_stops_the_run_with_its_name_and_row(command
     assert err.endswith(f"qredit: {error}\n")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(command, monkeypatch, tmp_path):
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(command, monkeypatch, tmp_path):
     from qredit.engine.checkpoint import find_damage
     from qredit.trl import QreditTrainer
 
@@ -785,7 +785,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(c
 # --- text that others wrote
 
 
-def test_a_dry_run_shows_markup_and_control_characters_instead_of_obeying_them(command, tmp_path):
+def test_a_dry_run_shows_markup_and_obeys_none(command, tmp_path):
     path = data_file(tmp_path / "train.jsonl", rows(3, prompt=lambda n: f"{HOSTILE} {n}\nnext line"))
     status, out, _ = command("train", "--dry-run", data=path)
     assert status == 0
@@ -804,7 +804,7 @@ def test_a_dry_run_shows_answers_without_obeying_them(command, tmp_path):
     assert "\x1b" not in out
 
 
-def test_an_error_shows_control_characters_instead_of_obeying_them(refused, tmp_path):
+def test_error_shows_control_characters_instead_of_obeying_them(refused, tmp_path):
     path = data_file(tmp_path / "train.jsonl", rows(id=lambda n: "\x1b[2J\nsecond"))
     said = refused("train", data=path)
     assert "\\x1b[2J second" in said

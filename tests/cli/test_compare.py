@@ -4,13 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 
 from qredit.cli.main import main
 from qredit.objectives.parsing import parse
+from qredit.runs import compare
 from qredit.runs.compare import ComparisonSettings, ObjectiveResults, plot_comparison, slugify
 from qredit.runs.experiment import EvalSpec, Variant, collect_facts
 from qredit.runs.load import load_examples
@@ -18,10 +18,14 @@ from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from tests.support.folders import data_file, flags, lines, model_folder, rows
 from tests.support.paths import ROOT
+from tests.support.processes import running, until
 
 
-def test_two_objectives_are_compared_and_kept(tmp_path, capsys):
-    words = "compare grpo() garl(q=0.75) --steps 2 --seeds 1 --questions 2 --workers 1 --json --quiet"
+def test_two_objectives_are_compared_and_kept(tmp_path, capsys, monkeypatch):
+    """In this process; the tests of own data and of interrupts below start processes."""
+    monkeypatch.setattr(compare, "run_parallel", lambda title, jobs, *more: [job() for job in jobs])
+    words = "compare grpo() garl(q=0.75) --steps 1 --seeds 1 --questions 1 --workers 1 --json --quiet"
+    words += " --m 2 --prompts-per-step 2 --max-completion-length 16 --answer-budget 8"
     argv = [*words.split(), "--output", str(tmp_path)]
     assert main(argv) == 0
     found = json.loads(capsys.readouterr().out)
@@ -161,7 +165,7 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("own_reward", None)
 
 
-def test_objectives_are_compared_on_data_a_model_and_a_reward_of_ones_own(own, tmp_path, capsys):
+def test_own_data_model_and_reward_are_compared(own, tmp_path, capsys):
     argv = ["compare", "grpo()", *flags(**own), "--json", "--quiet"]
     assert main(argv) == 0
     found = json.loads(capsys.readouterr().out)
@@ -182,7 +186,7 @@ def test_objectives_are_compared_on_data_a_model_and_a_reward_of_ones_own(own, t
 
 
 @pytest.mark.parametrize("changed", ["mine.jsonl", "own_reward.py"])
-def test_a_result_is_made_anew_where_the_data_or_the_reward_has_changed(changed, own, tmp_path):
+def test_a_result_is_made_anew_where_data_or_reward_has_changed(changed, own, tmp_path):
     named = {name: str(own[name]) for name in ("task", "data", "model", "reward")}
     arm, held = Variant(TrainOptions(**named, hold_out=3)), EvalSpec(questions=3, split="validation")
     before = collect_facts(arm, held)
@@ -200,7 +204,7 @@ def test_a_result_is_made_anew_where_the_data_or_the_reward_has_changed(changed,
         ({"reward": "own_reward:missing"}, "cannot import 'own_reward:missing'"),
     ],
 )
-def test_what_of_ones_own_cannot_be_compared_is_said_before_any_run(options, words, own, tmp_path, capsys):
+def test_what_of_ones_own_is_no_use_is_said_before_any_run(options, words, own, tmp_path, capsys):
     assert main(["compare", "grpo()", *flags(**own | options)]) == 2
     err = capsys.readouterr().err
     assert words in err
@@ -235,22 +239,26 @@ def test_a_cell_holds_mean_and_range(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-def test_an_interrupt_does_not_wait_for_runs_that_are_going_on(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])  # SIGTERM: test_exits.py
+def test_a_signal_ends_the_runs_that_are_going_on(sent, tmp_path):
     script = tmp_path / "sleepers.py"
     script.write_text(
-        "import functools, time\n"
+        "import functools, os, pathlib, sys, time\n"
         "from rich.console import Console\n"
         "from qredit.runs.parallel import run_parallel\n"
+        "def say_and_sleep(folder):\n"
+        "    (pathlib.Path(folder) / f'{os.getpid()}.pid').touch()\n"
+        "    time.sleep(300)\n"
         "if __name__ == '__main__':\n"
-        "    print('going', flush=True)\n"
-        "    run_parallel('sleep', [functools.partial(time.sleep, 300)] * 4, Console(quiet=True))\n"
+        "    jobs = [functools.partial(say_and_sleep, sys.argv[1])] * 4\n"
+        "    run_parallel('sleep', jobs, Console(quiet=True), workers=1)\n"
     )
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sleeper:
-        assert sleeper.stdout is not None
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE) as sleeper:
         try:
-            sleeper.stdout.readline()
-            time.sleep(10)
-            sleeper.send_signal(signal.SIGINT)
+            assert until(lambda: list(tmp_path.glob("*.pid")))
+            (worker,) = (int(path.stem) for path in tmp_path.glob("*.pid"))
+            sleeper.send_signal(sent)
             assert sleeper.wait(timeout=200) != 0  # the jobs sleep for longer
+            assert until(lambda: not running(worker), 60)
         finally:
             sleeper.kill()

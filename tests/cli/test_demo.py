@@ -1,17 +1,18 @@
 """The demo and what it is made of: arms that are kept, curves, its JSON; and, in the long tests, its claim."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import qredit.runs.experiment as experiment
 from qredit import QreditError
-from qredit.cli import main
+from qredit.cli import demo_command, main
 from qredit.runs.curve_plots import plot_curves, smooth
 from qredit.runs.experiment import compute_mean_and_range, load_or_compute
 from qredit.runs.sparkline import averaged
 
-SHORT = ("--steps", "2", "--questions", "4")
+SHORT = ("--steps", "1", "--questions", "1")
 
 
 def demo(folder, capsys, *words):
@@ -19,13 +20,16 @@ def demo(folder, capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_demo_compares_four_objectives_and_a_second_one_takes_what_is_there(tmp_path, capsys, monkeypatch):
+def test_the_demo_compares_four_objectives_and_keeps_them(tmp_path, capsys, monkeypatch):
+    options = demo_command._options
+    tiny = {"m": 2, "prompts_per_step": 2, "max_completion_length": 16, "answer_budget": 8}
+    monkeypatch.setattr(demo_command, "_options", lambda *given: replace(options(*given), **tiny))
     found = demo(tmp_path / "demo", capsys, *SHORT)
     assert [(arm["objective"], arm["q"], arm["seed"], arm["steps"]) for arm in found["arms"]] == [
-        ("grpo", None, 0, 2),
-        ("garl", 0.0, 0, 2),
-        ("garl", 0.75, 0, 2),
-        ("paft", 0.75, 0, 2),
+        ("grpo", None, 0, 1),
+        ("garl", 0.0, 0, 1),
+        ("garl", 0.75, 0, 1),
+        ("paft", 0.75, 0, 1),
     ]
     assert all({"p@1", "p@16", "m@16", "seconds"} <= arm.keys() for arm in found["arms"])
     assert (found["base"]["p@1"], found["run"]) == (0.0, str(tmp_path / "demo"))
@@ -35,7 +39,7 @@ def test_the_demo_compares_four_objectives_and_a_second_one_takes_what_is_there(
     assert main(["demo", "--quiet", "--output", str(tmp_path / "demo"), *SHORT]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "The base model answers 0.0 % of the questions as asked" in shown
-    assert "GRPO drew 256 rollouts; all of them were wrong" in shown
+    assert "GRPO drew 4 rollouts; all of them were wrong" in shown
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_a_folder_that_is_no_result_is_left_alone(tmp_path):
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_result_is_made_once_for_the_same_facts_and_anew_for_others(tmp_path):
+def test_result_is_made_once_for_same_facts_and_anew_for_others(tmp_path):
     made = []
 
     def make():
@@ -116,7 +120,7 @@ def test_grpo_and_q_0_stall_where_garl_and_paft_escape(seed, tmp_path, capsys):
     assert min(arms["garl", 0.75], arms["paft", 0.75]) > 0.6
 
 
-def test_a_small_result_outlives_its_folder_and_the_renaming_of_an_option(tmp_path, monkeypatch):
+def test_a_small_result_outlives_its_folder_and_an_options_name(tmp_path, monkeypatch):
     kept = tmp_path / "kept" / "arm.json"
     made = []
 

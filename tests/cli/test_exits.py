@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
@@ -24,12 +23,13 @@ from qredit.rewards import math_worker
 from qredit.utils.atomic_files import append_text, atomic_write, write_text_atomic
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
 from tests.support.paths import ROOT
+from tests.support.processes import running, until
 
 # `qredit compare` whose runs do nothing but sleep, in processes of their own.
 COMPARE = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.support from tests.support import sleepers
+from tests.support import sleepers
 from qredit.runs import compare
 compare._run_one = sleepers.sleep
 from qredit.cli import main
@@ -43,24 +43,6 @@ import math_worker
 math_worker.OPERATIONS = {{"sleep": lambda: time.sleep(600)}}
 math_worker.main()
 """
-
-
-def until(true, seconds=240.0):
-    """Whether it becomes true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if true():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def running(pid):
-    """Whether a process runs; one that has ended, but whose parent has not asked for its status, does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @contextlib.contextmanager
@@ -82,25 +64,21 @@ def started(words, **options):
 # --- processes
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],  # SIGINT: test_compare.py
-)
-def test_the_runs_of_a_comparison_end_with_it(sent, status, tmp_path):
+def test_the_runs_of_a_comparison_end_with_it(tmp_path):
+    """By SIGTERM; SIGINT and SIGKILL: test_compare.py."""
     script = tmp_path / "script.py"
     script.write_text(COMPARE.format(root=str(ROOT), folder=str(tmp_path)))
     with started([sys.executable, str(script)], stderr=subprocess.PIPE) as process:
         assert until(lambda: list(tmp_path.glob("*.pid")))
         (worker,) = (int(path.stem) for path in tmp_path.glob("*.pid"))
         assert running(worker)
-        process.send_signal(sent)
-        assert process.wait(60) == status
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
         assert until(lambda: not running(worker), 60)
-        words = "qredit: terminated\n" if status == 143 else ""
-        assert process.communicate()[1].endswith(words)
+        assert process.communicate()[1].endswith("qredit: terminated\n")
 
 
-def test_the_process_that_judges_mathematics_ends_with_its_parent_while_it_judges():
+def test_the_judging_process_ends_with_its_parent():
     code = SLEEPING_WORKER.format(folder=str(Path(math_worker.__file__).parent))
     with started([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout.readline() == "ready\n"
@@ -126,7 +104,7 @@ def test_a_process_on_a_lifeline_ends_when_it_is_let_go():
 
 def test_a_run_that_gets_sigterm_leaves_whole_files(tmp_path):
     folder = tmp_path / "run"
-    words = flags(task="pocket-dial", steps=5000, output=folder, save_every=1, seed=1)
+    words = flags(task="pocket-dial", output=folder, save_every=1, seed=1, **SHORT | {"steps": 5000})
     with started([sys.executable, "-m", "qredit", "train", *words], stderr=subprocess.PIPE) as process:
         assert until(lambda: (folder / "metrics.jsonl").exists() and list(folder.glob("checkpoint-*")))
         process.send_signal(signal.SIGTERM)

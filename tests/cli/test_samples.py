@@ -11,7 +11,7 @@ def question(gold, *pairs, scores=None, id="q", forced=0):
     return QuestionResult(id, gold, said, thought, {"exact_match": scores or (0.0,) * len(pairs)}, forced=forced)
 
 
-def test_a_gold_answer_in_the_rationales_and_in_no_answer_is_told_with_advice():
+def test_gold_answers_in_rationales_alone_are_told_with_advice():
     answered = [
         question("New Delhi", ("The capital of India is new delhi.", "Okay, so"), ("Paris, perhaps", "it"), forced=1),
         question("4", ("2 + 2 = 4", "the"), ("14", "the")),
@@ -41,7 +41,7 @@ def test_nothing_is_said_where_there_is_nothing_to_say(answered):
     assert suggest_fixes(answered, "exact_match") == []
 
 
-def test_samples_are_shown_on_a_line_each_shortened_and_harmless():
+def test_samples_are_shown_on_line_each_shortened_and_harmless():
     bad = "first\nsecond \x1b[2J" + "x" * 1000 + " end"
     lines = format_samples(
         [question("4", (bad, bad), id=bad), *[question("4", ("so", "5"), scores=(None,))] * 9], "exact_match"

@@ -63,7 +63,7 @@ def python(code):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_what_only_shows_or_refuses_text_imports_no_heavy_library(status, argv):
+def test_what_shows_or_refuses_text_imports_no_heavy_library(status, argv):
     ended = python(STARTED.format(argv=argv, heavy=HEAVY))
     *said, found = ended.stderr.splitlines()
     assert json.loads(found) == [status, []]
@@ -82,7 +82,7 @@ def test_every_name_of_the_package_is_what_its_module_calls_it(name):
     assert name in dir(qredit)
 
 
-def test_chain_stays_the_function_when_the_module_of_that_name_is_imported():
+def test_chain_stays_the_function_beside_a_module_of_that_name():
     code = "import qredit.chain, qredit; from qredit import chain; assert callable(chain) and qredit.chain is chain"
     ended = python(code)
     assert ended.returncode == 0, ended.stderr

@@ -40,7 +40,7 @@ def test_p_hat_is_the_mean_likelihood_of_a_group():
     assert group_p_hat(batch).exp().tolist() == pytest.approx([0.2, 0.01])
 
 
-def test_off_policy_the_objectives_own_cut_of_the_ratio_is_logged():
+def test_off_policy_objectives_own_cut_of_the_ratio_is_logged():
     """log ρ = (log 4, 0), log w = log(.1) both: P̂ is (.4 + .1)/2 = .25 uncut, and (.2 + .1)/2 cut at 2."""
     batch = likelihood_batch(torch.tensor([0.1, 0.1]).log())
     then = torch.zeros(batch.mask.shape)
@@ -66,12 +66,12 @@ def test_a_hopeless_group_is_a_quantile_of_minus_infinity():
     assert metrics(garl(0.75), groups(-torch.inf, -1.0, -2.0))["p_hat/log10_q10"] == -math.inf
 
 
-def test_what_is_logged_does_not_depend_on_how_the_groups_are_cut():
+def test_what_is_logged_does_not_depend_on_how_groups_are_cut():
     together = metrics(garl(0.5), groups(-3.0, -1.0, -7.0, -2.0))
     assert metrics(garl(0.5), groups(-3.0), groups(-1.0, -7.0), groups(-2.0)) == pytest.approx(together)
 
 
-def test_effective_reward_and_centred_weight_are_those_of_the_paper_whatever_the_objective_normalises():
+def test_reward_and_weight_are_the_papers_however_normalised():
     """One row with w = 1, three with 0: a/M^q = 1/(1/4)^q/4^q = 1, c the same since the others have nothing."""
     batch = likelihood_batch([0.0, -torch.inf, -torch.inf, -torch.inf])
     for objective in (garl(0.5), garl(0.5, normalize=False), paft(0.5)):
@@ -79,7 +79,7 @@ def test_effective_reward_and_centred_weight_are_those_of_the_paper_whatever_the
         assert (found["effective_reward/max"], found["centred_weight/max"]) == pytest.approx((1.0, 1.0))
 
 
-def test_underflow_counts_groups_that_teach_nothing_and_not_rows_beside_a_better_one():
+def test_underflow_counts_groups_and_not_single_rows():
     uneven = likelihood_batch([-60.0, -200.0, -300.0, -400.0])
     for objective in (garl(1.0), paft(1.0)):
         found = metrics(objective, uneven)
@@ -90,7 +90,7 @@ def test_underflow_counts_groups_that_teach_nothing_and_not_rows_beside_a_better
         assert metrics(garl(0.75), lost)[name] == 0.0
 
 
-def test_groups_whose_every_coefficient_is_below_adams_epsilon_are_counted():
+def test_groups_with_all_coefficients_below_adams_epsilon_count():
     faint = groups(-9.0, -7.0)
     assert metrics(garl(0.0), faint)["groups/below_adam_epsilon"] == 0.5
     assert metrics(garl(0.75), faint)["groups/below_adam_epsilon"] == 0.0
@@ -106,7 +106,7 @@ def test_nats_per_token_of_the_answer():
     assert metrics(garl(0.75), likelihood_batch([-4.0, -2.0], answer=2))["answer/nll_per_token"] == pytest.approx(1.5)
 
 
-def test_groups_without_success_are_counted_among_those_with_a_reward():
+def test_groups_without_success_are_some_of_those_with_a_reward():
     batch = reward_batch([0.0, 0.0, 1.0, 0.0, torch.nan, torch.nan], group=[0, 0, 1, 1, 2, 2])
     assert no_success(batch).tolist() == [1.0, 0.0]
 
@@ -117,7 +117,7 @@ def test_an_objective_without_a_likelihood_has_no_such_metrics():
 
 
 @pytest.mark.parametrize("objective", [logprob(), jepo()], ids=str)
-def test_every_objective_over_the_likelihood_logs_what_the_batch_says_of_it(objective):
+def test_every_objective_over_the_likelihood_logs_it(objective):
     """w = (.3, .1): P̂ = .2, Σw² = .1 and ESS = 1.6, two tokens in the answer."""
     found = metrics(objective, likelihood_batch(torch.tensor([0.3, 0.1]).log()))
     assert found["p_hat/log10_q50"] == pytest.approx(math.log10(0.2))
@@ -126,7 +126,7 @@ def test_every_objective_over_the_likelihood_logs_what_the_batch_says_of_it(obje
     assert ("q" in found) == (objective == jepo())  # its answers carry w/w̄, the amplification of q = 1
 
 
-def test_of_a_tempered_likelihood_p_hat_is_as_it_was_and_what_underflows_is_counted_after():
+def test_a_tempered_likelihood_keeps_p_hat_and_its_underflow():
     """log10 p = -60: at q = 0 the coefficient 1e-60 is 0 in float32, and 1e-6 after the power 0.1."""
     cold = groups(-60.0, -60.0)
     for objective, lost in ((garl(0.0), 1.0), (garl(0.0, temper=0.1), 0.0)):
@@ -142,13 +142,13 @@ def test_a_nearest_rank_quantile_is_one_of_the_values(level, found):
     assert nearest_rank(torch.tensor([3.0, 1.0, 4.0, 2.0]), level) == found
 
 
-def test_a_lower_median_stays_minus_infinity_and_knows_what_stands_for_nothing():
+def test_the_lower_median_stays_minus_infinity():
     assert lower_median([-math.inf, -math.inf, 0.0, 1.0]) == -math.inf
     assert math.isnan(lower_median([]))
     assert lower_median([], empty=0.0) == 0.0
 
 
-def test_groups_of_any_size_have_the_log_mean_and_effective_size_of_their_own_rows():
+def test_groups_of_any_size_have_their_own_log_mean_and_size():
     log_w = torch.tensor([0.0, -1.0, -math.inf, -3.0, -500.0, -2.0], dtype=torch.float64)
     group, keep = torch.tensor([7, 2, 7, 2, 2, 7]), torch.tensor([True, True, True, True, True, False])
     found = Groups.of(group)

@@ -45,7 +45,7 @@ def test_loudness_by_hand():
         assert signal_level([-4.0], [mean], 4, q) == pytest.approx(-4 * (1 - q))
 
 
-def test_the_median_group_decides_and_one_without_likelihood_is_silent():
+def test_the_median_group_decides_and_one_without_p_is_silent():
     assert signal_level([-1.0, -4.0, -9.0], [-1.0, -4.0, -9.0], 1, 0.0) == -4.0
     assert signal_level([-4.0, -4.0, -math.inf], [-4.0, -4.0, -math.inf], 1, 0.0) == -4.0
     assert signal_level([-math.inf, -4.0, -math.inf], [-math.inf, -4.0, -math.inf], 4, 0.5) == -math.inf
@@ -133,7 +133,7 @@ def test_a_controller_that_trusts_its_last_step_would_be_seen(monkeypatch):
     ("q", "ess", "moves", "estimator"),
     [(0.0, 8.0, True, "paft"), (0.0, 8.0, False, "garl"), (0.0, 2.0, True, "garl"), (1.0, 8.0, True, "garl")],
 )
-def test_paft_takes_over_where_posterior_sampling_is_sound_and_nothing_is_left_to_amplify(q, ess, moves, estimator):
+def test_paft_takes_over_where_sampling_is_sound_and_q_is_spent(q, ess, moves, estimator):
     p_hat = -1.0 if q == 0.0 else -14.0
     controller, _ = after(QController(q, M, moves=moves), *[groups(p_hat, ess)] * WINDOW)
     assert controller.estimator == estimator
@@ -196,7 +196,7 @@ def test_a_run_with_auto_follows_its_controller(tmp_path, monkeypatch):
     assert decisions[-1].estimator == "paft", decisions
 
 
-def test_the_look_before_the_first_step_leaves_no_trace_in_its_numbers(tmp_path):
+def test_look_before_first_step_leaves_no_trace_in_its_numbers(tmp_path):
     plain = trainer(tmp_path / "plain", "garl(q=1.0)", max_steps=1)
     looked = trainer(tmp_path / "looked", "garl(q=auto())", max_steps=1)
     looked.auto_q.begin = lambda facts, m: type(looked.auto_q).begin(
@@ -247,7 +247,7 @@ def watched(means, spread=0.05, count=16):
     return found
 
 
-def test_a_fall_to_under_half_is_a_collapse_once_the_window_shows_it():
+def test_fall_to_under_half_is_a_collapse_once_window_shows_it():
     """Ten steps at 0.8, then 0: the mean of the last ten is 0.4 after five steps, 0.32 after six."""
     assert watched([0.8] * 10 + [0.0] * 6) == [16]
     assert watched([0.8] * 10 + [0.5] * 20) == []
@@ -326,7 +326,7 @@ def test_few_groups_a_step_are_taken_together_over_more_steps():
     assert len(watch.recent) == collapse_module.MIN_GROUPS
 
 
-def test_a_validation_must_fall_by_a_quarter_and_out_of_its_interval():
+def test_validation_must_fall_a_quarter_and_out_of_its_interval():
     best = ValidationResult(10, 0.8, 0.7, 0.9)
     watch, fallen = CollapseDetector().check(best)
     assert fallen is None

@@ -26,7 +26,7 @@ def test_a_forced_token_is_not_trainable():
     assert batch.trainable.tolist() == [[True, True, False, True]]
 
 
-def test_an_observation_exists_and_is_neither_sampled_nor_trained():
+def test_observation_exists_and_is_neither_sampled_nor_trained():
     """z, what a tool wrote, z again, answer: the coefficient stands on sampled tokens and the answer alone."""
     mask = torch.ones(2, 5, dtype=torch.bool)
     column = torch.arange(5).expand(2, 5)

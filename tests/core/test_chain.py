@@ -74,7 +74,7 @@ def test_add_counts_a_dropped_row_as_zero():
     assert credit(reward() + (reward() | drop_first_row()), batch)[:, 0].tolist() == [1.0, 2.0]
 
 
-def test_a_source_on_a_span_is_zero_outside_and_a_credit_leaves_the_rest():
+def test_source_on_span_is_zero_outside_and_credit_leaves_rest():
     batch = likelihood_batch([-1.0, -2.0], rationale=2, forced=0, answer=1)
     source = amplified_likelihood(0.0, normalize=False)
     w = [pytest.approx(0.36788, abs=1e-5), pytest.approx(0.13534, abs=1e-5)]
@@ -86,7 +86,7 @@ def test_a_source_on_a_span_is_zero_outside_and_a_credit_leaves_the_rest():
     assert torch.allclose(doubled[:, 2], 2 * doubled[:, 0])
 
 
-def test_per_span_takes_each_source_on_its_own_span_and_refuses_an_overlap():
+def test_per_span_takes_each_source_on_its_span_and_no_overlap():
     batch = likelihood_batch([-1.0, -2.0], rationale=2, forced=1, answer=1)
     source = amplified_likelihood(0.0, normalize=False)
     parted = credit(per_span(rationale=source, answer=2 * source), batch)
@@ -106,7 +106,7 @@ def test_a_rollout_stage_after_a_token_stage_is_refused_by_name():
         credit(on_span("rationale", reward()) | center_by_group(), reward_batch([1.0, 0.0]))
 
 
-def test_needs_scope_and_when_of_a_chain_are_the_widest_of_its_parts():
+def test_needs_scope_and_when_of_chain_are_widest_of_its_parts():
     mixed = add(reward() | center_by_group(), amplified_likelihood(0.5) | resample_by_likelihood())
     assert mixed.needs == {"reward", "answer_logp", "seed"}
     assert (reward().scope, mixed.scope, (reward() | scale_by_batch_std()).scope) == (
@@ -119,7 +119,7 @@ def test_needs_scope_and_when_of_a_chain_are_the_widest_of_its_parts():
     assert on_span("rationale", mixed).needs == mixed.needs
 
 
-def test_a_row_without_a_reward_stays_out_of_its_groups_statistics():
+def test_row_without_reward_stays_out_of_its_groups_statistics():
     scored = rloo().credit(reward_batch([1.0, 0.0, 0.0]))
     with_hole = rloo().credit(reward_batch([1.0, 0.0, float("nan"), 0.0]))
     assert same(with_hole[[0, 1, 3]], scored)
@@ -211,13 +211,13 @@ def test_chains_are_built_of_the_right_parts():
         on_span("rationale", garl(0.5))
 
 
-def test_every_registered_objective_says_what_it_claims_and_where_it_is_from():
+def test_every_registered_objective_says_its_claim_and_source():
     for name, make in REGISTRY.items():
         assert make.__doc__, name
         assert "arXiv" in make.__doc__, name
         assert "zero" in make.__doc__.lower() or name in ("verifree", "sft_then_rlvr"), name
 
 
-def test_a_row_that_no_summand_keeps_stays_out_of_later_statistics():
+def test_a_row_that_no_summand_keeps_stays_out_of_statistics():
     batch = reward_batch([1.0, 1.0, torch.nan])
     assert ((reward() + 0.5 * reward()) | center_by_group())(batch).spread(batch)[:2].abs().max() == 0

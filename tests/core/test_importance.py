@@ -65,7 +65,7 @@ def test_a_ratio_can_be_chosen_in_the_text_of_an_objective():
         parse("garl(q=0.5, ratio=sequence_truncate(limit=0.5))")
 
 
-def test_log_probabilities_are_asked_for_by_name_where_a_sampler_differs():
+def test_log_probabilities_are_asked_for_where_samplers_differ():
     batch = replace(two_rationales(), logp=None)
     with pytest.raises(QreditError, match="logp"):
         garl(0.5).credit(batch)
@@ -113,7 +113,7 @@ def test_on_policy_nothing_is_marked_and_nothing_changes():
         assert torch.equal(credited.value, synced.value)
 
 
-def test_a_truncation_that_is_reached_costs_a_bias_and_none_does_not():
+def test_truncation_that_is_reached_costs_bias_and_other_none():
     far = replace(TABLE, theta=TABLE.theta + 4 * (perturb_policy(TABLE).theta - TABLE.theta))
 
     def error(ratio) -> float:

@@ -120,5 +120,5 @@ def test_escape_time_refuses_a_probability_at_the_edge(p0, delta):
         tsallis.escape_time(p0, delta, 0.5)
 
 
-def test_amplification_at_q_0_is_one_even_where_the_probability_is_zero():
+def test_amplification_at_q_0_is_one_even_at_probability_zero():
     assert tsallis.amplification(0.0, 0.0) == 1.0

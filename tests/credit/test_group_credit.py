@@ -81,7 +81,7 @@ def test_pass_at_k_has_the_mean_gradient_of_pass_at_k(p, target):
 
 
 @pytest.mark.parametrize(("p", "biased", "target"), [(0.2, 0.2773, 0.2560), (0.8, 0.1493, 0.0640)])
-def test_the_mean_of_the_others_first_terms_is_a_biased_baseline(p, biased, target):
+def test_mean_of_the_others_first_terms_is_a_biased_baseline(p, biased, target):
     def first_terms(rewards):
         wrong, m = rewards.count(0), len(rewards)
         return [2 * r * math.comb(wrong, 1) / math.comb(m - 1, 1) for r in rewards]
@@ -100,13 +100,13 @@ def test_the_mean_of_the_others_first_terms_is_a_biased_baseline(p, biased, targ
     assert expected_slope(of(pass_at_k(2)), p, 4) == pytest.approx(target, abs=5e-5)
 
 
-def test_the_baseline_of_pass_at_k_is_the_mean_of_a_group_without_the_rollout():
+def test_baseline_of_pass_at_k_is_mean_of_group_without_rollout():
     """One right of four, k = 2: alone it has 2·C(3,1)/C(3,1) = 2; a wrong one's others have 2·(1/3)·C(2,1)/C(2,1)."""
     assert advantages(pass_at_k(2), [1.0, 0.0, 0.0, 0.0]) == pytest.approx([2.0, *[-2 / 3] * 3])
     assert advantages(pass_at_k(1), [1.0, 0.0, 0.0, 0.0]) == pytest.approx(advantages(rloo(), [1.0, 0.0, 0.0, 0.0]))
 
 
-def test_pass_at_k_has_no_baseline_at_k_rollouts_and_nothing_below():
+def test_pass_at_k_has_no_baseline_at_k_and_nothing_below():
     assert advantages(pass_at_k(3), [1.0, 0.0, 0.0]) == pytest.approx([3.0, 0.0, 0.0])
     assert advantages(pass_at_k(3), [1.0, 1.0, 0.0]) == [0.0] * 3
     assert advantages(pass_at_k(3), [1.0, 0.0]) == [0.0] * 2
@@ -143,7 +143,7 @@ def test_chances_are_ratios_of_binomials():
 # --- the surrogate view
 
 
-def test_in_large_groups_the_finite_forms_climb_their_population_goals():
+def test_in_large_groups_finite_forms_climb_population_goals():
     size, right = 4000, 1000
     p = torch.tensor([right / size], dtype=torch.float64)
 
@@ -181,7 +181,7 @@ def test_a_slope_is_the_derivative_of_its_goal(goal, function):
 
 
 @pytest.mark.parametrize("right", range(1, 6))
-def test_the_regulariser_that_weighs_grpo_by_one_minus_the_success_rate(right):
+def test_regulariser_that_weighs_grpo_by_one_minus_success_rate(right):
     rewards = [1.0] * right + [0.0] * (6 - right)
     plain = advantages(from_surrogate(arcsine()), rewards)
     weighed = advantages(from_surrogate(0.5 * arcsine() + success_std()), rewards)
@@ -313,7 +313,7 @@ def test_whitening_counts_tokens_and_not_rollouts():
     assert abs(found[0]) != pytest.approx(abs(found[1]))
 
 
-def test_a_whitened_coefficient_per_token_has_its_own_statistics():
+def test_whitened_coefficient_per_token_has_its_own_statistics():
     batch = reward_batch([0.0, 0.0], lengths=[1, 3])
     value = torch.tensor([[1.0, 9.0, 9.0], [3.0, 5.0, 7.0]], dtype=torch.float64)
     white = whiten_over_tokens(epsilon=0.0)(Coefficient(value), batch).spread(batch)
@@ -321,7 +321,7 @@ def test_a_whitened_coefficient_per_token_has_its_own_statistics():
     assert torch.allclose(white[batch.mask], (tokens - tokens.mean()) / tokens.std())
 
 
-def test_the_baseline_variant_subtracts_the_group_before_the_step():
+def test_baseline_variant_subtracts_the_group_before_the_step():
     rewards, group = [1.0, 0.0, 1.0, 1.0], [0, 0, 1, 1]
     found = advantages(reinforce_pp_baseline(epsilon=0.0), rewards, group)
     std = float(torch.tensor([0.5, -0.5, 0.0, 0.0]).repeat_interleave(3).std())
@@ -352,7 +352,7 @@ def slope(objective, batch, logp):
     return torch.autograd.grad(objective.loss(leaf, batch), leaf)[0]
 
 
-def test_the_sequence_ratio_has_the_gradient_of_the_ratio_itself():
+def test_sequence_ratio_has_the_gradient_of_the_ratio_itself():
     batch, logp = off_policy()
     advantage = grpo().credit(batch)[:, 0].double()
 
@@ -365,7 +365,7 @@ def test_the_sequence_ratio_has_the_gradient_of_the_ratio_itself():
     assert torch.allclose(slope(gspo(1.0, 100.0), batch, logp), expected, rtol=1e-6)
 
 
-def test_a_rollout_is_clipped_as_a_whole_where_a_token_ratio_would_clip_some():
+def test_a_rollout_is_clipped_as_a_whole_by_its_ratio():
     batch = replace(reward_batch([1.0, 0.0], lengths=[2, 2]), sampler_logp=torch.zeros(2, 2))
     logp = torch.tensor([[0.6, -0.5], [0.6, -0.5]])  # mean change 0.05: s = 1.051
     sequence = slope(gspo(0.2, 0.2), batch, logp)
@@ -376,7 +376,7 @@ def test_a_rollout_is_clipped_as_a_whole_where_a_token_ratio_would_clip_some():
     assert bool((slope(gspo(0.2, 0.04), batch, logp)[1] != 0).all())
 
 
-def test_tokens_without_a_coefficient_stay_in_the_sequence_ratio():
+def test_tokens_without_a_coefficient_stay_in_sequence_ratio():
     batch, logp = off_policy()
     coefficient = batch.mask.double()
     coefficient[:, 0] = 0.0
@@ -445,7 +445,7 @@ def test_halves_on_the_worked_group():
     assert halves(batch, 0.5) == pytest.approx([r - 0.5 for r in WORKED[1]], abs=1e-7)
 
 
-def test_a_factor_on_a_half_stands_on_both_sides_of_the_comparison():
+def test_a_factor_on_a_half_stands_on_both_sides_of_comparison():
     """α = ½ on the low-entropy half: high R - ½·mean low, low ½·R - mean high."""
     found = halves(entropies(*WORKED), low=0.5)
     low, high = 2 / 3, 1 / 3
@@ -454,7 +454,7 @@ def test_a_factor_on_a_half_stands_on_both_sides_of_the_comparison():
     assert inside == halves(entropies(*WORKED), 0.0)
 
 
-def test_equal_metrics_keep_the_order_of_rows_and_an_odd_group_has_the_larger_high_half():
+def test_equal_metrics_keep_order_and_odd_groups_a_high_half():
     batch = reward_batch([1.0, 0.0, 0.0], lengths=[2, 2, 2])
     found = canon(8, sampled_length()).credit(batch)[:, 0].tolist()
     assert found == [1.0, -1.0, -1.0]  # low = {0}, high = {1, 2}
@@ -462,7 +462,7 @@ def test_equal_metrics_keep_the_order_of_rows_and_an_odd_group_has_the_larger_hi
     assert halved != pytest.approx([2 / 3, -1 / 3, -1 / 3])
 
 
-def test_a_rollout_alone_keeps_its_reward_and_equal_rewards_give_exactly_nothing():
+def test_a_rollout_alone_keeps_its_reward_and_equal_ones_none():
     assert halves(entropies([0.4], [1.0])) == [1.0]
     assert halves(entropies([0.4], [1.0]), 0.0) == [1.0]
     assert halves(entropies([0.3, 0.1, 0.2], [0.1] * 3), 0.3) == [0.0] * 3
@@ -473,7 +473,7 @@ def test_an_unscored_rollout_stands_in_neither_half():
     assert with_it == [0.0, *halves(entropies(*WORKED))]
 
 
-def test_the_mean_reward_of_the_step_moves_the_weight_between_the_halves():
+def test_mean_reward_of_step_moves_weight_between_the_halves():
     batch = entropies(*WORKED)
     dynamic = canon(8, mean_entropy(), between=parse_source("batch_mean_reward()"))
     assert dynamic.credit(batch)[:, 0].tolist() == pytest.approx(halves(batch, 0.5))
@@ -604,13 +604,13 @@ def test_the_groups_of_largest_spread_are_kept(share, kept):
     assert left(keep_spread_groups(share), rewards, group) == [2 * g + side for g in kept for side in (0, 1)]
 
 
-def test_a_group_without_a_scored_row_takes_no_place_among_the_spread_ones():
+def test_a_group_without_a_scored_row_takes_no_place():
     rewards = [math.nan, math.nan, 0.0, 1.0, 0.0, 0.5]
     assert left(keep_spread_groups(0.5), rewards, [0, 0, 1, 1, 2, 2]) == [2, 3]
 
 
 @given(st.lists(st.integers(-6, 6), min_size=1, max_size=7), st.integers(1, 7))
-def test_the_most_varied_rollouts_are_those_of_a_search_over_all_sets(rewards, wanted):
+def test_most_varied_rollouts_are_those_of_search_over_all_sets(rewards, wanted):
     kept = left(keep_most_varied(wanted), [float(r) for r in rewards])
     assert len(kept) == min(wanted, len(rewards))
 
@@ -622,7 +622,7 @@ def test_the_most_varied_rollouts_are_those_of_a_search_over_all_sets(rewards, w
     assert variance(kept) == pytest.approx(best)
 
 
-def test_the_most_varied_rollouts_are_found_per_group_and_smaller_groups_stay():
+def test_the_most_varied_rollouts_are_found_per_group():
     rewards = [0.0, 0.4, 1.0, 0.5, 0.0, 1.0]
     assert left(keep_most_varied(2), rewards, [0, 0, 0, 0, 1, 1]) == [0, 2, 4, 5]
 
@@ -656,7 +656,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("chosen", [c for n in range(1, 5) for c in itertools.combinations(KINDS, n)], ids="+".join)
-def test_the_degenerate_groups_that_are_named_are_zeroed_and_no_others(chosen):
+def test_the_named_degenerate_groups_are_zeroed_and_no_others(chosen):
     rewards = [r for told, _ in DEGENERATE.values() for r in told]
     group = [number for number, (told, _) in enumerate(DEGENERATE.values()) for _ in told]
     batch = reward_batch(rewards, group)

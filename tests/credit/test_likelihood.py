@@ -72,7 +72,7 @@ def test_the_effective_reward_is_bounded_by_one():
 
 
 @pytest.mark.parametrize("objective", [garl(0.0), garl(0.75), garl(1.0), paft(0.0), paft(0.75), paft(1.0)], ids=str)
-def test_a_group_without_any_likelihood_gives_zeros_and_leaves_the_others_alone(objective):
+def test_a_group_without_any_likelihood_is_zero_and_alone_so(objective):
     alone = objective.credit(likelihood_batch([-1.0, -3.0], group=[4, 4]))
     both = objective.credit(likelihood_batch([-torch.inf, -1.0, -torch.inf, -3.0], group=[9, 4, 9, 4]))
     assert torch.equal(both[[0, 2]], torch.zeros_like(alone))
@@ -127,7 +127,7 @@ def test_paft_draws_once_for_both_spans_and_repeats():
 
 
 @given(log_weights, st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 12), st.integers(0, 99))
-def test_paft_is_attenuation_times_a_count_that_sums_to_its_draws(log_w, q, resamples, seed):
+def test_paft_is_attenuation_times_count_that_sums_to_its_draws(log_w, q, resamples, seed):
     credit = paft(q, resamples=resamples).credit(likelihood_batch(log_w, seed=seed))[:, 0].double()
     if max(log_w) == -torch.inf:
         assert float(credit.abs().max()) == 0
@@ -150,7 +150,7 @@ def test_paft_follows_a_permutation_of_its_rows():
     assert torch.allclose(permuted, straight[order])
 
 
-def test_paft_draws_of_a_group_do_not_depend_on_the_rest_of_the_batch():
+def test_paft_draws_of_a_group_do_not_depend_on_rest_of_batch():
     alone = paft(0.75).credit(likelihood_batch([-1.0, -2.0, -3.0], group=[7, 7, 7], seed=5))
     among = paft(0.75).credit(likelihood_batch([-4.0, -5.0, -1.0, -2.0, -3.0], group=[2, 2, 7, 7, 7], seed=5))
     assert same(among[2:], alone)
@@ -176,7 +176,7 @@ def test_what_is_refused_names_the_thing(make, words):
 
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 0.75, 0.999, 1.0])
-def test_the_baseline_changes_no_expectation_where_likelihoods_are_exactly_zero(q):
+def test_a_baseline_keeps_the_mean_where_likelihoods_are_zero(q):
     """Two rationales with w = 1/2 and w = 0, probability 1/2 each, in groups of three, enumerated: E Σ c ∇log p / M."""
     log_w = (math.log(0.5), -math.inf)
     with_baseline = without = 0.0

@@ -89,7 +89,7 @@ def tagged(rewards, tags, lengths, group=None):
     return reward_batch(rewards, group, lengths=lengths, extra={"difficulty_tag": torch.tensor(tags)})
 
 
-def test_the_length_rewards_of_the_sheet_at_a_quarter_of_the_longest():
+def test_length_rewards_of_sheet_at_a_quarter_of_the_longest():
     stage = add_difficulty_rewards(length_weight=1.0, tag_weight=0.0)
     easy = tagged([1.0, 1.0], [EASY, EASY], [2, 8])
     hard = tagged([0.0, 0.0], [HARD, HARD], [2, 8])
@@ -118,7 +118,7 @@ def test_length_is_paid_whether_or_not_the_answer_is_right():
     assert made[0] - made[3] == pytest.approx(1.0)
 
 
-def test_rewards_of_zero_and_one_and_of_plus_and_minus_one_are_the_same():
+def test_rewards_0_and_1_are_the_same_as_minus_1_and_1():
     ones = tagged([1.0, 0.0, 1.0], [EASY, HARD, NO_TAG], [2, 5, 3])
     signs = replace(ones, reward=2 * ones.reward - 1)
     assert torch.equal(adactrl().credit(ones), adactrl().credit(signs))
@@ -152,7 +152,7 @@ def test_the_phase_rewards_of_the_sheet():
     assert shaped(reward_by_phase_entropy(1.0, 0.0), batch) == pytest.approx([0.6, 1.0])
 
 
-def test_any_other_answer_gets_its_own_reward_whatever_its_entropies():
+def test_any_other_answer_gets_its_reward_whatever_its_entropy():
     assert shaped(reward_by_phase_entropy(0.9, 0.3), entropic([0.5, 5.0], [0.0, 0.0], [0.0, 0.0])) == [0.3, 0.3]
 
 
@@ -209,7 +209,7 @@ def test_the_worked_advantages_of_rlpr():
     assert credit[1::2, 0].tolist() == pytest.approx([1.375, -0.741, -0.741, 0.106], abs=6e-4)
 
 
-def test_what_the_rationale_adds_is_clipped_at_zero_and_mixed_with_the_form():
+def test_what_a_rationale_adds_is_clipped_and_mixed_with_form():
     value = answer_probability_gain()(answered(WORKED, form=[1, 0, 1, 0])).value
     assert value[1::2, 0].tolist() == pytest.approx([0.9 * 0.5 + 0.1, 0.0, 0.1, 0.9 * 0.2])
     assert not value[::2].any()
@@ -222,7 +222,7 @@ def test_one_impossible_token_leaves_the_rest_of_the_reward():
     assert answer_probability_gain()(batch).value[1::2, 0].tolist() == pytest.approx([0.9 * 0.35, 0.9 * 0.1])
 
 
-def test_the_whole_sampled_completion_learns_and_the_gold_answer_does_not():
+def test_the_sampled_completion_learns_and_the_gold_does_not():
     batch = answered(WORKED, form=[1, 1, 1, 1])
     credited = rlpr().evaluate(batch)
     assert not credited.value[batch.has_answer].any()
@@ -232,7 +232,7 @@ def test_the_whole_sampled_completion_learns_and_the_gold_answer_does_not():
     assert rlpr().denominators(long, rlpr().evaluate(long))["policy"] == 4 * 6
 
 
-def test_rollouts_without_an_answer_or_a_reward_and_equal_groups_get_nothing():
+def test_rollouts_without_answer_or_spread_get_nothing():
     batch = answered(WORKED, form=[1, 1, 1, math.nan])
     gone = replace(batch, answer=batch.answer & (torch.arange(8) != 0)[:, None])
     credit = rlpr().credit(gone)

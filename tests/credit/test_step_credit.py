@@ -56,7 +56,7 @@ def at_step_ends(value, size=2):
 # --- PURE
 
 
-def test_the_soft_minimum_of_the_sheet_is_close_to_the_worst_score():
+def test_soft_minimum_of_the_sheet_is_close_to_the_worst_score():
     batch = stepped([SCORES])
     weighted = (step_scores() | weight_worst_steps(0.1))(batch).value
     assert float(weighted.sum()) == pytest.approx(-0.599995, abs=5e-7)
@@ -71,14 +71,14 @@ def test_the_softmin_tends_to_the_minimum_and_to_the_mean():
     assert float(hot) == pytest.approx(sum(SCORES) / 4, abs=1e-5)
 
 
-def test_the_strict_return_is_positive_where_every_step_to_come_is_good():
+def test_the_strict_return_is_positive_where_all_is_good():
     batch = stepped([(0.9, 0.8, 0.7), (0.9, -0.6, 0.7)])
     value = (step_scores() | worst_to_come())(batch).value
     assert value[0].tolist() == pytest.approx([0.7] * 6)  # a minimum over every token would give 0
     assert value[1].tolist() == pytest.approx([-0.6, -0.6, -0.6, -0.6, 0.7, 0.7])
 
 
-def test_a_score_that_is_not_on_the_last_token_of_a_step_is_never_read():
+def test_score_that_is_not_on_last_token_of_step_is_never_read():
     batch = stepped([SCORES, SCORES[::-1]], rewards=[1.0, 0.0])
     noisy = batch.extra["step_score"].clone()
     noisy[:, ::2] = torch.randn(2, 4).double() * 100
@@ -100,7 +100,7 @@ def test_a_baseline_per_token_does_not_pay_for_fewer_steps():
     assert charged.sum(1).tolist() == pytest.approx([-float(earned[1]), -float(earned[0])])
 
 
-def test_the_last_token_of_each_step_learns_nothing_and_stays_in_the_denominator():
+def test_last_tokens_of_steps_learn_nothing_but_are_counted():
     batch = stepped([SCORES, SCORES[::-1]], rewards=[1.0, 0.0])
     for objective in (pure(), pure_strict()):
         credit = objective.credit(batch)
@@ -109,7 +109,7 @@ def test_the_last_token_of_each_step_learns_nothing_and_stays_in_the_denominator
         assert objective.evaluate(batch).weight is None
 
 
-def test_the_outcome_reward_at_the_last_token_is_the_same_on_every_token():
+def test_outcome_reward_at_last_token_is_same_on_every_token():
     """The released code adds it at the end and sums backwards; here it stands on every token."""
     batch = stepped([SCORES, SCORES[::-1]], rewards=[1.0, 0.0])
     process = step_scores() | weight_worst_steps(0.1) | subtract_step_share_of_others()
@@ -187,7 +187,7 @@ def thought(rewards, unused):
 
 
 @pytest.mark.parametrize("low", [0.0, -1.0])
-def test_right_rollouts_pay_for_unused_steps_and_wrong_ones_are_not_blamed_for_them(low):
+def test_right_rollouts_pay_for_unused_steps_and_wrong_do_not(low):
     batch = thought([1.0, low, low, low], [[False, True]] * 4)
     plain, credit = grpo().credit(batch), tp_grpo(alpha=0.4).credit(batch)
     assert same(credit[:, 0], plain[:, 0])
@@ -223,7 +223,7 @@ def test_tokens_share_the_advantage_of_their_macro():
     assert ma_rlhf().credit(batch)[0].tolist() == pytest.approx([0.47, 0.47, 0.60])
 
 
-def test_a_last_macro_of_several_tokens_would_average_the_reward():
+def test_a_last_macro_of_several_tokens_would_average_reward():
     value = [[0.5, 0.5, 0.5, 0.5]]
     alone = critic_batch([1.0], fixed_macros(torch.ones(1, 4, dtype=torch.bool), 2).tolist(), value)
     together = critic_batch([1.0], [[0, 0, 1, 1]], value)
@@ -264,7 +264,7 @@ def test_fixed_macros_end_in_a_macro_of_one_token():
         fixed_macros(sampled, 0)
 
 
-def test_random_macros_are_a_function_of_the_seed_and_have_the_lengths_given():
+def test_random_macros_are_a_function_of_seed_and_lengths():
     sampled = torch.ones(3, 60, dtype=torch.bool)
     first = random_macros(sampled, seed=1, repeats=2)
     assert torch.equal(first, random_macros(sampled, seed=1, repeats=2))
@@ -308,7 +308,7 @@ def test_an_unscored_budget_leaves_the_row_out():
     assert same(credit[1:], pair)
 
 
-def test_a_prior_that_is_none_and_a_budget_beyond_it_are_refused():
+def test_prior_that_is_none_and_a_budget_beyond_it_are_refused():
     for prior in ((), (0.5, 0.6), (1.5, -0.5)):
         with pytest.raises(QreditError, match="prior"):
             budget_advantage(prior)
@@ -320,7 +320,7 @@ def test_a_prior_that_is_none_and_a_budget_beyond_it_are_refused():
 # --- statistics per token
 
 
-def test_the_token_mean_of_the_others_weighs_rows_by_their_length():
+def test_token_mean_of_the_others_weighs_rows_by_their_length():
     batch = reward_batch([1.0, 3.0, 5.0], lengths=[1, 3, 2])
     credit = Objective(on_span("sampled", reward() | subtract_token_mean_of_others())).credit(batch)
     assert credit[0, 0] == pytest.approx(1 - (3 * 3 + 5 * 2) / 5)

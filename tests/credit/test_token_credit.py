@@ -99,7 +99,7 @@ def test_the_linear_map_runs_from_most_to_least():
     assert weighted[0] == pytest.approx(1.2 - 0.4 * (0.02446 - 0.00279) / (0.47093 - 0.00279), abs=1e-4)
 
 
-def test_the_entropy_change_of_the_code_has_no_factor_p_on_policy():
+def test_entropy_change_of_the_code_has_no_factor_p_on_policy():
     p, entropy = f64([0.05, 0.7]), f64([2.0, 0.8])
     change = entropy_change(torch.ones_like(p), p.log(), p.log(), entropy)
     assert torch.allclose(change, (1 - p) * (p.log() + entropy))
@@ -138,7 +138,7 @@ def test_the_largest_change_is_that_of_the_whole_step():
     assert float(whole[0].min()) > float(alone.min()) == pytest.approx(0.8)
 
 
-def test_steer_gives_nothing_to_padding_and_ignores_what_stands_there():
+def test_steer_gives_nothing_to_padding_and_reads_nothing_there():
     batch = reward_batch([1, 0], lengths=[2, 4], logp=-torch.rand(2, 4), entropy=torch.rand(2, 4))
     dirty = replace(batch, **{name: torch.where(batch.mask, getattr(batch, name), 1e9) for name in ("logp", "entropy")})
     assert torch.equal(steer().credit(dirty), steer().credit(batch))
@@ -204,14 +204,14 @@ def one_right_one_wrong(reward=(1.0, 0.0)):
     return replace(batch, reward=torch.tensor(reward, dtype=torch.float64))
 
 
-def test_the_scores_against_the_right_rollout_are_the_worked_ones():
+def test_scores_against_the_right_rollout_are_the_worked_ones():
     batch = one_right_one_wrong()
     tokens = TokenGradients.of(batch, batch.mask, "test")
     assert tokens.inner(tokens.bank(f64(1, 0))).tolist() == pytest.approx([0.56, -0.27])
 
 
 @pytest.mark.parametrize(("tilt", "right", "wrong"), [(0.1, 1.1, -1.1), (-0.1, 0.9, -0.9), (0.0, 1.0, -1.0)])
-def test_lowering_a_wrong_token_that_opposes_the_right_ones_helps_them(tilt, right, wrong):
+def test_lowering_a_wrong_token_that_opposes_right_ones_helps(tilt, right, wrong):
     """Its inner product with the right token is -0.27, so its THR is +0.27: it is tilted as the right token is."""
     tilted = tilt_by_influence(0.4, tilt)(Coefficient(f64([1], [-1])), one_right_one_wrong()).value
     assert tilted.flatten().tolist() == pytest.approx([right, wrong])
@@ -231,7 +231,7 @@ def test_a_group_of_one_kind_keeps_its_coefficient(stage, rewards):
     assert kept.flatten().tolist() == [2, -3]
 
 
-def test_right_tokens_are_averaged_per_rollout_in_thr_and_summed_in_nthr():
+def test_right_tokens_are_averaged_in_thr_and_summed_in_nthr():
     fields = random_tokens(3, rows=2)
     _, batch = tokens_batch([0, 0], **fields)
     counts = batch.mask
@@ -279,7 +279,7 @@ def test_agentic_aepo_takes_one_mean_over_all_tokens():
 
 
 @pytest.mark.parametrize(("wrong", "factor"), [(1, 0.0), (3, 0.5)])
-def test_wrong_tokens_like_the_right_ones_are_softened_by_how_uneven_the_group_is(wrong, factor):
+def test_wrong_tokens_like_right_ones_are_softened(wrong, factor):
     value = -torch.ones(1 + wrong, 1, dtype=torch.float64)
     softened = soften_by_influence()(Coefficient(value), resembling(wrong)).value
     assert softened.flatten().tolist() == pytest.approx([-1.0] + [-factor] * wrong)
@@ -360,7 +360,7 @@ def test_the_weights_are_those_of_the_algorithm_written_plainly(refinements, see
     assert torch.allclose(found.expand(4, 3).flatten(), expected, rtol=1e-9)
 
 
-def test_the_scale_of_margins_is_their_standard_deviation_on_each_side():
+def test_the_scale_of_margins_is_their_deviation_on_each_side():
     found = side_scale(f64(1.0, 3.0, -10.0), torch.tensor([True, True, False]))
     assert found.tolist() == pytest.approx([1.0, 1.0, 1e-4])
 
@@ -375,7 +375,7 @@ def test_which_token_was_drawn_does_not_matter_to_delta():
     assert "prediction_error" not in delta().needs
 
 
-def test_the_weights_average_one_and_rows_without_an_advantage_take_the_least():
+def test_weights_average_one_and_rows_without_advantage_least():
     fields = {"hidden": random_tokens(5)["hidden"], "logp": torch.full((3, 4), -1.0, dtype=torch.float64)}
     coefficient, batch = tokens_batch([1.0, -1.0, 0.0], **fields)
     found = weigh_by_gradient_side()(coefficient, batch)
@@ -400,7 +400,7 @@ def test_a_side_without_tokens_has_its_centre_at_zero():
     assert found.flatten().tolist() == pytest.approx([4 * w / sum(weight) for w in weight])
 
 
-def test_the_weights_of_delta_are_those_of_the_generation_and_leave_the_denominator():
+def test_deltas_weights_are_the_generations_own():
     _, batch = tokens_batch([0] * 3, hidden=random_tokens(5)["hidden"], logp=torch.full((3, 4), -1.0))
     batch = replace(batch, reward=f64(1, 0, 0))
     credited = delta().evaluate(batch)
@@ -455,7 +455,7 @@ def test_the_tree_is_that_of_comparing_every_prefix(seed):
         assert not found[i, lengths[i] :].any()
 
 
-def test_the_differences_of_a_row_sum_to_what_it_gained_on_its_group():
+def test_differences_of_row_sum_to_what_it_gained_on_its_group():
     batch = tree_batch([[1, 2, 3], [1, 2, 4], [1, 5, 6], [7, 8, 9]], [1, 0, 0, 1])
     gained = add_tree_difference()(Coefficient(f64([4], [1], [2], [0])), batch).value - f64([4], [1], [2], [0])
     assert gained.sum(1).tolist() == pytest.approx([4 - 1.75, 1 - 1.75, 2 - 1.75, 0 - 1.75])
@@ -497,7 +497,7 @@ def test_rows_of_different_groups_share_nothing():
 # --- attention
 
 
-def test_a_dominated_anchor_hands_half_of_its_bonus_to_its_introducer():
+def test_a_dominated_anchor_hands_half_its_bonus_on():
     role = amplify_coupled_anchors(share=0.2, handed_back=0.5, locality_quantile=0.5, jump_quantile=0.5, window=3)
     coefficient, batch = tokens_batch([1], **{INFLUENCE: row(0, 0, 0, 9, 0)}, attention_locality=row(1, 1, 8, 0, 5))
     assert role(coefficient, batch).value[0].tolist() == pytest.approx([1, 1, 1.25, 1.25, 1])
@@ -528,7 +528,7 @@ def roles_of(batch):
 
 
 @pytest.mark.parametrize("role", [amplify_preplans(), amplify_anchors(), *EARLY], ids=str)
-def test_advantages_of_both_signs_are_amplified_but_in_the_first_version(role):
+def test_both_signs_are_amplified_but_in_the_first_version(role):
     batch = roles_of(reward_batch([0], lengths=[5]))
     amplified = [1, 1, 1, 1.5, 1.5]
     assert sorted(role(Coefficient(f64([1])), batch).value[0].tolist()) == amplified
@@ -606,7 +606,7 @@ def test_the_widest_subset_is_the_best_of_all_subsets(values, count):
     assert float(value[chosen].var(correction=0)) == pytest.approx(float(best))
 
 
-def test_equal_numbers_are_chosen_by_preference_and_splits_of_one_variance_by_size():
+def test_equal_numbers_are_chosen_by_preference_and_by_size():
     value, prefer = f64(1, 1, 0, 0), f64(0.2, 0.9, 0.9, 0.2)
     assert select_max_variance(value, prefer, 2).tolist() == [False, True, True, False]
     assert select_max_variance(value, prefer, 3).tolist() == [True, True, True, False]
@@ -627,7 +627,7 @@ def test_advantages_are_normalised_before_rollouts_are_left_out():
     assert same(credit[kept], dapo().credit(batch)[kept])
 
 
-def test_rollouts_left_out_leave_the_denominator_and_tokens_do_not():
+def test_rollouts_left_out_leave_denominator_and_tokens_do_not():
     batch = d3s_batch()
     objective = d3s(of_group=2, of_batch=3, tokens=0.5)
     credited = objective.evaluate(batch)
@@ -754,7 +754,7 @@ def test_the_upper_clip_keeps_its_gradient_and_its_value(coefficient, ratio, slo
         assert clip_slope(clipped_ratio(0.2, 0.28), coefficient, ratio)[1] == 0
 
 
-def test_a_token_without_a_coefficient_has_no_gradient_whatever_its_probability():
+def test_a_token_without_a_coefficient_has_no_gradient():
     batch = reward_batch([1.0], lengths=[2], sampler_logp=row(-1.0, -1.0))
     logp = row(-math.inf, -1.0).requires_grad_()
     loss = gradient_keeping_clip()(row(0.0, 1.0), logp, batch)
@@ -780,7 +780,7 @@ def test_what_ids_and_marks_tell_is_fixed_with_the_rollouts(stage):
     assert stage.when is When.ROLLOUT
 
 
-def test_a_row_that_is_not_kept_moves_no_statistic_of_the_others():
+def test_a_row_that_is_not_kept_moves_no_statistic_of_others():
     batch = reward_batch([1, 0, math.nan], logp=-torch.rand(3, 3), entropy=torch.rand(3, 3))
     for stage in (scale_by_entropy_change(), scale_by_entropy_score(), keep_top_entropy(0.5)):
         source = on_span("sampled", chain(reward(), center_by_group(), stage))

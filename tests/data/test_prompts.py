@@ -69,7 +69,7 @@ def permutation(prompts, *seeds):
     return torch.randperm(prompts, generator=torch.Generator().manual_seed(derive_seed(*seeds))).tolist()
 
 
-def test_the_plain_order_is_a_permutation_of_seed_and_epoch_less_what_fills_no_generation():
+def test_the_plain_order_is_a_permutation_of_seed_and_epoch():
     order = ShuffledPrompts(9, seed=3)
     epochs = [[order.next(4), order.next(4)] for _ in range(3)]
     for epoch, (first, second) in enumerate(epochs):
@@ -87,7 +87,7 @@ def test_more_different_prompts_than_there_are_are_refused():
         ShuffledPrompts(3, seed=0).next(4)
 
 
-def test_further_prompts_are_those_that_each_process_drew_for_itself():
+def test_further_prompts_are_those_each_process_drew_itself():
     """By the seeds of the run, the generation, the round and the process, as in versions before there were samplers."""
     further = UniformPrompts(50, seeds=(7, 2), shares=2)
     for attempt in (1, 2):
@@ -120,7 +120,7 @@ def test_a_sampler_goes_on_from_its_state(made):
 # --- statistics
 
 
-def test_a_group_shows_its_mean_reward_and_whether_rewards_are_equal():
+def test_a_group_shows_its_mean_reward_and_if_rewards_are_equal():
     batch = reward_batch([0.0, 1.0, 1.0, 1.0, torch.nan, torch.nan], group=[12, 12, 14, 14, 13, 13])
     assert dict(summarize_groups(batch, examples=[30, 31, 32])) == {
         0: GroupStatistics(30, reward=0.5, all_equal=False),
@@ -135,7 +135,7 @@ def test_groups_that_are_left_out_show_their_rewards():
     assert summarize_rewards(3, [torch.nan]) == GroupStatistics(3, None, all_equal=True, learned=False)
 
 
-def test_the_likelihood_is_the_mean_of_the_gold_answers_log_likelihoods():
+def test_likelihood_is_mean_of_the_gold_answers_log_likelihoods():
     batch = likelihood_batch([-1.0, -4.0, -2.0, -torch.inf], group=[0, 0, 1, 1])
     found = dict(summarize_groups(batch, examples=[5, 6]))
     assert [found[place].answer_logp for place in (0, 1)] == [-2.5, -torch.inf]
@@ -204,7 +204,7 @@ def curriculum_on(collective, microbatches=1, generations=5):
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_two_processes_ask_the_shares_of_what_one_asks_and_observe_the_same(microbatches):
+def test_two_processes_ask_and_observe_what_one_does(microbatches):
     alone, sampler = curriculum_on(SingleProcess())
     (first, left), (second, right) = on_threads(2, lambda together: curriculum_on(together, microbatches))
     assert [one + other for one, other in zip(first, second, strict=True)] == alone
@@ -239,7 +239,7 @@ def test_what_no_generation_can_ask_is_refused(chosen, said):
         Prompts(ROWS, sampler, SingleProcess(), per_generation=4).next_generation()
 
 
-def test_a_stop_between_micro_batches_keeps_what_is_still_to_be_told():
+def test_a_stop_between_micro_batches_keeps_what_is_to_be_told():
     def stopped_at(at):
         prompts = Prompts(ROWS, Hardest(len(ROWS)), SingleProcess(), per_generation=4)
         prompts.next_generation()
@@ -279,7 +279,7 @@ def curriculum_run(folder, data=None, resume=None, network=None, objective="garl
     ],
     ids=str,
 )
-def test_a_generation_is_asked_for_when_all_before_it_were_observed(tmp_path, changes, generations):
+def test_a_generation_is_asked_for_after_all_before_it(tmp_path, changes, generations):
     """Whatever loaders fetch ahead, and however many generations an optimiser step spans."""
     made, sampler = curriculum_run(tmp_path, max_steps=4, **changes)
     assert calls(sampler) == ["next", "observe"] * generations
@@ -293,7 +293,7 @@ def test_a_generation_is_asked_for_when_all_before_it_were_observed(tmp_path, ch
     assert used.prompt_ids[-1][used.prompt_mask[-1].bool()].tolist() == last
 
 
-def test_rollouts_that_a_guard_dropped_are_sampled_anew_for_the_same_prompts(tmp_path):
+def test_rollouts_that_the_guard_dropped_are_sampled_anew(tmp_path):
     class Drop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 1:
@@ -343,7 +343,7 @@ def without_prompts(checkpoint):
 
 
 @pytest.mark.parametrize("step", [3, 4, 5])
-def test_a_checkpoint_of_a_former_version_goes_on_in_the_plain_order(tmp_path, step):
+def test_checkpoint_of_a_former_version_goes_on_in_plain_order(tmp_path, step):
     """4 ends the first epoch; 3 and 5 lie inside generations."""
     settings = {"data": questions(8), "reward_funcs": length_reward, "save_total_limit": 9} | SAVING
     settings |= {"num_iterations": 1, "max_steps": 8}
@@ -367,7 +367,7 @@ def test_another_sampler_than_that_of_the_checkpoint_is_refused(tmp_path):
         plain.train(resume_from_checkpoint=True)
 
 
-def test_a_run_that_resumes_nothing_begins_with_the_sampler_as_it_was_given(tmp_path):
+def test_a_run_that_resumes_nothing_begins_with_its_sampler(tmp_path):
     made, sampler = curriculum_run(tmp_path, max_steps=2)
     before = list(sampler.log)
     made.train()
@@ -383,7 +383,7 @@ def some_prompts_vary(completions, prompts, **columns):
     ]
 
 
-def test_dynamic_sampling_asks_the_sampler_for_further_prompts_and_tells_what_was_left_out(tmp_path):
+def test_dynamic_sampling_asks_for_further_prompts_and_tells(tmp_path):
     data = questions(16)
     sampler = Hardest(len(data))
     made = trainer(

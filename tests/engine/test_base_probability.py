@@ -12,7 +12,7 @@ from tests.support.runs import first_step_gradients, length_reward, trainer
 from tests.support.tiny import model
 
 
-def test_it_is_the_mean_over_the_answer_right_after_an_empty_closed_rationale(tmp_path):
+def test_it_is_the_mean_right_after_an_empty_closed_rationale(tmp_path):
     source = reads("base_probability", ([],), ("answer_logp", "reward"))
     made = trainer(tmp_path, Objective(on_span("sampled", source)), reward_funcs=length_reward)
     first_step_gradients(made)

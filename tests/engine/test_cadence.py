@@ -79,7 +79,7 @@ def test_a_mean_over_steps_still_moves_every_step(tmp_path):
     assert [state[place]["steps"] for state in seen.states] == [1, 2, 3]
 
 
-def test_a_run_that_stops_inside_a_generation_goes_on_as_if_it_had_not(tmp_path):
+def test_a_run_stopped_inside_a_generation_goes_on_as_if_not(tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9, "steps_per_generation": 4}
     whole = run(tmp_path, ADAPTED, max_steps=4, **settings)
     saved = json.loads((tmp_path / "checkpoint-2" / STATE_FILE).read_text())
@@ -114,7 +114,7 @@ def first_evaluation(made):
 
 
 @pytest.mark.parametrize("rows", [None, 3])
-def test_sirens_anchor_is_that_of_the_whole_first_generation_and_acts_at_once(tmp_path, rows):
+def test_sirens_anchor_is_of_the_whole_first_generation(tmp_path, rows):
     changes = {"steps_per_generation": 2, "max_steps": 1, "reward_funcs": length_reward, "rows_per_forward": rows}
     objective = siren(length=10, strength=1.0, level=0.5)
     made = trainer(tmp_path, objective, network=sharp(), **changes)
@@ -142,7 +142,7 @@ def test_a_given_anchor_costs_no_pass(tmp_path):
 
 
 @pytest.mark.parametrize("metric", ["canon(length=10, metric=mean_entropy())", "pear(right=0.9, wrong=0.1)"])
-def test_rewards_made_of_entropies_keep_to_the_policy_that_sampled(tmp_path, metric):
+def test_rewards_made_of_entropies_keep_to_policy_that_sampled(tmp_path, metric):
     """The second step on the same rollouts, under other weights, credits them as the first did."""
     made = trainer(tmp_path, metric, reward_funcs=length_reward, num_iterations=2, max_steps=2, learning_rate=0.1)
     seen, scored = [], made.scorer.attach_scores

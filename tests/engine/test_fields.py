@@ -94,7 +94,7 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     ],
     ids=["whole", "chunks", "repeated", "adapters"],
 )
-def test_the_divergence_from_the_reference_runs_over_the_whole_vocabulary(tmp_path, changes):
+def test_divergence_from_reference_runs_over_whole_vocabulary(tmp_path, changes):
     made, batch = stepped(tmp_path, "kl@reference", **changes)
     assert torch.allclose(batch.extra["kl@reference"], torch.zeros(batch.mask.shape), atol=1e-5)
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_a_model_with_adapters_is_its_own_reference(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)
-def test_a_penalty_on_a_nucleus_reaches_the_gradient_alike_on_every_path(tmp_path, changes):
+def test_a_nucleus_penalty_has_one_gradient_on_every_path(tmp_path, changes):
     def gradients(penalties, **more):
         objective = Objective(on_span("sampled", reads("ids")), penalties=penalties)
         return first_step_gradients(trainer(tmp_path, objective, reward_funcs=length_reward, **more))
@@ -137,7 +137,7 @@ def test_a_penalty_on_a_nucleus_reaches_the_gradient_alike_on_every_path(tmp_pat
     assert relative_difference(gradients(()), with_it) > 1e-4
 
 
-def test_states_and_prediction_errors_are_told_among_the_ids_of_the_step(tmp_path):
+def test_states_and_prediction_errors_are_told_with_their_ids(tmp_path):
     made, batch = stepped(tmp_path, "prediction_error", rows_per_forward=3)
     vocabulary = made._generation.microbatches[0].rows.vocabulary
     assert set(vocabulary.tolist()) >= set(batch.ids[batch.mask].tolist())
@@ -185,7 +185,7 @@ def test_attention_roles_by_hand():
     assert attention_roles.influence(far, near=10, far=50).tolist() == [0, 0, 0, 0]
 
 
-def test_how_far_a_head_looks_back_is_said_by_the_rows_of_the_completion():
+def test_how_far_head_looks_back_is_said_by_rows_of_completion():
     far_in_the_prompt = torch.eye(6)[[0, 0, 0, 0, 3, 4]]
     far_in_the_completion = torch.eye(6)[[0, 0, 1, 2, 1, 1]]
     local, wide = attention_roles.average_local_and_global_heads(
@@ -195,7 +195,7 @@ def test_how_far_a_head_looks_back_is_said_by_the_rows_of_the_completion():
     assert torch.equal(wide, far_in_the_completion)
 
 
-def test_the_influence_is_looked_for_up_to_the_hundredth_token_later():
+def test_influence_is_looked_for_up_to_hundredth_token_later():
     late = torch.zeros(120, 120)
     late[100, 0] = 91.0
     assert attention_roles.influence(late)[0] == pytest.approx(1.0)
@@ -231,7 +231,7 @@ def sampled(ids, gold, values):
     return replace(rollout, golds=(gold,), fields={"field": values})
 
 
-def test_a_row_that_ends_in_the_gold_answer_keeps_the_values_of_its_rationale():
+def test_a_row_that_ends_in_gold_keeps_its_rationales_values():
     one, other = sampled((5, 6, 7, 8, 9), (4, 4, 4), [1, 2, 3, 4, 5]), sampled((5, 6, 7), (4,), [7, 8, 9])
     batch = collate([one, other], ("answer", "response"), 0, 0, torch.device("cpu")).batch
     assert batch.extra["field"].tolist() == [
@@ -272,7 +272,7 @@ def test_a_tag_counts_where_the_completion_begins_with_it():
     assert difficulty_tags(told, None) == [1, 2, 0, 0]
 
 
-def test_a_judges_scores_stand_where_the_steps_of_the_rationale_end():
+def test_a_judges_scores_stand_where_steps_of_the_rationale_end():
     text = tokenizer()("one two\n\nthree", add_special_tokens=False).input_ids
     closing = tokenizer()("\nAnswer:\n4", add_special_tokens=False).input_ids
     drawn = (0.0,) * len(text + closing)

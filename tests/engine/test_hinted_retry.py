@@ -99,7 +99,7 @@ def check_gold(sampled, found, told, draws):
     assert [len(asked) for asked in draws.asked] == [3 * M, 2 * M]
 
 
-def test_failed_groups_and_no_others_are_drawn_again_and_trained_behind_the_hint():
+def test_failed_groups_alone_are_drawn_again_behind_the_hint():
     check_gold(*retry_with(told_answer))
 
 
@@ -129,7 +129,7 @@ def test_a_broken_retry_is_noticed(name, monkeypatch):
         check_gold(*retry_with(told_answer))
 
 
-def test_levels_are_tried_until_a_success_and_the_last_ones_drawn_stay():
+def test_levels_are_tried_until_a_success_and_the_last_stay():
     """The model writes a hint that names the level, and believes it for question 1 from the second level on."""
 
     def say(text):
@@ -151,7 +151,7 @@ def test_levels_are_tried_until_a_success_and_the_last_ones_drawn_stay():
     assert all("(The correct answer is " not in tokenizer().decode(one.prompt) for one in found)
 
 
-def test_draws_have_seeds_of_their_own_which_depend_on_the_generation_alone():
+def test_draws_have_seeds_of_their_own_by_generation():
     first, again = (retry_with(lambda text: "0", "self")[3].numbers for _ in range(2))
     assert first == again
     assert len(set(first)) == len(first) == 7
@@ -208,7 +208,7 @@ def never(completions, **columns):
     return [0.0] * len(completions)
 
 
-def test_a_run_scores_and_trains_hinted_rows_behind_their_prompt_and_counts_plain_rewards(tmp_path):
+def test_a_run_trains_behind_hints_and_counts_plain_rewards(tmp_path):
     made = trainer(tmp_path, "grpo()", reward_funcs=never, hint_failed="gold", max_steps=1, max_completion_length=6)
     seen = []
     compute = type(made)._compute_loss

@@ -57,7 +57,7 @@ def test_it_fills_a_generation_once_and_learns_once_a_step(tmp_path):
 def test_what_is_kept_of_a_step_holds_no_graph(tmp_path):
     """Of an objective whose coefficients come from the pass that is differentiated."""
     critic, seen = Critic(WIDTH), []
-    run = trainer(tmp_path, "garl(q=0.75) | critic.less_value()", learners=[critic], max_steps=1)
+    run = trainer(tmp_path, "garl(q=0.75) | tests.support.critic.less_value()", learners=[critic], max_steps=1)
     run.recorder = SimpleNamespace(observe=lambda step, learned: seen.append(learned.batch.entropy.requires_grad))
     run.train()
     assert seen == [True]
@@ -81,6 +81,7 @@ def test_the_policy_learns_by_what_it_filled(tmp_path):
     assert float((still_then - other_then).norm() / still_then.norm()) > 0.05
 
 
+@pytest.mark.whole_tasks
 def test_it_learns_beside_a_pocket_model(tmp_path):
     folder = pocket.get_model_path("dial-2")
     own = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -147,7 +148,7 @@ def test_a_checkpoint_without_its_state_is_refused(tmp_path):
         made(tmp_path, Critic(WIDTH), **saved).train(resume_from_checkpoint=str(folder))
 
 
-def test_a_run_that_returns_to_a_checkpoint_takes_its_learners_along(tmp_path):
+def test_a_run_back_at_a_checkpoint_takes_its_learners_along(tmp_path):
     critic = Critic(WIDTH)
     run = made(tmp_path, critic, save_strategy="steps", save_steps=1, max_steps=2)
     run.train()

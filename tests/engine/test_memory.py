@@ -13,7 +13,7 @@ from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, relative_difference, trainer
 
 
-def test_what_autograd_saves_is_counted_once_and_weights_are_not():
+def test_what_autograd_saves_is_counted_once_and_no_weights():
     model = nn.Linear(3, 5, bias=False)
     x = torch.randn(7, 3)
 
@@ -44,7 +44,7 @@ def test_free_memory_is_some_and_not_all():
     assert 2**20 < get_free_bytes(torch.device("cpu")) < 2**50
 
 
-def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, monkeypatch):
+def test_a_step_that_does_not_fit_is_cut_with_the_same_gradient(tmp_path, monkeypatch):
     whole = trainer(tmp_path)
     expected = first_step_gradients(whole)
     monkeypatch.setattr(training, "get_free_bytes", lambda device: 2e5)
@@ -60,7 +60,7 @@ def test_a_step_is_cut_when_it_would_not_fit_and_its_gradient_stays(tmp_path, mo
     assert max(passes) < len(cut._generation.microbatches[0].rows.batch.mask)
 
 
-def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_path, monkeypatch):
+def test_what_a_token_needs_does_not_depend_on_the_first_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "get_free_bytes", lambda device: 2e7)
     ids = torch.ones(8, 100, dtype=torch.long)
     lengths = torch.tensor([3, 3, 100, 100, 100, 100, 100, 100])
@@ -75,7 +75,7 @@ def test_how_much_a_token_needs_does_not_depend_on_which_rows_come_first(tmp_pat
     assert found[0] == found[1] < 1000
 
 
-def test_gradients_and_moments_that_are_not_there_yet_are_left_room():
+def test_gradients_and_moments_not_there_yet_are_left_room():
     model = nn.Linear(10, 10, bias=False)
     optimizer = torch.optim.AdamW(model.parameters())
     assert estimate_optimizer_bytes(model, optimizer) == 3 * 400
@@ -104,7 +104,7 @@ def test_weights_gradients_and_moments_are_those_of_the_model(tmp_path):
     assert found.peak == sum(found.phases[found.phase].values())
 
 
-def test_activations_are_those_of_the_tokens_that_one_pass_computes(tmp_path):
+def test_activations_are_those_of_tokens_that_one_pass_computes(tmp_path):
     made = trainer(tmp_path, max_completion_length=40, answer_budget=8)
     found = estimate_memory(made)
     activations = found.phases["update"]["activations"]
@@ -136,7 +136,7 @@ def test_a_copied_reference_and_two_tails_are_counted(tmp_path):
     assert sizes(tmp_path, "garl(q=0.75) | kl_to_reference(0.1)").rows % plain.rows == 0
 
 
-def test_checkpointing_trades_activations_for_a_layer_that_runs_again(tmp_path):
+def test_checkpointing_trades_activations_for_a_second_pass(tmp_path):
     sizes_of = [sizes(tmp_path, gradient_checkpointing=on).phases["update"] for on in (False, True)]
     assert sizes_of[1]["activations"] < sizes_of[0]["activations"] / 2
     assert sizes_of[1]["layer"] > sizes_of[0]["layer"]
@@ -145,7 +145,7 @@ def test_checkpointing_trades_activations_for_a_layer_that_runs_again(tmp_path):
     assert not made.model.is_gradient_checkpointing  # the run turns it on when it begins
 
 
-def test_the_largest_part_of_the_largest_phase_decides_and_each_part_has_its_remedy(tmp_path):
+def test_the_largest_part_of_the_largest_phase_has_its_remedy(tmp_path):
     found = MemoryEstimate({"sampling": {"cache": 5.0}, "update": {"weights": 1.0, "activations": 3.0}}, 4, 4, 2.0, 4.5)
     assert (found.phase, found.part, found.peak, found.fits) == ("sampling", "cache", 5.0, False)
     assert found.as_dict()["advice"] == ADVICE["cache"]

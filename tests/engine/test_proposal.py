@@ -49,7 +49,7 @@ def test_the_weight_is_that_of_the_balance_heuristic():
     assert max(expected) == 2.0  # 1/(1-λ), where r is 0
 
 
-def test_off_policy_the_weight_is_over_the_densities_of_the_time_of_sampling():
+def test_off_policy_the_weight_is_over_densities_when_sampled():
     mu, r, now = 0.2, 0.6, 0.3
     batch = four_rows([math.log(now)] * 4, [math.log(r)] * 4, [-1.0] * 4)
     batch = replace(batch, sampler_logp=torch.full_like(batch.logp, math.log(mu)))
@@ -60,7 +60,7 @@ def test_off_policy_the_weight_is_over_the_densities_of_the_time_of_sampling():
 
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("make", [garl, paft])
-def test_without_hinted_rows_the_coefficients_are_todays_bit_for_bit(make, off_policy):
+def test_without_hinted_rows_coefficients_are_todays_bit_by_bit(make, off_policy):
     for q in (0.0, 0.75, 1.0):
         mixed = make(q, proposal=HALF)
         batch = make_batch_for(mixed, 3)
@@ -70,7 +70,7 @@ def test_without_hinted_rows_the_coefficients_are_todays_bit_for_bit(make, off_p
         assert make(q, proposal=hint(share=0.0)).source == make(q).source
 
 
-def test_a_run_with_a_share_of_zero_has_the_gradients_of_one_without(tmp_path):
+def test_a_share_of_zero_has_the_gradients_of_a_run_without(tmp_path):
     none, zero = (
         first_step_gradients(trainer(tmp_path, text))
         for text in ("garl(q=0.75)", "garl(q=0.75, proposal=hint(share=0.0))")
@@ -94,7 +94,7 @@ WAYS = pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_
 
 @WAYS
 @pytest.mark.parametrize("exact", [True, False])
-def test_hinted_rationales_are_trained_behind_the_plain_prompt_with_both_densities(tmp_path, changes, exact):
+def test_hinted_rationales_are_trained_behind_the_plain_prompt(tmp_path, changes, exact):
     made = trainer(tmp_path, SHOWN, **changes)
     assert made.collator.exact_sampler
     made.collator = replace(made.collator, exact_sampler=exact)
@@ -131,7 +131,7 @@ def test_the_sampler_saves_the_pass_over_rows_that_it_drew(tmp_path, monkeypatch
     assert seen == [4]
 
 
-def test_rollouts_of_several_steps_keep_the_plain_density_of_the_time_they_were_made(tmp_path):
+def test_rollouts_of_several_steps_keep_their_plain_density(tmp_path):
     made = trainer(tmp_path, SHOWN, num_iterations=2, max_steps=2)
     before = model()
     made.train()
@@ -148,7 +148,7 @@ def test_rollouts_of_several_steps_keep_the_plain_density_of_the_time_they_were_
     assert torch.equal(again.extra["logp@hint"], rows.batch.extra["logp@hint"])
 
 
-def test_a_run_logs_what_hinted_rationales_are_worth_and_rewards_of_the_others(tmp_path):
+def test_a_run_logs_what_hints_are_worth_and_others_rewards(tmp_path):
     def reward(completions, **columns):
         return [float(number % 4 >= 2) for number in range(len(completions))]  # 1 where the answer was shown
 
@@ -198,14 +198,14 @@ def test_what_steers_a_run_keeps_its_proposal():
     assert replace_auto(left, 0.25) == garl(0.25, proposal=HALF)
 
 
-def test_a_guided_run_begins_without_hints_and_goes_on_with_them(tmp_path):
+def test_a_guided_run_begins_without_hints_and_takes_them_later(tmp_path):
     made = trainer(tmp_path, "garl(q=auto(), proposal=hint(share=0.5))", max_steps=1)
     made.train()
     assert made.current_objective().proposal == HALF
     assert made._generation.microbatches[0].rows.batch.proposal.sum() == 4
 
 
-def test_the_credit_of_hinted_rows_is_recorded_as_theirs_and_compared_with_nothing(tmp_path):
+def test_credit_of_hinted_rows_is_recorded_as_theirs_alone(tmp_path):
     recorder = CreditRecorder(tmp_path / "credit.jsonl", 1, tokenizer())
     trainer(tmp_path, SHOWN, callbacks=[recorder], max_steps=1).train()
     entry = json.loads((tmp_path / "credit.jsonl").read_text().splitlines()[0])

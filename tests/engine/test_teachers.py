@@ -65,7 +65,7 @@ WAYS = pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_
 
 
 @WAYS
-def test_a_second_model_tells_its_log_probabilities_and_its_divergence(tmp_path, changes):
+def test_a_second_model_tells_log_probabilities_and_divergence(tmp_path, changes):
     other = model(seed=5)
     made, rows, batch = stepped(tmp_path, "logp@other", "kl@other", teachers={"other": other}, **changes)
     for row in (0, 5):
@@ -154,7 +154,7 @@ def test_what_a_teacher_cannot_tell_is_refused(tmp_path):
         trainer(tmp_path, whole, teachers={"other": Hint(lambda row: row["prompt"])})
 
 
-def test_a_hint_is_a_function_of_its_prompt_and_fits_the_context(tmp_path):
+def test_a_hint_is_a_function_of_its_prompt_and_fits_context(tmp_path):
     objective = "grpo() | kl_to_reference(0.1, teacher='hinted')"
     twice = questions(8)
     twice = twice.remove_columns("prompt").add_column("prompt", ["What is it? "] * 8)
@@ -178,7 +178,7 @@ def test_a_maker_may_stand_for_a_teacher(tmp_path):
 # --- former names
 
 
-def test_stages_that_name_fields_as_former_versions_did_still_run(tmp_path):
+def test_stages_that_name_fields_the_former_way_still_run(tmp_path):
     with pytest.warns(DeprecationWarning, match="'reference_logp' is now 'logp@reference'"):
         _, _, batch = stepped(tmp_path, "reference_logp")
     with pytest.warns(DeprecationWarning, match="the old name will be removed"):
@@ -190,7 +190,7 @@ def test_stages_that_name_fields_as_former_versions_did_still_run(tmp_path):
     assert list(renamed.extra) == ["kl@reference"]
 
 
-def test_when_a_field_is_read_does_not_depend_on_its_former_name():
+def test_when_field_is_read_does_not_depend_on_its_former_name():
     assert reads(("reference_kl",)).needs != reads(("kl@reference",)).needs
     for names, when in (("reference_kl", "kl@reference"), When.UPDATE), (("reference_logp", "logp@x"), When.ROLLOUT):
         assert [Source.when.fget(reads((name,))) for name in names] == [when, when]
@@ -211,7 +211,7 @@ def test_rollouts_that_a_former_version_kept_are_taken_up(tmp_path):
     assert deserialize_generation(kept).microbatches[0].rows.teacher_hidden == {}
 
 
-def test_penalties_to_the_reference_print_as_before_and_to_others_parse_back():
+def test_penalties_print_as_before_and_parse_back():
     assert str(kl_to_reference(0.04)) == "kl_to_reference(strength=0.04)"
     assert str(fork_kl_to_reference(0.1, 0.3)) == "fork_kl_to_reference(strength=0.1, share=0.3)"
     assert str(otsu_fork_kl_to_reference(0.1)) == "otsu_fork_kl_to_reference(strength=0.1, bins=100)"

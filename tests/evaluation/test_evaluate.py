@@ -40,7 +40,7 @@ def said(*predictions, scores=None, id="q", rationales=None):
 
 
 @pytest.mark.parametrize("samples", range(1, 8))
-def test_pass_at_k_is_the_share_of_subsets_that_hold_a_correct_sample(samples):
+def test_pass_at_k_is_share_of_subsets_that_hold_correct_sample(samples):
     for correct in range(samples + 1):
         outcomes = [index < correct for index in range(samples)]
         for k in range(1, samples + 1):
@@ -107,7 +107,7 @@ def test_majority_by_hand(predictions, right, value):
         ("math_equal", ("I do not know", "no idea 1 2", "3"), "3", 1 / 3),  # what cannot be read votes as its words
     ],
 )
-def test_a_vote_is_counted_over_what_the_scorer_takes_for_one_answer(reward, predictions, gold, value):
+def test_vote_is_counted_over_what_scorer_takes_for_one_answer(reward, predictions, gold, value):
     scores = [get(reward)(text, [gold]) for text in predictions]
     assert score_majority(predictions, scores, get(reward)) == pytest.approx(value)
 
@@ -132,7 +132,7 @@ def test_answers_of_one_normal_form_score_alike(scorer):
             assert len({scorer(texts[index], [gold]) for index in group}) == 1, (gold, [texts[i] for i in group])
 
 
-def test_the_majority_answer_has_the_score_of_its_first_occurrence():
+def test_majority_answer_has_the_score_of_its_first_occurrence():
     assert score_majority(("a", "a ", "b"), (1.0, 0.0, 0.0), EXACT) == 1.0
     assert score_majority((" a", "a", "b"), (0.25, 1.0, 0.0), EXACT) == 0.25
 
@@ -170,7 +170,7 @@ def test_the_interval_is_a_function_of_the_seed():
 
 
 @pytest.mark.parametrize("count", [1, 2, 64])
-def test_questions_that_are_all_wrong_or_all_right_leave_room_for_the_other_outcome(count):
+def test_all_wrong_or_all_right_leaves_room_for_the_other(count):
     """0 of 2 says little: the exact one-sided bound, 1 - 0.05^(1/n), and its mirror image."""
     wrong, right = mean_interval([0.0] * count), mean_interval([1.0] * count)
     assert (wrong.value, wrong.low) == (0.0, 0.0)
@@ -179,7 +179,7 @@ def test_questions_that_are_all_wrong_or_all_right_leave_room_for_the_other_outc
     assert right.low == pytest.approx(0.05 ** (1 / count))
 
 
-def test_questions_that_all_have_one_value_between_have_an_interval_of_some_width():
+def test_questions_of_one_value_between_have_some_interval():
     """9 questions of 0.3 each lie between the exact intervals of 2 and of 3 successes in 9."""
     found = mean_interval([0.3] * 9)
     assert found.low == pytest.approx(0.028145, abs=1e-5)
@@ -188,11 +188,11 @@ def test_questions_that_all_have_one_value_between_have_an_interval_of_some_widt
     assert rounded.low == pytest.approx(0.008404, abs=1e-5)
 
 
-def test_equal_values_on_a_scale_without_known_ends_are_left_alone():
+def test_equal_values_without_known_ends_are_left_alone():
     assert mean_interval([-2.0] * 4) == Interval(-2.0, -2.0, -2.0)
 
 
-def test_a_table_of_two_wrong_answers_does_not_claim_to_know_the_rate():
+def test_table_of_two_wrong_answers_does_not_claim_to_know_rate():
     assert summarize([said("no"), said("no")], "exact_match", 1)["p@1"].high > 0.5
 
 
@@ -319,7 +319,7 @@ def test_every_question_is_answered_k_times_in_order(network):
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(256, [15]), (6, [6, 6, 3]), (7, [6, 6, 3]), (1, [3] * 5)])
-def test_at_most_rows_per_batch_samples_are_drawn_at_once_and_questions_stay_whole(network, monkeypatch, rows, sizes):
+def test_at_most_rows_per_batch_are_drawn_of_whole_questions(network, monkeypatch, rows, sizes):
     seen = []
     think = answering.think
     noted = lambda sampler, rows, *args, **kw: seen.append(len(rows)) or think(sampler, rows, *args, **kw)  # noqa: E731
@@ -362,7 +362,7 @@ def test_aliases_count_as_right(network, monkeypatch):
 # --- samples on disk
 
 
-def test_samples_are_one_json_line_per_question_and_read_back_as_they_were(tmp_path):
+def test_samples_are_one_json_line_each_and_read_back(tmp_path):
     path = tmp_path / "samples.jsonl"
     questions = [said(HOSTILE, "yes", id="1", rationales=(HOSTILE, "")), said("no", "", id=HOSTILE)]
     write_samples(path, questions)
@@ -373,7 +373,7 @@ def test_samples_are_one_json_line_per_question_and_read_back_as_they_were(tmp_p
         assert json.loads(line) == json.loads(json.dumps(asdict(question)))
 
 
-def test_a_samples_line_stays_one_line_for_readers_that_split_at_any_line_break(tmp_path):
+def test_a_samples_line_stays_one_line_for_any_reader(tmp_path):
     """str.splitlines also breaks at \\x85 and \\u2028, which JSON need not escape."""
     path = tmp_path / "samples.jsonl"
     write_samples(path, [said(HOSTILE)])

@@ -44,7 +44,7 @@ def test_the_gradient_of_success_is_that_of_finite_differences(policy):
     assert (ahead - behind) / 2e-5 == pytest.approx(float(policy.success_gradient @ direction), rel=1e-6)
 
 
-def test_a_transformer_shares_parameters_between_strings_and_a_table_does_not():
+def test_a_transformer_shares_parameters_and_a_table_does_not():
     shared, apart = (policy.scores[0] for policy in POLICIES[::-1])
     assert bool((shared[0, 2] * shared[8, 2]).any())  # the closing symbol after two rationales
     assert not bool((apart[0, 2] * apart[8, 2]).any())
@@ -99,7 +99,7 @@ def test_a_pool_gradient_is_the_sum_over_its_rows_by_hand():
     assert torch.allclose(group_gradients(garl(0.0), SMALL, members)[0], by_hand, rtol=1e-6)
 
 
-def test_the_slope_of_the_raw_reward_is_one_and_of_its_centred_form_m_minus_one_over_m():
+def test_the_slope_of_a_reward_is_one_and_centred_below():
     assert reward_slope(lambda k, m: (1.0, 0.0), 0.3, 4) == pytest.approx(1)
     assert reward_slope(lambda k, m: (1 - k / m, -k / m), 0.3, 4) == pytest.approx(3 / 4)
 
@@ -109,7 +109,7 @@ def test_compositions_are_all_ways_to_share_out_the_draws():
     assert len(list(compositions(3, 3))) == 10
 
 
-def test_the_stage_draws_with_the_probabilities_that_the_integration_assumes():
+def test_the_stage_draws_as_the_integration_assumes():
     """The frequency of each count vector over seeds, against the multinomial (χ² with 9 degrees of freedom)."""
     batch = make_group_batch(SMALL, torch.tensor([[0, 3, 6]]), False)
     weights = SMALL.answer_logp[:, 0].softmax(0)

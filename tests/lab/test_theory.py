@@ -62,7 +62,7 @@ def test_a_line_through_points():
 
 
 @pytest.mark.parametrize("p", [1e-8, 1e-3, 0.3])
-def test_the_policies_of_both_regimes_have_the_success_they_are_asked_for(p):
+def test_policies_of_both_regimes_have_the_success_asked_for(p):
     assert make_graded_policy(p).success == pytest.approx(p, rel=1e-12)
     assert make_sparse_policy(p).success == pytest.approx(p, rel=1e-12)
     assert make_graded_policy(p).answer_logp[:, 0].exp().tolist() == pytest.approx([p / 2, p, 2.25 * p])
@@ -91,7 +91,7 @@ def test_the_tabular_estimate_has_the_mean_of_garl(q):
 
 
 @pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
-def test_the_sigmoid_estimate_is_garl_on_rationales_without_a_gradient_of_their_own(q):
+def test_the_sigmoid_estimate_is_garl_on_fixed_rationales(q):
     model, theta = SigmoidModel(rollouts=8), double(-3.0)[:, None]
     p = float(theta.sigmoid())
     v = 2 * torch.rand(1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -117,7 +117,7 @@ def test_the_minimiser_finds_worked_minima(q, expected):
 
 
 @pytest.mark.parametrize("q", [0.25, 1.0])
-def test_the_variance_of_paft_from_one_draw_is_that_from_all_of_them(q):
+def test_pafts_variance_from_one_draw_is_that_from_all(q):
     policy = make_graded_policy(0.2)
     whole = exact_moments(paft(q, normalize=False), policy, 3)
     found = bias.paft_moments(policy, q, 3)
@@ -171,7 +171,7 @@ def true(name) -> Finding:
     return quick(name)
 
 
-def test_escape_times_agree_and_what_the_budget_cuts_off_is_left_out():
+def test_escape_times_agree_within_the_budget():
     """At q = 1/2 the sigmoid model needs 2/√p0 steps: 20 000 from 1e-8, beyond the budget of 3000; 2900 from 4.6e-7."""
     escaped = true("escape")
     starts = {fit.model: (fit.starts, fit.coldest) for fit in escaped.tables["fits"]}
@@ -182,7 +182,7 @@ def test_escape_times_agree_and_what_the_budget_cuts_off_is_left_out():
     assert [(c.label, c.x, c.y) for c in censored] == [("q = 0.5", (pytest.approx(1e-8),), (3000.0,))]
 
 
-def test_sgd_is_not_begun_where_the_flow_needs_longer_and_given_up_at_the_end_of_the_budget():
+def test_sgd_is_not_begun_in_vain_and_ends_with_the_budget():
     @dataclass(frozen=True)
     class Counted(SigmoidModel):
         begun: list[int] = field(default_factory=list)
@@ -198,7 +198,7 @@ def test_sgd_is_not_begun_where_the_flow_needs_longer_and_given_up_at_the_end_of
     assert found.time.tolist() == [math.inf, math.inf, pytest.approx(8, abs=1)]
 
 
-def test_escape_prints_the_fits_of_the_sigmoid_model_once_for_each_q():
+def test_escape_prints_fits_of_sigmoid_model_once_for_each_q():
     told = json.loads(json.dumps(finding_to_dict(true("escape"))))
     sigmoid = [fit for fit in told["fits"] if fit["model"] == "sigmoid"]
     assert [(fit["q"], fit["expected"]) for fit in sigmoid] == [(0.5, -0.5)]

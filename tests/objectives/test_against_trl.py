@@ -241,7 +241,7 @@ def test_a_mistake_would_be_seen(tmp_path, method, mistake):
 
 
 @pytest.mark.parametrize(("accumulation", "agree"), [(1, True), (3, False)])
-def test_trls_bnpo_is_a_mean_over_the_micro_batch_ours_over_the_step(tmp_path, accumulation, agree):
+def test_trls_bnpo_is_a_mean_over_micro_batch_ours_over_step(tmp_path, accumulation, agree):
     plan = draw_plan(seed=0)
     trainer = grpo_trainer(tmp_path, plan, accumulation, True, loss_type="bnpo", scale_rewards="group")
     made = generation(trainer)
@@ -264,7 +264,7 @@ def test_rloo_has_the_gradient_of_trls_rloo_trainer_on_policy(tmp_path, accumula
     assert disagreement(mutant, expected) > 0.01
 
 
-def test_rloo_has_the_gradient_of_trls_rloo_trainer_off_policy_on_one_token(tmp_path):
+def test_rloo_has_the_gradient_of_trls_rloo_off_policy(tmp_path):
     plan = draw_plan(seed=0, longest=1)
     trainer = rloo_trainer(tmp_path, plan, 1, epsilon=10.0)
     made = generation(trainer)

@@ -94,7 +94,7 @@ def test_a_mistake_would_be_seen(method, mistake):
         assert disagreement(gradient, torch.tensor(CASES[method, number]["gradient"])) > 0.01
 
 
-def test_the_golden_file_is_of_the_versions_that_its_command_installs():
+def test_golden_file_is_of_versions_that_its_command_installs():
     makefile = (ROOT / "Makefile").read_text()
     target = GOLDEN["command"].removeprefix("make ")
     assert f"\n{target}: " in makefile

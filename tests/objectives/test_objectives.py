@@ -111,7 +111,7 @@ OFFICIAL_DUAL_CLIP = {
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_a_far_token_of_a_bad_rollout_learns_or_not_as_in_the_official_code(name):
+def test_a_far_token_of_a_bad_rollout_learns_as_officially(name):
     """A = -2: beyond the second clip the gradient is 0 and the loss -c·A; without one it is -A·ratio in both."""
     surrogate, cap = example(name).surrogate, OFFICIAL_DUAL_CLIP.get(name)
     if isinstance(surrogate, score_function | log_likelihood | clipped_sequence_ratio):
@@ -128,7 +128,7 @@ def test_a_far_token_of_a_bad_rollout_learns_or_not_as_in_the_official_code(name
 
 
 @pytest.mark.parametrize("made", [clipped_ratio, gradient_keeping_clip])
-def test_the_second_clip_leaves_good_rollouts_and_near_tokens_alone(made):
+def test_second_clip_leaves_good_rollouts_and_near_tokens_alone(made):
     ratios = torch.tensor([0.1, 0.9, 1.1, 2.9, 5.0, 9.0]).log()
     batch = replace(reward_batch([0.0] * 12, lengths=[1] * 12), sampler_logp=torch.zeros(12, 1))
     logp, coefficient = torch.cat([ratios, ratios])[:, None], torch.tensor([1.5] * 6 + [-1.5] * 6)[:, None]
@@ -172,7 +172,7 @@ OBJECTIVES = [grpo(), dapo(), dr_grpo(length=8), rloo(), maxrl(), garl(0.75), pa
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_the_gradient_does_not_depend_on_how_a_step_is_cut_into_whole_groups(objective):
+def test_the_gradient_is_the_same_however_a_step_is_cut(objective):
     group = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
     rows = len(group)
     mask = torch.arange(6) < torch.tensor([6, 5, 6, 4, 6, 5, 5, 6])[:, None]
@@ -207,7 +207,7 @@ def _rows(batch, index):
     return replace(batch, **{name: getattr(batch, name)[index] for name in names})
 
 
-def test_the_entropy_bonus_is_a_mean_over_sampled_tokens_beside_the_policy_term():
+def test_the_entropy_bonus_is_a_mean_over_sampled_tokens():
     entropy = torch.tensor([[1.0, 2.0, 5.0], [3.0, 4.0, 5.0]], requires_grad=True)
     batch = replace(
         reward_batch([0.0, 0.0]), sampled=torch.tensor([[True, True, False], [True, True, False]]), entropy=entropy
@@ -236,7 +236,7 @@ def test_a_likelihood_of_zero_gives_no_nan_in_loss_or_gradient(objective, log_w,
     assert bool(logp.grad.isfinite().all())
 
 
-def test_a_weight_counts_alike_whatever_the_padding_and_the_tails():
+def test_a_weight_counts_alike_whatever_padding_and_the_tails():
     batch = reward_batch([1.0, 0.0], lengths=[2, 2])
     wide = reward_batch([1.0, 0.0], lengths=[2, 2])
     wide = replace(

@@ -15,7 +15,7 @@ PAGES = ROOT / "docs" / "objectives"
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_a_page_says_first_where_its_formula_was_read_and_what_code_it_was_compared_with(name):
+def test_a_page_says_first_where_its_formula_and_code_are_from(name):
     """Repository, file and commit or release; or that it is not recorded; or that none was found."""
     method, page = REGISTRY[name], (PAGES / f"{name}.md").read_text()
     told = describe_provenance(about(name, method))
@@ -29,7 +29,7 @@ def test_a_page_says_first_where_its_formula_was_read_and_what_code_it_was_compa
         assert "> **Second-hand" in page
 
 
-def test_no_official_code_is_named_of_a_method_that_is_not_there():
+def test_no_official_code_is_named_of_method_that_is_not_there():
     assert OFFICIAL.keys() <= REGISTRY.keys()
 
 

@@ -33,7 +33,7 @@ def test_the_log_probability_less_that_of_the_others():
     assert credit[:, Y].tolist() == [1.0, 1.0, 1.0]
 
 
-def test_latro_takes_the_divergence_of_the_whole_rationale_off_the_reward():
+def test_latro_takes_divergence_of_whole_rationale_off_reward():
     """kl_coef 0.05, log p - log p_ref = (2, -4, 0): r = (-1.1, -1.8, -6), the others' means -3.9, -3.55 and -1.45."""
     batch = with_reference(likelihood_batch([-1.0, -2.0, -6.0]), [2.0, -4.0, 0.0])
     credit = logprob(beta=0.05, sft=0.0).credit(batch)
@@ -58,14 +58,14 @@ def test_a_cold_group_has_the_coefficients_of_a_warm_one(objective):
     assert float(garl(0.75).credit(likelihood_batch(COLD)).abs().max()) < 1e-30  # its coefficient underflows
 
 
-def test_the_floor_bounds_what_a_lone_likelihood_would_make_infinite():
+def test_floor_bounds_what_lone_likelihood_would_make_infinite():
     log_w = [-3.0, -torch.inf, -torch.inf]
     for floor in (5.0, 50.0, 700.0):
         credit = jepo(floor=floor).credit(likelihood_batch(log_w))[:, Z]
         assert credit.tolist() == pytest.approx([3 * math.log(math.expm1(floor) / 3 + 1), *[3 * math.log(2 / 3)] * 2])
 
 
-def test_a_tempered_likelihood_lifts_a_group_of_long_answers_over_underflow():
+def test_a_tempered_likelihood_lifts_long_answers():
     """log w = -300 at q = 0.75 and τ = 0.1: what GARL gives to log w = -30, and a tenth of it on the answer."""
     long, short = likelihood_batch(COLD), likelihood_batch([value / 10 for value in COLD])
     credit, same = garl(0.75, temper=0.1).credit(long), garl(0.75).credit(short)
@@ -74,7 +74,7 @@ def test_a_tempered_likelihood_lifts_a_group_of_long_answers_over_underflow():
     assert float(credit[:, Z].max()) > 1e-5
 
 
-def test_a_likelihood_to_the_power_of_one_is_the_objective_itself():
+def test_a_likelihood_to_the_power_of_one_is_the_objective():
     assert garl(0.75, temper=1.0) == garl(0.75)
     assert paft(0.75, temper=1.0) == paft(0.75)
 
@@ -85,7 +85,7 @@ def test_tempered_verifree_tends_to_the_log_probability_reward():
     assert torch.allclose(credit, logprob().credit(batch).double(), atol=1e-4)
 
 
-def test_the_geometric_mean_does_not_fall_with_the_length_of_the_answer():
+def test_the_geometric_mean_does_not_fall_with_length():
     """Two tokens of log-probability -1, -2 on average, or twenty: r = (e^-1, e^-2), c = ±1/√2 but for epsilon."""
     for tokens in (2, 20):
         batch = likelihood_batch([-1.0 * tokens, -2.0 * tokens], answer=tokens)
@@ -127,7 +127,7 @@ def test_equal_likelihoods_leave_no_residue(value):
         assert objective.credit(batch)[:, Y].tolist() == pytest.approx([1.0] * 3)
 
 
-def test_a_row_whose_likelihood_is_zero_is_left_out_of_the_log_probabilities():
+def test_a_row_of_likelihood_zero_has_no_log_probabilities():
     credit = logprob().credit(likelihood_batch([-1.0, -torch.inf, -3.0]))
     assert credit[:, Z].tolist() == [2.0, 0.0, -2.0]
     assert credit[:, Y].tolist() == [1.0, 0.0, 1.0]
@@ -190,7 +190,7 @@ def test_nover_says_what_it_needs():
     assert "logp@coach" in nover(teacher="coach").needs
 
 
-def test_opsd_pulls_every_sampled_token_towards_the_policy_that_knows_the_answer():
+def test_opsd_pulls_every_token_towards_the_policy_that_knows():
     """log p_T - log p = .5, 0 and -1 on one row's tokens: slopes -.5/3, 0 and 1/3 of the loss."""
     batch = reward_batch([0.0])
     logp = torch.tensor([[-1.0, -2.0, -0.5]], dtype=torch.float64, requires_grad=True)
@@ -200,7 +200,7 @@ def test_opsd_pulls_every_sampled_token_towards_the_policy_that_knows_the_answer
     assert torch.autograd.grad(loss, logp)[0].tolist() == [pytest.approx([-0.5 / 3, 0.0, 1 / 3])]
 
 
-def test_star_takes_hinted_rollouts_only_where_the_prompt_was_not_solved_without():
+def test_star_takes_hinted_rollouts_of_unsolved_prompts_only():
     """Right: plain and hinted in the first group, a hinted one in the second, none in the third."""
     hinted = torch.tensor([False, True, False, True, False, True])
     batch = reward_batch([1.0, 1.0, 0.0, 1.0, 0.0, 0.0], group=[0, 0, 1, 1, 2, 2], proposal=hinted)
@@ -209,7 +209,7 @@ def test_star_takes_hinted_rollouts_only_where_the_prompt_was_not_solved_without
     assert star().proposal.share == 0.5
 
 
-def test_opsd_shows_the_policy_the_answer_and_draws_nothing_behind_it():
+def test_opsd_shows_the_answer_and_draws_nothing_behind_it():
     assert (opsd().proposal.share, "logp@hint" in opsd().needs) == (0.0, True)
     with pytest.raises(QreditError, match="must hold {answer}"):
         opsd(template="{prompt}")

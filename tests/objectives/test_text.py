@@ -66,10 +66,11 @@ def test_every_objective_and_its_source_read_back(name):
 
 
 def test_a_credit_can_be_added_to_a_finished_objective():
-    extended = parse("grpo() | on_span('sampled', test_text.my_credit())")
+    text = f"grpo() | on_span('sampled', {__name__}.my_credit())"
+    extended = parse(text)
     assert extended.surrogate == grpo().surrogate
     assert extended == grpo() | on_span("sampled", my_credit())
-    assert str(extended) == "grpo() | on_span('sampled', test_text.my_credit())"
+    assert str(extended) == text
 
 
 @pytest.mark.parametrize(

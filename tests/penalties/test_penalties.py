@@ -75,7 +75,7 @@ ADVANTAGE = torch.tensor([[1.0, 1.0, 1.0, -1.0]], dtype=torch.float64)
 WORKED = batch_of([-0.1, -0.2, -3.0, -0.5], seed=0)
 
 
-def test_the_worked_covariances_choose_the_first_token_for_kl_cov_and_none_for_clip_cov():
+def test_worked_covariances_choose_for_kl_cov_and_clip_cov():
     varying = covariance(ADVANTAGE, WORKED.logp, WORKED.sampled)
     assert varying[0].tolist() == near(0.425, 0.375, -1.025, -0.675)
     assert kl_covariance(strength=2.0).weight(ADVANTAGE, WORKED)[0].tolist() == [2.0, 0.0, 0.0, 0.0]
@@ -106,7 +106,7 @@ def test_share_is_a_fraction_and_at_least_one_token_is_taken(share, count):
     assert int((stage(Coefficient(coefficient), batch).value == 0).sum()) == count
 
 
-def test_kl_cov_has_no_slope_on_the_policy_that_sampled_and_one_of_either_sign_off_it():
+def test_kl_cov_has_no_slope_on_policy_and_either_off_it():
     penalty = kl_covariance(share=1.0)
     for sampler in (None, WORKED.logp):
         on_policy = replace(WORKED, sampler_logp=sampler)
@@ -130,7 +130,7 @@ def test_kl_cov_does_not_clip_the_ratio():
     assert kl_cov().surrogate == plain_ratio()
 
 
-def test_clip_cov_never_spends_its_draw_on_a_token_that_the_clip_has_stopped():
+def test_clip_cov_spends_no_draw_on_a_clipped_token():
     """Token 0 has the largest covariance, but its ratio is beyond the clip and its advantage positive."""
     moved = replace(WORKED, sampler_logp=WORKED.logp - torch.tensor([[0.5, 0.0, 0.0, 0.0]]))
     stage = drop_covariance_band(share=1.0, low=0.0, clip_low=0.2, clip_high=0.2)
@@ -139,7 +139,7 @@ def test_clip_cov_never_spends_its_draw_on_a_token_that_the_clip_has_stopped():
     assert wide(Coefficient(ADVANTAGE), moved).value[0].tolist() == [0.0, 0.0, 1.0, -1.0]
 
 
-def test_clip_cov_draws_by_seed_alone_and_leaves_the_denominator():
+def test_clip_cov_draws_by_seed_alone_and_leaves_denominator():
     generator = torch.Generator().manual_seed(0)
     batch = batch_of(*(-torch.rand(10, 40, dtype=torch.float64, generator=generator)).tolist(), seed=5)
     batch = replace(batch, reward=torch.arange(10) % 2.0)
@@ -181,7 +181,7 @@ def test_the_worked_weights_of_tea_rl():
     assert torch.allclose(slope, weight / 6)
 
 
-def test_the_weights_of_tea_rl_are_constants_and_an_empty_row_has_none():
+def test_weights_of_tea_rl_are_constants_and_empty_row_has_none():
     batch = replace(batch_of([-2.0, 0.0, -1.0], [-1.0] * 3), entropy=torch.ones(2, 3, dtype=torch.float64))
     batch = replace(batch, reward=torch.tensor([1.0, 0.0]), extra={"logp@reference": batch.logp})
     bonus_only = Objective(on_span("sampled", reward()), penalties=(covariance_entropy_bonus(),))
@@ -211,7 +211,7 @@ def test_the_nucleus_leaves_out_the_token_that_crosses():
     assert float(nucleus_entropy(logits, 1.1)) == pytest.approx(full)
 
 
-def test_a_token_that_alone_holds_the_mass_leaves_no_entropy_and_no_slope():
+def test_a_token_with_all_the_mass_leaves_no_entropy():
     for shares in (SHARES, torch.tensor([0.9, 0.1], dtype=torch.float64)):
         logits = shares.log().requires_grad_()
         entropy = nucleus_entropy(logits, 0.5)
@@ -219,7 +219,7 @@ def test_a_token_that_alone_holds_the_mass_leaves_no_entropy_and_no_slope():
         assert not torch.autograd.grad(entropy, logits)[0].any()
 
 
-def test_the_slope_of_the_nucleus_entropy_holds_membership_fixed():
+def test_slope_of_the_nucleus_entropy_holds_membership_fixed():
     logits = SHARES.log().requires_grad_()
     slope = torch.autograd.grad(nucleus_entropy(logits, 0.8), logits)[0]
     inside = SHARES.log()[:2].clone().requires_grad_()
@@ -253,7 +253,7 @@ def test_siren_has_the_slope_of_its_squared_distance():
     assert slope.any(1).tolist() == [True, True, False], "strictly above the quantile: equal tokens have no peak"
 
 
-def test_a_row_without_a_peak_counts_as_zero_in_the_mean_over_rows():
+def test_a_row_without_a_peak_counts_as_zero_in_mean_over_rows():
     """Peaks (1.2) and none: the mean is 0.6; were the row left out it would be 1.2."""
     batch = nucleus_rows([0.1, 0.9, 0.5, 1.5], [0.4, 0.4])
     penalty = nucleus_entropy_anchor(strength=0.5, level=0.5)
@@ -267,7 +267,7 @@ def test_siren_selects_sampled_tokens_alone():
     assert weight.ne(0).tolist() == [[False, True, False, False]]
 
 
-def test_sirens_anchor_is_that_of_the_first_step_however_it_was_cut():
+def test_sirens_anchor_is_that_of_first_step_however_it_was_cut():
     batch = nucleus_rows([0.1, 0.9, 0.5, 1.5], [0.3, 0.2], [0.4, 0.4, 0.4])
     objective = siren(length=4, strength=0.5, level=0.5)
     state = objective.init_state()
@@ -314,7 +314,7 @@ def test_the_phase_of_epo(progress, phase):
     assert resolved.penalties[1].phase == pytest.approx(phase, abs=5e-4)
 
 
-def test_epo_without_history_is_the_bonus_alone_and_history_is_the_mean_of_means():
+def test_epo_is_the_bonus_alone_until_there_is_history():
     batch = entropies([0.5, 0.9, 1.5], [1.0])
     objective = epo(0.8, 1.2, 0.1, 1.0).at(0.0)
     state = objective.init_state()
@@ -362,7 +362,7 @@ def test_the_worked_hinges_of_spine():
     assert slope[0].tolist() == near(-1.0, 0.0, 0.0, 0.6, 0.6), "the median fork itself is not pushed"
 
 
-def test_forks_are_the_upper_fifth_of_each_row_and_a_single_fork_pays_nothing():
+def test_forks_are_the_upper_fifth_and_one_fork_pays_nothing():
     batch = entropies([0.1, 0.5, 0.3, 0.2, 0.4], [0.9] * 6)
     band = fork_entropy_band(1.0, 1.0)
     assert band.weight(torch.ones(2, 6), batch).nonzero().tolist() == [[0, 1], [1, 0], [1, 1]]
@@ -373,7 +373,7 @@ def test_forks_are_the_upper_fifth_of_each_row_and_a_single_fork_pays_nothing():
     assert kept.nonzero().tolist() == [[0, 1], [1, 0], [1, 1]]
 
 
-def test_how_many_forks_there_are_is_known_before_their_entropies():
+def test_how_many_forks_there_are_is_known_before_entropies():
     batch = replace(entropies([0.1] * 5, [0.9] * 6), entropy=None)
     assert fork_entropy_band(1.0, 1.0).denominator(batch) == 3.0
     assert fork_kl_to_reference(1.0).denominator(batch) == 3.0
@@ -416,7 +416,7 @@ def test_a_group_that_agrees_teaches_spine_nothing():
     assert not spine_v1(kl=0.0, above=0.0, below=0.0).credit(batch).any()
 
 
-def test_the_forks_of_the_second_version_are_above_the_gap_however_many_they_are():
+def test_forks_of_version_two_are_above_the_gap():
     batch = entropies([0.0, 0.1, 0.05, 3.0, 2.9], [0.0, 2.0, 2.1, 1.9, 2.0], [0.7] * 5)
     found = apply_otsu_threshold(batch.entropy, batch.sampled, 100)
     assert found.tolist() == [[False, False, False, True, True], [False, True, True, True, True], [True] * 5]
@@ -459,7 +459,7 @@ def between_classes(drawn, chosen, bins):
     )
 
 
-def test_the_band_lies_below_the_median_of_the_forks_by_their_spread():
+def test_band_lies_below_median_of_the_forks_by_their_spread():
     """Forks 3, 4, 4.5, 5, 7: median 4.5, deviations 1.5, .5, 0, .5, 2.5, their median .5."""
     batch = entropies([0.0, 0.1, 0.15, 3.0, 4.0, 4.5, 5.0, 7.0, 0.0, 0.1])
     chosen = apply_otsu_threshold(batch.entropy, batch.sampled, 100)
@@ -477,7 +477,7 @@ def test_the_band_ends_at_zero():
     assert (low.item(), high.item()) == near(0.0, 0.55)
 
 
-def test_the_divergence_of_the_second_version_is_the_mean_over_the_forks_of_the_step():
+def test_the_divergence_of_version_two_is_a_mean_over_forks():
     batch = entropies([0.0, 3.0, 2.9], [0.0, 0.1, 2.0])
     kl = torch.tensor([[9.0, 0.5, 0.25], [9.0, 9.0, 1.25]], dtype=torch.float64)
     value, slope = slopes(
@@ -564,7 +564,7 @@ def test_an_empty_row_is_no_good_rollout():
 
 
 @pytest.mark.parametrize(("turns", "factor"), [([0, 0, 0], 0.0), ([0, 1, 1], 0.5), ([0, 1, 2], 1.0)])
-def test_the_answer_is_held_by_as_much_as_was_searched_before_it(turns, factor):
+def test_answer_is_held_by_as_much_as_was_searched_before_it(turns, factor):
     batch = lost([0.3, 0.3, 0.3], turn=[turns], response=torch.tensor([[False, False, True]]))
     _, slope = slopes(keep_likelihood(1.0, searches=2), batch)
     assert slope[0].tolist() == near(-1 / 3, -1 / 3, -factor / 3)
@@ -577,7 +577,7 @@ def test_the_answer_is_held_by_as_much_as_was_searched_before_it(turns, factor):
 # --- entropy with an adapted strength (arXiv 2505.22312)
 
 
-def test_the_strength_rises_below_the_target_and_acts_there_alone():
+def test_strength_rises_below_the_target_and_acts_there_alone():
     objective = grpo() | adaptive_entropy(target=0.2, step=0.1, most=0.25)
     place, state = "penalty adaptive_entropy", objective.init_state()
     low, high = entropies([0.1, 0.1], [0.2]), entropies([0.1, 0.4])
@@ -661,7 +661,7 @@ def test_whatever_stands_outside_the_sampled_tokens_has_no_part():
 # --- 1-shot RLVR (arXiv 2504.20571) and the text form
 
 
-def test_the_run_on_entropy_alone_has_no_policy_gradient_and_needs_no_reference():
+def test_a_run_on_entropy_alone_needs_no_reference():
     batch = replace(entropies([0.5, 0.2], [0.3, 0.1]), reward=torch.tensor([1.0, 0.0]))
     alone = one_shot_entropy(policy=0.0, kl=0.0)
     assert not alone.credit(batch).any()

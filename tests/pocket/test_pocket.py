@@ -24,6 +24,7 @@ from qredit.tasks.pocket import language
 from qredit.tasks.pocket.scene import SIZES, assign_split, draw_scenes
 from qredit.utils.errors import QreditError
 
+pytestmark = pytest.mark.whole_tasks
 NAMES = ("pocket-hotpot", "pocket-musique", "pocket-finqa", "pocket-dial")
 SPLITS = ("train", "validation", "test")
 
@@ -49,7 +50,7 @@ def test_no_two_splits_share_a_prompt_or_a_gold_rationale(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pretraining_draws_from_the_facts_of_the_train_split_alone(name):
+def test_pretraining_draws_from_facts_of_the_train_split_alone(name):
     task = tasks.get(name)
     held = {e.rationale for split in ("validation", "test") for e in task.load(None, split, "cold")}
     told = {
@@ -68,7 +69,7 @@ def test_a_fact_belongs_to_one_split_and_six_in_eight_to_train():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("style", ["cold", "warm"])
-def test_the_answer_follows_from_the_rationale_and_stands_where_the_facts_say(name, style):
+def test_the_answer_follows_from_the_rationale_and_facts(name, style):
     for example in tasks.get(name).load(None, "test", style, 200):
         assert example.rationale.rstrip(".").endswith(example.answer)
         if name != "pocket-finqa":
@@ -76,7 +77,7 @@ def test_the_answer_follows_from_the_rationale_and_stands_where_the_facts_say(na
                 assert fact.rstrip(".") + "." in example.prompt
 
 
-def test_a_financial_answer_is_the_result_of_its_program_and_is_not_in_the_table():
+def test_a_financial_answer_is_its_programs_and_in_no_table():
     for record in islice(tasks.get("pocket-finqa").read(None, "test"), 200):
         operation, numbers = record["qa"]["program"].rstrip(")").split("(")
         left, right = map(int, numbers.split(", "))
@@ -96,7 +97,7 @@ def test_records_are_read_by_the_official_task_too(pocket_name, official):
         assert example.id == record.get("_id", record.get("id"))
 
 
-def test_warm_prompts_are_cold_prompts_with_the_instruction_in_front():
+def test_warm_prompts_are_cold_ones_behind_the_instruction():
     for name in NAMES:
         task = tasks.get(name)
         pairs = zip(task.load(None, "test", "cold", 5), task.load(None, "test", "warm", 5), strict=True)
@@ -163,7 +164,7 @@ def _asked(text, examples):
     return next(e for e in examples if e.prompt.endswith(question))
 
 
-def test_targets_put_the_gate_where_a_cold_answer_opens_and_goes_on():
+def test_targets_put_gate_where_a_cold_answer_opens_and_goes_on():
     tokenizer = _tokenizer()
     texts = ["ba?<think>ba</think>It is ba.<end>", "ba?<think>ba</think>ba is it.<end>"] * 2
     ids = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
@@ -177,7 +178,7 @@ def test_targets_put_the_gate_where_a_cold_answer_opens_and_goes_on():
     assert (int(found.other[0, 5]), int(found.other[1, 6])) == (ba, end)
 
 
-def test_the_loss_is_least_where_the_other_choice_has_the_share_of_the_gate():
+def test_loss_is_least_where_other_choice_has_share_of_the_gate():
     tokenizer = _tokenizer()
     ids = tokenizer(["ba?<think>ba</think>It is ba.<end>"], return_tensors="pt")["input_ids"]
     wanted = targets(ids, torch.tensor([True]), Tokens.of(tokenizer), gate=0.2)

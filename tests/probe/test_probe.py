@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -80,11 +81,18 @@ def test_with_nothing_but_successes_the_bound_is_mirrored():
     assert 10**found.low == pytest.approx(0.05 ** (1 / 100), rel=1e-12)
 
 
+TRIALS = 200
+
+
+@cache
+def exact_intervals():
+    return [clopper_pearson(k, TRIALS) for k in range(TRIALS + 1)]
+
+
 @pytest.mark.parametrize("p", [0.004, 0.1, 0.6])
 def test_the_exact_interval_covers_at_least_as_often_as_it_says(p):
-    trials = 200
-    chance = torch.distributions.Binomial(trials, torch.tensor(p, dtype=torch.float64)).log_prob
-    inside = [k for k in range(trials + 1) if (f := clopper_pearson(k, trials)).low <= math.log10(p) <= f.high]
+    chance = torch.distributions.Binomial(TRIALS, torch.tensor(p, dtype=torch.float64)).log_prob
+    inside = [k for k, found in enumerate(exact_intervals()) if found.low <= math.log10(p) <= found.high]
     covered = float(chance(torch.tensor(inside, dtype=torch.float64)).exp().sum())
     assert 0.949 < covered < 0.995
 
@@ -143,14 +151,14 @@ def test_effective_rewards_are_those_of_the_objective():
 
 
 @pytest.mark.parametrize(("q", "heard"), [(0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.75, 1.0), (1.0, 1.0)])
-def test_groups_are_heard_where_the_effective_reward_exceeds_adams_epsilon(q, heard):
+def test_groups_are_heard_above_adams_epsilon(q, heard):
     """All weights 1e-24: a/M^q = w^{1-q}/M^q, 1e-12 at q = 0.5 and 7e-8 at q = 0.75."""
     predicted = predict(constant(1e-24), none_right(constant(1e-24)))
     assert at(predicted, q).signal == heard
     assert at(predicted, q).reward == pytest.approx(-24 * (1 - q) - q * math.log10(M))
 
 
-def test_equal_likelihoods_are_heard_but_tell_no_rationale_from_another():
+def test_equal_likelihoods_are_heard_but_tell_nothing_apart():
     predicted = predict(constant(1e-4), none_right(constant(1e-4)))
     assert all(one.signal == 1 and one.rationale_signal == 0 for one in predicted.of)
 
@@ -166,12 +174,12 @@ def test_the_escape_time_is_the_integral(p, q):
 
 
 @pytest.mark.parametrize("q", Q_VALUES)
-def test_the_escape_time_of_what_no_float_holds_is_its_asymptote(q):
+def test_escape_time_of_what_no_float_holds_is_its_asymptote(q):
     found = float(log_escape_time(torch.tensor([-2000.0], dtype=torch.float64), q))
     assert found == pytest.approx(math.log(2000) if q == 1 else 2000 * (1 - q) - math.log(1 - q), rel=1e-3)
 
 
-def test_escape_is_averaged_over_examples_and_not_taken_at_their_mean():
+def test_escape_is_averaged_over_examples():
     log_w = torch.cat([constant(1e-2, 1), constant(1e-8, 1)])
     predicted = predict(log_w, none_right(log_w))
     times = {q: sum(tsallis.escape_time(p, 0.5, q, 20_000) for p in (1e-2, 1e-8)) for q in (0.5, 1.0)}
@@ -187,7 +195,7 @@ def test_nothing_is_left_to_escape_above_one_half():
 
 
 @pytest.mark.parametrize("q", Q_VALUES)
-def test_bias_and_deviation_are_those_of_the_length_of_the_gradient(q):
+def test_bias_and_deviation_are_those_of_length_of_the_gradient(q):
     """E[w̄^{1-q}] and its deviation, by many groups drawn from one example's weights."""
     pool = torch.tensor([0.5, 1.0, 2.25, 0.25], dtype=torch.float64).log() - 20
     predicted = predict(pool.repeat(3, 8), none_right(pool.repeat(3, 8)))
@@ -228,14 +236,14 @@ def test_weights_that_rest_on_single_rationales_are_sparse():
     assert recommend(predicted).case is Case.SINGLE
 
 
-def test_success_that_no_rollout_showed_is_out_of_reach_of_every_q():
+def test_a_success_that_never_showed_is_out_of_reach_of_q():
     log_w = sparse(1e-5)
     assert float(log_w.max()) == MISS_LOG_LIKELIHOOD
     advised = recommend(predict(log_w, none_right(log_w)))
     assert (advised.case, advised.objective, advised.estimator) == (Case.UNREACHABLE, None, None)
 
 
-def test_where_every_likelihood_is_zero_no_q_helps_and_nothing_is_nan():
+def test_where_every_likelihood_is_zero_nothing_is_nan():
     log_w = torch.full((4, 8), -math.inf, dtype=torch.float64)
     predicted = predict(log_w, none_right(log_w))
     advised = recommend(predicted)
@@ -250,7 +258,7 @@ def test_where_every_likelihood_is_zero_no_q_helps_and_nothing_is_nan():
 
 
 @pytest.mark.parametrize("forced", [0.0, 0.9])
-def test_a_warm_model_is_trained_by_grpo_unless_its_rationales_are_cut(forced):
+def test_a_warm_model_is_trained_by_grpo_unless_cut(forced):
     log_w = constant(0.3)
     advised = recommend(predict(log_w, torch.rand(log_w.shape) < 0.3), forced)
     assert advised.objective == ("grpo()" if forced == 0 else "paft(q=0.75)")
@@ -263,7 +271,7 @@ def test_a_model_that_is_right_everywhere_is_not_called_cold():
 
 
 @pytest.mark.parametrize("p", [3e-3, 1e-4, 1e-8, 1e-14, 1e-60])
-def test_a_cold_model_starts_at_the_smallest_q_at_which_the_median_group_is_loud(p):
+def test_a_cold_model_starts_at_the_smallest_loud_q(p):
     advised = recommend(predict(graded(p), none_right(graded(p))))
 
     def median(q):
@@ -280,7 +288,7 @@ def test_the_colder_a_model_the_larger_the_q_it_starts_from():
     assert starts[0] == 0.0
 
 
-def test_more_rollouts_are_advised_where_the_weights_rest_on_few():
+def test_more_rollouts_are_advised_where_weights_rest_on_few():
     few, many = (predict(w, none_right(w)) for w in (wide(-40, 2.0), graded(1e-6)))
     assert recommend(few).m > recommend(many).m == 8
 
@@ -318,7 +326,7 @@ def test_probabilities_are_written_from_their_logarithm(log10, text):
 @pytest.mark.parametrize(
     ("share", "text"), [(0.0, "0 %"), (-0.0, "0 %"), (0.125, "12.5 %"), (1e-4, "0.01 %"), (3.4e-9, "3.4e-9")]
 )
-def test_shares_are_in_per_cent_unless_they_are_too_small_for_it(share, text):
+def test_shares_are_in_per_cent_unless_they_are_too_small(share, text):
     assert format_share(share) == text
 
 
@@ -428,7 +436,7 @@ def test_answers_that_do_not_join_are_counted_and_named(tmp_path, monkeypatch, c
     assert any("1 answers do not join at the seam and are left out (row-1)" in notice for notice in found["notices"])
 
 
-def test_the_group_size_is_extrapolated_from_each_examples_own_estimates():
+def test_group_size_is_extrapolated_from_each_example():
     predicted = predict(constant(0.01), none_right(constant(0.01)))
     for size in predicted.sizes:
         assert size.mixed == pytest.approx(1 - 0.99**size.m - 0.01**size.m)
@@ -440,7 +448,7 @@ def test_the_group_size_is_extrapolated_from_each_examples_own_estimates():
 # What comes first
 
 
-def test_a_reward_that_accepts_no_likely_answer_is_at_fault_and_not_the_model():
+def test_a_reward_that_accepts_no_likely_answer_is_at_fault():
     """32 rollouts of p = 0.3 without one success: chance 1e-5 for an example, none for 64 of them."""
     predicted = predict(constant(0.3), none_right(constant(0.3)))
     advised = recommend(predicted)
@@ -466,7 +474,7 @@ def test_a_few_examples_give_no_firm_verdict(examples, firm):
     assert ("Too few examples" in summary.warn_too_few(predicted, advised)) is not firm
 
 
-def test_sampled_answers_are_shown_beside_their_gold_on_one_safe_line():
+def test_sampled_answers_are_shown_beside_gold_on_one_safe_line():
     said = [["right", "a\x1b[2J\nb" + "x" * 200], ["42", "42"], ["wrong", "wrong"]]
     found = summary.format_rejected(["g\ne", "42", "7"], said, [[True, False], [True, True], [False, False]])
     assert found[0].startswith("gold 'g e', sampled 'a\\x1b[2J bxxx")

@@ -46,7 +46,7 @@ def test_hinted_rationales_that_count_are_advised():
     assert follows.startswith(f"Train with {advised.objective} and m = 8: rationales drawn with the gold answer")
 
 
-def test_what_the_plain_prompt_would_never_draw_is_called_wasted():
+def test_what_the_plain_prompt_never_draws_is_called_wasted():
     found = judge_proposal(measured(plain=-30.0, hinted=-0.1, u=-80.0))
     assert not found.helps
     assert (found.taught, found.likelier) == (0.0, 1.0)

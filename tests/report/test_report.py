@@ -175,7 +175,7 @@ def test_a_record_holds_the_trace_of_the_first_group(tmp_path, objective):
             assert told["credit_sum"] == pytest.approx(float(whole["credit"][row].sum()), rel=1e-3, abs=1e-6)
 
 
-def test_texts_joined_are_the_decoded_rollout_and_spans_say_where_the_gold_answer_stands(tmp_path):
+def test_texts_are_the_decoded_rollout_with_gold_as_a_span(tmp_path):
     records, seen = recorded(tmp_path, steps=1)
     one, learned = records[0], seen[1]
     assert one["gold"] == tokenizer().decode(list(learned.first[0].golds[0]))
@@ -206,7 +206,7 @@ def test_a_stateful_stage_is_shown_with_its_state(tmp_path):
     assert stage[0][0] == last[0][0] == pytest.approx(float(own[0, 0]), rel=1e-3)
 
 
-def test_stages_over_a_whole_step_are_marked_where_only_a_part_of_it_was_seen(tmp_path):
+def test_stages_over_a_step_are_marked_where_part_was_seen(tmp_path):
     records, seen = recorded(tmp_path, WHOLE_STEP, gradient_accumulation_steps=2)
     assert not records[0]["exact"]
     used = seen[1].credited.value[0]
@@ -228,7 +228,7 @@ def test_long_runs_are_thinned_to_a_bounded_number_of_records():
         assert apart == every or steps // (apart - every) > 200 * 0.99
 
 
-def test_long_rows_keep_their_first_and_last_tokens_and_the_sum_of_all(tmp_path, monkeypatch):
+def test_long_rows_keep_both_ends_and_the_sum_of_all(tmp_path, monkeypatch):
     _, seen = recorded(tmp_path, steps=1)
     learned = seen[1]
     monkeypatch.setattr("qredit.callbacks.credit_recorder.MAX_TOKENS", 24)
@@ -268,7 +268,7 @@ def test_other_processes_write_nothing(tmp_path):
 # --- other objectives beside
 
 
-def test_a_record_gives_the_batch_back_that_other_objectives_need(tmp_path):
+def test_a_record_gives_batch_back_that_other_objectives_need(tmp_path):
     records, seen = recorded(tmp_path / "run", steps=1)
     (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(entry(1)) + "\n")
     (run,) = collect_runs([tmp_path / "run"])
@@ -366,7 +366,7 @@ def test_an_old_run_without_credit_says_why_the_viewer_is_empty(tmp_path):
     assert NO_CREDIT not in report(made_run(tmp_path / "other", credit=[record()]))[1].said
 
 
-def test_an_experiments_folder_stands_for_its_run_with_what_was_held_out(tmp_path):
+def test_an_experiments_folder_stands_for_its_run(tmp_path):
     made_run(tmp_path / "grpo-seed0" / "run")
     result = {"intervals": {"p@1": {"value": 0.5, "low": 0.4, "high": 0.6}, "p@16": {"value": None}}}
     (tmp_path / "grpo-seed0" / "result.json").write_text(json.dumps(result))
@@ -438,7 +438,7 @@ def test_a_few_steps_of_different_questions_are_no_trend(tmp_path, values):
     assert "went" not in said
 
 
-def test_likelihoods_that_differ_no_more_than_between_questions_are_no_trend(tmp_path):
+def test_likelihoods_as_far_apart_as_questions_are_no_trend(tmp_path):
     said = likelihood_said(tmp_path, [-10.0, -4.0, -9.0, -5.0, -7.0, -6.5, -9.5, -4.0, -8.0, -5.0])
     assert "was not seen to move" in said
     assert "went" not in said
@@ -566,7 +566,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(tmp_path):
     assert kinds == ["application/json", None]
 
 
-def test_the_policy_names_the_hashes_of_the_script_and_style_that_stand_there(tmp_path):
+def test_the_policy_names_the_hashes_of_its_script_and_style(tmp_path):
     text, _, _ = report(made_run(tmp_path / "made"))
     policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', text)[1]
     for tag in ("style", "script"):
@@ -613,7 +613,7 @@ def test_hostile_text_stays_text(tmp_path):
     assert "</script><script>" in found.said
 
 
-def test_every_text_of_a_run_is_escaped_wherever_the_page_shows_it(tmp_path):
+def test_every_text_of_a_run_is_escaped_wherever_page_shows_it(tmp_path):
     """Each field has a script of its own, with both quotes, so that a failure names the field that got through."""
 
     def script(field):
@@ -645,7 +645,7 @@ def test_every_text_of_a_run_is_escaped_wherever_the_page_shows_it(tmp_path):
     assert Page(f"<html>{svg}</html>").said.count("</script>") >= 5
 
 
-def test_a_template_that_asks_for_a_value_nobody_gave_is_an_error():
+def test_template_that_asks_for_a_value_nobody_gave_is_an_error():
     with pytest.raises(UndefinedError, match="height"):
         render("bars.svg", width=1, rows=[])
 
@@ -658,7 +658,7 @@ def test_data_comes_back_from_the_page_as_it_went_in():
         dump_script_json({"a": math.nan})
 
 
-def test_runs_stand_side_by_side_with_only_the_options_that_differ(tmp_path):
+def test_runs_stand_side_by_side_with_only_options_that_differ(tmp_path):
     folders = [made_run(tmp_path / name, config={"lr": lr}) for name, lr in (("a", 0.1), ("b", 0.2))]
     text, found, data = report(*folders)
     section = text[text.index('id="differences"') : text.index("<details>")]
@@ -671,7 +671,7 @@ def test_runs_stand_side_by_side_with_only_the_options_that_differ(tmp_path):
     assert "All options of these runs are equal." in equal.said
 
 
-def test_the_page_stays_within_its_limit_by_keeping_fewer_records(tmp_path, monkeypatch):
+def test_page_stays_within_its_limit_by_keeping_fewer_records(tmp_path, monkeypatch):
     folder = made_run(tmp_path / "made", credit=[record("word " * 200, step=step) for step in range(1, 60)])
     whole = len(report(folder)[0].encode())
     monkeypatch.setattr(paging, "_ROOM", 0)

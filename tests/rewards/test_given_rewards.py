@@ -109,7 +109,7 @@ def test_a_text_names_scorers_and_functions_with_weights(mine):
     assert [reward.function.__name__ for reward in given] == [reward.name for reward in given]
 
 
-def test_a_function_that_is_called_like_a_scorer_goes_by_its_path(mine):
+def test_function_that_is_called_like_a_scorer_goes_by_its_path(mine):
     given = parse_rewards("exact_match, my_rewards:exact_match, my_rewards:judge")
     assert [reward.name for reward in given] == ["exact_match", "my_rewards:exact_match", "my_rewards:judge"]
     assert [reward([response()]) for reward in given] == [[1.0], [0.0], [2.0]]
@@ -176,7 +176,7 @@ def test_an_async_function_and_a_tensor_are_read(mine):
         ("by_column", r"reward function 'by_column' failed: TypeError: .*'level' and 'solution'"),
     ],
 )
-def test_a_function_that_fails_or_returns_something_else_is_one_line_with_its_name(name, words, mine):
+def test_a_function_that_fails_is_one_line_with_its_name(name, words, mine):
     with pytest.raises(QreditError, match=words):
         parse_rewards(f"my_rewards:{name}")[0]([response(), response()])
 
@@ -190,7 +190,7 @@ def test_reserved_columns_do_not_reach_a_function_twice(mine):
 # --- in every command
 
 
-def test_train_takes_several_with_weights_and_hands_them_the_columns(mine, command, tmp_path):
+def test_train_takes_several_with_weights_and_columns(mine, command, tmp_path):
     reward = "0.5*exact_match, 2*my_rewards:by_column, my_rewards:brevity, my_rewards:later"
     assert command("train", reward=reward, steps=1)[0] == 0
     step = lines(tmp_path / "run" / "metrics.jsonl")[0]
@@ -233,7 +233,7 @@ def test_train_says_so_before_anything_is_loaded(options, words, words_of_run, c
     assert not (tmp_path / "run").exists()
 
 
-def test_a_column_that_no_table_holds_is_named_and_only_where_a_function_could_read_it(mine, command, tmp_path):
+def test_a_column_in_no_table_is_named_where_it_could_be_read(mine, command, tmp_path):
     odd = data_file(tmp_path / "odd.jsonl", rows(level=lambda n: [n, "text", {"a": 1}][n % 3]))
     status, _, err = command("train", data=odd, reward="my_rewards:brevity")
     assert status == 2

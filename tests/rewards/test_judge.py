@@ -64,12 +64,12 @@ def test_a_blank_line_ends_a_step_and_belongs_to_it():
     ]
 
 
-def test_white_space_between_the_line_breaks_makes_no_difference():
+def test_white_space_between_line_breaks_makes_no_difference():
     assert number_steps(*spoken("a", "\n", "  ", "\n", "\n\n", " b")) == [0, 0, 0, 0, 0, 1]
     assert number_steps(*spoken("a", "\r\n\r\n", "b")) == [0, 0, 1]
 
 
-def test_a_token_on_both_sides_of_a_blank_line_belongs_to_the_step_before():
+def test_a_token_across_a_blank_line_belongs_to_the_step_before():
     assert number_steps(*spoken("a", ".\n\nb", "c")) == [0, 0, 1]
 
 
@@ -93,7 +93,7 @@ def test_characters_of_several_tokens_are_cut_nowhere(name):
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(st.text(alphabet=st.sampled_from("ab é日🙂.\n "), max_size=30))
-def test_pieces_join_to_the_text_and_ids_are_never_encoded_again(name, text):
+def test_pieces_join_to_text_and_ids_are_never_encoded_again(name, text):
     tokenizer = TOKENIZERS[name]
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert "".join(decode_pieces(ids, tokenizer)) == tokenizer.decode(ids)
@@ -155,7 +155,7 @@ def test_scores_are_read_where_each_step_ends(classifier):
     assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_no_steps_have_no_scores_and_a_step_beyond_the_limit_has_none_to_give(classifier):
+def test_no_steps_and_steps_beyond_the_limit_have_no_scores(classifier):
     judge = ProcessRewardModel.load(str(classifier), most_tokens=20)
     assert judge.score("two?", []) == []
     first, second = judge.score("two?", ["four", "one two three four five six seven eight nine"])
@@ -260,7 +260,7 @@ def judge_of(endpoint, **changes):
 CASE = JudgeCase("What is 2+2?", ("2+2 is 5", "so 5", "done"), answer="4")
 
 
-def test_the_judge_sees_question_steps_and_answer_and_its_list_is_read(serve):
+def test_the_judge_sees_question_steps_and_answer(serve):
     endpoint = serve(lambda number, body: said("Step 1 errs.\n[1, 3]"))
     assert judge_of(endpoint).wrong_steps([CASE]) == [[frozenset({0, 2})]]
     body, headers = endpoint.seen[0]

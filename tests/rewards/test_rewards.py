@@ -46,7 +46,7 @@ def test_an_empty_gold_is_never_matched(scorer):
 
 
 @given(WORDS, st.lists(WORDS, max_size=3), WORDS)
-def test_scores_lie_in_the_unit_interval_and_another_alias_never_hurts(prediction, golds, alias):
+def test_scores_lie_in_0_to_1_and_another_alias_never_hurts(prediction, golds, alias):
     for scorer in CHEAP:
         score = scorer(prediction, golds)
         assert 0.0 <= score <= 1.0
@@ -70,7 +70,7 @@ def test_a_gold_that_cannot_be_judged_is_never_rewarded(prediction, gold):
 # --- text
 
 
-def test_exact_match_forgives_the_white_space_around_and_nothing_else():
+def test_exact_match_forgives_white_space_around_alone():
     assert exact_match(" Paris\n", ["Paris"]) == 1.0
     assert exact_match("paris", ["Paris"]) == 0.0
     assert exact_match("Paris.", ["Paris"]) == 0.0
@@ -90,7 +90,7 @@ def test_normalising_case_spaces_and_final_punctuation_away(text):
     assert normalize_answer(f"  {text.upper()} !?") == normalize_answer(text)
 
 
-def test_where_normalisation_leaves_nothing_the_strings_must_be_equal():
+def test_where_normalisation_leaves_nothing_texts_must_be_equal():
     """Options named "A" are ordinary golds; "the" and "..." are not answers to them."""
     for scorer in (normalized_exact_match, f1):
         assert scorer("A", ["A"]) == 1.0
@@ -189,7 +189,7 @@ def test_another_number_or_more_than_one(prediction, gold):
 
 
 @given(st.decimals(min_value="0.001", max_value="1e6", places=4), st.integers(3, 7), st.sampled_from(["", "-"]))
-def test_a_fraction_rounded_to_three_digits_or_more_is_right_and_one_per_cent_off_is_wrong(value, digits, sign):
+def test_a_rounded_fraction_is_right_and_one_per_cent_off_not(value, digits, sign):
     assume(value % 1)
     assert numeric(f"{sign}{value:.{digits}g}", [f"{sign}{value}"]) == 1.0
     assert numeric(f"{sign}{value * 101 / 100:f}", [f"{sign}{value}"]) == 0.0
@@ -251,7 +251,7 @@ def test_the_answer_is_what_follows_the_one_closed_thinking(text, answer):
     assert closed_thinking(text, ["unused"]) == float(bool(answer))
 
 
-def test_an_opening_tag_left_in_the_prompt_costs_nothing_but_an_empty_answer_does():
+def test_an_opening_tag_costs_nothing_but_an_empty_answer_does():
     assert closed_thinking("hm</think>\nParis", []) == 1.0
     assert closed_thinking("hm</think>\n ", []) == 0.0
 
@@ -317,7 +317,7 @@ def impatient():
     worker.close()
 
 
-def test_a_pathological_expression_costs_its_time_limit_and_the_next_one_is_judged(impatient, caplog):
+def test_a_pathological_expression_costs_its_time_limit_alone(impatient, caplog):
     assert impatient.ask("equal", "1", "1")
     first = impatient._process
     start = time.monotonic()
@@ -359,7 +359,7 @@ def test_a_worker_that_dies_or_never_answers_is_replaced():
     assert time.monotonic() - start < 15
 
 
-def test_an_interrupted_question_does_not_leave_its_answer_to_the_next(impatient, monkeypatch):
+def test_interrupted_question_does_not_leave_its_answer_to_next(impatient, monkeypatch):
     module = sys.modules[Worker.__module__]
     real = module._exchange
 
@@ -382,7 +382,7 @@ def test_a_worker_that_does_not_start_says_what_was_run():
         Worker([sys.executable, "-c", "raise SystemExit(1)"]).ask("equal", "1", "1")
 
 
-def test_an_interrupted_start_does_not_leave_its_greeting_to_the_next(impatient, monkeypatch):
+def test_interrupted_start_does_not_leave_its_greeting_to_next(impatient, monkeypatch):
     module = sys.modules[Worker.__module__]
 
     def interrupted(process, line, seconds):
@@ -412,7 +412,7 @@ def test_a_forked_process_has_a_worker_of_its_own(impatient):
 # --- as a trainer's reward
 
 
-def test_a_reward_has_its_scorers_name_and_reads_response_answer_and_aliases():
+def test_a_reward_has_its_scorers_name_and_reads_aliases():
     reward = make_reward_function("exact_match")
     assert reward.__name__ == "exact_match"
     given_by_trl = {"prompts": ["q"] * 3, "completion_ids": [[1]] * 3, "trainer_state": None, "source": ["x"] * 3}
@@ -426,7 +426,7 @@ def test_a_reward_has_its_scorers_name_and_reads_response_answer_and_aliases():
     assert scores == [1.0, 1.0, 0.0]
 
 
-def test_without_a_response_the_completion_is_cut_after_its_thinking():
+def test_without_response_completion_is_cut_after_its_thinking():
     completions = ["<think>is it?</think> Paris", "is it? Paris</think>Rome", "Paris", "<think>Paris"]
     chats = [[{"role": "assistant", "content": text}] for text in completions]
     for form in (completions, chats):
@@ -438,12 +438,12 @@ def test_without_a_response_the_completion_is_cut_after_its_thinking():
     ]
 
 
-def test_an_alias_given_as_one_string_is_not_taken_letter_by_letter():
+def test_one_alias_as_a_string_is_not_taken_letter_by_letter():
     reward = make_reward_function("exact_match")
     assert reward(completions=["L", "Lutetia"], answer=["Paris"] * 2, aliases=["Lutetia"] * 2) == [0.0, 1.0]
 
 
-def test_a_missing_answer_column_and_an_unknown_reward_are_named():
+def test_missing_answer_column_and_an_unknown_reward_are_named():
     with pytest.raises(QreditError, match="reward 'f1' needs a column 'answer'; there are: solution"):
         make_reward_function("f1")(completions=["a"], solution=["a"])
     with pytest.raises(QreditError, match="unknown reward 'exact_mach'; did you mean 'exact_match'"):

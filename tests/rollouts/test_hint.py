@@ -20,7 +20,7 @@ def test_a_template_is_filled_in_once():
     assert fill_template("{answer}: {prompt} {answer}", "{answer}?", "{prompt}") == "{prompt}: {answer}? {prompt}"
 
 
-def test_the_answer_is_shown_in_a_text_and_in_the_last_user_message():
+def test_answer_is_shown_in_a_text_and_in_the_last_user_message():
     assert show_answer("2+2?", "4", fill) == "2+2? It is 4."
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     shown = show_answer([*chat, {"role": "assistant", "content": "Well"}], "4", fill)

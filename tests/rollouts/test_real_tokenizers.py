@@ -36,7 +36,7 @@ def with_advice(tokens: TokenFormat, answer: str) -> TokenFormat:
 @pytest.mark.parametrize("closing", ["\nAnswer:\n", "Answer:", "</think>"])
 @pytest.mark.parametrize("seam", ["", "\n", " ", "\n\n"])
 @pytest.mark.parametrize("name", FILES)
-def test_closing_and_answer_are_the_ids_that_they_have_behind_a_rationale(name, seam, closing):
+def test_closing_and_answer_are_their_ids_behind_a_rationale(name, seam, closing):
     path = Path(str(FOLDER)) / name
     if not path.exists():
         pytest.skip(f"{path} is not there")

@@ -45,7 +45,7 @@ def test_a_prompt_gets_the_opening_once():
     assert Format.of(tokenizer()).render("What is two?", tokenizer()) == "What is two?<think>"
 
 
-def test_a_template_that_closes_thinking_is_refused_with_the_switch():
+def test_a_template_that_closes_thinking_is_refused_with_switch():
     with pytest.raises(QreditError, match="enable_thinking: true"):
         Format.of(chat_tokenizer()).render([{"role": "user", "content": "?"}], chat_tokenizer(), enable_thinking=False)
 
@@ -63,7 +63,7 @@ def test_answer_ids_are_what_the_text_would_be():
     assert ids[-1] == tokenizer().eos_token_id
 
 
-def test_an_answer_that_merges_with_the_seam_is_one_token_with_it_as_in_the_text():
+def test_an_answer_merged_with_its_seam_is_one_token_as_in_text():
     """Both belong to the answer: they are scored and trained together, and sampled together."""
     (the,) = encode(tokenizer(), " the")
     assert tokens(seam=" ").answer_ids("the") == [the, tokenizer().eos_token_id]
@@ -81,7 +81,7 @@ ANSWERS = ("Paris", "12,500.5 %", "the cat's house", "-3", "x\u00b2 = 4", "\u677
 
 @pytest.mark.parametrize("seam", ["\n\n", "\n", ""])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_behind_qwens_pre_tokenisation_answers_join_as_their_text_does(answer, seam):
+def test_behind_qwens_split_answers_join_as_their_text_does(answer, seam):
     form = TokenFormat(Format.of(qwen_tokenizer(), closing="</think>", seam=seam), qwen_tokenizer())
     ids = form.close_ids + form.answer_ids(answer)
     assert ids == encode(qwen_tokenizer(), f"</think>{seam}{answer}<end>")
@@ -89,7 +89,7 @@ def test_behind_qwens_pre_tokenisation_answers_join_as_their_text_does(answer, s
 
 
 @pytest.mark.parametrize(("seam", "answer"), [("\n", "\nx"), (" ", "the"), ("\n ", "Paris")])
-def test_behind_qwens_pre_tokenisation_an_answer_may_merge_with_its_seam(seam, answer):
+def test_behind_qwens_split_an_answer_may_merge_with_its_seam(seam, answer):
     form = TokenFormat(Format.of(qwen_tokenizer(), closing="</think>", seam=seam), qwen_tokenizer())
     ids = form.close_ids + form.answer_ids(answer)
     assert ids == encode(qwen_tokenizer(), f"</think>{seam}{answer}<end>")
@@ -97,14 +97,14 @@ def test_behind_qwens_pre_tokenisation_an_answer_may_merge_with_its_seam(seam, a
     assert ids != apart
 
 
-def test_behind_qwens_pre_tokenisation_an_answer_that_merges_with_the_closing_is_refused():
+def test_behind_qwens_split_none_may_merge_with_the_closing():
     form = TokenFormat(Format.of(qwen_tokenizer(), closing="so\n", seam=""), qwen_tokenizer())
     with pytest.raises(QreditError, match="does not join at the seam.*take the white space around it away"):
         form.answer_ids("\nx")
     assert form.answer_ids("x")
 
 
-def test_qwens_pre_tokenisation_keeps_digits_apart_and_line_ends_together():
+def test_qwens_split_keeps_digits_apart_and_line_ends_together():
     split = qwen_tokenizer().backend_tokenizer.pre_tokenizer.pre_tokenize_str
     assert [text for text, _ in split("in 1984.\n\n It's")] == [
         "in",
@@ -123,7 +123,7 @@ def test_qwens_pre_tokenisation_keeps_digits_apart_and_line_ends_together():
     ("text", "length"),
     [("so 4\nAnswer:\n", 3), ("so 4\nAnswer:", None), ("so 4\nAnswer:\nParis", None), ("", None)],
 )
-def test_a_closing_of_several_tokens_is_found_at_the_token_that_completes_it(text, length):
+def test_a_closing_of_several_tokens_is_found_at_its_last(text, length):
     marker = StopString(tokenizer(), "\nAnswer:\n")
     found = marker.length(encode(tokenizer(), text))
     if length is None:
@@ -189,7 +189,7 @@ def test_a_rationale_that_closes_itself():
     assert text(rollout.answer_ids) == "4<end>"
 
 
-def test_a_budget_that_ends_forces_the_closing_and_goes_on_to_the_answer():
+def test_budget_that_ends_forces_closing_and_goes_on_to_answer():
     (rollout,) = sampled(tokens(), say("the cat the cat the cat the cat the cat"), TokenBudget(3, 2))
     assert (rollout.forced, rollout.dropped_end, rollout.ended) == (True, False, False)
     assert rollout.close_start == 3
@@ -198,7 +198,7 @@ def test_a_budget_that_ends_forces_the_closing_and_goes_on_to_the_answer():
     assert len(rollout.answer_ids) == 2
 
 
-def test_an_end_of_text_while_thinking_is_dropped_and_thinking_closed_by_force():
+def test_an_end_while_thinking_is_dropped_and_thinking_closed():
     (rollout,) = sampled(tokens(), say("the<end>4<end>"))
     assert text(rollout.ids) == "the</think>4<end>"
     assert (rollout.forced, rollout.dropped_end, rollout.ended) == (True, True, True)
@@ -235,7 +235,7 @@ def test_rows_go_their_own_way_and_the_model_keeps_its_mode():
     assert [one.segments for one in rollouts] == [one.segments for one in alone]
 
 
-def test_the_same_seed_draws_the_same_rollouts_and_another_seed_others():
+def test_same_seed_draws_same_rollouts_and_another_seed_others():
     network, prompts = model(), [[40, 41, 42], [50, 51]] * 3
 
     def draw(seed):
@@ -277,7 +277,7 @@ def test_sampling_follows_the_models_distribution():
     assert float((seen - p).abs().sum() / 2) < 1.5 * expected
 
 
-def test_temperature_zero_is_greedy_and_top_k_keeps_to_its_tokens():
+def test_temperature_zero_is_greedy_and_top_k_keeps_its_tokens():
     network, prompt = model(), [40, 41, 42]
     with torch.no_grad():
         best = network(torch.tensor([prompt])).logits[0, -1].topk(2).indices.tolist()
@@ -318,7 +318,7 @@ def test_the_two_tails_of_a_sampled_closing():
     assert rows.prompt_ids.tolist() == [[5, 6]] * 2
 
 
-def test_a_forced_closing_is_not_of_the_rationale_and_not_sampled():
+def test_a_forced_closing_is_not_of_rationale_and_not_sampled():
     item = rollout(forced=True, reward=0.0)
     batch = collate([item], ("answer",), pad=0, seed=0, device=CPU).batch
     assert batch.rationale.int().tolist() == [[1, 1, 0, 0, 0]]
@@ -370,7 +370,7 @@ def test_the_models_own_generation_config_is_set_aside(changes):
     assert network.generation_config.to_dict() == before
 
 
-def test_recorded_likelihoods_are_the_models_at_the_temperature_whatever_truncates_the_draw():
+def test_recorded_likelihoods_are_the_models_at_its_temperature():
     network, form = model(), tokens()
     for draw in (
         SamplingParams(),

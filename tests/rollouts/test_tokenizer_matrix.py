@@ -106,7 +106,7 @@ def written(tokens: TokenFormat, ids, budget=TokenBudget(20, 30)):
 
 @shapes
 @pytest.mark.parametrize("answer", ["Paris", "12,500.5 %"])
-def test_what_is_sampled_closes_and_ends_by_itself_as_the_gold_answer_is_laid_out(name, answer):
+def test_what_is_sampled_closes_and_ends_like_a_gold_answer(name, answer):
     tokens = made(name)
     start = encode(tokenizer_of(name), "a")
     gold = tokens.answer_ids(answer)
@@ -138,7 +138,7 @@ def test_a_closing_that_is_forced_is_the_one_that_is_sampled(name):
 @shapes
 @pytest.mark.parametrize("seam", [None, "", "\n", " "])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_closing_and_answer_are_the_ids_that_they_have_behind_a_rationale(name, seam, answer):
+def test_closing_and_answer_are_their_ids_behind_a_rationale(name, seam, answer):
     tokens = made(name, seam=seam)
     ids = tokens.close_ids + tokens.answer_ids(answer)
     text = tokens.format.closing + tokens.format.seam + answer + tokens.format.end
@@ -150,7 +150,7 @@ def test_closing_and_answer_are_the_ids_that_they_have_behind_a_rationale(name, 
 
 @pytest.mark.parametrize("name", SENTENCE_PIECE)
 @pytest.mark.parametrize("closing", ["\nAnswer:\n", "Answer:", " the:", "####"])
-def test_behind_sentence_piece_no_closing_begins_with_a_stray_space(name, closing):
+def test_behind_sentence_piece_no_closing_has_a_stray_space(name, closing):
     tokens = made(name, closing=closing)
     stray = tokenizer_of(name).convert_tokens_to_ids("▁")
     assert tokens.close_ids[0] != stray
@@ -172,7 +172,7 @@ def test_a_closing_that_the_tokenizer_cannot_write_is_refused():
 
 
 @shapes
-def test_a_prompt_is_the_chat_template_and_the_opening_with_one_bos(name):
+def test_a_prompt_is_chat_template_and_the_opening_with_one_bos(name):
     tokens, shape, tokenizer = made(name), SHAPES[name], tokenizer_of(name)
     text = tokens.format.render(ASKED, tokenizer)
     plain = tokenizer.apply_chat_template(ASKED, tokenize=False, add_generation_prompt=True)
@@ -197,7 +197,7 @@ def test_a_plain_text_begins_with_bos_once_and_ends_with_itself(name):
 
 
 @pytest.mark.parametrize("bos", [None, "<s>"])
-def test_an_end_of_text_that_the_tokenizer_appends_is_not_in_a_prompt(bos):
+def test_an_end_of_text_that_tokenizer_appends_is_not_in_prompt(bos):
     tokenizer = byte_level(["<s>", "</s>"], None, bos=bos, appended="</s>", eos_token="</s>")
     tokens = TokenFormat(Format.of(tokenizer), tokenizer)
     assert tokenizer("What is two?")["input_ids"][-1] == tokenizer.eos_token_id
@@ -229,7 +229,7 @@ def test_a_prefill_that_closes_thinking_is_refused():
 
 
 @shapes
-def test_a_system_message_is_in_the_prompt_or_refused_in_one_line(name):
+def test_a_system_message_is_in_prompt_or_refused_in_one_line(name):
     messages = [{"role": "system", "content": "Be brief."}, *ASKED]
     if SHAPES[name].system == "refused":
         with pytest.raises(QreditError, match="the chat template refuses the messages: System role not supported") as e:
@@ -240,7 +240,7 @@ def test_a_system_message_is_in_the_prompt_or_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize("messages", [[{"content": "a"}], [{"role": "user", "content": {"text": "a"}}, "b"], ["a"]])
-def test_messages_that_the_template_cannot_read_are_refused_in_one_line(messages):
+def test_messages_no_template_reads_are_refused_in_one_line(messages):
     with pytest.raises(QreditError, match="the chat template refuses the messages") as refused:
         made("gemma").prompt_ids(messages)
     assert "\n" not in str(refused.value)
@@ -304,7 +304,7 @@ def test_a_sampled_closing_is_seen_where_ids_have_gaps():
     assert list(rollout.ids[rollout.close_start : rollout.close_end]) == tokens.close_ids
 
 
-def test_rows_beyond_the_tokenizer_are_the_models_own_and_have_no_text():
+def test_rows_beyond_tokenizer_are_models_own_and_have_no_text():
     """They stay in the distribution: what is sampled and what is scored is one and the same model."""
     tokens, size = made("qwen3"), vocabulary_size(tokenizer_of("qwen3"))
     torch.manual_seed(0)

@@ -25,6 +25,7 @@ from qredit.engine.run_state import load_state
 from qredit.runs.train import train
 from tests.support.paths import GOLDEN
 
+pytestmark = pytest.mark.whole_tasks
 FORMER = GOLDEN / "former"
 RENAMED = json.loads((FORMER.parent / "renamed.json").read_text())["metrics.jsonl"]
 WITHIN = 1e-3
@@ -33,18 +34,18 @@ the checkpoint by .2 (full) and .004 (lora), the moments of the optimiser by mor
 (lora)."""
 
 
-@pytest.fixture(params=["full", "lora"])
-def resumed(request, tmp_path):
-    """A copy of a former run, gone on with, and what it was."""
-    former, folder = FORMER / request.param, tmp_path / "run"
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_it_goes_on_to_weights_and_records_of_former_version(name, tmp_path):
+    """A copy of a former run, gone on with, against what it was."""
+    former, folder = FORMER / name, tmp_path / "run"
     shutil.copytree(former, folder)
     options = merge_options({}, None, folder)
     train(options, folder, Console(quiet=True), resume=True)
-    return former, folder
+    check_weights(former, folder)
+    check_records(former, folder)
 
 
-def test_it_ends_at_the_weights_that_the_former_version_reached(resumed):
-    former, folder = resumed
+def check_weights(former, folder):
     name = "model.safetensors" if former.name == "full" else "adapter_model.safetensors"
     start, then = load_file(former / "checkpoint-3" / name), load_file(former / "final.safetensors")
     now = load_file(folder / "final" / name)
@@ -55,9 +56,10 @@ def test_it_ends_at_the_weights_that_the_former_version_reached(resumed):
     assert float(off.norm() / step.norm()) < WITHIN
 
 
-def test_its_records_go_on(resumed):
-    former, folder = resumed
-    before, after = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in resumed)
+def check_records(former, folder):
+    before, after = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (former, folder)
+    )
     assert [line["step"] for line in after] == [line["step"] for line in before]
     for old, new in zip(before, after, strict=True):
         assert {RENAMED.get(key, key) for key in old} <= new.keys()

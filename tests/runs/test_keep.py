@@ -79,7 +79,7 @@ def probe_file(path, of, **columns):
     return path
 
 
-def test_a_hash_is_that_of_the_content_whatever_its_wrapping_and_id():
+def test_a_hash_is_that_of_content_whatever_its_wrapping_and_id():
     plain = Example("What is 2?", "2", id="a")
     assert hash_example(plain) == hash_example(Example([{"role": "user", "content": "What is 2?"}], "2", id="b"))
     others = (
@@ -91,14 +91,14 @@ def test_a_hash_is_that_of_the_content_whatever_its_wrapping_and_id():
     assert hash_example(plain) == "740137df8a081b114be3cd71eeefed1a657b2ddf5d7eb19d2d90bfb5d546da91"
 
 
-def test_what_is_accepted_is_kept_in_order_and_the_rest_is_counted(tmp_path):
+def test_what_is_accepted_is_kept_in_order_and_rest_is_counted(tmp_path):
     file = probe_file(tmp_path / "probe.jsonl", examples(4))
     found = filter_examples(examples(6), ExampleFilter("log10_p_hat > -2.5"), file, batch=2)
     assert [one.id for one in found.examples] == ["0", "1", "2"]
     assert (found.left_out, found.unprobed) == (1, 2)
 
 
-def test_a_likelihood_of_0_is_null_in_the_file_and_below_every_bound(tmp_path):
+def test_likelihood_of_0_is_null_in_file_and_below_every_bound(tmp_path):
     file = probe_file(tmp_path / "probe.jsonl", examples(2), log10_p_hat=None)
     assert [row.numbers["log10_p_hat"] for row in read_probe_file(file).values()] == [-math.inf, -math.inf]
     with pytest.raises(QreditError, match="keeps 0 of 2 probed examples, fewer than the 1 prompts"):
@@ -118,7 +118,7 @@ def test_a_file_of_other_data_is_refused(tmp_path):
         filter_examples(examples(), ExampleFilter("success < 1"), one_changed, batch=1)
 
 
-def test_names_that_are_no_columns_and_lines_that_are_none_are_refused(tmp_path):
+def test_names_that_are_no_columns_are_refused(tmp_path):
     file = probe_file(tmp_path / "probe.jsonl", examples())
     with pytest.raises(QreditError, match="column 'sucess'.*success"):
         filter_examples(examples(), ExampleFilter("sucess < 1"), file, batch=1)

@@ -53,7 +53,7 @@ def curves(*steps, width=100):
     return [line.plain for line in readings(*steps).curves(width)]
 
 
-def test_success_is_drawn_from_0_to_1_and_the_likelihood_between_its_own_ends():
+def test_success_is_drawn_from_0_to_1_and_p_between_its_ends():
     shown = curves({"reward": 0.0, "p_hat/log10_q50": -14.0}, {"reward": 0.125, "p_hat/log10_q50": -2.5})
     assert [line.split() for line in shown] == [
         ["success", "12.5%", "0%", "to", "100%", "▁▂"],
@@ -201,7 +201,7 @@ class Run:
         return paper.file.getvalue()
 
 
-def test_a_terminal_shows_bar_curves_and_facts_of_the_last_step_and_keeps_the_curves():
+def test_a_terminal_shows_bar_curves_and_facts_and_keeps_curves():
     run = Run(terminal())
     with run.view:
         run.begin()
@@ -218,7 +218,7 @@ def test_a_terminal_shows_bar_curves_and_facts_of_the_last_step_and_keeps_the_cu
     assert run.view.console.file.getvalue().rstrip("\x1b[?25h\n").endswith("▁█")
 
 
-def test_a_note_is_one_line_of_plain_text_and_the_last_one_counts():
+def test_a_note_is_one_line_of_plain_text_and_last_one_counts():
     run = Run(terminal(), title="mine.stages[red](q=0.5)")
     with run.view:
         run.begin()

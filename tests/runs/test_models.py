@@ -70,7 +70,7 @@ UNSAVABLE = [
 
 
 @pytest.mark.parametrize("settings", UNSAVABLE)
-def test_a_generation_config_that_cannot_be_saved_is_mended_at_load(folder, settings):
+def test_a_generation_config_not_savable_is_mended_at_load(folder, settings):
     notes: list[str] = []
     loaded = load_model(str(write(folder, "generation_config.json", settings)), notes=notes)
     loaded.generation_config.save_pretrained(folder / "again")
@@ -108,7 +108,7 @@ def test_a_script_is_warned_and_its_model_mended(tmp_path, caplog):
     network.save_pretrained(tmp_path / "saved")
 
 
-def test_a_tokenizer_that_cannot_be_saved_is_refused_before_the_first_step(tmp_path, monkeypatch):
+def test_a_tokenizer_not_savable_is_refused_before_a_step(tmp_path, monkeypatch):
     def broken(self, *args, **kwargs):
         raise ValueError("no file for it")
 
@@ -131,7 +131,7 @@ METHODS = ("gptq", "awq", "bitsandbytes", "torchao", "nonsense")
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("command", ["train", "eval"])
-def test_quantised_weights_are_refused_in_one_line_with_their_kind(folder, said, method, command):
+def test_quantised_weights_are_refused_with_their_kind(folder, said, method, command):
     told = {"quant_method": method, "bits": 4, "group_size": 128}
     told |= {"load_in_4bit": True} if method == "bitsandbytes" else {}
     line = said(command, config_of(folder, quantization_config=told))
@@ -145,7 +145,7 @@ def test_the_package_that_quantised_weights_need_is_named(folder, said):
     assert "bitsandbytes: `pip install" in said("eval", config_of(folder, quantization_config=told))
 
 
-def test_an_unknown_kind_of_model_and_code_of_its_own_are_told_apart(folder, said):
+def test_an_unknown_model_and_code_of_its_own_are_told_apart(folder, said):
     assert "transformers knows no model_type 'zzz'" in said("train", config_of(folder, model_type="zzz"))
     own = config_of(folder, model_type="zzz", auto_map={"AutoModelForCausalLM": "modeling_zzz.Z"})
     assert "brings code of its own (model_type 'zzz'), which is not run here" in said("train", own)
@@ -184,7 +184,7 @@ def test_a_torn_tokenizer_is_refused(folder, said, name):
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "probe"])
-def test_a_tokenizer_with_more_ids_than_the_model_is_refused_with_both_numbers(tmp_path, said, command):
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path, said, command):
     ids = max(tokenizer().get_vocab().values()) + 1
     folder = model_folder(tmp_path / "small", vocab_size=ids - 3)
     line = said(command, folder)
@@ -259,7 +259,7 @@ def test_models_that_look_through_padding_are_taken(name):
     check_padding(made(name, UNSHIFTED[name]), 100)
 
 
-def test_rotary_frequencies_that_change_with_the_longest_row_are_refused_beyond_their_length():
+def test_frequencies_that_change_with_length_end_there():
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 1e4}
     rope["original_max_position_embeddings"] = 64
     network = made("Phi3", GROUPED | {"original_max_position_embeddings": 64, "rope_parameters": rope})
@@ -286,9 +286,7 @@ def test_such_a_model_is_not_trained(tmp_path):
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", {}),
     ],
 )
-def test_an_environment_that_overrides_an_option_is_refused_by_name(
-    folder, said, monkeypatch, variable, value, options
-):
+def test_environment_that_overrides_option_is_refused_by_name(folder, said, monkeypatch, variable, value, options):
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(True)
@@ -313,7 +311,7 @@ def test_the_record_says_what_was_computed_in(folder, tmp_path, dtype, type, mon
 # --- paths and ids
 
 
-def test_a_run_on_a_relative_model_is_evaluated_and_resumed_from_elsewhere(folder, tmp_path, monkeypatch):
+def test_a_run_on_a_relative_model_goes_on_from_elsewhere(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data_file(Path("rows.jsonl"))
     chosen = {"task": "jsonl", "data": "rows.jsonl", "model": "model", "output": "run", "lora": True, "lora_r": 4}
@@ -391,7 +389,7 @@ def test_the_warmup_is_a_tenth_of_the_run_at_most(steps, asked, warmup):
         ({"warmup": 2, "lr_scheduler_type": "linear"}, [1 / 2, 1, 2 / 3, 1 / 3]),
     ],
 )
-def test_the_rate_rises_from_the_first_step_on_and_a_resumed_run_goes_on_with_it(folder, tmp_path, options, rates):
+def test_the_rate_rises_from_step_one_and_goes_on_resumed(folder, tmp_path, options, rates):
     base = {"task": "jsonl", "data": data_file(tmp_path / "rows.jsonl"), "model": folder, **SHORT, "lr": 0.01}
     base |= {"steps": 4, "save_every": 1, **options}
     assert main(["train", "--quiet", *flags(**base, output=tmp_path / "run")]) == 0

@@ -97,7 +97,7 @@ def logits(folder):
 # --- what a run leaves
 
 
-def test_a_run_folder_holds_config_record_metrics_samples_and_the_model(train, data, network):
+def test_a_run_folder_holds_its_config_records_and_model(train, data, network):
     run, told = train(seed=3, save_every=1, reward="normalized_exact_match")
     assert sorted(path.name for path in run.path.iterdir()) == [
         *("README.md", "checkpoint-1", "checkpoint-2", "config.yaml", "credit.jsonl", "final"),
@@ -232,7 +232,7 @@ def signalled(monkeypatch, capsys, network, data, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_its_step_and_ends_later_as_if_never_stopped(train, signalled, number):
+def test_an_interrupted_run_ends_later_as_if_never_stopped(train, signalled, number):
     options = {"steps": STEPS, "save_every": 100}
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     run, said = signalled("cut", 2, number, **options)
@@ -250,7 +250,7 @@ def test_an_interrupted_run_saves_its_step_and_ends_later_as_if_never_stopped(tr
     ("save_every", "said_of_it"),
     [(0, f"nothing saved yet (3 of {STEPS} steps lost)"), (2, f"saved at step 2 of {STEPS} (1 step lost)")],
 )
-def test_the_second_interrupt_ends_at_once_and_says_what_is_lost(signalled, save_every, said_of_it):
+def test_second_interrupt_ends_at_once_and_says_what_is_lost(signalled, save_every, said_of_it):
     run, said = signalled("cut", 3, signal.SIGINT, signal.SIGINT, steps=STEPS, save_every=save_every)
     assert said[-1].startswith(f"qredit: interrupted; {said_of_it}; go on with it: qredit train --resume --output ")
     assert [path.name for path in list_checkpoints(run.path)] == (["checkpoint-2"] if save_every else [])
@@ -293,7 +293,7 @@ def test_resuming_a_finished_run_leaves_it_as_it_is(train):
     assert [line["step"] for line in lines(run.samples)] == [1, 2]
 
 
-def test_resuming_a_run_that_was_stopped_before_its_final_model_writes_it(train):
+def test_resuming_a_run_without_its_final_model_writes_it(train):
     run, _ = train(save_every=1)
     before = weights(run.final)
     run.final.rename(run.path / "_final")
@@ -319,7 +319,7 @@ def test_a_finished_run_is_not_thrown_away_by_a_resume(train, capsys, before, af
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == kept
 
 
-def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_taken(train, cut, capsys):
+def test_a_torn_checkpoint_is_named_and_one_before_it_is_taken(train, cut, capsys):
     options = {"steps": STEPS, "save_every": 2}
     whole, _ = train("whole", **options)
     run = cut("cut", 5, **options)
@@ -332,7 +332,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_taken(train, cut, c
 
 
 @pytest.mark.parametrize("character", ["\x85", "\u2028"])
-def test_lines_are_kept_on_resume_whatever_characters_the_model_wrote(tmp_path, character):
+def test_lines_are_kept_on_resume_whatever_is_in_them(tmp_path, character):
     path = tmp_path / "samples.jsonl"
     kept = [json.dumps({"step": n, "text": f"a{character}b"}, ensure_ascii=False) + "\n" for n in (1, 2, 3)]
     path.write_text("".join(kept) + '{"step": 3, "te', encoding="utf-8")
@@ -483,7 +483,7 @@ def test_the_json_of_a_dry_run(train, tmp_path):
     assert set(plan["memory_gib"]["parts"]) == {"sampling", "scoring", "update"}
 
 
-def test_a_dry_run_says_how_long_a_completion_may_be_and_what_its_memory_rests_on(train):
+def test_a_dry_run_says_how_long_completions_may_be_and_why(train):
     _, plan = train("run", "--dry-run", max_completion_length=9, answer_budget=None)
     assert (plan["max_completion_length"], plan["answer_budget"]) == (9, 4)
     memory = plan["memory_gib"]
@@ -501,7 +501,7 @@ def test_a_dry_run_takes_no_step(train, monkeypatch):
     assert train("run", "--dry-run")[1]["memory_gib"]["rows"] == 4
 
 
-def test_memory_is_that_of_the_rows_a_pass_is_cut_to_and_says_where_it_does_not_fit():
+def test_a_dry_runs_memory_is_of_the_rows_of_a_pass():
     memory = {
         "peak": 30.0,
         "phase": "update",
@@ -525,7 +525,7 @@ def test_memory_is_that_of_the_rows_a_pass_is_cut_to_and_says_where_it_does_not_
     assert last == "  it does not fit here: train with lora"
 
 
-def test_the_plan_counts_the_groups_of_a_step_and_not_of_a_generation(train):
+def test_plan_counts_groups_of_a_step_and_not_of_a_generation(train):
     _, plan = train("run", "--dry-run", prompts_per_step=4, prompts_per_forward=2, steps_per_generation=1)
     assert (plan["groups_per_step"], plan["steps_per_epoch"]) == (4, 1)
 
@@ -567,7 +567,7 @@ def test_training_and_evaluation_sample_as_many_tokens(tmp_path, given, budget):
     assert options.sampling_budget == make_config(options, tmp_path).budget == budget
 
 
-def test_the_run_folder_and_its_final_model_have_the_same_samples(train, evaluated, tmp_path, data):
+def test_run_folder_and_its_final_model_have_the_same_samples(train, evaluated, tmp_path, data):
     run, _ = train()
     plain = {"task": "jsonl", "data": data, "max_completion_length": 8, "answer_budget": 3}
     evaluated(model=run.path, k=2, samples=tmp_path / "run.samples")
@@ -585,7 +585,7 @@ def test_given_options_win_over_those_of_the_run(train, evaluated, tmp_path):
     assert evaluated(model=run.path, data=other, k=1)["questions"] == 2
 
 
-def test_the_template_switches_of_a_run_are_used_in_its_evaluation(train, evaluated, tmp_path, monkeypatch):
+def test_template_switches_of_a_run_are_used_in_its_evaluation(train, evaluated, tmp_path, monkeypatch):
     folder = model_folder(tmp_path / "chat", chat=True)
     run, _ = train(model=folder, chat_template_kwargs="{'opened': True}")
     seen = []
@@ -664,7 +664,7 @@ def test_the_table_of_an_evaluation_says_how_ties_count(train, capsys):
 # --- an official data set with a model that thinks
 
 
-def test_finqa_is_trained_cold_and_evaluated_with_a_thinking_chat_model(train, evaluated, tmp_path):
+def test_finqa_is_trained_cold_and_evaluated_with_a_chat_model(train, evaluated, tmp_path):
     folder, records = tmp_path / "finqa", copies("finqa", 6)
     folder.mkdir()
     for name in ("train", "validation", "test"):
@@ -734,7 +734,7 @@ def test_a_run_is_not_evaluated_on_the_file_it_was_trained_on(train, evaluated, 
     assert evaluated(model=run.path, k=2, split="train")["questions"] == 6
 
 
-def test_samples_of_an_evaluation_are_kept_in_the_run_folder_under_a_free_name(train, evaluated):
+def test_an_evaluations_samples_are_kept_under_a_free_name(train, evaluated):
     run, _ = train()
     first, second = evaluated(model=run.path, k=2), evaluated(model=run.path, k=2)
     assert first["samples"] == str(run.path / "eval-test.jsonl")
@@ -757,7 +757,7 @@ def test_what_the_data_lacks_is_said_once_before_the_run(network, tmp_path, caps
     assert (plan["unparseable_golds"], plan["answers_over_budget"]) == (6, 6)
 
 
-def test_a_run_resumed_inside_a_generation_ends_like_an_uninterrupted_one(train, cut):
+def test_a_run_resumed_inside_a_generation_ends_the_same(train, cut):
     options = {"steps": STEPS, "save_every": 1, "num_iterations": 2}
     whole, _ = train("whole", **options)
     run = cut("cut", in_step=3, **options)  # steps 3 and 4 share their rollouts
@@ -786,7 +786,7 @@ def test_control_characters_are_shown_as_their_escapes():
         (RuntimeError(" \n"), "RuntimeError"),
     ],
 )
-def test_of_an_error_by_others_the_first_line_is_said_or_its_type(error, said):
+def test_of_an_error_by_others_first_line_is_said_or_its_type(error, said):
     assert summarize_error(error) == said
 
 
@@ -799,7 +799,7 @@ def easy(tmp_path):
 EASY = {"q": "auto", "steps": 14, "m": 4, "lr": 2e-2, "warmup": 0, "save_every": 7}
 
 
-def test_decisions_are_kept_and_those_after_the_checkpoint_made_anew(train, easy, tmp_path):
+def test_decisions_after_the_checkpoint_are_made_anew(train, easy, tmp_path):
     run, _ = train("guided", data=easy, **EASY)
     kept = lines(run.decisions)
     assert kept[0]["step"] == 0

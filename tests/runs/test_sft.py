@@ -133,7 +133,7 @@ def test_labels_are_ids_where_tokens_count():
     assert made["labels"][:] == [[IGNORED_LABEL, IGNORED_LABEL, 7, 8, 9], [IGNORED_LABEL, 2]]
 
 
-def test_every_option_of_training_is_shared_or_is_about_rollouts():
+def test_every_option_of_training_is_shared_or_of_rollouts():
     rollouts = {"objective", "q", "m", "rows_per_forward", "keep", "probe", "guard"}
     assert {*SHARED_WITH_TRAIN} | rollouts | {"training"} == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & rollouts
@@ -157,7 +157,7 @@ def test_answers_that_were_shown_are_given(tmp_path, capsys):
     assert evaluated(capsys, "--model", str(tmp_path / "run"), *asked) > 0.9
 
 
-def test_rationales_that_were_shown_are_thought_on_new_questions(tmp_path, capsys):
+def test_rationales_once_shown_are_thought_on_new_questions(tmp_path, capsys):
     options = {"steps": 12, "subset": 96, "output": tmp_path / "run", "rationales": True}
     assert main(["sft", "--quiet", *flags(**options)]) == 0
     assert evaluated(capsys, "--model", str(tmp_path / "run"), "--limit", "4") > 0.5

@@ -89,7 +89,7 @@ def test_a_closing_that_is_drawn_stays_as_it_is():
     assert rollout.logp == tuple(map(logp_at, range(len(rollout.ids))))
 
 
-def test_a_closing_is_forced_at_the_budget_and_has_no_likelihood():
+def test_a_closing_is_forced_at_budget_and_has_no_likelihood():
     form = FORMATS["text"]
     close = len(form.close_ids)
     assert close > 1
@@ -108,7 +108,7 @@ def test_a_closing_that_the_budget_just_holds_is_not_forced():
     assert [thought(tokens(), [script], TokenBudget(n, 4))[0][0].forced for n in (length - 1, length)] == [True, False]
 
 
-def test_an_end_of_text_in_thinking_is_dropped_and_thinking_closed_there():
+def test_an_end_in_thinking_is_dropped_and_thinking_closed():
     (rollout,), sampler = thought(tokens(), say("the<end>4<end>"))
     assert text(rollout.ids) == "the</think>4<end>"
     assert facts(rollout) == (True, True, True)
@@ -118,7 +118,7 @@ def test_an_end_of_text_in_thinking_is_dropped_and_thinking_closed_there():
     assert answer.prompt_ids == (5, *rollout.ids[: rollout.close_end])
 
 
-def test_a_token_of_the_closing_that_ends_texts_does_not_end_thinking():
+def test_token_of_closing_that_ends_texts_does_not_end_thinking():
     form = FORMATS["closing holds an end"]
     assert form.close_ids[0] == END == form.stop_ids[0]
     (rollout, other), _ = thought(form, say("a<end>b<end>so4<end>", "a<end>b" + "c" * 20), TokenBudget(8, 4))
@@ -129,7 +129,7 @@ def test_a_token_of_the_closing_that_ends_texts_does_not_end_thinking():
     assert other.close_start == 8
 
 
-def test_no_budget_for_thinking_closes_at_once_and_asks_for_answers_alone():
+def test_no_budget_for_thinking_closes_at_once():
     (rollout,), sampler = thought(tokens(), [[9, *encode(tokenizer(), "4<end>")]], TokenBudget(0, 3))
     assert text(rollout.ids) == "</think>4<end>"
     assert (rollout.close_start, *facts(rollout)) == (0, True, False, True)
@@ -152,14 +152,14 @@ def test_no_budget_for_answers_asks_for_rationales_alone():
         ("text", "a\nAnswer:\none two three four", None, False),
     ],
 )
-def test_an_answer_ends_by_a_stop_token_the_formats_end_or_the_budget(form, said, answer, ended):
+def test_an_answer_ends_by_a_stop_token_formats_end_or_budget(form, said, answer, ended):
     (rollout,), _ = thought(FORMATS[form], say(said), TokenBudget(20, 4))
     assert rollout.ended == ended
     assert not rollout.forced
     assert text(rollout.answer_ids) == answer if ended else len(rollout.answer_ids) == 4
 
 
-def test_a_token_that_ends_texts_by_its_id_alone_ends_an_answer_too():
+def test_token_that_ends_texts_by_its_id_alone_ends_answer_too():
     """Those of the model beside the format's own."""
     script = [*encode(tokenizer(), "a</think>4"), 40, 41]
     (rollout,), _ = thought(tokens(), [script], TokenBudget(5, 5), stop_tokens=(40,))
@@ -168,14 +168,14 @@ def test_a_token_that_ends_texts_by_its_id_alone_ends_an_answer_too():
     assert text(rollout.ids) == "a</think>4<end>"
 
 
-def test_a_closing_may_be_completed_by_a_token_that_goes_on_behind_it():
+def test_a_closing_may_end_in_a_token_that_goes_on():
     form = FORMATS["merging"]
     (rollout,), _ = thought(form, [[40, 41, THE, 42, 43]], TokenBudget(9, 2))
     assert closing_of(rollout) == (THE,)
     assert (rollout.answer_ids, rollout.forced) == ((42, 43), False)
 
 
-def test_a_token_that_ends_texts_is_dropped_even_where_it_completes_the_closing():
+def test_an_end_token_is_dropped_even_in_a_closing():
     form = FORMATS["merging"]
     (rollout,), _ = thought(form, [[40, 41, THE, 42, 43]], TokenBudget(9, 2), stop_tokens=(THE,))
     assert list(rollout.ids[: rollout.close_end]) == [40, 41, *form.close_ids]
@@ -327,7 +327,7 @@ def test_without_noise_two_calls_of_a_model_give_what_one_gives(shared):
     assert kinds == {(forced, cut, ended) for forced, cut in ((0, 0), (1, 0), (1, 1)) for ended in (0, 1)}
 
 
-def test_thinking_is_sampled_in_one_call_where_the_sampler_offers_it():
+def test_thinking_is_one_call_where_the_sampler_offers_it():
     source = Scripted(say("the cat</think>4<end>"), len(tokenizer()))
     sampler = TransformersSampler(source, 0)
     (one,) = think(sampler, [[5]], tokens(), TokenBudget(6, 4), stop_tokens=[END], seed=0)
@@ -366,7 +366,7 @@ def requests_of(*lengths):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_completions_carry_the_models_likelihoods_at_the_temperature(shared):
+def test_completions_carry_models_likelihoods_at_temperature(shared):
     made = model()
     if shared:
         share_prefix(made)

@@ -271,7 +271,7 @@ def compare_chosen(made, rows, base=None):
 
 @pytest.mark.parametrize("attend", [attend_in_two_parts, attend_to_copies], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_chosen_rows_on_kept_prompts_have_the_gradient_of_their_own_packing(name, attend, monkeypatch):
+def test_chosen_rows_on_kept_prompts_have_their_own_gradient(name, attend, monkeypatch):
     monkeypatch.setattr(attention, "attend_in_two_parts", attend)
     assert compare_chosen(network(CONFIGS[name]), ragged_rows()) < gradient_bound()
 
@@ -282,7 +282,7 @@ def test_chosen_rows_with_lora_adapters():
     assert compare_chosen(made, ragged_rows(), base) < gradient_bound()
 
 
-def test_chosen_rows_under_autocast_have_the_gradient_of_their_own_packing():
+def test_chosen_rows_under_autocast_have_their_own_gradient():
     made, rows = network(CONFIGS["qwen3"]), ragged_rows()
     share_prefix(made)
     with torch.autocast("cpu", torch.bfloat16):
@@ -315,14 +315,14 @@ def test_a_feed_forward_part_at_the_wrong_tokens_is_caught(monkeypatch):
 # --- mutants of the two laws above
 
 
-def test_parts_that_are_not_weighted_by_their_normaliser_are_caught(monkeypatch):
+def test_parts_not_weighted_by_their_normaliser_are_caught(monkeypatch):
     monkeypatch.setattr(share, "find_mismatch", lambda model: None)
     monkeypatch.setattr(torch.Tensor, "lerp_", lambda own, prompt, weight: own.add_(prompt).div_(2))
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
 
 
-def test_positions_that_do_not_restart_after_the_prompt_are_caught(monkeypatch):
+def test_positions_that_do_not_restart_after_prompt_are_caught(monkeypatch):
     monkeypatch.setitem(globals(), "pack", lambda rows: _with_running_positions(packing.pack(rows)))
     with pytest.raises(AssertionError):
         compare(network(CONFIGS["qwen3"]), ragged_rows())
@@ -439,7 +439,7 @@ def test_prediction_errors_and_states_give_the_heads_gradient():
     assert torch.equal(few["prediction_error"], told["prediction_error"][..., 5:20])
 
 
-def test_the_divergence_from_another_models_distribution_is_the_whole_sum_and_its_slope():
+def test_divergence_from_another_model_is_the_whole_sum():
     generator = torch.Generator().manual_seed(0)
     hidden, other = (torch.randn(70, width, generator=generator) for width in (8, 6))
     weight, bias, of_other = (torch.randn(*shape, generator=generator) for shape in ((41, 8), (41,), (41, 6)))
@@ -553,7 +553,7 @@ def test_a_scaled_head_is_not_served():
 
 
 @pytest.mark.parametrize("objective", ["garl(q=0.75)", "paft(q=0.75)", "grpo()", "dapo()"])
-def test_a_run_has_the_gradients_of_one_that_repeats_its_prompts(tmp_path, objective):
+def test_a_run_has_gradients_of_one_that_repeats_its_prompts(tmp_path, objective):
     packed = trainer(tmp_path, objective, reward_funcs=length_reward)
     plain = trainer(tmp_path, objective, reward_funcs=length_reward, shared_prefix=False)
     assert (packed.layout, plain.layout) == (pack, pad_rows)
@@ -598,7 +598,7 @@ def test_only_rows_that_carry_a_coefficient_are_differentiated(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 2}], ids=str)
-def test_a_draw_computes_its_prompts_once_with_the_same_gradient(tmp_path, changes):
+def test_a_draw_computes_its_prompts_once_with_same_gradient(tmp_path, changes):
     """Against scoring first and a second forward pass; the prompts' tokens are counted."""
     kept, again = (trainer(tmp_path, "paft(q=0.75, resamples=1)", **changes) for _ in range(2))
     again.scorer.caches_prompts = False

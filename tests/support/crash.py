@@ -1,10 +1,11 @@
-"""Kills a training run again and again, at random moments, resumes it, and prints what came of it as JSON.
+"""Kills training runs again and again, at random moments, resumes them, and prints what came of each as JSON.
 
 Run by test_resume.py in a process of its own: everything is imported once, then every attempt is a fork.
 
-    python tests/support/crash.py FOLDER OBJECTIVE KILLS SEED
+    python tests/support/crash.py FOLDER KILLS SEED OBJECTIVE ...
 """
 
+import gc
 import json
 import os
 import random
@@ -21,13 +22,13 @@ from qredit.callbacks.metrics_file import MetricsWriter
 from tests.support.runs import length_reward, questions, trainer
 from tests.support.tiny import model
 
-STEPS, PER_EPOCH = 16, 4
+STEPS, PER_EPOCH = 8, 2
 
 
 def made(folder: Path, objective: str):
-    """Two micro-batches per generation, four steps per epoch, dropout, a checkpoint after every step."""
+    """Two micro-batches per generation, two steps per epoch, dropout, a checkpoint after every step."""
     return trainer(
-        folder, objective, questions(8), model(attention_dropout=0.1), reward_funcs=length_reward,
+        folder, objective, questions(4), model(attention_dropout=0.1), reward_funcs=length_reward,
         callbacks=[MetricsWriter(folder / "metrics.jsonl")], steps_per_generation=2, max_steps=STEPS,
         save_strategy="steps", save_steps=1, save_total_limit=3,
     )  # fmt: skip
@@ -88,10 +89,8 @@ def step_reached(folder: Path) -> int:
     return int(found.name.split("-")[1]) if found else 0
 
 
-def main() -> None:
-    root, objective, kills, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    torch.set_num_threads(1)
-    hf_logging.set_verbosity_error()
+def killed_and_resumed(root: Path, objective: str, kills: int, seed: int) -> dict:
+    """Runs until so many of them were killed: half of them at a write of a checkpoint, half at any time."""
     chance = random.Random(seed)
     reference = root / "uninterrupted"
     reference.mkdir(parents=True)
@@ -100,12 +99,13 @@ def main() -> None:
     whole = time.monotonic() - start
     weights = torch.load(reference / "weights.pt")
     report = {"kills": 0, "during_save": 0, "epochs": [], "runs": 0, "same": [], "metrics": []}
+    at_sync = None
     while report["kills"] < kills:
         folder = root / f"run-{report['runs']}"
         folder.mkdir()
         status = None
         while status is None:
-            at_sync = chance.randrange(2, 60) if chance.random() < 0.5 else None
+            at_sync = chance.randrange(2, 60) if at_sync is None else None
             limit = None if at_sync is not None else chance.uniform(0.1, 0.8) * whole
             enough = report["kills"] >= kills and chance.random() < 0.7
             status = finished(child(folder, objective, None if enough else at_sync), None if enough else limit)
@@ -119,7 +119,17 @@ def main() -> None:
         report["same"].append(all(torch.equal(a, b) for a, b in same))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         report["metrics"].append([line["step"] for line in lines if "grad_norm" in line] == list(range(1, STEPS + 1)))
-    print(json.dumps(report))
+    return report
+
+
+def main() -> None:
+    root, kills, seed, *objectives = sys.argv[1:]
+    torch.set_num_threads(1)
+    hf_logging.set_verbosity_error()
+    gc.collect()
+    gc.freeze()  # each fork ends its training with a garbage collection
+    for number, objective in enumerate(objectives):
+        print(json.dumps(killed_and_resumed(Path(root) / str(number), objective, int(kills), int(seed))), flush=True)
 
 
 if __name__ == "__main__":

@@ -59,4 +59,4 @@ class Critic:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-OBJECTIVE = "on_span('sampled', reward() | critic.less_value())"
+OBJECTIVE = "on_span('sampled', reward() | tests.support.critic.less_value())"

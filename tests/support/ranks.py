@@ -1,10 +1,6 @@
-"""One rank of a run on gloo, started by test_two_ranks.py: the gradients of every case, on recorded rollouts.
-
-torchrun --nproc_per_node N ranks.py OUTPUT
-"""
+"""One rank of a run on gloo, forked by test_two_ranks.py: the gradients of every case, on recorded rollouts."""
 
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -94,16 +90,11 @@ def without_likelihood_in_half(scored):
     return changed
 
 
-def main() -> None:
-    out = Path(sys.argv[1])
-    torch.set_num_threads(1)
+def save_gradients(out: Path) -> None:
+    """Those of every case, on this rank of the processes that the environment names."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     gradients = {f"{objective} {case}": case_gradients(out, objective, case, world) for objective, case in CASES}
     torch.save(gradients, out / f"gradients-{world}-{rank}.pt")
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

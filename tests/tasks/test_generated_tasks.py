@@ -81,7 +81,7 @@ def edges_of(record):
     return [tuple(edge.split(",")) for edge in record["graph"].split("|")]
 
 
-def test_a_star_has_so_many_arms_of_so_many_nodes_and_one_way_to_the_destination():
+def test_a_star_has_its_arms_and_nodes_and_one_way():
     for record in get("path-star(degree=4, length=5, nodes=30, size=40)").read(None, "train"):
         edges = edges_of(record)
         following = {}
@@ -108,7 +108,7 @@ def test_edges_come_in_any_order_and_every_arm_is_asked_for():
     assert len({record["destination"] for record in scene.records}) == 3
 
 
-def test_graphs_are_a_function_of_the_seed_and_no_two_splits_share_one():
+def test_graphs_are_a_function_of_the_seed_and_of_one_split():
     graphs = {}
     for split in ("train", "validation", "test"):
         records, again, other = (list(islice(get(text).read(None, split), 60)) for text in (SMALL, SMALL, OTHER_SEED))
@@ -215,7 +215,7 @@ def test_entries_are_examples_and_their_own_score_is_the_reward():
 
 
 @pytest.mark.usefixtures("gym")
-def test_a_likelihood_is_refused_where_an_entry_may_have_several_right_answers():
+def test_a_likelihood_is_refused_with_several_right_answers():
     notes = get("reasoning-gym:paths").loaded(None, "validation", "cold").notes
     assert any("may accept several answers" in note for note in notes)
     assert any("by running it as Python" in note for note in notes)
@@ -232,7 +232,7 @@ def test_a_likelihood_is_refused_where_an_entry_may_have_several_right_answers()
 
 
 @pytest.mark.usefixtures("gym")
-def test_a_run_and_a_probe_are_refused_before_a_model_is_looked_for(tmp_path, capsys):
+def test_runs_and_probes_are_refused_before_a_model_is_sought(tmp_path, capsys):
     shared = flags(task="reasoning-gym:paths(size=9)", model="nobody/nothing")
     assert main(["train", *shared, "--output", str(tmp_path / "run")]) == 2
     assert "objective garl(q=0.75) reads the likelihood of the one right answer" in capsys.readouterr().err
@@ -254,7 +254,7 @@ def test_a_run_and_a_probe_are_refused_before_a_model_is_looked_for(tmp_path, ca
         ("sums(seed='a')", "seed must be a whole number, at least 0, got 'a'"),
     ],
 )
-def test_a_generator_or_knob_that_does_not_exist_is_named_with_the_nearest(text, words):
+def test_an_unknown_generator_or_knob_is_named_with_the_nearest(text, words):
     with pytest.raises(QreditError, match=words):
         TrainOptions(task=f"reasoning-gym:{text}")
 
@@ -274,7 +274,7 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch):
         TrainOptions(task="reasoning-gym:ab")
 
 
-def test_the_generators_that_are_said_to_have_one_answer_exist_and_accept_it():
+def test_generators_of_one_answer_exist_and_accept_it():
     factory = pytest.importorskip("reasoning_gym.factory")
     assert set(factory.DATASETS) >= reasoning_gym.ONE_ANSWER
     for name in ("chain_sum", "sudoku", "zebra_puzzles"):

@@ -88,7 +88,7 @@ TWO = '{"prompt": "é 1?", "answer": "1"}', '{"prompt": "２?", "answer": "２"}
         ("a.csv.gz", gzip.compress("prompt,answer\r\né 1?,1\r\n２?,２\r\n".encode("utf-8-sig"), mtime=0)),
     ],
 )
-def test_files_as_other_programs_write_them_are_read_as_they_are(tmp_path, name, data):
+def test_files_as_other_programs_write_them_are_read(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     assert read(tmp_path / name) == [("é 1?", "1"), ("２?", "２")]  # full width stays: the text is never changed
 
@@ -137,7 +137,7 @@ def test_what_the_system_refuses_is_said_in_one_line(tmp_path, monkeypatch):
     assert refusal(path) == f"cannot read {path}: Permission denied"
 
 
-def test_a_cell_of_a_csv_file_may_be_longer_than_the_limit_of_the_csv_module(tmp_path):
+def test_a_cell_may_be_longer_than_the_csv_modules_limit(tmp_path):
     prompt = "a, " * 70_000
     assert read(put(tmp_path / "a.csv", {"prompt": prompt, "answer": "1"})) == [(prompt, "1")]
 
@@ -160,7 +160,7 @@ def test_a_cell_of_a_csv_file_may_be_longer_than_the_limit_of_the_csv_module(tmp
         (2**80, "1208925819614629174706176"),
     ],
 )
-def test_numbers_are_written_as_in_their_file_and_whole_ones_without_a_point(value, text):
+def test_numbers_are_written_as_in_their_file(value, text):
     assert format_number(value) == text
 
 
@@ -172,7 +172,7 @@ def test_numbers_of_a_json_file_keep_their_digits(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pyarrow.float64(), pyarrow.float32(), pyarrow.decimal128(21, 2)])
-def test_a_column_of_integers_that_became_floats_still_holds_integers(tmp_path, kind):
+def test_integers_that_became_floats_are_still_integers(tmp_path, kind):
     answers = pyarrow.array([13, None, 7]).cast(kind)
     table = pyarrow.table({"prompt": ["a", "b", "c"], "answer": answers}).filter(answers.is_valid())
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
@@ -210,7 +210,7 @@ def test_the_schema_of_verl_is_read(tmp_path, kind, column):
     assert read(path, make_jsonl_task(answer=column)) == [(VERL["prompt"], "2")]
 
 
-def test_a_column_inside_others_that_is_missing_is_named_with_those_there_are(tmp_path):
+def test_a_missing_inner_column_is_named_with_those_there_are(tmp_path):
     path = put(tmp_path / "a.jsonl", VERL)
     assert refusal(path, make_jsonl_task(answer="reward_model.ground_thruth")) == (
         f"{path}, record 1: no field 'reward_model.ground_thruth'; did you mean 'ground_truth'? "
@@ -222,7 +222,7 @@ def test_a_column_inside_others_that_is_missing_is_named_with_those_there_are(tm
     )
 
 
-def test_prompt_and_aliases_may_lie_inside_others_and_a_column_may_have_a_dot_in_its_name(tmp_path):
+def test_inner_prompts_and_aliases_and_dotted_names_are_read(tmp_path):
     row = {"a": {"q": "one?"}, "b.c": "1", "d": {"value": "x", "more": ["I", 1.0]}}
     task = make_jsonl_task("b.c", "a.q", "d.more")
     assert read(put(tmp_path / "a.jsonl", row), task) == [("one?", "1", "I")]
@@ -241,7 +241,7 @@ def test_prompt_and_aliases_may_lie_inside_others_and_a_column_may_have_a_dot_in
         ({"prompt": "q", "ground_truth": "a"}, "prompt", "ground_truth"),
     ],
 )
-def test_columns_with_the_names_that_others_use_are_taken_and_named(tmp_path, row, question, answer):
+def test_columns_with_names_that_others_use_are_taken_and_named(tmp_path, row, question, answer):
     found = loaded(put(tmp_path / "a.jsonl", row))
     assert found.examples == [Example("q", "a", "1")]
     assert found.notes == (f"prompts are column '{question}', answers column '{answer}'",)
@@ -260,7 +260,7 @@ def test_prompt_and_answer_go_without_saying(tmp_path):
         ({"prompt": "q", "truth": "a"}, "no field 'answer'; There are: prompt, truth; name one with --answer-column"),
     ],
 )
-def test_what_could_be_several_columns_or_none_is_refused_with_the_option(tmp_path, row, option):
+def test_several_possible_columns_or_none_are_refused(tmp_path, row, option):
     assert option in refusal(put(tmp_path / "a.jsonl", row))
 
 
@@ -272,7 +272,7 @@ def test_the_last_message_of_a_chat_is_the_answer(tmp_path):
     assert "record 2: the last message of 'messages' must be the assistant's answer" in said
 
 
-def test_a_chat_beside_an_answer_is_a_prompt_unless_it_holds_an_answer_already(tmp_path):
+def test_a_chat_is_a_prompt_unless_it_holds_the_answer(tmp_path):
     assert read(put(tmp_path / "a.jsonl", {"messages": CHAT, "answer": "Rome"})) == [(CHAT, "Rome")]
     said = refusal(put(tmp_path / "b.jsonl", {"messages": [*CHAT, ROME], "answer": "Rome"}))
     assert "record 1: 'messages' ends with the assistant's answer, which the model would see" in said
@@ -311,7 +311,7 @@ def test_keys_that_arrow_adds_to_messages_are_dropped(tmp_path, kind):
     assert [prompt for prompt, _ in read(path)] == [row["prompt"] for row in rows]
 
 
-def test_messages_whose_keys_differ_in_kind_are_refused_in_one_line(tmp_path):
+def test_messages_of_different_keys_are_refused_in_one_line(tmp_path):
     from qredit.runs.load import make_dataset
 
     prompts = [[{"role": "user", "content": "a", "name": name}] for name in ("Ann", 7)]
@@ -345,7 +345,7 @@ def test_the_file_of_a_split_may_be_packed(tmp_path):
 
 
 @pytest.mark.parametrize("folder", [".", "data"])
-def test_a_copy_of_a_data_set_from_the_hub_is_read_with_all_its_shards(tmp_path, folder):
+def test_copy_of_data_set_from_hub_is_read_with_all_its_shards(tmp_path, folder):
     (tmp_path / folder).mkdir(exist_ok=True)
     for n in range(2):
         put(tmp_path / folder / f"train-0000{n}-of-00002.parquet", {"prompt": f"{n}?", "answer": str(n)})
@@ -371,7 +371,7 @@ def test_what_datasets_saved_to_disk_is_read(tmp_path):
 # --- repeated rows
 
 
-def test_rows_that_only_repeat_an_earlier_one_are_dropped_with_a_count(tmp_path):
+def test_rows_that_repeat_an_earlier_one_are_dropped(tmp_path):
     again = [ROW, {"prompt": "two?", "answer": "2"}, ROW, {"prompt": "one?\r\n", "answer": " 1"}]
     path = put(tmp_path / "a.jsonl", *again)
     assert read(path) == [("one?", "1"), ("two?", "2")]
@@ -465,7 +465,7 @@ def test_texts_are_compared_in_a_stated_form(one, other, same):
         (CHAT, None, "I", [CHAT[0], {"role": "user", "content": "Capital of Italy?\n\nI"}]),
     ],
 )
-def test_a_system_message_and_an_instruction_stand_around_a_prompt(prompt, system, instruction, expected):
+def test_system_message_and_an_instruction_stand_around_prompt(prompt, system, instruction, expected):
     before = json.dumps(prompt)
     assert add_instructions(Example(prompt, "1"), system, instruction).prompt == expected
     assert json.dumps(prompt) == before
@@ -496,7 +496,7 @@ def test_wording_and_columns_that_would_not_be_used_are_refused(options, words):
         TrainOptions(**options)
 
 
-def test_an_official_data_set_takes_an_instruction_behind_its_cold_prompt(tmp_path):
+def test_an_official_data_set_takes_an_instruction_behind(tmp_path):
     path = put(tmp_path / "train.jsonl", *({"question": f"{n}?", "answer": "#### 1"} for n in range(30)))
     found = load_data(TrainOptions(task="gsm8k", data=path, instruction="Give the number.", system_prompt="S"), "train")
     system, user = found.examples[0].prompt
@@ -507,7 +507,7 @@ def test_an_official_data_set_takes_an_instruction_behind_its_cold_prompt(tmp_pa
 # --- what was trained on
 
 
-def test_questions_of_an_official_schema_that_a_run_was_trained_on_are_counted(tmp_path):
+def test_official_questions_that_were_trained_on_are_counted(tmp_path):
     """A file of another name than the official ones stands for any split: its questions may well be the run's."""
     facts = {"answer": "a", "answer_aliases": [], "paragraphs": [{"title": "t", "paragraph_text": "p"}]}
     path = put(tmp_path / "mine.jsonl", *({"id": f"{n}", "question": f"{n}?", **facts} for n in range(8)))
@@ -575,7 +575,7 @@ def test_a_row_that_cannot_be_used_is_one_line_and_status_2(tmp_path, capsys, co
 NAMED = "{% for m in messages %}{% if m.name is defined %}({{ m.name }}) {% endif %}{{ m.content }}{% endfor %}"
 
 
-def test_messages_render_alike_whether_arrow_added_keys_to_them_or_not():
+def test_messages_render_alike_with_keys_that_arrow_added():
     tokenizer = chat_tokenizer()
     tokenizer.chat_template = NAMED
     tokens = TokenFormat(Format.of(tokenizer), tokenizer)
@@ -613,7 +613,7 @@ def test_floats_of_a_data_set_that_are_whole_are_integers(answers, texts):
         assert encoded["answer"] == texts
 
 
-def test_an_evaluation_names_its_rows_and_a_dry_run_shows_the_wording(tmp_path, capsys):
+def test_an_evaluation_names_its_rows_and_dry_run_shows_wording(tmp_path, capsys):
     from qredit.cli.main import main
 
     folder = model_folder(tmp_path / "model", chat=True)

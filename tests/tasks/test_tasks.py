@@ -155,7 +155,7 @@ def one(name, tmp_path, record, style="cold"):
         ("gsm8k", "Ann has 600 boxes of 2. How many?", "1200", ()),
     ],
 )
-def test_the_cold_prompt_is_the_input_alone_and_the_warm_one_says_what_to_do(tmp_path, name, prompt, answer, aliases):
+def test_a_cold_prompt_is_input_alone_and_a_warm_one_says_more(tmp_path, name, prompt, answer, aliases):
     cold = one(name, tmp_path, RECORDS[name])
     warm = one(name, tmp_path, RECORDS[name], "warm")
     assert (cold.prompt, cold.answer, cold.aliases) == (prompt, answer, aliases)
@@ -204,7 +204,7 @@ def test_a_prompt_shows_all_passages_or_the_supporting_or_none(tmp_path, name, r
     assert ("passages" in prompts["none"], "do not matter" in prompts["supporting"]) == (False, False)
 
 
-def test_passages_that_cannot_be_told_apart_are_refused_with_their_record(tmp_path):
+def test_passages_that_cannot_be_told_apart_are_refused(tmp_path):
     hotpot = [HOTPOT, {name: value for name, value in HOTPOT.items() if name != "supporting_facts"}]
     musique = [{**MUSIQUE, "paragraphs": [{"title": "a", "paragraph_text": "b"}]}]
     for name, records, words in [
@@ -241,15 +241,13 @@ def test_a_task_without_passages_has_none_to_choose_from(tmp_path):
         (None, -100.0, ("-100",)),
     ],
 )
-def test_the_annotated_finqa_answer_comes_first_and_the_executed_one_is_an_alias(
-    tmp_path, annotated, executed, answers
-):
+def test_finqas_annotated_answer_comes_before_the_executed(tmp_path, annotated, executed, answers):
     record = {**FINQA, "qa": {**FINQA["qa"], "answer": annotated, "exe_ans": executed}}
     example = one("finqa", tmp_path, record)
     assert (example.answer, *example.aliases) == answers
 
 
-def test_a_finqa_page_without_text_before_the_table_leaves_no_blank_line(tmp_path):
+def test_a_finqa_page_without_text_leaves_no_blank_line(tmp_path):
     example = one("finqa", tmp_path, {**FINQA, "pre_text": [], "post_text": [""]})
     assert example.prompt == " | 2010 | 2009\nsales | $ 57 | $ 50\nwhat was the growth of sales?"
 
@@ -295,13 +293,13 @@ def hub(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("style", ["cold", "warm"])
-def test_the_hub_copy_gives_the_same_example_as_the_official_file(tmp_path, hub, name, record, asked, style):
+def test_hub_copy_gives_the_same_example_as_the_official_file(tmp_path, hub, name, record, asked, style):
     calls = hub(record)
     assert get(name).load(None, "train", style) == [one(name, tmp_path, RECORDS[name], style)]
     assert calls == [asked]
 
 
-def test_a_hub_split_that_is_missing_official_labels_is_cut_from_another(hub):
+def test_a_hub_split_without_labels_is_cut_from_another(hub):
     calls = hub(HOTPOT_HUB)
     get("hotpotqa").load("someone/hotpot", "test", "cold")
     calls = hub(GSM8K)
@@ -309,7 +307,7 @@ def test_a_hub_split_that_is_missing_official_labels_is_cut_from_another(hub):
     assert calls == [("someone/hotpot", None, "validation"), ("someone/gsm8k", "main", "train")]
 
 
-def test_a_misspelt_field_of_a_hub_record_is_named_with_the_data_set(hub):
+def test_misspelt_field_of_a_hub_record_is_named_with_data_set(hub):
     record = {("anwser" if name == "answer" else name): value for name, value in HOTPOT_HUB.items()}
     hub(record)
     with pytest.raises(QreditError, match="someone/hotpot, record 1: no field 'answer'; did you mean 'anwser'"):
@@ -329,7 +327,7 @@ def test_a_data_set_that_cannot_be_loaded_says_why_in_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["hotpotqa", "musique", "gsm8k"])
-def test_carved_splits_are_disjoint_cover_their_file_and_ignore_its_order(tmp_path, name):
+def test_carved_splits_are_disjoint_whole_and_without_order(tmp_path, name):
     records = copies(name, 101)
     for split in ("train", "validation", "test"):
         write(tmp_path / FILES[name][split], records)
@@ -346,7 +344,7 @@ def test_carved_splits_are_disjoint_cover_their_file_and_ignore_its_order(tmp_pa
 
 
 @given(st.permutations(range(12)), st.integers(0, 12))
-def test_a_subset_is_the_first_in_hash_order_whatever_the_order_of_the_file(order, limit):
+def test_a_subset_is_first_in_hash_order_whatever_order_of_file(order, limit):
     examples = [Example("q", "a", id=str(i)) for i in range(12)]
     assert sort_by_hash([examples[i] for i in order])[:limit] == sort_by_hash(examples)[:limit]
 
@@ -508,7 +506,7 @@ def write_rows(path, rows):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
-def test_every_kind_of_file_gives_the_same_examples_in_both_styles(tmp_path, kind):
+def test_every_kind_of_file_gives_same_examples_in_both_styles(tmp_path, kind):
     rows = [{**row, "aliases": "".join(row["aliases"])} for row in ROWS] if kind == "csv" else ROWS  # no lists in CSV
     path = write_rows(tmp_path / f"rows.{kind}", rows)
     expected = sort_by_hash([Example(row["prompt"], row["answer"], row["id"], tuple(row["aliases"])) for row in ROWS])
@@ -525,7 +523,7 @@ def test_a_folder_holds_one_file_per_split_of_any_kind(tmp_path):
         get("jsonl").load(str(tmp_path), "validation", "cold")
 
 
-def test_the_answer_column_may_have_another_name_and_the_rest_may_be_missing(tmp_path):
+def test_an_answer_column_may_be_renamed_and_others_missing(tmp_path):
     path = write_rows(
         tmp_path / "rows.jsonl",
         [{"prompt": "q", "solution": 42, "aliases": None}, {"prompt": "q", "solution": 0.5, "id": ""}],
@@ -537,7 +535,7 @@ def test_the_answer_column_may_have_another_name_and_the_rest_may_be_missing(tmp
 
 
 @pytest.mark.parametrize("answer", [None, "", "  ", True, [], ["a", ""], [["a"]], {"a": 1}, float("nan")])
-def test_an_answer_that_is_no_text_and_no_number_is_refused_with_its_row(tmp_path, answer):
+def test_an_answer_no_text_and_no_number_is_refused(tmp_path, answer):
     path = write_rows(tmp_path / "rows.jsonl", [ROWS[0], {"prompt": "q", "answer": answer}])
     with pytest.raises(QreditError, match=r"rows.jsonl, record 2: field 'answer'"):
         get("jsonl").load(path, "train", "cold")
@@ -552,7 +550,7 @@ def test_an_answer_may_be_one_assistant_message(tmp_path):
 
 
 @pytest.mark.parametrize("row", [{"prompt": " "}, {"prompt": [{"role": "user"}]}, {"aliases": [{}]}])
-def test_prompts_and_aliases_of_another_kind_are_refused_with_their_row(tmp_path, row):
+def test_prompts_and_aliases_of_another_kind_are_refused(tmp_path, row):
     path = write_rows(tmp_path / "rows.jsonl", [{**ROWS[0], **row}])
     with pytest.raises(QreditError, match=f"record 1: field '{next(iter(row))}' must be"):
         get("jsonl").load(path, "train", "cold")
@@ -562,7 +560,7 @@ def test_prompts_and_aliases_of_another_kind_are_refused_with_their_row(tmp_path
 
 
 @pytest.mark.parametrize("task", REGISTRY.values(), ids=lambda task: task.name)
-def test_every_task_is_rewarded_and_measured_by_scorers_that_exist(task):
+def test_every_task_is_rewarded_by_scorers_that_exist(task):
     assert get(task.name) is task
     assert task.reward in rewards.REGISTRY
     assert task.metrics

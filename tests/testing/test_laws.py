@@ -36,7 +36,7 @@ def test_every_law_has_a_mutant_and_a_subject():
     assert {law.name for law, _ in (*CASES, *STAGE_CASES)} == set(laws)
 
 
-def test_every_registered_objective_is_in_the_battery_with_a_target():
+def test_every_registered_objective_is_in_battery_with_a_target():
     targets = {}
     for subject in BATTERY:
         name = re.match(r"\w+", str(subject)).group()
@@ -54,7 +54,7 @@ def test_every_registered_stage_is_in_the_battery():
     assert REGISTERED.keys() - credits <= used
 
 
-def test_every_registered_penalty_and_surrogate_is_in_the_battery():
+def test_every_registered_penalty_and_surrogate_is_in_battery():
     penalties = {type(penalty).__name__ for subject in BATTERY for penalty in subject.objective.penalties}
     assert penalties == PENALTIES.keys()
     assert {type(subject.objective.surrogate).__name__ for subject in BATTERY} == SURROGATES.keys()

@@ -1,11 +1,13 @@
 """The benchmark of a step: sizes, useful arithmetic, and rows that say what was compared."""
 
+import functools
 import json
 
 import pytest
 
 from qredit import QreditError
 from qredit.cli.main import main
+from qredit.trl.bench import timing
 from qredit.trl.bench.arms import make_rollouts
 from qredit.trl.bench.size import ModelShape, Size
 from qredit.trl.bench.timing import _of_phase, _row
@@ -56,7 +58,15 @@ def test_a_ratio_is_theirs_over_ours_round_by_round():
     assert (row.seconds, row.their_seconds, row.tokens_per_second) == (4.0, 12.0, 70 / 4)
 
 
-def test_sampling_is_measured_too(capsys):
+@pytest.fixture
+def quick(monkeypatch):
+    """The arithmetic of this device from a small product; memory as given, in place of a process for each arm."""
+    monkeypatch.setattr(timing, "matmul_rate", functools.partial(timing.matmul_rate, size=256))
+    memory = {"trl": 300.0, "ordinary": 200.0, "qredit": 150.0}
+    monkeypatch.setattr(timing, "peak_memory", lambda name, *more: memory[name])
+
+
+def test_sampling_is_measured_too(capsys, quick):
     words = "bench step --sizes 12/12/2 --objectives garl --phases sample --runs 1 --memory false --cpu --json --quiet"
     assert main(words.split()) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
@@ -66,7 +76,7 @@ def test_sampling_is_measured_too(capsys):
     ]
 
 
-def test_the_command_prints_rows(capsys):
+def test_the_command_prints_rows(capsys, quick):
     words = "bench step --sizes 12/12/2 --objectives grpo --phases update --runs 1 --memory true --cpu --json --quiet"
     assert main(words.split()) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
@@ -80,8 +90,12 @@ def test_the_command_prints_rows(capsys):
             "grpo",
         )
         assert row["ratio"] > 0
-        assert row["peak_memory_ratio"] > 0
+        assert row["peak_memory_ratio"] == {"trl": 0.5, "ordinary": 0.75}[row["against"]]
         assert 0 < row["roofline"] < 1
+
+
+def test_memory_is_measured_in_a_process_of_its_own():
+    assert timing.peak_memory("qredit", "grpo", Size(12, 12, 2), ModelShape(layers=1), True) > 0
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ OBJECTIVES = [
 ]
 
 
-def test_the_lengths_that_are_logged_add_up_and_keep_to_the_budget():
+def test_lengths_that_are_logged_add_up_and_keep_to_the_budget():
     """A closing that was forced has no part in the budget; one that was sampled has."""
     forced = make_one_turn((1,), (5,) * 12, (0.0,) * 12, 4, 9, forced=True, ended=False)
     sampled = make_one_turn((1,), (5,) * 6, (0.0,) * 6, 2, 4, forced=False, ended=True)
@@ -65,7 +65,7 @@ def test_an_answer_budget_that_nobody_gave_fits_the_completion(tmp_path, length,
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
-def test_accumulated_micro_batches_have_the_gradient_of_one_large_batch(tmp_path, objective):
+def test_micro_batches_have_the_gradient_of_one_large_batch(tmp_path, objective):
     whole = trainer(tmp_path, objective, per_device_train_batch_size=16, reward_funcs=length_reward)
     cut = trainer(tmp_path, objective, gradient_accumulation_steps=2, reward_funcs=length_reward)
     assert relative_difference(first_step_gradients(cut), first_step_gradients(whole)) < gradient_bound()
@@ -92,7 +92,7 @@ def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path, monkeypatch)
     assert relative_difference(first_step_gradients(mutant), whole) > 1e-2
 
 
-def test_a_mixed_objective_learns_from_both_tails_as_from_each_alone(tmp_path):
+def test_a_mixed_objective_learns_from_both_tails_as_from_each(tmp_path):
     """garl + 0.5·reward on two-tailed rows has the sum of the two gradients: rollouts are counted once."""
     source = garl(0.5).source
     scored = on_span("sampled", reward() | center_by_group())
@@ -104,7 +104,7 @@ def test_a_mixed_objective_learns_from_both_tails_as_from_each_alone(tmp_path):
     assert relative_difference(first_step_gradients(both), total) < gradient_bound()
 
 
-def test_the_gradient_is_the_objectives_own_on_the_recorded_rollouts(tmp_path):
+def test_gradient_is_objectives_own_on_the_recorded_rollouts(tmp_path):
     made = trainer(tmp_path)
     gradients = first_step_gradients(made)
     rows = made._generation.microbatches[0].rows
@@ -149,7 +149,7 @@ def test_later_updates_on_a_generation_are_off_policy(tmp_path):
 
 
 @pytest.mark.parametrize("objective", [garl(0.5), paft(0.5), garl(0.5, ratio=token_truncate(2.0))], ids=str)
-def test_off_policy_coefficients_are_those_of_the_rationales_ratio(tmp_path, objective):
+def test_off_policy_coefficients_are_those_of_rationales_ratio(tmp_path, objective):
     """The credit sees log-probabilities of whole rationales, also where the draw would need the answers alone."""
     made = trainer(tmp_path, objective, steps_per_generation=2, num_iterations=2, max_steps=4, learning_rate=1e-2)
     seen = []
@@ -174,7 +174,7 @@ def test_off_policy_coefficients_are_those_of_the_rationales_ratio(tmp_path, obj
     assert max(float((one.logp - one.sampler_logp)[one.rationale].abs().max()) for one in seen) > 1e-3
 
 
-def test_a_generation_serves_its_micro_batches_whole_group_by_whole_group(tmp_path):
+def test_a_generation_serves_micro_batches_by_whole_groups(tmp_path):
     made = trainer(tmp_path, gradient_accumulation_steps=2, max_steps=2)
     made.train()
     for micro in made._generation.microbatches:
@@ -210,7 +210,7 @@ def test_state_moves_once_a_step_from_all_its_micro_batches(tmp_path):
     assert state["mean"] == pytest.approx(0.5 * rewards[0] + 0.5 * rewards[1], rel=1e-5)
 
 
-def test_state_behind_a_statistic_of_the_whole_step_does_not_depend_on_its_cutting(tmp_path):
+def test_state_behind_a_steps_statistic_ignores_its_cutting(tmp_path):
     objective = Objective(on_span("sampled", reward() | scale_by_batch_std() | subtract_running_mean(0.5)))
 
     def mean(rows, accumulated):
@@ -228,7 +228,7 @@ def test_state_behind_a_statistic_of_the_whole_step_does_not_depend_on_its_cutti
     assert mean(16, 1) == pytest.approx(mean(4, 4), rel=1e-6)
 
 
-def test_coefficients_of_a_whole_generation_are_those_of_the_policy_that_sampled_it(tmp_path):
+def test_a_generations_coefficients_are_the_samplers(tmp_path):
     made = trainer(
         tmp_path, "delta()", reward_funcs=length_reward, steps_per_generation=2, num_iterations=2, max_steps=4,
         learning_rate=1e-1, per_device_train_batch_size=8,
@@ -251,7 +251,7 @@ def test_coefficients_of_a_whole_generation_are_those_of_the_policy_that_sampled
     assert not torch.allclose(moved, expected, atol=1e-3)
 
 
-def test_state_behind_a_statistic_of_the_generation_moves_once_for_each(tmp_path):
+def test_state_behind_a_generations_statistic_moves_once(tmp_path):
     source = reward() | _of_the_generation() | subtract_running_mean(0.5)
     made = trainer(
         tmp_path, Objective(on_span("sampled", source)), reward_funcs=length_reward, num_iterations=2, max_steps=4
@@ -278,7 +278,7 @@ class _of_the_generation(Credit):
         return coefficient
 
 
-def test_a_weight_from_a_stage_that_does_not_see_the_whole_step_is_refused(tmp_path):
+def test_a_weight_that_does_not_see_the_whole_step_is_refused(tmp_path):
     with pytest.raises(QreditError, match="returns a weight; its scope must be BATCH"):
         trainer(tmp_path, Objective(_halved_weight()), reward_funcs=length_reward).train()
 
@@ -332,13 +332,13 @@ def test_bf16_autocast_trains_float32_weights(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_are_refused_for_full_fine_tuning(tmp_path, kind):
+def test_half_precision_is_refused_for_full_fine_tuning(tmp_path, kind):
     with pytest.raises(QreditError, match=r"trainable weights are (b?float16)"):
         trainer(tmp_path, network=model().to(kind))
     trainer(tmp_path, network=model().to(torch.bfloat16), peft_config=LoraConfig(target_modules=["q_proj"]))
 
 
-def test_half_precision_weights_are_refused_where_the_trainer_loads_them_itself(tmp_path):
+def test_half_precision_is_refused_where_the_trainer_loads(tmp_path):
     model().save_pretrained(tmp_path / "model")
     with pytest.raises(QreditError, match="trainable weights are bfloat16"):
         trainer(tmp_path / "run", network=str(tmp_path / "model"), model_init_kwargs={"dtype": "bfloat16"})
@@ -384,7 +384,7 @@ def test_metrics_beside_trls(tmp_path):
     assert 0 < logged["entropy"] < math.log(len(tokenizer()))
 
 
-def test_the_logged_entropy_does_not_depend_on_the_rows_per_forward(tmp_path):
+def test_logged_entropy_does_not_depend_on_the_rows_per_forward(tmp_path):
     def entropy(**cut):
         made = trainer(tmp_path, max_steps=1, **cut)
         made.train()
@@ -393,7 +393,7 @@ def test_the_logged_entropy_does_not_depend_on_the_rows_per_forward(tmp_path):
     assert entropy(rows_per_forward=3) == pytest.approx(entropy(), rel=1e-5)
 
 
-def test_quantiles_run_over_the_groups_of_the_whole_step_however_it_is_cut(tmp_path):
+def test_quantiles_run_over_the_groups_of_the_whole_step(tmp_path):
     def logged(rows, accumulated):
         made = trainer(tmp_path, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated, max_steps=1)
         made.train()
@@ -530,7 +530,7 @@ def test_checkpoints_are_pushed_once_they_are_whole(tmp_path, hub):
     assert find_damage(hub / "last-checkpoint") is None
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
     made = trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=4)
     compute = made._compute_loss
 
@@ -546,7 +546,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     assert all(torch.isfinite(p).all() for p in kept.parameters())
 
 
-def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_move(tmp_path):
+def test_gradients_not_finite_stop_the_run_before_weights_move(tmp_path):
     made = trainer(tmp_path)
     before = [p.detach().clone() for p in made.model.parameters()]
     made.model.get_output_embeddings().weight.register_hook(lambda grad: grad * float("nan"))
@@ -624,7 +624,7 @@ def test_arguments_that_would_have_no_effect_are_refused(tmp_path, given, words)
         QreditTrainer(model(), "grpo()", settings(tmp_path), questions(), processing_class=tokenizer(), **given)
 
 
-def test_settings_for_loading_are_refused_with_a_model_that_is_loaded(tmp_path):
+def test_settings_for_loading_are_refused_with_a_loaded_model(tmp_path):
     with pytest.raises(QreditError, match="model_init_kwargs has no effect on a model that is loaded already"):
         trainer(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
 
@@ -678,7 +678,7 @@ def test_long_prompts_can_be_dropped(tmp_path):
     assert len(made.train_dataset) == 2
 
 
-def test_answers_may_be_numbers_and_the_column_may_have_another_name(tmp_path):
+def test_answers_may_be_numbers_in_a_renamed_column(tmp_path):
     rows = Dataset.from_dict({"prompt": ["a", "b"], "solution": [4, 12]})
     made = trainer(tmp_path, data=rows, answer_column="solution", max_steps=1)
     assert made.train_dataset["answer"] == ["4", "12"] or list(made.train_dataset["answer"]) == ["4", "12"]
@@ -734,7 +734,7 @@ def flat_groups(made):
     return int((reward == reward[:, :1]).all(1).sum())
 
 
-def test_groups_of_equal_rewards_make_room_for_groups_with_spread(tmp_path):
+def test_groups_of_equal_rewards_make_room_for_others(tmp_path):
     assert flat_groups(dynamic(tmp_path, 0)) > 0
     made = dynamic(tmp_path, 12)
     assert flat_groups(made) == 0

@@ -39,18 +39,18 @@ def parameters(function):
         ("_save_checkpoint", ["self", "model", "trial"]),
     ],
 )
-def test_the_methods_that_are_replaced_have_the_signatures_they_had(method, expected):
+def test_methods_that_are_replaced_have_the_signatures_they_had(method, expected):
     assert parameters(getattr(GRPOTrainer, method)) == expected
 
 
-def test_the_scoring_method_takes_a_model_ids_a_mask_and_how_much_to_keep():
+def test_the_scoring_method_takes_ids_mask_and_what_to_keep():
     names = parameters(GRPOTrainer._get_per_token_logps_and_entropies)
     assert names[:7] == [
         "self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy",
     ]  # fmt: skip
 
 
-def test_the_loss_and_the_micro_batch_go_through_the_replaced_methods():
+def test_loss_and_micro_batch_go_through_the_replaced_methods():
     assert "self._compute_loss(model, inputs)" in inspect.getsource(GRPOTrainer.compute_loss)
     assert "self._prepare_inputs(inputs)" in inspect.getsource(Trainer.training_step)
     assert "self._prepare_inputs(inputs)" in inspect.getsource(GRPOTrainer.prediction_step)
@@ -60,7 +60,7 @@ def test_our_loss_is_not_scaled_again_for_accumulation():
     assert GRPOTrainer.loss_is_scaled_for_ga is True
 
 
-def test_the_clipped_gradient_norm_is_seen_before_the_optimiser_steps():
+def test_clipped_gradient_norm_is_seen_before_optimiser_steps():
     source = inspect.getsource(Trainer._run_epoch)
     assert source.index("self._clip_grad_norm(model)") < source.index("self.optimizer.step()")
 
@@ -122,7 +122,7 @@ def sources():
     )
 
 
-def test_every_setting_of_trl_has_an_effect_or_is_refused_or_says_why_not():
+def test_every_trl_setting_has_an_effect_or_a_reason():
     """A field that a new version of TRL or transformers brings is in none of these lists, and fails here by name."""
     divided = [*READ.split(), *OF_ARGUMENTS.split(), *IDLE, *OWNED, *UNSUPPORTED]
     assert sorted(divided) == sorted({f.name for f in dataclasses.fields(GRPOConfig)})
@@ -179,13 +179,13 @@ def test_the_attributes_that_are_read_exist(trainer):
     assert set(trainer._logs) >= {"prompt", "completion", "rewards", "advantages", "extra"}
 
 
-def test_rewards_come_back_for_all_processes_one_column_per_function(trainer):
+def test_rewards_come_back_for_all_processes_by_function(trainer):
     rows = [{"prompt": "a", "answer": "b"}] * 3
     rewards = trainer._calculate_rewards(rows, ["a"] * 3, ["c"] * 3, [[1]] * 3)
     assert rewards.shape == (3, 1)
 
 
-def test_masked_tokens_get_log_probability_zero_and_the_others_the_models_own(trainer):
+def test_masked_tokens_get_zero_and_others_the_models_own(trainer):
     ids = torch.randint(5, 200, (3, 9))
     mask = torch.ones_like(ids)
     mask[0, :2] = 0
@@ -197,7 +197,7 @@ def test_masked_tokens_get_log_probability_zero_and_the_others_the_models_own(tr
     assert torch.allclose(logp, expected, atol=1e-5)
 
 
-def test_the_fused_head_divides_by_one_temperature_and_can_be_put_on_again():
+def test_the_fused_head_divides_once_and_can_be_put_on_again():
     network, ids = model(), torch.randint(5, 200, (2, 6))
     labels = ids.clone()
 
@@ -214,7 +214,7 @@ def test_the_fused_head_divides_by_one_temperature_and_can_be_put_on_again():
     assert torch.allclose(scored(), logits.log_softmax(-1).gather(-1, at)[..., 0], atol=1e-5)
 
 
-def test_trl_replays_the_first_epochs_prompts_after_a_resume_in_the_second():
+def test_trl_replays_the_first_epochs_prompts_in_the_second():
     """The reason for an order of our own: TRL's sampler draws its permutations one after the other."""
     from trl.trainer.utils import RepeatSampler
 

@@ -187,7 +187,7 @@ def rows_of(seed=0, vocabulary=97):
     return made, collate(made, ("answer",), 0, 0, torch.device("cpu"))
 
 
-def test_a_rationale_is_one_row_with_its_answers_one_behind_the_other():
+def test_a_rationale_is_one_row_with_its_answers_in_line():
     made, rows = rows_of()
     batch = rows.batch
     assert (len(batch.mask), batch.rollouts, batch.rollout) == (4, 4, None)
@@ -208,7 +208,7 @@ def test_an_answer_that_is_given_twice_counts_once():
     assert collate([one], ("answer",), 0, 0, torch.device("cpu")).batch.alias is None
 
 
-def test_the_likelihood_is_the_logarithm_of_a_sum_and_shares_are_posterior():
+def test_the_likelihood_is_of_the_sum_and_shares_are_posterior():
     logp = torch.tensor([[-9.0, -1.0, -2.0, -1.5], [-9.0, -4.0, -torch.inf, -torch.inf], [-1.0, -1.0, 0.0, 0.0]])
     answer = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]).bool()
     alias = torch.tensor([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]])
@@ -497,7 +497,7 @@ def test_bad_aliases_are_named(tmp_path, aliases, changes, message):
         aliased(tmp_path, data=questions(aliases=[aliases] * 16), **changes)
 
 
-def test_rows_with_a_long_alias_are_left_out_if_that_is_asked_for(tmp_path):
+def test_rows_with_a_long_alias_are_left_out_if_asked(tmp_path):
     data = questions(aliases=[["seven " * 300] if row < 2 else [] for row in range(16)])
     made = aliased(tmp_path, data=data, skip_long=True)
     assert len(made.train_dataset) == 14
