@@ -145,8 +145,9 @@ class RunFolder:
         Raises:
             QreditError: an option differs from the run's own, and is none of those that may.
         """
-        kept = FORMER_BEHAVIOUR | yaml.safe_load(self.config.read_text(encoding="utf-8"))
         asked = yaml.safe_load(_as_yaml(options))
+        former = {name: value for name, value in FORMER_BEHAVIOUR.items() if name in asked}  # fine-tuning has not all
+        kept = former | yaml.safe_load(self.config.read_text(encoding="utf-8"))
         for name in sorted({*kept, *asked} - set(RESUMABLE_CHANGES)):
             if kept.get(name) != asked.get(name):
                 raise QreditError(
