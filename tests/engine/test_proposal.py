@@ -198,6 +198,14 @@ def test_what_steers_a_run_keeps_its_proposal():
     assert replace_auto(left, 0.25) == garl(0.25, proposal=HALF)
 
 
+def test_a_guide_judges_a_hinted_row_by_its_weight():
+    """After the hinted rows the answer is likelier, but without a hint they are hardly ever drawn: plain ones count."""
+    log_p, log_r, log_w = [-1.0, -1.0, -30.0, -30.0], [-30.0, -30.0, -1.0, -1.0], [-9.0, -9.0, -1.0, -1.0]
+    facts = collect_likelihood_stats(garl(0.5, proposal=HALF), four_rows(log_p, log_r, log_w))
+    assert facts["largest"].tolist() == pytest.approx([(math.log(2.0) - 9.0) / math.log(10)])
+    assert 10 ** (facts["largest"] - facts["p_hat"]) <= 4  # no row has more than the group's sum
+
+
 def test_a_guided_run_begins_without_hints_and_takes_them_later(tmp_path):
     made = trainer(tmp_path, "garl(q=auto(), proposal=hint(share=0.5))", max_steps=1)
     made.train()

@@ -73,11 +73,12 @@ def success(batch: RolloutBatch) -> Float[Tensor, " G"]:
 def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mapping[str, Float[Tensor, " N"]]:
     """What `compute_likelihood_metrics` is made of; the facts of several batches are joined, name by name, before it.
 
-    One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w); `ess` of each group that has
-    likelihood. One per row with a finite likelihood: `nll`, nats per token of the gold answer. With a stage over q
-    also, per group, `effective` (largest a_m/M^q) and `centred` (largest c_m/M^q), and per row `lost`, whether its
-    a_m/M^q is 0 in float32; these are of the tempered likelihood where the objective tempers it. Empty for an objective
-    that reads no likelihood. Of rollouts with a proposal also what `collect_proposal_stats` tells.
+    One number per group: `p_hat` and `largest` (log10 w̄ and log10 of the largest w; of ρw off policy, of u·w with a
+    proposal); `ess` of each group that has likelihood. One per row with a finite likelihood: `nll`, nats per token of
+    the gold answer. With a stage over q also, per group, `effective` (largest a_m/M^q) and `centred` (largest c_m/M^q),
+    and per row `lost`, whether its a_m/M^q is 0 in float32; these are of the tempered likelihood where the objective
+    tempers it. Empty for an objective that reads no likelihood. Of rollouts with a proposal also what
+    `collect_proposal_stats` tells.
     """
     if "answer_logp" not in objective.needs or batch.answer_logp is None or not bool(batch.has_answer.any()):
         return {}
@@ -88,7 +89,7 @@ def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mappi
     known = batch if stage is not None or batch.logp is not None else replace(batch, sampler_logp=None)
     facts = {
         "p_hat": group_p_hat(known, ratio) / math.log(10),
-        "largest": _one_per_group(batch, log_w, keep) / math.log(10),
+        "largest": _one_per_group(batch, log_importance_weight(known, ratio, "largest")[0], keep) / math.log(10),
         "ess": effective_sample_size(known, ratio),
         "nll": -log_w[finite] / batch.answer_length[finite],
     }
