@@ -9,12 +9,17 @@ from qredit.engine.protocols import ObjectiveOverride
 from qredit.utils.atomic_files import append_text
 from qredit.utils.sanitize import to_json_line
 
+__all__ = ["DecisionWriter"]
+
 
 class DecisionWriter(JsonLinesCallback):
     """Appends what guide and guard decided, with the reason, to decisions.jsonl; `step` is the last one before it.
 
+    Args:
+        path: of decisions.jsonl.
+
     Attributes:
-        overrides: the parts that decide.
+        overrides: the parts that decide: `trainer.overrides`, to be set once there is a trainer.
         notify: also told the newest decision, in a line.
     """
 

@@ -14,15 +14,25 @@ from qredit.tasks.base import Example
 from qredit.utils.atomic_files import append_text
 from qredit.utils.former_names import former_names
 
+__all__ = ["ValidationCallback"]
+
 
 class ValidationCallback(JsonLinesCallback):
     """Samples answers to held-out questions every few steps; each process takes its share.
 
+    Give it to the trainer before the guard among its `callbacks`. Each validation saves a checkpoint.
+
     Args:
+        path: of validation.jsonl.
+        examples: held-out questions with their reference answers.
+        rewards: what scores an answer; the first one decides what is right.
+        k: samples of each question, and the k of m@k.
+        every: steps between validations.
+        seed: of the samples.
         guard: is told of each validation.
 
     Attributes:
-        run: the one that is validated; nothing is done before there is one.
+        run: the trainer, to be set once there is one; nothing is validated before.
     """
 
     def __init__(

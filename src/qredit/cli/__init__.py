@@ -1,4 +1,4 @@
-"""The command line: qredit demo | train | probe | eval | compare | report | objectives | tasks | lab | bench."""
+"""The command line: qredit demo | train | sft | probe | eval | compare | report | objectives | tasks | lab | bench."""
 
 import sys
 

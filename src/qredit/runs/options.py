@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from qredit.core.objective import Objective
 
+__all__ = ["TrainOptions"]
+
 OWN_COLUMNS = ("prompt_column", "answer_column", "aliases_column")
 OWN_WORDING = ("system_prompt", "instruction")
 POCKET = "pocket"

@@ -49,7 +49,7 @@ OWNED: Mapping[str, str] = {
 """Fields that say what an objective says, and the stage to use instead."""
 
 UNSUPPORTED: Mapping[str, str] = {
-    "use_vllm": "rollouts are sampled with transformers generate; vLLM is not there yet",
+    "use_vllm": "rollouts are sampled in the trained model itself; vLLM is not there yet",
     **dict.fromkeys(
         (
             *("vllm_mode", "vllm_model_impl", "vllm_enable_sleep_mode", "vllm_structured_outputs_regex"),
