@@ -1,13 +1,13 @@
 """Success on rationales that the prior hardly ever draws: every q alone, and with rationales drawn behind a hint.
 
-    python experiments/sparse_proposals.py     the tables in docs/theory.md; about ten minutes on one core
+    python experiments/sparse_proposals.py     the tables in docs/theory.md; about fifteen minutes on one core
 
 First by enumeration: the expected amplification of GARL over ∇ℓ_0 in the lab's sparse policy, with half of the
 rationales from a proposal. Then by training a policy of one prompt. A rationale is a code of digits, drawn digit by
 digit. The gold answer has likelihood 0.9 after the right code and e^-30 after any other: nothing is graded. The skill
 to answer is fixed, so that it cannot be learned without the code. Behind the hint the same parameters draw, with a
-constant added to the right digits' logits. In the third kind of hint the policy that knows the answer also writes four
-further digits in another style than it has without.
+constant added to the right digits' logits. In two kinds of hint the policy that knows the answer also writes further
+digits in another style than it has without.
 """
 
 import math
@@ -83,6 +83,7 @@ HINTS: Mapping[str, HintKind] = {
     "sharp: each digit right with 0.9": HintKind(0.9),
     "vague: each digit right with 0.3": HintKind(0.3),
     "sharp, with 4 digits in another style": HintKind(0.9, style=4),
+    "sharp, with 20 digits in another style": HintKind(0.9, style=20),
 }
 
 
