@@ -20,7 +20,7 @@ from qredit.utils.errors import QreditError
 RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
 SFT_MARK = "rationales"  # an option that the config of supervised fine-tuning holds, and no other
 RESUMABLE_CHANGES = ("steps", "save_every", "log_every", "data", "model")
-FORMER_BEHAVIOUR = {"aliases": "reward"}
+FORMER_BEHAVIOUR = {"aliases": "reward", "passages": "all"}
 """What runs did whose config.yaml does not say so, for it is older than the option."""
 
 
