@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qredit.core.chain import on_span
+from qredit.core.chain import Coefficient, on_span
 from qredit.core.objective import Objective
 from qredit.credit.budget import budget_advantage
 from qredit.credit.macro import (
@@ -30,8 +30,9 @@ from qredit.credit.step import (
     weight_worst_steps,
     worst_to_come,
 )
+from qredit.credit.turn_entropy import scale_by_turn_entropy
 from qredit.credit.wrong_step import charge_wrong_steps
-from qredit.objectives import brpo, capo, grpo, ma_rlhf, pure, pure_strict, tp_grpo
+from qredit.objectives import aem, brpo, capo, grpo, ma_rlhf, pure, pure_strict, tp_grpo
 from qredit.utils.errors import QreditError
 from tests.support.batches import reward_batch
 from tests.support.rounding import same
@@ -331,3 +332,48 @@ def test_a_reward_arrives_at_the_last_sampled_token():
     batch = reward_batch([2.0, 3.0], lengths=[3, 2])
     batch = replace(batch, sampled=torch.tensor([[True, True, False], [True, True, False]]))
     assert at_last_token()(reward()(batch), batch).value.tolist() == [[0, 2, 0], [0, 3, 0]]
+
+
+# --- AEM
+
+
+def by_turn(*rows, turn=None, reward=None):
+    """Rows of tokens with these entropies; each token is a turn unless `turn` says otherwise."""
+    entropy = torch.tensor(rows, dtype=torch.float64)
+    turn = torch.arange(entropy.shape[1]).expand(entropy.shape) if turn is None else torch.tensor(turn)
+    reward = [0.0] * len(rows) if reward is None else reward
+    fields = {"turn": turn, "extra": {"sampler_entropy": entropy}}
+    return reward_batch(reward, lengths=[entropy.shape[1]] * len(rows), **fields)
+
+
+def factors(batch, **settings):
+    ones = torch.ones(len(batch.group), 1, dtype=torch.float64)
+    return scale_by_turn_entropy(**settings)(Coefficient(ones), batch).value.flatten().tolist()
+
+
+def test_the_factors_of_turns_are_the_worked_ones_however_the_turns_lie_in_rollouts():
+    worked = pytest.approx([1.453, 0.881, 0.534, 1.131], abs=6e-4)
+    assert factors(by_turn([0.2, 0.6, 1.0, 0.4])) == worked
+    assert factors(by_turn([0.2, 0.6], [1.0, 0.4])) == worked
+    assert factors(by_turn([0.2], [0.6], [1.0], [0.4])) == worked
+
+
+def test_a_turn_has_the_mean_of_its_tokens_and_counts_once_whatever_its_length():
+    batch = by_turn([0.1, 0.3, 0.6], [1.0, 1.0, 0.4], turn=[[0, 0, 3], [1, 1, 2]])
+    assert factors(batch) == pytest.approx([1.453, 1.453, 0.881, 0.534, 0.534, 1.131], abs=6e-4)
+
+
+def test_turns_of_a_narrow_range_and_a_turn_alone_keep_their_credit():
+    assert factors(by_turn([0.5, 0.59])) == [1.0, 1.0]
+    assert factors(by_turn([0.5, 0.61])) != [1.0, 1.0]
+    assert factors(by_turn([0.5, 0.5]), least_range=0.0) == [1.0, 1.0]
+    assert factors(by_turn([0.5])) == [1.0]
+
+
+def test_the_range_is_that_of_the_group_and_of_scored_rollouts():
+    batch = by_turn([0.2], [0.6], [1.0], [0.4], [9.0], [0.0], reward=[1.0, 0.0, 1.0, 0.0, NAN, 1.0])
+    found = aem().credit(replace(batch, group=torch.tensor([0, 0, 0, 0, 0, 1])))[:, 0]
+    std = (1 / 3) ** 0.5
+    expected = [1.453 * 0.5 / std, -0.881 * 0.5 / std, 0.534 * 0.5 / std, -1.131 * 0.5 / std, 0.0, 0.0]
+    assert found.tolist() == pytest.approx(expected, abs=1e-3)
+    assert abs(float(found.sum())) > 0.02  # the centring of GRPO is lost

@@ -141,7 +141,9 @@ def test_a_given_anchor_costs_no_pass(tmp_path):
     assert free.settled({"anchor": 0.2, "steps": 1})
 
 
-@pytest.mark.parametrize("metric", ["canon(length=10, metric=mean_entropy())", "pear(right=0.9, wrong=0.1)"])
+@pytest.mark.parametrize(
+    "metric", ["canon(length=10, metric=mean_entropy())", "pear(right=0.9, wrong=0.1)", "aem(least_range=0.0)"]
+)
 def test_rewards_made_of_entropies_keep_to_policy_that_sampled(tmp_path, metric):
     """The second step on the same rollouts, under other weights, credits them as the first did."""
     made = trainer(tmp_path, metric, reward_funcs=length_reward, num_iterations=2, max_steps=2, learning_rate=0.1)

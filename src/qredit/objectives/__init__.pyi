@@ -5,6 +5,7 @@ from typing import Any
 
 from qredit.objectives._method import Method as Method
 from qredit.objectives.adactrl import adactrl as adactrl
+from qredit.objectives.aem import aem as aem
 from qredit.objectives.agentic_aepo import agentic_aepo as agentic_aepo
 from qredit.objectives.attention_credit import attention_credit as attention_credit
 from qredit.objectives.brpo import brpo as brpo

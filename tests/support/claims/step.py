@@ -16,8 +16,9 @@ from qredit.credit.per_token import (
 )
 from qredit.credit.reward import reward
 from qredit.credit.step import skip_step_ends, subtract_step_share_of_others, weight_worst_steps, worst_to_come
+from qredit.credit.turn_entropy import scale_by_turn_entropy
 from qredit.credit.wrong_step import charge_wrong_steps, settle_unused_steps
-from qredit.objectives import brpo, capo, grpo, ma_rlhf, pure, pure_strict, tp_grpo
+from qredit.objectives import aem, brpo, capo, grpo, ma_rlhf, pure, pure_strict, tp_grpo
 from qredit.testing.laws import StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, UNSCORED
 
@@ -206,7 +207,39 @@ def _brpo_loss(logp, batch):
     return total / (8 * len(batch.group))
 
 
+def _aem(strength=1.0, least_range=0.1):
+    """GRPO's advantage times e^{-λ h} over its mean, h the entropies of all turns of the group between 0 and 1."""
+
+    def turns(batch, row):
+        found = {}
+        for column in [] if batch.reward[row].isnan() else tokens_of(batch, row):
+            found.setdefault(int(batch.turn[row, column]), []).append(column)
+        return list(found.values())
+
+    def entropy(batch, row, turn):
+        return statistics.fmean(float(batch.extra["sampler_entropy"][row, column]) for column in turn)
+
+    def reference(batch):
+        credit = torch.zeros(batch.mask.shape, dtype=torch.float64)
+        for row in range(len(batch.group)):
+            every = [entropy(batch, other, turn) for other in group_of(batch, row) for turn in turns(batch, other)]
+            rewards = [float(batch.reward[n]) for n in group_of(batch, row) if not batch.reward[n].isnan()]
+            for turn in turns(batch, row) if len(set(rewards)) > 1 else []:
+                advantage = (float(batch.reward[row]) - statistics.fmean(rewards)) / (statistics.stdev(rewards) + 1e-4)
+                low, width = min(every), max(every) - min(every)
+                if width > 0 and width >= least_range:
+                    mean = statistics.fmean(math.exp(-strength * (one - low) / width) for one in every)
+                    advantage *= math.exp(-strength * (entropy(batch, row, turn) - low) / width) / mean
+                credit[row, turn] = advantage
+        return credit
+
+    return reference
+
+
 BATTERY: tuple[Subject, ...] = (
+    Subject(aem(), reference=_aem(), zero=(UNSCORED, EQUAL_REWARDS)),
+    Subject(aem(strength=0.5, least_range=1.0), reference=_aem(0.5, 1.0)),  # some groups of the batches are narrower
+    Subject(aem(strength=0.0), equals=((grpo(), lambda size: 1.0),), unused=frozenset({"sampler_entropy", "turn"})),
     Subject(pure(), reference=_pure(0.1, 1.0)),
     Subject(pure(temperature=2.0, verifiable=0.5), reference=_pure(2.0, 0.5)),
     Subject(pure_strict(), reference=_pure_strict),
@@ -245,4 +278,5 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(macro_advantage()),
     StageSubject(macro_advantage_by_last()),
     StageSubject(macro_advantage_by_position()),
+    StageSubject(scale_by_turn_entropy()),
 )
