@@ -40,6 +40,12 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.parametrize("package", ["qredit", "qredit.cli"])
+def test_the_packages_run_as_modules(package):
+    ran = subprocess.run([sys.executable, "-m", package, "--version"], capture_output=True, text=True, timeout=300)
+    assert (ran.returncode, ran.stdout) == (0, f"{qredit.__version__}\n")
+
+
 @pytest.mark.parametrize(
     ("status", "argv"),
     [

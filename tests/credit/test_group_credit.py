@@ -22,7 +22,7 @@ from qredit.credit.filters import (
     zero_groups,
 )
 from qredit.credit.goal import arcsine, log_success, pass_at, success, success_std
-from qredit.credit.group import center_by_group, scale_by_group_std, whiten_over_tokens
+from qredit.credit.group import center_by_group, scale_by_batch_std, scale_by_group_std, whiten_over_tokens
 from qredit.credit.halves import center_by_halves, cosine_restarts
 from qredit.credit.likelihood import amplified_likelihood
 from qredit.credit.measure import cluster_share, mean_entropy, sampled_length
@@ -201,7 +201,7 @@ class my_goal:
         return 2 * torch.ones_like(p)
 
 
-@pytest.mark.parametrize("goal", ["imported_slope('test_group_credit.doubled_slope')", "test_group_credit.my_goal()"])
+@pytest.mark.parametrize("goal", [f"imported_slope('{__name__}.doubled_slope')", f"{__name__}.my_goal()"])
 def test_a_users_goal_is_read_from_its_import_path(goal):
     objective = parse(f"from_surrogate({goal})")
     assert advantages(objective, [1.0, 0.0, 0.0, 0.0]) == pytest.approx([1.5, *[-0.5] * 3])
@@ -302,6 +302,25 @@ def test_rewards_other_than_0_and_1_are_refused(objective):
 
 
 # --- REINFORCE++
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [(grpo(epsilon_std=0.0), [-1, 1]), (Objective(reward() | scale_by_group_std(0.0)), [0, 2])],
+)
+def test_without_epsilon_a_group_without_spread_gets_nothing(objective, expected):
+    *alone_or_equal, low, high = advantages(objective, [1.0, *[0.1] * 3, 0.0, 1.0], [0, 1, 1, 1, 2, 2])
+    assert alone_or_equal == [0.0] * 4
+    assert [low, high] == pytest.approx([math.sqrt(0.5) * value for value in expected])
+
+
+@pytest.mark.parametrize("rewards", [[1.0], [0.1] * 3])
+def test_without_epsilon_a_step_without_spread_gets_nothing(rewards):
+    assert advantages(Objective(reward() | scale_by_batch_std(0.0)), rewards) == [0.0] * len(rewards)
+
+
+def test_without_epsilon_shaped_pass_at_k_is_zero_if_all_fail():
+    assert advantages(Objective(reward() | shape_pass_at(2, epsilon=0.0)), [0.0, 0.0, 0.0]) == [0.0] * 3
 
 
 def test_whitening_counts_tokens_and_not_rollouts():

@@ -351,19 +351,19 @@ def factors(batch, **settings):
     return scale_by_turn_entropy(**settings)(Coefficient(ones), batch).value.flatten().tolist()
 
 
-def test_the_factors_of_turns_are_the_worked_ones_however_the_turns_lie_in_rollouts():
+def test_factors_of_turns_are_the_worked_ones_in_any_rollouts():
     worked = pytest.approx([1.453, 0.881, 0.534, 1.131], abs=6e-4)
     assert factors(by_turn([0.2, 0.6, 1.0, 0.4])) == worked
     assert factors(by_turn([0.2, 0.6], [1.0, 0.4])) == worked
     assert factors(by_turn([0.2], [0.6], [1.0], [0.4])) == worked
 
 
-def test_a_turn_has_the_mean_of_its_tokens_and_counts_once_whatever_its_length():
+def test_a_turn_is_the_mean_of_its_tokens_and_counts_once():
     batch = by_turn([0.1, 0.3, 0.6], [1.0, 1.0, 0.4], turn=[[0, 0, 3], [1, 1, 2]])
     assert factors(batch) == pytest.approx([1.453, 1.453, 0.881, 0.534, 0.534, 1.131], abs=6e-4)
 
 
-def test_turns_of_a_narrow_range_and_a_turn_alone_keep_their_credit():
+def test_a_narrow_range_and_a_turn_alone_leave_the_credit():
     assert factors(by_turn([0.5, 0.59])) == [1.0, 1.0]
     assert factors(by_turn([0.5, 0.61])) != [1.0, 1.0]
     assert factors(by_turn([0.5, 0.5]), least_range=0.0) == [1.0, 1.0]

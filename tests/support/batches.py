@@ -1,8 +1,23 @@
 """Small RolloutBatches for the tests."""
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from qredit import RolloutBatch
+
+
+def over_scored_rows(credit: Callable[[RolloutBatch], Tensor]) -> Callable[[RolloutBatch], Tensor]:
+    """A formula over the rows that were scored, as if there were no others; those get 0."""
+
+    def of_all(batch):
+        scored = ~batch.reward.isnan()
+        found = torch.zeros(batch.mask.shape, dtype=torch.float64)
+        found[scored] = credit(batch.select(scored)).double()
+        return found
+
+    return of_all
 
 
 def likelihood_batch(log_w, group=None, *, rationale=2, answer=2, forced=1, seed=0, **fields) -> RolloutBatch:

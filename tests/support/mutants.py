@@ -32,6 +32,7 @@ from qredit.credit.log_likelihood import (
 )
 from qredit.credit.perplexity_rank import perplexity_rank
 from qredit.credit.reward import reward
+from qredit.credit.turn_entropy import scale_by_turn_entropy
 from qredit.objectives import (
     attention_credit,
     dr_grpo,
@@ -521,6 +522,46 @@ def _rewarded(*credits):
 
 
 @dataclass(frozen=True)
+class _scales_by_bare_std(Credit):
+    """c / std over the group: 0/0 in a group of one or of equal values."""
+
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient, batch):
+        value, keep = coefficient.per_rollout(self)
+        return coefficient.with_row(value / batch.groups.std(value, keep))
+
+
+@dataclass(frozen=True)
+class _unscored_is_wrong(Source):
+    """The reward, and 0 where there is none, which counts in its group's statistics."""
+
+    needs = frozenset({"reward"})
+
+    def __call__(self, batch):
+        return Coefficient(batch.require("reward", "mutant").nan_to_num(0.0)[:, None])
+
+
+@dataclass(frozen=True)
+class _turns_in_secret(scale_by_turn_entropy):
+    """Says that it reads entropies alone."""
+
+    needs = frozenset({"sampler_entropy"})
+
+    def __call__(self, coefficient, batch):
+        return coefficient if batch.turn is None else super().__call__(coefficient, batch)
+
+
+@dataclass(frozen=True)
+class _clipped_by_turn(scale_by_turn_entropy):
+    """The factors of turns, then c clipped to [-1, 1], called linear."""
+
+    def __call__(self, coefficient, batch):
+        scaled = super().__call__(coefficient, batch)
+        return replace(scaled, value=scaled.value.clamp(-1, 1))
+
+
+@dataclass(frozen=True)
 class _clipped(Credit):
     """c clipped to [-1, 1], called linear."""
 
@@ -687,6 +728,10 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     ),
     "the formula written plainly": (
         Subject(rloo(), reference=lambda batch: grpo().credit(batch)),
+        Subject(
+            Objective(on_span("sampled", _unscored_is_wrong() | center_by_group() | scale_by_group_std())),
+            reference=lambda batch: grpo().credit(batch),
+        ),
         *(
             Subject(_rewarded(center_by_group(), scale_by_group_std(), weigh), reference=token_claims.delta_credit)
             for weigh in (
@@ -747,7 +792,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     ),
     "graded rewards are refused": (Subject(rloo(), binary=True),),
     "finite on degenerate groups": (
-        Subject(_rewarded(center_by_group(), scale_by_group_std(0.0))),
+        Subject(_rewarded(center_by_group(), _scales_by_bare_std())),
         Subject(_both(_exponentiated_early(1.0))),
     ),
     "needs are read": (Subject(_rewarded(_reads_in_secret())),),
@@ -756,9 +801,16 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     "needs are the union": (Subject(Objective(_forgets_its_parts(reward()))),),
 }
 STAGE_MUTANTS: Mapping[str, tuple[StageSubject, ...]] = {
+    "stages read what they need": (
+        StageSubject(_reads_in_secret()),
+        StageSubject(_wants_what_it_leaves()),
+        StageSubject(_turns_in_secret()),
+    ),
+    "stages are finite": (StageSubject(_scales_by_bare_std()),),
     "linear stages are homogeneous": (
         StageSubject(_clipped(), linear=True),
         StageSubject(scale_by_group_std(), linear=True),
+        StageSubject(_clipped_by_turn(), linear=True),
     ),
     "a span keeps to itself": (
         StageSubject(_on_every_span("rationale", resample_by_likelihood()), span="rationale"),

@@ -13,7 +13,7 @@ from qredit.core.objective import Objective, sum_terms
 from qredit.credit.reward import reward
 from qredit.objectives.parsing import parse
 from qredit.testing.batches import make_batch_for
-from qredit.testing.laws.values import _degenerate
+from qredit.testing.laws.values import make_degenerate_batches
 from qredit.utils.errors import QreditError
 from tests.support.battery import BATTERY, STAGES
 
@@ -81,7 +81,7 @@ def test_whatever_is_composed_keeps_its_promises(objective, seed):
 @settings(max_examples=60)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_is_finite_on_degenerate_groups(objective, seed):
-    for degenerate in _degenerate(make_batch_for(objective, seed)).values():
+    for degenerate in make_degenerate_batches(make_batch_for(objective, seed)).values():
         credited = evaluated(objective, degenerate)
         if credited is None:
             continue

@@ -17,6 +17,7 @@ from qredit.credit.likelihood import (
     amplified_likelihood,
     log_importance_weight,
     log_weight,
+    subtract_likelihood_baseline,
     subtract_mixture_baseline,
 )
 from qredit.stats.nearest_rank import nearest_rank
@@ -97,7 +98,8 @@ def collect_likelihood_stats(objective: Objective, batch: RolloutBatch) -> Mappi
         return facts
     seen = temper_likelihood(batch, find_power(objective.source))
     amplified = amplified_likelihood(stage.q, ratio=ratio)(seen)
-    centred = subtract_mixture_baseline(stage.q, ratio=ratio)(amplified, seen)  # the plain one without a hint
+    subtract_baseline = subtract_likelihood_baseline if seen.proposal is None else subtract_mixture_baseline
+    centred = subtract_baseline(stage.q, ratio=ratio)(amplified, seen)
     return {
         **facts,
         "effective": _one_per_group(batch, amplified.value[:, 0], keep),

@@ -12,6 +12,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope, Stage
 from qredit.core.schedule import check_range
 from qredit.credit.goal import Goal
+from qredit.stats.division import divide_or_zero
 from qredit.utils.errors import QreditError
 
 Advantages = tuple[Float[Tensor, " B"], Float[Tensor, " B"]]
@@ -138,7 +139,7 @@ class shape_pass_at(_ByCount):
         failing = probability_all_among(wrong, size, self.k)
         scale = (failing * (1 - failing)).sqrt() + self.epsilon
         with_this_one = probability_all_among(wrong - 1, size - 1, self.k - 1)
-        return failing / scale, (failing - with_this_one) / scale
+        return divide_or_zero(failing, scale), divide_or_zero(failing - with_this_one, scale)
 
 
 @dataclass(frozen=True)

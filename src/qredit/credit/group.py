@@ -10,6 +10,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope
 from qredit.credit.token_weight import select_tokens
 from qredit.stats import masked
+from qredit.stats.division import divide_or_zero
 from qredit.utils.errors import QreditError
 
 
@@ -46,7 +47,8 @@ class subtract_mean_of_others(Credit):
 class scale_by_group_std(Credit):
     """c_i ← c_i / (std over the group + epsilon), std with n-1.
 
-    Exactly 0 stays 0: a group of equal rewards, already centred, has no direction to scale up.
+    Exactly 0 stays 0: a group of equal rewards, already centred, has no direction to scale up. With epsilon = 0, a
+    group of one or of equal values gets 0.
     """
 
     epsilon: float = 1e-4
@@ -54,7 +56,7 @@ class scale_by_group_std(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, keep = coefficient.per_rollout(self)
-        return coefficient.with_row(value / (batch.groups.std(value, keep) + self.epsilon))
+        return coefficient.with_row(divide_or_zero(value, batch.groups.std(value, keep) + self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def _not_negative(coefficient: Coefficient, stage: Credit) -> tuple[Float[Tensor
 class scale_by_batch_std(Credit):
     """c_i ← c_i / (std over all rollouts of the optimiser step + epsilon), std with n-1; 0 stays 0.
 
+    With epsilon = 0, a step of one rollout or of equal values gets 0.
+
     The std is that of the coefficient it is given: after center_by_group of centred rewards, where TRL's
     scale_rewards="batch" takes the rewards' own.
     """
@@ -112,8 +116,9 @@ class scale_by_batch_std(Credit):
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, keep = coefficient.per_rollout(self)
         kept = value[keep]
-        std = kept.std() if kept.numel() > 1 else torch.zeros((), dtype=value.dtype, device=value.device)
-        return coefficient.with_row(value / (std + self.epsilon))
+        equal = kept.numel() < 2 or bool((kept == kept[0]).all())  # the std of equal numbers can be a rounding residue
+        std = torch.zeros((), dtype=value.dtype, device=value.device) if equal else kept.std()
+        return coefficient.with_row(divide_or_zero(value, std + self.epsilon))
 
 
 @dataclass(frozen=True)

@@ -162,14 +162,19 @@ class subtract_mixture_baseline(subtract_likelihood_baseline):
     Source: ours.
     """
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """The likelihood, what the ratio reads, and which rows are hinted."""
+        return super().needs | {"proposal"}
+
     def log_baseline(
         self, batch: RolloutBatch, log_w: Float[Tensor, " B"], keep: Bool[Tensor, " B"]
     ) -> Float[Tensor, " B"]:
         plain = super().log_baseline(batch, log_w, keep)
-        if batch.proposal is None or not bool(batch.proposal.any()):
+        proposal, groups = batch.require("proposal", str(self)), batch.groups
+        if not bool(proposal.any()):
             return plain
-        groups = batch.groups
-        hinted = groups.dense((batch.proposal & keep).double(), 0.0).bool()
+        hinted = groups.dense((proposal & keep).double(), 0.0).bool()
         kept = groups.dense(keep.double(), 0.0).bool()
         log_mean = self._log_mean_of_pairs(groups.dense(log_w, -torch.inf), kept, hinted)
         mixed = hinted.any(1, keepdim=True).expand_as(hinted)

@@ -26,7 +26,7 @@ class scale_by_turn_entropy(Credit):
     below `least_range` or 0, and so in a group of one turn. Signs stay, but what was centred no longer sums to 0.
 
     Args:
-        strength: λ; a turn of the highest entropy counts e^{-λ} times one of the lowest.
+        strength: λ. A turn of the highest entropy counts e^{-λ} times one of the lowest.
         least_range: nats.
 
     Source: arXiv 2605.00425v3 (AEM), from others' notes.

@@ -24,17 +24,17 @@ def aem(
         h_{i,k} = (H_{i,k} - min_g H) / (max_g H - min_g H)
 
     H_{i,k} is the mean entropy of the sampled tokens of turn k under the policy that sampled, and g all turns of the
-    group's rollouts. A rollout without tools is one turn; the factor then differs between rollouts alone.
+    group's rollouts. A rollout without tools is one turn. The factor then differs between rollouts alone.
 
     Args:
-        strength: λ; a turn of the highest entropy counts e^{-λ} times one of the lowest.
-        least_range: nats; in a group whose turns differ by less in H the advantage stays A_i.
+        strength: λ. A turn of the highest entropy counts e^{-λ} times one of the lowest.
+        least_range: nats. In a group whose turns differ by less in H the advantage stays A_i.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
         epsilon_std: added to the standard deviation (n-1) of A_i.
 
     Zero where all rewards of a group are equal. Elsewhere the advantages of a group no longer sum to 0.
 
-    Source: arXiv 2605.00425v3, known from others' notes. Difference: they name no base method; GRPO, with its clip and
+    Source: arXiv 2605.00425v3, known from others' notes. Difference: they name no base method. GRPO, with its clip and
     one mean per rollout, is our choice. The reward of 10 or 0 and the price of invalid actions belong to their tasks.
     """
     advantage = (

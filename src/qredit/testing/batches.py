@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.chain import Stage
 from qredit.core.objective import Objective
 from qredit.testing.fields import random_field
 from qredit.utils.seed import derive_seed
@@ -18,21 +19,23 @@ WIDTHS = (6, 2, 4)  # the longest rationale, closing and tail
 
 
 def make_batch_for(
-    objective: Objective, seed: int, sizes: tuple[int, ...] = SIZES, widths: tuple[int, int, int] = WIDTHS
+    part: Objective | Stage, seed: int, sizes: tuple[int, ...] = SIZES, widths: tuple[int, int, int] = WIDTHS
 ) -> RolloutBatch:
-    """A random batch with the tails that an objective needs: the gold answer, a sampled one, or both in two rows.
+    """A random batch with all fields and tails that an objective or a stage needs.
+
+    Rows end in the gold answer, in a sampled one, or in each of the two, in two rows.
 
     Args:
-        objective: its `needs` say which tails and fields.
+        part: its `needs` say which tails and fields.
         seed: all draws are a function of it.
         sizes: rollouts of each group.
         widths: most tokens of rationale, closing and tail.
     """
-    wants = objective.needs & {"reward", "answer_logp"}
+    wants = part.needs & {"reward", "answer_logp"}
     batch = random_batch(
         seed, gold="answer_logp" in wants, said="reward" in wants or not wants, sizes=sizes, widths=widths
     )
-    missing = sorted(objective.needs - set(batch.present))
+    missing = sorted(part.needs - set(batch.present))
     generator = torch.Generator().manual_seed(seed + 1)
     return replace(batch, extra={name: random_field(name, batch, generator) for name in missing})
 

@@ -51,6 +51,7 @@ from qredit.objectives import (
 )
 from qredit.testing.laws import Condition, StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_SUCCESS, UNSCORED
+from tests.support.batches import over_scored_rows
 
 # --- advantages of a right and of a wrong rollout, k of m right, straight from the formulas
 
@@ -339,8 +340,8 @@ BATTERY: tuple[Subject, ...] = (
     Subject(gspo(0.05, 0.05), loss=_gspo_loss),
     Subject(cispo(), advantage=_standardised, loss_scale=_per_token, zero=REWARDED),
     Subject(cispo(ratio_max=1.05), loss=_cispo_loss),
-    Subject(reinforce_pp(), reference=_whitened_rewards(centred=False), zero=(UNSCORED,)),
-    Subject(reinforce_pp_baseline(), reference=_whitened_rewards(centred=True), zero=(UNSCORED,)),
+    Subject(reinforce_pp(), reference=over_scored_rows(_whitened_rewards(centred=False)), zero=(UNSCORED,)),
+    Subject(reinforce_pp_baseline(), reference=over_scored_rows(_whitened_rewards(centred=True)), zero=(UNSCORED,)),
     Subject(maxrl_uncentred(), advantage=_over_the_mean_uncentred, zero=(NO_SUCCESS, WRONG, UNSCORED)),
     *(
         Subject(maxrl_truncated(order), advantage=_truncated_log(order), binary=True, zero=(UNSCORED,))
@@ -422,7 +423,10 @@ BATTERY: tuple[Subject, ...] = (
         Objective(on_span("sampled", mean_entropy())),
         reference=lambda b: torch.tensor([_entropy(b, i) for i in range(len(b.group))])[:, None] * b.sampled,
     ),
-    Subject(Objective(on_span("sampled", batch_mean_reward())), reference=lambda b: b.reward.nanmean() * b.sampled),
+    Subject(
+        Objective(on_span("sampled", batch_mean_reward())),
+        reference=over_scored_rows(lambda batch: batch.reward.mean() * batch.sampled),
+    ),
 )
 STAGES: tuple[StageSubject, ...] = (
     StageSubject(divide_by_group_mean()),

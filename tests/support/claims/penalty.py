@@ -16,6 +16,7 @@ from qredit.penalties.likelihood import keep_likelihood_of_responses, keep_likel
 from qredit.penalties.reference import kl_to_reference_k1, kl_to_reference_k2
 from qredit.testing.laws import StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, UNSCORED
+from tests.support.batches import over_scored_rows
 
 # --- what several losses are made of
 
@@ -299,7 +300,7 @@ BATTERY: tuple[Subject, ...] = (
     Subject(rloo() | kl_to_reference_k2(0.1), loss=_k2),
     Subject(
         clip_cov(share=1.0, low=0.02),
-        reference=_without_the_band(1.0, 0.02, 5.0),
+        reference=over_scored_rows(_without_the_band(1.0, 0.02, 5.0)),
         zero=(EQUAL_REWARDS, UNSCORED),
         unused=frozenset({"seed"}),
     ),

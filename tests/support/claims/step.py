@@ -278,5 +278,6 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(macro_advantage()),
     StageSubject(macro_advantage_by_last()),
     StageSubject(macro_advantage_by_position()),
-    StageSubject(scale_by_turn_entropy()),
+    StageSubject(scale_by_turn_entropy(), linear=True),
+    StageSubject(on_span("rationale", scale_by_turn_entropy()), linear=True, span="rationale"),
 )

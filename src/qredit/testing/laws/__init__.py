@@ -85,6 +85,8 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("needs are the union", applies_to_all, needs.needs_are_the_union),
 )
 STAGE_LAWS: tuple[Law[StageSubject], ...] = (
+    Law("stages read what they need", applies_to_all, stage.stages_read_what_they_need),
+    Law("stages are finite", applies_to_all, stage.stages_are_finite),
     Law("linear stages are homogeneous", lambda s: s.linear, stage.linear_stages_are_homogeneous),
     Law("a span keeps to itself", lambda s: s.span is not None, stage.a_span_keeps_to_itself),
 )

@@ -1,10 +1,12 @@
 """Laws of what is read: the fields that an objective or a stage says it needs are the fields it reads."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import When, infer_recompute, named_stages
+from qredit.core.chain import Stage, When, infer_recompute, named_stages
 from qredit.core.objective import Objective
 from qredit.testing.batches import make_batch_for, replace_fields
 from qredit.testing.laws.assertions import assert_each_close
@@ -18,22 +20,27 @@ ALWAYS_PRESENT = frozenset({"mask", "rationale", "answer", "group", "close", "re
 
 def needs_are_what_is_read(subject: Subject) -> None:
     """Without the fields it does not need nothing changes; without one that it needs it is refused by name."""
-    objective = subject.objective
-    off_policy = make_batch_for(objective, 0)
+    check_reads(subject.objective, subject.objective.credit)
+
+
+def check_reads(part: Objective | Stage, credit: Callable[[RolloutBatch], Tensor]) -> None:
+    """What `credit` reads of a batch is what the objective or stage behind it says, on and off policy.
+
+    Raises:
+        AssertionError: it reads another field, or does without one that is among the needs.
+    """
+    off_policy = make_batch_for(part, 0)
     on_policy = _without(off_policy, frozenset({"sampler_logp"}))
-    for batch, needs in (
-        (off_policy, objective.needs | objective.needs_off_policy),
-        (on_policy, objective.needs),
-    ):
-        _check_reads(objective, batch, needs)
+    _check_reads(credit, off_policy, part.needs | part.needs_off_policy)
+    _check_reads(credit, on_policy, part.needs)
 
 
-def _check_reads(objective: Objective, batch: RolloutBatch, needs: frozenset[str]) -> None:
+def _check_reads(credit: Callable[[RolloutBatch], Tensor], batch: RolloutBatch, needs: frozenset[str]) -> None:
     bare = _without(batch, frozenset(batch.present) - ALWAYS_PRESENT - needs)
-    assert_each_close(objective.credit(bare), objective.credit(batch))
+    assert_each_close(credit(bare), credit(batch))
     for name in needs - ALWAYS_PRESENT:
         try:
-            objective.credit(_without(batch, frozenset({name})))
+            credit(_without(batch, frozenset({name})))
         except QreditError as error:
             if name not in str(error):
                 raise AssertionError(f"refused without {name}, but not by its name: {error}") from None

@@ -44,10 +44,15 @@ def advantages_are_those_of_the_formula(subject: Subject) -> None:
 
 
 def equals_its_reference(subject: Subject) -> None:
-    """The coefficient is the one that the formula gives when it is written plainly, on random batches."""
+    """The coefficient is the one that the formula gives when it is written plainly, on random batches.
+
+    Where rewards are read, every second batch has a rollout that was not scored.
+    """
     assert subject.reference is not None
     for seed in range(4):
         batch = make_batch_for(subject.objective, seed)
+        if batch.reward is not None and "reward" in subject.objective.needs and seed % 2:
+            batch = replace(batch, reward=batch.reward.index_fill(0, torch.tensor([seed]), torch.nan))
         assert_each_close(subject.objective.credit(batch), subject.reference(batch), 1e-5, 1e-12)
 
 
@@ -77,7 +82,7 @@ def graded_rewards_are_refused(subject: Subject) -> None:
 def finite_on_degenerate_groups(subject: Subject) -> None:
     """No NaN and no infinity, in coefficient, loss or gradient, on groups that have nothing to compare."""
     for seed in range(2):
-        for name, degenerate in _degenerate(make_batch_for(subject.objective, seed)).items():
+        for name, degenerate in make_degenerate_batches(make_batch_for(subject.objective, seed)).items():
             if subject.binary and name == "all equal":
                 continue  # of a reward that it refuses
             logp = torch.where(degenerate.mask, -1.0, 0.0).double().requires_grad_()
@@ -87,7 +92,7 @@ def finite_on_degenerate_groups(subject: Subject) -> None:
             assert_finite(torch.autograd.grad(loss, logp, allow_unused=True)[0], f"{name}: gradient")
 
 
-def _degenerate(batch: RolloutBatch) -> dict[str, RolloutBatch]:
+def make_degenerate_batches(batch: RolloutBatch) -> dict[str, RolloutBatch]:
     """The batch with all its groups alike in one way."""
     changed: dict[str, RolloutBatch] = {
         "groups of one": replace(batch, group=torch.arange(len(batch.group))),
