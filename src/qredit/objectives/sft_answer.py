@@ -21,6 +21,7 @@ def sft_answer(ratio: RationaleRatio = DEFAULT_RATIO) -> Objective:
 
     Zero in rows without a gold answer, in rows whose likelihood is exactly 0, and outside the answer.
 
-    Source: ours. Supervised fine-tuning without any rationale needs no sampling and is not this.
+    Source: ours, the half of LaTRO (arXiv 2411.04282) on the answer. Supervised fine-tuning without any rationale needs
+    no sampling and is not this.
     """
     return Objective(per_span(answer=supervised_answer() | weigh_by_ratio(ratio)), log_likelihood())
