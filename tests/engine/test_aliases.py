@@ -302,7 +302,8 @@ def test_a_rationale_stands_once_in_a_packing():
 # --- training
 
 STEP_WIDE = "on_span('answer', amplified_likelihood(q=0.5) | scale_by_batch_std())"
-ANSWERS = [[f"{i} or so", f"about {i}", str(i)] if i % 2 else [] for i in range(16)]
+# about as likely as the answer itself: what is far less likely would hide any mistake
+ANSWERS = [["a", "bc", str(i)] if i % 2 else [] for i in range(16)]
 
 
 def aliased(folder, objective="garl(q=0.75)", **changes):
@@ -427,7 +428,7 @@ def test_the_probe_takes_the_likelihood_of_any_right_answer():
     network, tokens = model(), TokenFormat(Format.of(tokenizer()), tokenizer())
     share_prefix(network)
     asked = [Example("What is 3? ", "3", "a"), Example("What is 4? ", "4", "b")]
-    answers = {text: tuple(tokens.answer_ids(text)) for text in ("3", "4", "three")}
+    answers = {text: tuple(tokens.answer_ids(text)) for text in ("3", "4", "a")}
 
     def log_w(*golds):
         setup = ProbeSetup(
@@ -435,8 +436,8 @@ def test_the_probe_takes_the_likelihood_of_any_right_answer():
         )
         return measure(setup, 3, seed=0).log_w
 
-    joined = log_w((answers["3"], answers["three"]), (answers["4"],))
-    alone, other = log_w((answers["3"],), (answers["4"],)), log_w((answers["three"],), (answers["4"],))
+    joined = log_w((answers["3"], answers["a"]), (answers["4"],))
+    alone, other = log_w((answers["3"],), (answers["4"],)), log_w((answers["a"],), (answers["4"],))
     assert torch.allclose(joined[0], torch.logaddexp(alone[0], other[0]), atol=1e-4)
     assert torch.allclose(joined[1], alone[1], atol=1e-4)
 
