@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
+from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, get_field_types, read_yaml, select_fields
 from qredit.cli.shared_options import TEMPLATE_OPTIONS
-from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.runs.sft_options import SHARED_WITH_TRAIN, RationaleOptions, SftOptions
 from qredit.utils.errors import QreditError
-from qredit.utils.sanitize import escape_control_chars
 
 _OURS = ("output", "resume", "config")
 _HELP = {"lr": "learning rate; default 3e-4 (pocket), 1e-4 (--lora), 1e-5 (full fine-tuning)"}
@@ -56,42 +54,16 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         progress: where what goes on is shown.
     """
     own = {name: given.pop(name, None) for name in _OURS}
-    options = merge_options(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
+    options = merge_options(given, own["config"], find_resumed(own["output"], "sft") if own["resume"] else None)
     from accelerate.utils import broadcast_object_list
 
-    from qredit.report.collect import collect_runs
-    from qredit.report.sentences import describe_end
-    from qredit.runs.lifecycle import describe_saved_steps
-    from qredit.runs.plan import list_data_notices
     from qredit.runs.sft import finetune
 
     name = f"runs/{options.run.task}-sft-{datetime.now():%Y%m%d-%H%M%S}"
     output = Path(broadcast_object_list([own["output"] or name])[0])  # one clock names the folder
-    try:
+    with tell_how_to_resume(output, options.run.steps, "sft"):
         finished = finetune(options, output, progress, resume=bool(own["resume"]))
-    except KeyboardInterrupt:
-        if not RunFolder(output).config.is_file():
-            raise
-        kept, words = (
-            describe_saved_steps(RunFolder(output), options.run.steps),
-            f"qredit sft --resume --output {output}",
-        )
-        raise KeyboardInterrupt(f"{kept}; go on with it: {escape_control_chars(words)}") from None
-    for notice in list_data_notices(finished.facts):
-        if progress.quiet or notice not in finished.said:
-            out.print(escape(escape_control_chars(notice)), soft_wrap=True)
-    for sentence in describe_end(collect_runs([output])[0]):
-        out.print(escape(escape_control_chars(sentence)), soft_wrap=True)
-    best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
-    out.print(f"final model{best}: {escape(escape_control_chars(str(finished.final)))}", soft_wrap=True)
-    return {
-        "run": str(finished.folder),
-        "final": str(finished.final),
-        "steps": finished.steps,
-        "best_step": finished.best_step,
-        "objective": options.label,
-        **finished.facts,
-    }
+    return show_finished(finished, options.label, out, progress.quiet)
 
 
 def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> SftOptions:
@@ -122,10 +94,3 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     return SftOptions(
         build_options(TrainOptions, rest, further=list_sft_fields), build_options(RationaleOptions, shown)
     )
-
-
-def _resumed(output: str | None) -> Path:
-    if not output:
-        raise QreditError("--resume needs --output, the folder of the run to go on with")
-    RunFolder(Path(output)).require_existing("sft")
-    return Path(output)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, get_field_types, read_yaml
-from qredit.runs.folder import FORMER_BEHAVIOUR, RunFolder
+from qredit.runs.folder import FORMER_BEHAVIOUR
 from qredit.runs.options import TrainOptions
-from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars
 
 if TYPE_CHECKING:
@@ -57,13 +57,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         progress: where progress bars go.
     """
     own = {name: given.pop(name, None) for name in _OURS}
-    options = merge_options(given, own["config"], _resumed(own["output"]) if own["resume"] else None)
+    options = merge_options(given, own["config"], find_resumed(own["output"], "train") if own["resume"] else None)
     from accelerate.utils import broadcast_object_list
 
-    from qredit.report.collect import collect_runs
-    from qredit.report.sentences import describe_end
-    from qredit.runs.lifecycle import describe_saved_steps
-    from qredit.runs.plan import list_data_notices
     from qredit.runs.train import make_plan, train
 
     if own["dry_run"]:
@@ -71,29 +67,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         show_plan(found, out)
         return found.as_dict()
     output = Path(broadcast_object_list([own["output"] or make_run_name(options)])[0])  # one clock names the folder
-    try:
+    with tell_how_to_resume(output, options.steps, "train"):
         finished = train(options, output, progress, resume=bool(own["resume"]))
-    except KeyboardInterrupt:
-        if not RunFolder(output).config.is_file():
-            raise
-        kept, words = describe_saved_steps(RunFolder(output), options.steps), f"qredit train --resume --output {output}"
-        raise KeyboardInterrupt(f"{kept}; go on with it: {escape_control_chars(words)}") from None
-    facts = finished.facts
-    for notice in list_data_notices(facts):
-        if progress.quiet or notice not in finished.said:
-            out.print(escape(escape_control_chars(notice)), soft_wrap=True)
-    for sentence in describe_end(collect_runs([output])[0]):
-        out.print(escape(escape_control_chars(sentence)), soft_wrap=True)
-    best = f" (best validation, step {finished.best_step})" if finished.best_step else ""
-    out.print(f"final model{best}: {escape(escape_control_chars(str(finished.final)))}", soft_wrap=True)
-    return {
-        "run": str(finished.folder),
-        "final": str(finished.final),
-        "steps": finished.steps,
-        "best_step": finished.best_step,
-        "objective": str(options.make_objective()),
-        **facts,
-    }
+    return show_finished(finished, str(options.make_objective()), out, progress.quiet)
 
 
 def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> TrainOptions:
@@ -111,13 +87,6 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     if config is not None:
         sources.append((config, read_yaml(config)))
     return build_options(TrainOptions, [*sources, ("the command line", given)], further=list_training_fields)
-
-
-def _resumed(output: str | None) -> Path:
-    if not output:
-        raise QreditError("--resume needs --output, the folder of the run to go on with")
-    RunFolder(Path(output)).require_existing("train")
-    return Path(output)
 
 
 def make_run_name(options: TrainOptions) -> str:
