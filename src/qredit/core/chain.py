@@ -310,17 +310,28 @@ class _Combinator(Stage):
         return max((child.when for _, child in self.children()), default=When.ROLLOUT)
 
 
+class _CombinedSource(_Combinator, Source):
+    """A source made of stages: called, it is a run from the root."""
+
+    def __call__(self, batch: RolloutBatch) -> Coefficient:
+        return self.run(batch, Walk())
+
+
+class _CombinedCredit(_Combinator, Credit):
+    """A credit made of stages: called, it is a run from the root."""
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        return self.run(coefficient, batch, Walk())
+
+
 @dataclass(frozen=True, repr=False)
-class _chain(_Combinator, Source):
+class _chain(_CombinedSource):
     source: Source
     credits: tuple[Credit, ...]
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         for number, stage in enumerate((self.source, *self.credits)):
             yield f"{number}.", stage
-
-    def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return self.run(batch, Walk())
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         coefficient = self.source.run(batch, walk.under("0."))
@@ -333,7 +344,7 @@ class _chain(_Combinator, Source):
 
 
 @dataclass(frozen=True, repr=False)
-class _then(_Combinator, Credit):
+class _then(_CombinedCredit):
     """Several credits, one after the other, as one credit."""
 
     credits: tuple[Credit, ...]
@@ -341,9 +352,6 @@ class _then(_Combinator, Credit):
     def children(self) -> Iterator[tuple[str, Stage]]:
         for number, stage in enumerate(self.credits):
             yield f"{number}.", stage
-
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        return self.run(coefficient, batch, Walk())
 
     def run(self, coefficient: Coefficient, batch: RolloutBatch, walk: Walk) -> Coefficient:
         for number, credit in enumerate(self.credits):
@@ -369,7 +377,7 @@ def chain(source: Source, *credits: Credit) -> Source:
 
 
 @dataclass(frozen=True, repr=False)
-class _scaled(_Combinator, Source):
+class _scaled(_CombinedSource):
     """A source times a constant: `0.1 * source`."""
 
     factor: float
@@ -377,9 +385,6 @@ class _scaled(_Combinator, Source):
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         yield "", self.source
-
-    def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return self.run(batch, Walk())
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         inner = self.source.run(batch, walk)
@@ -391,15 +396,12 @@ class _scaled(_Combinator, Source):
 
 
 @dataclass(frozen=True, repr=False)
-class _add(_Combinator, Source):
+class _add(_CombinedSource):
     sources: tuple[Source, ...]
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         for number, source in enumerate(self.sources):
             yield f"+{number}.", source
-
-    def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return self.run(batch, Walk())
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         total: Tensor | None = None
@@ -437,7 +439,7 @@ def add(*sources: Source) -> Source:
 
 
 @dataclass(frozen=True, repr=False)
-class _tempered(_Combinator, Source):
+class _tempered(_CombinedSource):
     """A source that reads w^power where it would read w."""
 
     power: float
@@ -445,9 +447,6 @@ class _tempered(_Combinator, Source):
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         yield "", self.source
-
-    def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return self.run(batch, Walk())
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         return self.source.run(temper_likelihood(batch, self.power), walk)
@@ -486,15 +485,12 @@ def find_power(stage: Stage) -> float:
 
 
 @dataclass(frozen=True, repr=False)
-class _on_span_source(_Combinator, Source):
+class _on_span_source(_CombinedSource):
     span: str
     inner: Source
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         yield f"{self.span}/", self.inner
-
-    def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return self.run(batch, Walk())
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         where = batch.span(self.span)
@@ -506,15 +502,12 @@ class _on_span_source(_Combinator, Source):
 
 
 @dataclass(frozen=True, repr=False)
-class _on_span_credit(_Combinator, Credit):
+class _on_span_credit(_CombinedCredit):
     span: str
     inner: Credit
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         yield f"{self.span}/", self.inner
-
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        return self.run(coefficient, batch, Walk())
 
     def run(self, coefficient: Coefficient, batch: RolloutBatch, walk: Walk) -> Coefficient:
         where = batch.span(self.span)
@@ -564,15 +557,12 @@ def on_span(span: str, stage: Source | Credit) -> Source | Credit:
 
 
 @dataclass(frozen=True, repr=False)
-class _per_span(_Combinator, Source):
+class _per_span(_CombinedSource):
     spans: tuple[tuple[str, Source], ...]
 
     def children(self) -> Iterator[tuple[str, Stage]]:
         for span, source in self.spans:
             yield f"{span}/", source
-
-    def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return self.run(batch, Walk())
 
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         value = torch.zeros(batch.mask.shape, dtype=torch.float64, device=batch.mask.device)
