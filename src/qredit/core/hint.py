@@ -5,6 +5,7 @@ how probable they are under the plain prompt (`core/importance.py`), they estima
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qredit.utils.errors import QreditError
@@ -13,8 +14,6 @@ HINT_TEMPLATE = (
     "{prompt}\n\n(The correct answer is {answer}. Think step by step towards this answer, as if nobody had told you.)"
 )
 """What a prompt with its gold answer looks like unless another template is given. The wording is ours."""
-
-_PLACES = re.compile(r"\{(prompt|answer)\}")
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,21 @@ def check_template(template: str) -> None:
     Raises:
         QreditError: names the place that is missing.
     """
-    found = set(_PLACES.findall(template))
-    missing = [name for name in ("answer", "prompt") if name not in found]
+    missing = find_missing_places(template, ("answer", "prompt"))
     if missing:
         what = {"answer": "the gold answer", "prompt": "the prompt itself"}[missing[0]]
         raise QreditError(f"a hint's template must hold {{{missing[0]}}}, where {what} stands; got {template!r}")
+
+
+def find_missing_places(template: str, names: Sequence[str]) -> list[str]:
+    """The names whose place, such as {prompt}, a template lacks."""
+    return [name for name in names if f"{{{name}}}" not in template]
+
+
+def fill_places(template: str, given: Mapping[str, str]) -> str:
+    """The template with a text in each place of its name; braces inside the texts stay as they are."""
+    places = "|".join(map(re.escape, given))
+    return re.sub(rf"\{{({places})\}}", lambda place: given[place[1]], template)
 
 
 def fill_template(template: str, prompt: str, answer: str) -> str:
@@ -87,5 +96,4 @@ def fill_template(template: str, prompt: str, answer: str) -> str:
         prompt: text that is put in its place.
         answer: the reference answer.
     """
-    given = {"prompt": prompt, "answer": answer}
-    return _PLACES.sub(lambda place: given[place[1]], template)
+    return fill_places(template, {"prompt": prompt, "answer": answer})

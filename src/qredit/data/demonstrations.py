@@ -85,10 +85,9 @@ def leave_out_long(
     """
     long = [row for row, one in enumerate(shown) if context is not None and len(one.ids) > context]
     if long and not (skip_long and len(long) < len(shown)):
-        named = ", ".join(rows.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
         raise QreditError(
             f"{rows.where}: {len(long)} of {len(shown)} prompts with their completions do not fit the context of "
-            f"{context} tokens ({rows.kind}s {named}; longest {max(len(one.ids) for one in shown)} tokens)"
+            f"{context} tokens ({rows.list_first(long)}; longest {max(len(one.ids) for one in shown)} tokens)"
             + ("; set skip_long to drop them" if len(long) < len(shown) else "")
         )
     dropped = set(long)

@@ -34,6 +34,10 @@ class RowNames:
         """A single row."""
         return f"{self.where}, {self.kind} {self.names[row]}"
 
+    def list_first(self, rows: Sequence[int]) -> str:
+        """Several rows, of many the first five: "rows 3, 7"."""
+        return f"{self.kind}s {', '.join(self.names[row] for row in rows[:5])}{', …' if len(rows) > 5 else ''}"
+
     def encode_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
         """The ids of a row's prompt.
 
@@ -76,9 +80,8 @@ class RowNames:
         if not long or (skip_long and len(long) < len(prompt_ids)):
             return
         longest = max(map(len, prompt_ids))
-        shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
         raise QreditError(
-            f"{self.where}: {len(long)} of {len(prompt_ids)} {what} do not fit ({self.kind}s {shown}; longest "
+            f"{self.where}: {len(long)} of {len(prompt_ids)} {what} do not fit ({self.list_first(long)}; longest "
             f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
             f"{budget.answer} for the answer; lower max_completion_length"
             + (" or set skip_long to drop them" if len(long) < len(prompt_ids) else "")
@@ -100,10 +103,9 @@ class RowNames:
         """
         if not long or (skip_long and len(long) < len(answers)):
             return
-        shown = ", ".join(self.names[row] for row in long[:5]) + (", …" if len(long) > 5 else "")
         raise QreditError(
             f"{self.where}: {len(long)} rows have an alias that does not fit behind their prompt and thinking "
-            f"({self.kind}s {shown}; longest {max(answers[row] for row in long)} tokens): the context has {context} "
+            f"({self.list_first(long)}; longest {max(answers[row] for row in long)} tokens): the context has {context} "
             "tokens; shorten or remove it, set aliases to 'reward', or lower max_completion_length"
         )
 

@@ -6,7 +6,7 @@ of the gold answer, weighed by how probable the rationale is without the hint (`
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -102,12 +102,13 @@ def measure_proposal(
         QreditError: fewer than four rollouts, or no example whose hinted prompt fits the context.
     """
     drawn = hint(SHARE, template)
-    k, kept = drawn.count(m), _list_fitting(subject, template)
+    k, shown = drawn.count(m), _encode_fitting(subject, template)
+    kept = list(shown)
     if not kept:
         raise QreditError(f"none of {len(subject.examples)} prompts fits the context with the hint {template!r}")
     size = max(rows_per_batch // m, 1)
     parts = [
-        _part(subject, kept[start : start + size], m, k, template, derive_seed(seed, start, 1))
+        _part(subject, {n: shown[n] for n in kept[start : start + size]}, m, k, derive_seed(seed, start, 1))
         for start in range(0, len(kept), size)
     ]
     log_w, log_u = (torch.cat(tables) for tables in zip(*parts, strict=True))
@@ -146,27 +147,27 @@ def _hinted_ids(subject: ProbeSetup, number: int, template: str) -> tuple[int, .
     return tuple(subject.tokens.prompt_ids(shown, **subject.template))
 
 
-def _list_fitting(subject: ProbeSetup, template: str) -> list[int]:
-    """The numbers of the examples whose hinted prompts fit the context."""
+def _encode_fitting(subject: ProbeSetup, template: str) -> dict[int, tuple[int, ...]]:
+    """The ids of the hinted prompts that fit the context, by the number of their example."""
     context = getattr(subject.network.config.get_text_config(), "max_position_embeddings", None)
     prompts = [_hinted_ids(subject, number, template) for number in range(len(subject.examples))]
     kept = [max(subject.budget.answer, *map(len, golds)) for golds in subject.golds]
     long = set(find_too_long(prompts, kept, subject.tokens, subject.budget, context))
-    return [number for number in range(len(prompts)) if number not in long]
+    return {number: ids for number, ids in enumerate(prompts) if number not in long}
 
 
 def _part(
-    subject: ProbeSetup, numbers: Sequence[int], m: int, k: int, template: str, seed: int
+    subject: ProbeSetup, hinted: Mapping[int, tuple[int, ...]], m: int, k: int, seed: int
 ) -> tuple[Float[Tensor, "N M"], Float[Tensor, "N M"]]:
-    """log w and log u of some examples."""
+    """log w and log u of some examples, whose hinted prompts are given by their numbers."""
+    numbers, shown = list(hinted), list(hinted.values())
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
     stops = get_stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
     plain = [tuple(subject.tokens.prompt_ids(subject.examples[n].prompt, **subject.template)) for n in numbers]
-    shown = [_hinted_ids(subject, number, template) for number in numbers]
     places = [(index, place >= m - k) for index in range(len(numbers)) for place in range(m)]
     with autocast(subject.network.device, subject.half):
         sampler = TransformersSampler(subject.network, pad, half=subject.half)
-        asked = [shown[index] if hinted else plain[index] for index, hinted in places]
+        asked = [shown[index] if behind else plain[index] for index, behind in places]
         rollouts = think(sampler, asked, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
         rows = collate(
             [
@@ -174,11 +175,11 @@ def _part(
                     one,
                     prompt=plain[index],
                     hinted=shown[index],
-                    proposal=hinted,
+                    proposal=behind,
                     group=index,
                     golds=subject.golds[numbers[index]],
                 )
-                for one, (index, hinted) in zip(rollouts, places, strict=True)
+                for one, (index, behind) in zip(rollouts, places, strict=True)
             ],
             ("answer",),
             pad,
@@ -186,8 +187,8 @@ def _part(
             subject.network.device,
         )
         logp = score_rows(subject.network, rows)
-        behind = score_rows(subject.network, replace_prompts(rows, [shown[index] for index, _ in places], pad))
-    batch = replace(rows.batch, logp=logp, sampler_logp=None, extra={HINTED_LOGP: behind})
+        hinted_logp = score_rows(subject.network, replace_prompts(rows, [shown[index] for index, _ in places], pad))
+    batch = replace(rows.batch, logp=logp, sampler_logp=None, extra={HINTED_LOGP: hinted_logp})
     log_w, _ = join_answers(logp, batch.answer, batch.alias)
     log_u = mixture_weight().log(batch, "probe")
     return log_w.view(-1, m).cpu(), log_u.view(-1, m).cpu()

@@ -1,10 +1,9 @@
 """Prompts with a hint for groups that failed: the gold answer itself, or a hint that the model writes from it."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from qredit.core.hint import HINT_TEMPLATE, check_template, fill_template
+from qredit.core.hint import HINT_TEMPLATE, check_template, fill_places, fill_template, find_missing_places
 from qredit.rollouts.format import Prompt
 from qredit.rollouts.hinted_prompt import show_answer
 from qredit.utils.errors import QreditError, look_up
@@ -23,7 +22,6 @@ KINDS = (
 )
 """SAGE's three levels, from the least to the most that is told."""
 GOLD, SELF = "gold", "self"
-_PLACES = re.compile(r"\{(prompt|hint)\}")
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,7 @@ class HintLevel:
         Raises:
             QreditError: messages that cannot take it.
         """
-        return show_answer(prompt, hint, self._fill)
-
-    def _fill(self, prompt: str, hint: str) -> str:
-        given = {"prompt": prompt, "hint": hint}
-        return _PLACES.sub(lambda place: given[place[1]], self.show)
+        return show_answer(prompt, hint, lambda text, told: fill_places(self.show, {"prompt": text, "hint": told}))
 
 
 def make_hint_levels(kind: str, template: str | None = None) -> tuple[HintLevel, ...]:
@@ -91,7 +85,7 @@ def _gold(template: str | None) -> tuple[HintLevel, ...]:
 
 def _self(template: str | None) -> tuple[HintLevel, ...]:
     show = SHOW_TEMPLATE if template is None else template
-    missing = {"prompt", "hint"} - set(_PLACES.findall(show))
+    missing = find_missing_places(show, ("prompt", "hint"))
     if missing:
         raise QreditError(f"a template of hint_failed='{SELF}' must hold {{{min(missing)}}}; got {show!r}")
     return tuple(HintLevel(ASK_TEMPLATE.replace("KIND", kind), show) for kind in KINDS)
