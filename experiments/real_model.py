@@ -51,6 +51,7 @@ SAVE_EVERY = 10
 RESAMPLES = 2000
 
 
+@cache
 def write_questions(task: str, flipped: float = 0.0) -> Path:
     """The bare questions of a generated task as files of one's own, a share of the training golds replaced.
 

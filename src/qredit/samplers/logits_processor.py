@@ -58,7 +58,9 @@ def draw_in_blocks(probs: Float[Tensor, "R V"], noise: Float[Tensor, "R N"]) -> 
         noise: float32 exponentials of rate 1, N = blocks + `choose_block_width(V)`, those of the blocks first.
     """
     width = choose_block_width(probs.shape[1])
-    tokens: Tensor = nn.functional.pad(probs, (0, -probs.shape[1] % width)).unflatten(1, (-1, width))
+    short = -probs.shape[1] % width
+    padded: Tensor = nn.functional.pad(probs, (0, short)) if short else probs  # a pad of 0 copies, too
+    tokens = padded.unflatten(1, (-1, width))
     blocks = tokens.shape[1]
     block: Tensor = (tokens.sum(-1) / noise[:, :blocks]).argmax(-1)
     within: Tensor = (tokens[torch.arange(len(block), device=block.device), block] / noise[:, blocks:]).argmax(-1)
