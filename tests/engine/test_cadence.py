@@ -115,7 +115,9 @@ def first_evaluation(made):
 
 @pytest.mark.parametrize("rows", [None, 3])
 def test_sirens_anchor_is_of_the_whole_first_generation(tmp_path, rows):
+    # under this seed the first step's own mean is 1.2 % off, more than twice what is asked below
     changes = {"steps_per_generation": 2, "max_steps": 1, "reward_funcs": length_reward, "rows_per_forward": rows}
+    changes["seed"] = 3
     objective = siren(length=10, strength=1.0, level=0.5)
     made = trainer(tmp_path, objective, network=sharp(), **changes)
     credited = first_evaluation(made)
