@@ -74,7 +74,7 @@ results: $(STAMP)
 	$(BIN)/python experiments/guidance.py
 
 # A real pretrained model, SmolLM2-135M-Instruct, in docs/results.md: it goes on where it was stopped, inside a run too.
-# About twelve hours of two cores from scratch; MINUTES=90 begins no run after so many.
+# About nine hours of two cores from scratch; MINUTES=90 begins no run after so many.
 MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)

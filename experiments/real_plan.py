@@ -10,7 +10,7 @@ on both tasks. Everything else is a tie.
 from dataclasses import dataclass
 
 SEEDS = (0, 1, 2)
-STEPS = 30
+STEPS = 20
 PROMPTS, ROLLOUTS = 4, 8
 COMPLETION, ANSWER = 40, 8  # tokens of rationale and answer together, and those of them kept for the answer
 HELD_QUESTIONS, HELD_SAMPLES = 48, 16
