@@ -1,6 +1,16 @@
-"""One rank of a run on gloo, forked by test_two_ranks.py: the gradients of every case, on recorded rollouts."""
+"""Ranks of a run on gloo, for test_two_ranks.py: the gradients of every case, on recorded rollouts.
 
+Run in a process of its own: everything is imported once, then every rank is a fork. A fork of the process that runs tests
+may wait for ever for a lock that one of its threads held.
+
+    python -m tests.support.ranks FOLDER
+"""
+
+import faulthandler
 import os
+import signal
+import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -10,6 +20,7 @@ from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.shared_prefix.packing import pack
 from qredit.trl import QreditTrainer
 from tests.support import critic
+from tests.support.ports import free_port
 from tests.support.runs import first_step_gradients, questions, settings
 from tests.support.tiny import model, tokenizer
 
@@ -98,3 +109,39 @@ def save_gradients(out: Path) -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def run_ranks(folder: Path, world: int) -> None:
+    """That many ranks, each a fork; an error names what they left behind."""
+    port = str(free_port())
+    pids = [fork_rank(folder, rank, world, port) for rank in range(world)]
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    if any(statuses):
+        sys.exit(f"{statuses}: " + "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("error-*"))))
+
+
+def fork_rank(folder: Path, rank: int, world: int, port: str) -> int:
+    """A process that runs one rank, and has imported everything already; its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    error = folder / f"error-{world}-{rank}"
+    with error.open("w") as file:
+        faulthandler.dump_traceback_later(270, file=file)
+        signal.alarm(300)  # a rank that waits for the other must not wait for ever
+        try:
+            if world > 1:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+                os.environ |= {"LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            save_gradients(folder)
+        except BaseException:
+            traceback.print_exc(file=file)
+            file.flush()
+            os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for processes in (2, 1):
+        run_ranks(Path(sys.argv[1]), processes)
