@@ -79,9 +79,10 @@ MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
 
-# The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a quarter from scratch.
+# The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a half from scratch.
 results-paper: $(STAMP)
 	$(BIN)/python experiments/paper_tables.py
+	$(BIN)/python experiments/coherence.py
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)
