@@ -9,7 +9,7 @@ CORE_STAMP := $(CORE_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results results-real results-paper theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long test-page test-tokenizers results results-real results-paper results-noise theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -83,6 +83,11 @@ results-real: $(STAMP)
 results-paper: $(STAMP)
 	$(BIN)/python experiments/paper_tables.py
 	$(BIN)/python experiments/coherence.py
+
+# Who memorises wrong golds, and star graphs, on pocket models, in docs/results.md. About an hour from scratch.
+results-noise: $(STAMP)
+	$(BIN)/python experiments/wrong_golds.py
+	$(BIN)/python experiments/path_star.py
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)
