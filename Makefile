@@ -78,6 +78,7 @@ results: $(STAMP)
 MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
+	$(BIN)/python experiments/real_lengths.py
 
 # The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a half from scratch.
 results-paper: $(STAMP)

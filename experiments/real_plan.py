@@ -91,3 +91,14 @@ SECOND_TASK_ARMS = (
     "GARL auto",
 )
 NOISY_ARMS = ("log-prob", "JEPO", "GARL .5", "GARL .75", "GARL 1", "GARL auto")
+
+# Part C: the same questions, the answers of other lengths.
+LENGTHS = {"name": 8, "chain": 32, "facts": 80}  # what is asked for: its budget in tokens
+LENGTH_THOUGHT, LENGTH_STEPS, LENGTH_SEED = 24, 6, 0
+LENGTH_ARMS = (
+    Arm("GARL .75", "garl(q=0.75)"),
+    Arm("GARL 1", "garl(q=1.0)"),
+    Arm("GARL .75, tempered", "garl(q=0.75, temper=0.1)"),
+    Arm("log-prob", "logprob()", rate_of="log-prob"),
+    Arm("geometric mean", "geometric_mean(pathwise=True)", rate_of="log-prob"),
+)

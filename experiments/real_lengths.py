@@ -1,0 +1,132 @@
+"""Part C of `make results-real`: the same questions with answers of a few, some twenty and some sixty tokens.
+
+What is run was fixed before (`real_plan.py`). Where does the likelihood of the whole answer underflow, and what do
+methods do there that do not multiply it up? Three quarters of an hour on two quiet cores.
+"""
+
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import real_plan as plan
+import torch
+from page import insert
+from real_model import FOLDER, HELD, PAGE, SAVE_EVERY, STORE, THREADS, choose_rates, make_options, read_result, short
+from real_plan import Arm
+from rich.console import Console
+
+from qredit import tasks
+from qredit.runs.experiment import Variant, collect_facts, load_or_compute
+from qredit.runs.library_logging import silence_libraries
+from qredit.runs.options import TrainOptions
+from qredit.runs.train import train
+from qredit.tasks.base import Example
+
+TEXT = Path(__file__).with_name("real_lengths.md.in")
+WATCHED = {  # name in the table: metric of a step
+    "log10_p": "p_hat/log10_q50",
+    "nll": "answer/nll_per_token",
+    "underflow": "coefficient/underflow",
+    "groups": "groups/underflow",
+    "grad_norm": "grad_norm",
+    "success": "reward",
+}
+
+
+def lengthen(example: Example, kind: str) -> str:
+    """The answer that is asked for: city and country, the facts that lead to them, or all facts and those again."""
+    chain = str(example.rationale)
+    person, city = chain.split()[0], chain.split()[3].rstrip(".")
+    facts = sorted(line for line in str(example.prompt).split("\n") if line.endswith("."))
+    return {
+        "name": f"{city}, {example.answer}",
+        "chain": f"{chain} So {person} lives in {example.answer}.",
+        "facts": f"{' '.join(facts)} {chain}",
+    }[kind]
+
+
+def write_questions(kind: str) -> Path:
+    """The bare two-hop questions with such answers."""
+    folder = FOLDER / "data" / f"length-{kind}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        examples = tasks.get(plan.TASKS[0]).load(None, split, "cold")
+        rows = ({"id": e.id, "prompt": e.prompt, "answer": lengthen(e, kind)} for e in examples)
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def make_length_options(arm: Arm, kind: str, rate: float) -> TrainOptions:
+    """One run: the thinking budget is the same for all lengths."""
+    own = make_options(plan.TASKS[0], arm, plan.LENGTH_SEED, rate, plan.LENGTH_STEPS)
+    budget = plan.LENGTHS[kind]
+    return replace(
+        own,
+        data=str(write_questions(kind)),
+        max_completion_length=plan.LENGTH_THOUGHT + budget,
+        answer_budget=budget,
+    )
+
+
+def run_length(arm: Arm, kind: str, rate: float, console: Console) -> dict[str, Any]:
+    """What each step of a run showed, from its small file or its folder."""
+    name, options = f"length-{kind}-{short(arm.name)}", make_length_options(arm, kind, rate)
+    folder = FOLDER / name
+
+    def make() -> dict[str, Any]:
+        console.print(name, markup=False)
+        train(options, folder / "run", console, resume=(folder / "run").exists())
+        lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        steps = [line for line in lines if "reward" in line]
+        for kept in ("final", f"checkpoint-{SAVE_EVERY}"):
+            shutil.rmtree(folder / "run" / kept, ignore_errors=True)
+        return {own: [step.get(metric) for step in steps] for own, metric in WATCHED.items()}
+
+    facts = collect_facts(Variant(options), HELD) | {"what": "lengths"}
+    return load_or_compute(folder, facts, make, STORE / f"{name}.json", resume=True)
+
+
+def write_rows() -> Iterator[str]:
+    """One line for each length and arm that was run."""
+    for kind in plan.LENGTHS:
+        for arm in plan.LENGTH_ARMS:
+            found = read_result(f"length-{kind}-{short(arm.name)}")
+            if found is not None:
+                yield f"| {kind} | {arm.name} | {' | '.join(cells(found))} |"
+
+
+def cells(found: Mapping[str, list[float | None]]) -> Iterator[str]:
+    """First and last step, side by side."""
+    for name, form in (("nll", ".2f"), ("log10_p", ".0f")):
+        first, last = found[name][0], found[name][-1]
+        yield f"{number(first, form)} → {number(last, form)}"
+    yield f"{100 * (found['underflow'][0] or 0.0):.0f} %"
+    yield number(found["grad_norm"][0], ".2g")
+    yield f"{100 * statistics.mean(value or 0.0 for value in found['success'][-2:]):.0f} %"
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def main() -> None:
+    """Run what is missing and write the section."""
+    silence_libraries()
+    torch.set_num_threads(THREADS)
+    console = Console(highlight=False)
+    rates = choose_rates(plan.TASKS[0], console)
+    for kind in plan.LENGTHS:
+        for arm in plan.LENGTH_ARMS:
+            run_length(arm, kind, rates[arm.rate_of], console)
+    insert(PAGE, "real lengths", Template(TEXT.read_text()).substitute(rows="\n".join(write_rows())))
+
+
+if __name__ == "__main__":
+    main()
