@@ -10,6 +10,7 @@ import shutil
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -25,8 +26,10 @@ from qredit import tasks
 from qredit.runs.experiment import Variant, collect_facts, load_or_compute
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
+from qredit.runs.parallel import run_parallel
 from qredit.runs.train import train
 from qredit.tasks.base import Example
+from qredit.utils.atomic_files import write_text_atomic
 
 TEXT = Path(__file__).with_name("real_lengths.md.in")
 WATCHED = {  # name in the table: metric of a step
@@ -58,7 +61,7 @@ def write_questions(kind: str) -> Path:
     for split in ("train", "test"):
         examples = tasks.get(plan.TASKS[0]).load(None, split, "cold")
         rows = ({"id": e.id, "prompt": e.prompt, "answer": lengthen(e, kind)} for e in examples)
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_text_atomic(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 
@@ -74,14 +77,13 @@ def make_length_options(arm: Arm, kind: str, rate: float) -> TrainOptions:
     )
 
 
-def run_length(arm: Arm, kind: str, rate: float, console: Console) -> dict[str, Any]:
+def run_length(arm: Arm, kind: str, rate: float) -> dict[str, Any]:
     """What each step of a run showed, from its small file or its folder."""
     name, options = f"length-{kind}-{short(arm.name)}", make_length_options(arm, kind, rate)
     folder = FOLDER / name
 
     def make() -> dict[str, Any]:
-        console.print(name, markup=False)
-        train(options, folder / "run", console, resume=(folder / "run").exists())
+        train(options, folder / "run", Console(quiet=True), resume=(folder / "run").exists())
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
         steps = [line for line in lines if "reward" in line]
         for kept in ("final", f"checkpoint-{SAVE_EVERY}"):
@@ -121,10 +123,9 @@ def main() -> None:
     silence_libraries()
     torch.set_num_threads(THREADS)
     console = Console(highlight=False)
-    rates = choose_rates(plan.TASKS[0], console)
-    for kind in plan.LENGTHS:
-        for arm in plan.LENGTH_ARMS:
-            run_length(arm, kind, rates[arm.rate_of], console)
+    rates = choose_rates(console)
+    jobs = [partial(run_length, arm, kind, rates[arm.rate_of]) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
+    run_parallel("lengths", jobs, console)
     insert(PAGE, "real lengths", Template(TEXT.read_text()).substitute(rows="\n".join(write_rows())))
 
 

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -36,17 +36,19 @@ from qredit.runs.experiment import (
 )
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
+from qredit.runs.parallel import run_parallel
 from qredit.runs.sft import finetune
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
 from qredit.runs.warm_start import split_arm, start_from
 from qredit.stats.interval import Interval
+from qredit.utils.atomic_files import write_text_atomic
 
 FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
 TEXT = Path(__file__).with_name("real_model.md.in")
 HELD = EvalSpec(questions=plan.HELD_QUESTIONS, k=plan.HELD_SAMPLES)
 CHOOSING = EvalSpec(questions=plan.CHOOSING_QUESTIONS, k=plan.CHOOSING_SAMPLES, seed=2, split="train")
-THREADS = 2  # of the machine's; results depend on it to rounding
+THREADS = 1  # of each run; results depend on it to rounding. Two runs at once are faster than one on two threads
 SAVE_EVERY = 10
 RESAMPLES = 2000
 
@@ -70,7 +72,7 @@ def write_questions(task: str, flipped: float = 0.0) -> Path:
             rows.append(
                 json.dumps({"id": example.id, "prompt": example.prompt, "answer": gold, "right": example.answer})
             )
-        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+        write_text_atomic(folder / f"{split}.jsonl", "\n".join(rows) + "\n")  # another run may be reading it
     return folder
 
 
@@ -144,7 +146,7 @@ def ask_questions(options: TrainOptions, weights: str | None, held: EvalSpec) ->
     }
 
 
-def run(name: str, arm: Arm, options: TrainOptions, held: EvalSpec | None, console: Console) -> dict[str, Any]:
+def run(name: str, arm: Arm, options: TrainOptions, held: EvalSpec | None) -> dict[str, Any]:
     """One arm's result, from its small file or its folder; a run that was stopped goes on from its newest checkpoint.
 
     Args:
@@ -152,13 +154,12 @@ def run(name: str, arm: Arm, options: TrainOptions, held: EvalSpec | None, conso
         options: the run's.
         held: the questions that it is asked; None asks none.
     """
-    folder, shown = FOLDER / name, split_arm(arm.objective)[0]
+    folder, shown, console = FOLDER / name, split_arm(arm.objective)[0], Console(quiet=True)
 
     def make() -> dict[str, Any]:
         train_folder, start = folder / "run", time.perf_counter()
         final, again = train_folder / "final", train_folder.exists()
         if not final.exists():
-            console.print(name, markup=False)
             begun = options
             if shown is not None:
                 before = folder / "sft"
@@ -192,22 +193,18 @@ def finish(options: TrainOptions, final: Path, folder: Path, held: EvalSpec | No
     }
 
 
-def choose_rates(task: str, console: Console) -> dict[str, float]:
+def choose_rates(console: Console) -> dict[str, float]:
     """The learning rate of each swept arm: the highest success of the last three steps, then the highest p̂."""
-    best = {}
-    for arm in (arm for arm in plan.ARMS if arm.name in plan.SWEPT):
-        found = {
-            rate: run(
-                f"rate-{short(arm.name)}-{rate:g}",
-                arm,
-                make_options(task, arm, plan.RATE_SEED, rate, plan.RATE_STEPS),
-                None,
-                console,
-            )
-            for rate in plan.RATES
-        }
-        best[arm.name] = max(plan.RATES, key=lambda rate: height(found[rate]))
-    return best
+    tried = [(arm, rate) for arm in plan.ARMS if arm.name in plan.SWEPT for rate in plan.RATES]
+    results = run_parallel("learning rates", [partial(try_rate, *one) for one in tried], console)
+    found = {(arm.name, rate): height(result) for (arm, rate), result in zip(tried, results, strict=True)}
+    return {name: max(plan.RATES, key=lambda rate: found[name, rate]) for name in plan.SWEPT}
+
+
+def try_rate(arm: Arm, rate: float) -> dict[str, Any]:
+    """A short run at one learning rate."""
+    options = make_options(plan.TASKS[0], arm, plan.RATE_SEED, rate, plan.RATE_STEPS)
+    return run(f"rate-{short(arm.name)}-{rate:g}", arm, options, None)
 
 
 def height(result: Mapping[str, Any]) -> tuple[float, float]:
@@ -221,13 +218,13 @@ Key = tuple[str, str, int, float]
 
 
 def run_all(console: Console, minutes: float) -> None:
-    """What is missing, in the plan's order; no run is begun after so many minutes."""
-    start = time.perf_counter()
-    rates = choose_rates(plan.TASKS[0], console)
-    for task, arm, seed, flipped in list_jobs():
-        if time.perf_counter() - start > 60 * minutes:
-            return
-        run_arm(task, arm, seed, rates[arm.rate_of], console, flipped)
+    """What is missing, in the plan's order, two runs at a time; no run is begun after so many minutes."""
+    end = time.time() + 60 * minutes
+    for task in plan.TASKS:
+        choose_wording(task)  # asked here once: the runs read it
+    rates = choose_rates(console)
+    jobs = [partial(run_arm, *job[:3], rates[job[1].rate_of], job[3], end) for job in list_jobs()]
+    run_parallel("arms", jobs, console)
 
 
 def read_kept() -> dict[Key, dict[str, Any]]:
@@ -255,17 +252,23 @@ def name_run(task: str, arm: Arm, seed: int, flipped: float) -> str:
     return f"{'wrong-' if flipped else ''}{task}-{short(arm.name)}-{seed}"
 
 
-def run_arm(task: str, arm: Arm, seed: int, rate: float, console: Console, flipped: float) -> None:
-    """One arm and seed. One that rewards alone teach is first given `FLAT_ROLLOUTS` rollouts to find a success."""
+def run_arm(task: str, arm: Arm, seed: int, rate: float, flipped: float, end: float) -> None:
+    """One arm and seed. One that rewards alone teach is first given `FLAT_ROLLOUTS` rollouts to find a success.
+
+    Args:
+        end: seconds since the epoch; nothing is begun after it.
+    """
+    if time.time() > end:
+        return
     name = name_run(task, arm, seed, flipped)
     if arm.rewarded:
-        flat = run(f"{name}-flat", arm, make_options(task, arm, seed, rate, plan.FLAT_STEPS, flipped), None, console)
+        flat = run(f"{name}-flat", arm, make_options(task, arm, seed, rate, plan.FLAT_STEPS, flipped), None)
         if not any(flat["curve"]):
             assert flat["unmoved"], "no success, and yet the weights moved"
             untrained = Variant(make_options(task, arm, 0, plan.RATES[0], 1), trained=False)
             evaluate(untrained, f"base-{task}-{short(arm.name)}", HELD)
             return
-    run(name, arm, make_options(task, arm, seed, rate, plan.STEPS, flipped), HELD, console)
+    run(name, arm, make_options(task, arm, seed, rate, plan.STEPS, flipped), HELD)
 
 
 def short(text: str) -> str:

@@ -6,8 +6,8 @@ answer. A method is handed the gold answers alone.
 Rule: an arm beats another where the 95 % interval of the paired difference of p@1, over questions and seeds, excludes 0
 on both tasks. Everything else is a tie.
 
-One short run was seen before: GARL .75 at 3e-5, ten steps with completions of 40 tokens. They were cut to 26 after it, and
-the steps of an arm from 30 to 20, because of what they cost.
+One short run was seen before: GARL .75 at 3e-5, ten steps with completions of 40 tokens. They were cut to 26 after it,
+and the steps of an arm from 30 to 20, because of what they cost.
 """
 
 from dataclasses import dataclass
