@@ -17,7 +17,7 @@ import torch
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, per_span
-from qredit.core.importance import RationaleRatio, sequence_truncate, token_truncate
+from qredit.core.importance import RationaleRatio, sequence_mask, sequence_truncate, token_mask, token_truncate
 from qredit.core.objective import Objective
 from qredit.core.surrogate import log_likelihood, score_function
 from qredit.credit.likelihood import amplified_likelihood, subtract_likelihood_baseline
@@ -62,6 +62,8 @@ WAYS: dict[str, Callable[[float], Objective]] = {
     "ρ, `sequence_truncate(1.5)`": with_ratio(sequence_truncate(1.5)),
     "ρ, `sequence_truncate(3)`, the default": with_ratio(sequence_truncate(3.0)),
     "ρ, `token_truncate(2)`": with_ratio(token_truncate(2.0)),
+    "ρ, `sequence_mask(3)`": with_ratio(sequence_mask(3.0)),
+    "ρ, `token_mask(2)`": with_ratio(token_mask(2.0)),
     "ρ, `sequence_truncate(inf)`": with_ratio(sequence_truncate(math.inf)),
 }
 

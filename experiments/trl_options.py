@@ -13,6 +13,9 @@ HONOURED: Mapping[str, str] = {
     "max_steps",
     "Sampling": "temperature top_p top_k min_p repetition_penalty chat_template_kwargs shuffle_dataset "
     "ds3_gather_for_generation",
+    "Sampling with vLLM": "use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_gpu_memory_utilization "
+    "vllm_max_model_length vllm_tensor_parallel_size vllm_importance_sampling_correction vllm_server_base_url "
+    "vllm_server_host vllm_server_port vllm_server_timeout",
     "Optimiser and schedule": "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args "
     "optim_target_modules weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm",
     "Model and precision": "model_init_kwargs trust_remote_code disable_dropout cast_lm_head_to_fp32 bf16 fp16 "
@@ -40,6 +43,8 @@ NOTES: Sequence[str] = (
     "`max_completion_length` holds rationale and answer. `answer_budget` of its tokens are kept for the answer.",
     "`temperature`, `top_p`, `top_k`, `min_p` and `repetition_penalty` must keep their defaults under an objective of "
     "likelihoods (GARL, PAFT), unless `biased_sampling` is set.",
+    "`vllm_importance_sampling_correction` is on: rollouts of vLLM count as those of another policy, by the ratio of "
+    "the objective. Off, they count as the policy's own. See [vLLM](vllm.md).",
     "`bf16` and `gradient_checkpointing` default to on with an accelerator and to off on a CPU.",
     "`use_liger_kernel` patches the layers of the model, as in TRL. It leaves the loss alone.",
 )

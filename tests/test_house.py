@@ -20,7 +20,7 @@ FLOORS = (
 """The folders of the package from the ground up. A folder imports none that stands after it."""
 LANGUAGE = ("utils", "stats", "core", "credit", "penalties", "testing", "objectives", "catalog", "control")
 """What needs torch alone."""
-ENGINES = {"trl": "trl", "verl": "verl"}
+ENGINES = {"trl": "trl", "verl": "verl", "vllm": "samplers"}
 OBJECTIVE_TOOLS = ("_method", "_official", "parsing")
 
 

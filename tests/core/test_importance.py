@@ -8,7 +8,7 @@ import torch
 
 from qredit.core.batch import RolloutBatch, concatenate
 from qredit.core.chain import on_span, per_span
-from qredit.core.importance import sequence_truncate, token_truncate
+from qredit.core.importance import sequence_mask, sequence_truncate, token_mask, token_truncate
 from qredit.core.objective import Objective
 from qredit.core.surrogate import clipped_ratio, score_function
 from qredit.credit.likelihood import amplified_likelihood
@@ -55,6 +55,8 @@ def test_sequences_and_tokens_are_truncated_as_named():
     assert sequence_truncate(3.0).log(batch, "test").exp().tolist() == pytest.approx([3.0, 2.0])
     assert token_truncate(3.0).log(batch, "test").exp().tolist() == pytest.approx([4.0, 1.5])
     assert sequence_truncate(math.inf).log(batch, "test").exp().tolist() == pytest.approx([4.0, 2.0])
+    assert sequence_mask(3.0).log(batch, "test").exp().tolist() == pytest.approx([0.0, 2.0])
+    assert token_mask(3.0).log(batch, "test").exp().tolist() == pytest.approx([4.0, 0.5])
 
 
 def test_a_ratio_can_be_chosen_in_the_text_of_an_objective():
@@ -120,5 +122,6 @@ def test_truncation_that_is_reached_costs_bias_and_other_none():
         mean = exact_moments(garl(0.0, ratio=ratio), TABLE, 3, far).mean
         return float((mean - TABLE.loss_gradient(0.0)).norm() / TABLE.loss_gradient(0.0).norm())
 
-    assert error(sequence_truncate(math.inf)) < 1e-5
-    assert error(sequence_truncate(1.2)) > 0.02
+    for unbounded in (sequence_truncate, token_truncate, sequence_mask, token_mask):
+        assert error(unbounded(math.inf)) < 1e-5
+        assert error(unbounded(1.2)) > 0.02

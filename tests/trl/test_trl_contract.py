@@ -91,6 +91,9 @@ READ = """
     ds3_gather_for_generation shuffle_dataset generation_batch_size steps_per_generation temperature top_p top_k min_p
     chat_template_kwargs repetition_penalty num_iterations reward_weights log_completions num_completions_to_print
     log_unique_prompts log_completions_hub_repo
+    use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_gpu_memory_utilization vllm_max_model_length
+    vllm_tensor_parallel_size vllm_importance_sampling_correction vllm_server_base_url vllm_server_host vllm_server_port
+    vllm_server_timeout
 """
 # Fields that TrainingArguments itself acts on.
 OF_ARGUMENTS = """

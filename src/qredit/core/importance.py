@@ -102,6 +102,35 @@ class token_truncate(TruncatedRatio):
         return change.clamp(max=math.log(self.limit)).sum(1)
 
 
+@dataclass(frozen=True)
+class sequence_mask(TruncatedRatio):
+    """ρ = Π_t p_θ(z_t)/μ(z_t) where that is at most `limit`, else 0: such a rationale is left out.
+
+    It trusts no ratio that is large, where `sequence_truncate` counts it as the limit. It loses more: the rationale
+    counts as one of weight 0, in w̄ too. The name is TRL's, and there the default.
+    """
+
+    limit: float = 3.0
+
+    def _truncate(self, change: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
+        whole = change.sum(1)
+        return torch.where(whole > math.log(self.limit), -torch.inf, whole)
+
+
+@dataclass(frozen=True)
+class token_mask(TruncatedRatio):
+    """ρ = Π_t over the tokens whose own ratio is at most `limit`, the others counting as 1.
+
+    A single token that the sampler held for far less likely than the policy does is not believed. The name is TRL's,
+    where such a token's loss is left out; here the ratio is the whole rationale's, and all its tokens learn.
+    """
+
+    limit: float = 2.0
+
+    def _truncate(self, change: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
+        return torch.where(change > math.log(self.limit), 0.0, change).sum(1)
+
+
 DEFAULT_RATIO = sequence_truncate()
 """The ratio of a whole rationale, cut at 3: what the likelihood stages use unless another is given."""
 

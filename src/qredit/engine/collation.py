@@ -32,6 +32,7 @@ class Collator:
         serves_several_steps: whether rollouts are still in use when the weights have moved.
         learners: fill fields of theirs, after all others.
         exact_sampler: the sampler's log-probabilities are those that a forward pass would tell, within rounding.
+        sampler_differs: rollouts count as draws of another policy than the one that learns, from its first step on.
     """
 
     collective: Collective
@@ -43,6 +44,7 @@ class Collator:
     serves_several_steps: bool
     learners: Learners = field(default_factory=Learners)
     exact_sampler: bool = False
+    sampler_differs: bool = False
 
     def rows(self, trajectories: Sequence[Trajectory], seed: int, vocabulary: Tensor | None) -> Rows:
         """One row for each rollout and tail.
@@ -100,6 +102,6 @@ class Collator:
 
         Where the weights do not move before the rows are learned from, that is the density of the step's own pass.
         """
-        if self.serves_several_steps:
+        if self.serves_several_steps or self.sampler_differs:
             return score_behind_plain_prompt(rows, forward)
         return replace(rows, batch=replace(rows.batch, sampler_logp=None))

@@ -59,7 +59,7 @@ class GenerationMaker:
 
         def scored(rows: Rows) -> RolloutBatch:
             """As the policy that has just sampled them scores them."""
-            return self.scorer.score_batch_no_grad(model, rows)
+            return self.scorer.score_batch_no_grad(model, rows, self.collator.sampler_differs)
 
         if self.scorer.policy().training:  # a wrapper keeps the mode it was made in
             self.stages.begin(objective, (scored(micro.rows) for micro in microbatches), self.collective)

@@ -16,6 +16,7 @@ from qredit.control.diagnostics import (
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective
 from qredit.engine.collective import Collective
+from qredit.engine.mismatch import LOG_RATIO, compute_mismatch_metrics
 
 
 class StepLog:
@@ -25,8 +26,13 @@ class StepLog:
         self.collective = collective
         self._facts: list[dict[str, Tensor]] = []
 
-    def add(self, objective: Objective, batch: RolloutBatch) -> None:
+    def add(self, objective: Objective, batch: RolloutBatch, further: Mapping[str, Tensor] | None = None) -> None:
         """Take in a scored micro-batch.
+
+        Args:
+            objective: of this moment.
+            batch: its rows.
+            further: other facts of it, to be joined over micro-batches along their first dimension.
 
         The entropy is that of the tokens that were scored: PAFT scores the rationales that it draws.
         """
@@ -39,6 +45,7 @@ class StepLog:
             "no_success": no_success(batch),
             "success": success(batch),
             "entropy": torch.stack([entropy[scored].sum().double(), scored.sum().double()])[None],
+            **(further or {}),
         }
         self._facts.append(move_to_cpu(facts))
 
@@ -55,6 +62,7 @@ def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[s
         "groups/no_success": mean_or_nan(facts["no_success"]),
         "entropy": float(facts["entropy"][:, 0].sum() / facts["entropy"][:, 1].sum().clamp(min=1)),
         **(compute_likelihood_metrics(get_q(objective), facts) if "p_hat" in facts else {}),
+        **(compute_mismatch_metrics(facts) if LOG_RATIO in facts else {}),
     }
 
 

@@ -23,7 +23,7 @@ from qredit import credit, penalties
 from qredit.core import surrogate
 from qredit.core.chain import Credit, Source, Stage, add, chain, on_span, per_span, tempered
 from qredit.core.hint import hint
-from qredit.core.importance import mixture_weight, sequence_truncate, token_truncate
+from qredit.core.importance import mixture_weight, sequence_mask, sequence_truncate, token_mask, token_truncate
 from qredit.core.objective import Objective
 from qredit.core.penalty import Penalty
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
@@ -59,7 +59,7 @@ _PARTS: Mapping[str, Callable[..., Any]] = {
         *(add, chain, on_span, per_span, tempered, Objective),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
         *(linear, cosine, steps, auto, halves.cosine_restarts),
-        *(sequence_truncate, token_truncate, mixture_weight, hint),
+        *(sequence_truncate, token_truncate, sequence_mask, token_mask, mixture_weight, hint),
         *(goal.success, goal.log_success, goal.arcsine, goal.pass_at, goal.success_std, goal.imported_slope),
     )
 }

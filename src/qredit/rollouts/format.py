@@ -177,6 +177,11 @@ class StopString:
             if last in text or (split and "\ufffd" in text) or (space and not text)
         ]
 
+    @cached_property
+    def candidate_set(self) -> frozenset[int]:
+        """The same, to ask of one token whether it is among them."""
+        return frozenset(self.candidates)
+
     @property
     def window(self) -> int:
         """How many of the last tokens can matter: every token holds a byte at least."""

@@ -7,6 +7,7 @@ from trl import GRPOConfig
 
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.samplers.vllm.settings import PREFIX, VllmSettings
 from qredit.tasks.alias_use import AliasUse
 from qredit.trl.refused_settings import OWNED, UNCHANGED, UNSUPPORTED
 from qredit.utils.device import select_device
@@ -126,6 +127,7 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             self.answer_budget = cap_answer_budget(DEFAULT_ANSWER_BUDGET, int(self.max_completion_length))
         AliasUse.parse(self.aliases)
         self._refuse_owned()
+        self._check_vllm()
         self._refuse_split_groups()
         super().__post_init__()
         self._refuse_misaligned_steps()
@@ -139,6 +141,24 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     def draw(self) -> SamplingParams:
         """The distribution that tokens are drawn from."""
         return SamplingParams(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+
+    @property
+    def vllm(self) -> VllmSettings | None:
+        """How vLLM samples; None where transformers does."""
+        return VllmSettings.parse(vars(self)) if self.use_vllm else None
+
+    @property
+    def corrects_sampler(self) -> bool:
+        """Whether rollouts are learned from as draws of a policy that differs from the one that learns."""
+        return bool(self.use_vllm and self.vllm_importance_sampling_correction)
+
+    def _check_vllm(self) -> None:
+        if self.use_vllm:
+            VllmSettings.parse(vars(self))
+            return
+        for name in DEFAULTS:
+            if name.startswith(PREFIX) and getattr(self, name) != DEFAULTS[name]:
+                raise QreditError(f"{name}={getattr(self, name)!r} has no effect without use_vllm")
 
     def _refuse_owned(self) -> None:
         for name, instead in {**OWNED, **UNSUPPORTED}.items():

@@ -13,7 +13,10 @@ from qredit.utils.errors import QreditError
 
 _ADAPTIVE = "add a penalty: … | adaptive_entropy()"
 _REFERENCE = "leave it; the reference is the model that the run began with"
-_VLLM = "rollouts are sampled with transformers, not with vLLM"
+_ENGINE_RATIO = (
+    "the ratio between trainer and sampler is the objective's: garl(ratio=sequence_mask(limit=3)), or "
+    "grpo() | weigh_by_ratio(sequence_mask(limit=3)); vllm_importance_sampling_correction=False leaves it out"
+)
 _BATCHED = "rollouts are sampled one batch at a time"
 _LOSS_ALONE = "an evaluation gives the objective's loss and the rewards, and reads no labels"
 
@@ -31,6 +34,13 @@ OWNED: Mapping[str, str] = {
     "entropy_coef": "add a penalty: … | entropy_bonus(strength)",
     "use_adaptive_entropy": _ADAPTIVE,
     "off_policy_mask_threshold": "no stage for off-policy masks exists yet",
+    **dict.fromkeys(
+        (
+            *("vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max"),
+            *("vllm_importance_sampling_clip_min", "vllm_importance_sampling_cap"),
+        ),
+        _ENGINE_RATIO,
+    ),
     "use_bias_correction_kl": "leave it; kl_to_reference has no such correction",
     "sync_ref_model": _REFERENCE,
     "sapo_temperature_neg": "no stage for SAPO exists yet",
@@ -49,18 +59,8 @@ OWNED: Mapping[str, str] = {
 """Fields that say what an objective says, and the stage to use instead."""
 
 UNSUPPORTED: Mapping[str, str] = {
-    "use_vllm": "rollouts are sampled in the trained model itself; vLLM is not there yet",
-    **dict.fromkeys(
-        (
-            *("vllm_mode", "vllm_model_impl", "vllm_enable_sleep_mode", "vllm_structured_outputs_regex"),
-            *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout"),
-            *("vllm_group_port", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size"),
-            *("vllm_importance_sampling_correction", "vllm_importance_sampling_mode"),
-            *("vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min"),
-            "vllm_importance_sampling_cap",
-        ),
-        _VLLM,
-    ),
+    "vllm_structured_outputs_regex": "a completion is a rationale and an answer, in the layout of QreditConfig",
+    "vllm_group_port": "weights reach a server through files that it reads",
     "use_transformers_continuous_batching": _BATCHED,
     "use_transformers_paged": _BATCHED,
     "transformers_continuous_batching_config": _BATCHED,

@@ -1,7 +1,6 @@
 """What every trainer of a run is, whatever it learns from: whole checkpoints, finite steps, answers, a model card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from trl import SFTConfig
 from qredit.evaluation.metrics import QuestionResult
 from qredit.rewards.reward_spec import Reward
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.rollouts.sampling_params import TokenBudget
 from qredit.samplers.answers import answer_all
+from qredit.samplers.protocol import Sampler
 from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.support import unwrap_peft
 from qredit.tasks.base import Example
@@ -50,7 +50,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
     args: QreditConfig | SFTConfig
     objective: Any
     format: TokenFormat
-    sampler: TransformersSampler
+    sampler: Sampler
     collective: AccelerateBackend
     checkpointer: Checkpointer
     template: Mapping[str, Any]
@@ -87,14 +87,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             seed: of the draws; each process adds its number to it.
         """
         rank, world = self.collective.rank, self.collective.size
-        # At temperature 1 and untruncated, whatever the rollouts of training are drawn with: validations compare.
         own = answer_all(
-            replace(
-                self.sampler,
-                model=self.accelerator.unwrap_model(self.model),
-                draw=SamplingParams(),
-                half=bool(self.args.bf16),
-            ),
+            self.make_answer_sampler(),
             self.format,
             examples[rank::world],
             rewards,
@@ -106,6 +100,13 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             rows_per_batch=self.rows_per_answer_batch,
         )
         return self.collective.gather(list(own))
+
+    def make_answer_sampler(self) -> Sampler:
+        """What answers questions: at temperature 1 and untruncated, whatever training draws with, so that validations
+        compare.
+        """
+        policy = self.accelerator.unwrap_model(self.model)
+        return TransformersSampler(policy, self._tokenizer.pad_token_id, half=bool(self.args.bf16))
 
     def log_with_step(self, values: Mapping[str, float]) -> None:
         """Have values logged beside those of the step."""

@@ -9,6 +9,7 @@ tests/trl/test_trl_contract.py.
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from qredit.callbacks.auto_q import NUM_INITIAL_PROMPTS, AutoQ
 from qredit.callbacks.collapse_guard import CollapseGuard
 from qredit.callbacks.credit_recorder import CreditRecorder
 from qredit.callbacks.initial_q import InitialQCallback
+from qredit.callbacks.validation import ValidationCallback
 from qredit.control.auto_objective import find_auto
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Objective, sum_terms
@@ -40,13 +42,14 @@ from qredit.engine.initial_likelihood import InitialLikelihood
 from qredit.engine.learner import Learner, LearnerFile, Learners
 from qredit.engine.making import GenerationMaker
 from qredit.engine.memory import estimate_optimizer_bytes, get_free_bytes
+from qredit.engine.mismatch import collect_mismatch_stats
 from qredit.engine.prompts import Prompts
 from qredit.engine.resume import deserialize_generation, serialize_generation
 from qredit.engine.run_state import METRICS, POSITION, PROMPTS, StatefulPart, load_state
 from qredit.engine.sampling import RolloutSampler
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
-from qredit.engine.step import MicrobatchPosition, Step
+from qredit.engine.step import MicrobatchPosition, ScoredMicrobatch, Step
 from qredit.engine.step_credit import StepCredit
 from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.engine.teacher import Teacher
@@ -58,9 +61,12 @@ from qredit.rollouts.collate import Rows, choose_tails
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.rollouts.retry_hint import make_hint_levels
+from qredit.rollouts.sampling_params import SamplingParams
 from qredit.rollouts.trajectory import Trajectory
+from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
+from qredit.samplers.vllm.sampler import VllmSampler
 from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.packing import pack
 from qredit.shared_prefix.patch_forward import enable_token_scoring
@@ -83,6 +89,7 @@ from qredit.trl.revert import check_revertible, scale_learning_rate
 from qredit.trl.reward_calculator import RewardCalculator
 from qredit.trl.run_trainer import RunTrainer
 from qredit.trl.teachers import TeacherSpec, teachers_of
+from qredit.trl.vllm_sampling import check_vllm_settings, hidden_from_trl, make_vllm_sampler, measure_longest
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION_STREAM, derive_seed
 from qredit.utils.stateful import Stateful
@@ -161,6 +168,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")
         check_arguments(model, args, kwargs)
         check_sampling(self.objective, args)
+        check_vllm_settings(args)
         self.learners = Learners(learners)
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
@@ -177,16 +185,17 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             if self.auto_q is None
             else [InitialQCallback(self.auto_q, self._measure_initial_likelihood, args.num_generations, _log.info)]
         )
-        super().__init__(
-            model=model,
-            reward_funcs=[add_reward_checks(function) for function in rewards],
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            callbacks=[*(callbacks or []), *looks],
-            **kwargs,
-        )
+        with hidden_from_trl(args):
+            super().__init__(
+                model=model,
+                reward_funcs=[add_reward_checks(function) for function in rewards],
+                args=args,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                callbacks=[*(callbacks or []), *looks],
+                **kwargs,
+            )
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
         self._check_setup(kwargs.get("peft_config"))
@@ -216,6 +225,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         )
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)
+        self._validation = next((one for one in callbacks or () if isinstance(one, ValidationCallback)), None)
         if self.guard is not None:
             self.guard.attach(self)
         self.overrides = tuple(part for part in (self.auto_q, self.guard) if part is not None)
@@ -228,6 +238,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + int(args.max_completion_length))
+        self._weights_replaced = 0
         self._build(makers, named, prompts)
         self._generation: Generation | None = None
         self._evaluated = (0, -1)
@@ -252,7 +263,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self.template, self.budget = dict(self.chat_template_kwargs or {}), args.budget
         self.rows_per_answer_batch = int(args.generation_batch_size // together.size)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
-        self.sampler = TransformersSampler(self.model, pad, args.draw)
+        self.sampler = self._make_sampler()
         self.scorer = self.make_scorer(teachers)
         plain = ShuffledPrompts(len(self.train_dataset), args.seed, self.shuffle_dataset)
         self.prompts = Prompts(self.train_dataset, plain if given is None else given, together, self._per_generation)
@@ -264,7 +275,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
             serves_several_steps=self._period > accumulated,
             learners=self.learners,
-            exact_sampler=not (args.draw.is_biased or args.bf16 or args.fp16),
+            exact_sampler=not (args.draw.is_biased or args.bf16 or args.fp16 or args.use_vllm),
+            sampler_differs=args.corrects_sampler,
         )
         self.stages = StageState(self.objective)
         self.step_credit = StepCredit(accumulated, self.stages, together)
@@ -279,6 +291,34 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         )
         self.step_log = StepLog(together)
         self.checkpointer = self._make_checkpointer()
+
+    def _make_sampler(self) -> Sampler:
+        """What draws rollouts: the policy itself, or an engine that is given its weights."""
+        args = self.args
+        if not args.use_vllm:
+            return TransformersSampler(self.model, self._tokenizer.pad_token_id, args.draw)
+        asked = [] if self._validation is None else self._validation.examples
+        prompts = [self.format.prompt_ids(example.prompt, **self.template) for example in asked]
+        sets = [self.train_dataset, *list_eval_datasets(self.eval_dataset).values()]
+        length, context = measure_longest(sets, prompts, self.format, args), get_context_length(self.model)
+        if args.hint_failed is not None and context is not None:
+            length = context  # hints are written while the run goes on, as long as they fit
+        sampler = make_vllm_sampler(
+            args, self.model, self._tokenizer, self.accelerator, length, lambda: self._weights_version
+        )
+        _log.info(f"rollouts are sampled with vLLM ({args.vllm_mode}), which computes in {sampler.engine.dtype}")
+        return sampler
+
+    @property
+    def _weights_version(self) -> tuple[int, int]:
+        """What tells one state of the weights from another: steps done, and how often others took their place."""
+        return self.state.global_step, self._weights_replaced
+
+    def make_answer_sampler(self) -> Sampler:
+        if not isinstance(self.sampler, VllmSampler):
+            return super().make_answer_sampler()
+        self.sampler.sync(self.accelerator.unwrap_model(self.model))
+        return replace(self.sampler, draw=SamplingParams())
 
     def _make_hinted_retry(self, rewards: RewardCalculator) -> HintedRetry | None:
         """What samples groups without a success again, where that was asked for."""
@@ -393,6 +433,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self.stages.state = kept["objective_state"]
         self.checkpointer.restore_own(checkpoint, self._learner_files)
         self._generation = None
+        self._weights_replaced += 1
 
     def scale_learning_rate(self, factor: float) -> None:
         scale_learning_rate(self.optimizer, self.lr_scheduler, factor)
@@ -506,6 +547,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self.accelerator.autocast(),
         ):
             self.sampler.sync(unwrapped)
+            self._log_sync()
             return think(
                 self.sampler,
                 prompts,
@@ -514,6 +556,14 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 stop_tokens=self.eos_token_ids,
                 seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
             )
+
+    def _log_sync(self) -> None:
+        """Log what the push of weights took, where there was one, and how many there were."""
+        if not isinstance(self.sampler, VllmSampler) or not self.sampler.weights.seconds:
+            return
+        weights = self.sampler.weights
+        self.log_with_step({"sampling/sync_seconds": weights.seconds, "sampling/weight_version": float(weights.count)})
+        weights.seconds = 0.0
 
     # --- a step
 
@@ -556,7 +606,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if self.recorder is not None:
             self.recorder.observe(self.state.global_step + 1, learned)
         self.log_with_step(learned.logged)
-        self._log_batch("train", objective, learned.batch)
+        self._log_batch("train", objective, learned.batch, self._collect_mismatch(objective, learned))
         self._observe(learned.batch)
         return loss
 
@@ -573,7 +623,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             generations=max(self.current_gradient_accumulation_steps / self._period, 1.0),
             complete=self.accelerator.sync_gradients,
             ends_generation=self._ends_generation,
-            off_policy=self.off_policy,
+            off_policy=self.off_policy or self.args.corrects_sampler,
         )
 
     def _evaluation_loss(self, model: nn.Module, objective: Objective, rows: Rows) -> Tensor:
@@ -585,9 +635,17 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         logp = batch.require("logp", str(objective))
         return sum_terms(objective.numerators(logp, batch, credited), objective.denominators(batch, credited))
 
-    def _log_batch(self, mode: str, objective: Objective, batch: RolloutBatch) -> None:
+    def _collect_mismatch(self, objective: Objective, learned: ScoredMicrobatch) -> Mapping[str, Tensor]:
+        """What sampler and trainer make of the same tokens by the same weights; nothing where those have moved."""
+        if not self.args.use_vllm or self.off_policy:
+            return {}
+        return collect_mismatch_stats(objective, learned.rows.batch, learned.batch)
+
+    def _log_batch(
+        self, mode: str, objective: Objective, batch: RolloutBatch, further: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Collect the facts of this micro-batch; at the step's last one, log what they say, over all processes."""
-        self.step_log.add(objective, batch)
+        self.step_log.add(objective, batch, further)
         if mode == "train" and not self.accelerator.sync_gradients:
             return
         facts = self.step_log.take()
@@ -625,7 +683,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 self.prompts.skip_generations(-(-self._step // self._period))
         else:
             self.prompts.begin()
+        self._weights_replaced += 1  # a trainer may train twice, and a checkpoint be loaded in between
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._weights_replaced += 1
 
     def _card_settings(self) -> dict[str, Any]:
         args = self.args

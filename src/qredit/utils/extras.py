@@ -7,6 +7,7 @@ from qredit.utils.errors import QreditError
 
 EXTRAS: Mapping[str, Sequence[str]] = {
     "trl": ("trl", "transformers", "accelerate", "datasets", "peft"),
+    "vllm": ("vllm",),
     "report": ("matplotlib",),
     "math": ("math_verify",),
     "smollm2": ("gguf",),
