@@ -1,7 +1,7 @@
 """Ranks of a run on gloo, for test_two_ranks.py: the gradients of every case, on recorded rollouts.
 
-Run in a process of its own: everything is imported once, then every rank is a fork. A fork of the process that runs tests
-may wait for ever for a lock that one of its threads held.
+Run in a process of its own: everything is imported once, then every rank is a fork. A fork of the process that runs
+tests may wait for ever for a lock that one of its threads held.
 
     python -m tests.support.ranks FOLDER
 """
