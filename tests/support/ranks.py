@@ -11,14 +11,16 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from accelerate.state import DistributedType, PartialState
 
 from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.shared_prefix.packing import pack
-from qredit.trl import QreditTrainer
+from qredit.trl import QreditConfig, QreditTrainer
 from tests.support import critic
 from tests.support.ports import free_port
 from tests.support.runs import first_step_gradients, questions, settings
@@ -36,8 +38,18 @@ CASES = (
     ("grpo()", "one-empty"),
     ("on_span('sampled', reward() | center_by_group() | scale_by_batch_std())", "plain"),
     (critic.OBJECTIVE, "learner"),
+    ("garl(q=0.75)", "hopeless-chunks"),
     ("garl(q=0.75)", "past-ddp"),
 )
+SHARDED_CASES = tuple(case for case in CASES if case[1] in ("plain", "hopeless-chunks", "one-empty", "learner"))
+SHARDED = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen3DecoderLayer",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
 
 
 def recorded(prompts: list[list[int]]) -> list[Trajectory]:
@@ -70,8 +82,11 @@ def rewards(case: str):
 def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
     args = settings(
         out / "run", per_device_train_batch_size=PROMPTS * M // world, num_generations=M, shuffle_dataset=False,
-        rows_per_forward=3 if case == "chunks" else None,
+        rows_per_forward=3 if case.endswith("chunks") else None,
     )  # fmt: skip
+    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if sharded:
+        pretend_accelerator(args)
     aliases = {"aliases": [["no"], [], [], []]} if case == "aliases" else {}  # of the first rank's prompts alone
     learners = [critic.Critic(32)] if case == "learner" else []
     made = QreditTrainer(
@@ -79,7 +94,7 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
         processing_class=tokenizer(), learners=learners,
     )  # fmt: skip
     made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
-    if case == "hopeless":
+    if case.startswith("hopeless"):
         made.scorer.attach_scores = without_likelihood_in_half(made.scorer.attach_scores)
     if case == "past-ddp":
         score = made.scorer.score
@@ -87,6 +102,7 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
     gradients = {name.removeprefix("module."): g for name, g in first_step_gradients(made).items()}
     moved = {f"{name} of the learner": p.detach() for one in learners for name, p in one.head.named_parameters()}
     assert made.layout is pack, "the prompts were not shared"
+    assert (made.accelerator.distributed_type == DistributedType.FSDP) is sharded
     return gradients | moved
 
 
@@ -101,26 +117,51 @@ def without_likelihood_in_half(scored):
     return changed
 
 
+def pretend_accelerator(args: QreditConfig) -> None:
+    """Have accelerate shard: on CPUs it leaves FSDP's variables unread, though FSDP2 works there."""
+    assert args.device.type == "cpu"  # asking for it sets the state up
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+
+
+def train_and_resume(out: Path, world: int, sharded: bool) -> None:
+    """Four steps with a checkpoint between, in `out`/whole; with sharded weights again from there, in `out`/resumed."""
+    for name, resume in (("whole", None), ("resumed", out / "whole" / "checkpoint-2"))[: 1 + sharded]:
+        args = settings(
+            out / name, per_device_train_batch_size=PROMPTS * M // world, num_generations=M, shuffle_dataset=False,
+            max_steps=4, save_strategy="steps", save_steps=2,
+        )  # fmt: skip
+        if sharded:
+            pretend_accelerator(args)
+        made = QreditTrainer(model(), "garl(q=0.75)", args, questions(PROMPTS), processing_class=tokenizer())
+        made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
+        made.train(resume_from_checkpoint=None if resume is None else str(resume))
+        made.save_model(str(out / name / "final"))
+
+
 def save_gradients(out: Path) -> None:
     """Those of every case, on this rank of the processes that the environment names."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    gradients = {f"{objective} {case}": case_gradients(out, objective, case, world) for objective, case in CASES}
-    torch.save(gradients, out / f"gradients-{world}-{rank}.pt")
+    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    cases = SHARDED_CASES if sharded else CASES
+    gradients = {f"{objective} {case}": case_gradients(out, objective, case, world) for objective, case in cases}
+    torch.save(gradients, out / f"gradients-{'fsdp' if sharded else world}-{rank}.pt")
+    if sharded or world == 1:
+        train_and_resume(out / ("fsdp" if sharded else "alone"), world, sharded)
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
-def run_ranks(folder: Path, world: int) -> None:
+def run_ranks(folder: Path, world: int, further: Mapping[str, str]) -> None:
     """That many ranks, each a fork; an error names what they left behind."""
     port = str(free_port())
-    pids = [fork_rank(folder, rank, world, port) for rank in range(world)]
+    pids = [fork_rank(folder, rank, world, port, further) for rank in range(world)]
     statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     if any(statuses):
         sys.exit(f"{statuses}: " + "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("error-*"))))
 
 
-def fork_rank(folder: Path, rank: int, world: int, port: str) -> int:
+def fork_rank(folder: Path, rank: int, world: int, port: str, further: Mapping[str, str]) -> int:
     """A process that runs one rank, and has imported everything already; its id."""
     pid = os.fork()
     if pid:
@@ -130,6 +171,7 @@ def fork_rank(folder: Path, rank: int, world: int, port: str) -> int:
         faulthandler.dump_traceback_later(270, file=file)
         signal.alarm(300)  # a rank that waits for the other must not wait for ever
         try:
+            os.environ |= further
             if world > 1:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
                 os.environ |= {"LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -143,5 +185,5 @@ def fork_rank(folder: Path, rank: int, world: int, port: str) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for processes in (2, 1):
-        run_ranks(Path(sys.argv[1]), processes)
+    for processes, environment in ((2, {}), (1, {}), (2, SHARDED)):
+        run_ranks(Path(sys.argv[1]), processes, environment)

@@ -1,6 +1,7 @@
 """Short training runs on tiny models, for the trainer's tests."""
 
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 
 from qredit.trl import QreditConfig, QreditTrainer
 from tests.support.tiny import model, tokenizer
@@ -54,7 +55,7 @@ def first_step_gradients(made: QreditTrainer) -> dict:
     seen = {}
 
     def keep(network):
-        seen.update({n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None})
+        seen.update({n: whole(p.grad).clone() for n, p in network.named_parameters() if p.grad is not None})
         raise StopIteration
 
     made._clip_grad_norm = keep
@@ -63,6 +64,11 @@ def first_step_gradients(made: QreditTrainer) -> dict:
     except StopIteration:
         return seen
     raise AssertionError("no optimiser step was reached")
+
+
+def whole(tensor):
+    """A tensor that FSDP2 sharded, put together; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def relative_difference(left: dict, right: dict) -> float:

@@ -1,4 +1,4 @@
-"""Two processes on gloo have the gradient of one, given the same rollouts; also when one has nothing to learn."""
+"""Two processes on gloo, DDP or FSDP2, have the gradient of one on the same rollouts; also with nothing to learn."""
 
 import os
 import subprocess
@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
-from tests.support.ranks import CASES
+from tests.support.ranks import CASES, SHARDED_CASES
 from tests.support.rounding import gradient_bound
 from tests.support.runs import relative_difference
 
@@ -22,18 +23,41 @@ def gradients(tmp_path_factory):
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=700,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second, alone = (torch.load(folder / f"gradients-{name}.pt") for name in ("2-0", "2-1", "1-0"))
-    return (first, second), alone
+    runs = {name: folder / name for name in ("alone", "fsdp")}
+    names = ("2-0", "2-1", "fsdp-0", "fsdp-1", "1-0")
+    first, second, *sharded, alone = (torch.load(folder / f"gradients-{name}.pt") for name in names)
+    return (first, second), sharded, alone, runs
 
 
 @pytest.mark.parametrize("case", [" ".join(case) for case in CASES if case[1] != "past-ddp"])
 def test_two_ranks_have_the_gradient_of_one(gradients, case):
-    (first, second), alone = gradients
+    (first, second), _, alone, _ = gradients
     assert relative_difference(first[case], second[case]) == 0.0
     assert relative_difference(first[case], alone[case]) < gradient_bound()
 
 
+@pytest.mark.parametrize("case", [" ".join(case) for case in SHARDED_CASES])
+def test_two_ranks_with_sharded_weights_have_it_too(gradients, case):
+    """FSDP2. Ranks differ in how many rows carry a coefficient, and yet make equally many forward passes."""
+    _, (first, second), alone, _ = gradients
+    assert relative_difference(first[case], second[case]) == 0.0
+    assert relative_difference(first[case], alone[case]) < gradient_bound()
+
+
+def test_sharded_checkpoints_hold_the_weights_of_one_process(gradients):
+    runs = gradients[-1]
+    for place in ("whole/checkpoint-2", "whole/final"):
+        alone, sharded = (load_file(runs[name] / place / "model.safetensors") for name in ("alone", "fsdp"))
+        assert max(float((sharded[name] - value).abs().max()) for name, value in alone.items()) < 1e-5
+
+
+def test_a_resumed_sharded_run_ends_like_an_unbroken_one(gradients):
+    ends = (load_file(gradients[-1]["fsdp"] / name / "final" / "model.safetensors") for name in ("whole", "resumed"))
+    whole, resumed = ends
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
 def test_a_forward_past_the_wrapper_would_be_seen(gradients):
     """The mutant: scored on the unwrapped model, gradients are not synchronised, without any error."""
-    (first, second), _ = gradients
+    (first, second), *_ = gradients
     assert relative_difference(first["garl(q=0.75) past-ddp"], second["garl(q=0.75) past-ddp"]) > 1e-2

@@ -6,26 +6,30 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 SHARE = 0.6  # of the memory that is free; the rest is for the backward pass's own needs and for fragments
 
 
-def measure_bytes_per_token(run: Callable[[], Tensor], tokens: int, device: torch.device, model: nn.Module) -> float:
+def measure_bytes_per_token(
+    run: Callable[[], Tensor], tokens: int, device: torch.device, model: nn.Module, unsharded: bool = True
+) -> float:
     """What a forward pass holds for its backward pass, divided by its tokens.
 
-    On an accelerator the peak of both passes is measured, with gradients into memory of their own; elsewhere the
-    tensors that autograd saves are counted, each storage once and parameters not at all.
+    On an accelerator the peak of both passes is measured, with gradients into memory of their own; elsewhere, and where
+    weights are sharded, the tensors that autograd saves are counted, each storage once and parameters not at all.
 
     Args:
         run: a small forward pass; its result is differentiable.
         tokens: how many tokens it computes.
         device: where the tensors lie.
         model: whose parameters are not counted.
+        unsharded: whether all weights lie whole on this process. A backward pass on shards exchanges gradients.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if device.type == "cuda":
+        if device.type == "cuda" and unsharded:
             return _peak(run, model, device) / tokens
-        return _saved(run, {p.untyped_storage().data_ptr() for p in model.parameters()}) / tokens
+        return _saved(run, {get_local(p).untyped_storage().data_ptr() for p in model.parameters()}) / tokens
 
 
 def _peak(run: Callable[[], Tensor], model: nn.Module, device: torch.device) -> float:
@@ -37,12 +41,19 @@ def _peak(run: Callable[[], Tensor], model: nn.Module, device: torch.device) -> 
     return float(max(torch.cuda.max_memory_allocated(device) - level - gradients, 1))
 
 
+def get_local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def _saved(run: Callable[[], Tensor], known: set[int]) -> float:
     sizes: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
+        # Sharded weights are gathered for the pass into parameters that the model does not hold before.
+        gathered = isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter)
+        if storage.data_ptr() not in known and not gathered:
             sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 

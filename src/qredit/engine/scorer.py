@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qredit.core.batch import RolloutBatch
 from qredit.core.right_answers import join_answers
 from qredit.engine.memory import count_fitting_rows, measure_bytes_per_token
+from qredit.engine.passes import fill_empty_pass
 from qredit.engine.teacher import Forward, Teacher
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.branches import repeat_for_answers
@@ -38,6 +39,8 @@ class Scorer:
         native_forward: (model, rows) → log-probability and entropy of each completion token.
         policy: the model without its wrappers.
         unsharded: whether all weights lie whole on this process, all the time.
+        agree_on_passes: number of this process's forward passes → how many all processes make. Where weights are
+            sharded each pass gathers them, which takes all processes.
         rows_per_forward: the most rows of a forward pass; None is as many as fit.
         free_bytes: memory that a pass may use.
         device: where rows lie.
@@ -56,6 +59,7 @@ class Scorer:
     free_bytes: Callable[[], float]
     native_forward: Callable[[nn.Module, Rows], tuple[Tensor, Tensor]] | None = None
     unsharded: bool = True
+    agree_on_passes: Callable[[int], int] = int
     rows_per_forward: int | None = None
     teachers: Mapping[str, Teacher] = field(default_factory=dict)
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -173,15 +177,22 @@ class Scorer:
         """
         start = time.perf_counter()
         with torch.no_grad():
-            for chunk in self.split_rows(rows, which) if len(which) else ():
-                few = None if only is None else only[chunk]
-                write_scores(scores, rows, chunk, self.score(model, rows.select(chunk), few))
+            for chunk in self.split_rows(rows, which):
+                taken = fill_empty_pass(chunk)
+                few = None if only is None else only[taken]
+                told = self.score(model, rows.select(taken), few)
+                if len(chunk):
+                    write_scores(scores, rows, chunk, told)
         self.seconds += time.perf_counter() - start
 
     def split_rows(self, rows: Rows, which: Tensor) -> list[Tensor]:
-        """Row numbers cut to what fits a forward pass."""
+        """Row numbers cut to what fits a forward pass; empty ones behind them where other processes make more passes.
+
+        An empty one is run as well, on rows that count for nothing: see `fill_empty_pass`.
+        """
         fits = self.rows_per_forward or self._rows_that_fit(rows)
-        return list(which.split(min(fits, max(len(which), 1))))
+        chunks = list(which.split(min(fits, len(which)))) if len(which) else []
+        return chunks + [which[:0]] * (self.agree_on_passes(len(chunks)) - len(chunks))
 
     def tokens(self, rows: Rows) -> int:
         """How many tokens the forward pass of these rows computes, padding among them where nothing is packed."""
@@ -199,7 +210,7 @@ class Scorer:
         if self._held is None:
             few, device, policy = self.select_longest(rows), self.device, self.policy()
             self._held = measure_bytes_per_token(
-                lambda: self.score(policy, few)["logp"], self.tokens(few), device, policy
+                lambda: self.score(policy, few)["logp"], self.tokens(few), device, policy, self.unsharded
             )
         return self._held
 

@@ -20,6 +20,7 @@ from qredit.engine.backward import Backward
 from qredit.engine.collective import Collective
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.learner import Learners
+from qredit.engine.passes import fill_empty_pass
 from qredit.engine.scorer import Scorer, Scores, mask_unscored_entropy, write_scores
 from qredit.engine.stage_state import StageState
 from qredit.engine.step_credit import StepCredit
@@ -206,23 +207,28 @@ class MicrobatchLoss:
 
         The last chunk's loss is left for the caller to differentiate; what the others contribute is added to it as a
         constant, so that the logged loss is the whole one. Where no row carries any, one of them takes part all the
-        same: gradients are averaged over processes.
+        same: gradients are averaged over processes. So does one in a pass that only other processes have rows for.
         """
-        scorer = self.scorer
-        chunks = scorer.split_rows(self.rows, _live(credited))
-        done = torch.zeros((), device=scorer.device)
-        for number, chunk in enumerate(chunks):
-            part = self.rows.select(chunk)
-            told = scorer.score(self.model, part)
-            write_scores(scores, self.rows, chunk, told)
-            loss = self._loss_from_scores(told, self._scored(part.batch, told), credited.select(chunk))
-            if number == len(chunks) - 1:
-                return done + loss
-            if scorer.policy().training:  # a wrapper keeps the mode it was made in
-                with self.backward.no_sync(self.model):
+        chunks = self.scorer.split_rows(self.rows, _live(credited))
+        done = torch.zeros((), device=self.scorer.device)
+        for chunk in chunks[:-1]:
+            # The forward pass, too: there DDP decides whether the backward pass exchanges gradients. Processes differ
+            # in how many chunks they have, so an exchange for each of them would never end.
+            with self.backward.no_sync(self.model):
+                loss = self._loss_of_chunk(chunk, credited, scores)
+                if self.scorer.policy().training:  # a wrapper keeps the mode it was made in
                     self.backward.run(loss)
             done = done + loss.detach()
-        raise AssertionError("there is always a last chunk")
+        return done + self._loss_of_chunk(chunks[-1], credited, scores)
+
+    def _loss_of_chunk(self, chunk: Tensor, credited: Credited, scores: Scores) -> Tensor:
+        """What some rows contribute to the loss; 0 with a graph where there are none, for the pass that others make."""
+        part = self.rows.select(fill_empty_pass(chunk))
+        told = self.scorer.score(self.model, part)
+        if not len(chunk):
+            return 0.0 * told["logp"].sum()
+        write_scores(scores, self.rows, chunk, told)
+        return self._loss_from_scores(told, self._scored(part.batch, told), credited.select(chunk))
 
     def _of_chosen_rows(self) -> tuple[RolloutBatch, Tensor]:
         """The second way of `batch_and_loss`: prompts run once, with gradient, for both passes over completions.

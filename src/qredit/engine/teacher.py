@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qredit.core.field_names import HINT, HINTED_LOGP, KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
+from qredit.engine.passes import fill_empty_pass
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.patch_forward import ScoreRequest, score
@@ -57,8 +58,11 @@ class Forward:
         """
         lay = self.layout if layout is None else layout
         with self.autocast():
-            told = [score(model, lay(rows.select(chunk)), self.temperature, wanted) for chunk in self.split_rows(rows)]
-        return {name: torch.cat([part[name] for part in told]) for name in told[0]}
+            chunks = self.split_rows(rows)
+            told = [score(model, lay(rows.select(fill_empty_pass(c))), self.temperature, wanted) for c in chunks]
+        return {
+            name: torch.cat([part[name][: len(c)] for c, part in zip(chunks, told, strict=True)]) for name in told[0]
+        }
 
 
 class Teacher(Protocol):

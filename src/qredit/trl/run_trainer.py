@@ -1,12 +1,14 @@
 """What every trainer of a run is, whatever it learns from: whole checkpoints, finite steps, answers, a model card."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from trl import SFTConfig
 
@@ -26,6 +28,7 @@ from qredit.trl.config import QreditConfig
 from qredit.trl.environment_variables import check_environment
 from qredit.trl.model_card import ModelCard, render_card
 from qredit.trl.savable import check_savable, repair_generation_config
+from qredit.trl.whole_weights import gather_whole_weights
 from qredit.utils.errors import QreditError
 
 _log = get_logger(__name__)
@@ -87,19 +90,27 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             seed: of the draws; each process adds its number to it.
         """
         rank, world = self.collective.rank, self.collective.size
-        own = answer_all(
-            self.make_answer_sampler(),
-            self.format,
-            examples[rank::world],
-            rewards,
-            self.budget,
-            k,
-            seed=seed + rank,
-            stop_tokens=self.eos_token_ids,
-            template=self.template,
-            rows_per_batch=self.rows_per_answer_batch,
-        )
-        return self.collective.gather(list(own))
+        with self.whole_weights():
+            own = list(
+                answer_all(
+                    self.make_answer_sampler(),
+                    self.format,
+                    examples[rank::world],
+                    rewards,
+                    self.budget,
+                    k,
+                    seed=seed + rank,
+                    stop_tokens=self.eos_token_ids,
+                    template=self.template,
+                    rows_per_batch=self.rows_per_answer_batch,
+                )
+            )
+        return self.collective.gather(own)
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Where processes sample, each as long as its rows need: FSDP2's shards are put together for it."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        return gather_whole_weights(self.model_wrapped, bool(getattr(plugin, "reshard_after_forward", True)))
 
     def make_answer_sampler(self) -> Sampler:
         """What answers questions: at temperature 1 and untruncated, whatever training draws with, so that validations
@@ -118,7 +129,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and self.accelerator.scaler is None:  # fp16's scaler skips steps that overflow
-            self._stop_unless_finite(torch.as_tensor(norm), "gradient norm")
+            whole = norm.full_tensor() if isinstance(norm, DTensor) else norm  # FSDP2's is sharded
+            self._stop_unless_finite(torch.as_tensor(whole), "gradient norm")
         return norm
 
     def _stop_unless_finite(self, value: Tensor, name: str) -> None:

@@ -334,6 +334,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         """What scores rows with this trainer's model."""
         device, needs = self.accelerator.device, self.objective.needs
         resident = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+        unsharded = self.accelerator.distributed_type in resident
         return Scorer(
             needs=needs,
             tails=self.tails,
@@ -346,7 +347,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             free_bytes=lambda: get_free_bytes(device) - estimate_optimizer_bytes(self.scorer.policy(), self.optimizer),
             device=device,
             native_forward=self._score_with_trl,
-            unsharded=self.accelerator.distributed_type in resident,
+            unsharded=unsharded,
+            agree_on_passes=int if unsharded else lambda passes: max(self.collective.gather([passes])),
             rows_per_forward=self.args.rows_per_forward,
         )
 
@@ -544,6 +546,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as unwrapped,
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            self.whole_weights(),
             self.accelerator.autocast(),
         ):
             self.sampler.sync(unwrapped)
