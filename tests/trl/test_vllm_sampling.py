@@ -39,7 +39,7 @@ def stand_in(monkeypatch):
 
 def install(monkeypatch, made):
     monkeypatch.setattr(vllm_sampling, "check_vllm", lambda: "0.31.0")
-    monkeypatch.setattr(vllm_sampling, "start_engine", lambda *given, **named: made)
+    monkeypatch.setattr(vllm_sampling, "open_engine", lambda *given, **named: made)
     return made
 
 
@@ -263,7 +263,7 @@ def test_tensor_parallel_that_does_not_divide_is_refused(tmp_path, stand_in):
 
 def test_the_engine_is_made_for_the_longest_prompt(tmp_path, monkeypatch, stand_in):
     seen = []
-    monkeypatch.setattr(vllm_sampling, "start_engine", lambda *given, **named: seen.append(named) or stand_in)
+    monkeypatch.setattr(vllm_sampling, "open_engine", lambda *given, **named: seen.append(named) or stand_in)
     made = sampled_by_vllm(tmp_path)
     longest = max(map(len, made.train_dataset["prompt_ids"]))
     assert seen[0]["length"] == longest + len(made.format.close_ids) + 10

@@ -259,7 +259,10 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
         first = parse_rewards(asked.metric)
         rewards = (*first, *(reward for reward in rewards if reward.name != first[0].name))
     from qredit.runs.load import is_single_file, load_data
+    from qredit.runs.samplers import parse_vllm
     from qredit.runs.train_overlap import count_trained_on, describe_questions
+
+    parse_vllm(options)
 
     data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
     rows_of = str(options.data) if options.task == "jsonl" and is_single_file(options) else None
@@ -316,16 +319,23 @@ def _sample_answers(
     from qredit.rollouts.sampling_params import SamplingParams
     from qredit.runs.load import get_stop_tokens
     from qredit.runs.progress_bars import make_progress_bars as bars_on
+    from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
     from qredit.samplers.answers import answer_all
-    from qredit.samplers.transformers import make_sampler
 
     tokenizer: Any = subject.tokens.tokenizer
+    prompts = [subject.tokens.prompt_ids(question.prompt, **quiz.template) for question in questions]
+    sampler = make_answer_sampler(
+        network,
+        subject.tokens,
+        parse_vllm(quiz.options),
+        measure_longest(prompts, subject.tokens, quiz.options.sampling_budget),
+        draw=SamplingParams(temperature=asked.temperature),
+        half=quiz.options.half,
+    )
     with bars_on(progress) as bars:
         bar = bars.add_task("eval", total=len(questions), note="")
         for question in answer_all(
-            make_sampler(
-                network, tokenizer.pad_token_id, SamplingParams(temperature=asked.temperature), quiz.options.half
-            ),
+            sampler,
             subject.tokens,
             questions,
             quiz.rewards,

@@ -1,9 +1,11 @@
 """Options of data and format: what commands that ask a model questions share with training."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 
-from qredit.cli.parser import FieldTypes, Parser, add_options, select_fields
+from qredit.cli.parser import FieldTypes, Parser, add_options, get_field_types, select_fields
 from qredit.runs.options import TrainOptions
+from qredit.samplers.vllm.settings import PREFIX, VllmSettings
 
 SHARED_OPTIONS = (
     "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "aliases", "system_prompt",
@@ -11,6 +13,11 @@ SHARED_OPTIONS = (
     "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
 )  # fmt: skip
 TEMPLATE_OPTIONS: Mapping[str, FieldTypes] = {"chat_template_kwargs": (dict,)}
+ENGINE_OPTIONS: Mapping[str, FieldTypes] = {
+    "use_vllm": (bool,),
+    **{f"{PREFIX}{field.name}": get_field_types(VllmSettings, field.name) for field in fields(VllmSettings)},
+}
+"""What samples: no property of the model that is asked, so it is not taken from the run that made it."""
 
 
 def add_shared_options(parser: Parser, *more: str) -> None:
@@ -21,4 +28,4 @@ def add_shared_options(parser: Parser, *more: str) -> None:
 
 def list_template_options() -> Mapping[str, FieldTypes]:
     """What may be given beside the options of training where questions are only asked."""
-    return TEMPLATE_OPTIONS
+    return {**TEMPLATE_OPTIONS, **ENGINE_OPTIONS}

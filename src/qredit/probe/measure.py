@@ -27,10 +27,12 @@ from qredit.runs.load import (
     resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
+from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
 from qredit.runs.train import make_token_format
 from qredit.samplers.answers import make_response
+from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
-from qredit.samplers.transformers import TransformersSampler
+from qredit.samplers.vllm.settings import VllmSettings
 from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, pad_rows
@@ -54,6 +56,7 @@ class ProbeSetup:
         long: how many prompts did not fit the context.
         unparseable: how many of `examples` have a gold answer that the reward cannot read.
         data_notes: what has to be said about how they were read.
+        vllm: how vLLM samples; None where the model itself does.
     """
 
     network: PreTrainedModel
@@ -68,6 +71,16 @@ class ProbeSetup:
     long: int
     unparseable: int
     data_notes: tuple[str, ...] = ()
+    vllm: VllmSettings | None = None
+
+    def encode_prompts(self, chunk: slice = slice(None)) -> list[tuple[int, ...]]:
+        """The ids of the prompts of some examples, of all by default."""
+        return [tuple(self.tokens.prompt_ids(one.prompt, **self.template)) for one in self.examples[chunk]]
+
+    def make_sampler(self, prompts: Sequence[Sequence[int]]) -> Sampler:
+        """What draws rollouts of these prompts, at temperature 1."""
+        longest = measure_longest(prompts, self.tokens, self.budget)
+        return make_answer_sampler(self.network, self.tokens, self.vllm, longest, half=self.half)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +110,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
             left out, unless none joins.
     """
     check_single_answer(options, "the probe")
+    vllm = parse_vllm(options)
     reward = parse_rewards(options.rewards)[0]
     path = resolve_model_path(options.model, options.task, options.coldness)
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
@@ -123,6 +137,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
         long=len(joined) - len(asked),
         unparseable=len(reward.unparseable(asked)),
         data_notes=data.notes,
+        vllm=vllm,
     )
 
 
@@ -161,9 +176,10 @@ def measure(
     """
     share_prefix(subject.network)
     size = max(rows_per_batch // m, 1)
+    sampler = subject.make_sampler(subject.encode_prompts())
     parts, said = [], []
     for start in range(0, len(subject.examples), size):
-        *tables, texts = _part(subject, slice(start, start + size), m, derive_seed(seed, start))
+        *tables, texts = _part(subject, sampler, slice(start, start + size), m, derive_seed(seed, start))
         parts.append(tables)
         said += texts
         done(min(start + size, len(subject.examples)))
@@ -191,15 +207,14 @@ def make_prompt_rows(subject: ProbeSetup, measured: Measurement) -> list[dict[st
 
 
 def _part(
-    subject: ProbeSetup, chunk: slice, m: int, seed: int
+    subject: ProbeSetup, sampler: Sampler, chunk: slice, m: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[str, ...]]]:
     examples, golds = subject.examples[chunk], subject.golds[chunk]
-    prompts = [tuple(subject.tokens.prompt_ids(example.prompt, **subject.template)) for example in examples]
+    prompts = subject.encode_prompts(chunk)
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
     stops = get_stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
     rows = [prompt for prompt in prompts for _ in range(m)]
     with autocast(subject.network.device, subject.half):
-        sampler = TransformersSampler(subject.network, pad, half=subject.half)
         rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
         items = [replace(one, group=number // m, golds=golds[number // m]) for number, one in enumerate(rollouts)]
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))

@@ -25,8 +25,8 @@ from qredit.probe.measure import ProbeSetup, score_rows
 from qredit.rollouts.collate import collate
 from qredit.rollouts.hinted_prompt import show_answer
 from qredit.runs.load import get_stop_tokens
+from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
-from qredit.samplers.transformers import TransformersSampler
 from qredit.stats.nearest_rank import lower_median
 from qredit.stats.weights import log_mean_exp
 from qredit.utils.device import autocast
@@ -107,8 +107,9 @@ def measure_proposal(
     if not kept:
         raise QreditError(f"none of {len(subject.examples)} prompts fits the context with the hint {template!r}")
     size = max(rows_per_batch // m, 1)
+    sampler = subject.make_sampler([*shown.values(), *subject.encode_prompts()])
     parts = [
-        _part(subject, {n: shown[n] for n in kept[start : start + size]}, m, k, derive_seed(seed, start, 1))
+        _part(subject, sampler, {n: shown[n] for n in kept[start : start + size]}, m, k, derive_seed(seed, start, 1))
         for start in range(0, len(kept), size)
     ]
     log_w, log_u = (torch.cat(tables) for tables in zip(*parts, strict=True))
@@ -157,7 +158,7 @@ def _encode_fitting(subject: ProbeSetup, template: str) -> dict[int, tuple[int, 
 
 
 def _part(
-    subject: ProbeSetup, hinted: Mapping[int, tuple[int, ...]], m: int, k: int, seed: int
+    subject: ProbeSetup, sampler: Sampler, hinted: Mapping[int, tuple[int, ...]], m: int, k: int, seed: int
 ) -> tuple[Float[Tensor, "N M"], Float[Tensor, "N M"]]:
     """log w and log u of some examples, whose hinted prompts are given by their numbers."""
     numbers, shown = list(hinted), list(hinted.values())
@@ -166,7 +167,6 @@ def _part(
     plain = [tuple(subject.tokens.prompt_ids(subject.examples[n].prompt, **subject.template)) for n in numbers]
     places = [(index, place >= m - k) for index in range(len(numbers)) for place in range(m)]
     with autocast(subject.network.device, subject.half):
-        sampler = TransformersSampler(subject.network, pad, half=subject.half)
         asked = [shown[index] if behind else plain[index] for index, behind in places]
         rollouts = think(sampler, asked, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
         rows = collate(

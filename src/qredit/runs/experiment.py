@@ -24,11 +24,11 @@ from qredit.runs.load import (
     resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
+from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
 from qredit.runs.sft import finetune
 from qredit.runs.train import make_token_format, train
 from qredit.runs.warm_start import THEN, WarmStart, start_from
 from qredit.samplers.answers import answer_all
-from qredit.samplers.transformers import make_sampler
 from qredit.tasks.base import Split
 from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
@@ -263,9 +263,12 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
     asked = load_examples(options, held.split, held.questions)
     tokens = make_token_format(options, tokenizer, asked)
     questions = prepare_examples(asked, tokens, network, options, f"{options.task} {held.split}")
+    prompts = [tokens.prompt_ids(question.prompt, **options.template) for question in questions]
+    longest = measure_longest(prompts, tokens, options.sampling_budget)
+    sampler = make_answer_sampler(network, tokens, parse_vllm(options), longest, half=options.half)
     return list(
         answer_all(
-            make_sampler(network, int(tokenizer.pad_token_id), half=options.half),
+            sampler,
             tokens,
             questions,
             parse_rewards(options.rewards),

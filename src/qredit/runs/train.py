@@ -41,6 +41,7 @@ from qredit.runs.load import (
 )
 from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import TrainOptions
+from qredit.runs.samplers import parse_vllm
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
@@ -72,6 +73,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     """The trainer of a run, and what is worth recording about its data."""
     given = parse_rewards(options.rewards)
     check_objective_of_task(options)
+    parse_vllm(options)
     path = resolve_trainable_model(options)
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.data.encoding import HINTED_IDS, PROMPT_IDS
 from qredit.rollouts.format import TokenFormat
-from qredit.samplers.vllm.colocate import choose_logprobs, start_engine
+from qredit.samplers.vllm.choice import open_engine
+from qredit.samplers.vllm.colocate import choose_logprobs
 from qredit.samplers.vllm.engine import Engine
 from qredit.samplers.vllm.sampler import VllmSampler, WeightSync
 from qredit.samplers.vllm.shared import TensorParallelEngine
@@ -29,9 +30,8 @@ def check_vllm_settings(args: QreditConfig) -> None:
     """
     if args.vllm is None:
         return
-    if args.vllm.mode == "server":
-        raise QreditError("vllm_mode=server is not supported yet; leave it out, and vLLM runs in this process")
-    check_vllm()
+    if args.vllm.mode == "colocate":
+        check_vllm()
     choose_logprobs(args.draw)
 
 
@@ -88,7 +88,7 @@ def make_vllm_sampler(
     check_not_quantized(base)
     world = accelerator.num_processes
     settings.check_processes(world)
-    engine: Engine = start_engine(
+    engine = open_engine(
         base,
         tokenizer,
         settings,
@@ -98,6 +98,7 @@ def make_vllm_sampler(
         length=length,
         place=accelerator.process_index,
         world=world,
+        wait=accelerator.wait_for_everyone,
     )
     if settings.tensor_parallel_size > 1:
         engine = _shared(engine, settings.tensor_parallel_size, accelerator)
