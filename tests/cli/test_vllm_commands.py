@@ -3,13 +3,18 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from qredit.cli import main
+from qredit.engine.checkpoint import find_newest_complete
 from qredit.runs import samplers
+from qredit.samplers.vllm import server as servers
 from qredit.samplers.vllm import version as versions
 from qredit.trl import vllm_sampling
 from tests.support.folders import SHORT, data_file, flags
 from tests.support.tiny import tokenizer
+from tests.support.toy_server import ToyServer
 from tests.support.vllm_engines import TransformersEngine, needs_vllm, wide_model
 
 RATES = ("k", "p@1", "ended", "forced")
@@ -79,3 +84,29 @@ def test_refusals_are_one_line_before_a_model_is_loaded(tmp_path, network, monke
     }[command]
     assert main(argv) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_run_whose_server_is_lost_goes_on_and_ends_the_same(tmp_path, network, monkeypatch, capsys):
+    """One line and status 2; the run then goes on from its last checkpoint, with a server that was started again."""
+    monkeypatch.setattr(servers, "_FIRST_PAUSE", 0.01)
+    options = {"task": "jsonl", "data": data_file(tmp_path / "train.jsonl"), "model": network, **SHORT, "steps": 3}
+    options |= {"use_vllm": "true", "vllm_mode": "server", "save_every": 1, "eval_every": 0}
+
+    def train(server, output, *more, **changes):
+        return main(["train", *flags(**options, vllm_server_port=server.port, output=output, **changes), *more])
+
+    whole = ToyServer(network)
+    assert train(whole, tmp_path / "whole") == 0
+    lost = ToyServer(network)
+    lost.dies_after = whole.drawn * 2 // 3 + 1
+    assert train(lost, tmp_path / "cut") == 2
+    said = capsys.readouterr().err
+    assert f"the vLLM server at http://127.0.0.1:{lost.port} does not answer any more" in said
+    lost.close()
+    assert find_newest_complete(tmp_path / "cut")[0] is not None
+    again = ToyServer(network, port=lost.port, instance="second")
+    assert main(["train", "--resume", "--output", str(tmp_path / "cut")]) == 0
+    for server in (whole, again):
+        server.close()
+    final = [load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "cut")]
+    assert all(torch.equal(value, final[1][name]) for name, value in final[0].items())

@@ -1,6 +1,6 @@
 """vLLM on a server: completions over HTTP, weights through a folder that trainer and server both see.
 
-The server is `vllm serve MODEL` with VLLM_SERVER_DEV_MODE=1, which opens what pushes need. Each process of a run asks it
+The server is `vllm serve MODEL` with VLLM_SERVER_DEV_MODE=1, which opens what pushes need. Each process of a run asks
 for its own rows.
 """
 
@@ -106,7 +106,7 @@ class ServerEngine:
                 self._ask("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
             if self._ask("/reset_prefix_cache", {}) == {"success": False}:
                 raise QreditError(
-                    f"the vLLM server at {self.url} did not forget prompts that it had cached under the weights before; "
+                    f"the vLLM server at {self.url} did not forget the prompts that it had cached before the push; "
                     "another client must not use it meanwhile"
                 )
         else:
