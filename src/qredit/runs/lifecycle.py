@@ -23,6 +23,7 @@ from qredit.runs.live import LiveView
 from qredit.runs.load import load_model
 from qredit.runs.options import TrainOptions
 from qredit.runs.stop_signals import StopOnSignal
+from qredit.trl.lost_process import report_lost_process
 from qredit.trl.model_card import render_card
 from qredit.trl.run_trainer import RunTrainer
 from qredit.utils.atomic_files import report_write_errors
@@ -104,7 +105,8 @@ def _take_steps(trainer: RunTrainer, start: Path | None, console: Console) -> No
             for keeper in trainer.callback_handler.callbacks:
                 if isinstance(keeper, DecisionWriter):
                     keeper.notify = shown.note
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        with report_lost_process("Whole checkpoints are left. Start all processes again with --resume."):
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         stop.end()
 
