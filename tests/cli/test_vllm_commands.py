@@ -57,6 +57,8 @@ def test_training_and_probe_sample_with_it(tmp_path, network, engine, capsys):
     gaps = [one["sampling/sampling_logp_difference/max"] for one in logged if "sampling/weight_version" in one]
     assert gaps
     assert max(gaps) < 1e-4
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["sampled_with"] == "vLLM 0.31.0 (colocate), float32"
     assert main(["probe", *flags(**run, m=4, examples=2, max_completion_length=12, answer_budget=4)]) == 0
 
 

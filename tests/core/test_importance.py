@@ -12,8 +12,9 @@ from qredit.core.importance import sequence_mask, sequence_truncate, token_mask,
 from qredit.core.objective import Objective
 from qredit.core.surrogate import clipped_ratio, score_function
 from qredit.credit.likelihood import amplified_likelihood
+from qredit.credit.log_likelihood import weigh_by_ratio
 from qredit.credit.reward import reward
-from qredit.objectives import garl, paft
+from qredit.objectives import garl, paft, rloo
 from qredit.objectives.parsing import parse
 from qredit.testing.laws.estimator import TABLE, perturb_policy
 from qredit.testing.moments import exact_moments
@@ -113,6 +114,20 @@ def test_on_policy_nothing_is_marked_and_nothing_changes():
         assert credited.holds_ratio is None
         synced = objective.evaluate(replace(batch, sampler_logp=batch.logp))
         assert torch.equal(credited.value, synced.value)
+
+
+def test_a_reward_is_weighed_by_the_ratio_of_all_that_was_sampled():
+    """The exact mean over rollouts of another policy is the gradient, with a ratio of the whole rollout alone."""
+    far = replace(TABLE, theta=TABLE.theta + 4 * (perturb_policy(TABLE).theta - TABLE.theta))
+    gradient = TABLE.loss_gradient(0.0)
+
+    def error(objective: Objective) -> float:
+        return float((exact_moments(objective, TABLE, 3, far).mean - gradient).norm() / gradient.norm())
+
+    for ratio in (sequence_truncate(math.inf), sequence_mask(math.inf)):
+        assert error(rloo() | weigh_by_ratio(ratio)) < 1e-5
+    assert error(rloo()) > 0.3
+    assert error(rloo() | weigh_by_ratio(sequence_mask(1.2))) > 0.02
 
 
 def test_truncation_that_is_reached_costs_bias_and_other_none():

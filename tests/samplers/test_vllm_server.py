@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from qredit import QreditError
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
@@ -69,7 +70,11 @@ def test_a_server_draws_what_transformers_draws_after_pushes(toy):
 def test_weights_travel_in_shards_and_leave_no_file(toy, monkeypatch, tmp_path):
     monkeypatch.setattr(servers, "_SHARD_BYTES", 4096)
     monkeypatch.setattr(servers.tempfile, "tempdir", str(tmp_path))
-    network = wide_model(seed=4)
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    network = get_peft_model(wide_model(seed=4), lora).eval()  # merged while they are written
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.normal_(std=0.3) if "lora_B" in name else None
     sampler = make_sampler(connected(toy.port), network, GREEDY)
     assert drawn(sampler)
     assert largest_gap(network, drawn(replace(sampler, draw=SamplingParams()))) < 1e-5

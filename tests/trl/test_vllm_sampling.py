@@ -146,7 +146,9 @@ RATIOS = [
 ]
 
 
-@pytest.mark.parametrize("objective", [*RATIOS, "grpo()", BATCH_STD, "paft(q=0.5)"], ids=str)
+@pytest.mark.parametrize(
+    "objective", [*RATIOS, "grpo()", "grpo() | weigh_by_ratio()", BATCH_STD, "paft(q=0.5)"], ids=str
+)
 def test_gradient_is_that_of_ratios_to_the_engine(tmp_path, monkeypatch, objective):
     """The gradient of a step is that of the objective on the same rows, with the engine's log-probabilities in them."""
     install(monkeypatch, TransformersEngine(wide_model(), noise=0.3))

@@ -182,11 +182,11 @@ class Requirements:
     def when(self) -> When:
         """When the result is fixed. No stage needs to state it, because it follows from `needs`.
 
-        UPDATE where `needs` has a field of `FORWARD_FIELDS`, which every forward pass makes anew; else ROLLOUT. So
-        `reward()` is fixed when rollouts are made, and `amplified_likelihood(q)`, which reads `answer_logp`, is
-        evaluated at every update.
+        UPDATE where `needs`, on or off policy, has a field of `FORWARD_FIELDS`, which every forward pass makes anew;
+        else ROLLOUT. So `reward()` is fixed when rollouts are made, and `amplified_likelihood(q)`, which reads
+        `answer_logp`, is evaluated at every update.
         """
-        return infer_recompute(self.needs)
+        return infer_recompute(self.needs | self.needs_off_policy)
 
 
 class Stage(Requirements, ABC):  # what Source and Credit share; neither has the other's signature

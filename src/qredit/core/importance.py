@@ -5,9 +5,10 @@ estimates the wrong expectation. Weighing each by ρ = p_θ(z|x)/μ(z|x) puts th
 
     E_μ[ρ f(z)] = E_θ[f(z)]
 
-ρ is a product over all sampled tokens of the rationale. It has mean 1, but its spread grows with the length of z and
-with the distance between θ and μ. So it is truncated, which bounds the variance and costs a bias; docs/theory.md has
-the size of that bias by enumeration. Forced tokens were not drawn and have no ratio; nor has the gold answer.
+ρ is a product over all sampled tokens of the row: those of the rationale where it ends in the gold answer, and those of
+the sampled answer, too, where it ends in that. It has mean 1, but its spread grows with the length of z and with the
+distance between θ and μ. So it is truncated, which bounds the variance and costs a bias; docs/theory.md has the size of
+that bias by enumeration. Forced tokens were not drawn and have no ratio; nor has the gold answer.
 
 Where k of a group's M rationales come from a proposal r, the policy shown the gold answer (`core/hint.py`), each is
 weighed as a draw of the mixture of both sources, λ = k/M:
@@ -48,7 +49,7 @@ class RationaleRatio(ABC):
 
 @dataclass(frozen=True)
 class TruncatedRatio(RationaleRatio):
-    """log ρ of each row, from the change in log-probability of its sampled rationale tokens.
+    """log ρ of each row, from the change in log-probability of its sampled tokens.
 
     Args:
         limit: the largest ratio, ≥ 1. `math.inf` truncates nothing and has no bias.
@@ -140,7 +141,7 @@ class mixture_weight(RationaleRatio):
     """u = ρ · μ / [(1-λ) μ + λ r]: the weight of a draw from plain prompt and hinted prompt together.
 
     λ is the share of the group's rows that `proposal` marks. μ is the plain prompt's density when the rows were made
-    (`sampler_logp`, or `logp` on policy), r the hinted prompt's (`logp@hint`), both over sampled rationale tokens. In a
+    (`sampler_logp`, or `logp` on policy), r the hinted prompt's (`logp@hint`), both over sampled tokens. In a
     group without such rows u = ρ, bit for bit.
 
     Args:
@@ -169,7 +170,11 @@ def weigh_proposal(ratio: RationaleRatio, proposal: hint | None) -> RationaleRat
 
 
 def _change(batch: RolloutBatch, now: Float[Tensor, "B T"], then: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """log now - log then of each sampled rationale token in float64, 0 elsewhere."""
+    """log now - log then of each sampled token in float64, 0 elsewhere.
+
+    In a row that ends in the gold answer these are the rationale's. Where a row ends in the sampled answer, its reward
+    depends on that too, and so does the ratio.
+    """
     now, then = now.double(), then.double()
     # Equal numbers are skipped, not subtracted: -inf less -inf would be NaN.
-    return torch.where(batch.rationale & batch.sampled & (now != then), now - then, 0.0)
+    return torch.where(batch.sampled & (now != then), now - then, 0.0)

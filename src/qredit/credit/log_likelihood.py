@@ -68,20 +68,23 @@ class supervised_answer(Source):
 class weigh_by_ratio(Credit):
     """c_m ← ρ_m·c_m, ρ_m = p_θ(z_m|x)/μ(z_m|x): the same mean from rationales that another policy drew.
 
+    Under an objective of rewards ρ_m is over the sampled answer, too: `rloo() | weigh_by_ratio()`. Its surrogate then
+    sees such rows as the policy's own, so that a clip has no effect on them.
+
     It stands last, behind the baseline, so that the baseline carries the ratio too: E_μ[ρ ∇log p_θ(z)] = 0, where
     E_μ[∇log p_θ(z)] is not. Nothing changes on policy.
 
     Args:
-        ratio: how the importance ratio of a rationale is truncated.
+        ratio: how the importance ratio is truncated.
     """
 
     ratio: RationaleRatio = DEFAULT_RATIO
     needs_off_policy = frozenset({"logp"})
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        value, keep = coefficient.per_rollout(self)
-        weighed = coefficient.with_row(value * self.ratio.log(batch, str(self)).exp())
-        return replace(weighed, holds_ratio=mark_ratio(batch, keep))
+        ratio = self.ratio.log(batch, str(self)).exp()[:, None]
+        keep = torch.ones_like(ratio, dtype=torch.bool) if coefficient.keep is None else coefficient.keep
+        return replace(coefficient, value=coefficient.value * ratio, holds_ratio=mark_ratio(batch, keep.any(1)))
 
 
 @dataclass(frozen=True)

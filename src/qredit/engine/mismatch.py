@@ -29,8 +29,7 @@ def find_ratio(objective: Objective) -> RationaleRatio | None:
 def collect_mismatch_stats(objective: Objective, drawn: RolloutBatch, scored: RolloutBatch) -> Mapping[str, Tensor]:
     """What `compute_mismatch_metrics` is made of: of each row log ρ, and the differences of its tokens.
 
-    ρ is over the tokens that were sampled and scored: those of the rationale where the objective has a ratio of
-    rationales, else all of them.
+    ρ is over the tokens that were sampled and scored, as the ratio of an objective is.
 
     Args:
         objective: of this moment.
@@ -43,8 +42,7 @@ def collect_mismatch_stats(objective: Objective, drawn: RolloutBatch, scored: Ro
     gap = torch.where(known, scored.logp.double() - drawn.sampler_logp.double(), 0.0)
     size = gap.abs().amax(1) if gap.shape[1] else gap.new_zeros(len(gap))
     ratio = find_ratio(objective)
-    counted = known if ratio is None else known & drawn.rationale
-    log_ratio = torch.where(counted, gap, 0.0).sum(1)
+    log_ratio = gap.sum(1)
     rows = (known == drawn.sampled).all(1)
     facts = {
         GAP: torch.stack([gap.abs().sum(1), known.sum(1).double(), size], 1),

@@ -48,6 +48,7 @@ from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
+from qredit.trl.vllm_sampling import describe_sampler
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
@@ -123,6 +124,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     facts |= {
         "model_notes": notes,
         "computed_in": get_compute_dtype(trainer.accelerator),
+        "sampled_with": describe_sampler(args, trainer.sampler),
         "environment": collect_variables(),
     }
     facts["train_prompts"] = len(trainer.train_dataset)

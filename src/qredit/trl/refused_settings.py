@@ -15,7 +15,7 @@ _ADAPTIVE = "add a penalty: … | adaptive_entropy()"
 _REFERENCE = "leave it; the reference is the model that the run began with"
 _ENGINE_RATIO = (
     "the ratio between trainer and sampler is the objective's: garl(ratio=sequence_mask(limit=3)), or "
-    "grpo() | weigh_by_ratio(sequence_mask(limit=3)); vllm_importance_sampling_correction=False leaves it out"
+    "grpo() | weigh_by_ratio(ratio=sequence_mask(limit=3)); vllm_importance_sampling_correction=False leaves it out"
 )
 _BATCHED = "rollouts are sampled one batch at a time"
 _LOSS_ALONE = "an evaluation gives the objective's loss and the rewards, and reads no labels"

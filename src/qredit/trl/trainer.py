@@ -89,7 +89,13 @@ from qredit.trl.revert import check_revertible, scale_learning_rate
 from qredit.trl.reward_calculator import RewardCalculator
 from qredit.trl.run_trainer import RunTrainer
 from qredit.trl.teachers import TeacherSpec, teachers_of
-from qredit.trl.vllm_sampling import check_vllm_settings, hidden_from_trl, make_vllm_sampler, measure_longest
+from qredit.trl.vllm_sampling import (
+    check_vllm_settings,
+    describe_sampler,
+    hidden_from_trl,
+    make_vllm_sampler,
+    measure_longest,
+)
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION_STREAM, derive_seed
 from qredit.utils.stateful import Stateful
@@ -306,7 +312,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         sampler = make_vllm_sampler(
             args, self.model, self._tokenizer, self.accelerator, length, lambda: self._weights_version
         )
-        _log.info(f"rollouts are sampled with vLLM ({args.vllm_mode}), which computes in {sampler.engine.dtype}")
+        _log.info(f"rollouts are sampled with {describe_sampler(args, sampler)}")
         return sampler
 
     @property

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.data.encoding import HINTED_IDS, PROMPT_IDS
 from qredit.rollouts.format import TokenFormat
+from qredit.samplers.protocol import Sampler
 from qredit.samplers.vllm.choice import open_engine
 from qredit.samplers.vllm.colocate import choose_logprobs
 from qredit.samplers.vllm.engine import Engine
@@ -118,6 +119,14 @@ def _shared(engine: Engine, size: int, accelerator: Accelerator) -> TensorParall
         return found
 
     return TensorParallelEngine(engine, gather, accelerator.process_index % size)
+
+
+def describe_sampler(args: QreditConfig, sampler: Sampler) -> str:
+    """What samples and what it computes in, for the record of a run."""
+    if not isinstance(sampler, VllmSampler):
+        return "transformers"
+    version = f" {check_vllm()}" if args.vllm_mode == "colocate" else ""
+    return f"vLLM{version} ({args.vllm_mode}), {sampler.engine.dtype}"
 
 
 def measure_longest(

@@ -97,6 +97,8 @@ class ColocatedEngine:
 
     def _wake(self) -> None:
         if self.asleep:
+            if torch.accelerator.is_available():
+                torch.accelerator.memory.empty_cache()  # what the update left: the engine needs the device's own
             self.llm.wake_up()
             self.asleep = False
 
