@@ -116,7 +116,7 @@ def test_on_policy_nothing_is_marked_and_nothing_changes():
         assert torch.equal(credited.value, synced.value)
 
 
-def test_a_reward_is_weighed_by_the_ratio_of_all_that_was_sampled():
+def test_a_reward_is_weighed_by_the_ratio_of_all_tokens():
     """The exact mean over rollouts of another policy is the gradient, with a ratio of the whole rollout alone."""
     far = replace(TABLE, theta=TABLE.theta + 4 * (perturb_policy(TABLE).theta - TABLE.theta))
     gradient = TABLE.loss_gradient(0.0)
