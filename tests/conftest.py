@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -43,8 +44,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _seeded() -> Iterator[None]:
     torch.manual_seed(0)
+    yield
+    # Two threads on two busy cores wait for each other: every test behind one that left them on takes ten times as
+    # long.
+    assert torch.get_num_threads() == 1, "this test leaves torch with another number of threads"
 
 
 @pytest.fixture(autouse=True)
