@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -206,9 +207,15 @@ def convert_value(
 
 def get_field_types(options: type, name: str) -> FieldTypes:
     """The types a field may have, a Literal counting as text."""
-    hint = get_type_hints(options)[name]
+    hint = _get_hints(options)[name]
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return tuple(str if get_origin(part) is Literal else part for part in parts)
+
+
+@lru_cache(maxsize=32)
+def _get_hints(options: type) -> Mapping[str, Any]:
+    """The types of all fields, worked out once for a class and not again for each of its fields."""
+    return get_type_hints(options)
 
 
 def _converted_if_simple(name: str, kinds: FieldTypes, value: Any) -> Any:

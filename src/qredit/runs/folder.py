@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import yaml
 
 from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
+from qredit.utils.extras import get_installed_version
 
 RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
 SFT_MARK = "rationales"  # an option that the config of supervised fine-tuning holds, and no other
@@ -168,7 +168,10 @@ class RunFolder:
             "objective": objective,
             "expansion": expansion.splitlines(),
             "seed": seed,
-            "versions": {name: version(name) for name in RECORDED_PACKAGES} | {"python": platform.python_version()},
+            "versions": {
+                **{name: get_installed_version(name) for name in RECORDED_PACKAGES},
+                "python": platform.python_version(),
+            },
             "machine": describe_machine(),
             "commands": [*self._commands(), sys.argv],
             **facts,

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from qredit.utils.extras import get_installed_version
 from qredit.utils.sanitize import escape_control_chars
 
 _PACKAGES = ("qredit", "trl", "transformers", "torch")
@@ -60,7 +60,7 @@ def render_card(card: ModelCard) -> str:
         "\n".join(rows),
         *(["## Scores", "\n".join(scores)] if scores else []),
         "## Made with",
-        "\n".join(f"- {name} {version(name)}" for name in _PACKAGES),
+        "\n".join(f"- {name} {get_installed_version(name)}" for name in _PACKAGES),
         f"The loss continuum: {PAPER}.",
     ]
     return "\n\n".join(parts) + "\n"

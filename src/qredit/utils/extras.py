@@ -1,6 +1,7 @@
 """Optional parts of the installation: which packages each brings, and the one line that says that they are missing."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 
 from qredit.utils.errors import QreditError
@@ -14,6 +15,14 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "reasoning-gym": ("reasoning_gym",),
 }
 """The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
+
+
+@cache
+def get_installed_version(package: str) -> str:
+    """The version of an installed package; the file that holds it is parsed once, where a run asks three times."""
+    from importlib.metadata import version  # here: commands that only show text start without it
+
+    return version(package)
 
 
 class MissingExtraError(QreditError, ImportError):
