@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,11 +32,19 @@ def make_batch_for(
         sizes: rollouts of each group.
         widths: most tokens of rationale, closing and tail.
     """
-    wants = part.needs & {"reward", "answer_logp"}
+    return _make_batch_with(part.needs, seed, sizes, widths)
+
+
+@lru_cache(maxsize=256)
+def _make_batch_with(
+    needs: frozenset[str], seed: int, sizes: tuple[int, ...], widths: tuple[int, int, int]
+) -> RolloutBatch:
+    """Made once for all laws and objectives that ask for the same: it takes as long as evaluating an objective."""
+    wants = needs & {"reward", "answer_logp"}
     batch = random_batch(
         seed, gold="answer_logp" in wants, said="reward" in wants or not wants, sizes=sizes, widths=widths
     )
-    missing = sorted(part.needs - set(batch.present))
+    missing = sorted(needs - set(batch.present))
     generator = torch.Generator().manual_seed(seed + 1)
     return replace(batch, extra={name: random_field(name, batch, generator) for name in missing})
 

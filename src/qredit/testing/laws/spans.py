@@ -11,7 +11,7 @@ from qredit.testing.batches import make_batch_for, pad_columns, permute_rows, re
 from qredit.testing.laws.assertions import assert_close, assert_each_close, assert_zero
 from qredit.testing.laws.subject import Subject
 
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 def nothing_on_forced_tokens(subject: Subject) -> None:
@@ -36,9 +36,11 @@ def padding_changes_nothing(subject: Subject) -> None:
         batch = make_batch_for(subject.objective, seed)
         wide = pad_columns(batch, 3)
         width = batch.mask.shape[1]
-        assert_each_close(subject.objective.credit(wide)[:, :width], subject.objective.credit(batch))
+        padded, plain = (subject.objective.evaluate(each) for each in (wide, batch))
+        assert_each_close(padded.value[:, :width], plain.value)
         whole = [slice(None)]
-        assert_close(_slope(subject.objective, wide, whole)[..., :width], _slope(subject.objective, batch, whole))
+        slope = _slope(subject.objective, wide, whole, padded)[..., :width]
+        assert_close(slope, _slope(subject.objective, batch, whole, plain))
 
 
 def group_numbers_are_names(subject: Subject) -> None:

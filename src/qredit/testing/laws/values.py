@@ -49,7 +49,7 @@ def equals_its_reference(subject: Subject) -> None:
     Where rewards are read, every second batch has a rollout that was not scored.
     """
     assert subject.reference is not None
-    for seed in range(4):
+    for seed in range(3):
         batch = make_batch_for(subject.objective, seed)
         if batch.reward is not None and "reward" in subject.objective.needs and seed % 2:
             batch = replace(batch, reward=batch.reward.index_fill(0, torch.tensor([seed]), torch.nan))
@@ -59,7 +59,7 @@ def equals_its_reference(subject: Subject) -> None:
 def zero_where_it_is_said_to_be(subject: Subject) -> None:
     """Exactly 0, not a rounding residue, in every situation that the docstring names, and not everywhere else."""
     for condition in subject.zero:
-        for seed in range(3):
+        for seed in range(2):
             batch = condition.arrange(make_batch_for(subject.objective, seed))
             credit = subject.objective.credit(batch)
             assert_zero(credit[condition.rows(batch)], condition.name)
@@ -81,15 +81,15 @@ def graded_rewards_are_refused(subject: Subject) -> None:
 
 def finite_on_degenerate_groups(subject: Subject) -> None:
     """No NaN and no infinity, in coefficient, loss or gradient, on groups that have nothing to compare."""
-    for seed in range(2):
-        for name, degenerate in make_degenerate_batches(make_batch_for(subject.objective, seed)).items():
-            if subject.binary and name == "all equal":
-                continue  # of a reward that it refuses
-            logp = torch.where(degenerate.mask, -1.0, 0.0).double().requires_grad_()
-            assert_finite(subject.objective.credit(degenerate), name)
-            loss = subject.objective.loss(logp, degenerate)
-            assert_finite(loss.detach(), f"{name}: loss")
-            assert_finite(torch.autograd.grad(loss, logp, allow_unused=True)[0], f"{name}: gradient")
+    for name, degenerate in make_degenerate_batches(make_batch_for(subject.objective, 0)).items():
+        if subject.binary and name == "all equal":
+            continue  # of a reward that it refuses
+        logp = torch.where(degenerate.mask, -1.0, 0.0).double().requires_grad_()
+        credited = subject.objective.evaluate(degenerate)
+        assert_finite(credited.value, name)
+        loss = subject.objective.loss(logp, degenerate, credited)
+        assert_finite(loss.detach(), f"{name}: loss")
+        assert_finite(torch.autograd.grad(loss, logp, allow_unused=True)[0], f"{name}: gradient")
 
 
 def make_degenerate_batches(batch: RolloutBatch) -> dict[str, RolloutBatch]:
