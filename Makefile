@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Bytecode is kept, rewritten asserts of the tests too: to compile it all costs each test worker a quarter of a minute.
+unexport PYTHONDONTWRITEBYTECODE
 EXTRAS := trl,report,math,smollm2,reasoning-gym,test,lint,docs
 CORE_VENV ?= .venv-core
 CORE_STAMP := $(CORE_VENV)/.installed
@@ -11,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -35,6 +37,11 @@ workflows: $(STAMP)
 
 check: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
+
+# While you edit: tests of files that lead to no import of an engine (transformers, TRL), which takes ten seconds and then
+# trains, without the laws over every method. No list is kept: tests/conftest.py reads the imports.
+test-fast: $(STAMP)
+	$(BIN)/pytest -n 2 --dist worksteal --fast -m "not long"
 
 # What is published: the source distribution, and the wheel that is built from it.
 dist: $(STAMP)

@@ -1,19 +1,25 @@
 """Test-wide settings: shapes are checked at run time here, and only here."""
 
+import functools
 import gc
+import importlib.metadata
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start, too: workers share the cores
 
 from jaxtyping import install_import_hook
 
 from tests.support import typecheck
+from tests.support.imports import ENGINES, needs_engine
 
 # core/batch.py and core/chain.py are left out: they check what they are given, and the tests look at their messages.
 _CHECKED = (
@@ -33,8 +39,26 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)
+# accelerate asks a dozen times a run whether peft is installed, and parses its metadata each time.
+importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
 settings.register_profile("qredit", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("qredit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="no file that needs an engine, nothing marked engine or slow")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if config.getoption("--fast") and is_test and needs_engine(collection_path) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        left_out = [item for item in items if item.get_closest_marker("engine") or item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_collection_finish() -> None:
@@ -44,19 +68,31 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
+def _seeded() -> None:
+    """Of a test before, neither random state nor threads are left."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _keeps_to_fast(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Under --fast no test loads an engine, in whatever way it imports."""
+    before = ENGINES & sys.modules.keys()
     yield
-    # Two threads on two busy cores wait for each other: every test behind one that left them on takes ten times as
-    # long.
-    assert torch.get_num_threads() == 1, "this test leaves torch with another number of threads"
+    if request.config.getoption("--fast"):
+        loaded = ENGINES & sys.modules.keys() - before
+        assert not loaded, f"it loads {', '.join(loaded)}: mark it engine"
 
 
 @pytest.fixture(autouse=True)
 def _few_questions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pocket tasks make 4096 training questions, which takes seconds; runs of a few steps need no more than 256."""
+    """Pocket tasks make 4096 training questions, which takes seconds; runs of a few steps need no more than 256.
+
+    A held-out question takes four times as long: of eight drawn scenes one belongs to its split.
+    """
     if request.node.get_closest_marker("whole_tasks") is None:
-        monkeypatch.setitem(SIZES, "train", 256)
+        for split, count in {"train": 256, "validation": 64, "test": 128}.items():
+            monkeypatch.setitem(SIZES, split, count)
 
 
 @pytest.fixture(autouse=True)

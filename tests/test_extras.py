@@ -17,7 +17,7 @@ from qredit.utils import extras
 from qredit.utils.extras import EXTRAS, MissingExtraError, require_extras
 from tests.support.paths import ROOT
 from tests.support.without_extras import CORE
-from tests.test_house import IMPORTS
+from tests.test_house import imports_by_module
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CALLED = {"yaml": "pyyaml"}
@@ -48,7 +48,7 @@ def without(monkeypatch):
 
 
 def test_all_that_is_imported_is_declared():
-    imported = {name.split(".")[0] for names in IMPORTS.values() for name in names}
+    imported = {name.split(".")[0] for names in imports_by_module().values() for name in names}
     outside = {package(name) for name in imported - set(sys.stdlib_module_names) - {"qredit"}}
     assert outside <= DEPENDENCIES.union(*(DECLARED[name] for name in EXTRAS))
 

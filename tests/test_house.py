@@ -9,6 +9,7 @@ from functools import cache
 
 import pytest
 
+from tests.support.imports import FILES, MODULES, imports, loaded_with, module_name, parsed
 from tests.support.paths import SOURCE, TESTS
 from tests.support.without_extras import CORE, FOLDERS, SCRIPTS
 
@@ -24,48 +25,19 @@ ENGINES = {"trl": "trl", "verl": "verl", "vllm": "samplers"}
 OBJECTIVE_TOOLS = ("_method", "_official", "parsing")
 
 
-MODULES = sorted(SOURCE.rglob("*.py"))
-
-
 def modules(*folders):
     """The files of those folders; all, where none is named."""
     return [path for path in MODULES if not folders or place(path) in folders]
-
-
-@cache
-def parsed(path):
-    return ast.parse(path.read_text())
 
 
 def place(path):
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
-def module_name(path):
-    parts = ("qredit", *path.relative_to(SOURCE).with_suffix("").parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-FILES = {module_name(path): path for path in MODULES}
-
-
-def imports(path):
-    """The modules that a file imports, anywhere in it; of a package's names, the file that holds each."""
-    for node in ast.walk(parsed(path)):
-        yield from imports_of(node)
-
-
-def imports_of(node):
-    """The modules that one statement imports; none where it is no import."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        for alias in node.names:
-            name = f"{node.module}.{alias.name}"
-            yield name if name in FILES else node.module
-
-
-IMPORTS = {module_name(path): set(imports(path)) for path in MODULES}
+@cache
+def imports_by_module():
+    """What each module imports; read when a law asks for it, not whenever tests are collected."""
+    return {module_name(path): set(imports(path)) for path in MODULES}
 
 
 def test_every_folder_has_its_floor():
@@ -77,7 +49,7 @@ def breaches(paths, allowed):
     return [
         f"{module_name(path)} imports {name}"
         for path in paths
-        for name in sorted(IMPORTS[module_name(path)])
+        for name in sorted(imports_by_module()[module_name(path)])
         if not allowed(path, name)
     ]
 
@@ -105,44 +77,13 @@ def test_the_language_imports_torch_and_itself_only():
 @pytest.mark.parametrize("name", ["qredit.samplers.protocol", "qredit.samplers.think_then_answer"])
 def test_what_a_sampler_has_to_be_is_said_without_an_engine(name):
     """Neither these files, nor those of the package that they lead to, import anything but torch."""
-    reached, found = {name}, {name}
+    graph, reached, found = imports_by_module(), {name}, {name}
     while found:
-        found = {other for one in found for other in IMPORTS[one] if other in FILES} - reached
+        found = {other for one in found for other in graph[one] if other in FILES} - reached
         reached |= found
-    tops = {other.split(".")[0] for one in reached for other in IMPORTS[one]} - {"qredit", "torch", "jaxtyping"}
+    tops = {other.split(".")[0] for one in reached for other in graph[one]} - {"qredit", "torch", "jaxtyping"}
     foreign = sorted(tops - set(sys.stdlib_module_names))
     assert not foreign, f"{name} leads to imports of {', '.join(foreign)}"
-
-
-def imports_when_read(node):
-    """The modules that a file imports as it is imported itself, none in functions and none for type checkers."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef) or (
-            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        ):
-            continue
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield from imports_of(child)
-        else:
-            yield from imports_when_read(child)
-
-
-@cache
-def first_imports(module):
-    return tuple(imports_when_read(parsed(FILES[module])))
-
-
-def loaded_with(name):
-    """A module and all that importing it imports: files of the package, and others by their first name."""
-    seen, waiting = set(), [name]
-    while waiting:
-        following = waiting.pop()
-        inside = following.split(".")[0] == "qredit"
-        new = {".".join(following.split(".")[: n + 1]) for n in range(following.count(".") + 1)} if inside else set()
-        for module in (new & FILES.keys()) - seen:
-            waiting += first_imports(module)
-        seen |= new & FILES.keys() if inside else {following.split(".")[0]}
-    return seen
 
 
 def test_the_language_is_part_of_what_works_without_extras():
@@ -208,7 +149,7 @@ def test_no_file_of_the_package_is_ignored():
 
 
 def test_no_files_import_each_other_in_a_circle():
-    graph = {name: found - {"qredit"} for name, found in IMPORTS.items()}
+    graph = {name: found - {"qredit"} for name, found in imports_by_module().items()}
     assert circles(graph) == []
 
 

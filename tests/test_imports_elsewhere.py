@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.engine
 OWN = ("qredit", "pocket_models")
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 

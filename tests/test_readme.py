@@ -27,6 +27,7 @@ def test_links_lead_to_files(page):
     assert [link for link in targets if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("script", ["basic.py", "loop.py"])
 def test_an_example_runs(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -46,6 +47,7 @@ def test_the_readme_is_a_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
+@pytest.mark.engine
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     """All of it, in one session, with two steps of training in place of eighty."""
     monkeypatch.chdir(tmp_path)

@@ -12,12 +12,12 @@ from qredit.objectives.parsing import parse
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.samplers.transformers import sample
+from tests.support.imports import imports_when_read, loaded_with
 from tests.support.paths import SUPPORT
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, relative_difference, trainer
 from tests.support.tiny import model, tokenizer
 from tests.support.toy_engine import ToyEngine
-from tests.test_house import imports_when_read, loaded_with
 
 
 def test_it_is_short():
