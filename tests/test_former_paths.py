@@ -39,7 +39,7 @@ def test_the_longest_former_path_counts():
 
 
 def test_names_that_scripts_import_are_there():
-    """And no file of a former package is read a second time."""
+    """And no file of a former package is read a second time, in a process that knows none of them yet."""
     code = """
 import warnings
 warnings.simplefilter("ignore")
@@ -49,14 +49,25 @@ from qredit.batch import RolloutBatch
 from qredit.chain import Source, on_span
 from qredit.objectives import garl
 from qredit.text import parse
-from qredit.trl import QreditConfig, QreditTrainer
-from qredit.rollout.sample import Budget, Draw, sample
-from qredit.evaluate import Answered, summary
 import qredit.core.batch
 assert RolloutBatch is qredit.core.batch.RolloutBatch
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("former", "names"),
+    [("qredit.rollout.sample", ("Budget", "Draw", "sample")), ("qredit.evaluate", ("Answered", "summary"))],
+)
+def test_names_that_scripts_import_from_samplers_are_there(former, names):
+    """Here, where what they import is loaded: a process of its own imports transformers for it."""
+    sys.modules.pop(former, None)
+    with pytest.warns(DeprecationWarning, match=f"{former} is now {path_now(former)}"):
+        found = importlib.import_module(former)
+    assert all(callable(getattr(found, name)) for name in names)
+    assert found is importlib.import_module(path_now(former))
 
 
 def test_former_names_lead_to_todays():
@@ -82,6 +93,7 @@ else:
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.engine
 def test_every_former_name_leads_somewhere():
     found = re.compile(r"^__getattr__ = former_names\(\s*__name__,\s*(\{.*?\})", re.DOTALL | re.MULTILINE)
     answering = {path: match[1] for path in SOURCE.rglob("*.py") if (match := found.search(path.read_text()))}

@@ -628,10 +628,10 @@ def test_weights_that_lack_a_part_are_refused(refused, tmp_path):
 
     folder = model_folder(tmp_path / "partial")
     tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.1.mlp.up_proj.weight"]
+    del tensors["model.layers.0.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     said = refused("train", model=folder)
-    assert f"model '{folder}' lacks 1 of its weights, first 'model.layers.1.mlp.up_proj.weight'" in said
+    assert f"model '{folder}' lacks 1 of its weights, first 'model.layers.0.mlp.up_proj.weight'" in said
 
 
 def test_a_model_without_its_tokenizer_is_refused(refused, tmp_path):

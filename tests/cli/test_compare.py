@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from qredit.cli.main import main
@@ -21,9 +22,18 @@ from tests.support.paths import ROOT
 from tests.support.processes import running, until
 
 
-def test_two_objectives_are_compared_and_kept(tmp_path, capsys, monkeypatch):
-    """In this process; the tests of own data and of interrupts below start processes."""
-    monkeypatch.setattr(compare, "run_parallel", lambda title, jobs, *more: [job() for job in jobs])
+def run_here(title, jobs, console, workers, threads):
+    torch.set_num_threads(threads)  # a kept result knows how many it was made with
+    return [job() for job in jobs]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """The runs of a comparison, one behind the other: a process for them imports for ten seconds."""
+    monkeypatch.setattr(compare, "run_parallel", run_here)
+
+
+def test_two_objectives_are_compared_and_kept(tmp_path, capsys, in_this_process):
     words = "compare grpo() garl(q=0.75) --steps 1 --seeds 1 --questions 1 --workers 1 --json --quiet"
     words += " --m 2 --prompts-per-step 2 --max-completion-length 16 --answer-budget 8"
     argv = [*words.split(), "--output", str(tmp_path)]
@@ -97,10 +107,10 @@ def test_a_recipe_is_a_comparison_and_flags_win_over_it(file, tmp_path, monkeypa
     assert len(objectives) == len({str(parse(each)) for each in objectives}) == 7
 
 
-def test_an_arm_may_fine_tune_first(tmp_path, capsys):
+def test_an_arm_may_fine_tune_first(tmp_path, capsys, in_this_process):
     """Rationales, by heart and then sampled: GRPO begins where fine-tuning ended, with as many rollouts as without."""
     arms = ["sft(steps=12, rationales=True) then grpo()", "grpo()"]
-    words = "--steps 1 --seeds 1 --questions 4 --workers 1 --subset 96 --json --quiet --style cold"
+    words = "--steps 1 --seeds 1 --questions 1 --workers 1 --subset 96 --json --quiet --style cold"
     assert main(["compare", *arms, *words.split(), "--output", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["objective"] for row in found["rows"]] == arms
@@ -165,7 +175,8 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("own_reward", None)
 
 
-def test_own_data_model_and_reward_are_compared(own, tmp_path, capsys):
+def test_own_data_model_and_reward_are_compared(own, tmp_path, capsys, monkeypatch):
+    """In a process of its own, which has to find the reward's module too; what it kept is then read in this one."""
     argv = ["compare", "grpo()", *flags(**own), "--json", "--quiet"]
     assert main(argv) == 0
     found = json.loads(capsys.readouterr().out)
@@ -181,6 +192,7 @@ def test_own_data_model_and_reward_are_compared(own, tmp_path, capsys):
     asked = {lines_of["prompt"] for lines_of in lines(tmp_path / "out" / "grpo-0" / "run" / "samples.jsonl")}
     assert not asked & {one.prompt for one in held}
     made = (tmp_path / "out" / "grpo-0" / "result.json").stat().st_mtime_ns
+    monkeypatch.setattr(compare, "run_parallel", run_here)
     assert main(argv) == 0
     assert (tmp_path / "out" / "grpo-0" / "result.json").stat().st_mtime_ns == made
 

@@ -25,16 +25,18 @@ from tests.support.folders import SHORT, data_file, flags, lines, model_folder
 from tests.support.paths import ROOT
 from tests.support.processes import running, until
 
-# `qredit compare` whose runs do nothing but sleep, in processes of their own.
+# `qredit compare` whose jobs do nothing but sleep, in processes of their own, and that imports no trainer.
 COMPARE = """
-import sys
+import functools, pathlib, sys
 sys.path.insert(0, {root!r})
 from tests.support import sleepers
-from qredit.runs import compare
-compare._run_one = sleepers.sleep
-from qredit.cli import main
+from qredit.cli import compare_command, main
+from qredit.runs.parallel import run_parallel
+def run(given, out, progress):
+    run_parallel("compare", [functools.partial(sleepers.sleep, pathlib.Path({folder!r}))], progress, 1)
+compare_command.run = run
 if __name__ == "__main__":
-    sys.exit(main(["compare", "grpo()", "--seeds", "1", "--workers", "1", "--output", {folder!r}]))
+    sys.exit(main(["compare", "grpo()"]))
 """
 SLEEPING_WORKER = """
 import sys, time
@@ -103,8 +105,9 @@ def test_a_process_on_a_lifeline_ends_when_it_is_let_go():
 
 
 def test_a_run_that_gets_sigterm_leaves_whole_files(tmp_path):
-    folder = tmp_path / "run"
-    words = flags(task="pocket-dial", output=folder, save_every=1, seed=1, **SHORT | {"steps": 5000})
+    folder, network, data = tmp_path / "run", model_folder(tmp_path / "tiny"), data_file(tmp_path / "data.jsonl")
+    chosen = {"task": "jsonl", "data": data, "model": network, "output": folder, "save_every": 1, "seed": 1}
+    words = flags(**chosen, **SHORT | {"steps": 5000})
     with started([sys.executable, "-m", "qredit", "train", *words], stderr=subprocess.PIPE) as process:
         assert until(lambda: (folder / "metrics.jsonl").exists() and list(folder.glob("checkpoint-*")))
         process.send_signal(signal.SIGTERM)

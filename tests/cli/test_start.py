@@ -11,14 +11,23 @@ import qredit
 from qredit.cli.main import COMMANDS
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "numpy", "accelerate", "peft", "matplotlib")
+# Every command line in a fork of one process that has imported nothing but the choice of commands.
 STARTED = """
-import json, sys
+import json, os, sys
 from qredit.cli import main
-try:
-    status = main({argv!r})
-except SystemExit as ended:
-    status = ended.code
-print(json.dumps([status, [name for name in {heavy!r} if name in sys.modules]]), file=sys.stderr)
+for number, argv in enumerate({every!r}):
+    if os.fork():
+        os.wait()
+        continue
+    with open(f"{folder}/{{number}}", "w") as told:
+        os.dup2(told.fileno(), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            status = main(argv)
+        except SystemExit as ended:
+            status = ended.code
+        print(json.dumps([status, [name for name in {heavy!r} if name in sys.modules]]), file=sys.stderr, flush=True)
+    os._exit(0)
 """
 # A real SIGINT, sent where a named module is about to be imported.
 INTERRUPTED = """
@@ -46,32 +55,40 @@ def test_the_packages_run_as_modules(package):
     assert (ran.returncode, ran.stdout) == (0, f"{qredit.__version__}\n")
 
 
-@pytest.mark.parametrize(
-    ("status", "argv"),
-    [
-        (0, ["--help"]),
-        (0, ["--version"]),
-        *((0, [name, "--help"]) for name in COMMANDS),
-        (0, ["objectives"]),
-        (0, ["objectives", "--json"]),
-        (0, ["tasks"]),
-        (0, ["tasks", "--json"]),
-        (2, ["tarin"]),
-        (2, ["tasks", "--jsno"]),
-        (2, ["objectives", "papt"]),
-        (2, ["compare", "grpo()", "--stpes", "3"]),
-        (2, ["eval", "--steps", "3"]),
-        (2, ["eval", "--k", "0"]),
-        (2, ["train", "--m", "few"]),
-        (2, ["train", "--task", "jsnol"]),
-        (2, ["train", "--objective", "gral"]),
-        (2, ["lab", "escpae"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
-)
-def test_what_shows_or_refuses_text_imports_no_heavy_library(status, argv):
-    ended = python(STARTED.format(argv=argv, heavy=HEAVY))
-    *said, found = ended.stderr.splitlines()
+LIGHT = [
+    (0, ["--help"]),
+    (0, ["--version"]),
+    *((0, [name, "--help"]) for name in COMMANDS),
+    (0, ["objectives"]),
+    (0, ["objectives", "--json"]),
+    (0, ["tasks"]),
+    (0, ["tasks", "--json"]),
+    (2, ["tarin"]),
+    (2, ["tasks", "--jsno"]),
+    (2, ["objectives", "papt"]),
+    (2, ["compare", "grpo()", "--stpes", "3"]),
+    (2, ["eval", "--steps", "3"]),
+    (2, ["eval", "--k", "0"]),
+    (2, ["train", "--m", "few"]),
+    (2, ["train", "--task", "jsnol"]),
+    (2, ["train", "--objective", "gral"]),
+    (2, ["lab", "escpae"]),
+]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What each of those command lines wrote on standard error."""
+    folder = tmp_path_factory.mktemp("told")
+    ended = python(STARTED.format(every=[argv for _, argv in LIGHT], heavy=HEAVY, folder=folder))
+    assert ended.returncode == 0, ended.stderr
+    return [(folder / str(number)).read_text() for number in range(len(LIGHT))]
+
+
+@pytest.mark.parametrize("number", range(len(LIGHT)), ids=lambda number: " ".join(LIGHT[number][1]))
+def test_what_shows_or_refuses_text_imports_no_heavy_library(number, told):
+    status, _ = LIGHT[number]
+    *said, found = told[number].splitlines()
     assert json.loads(found) == [status, []]
     assert len(said) == (1 if status else 0)
 
@@ -89,6 +106,7 @@ def test_every_name_of_the_package_is_what_its_module_calls_it(name):
 
 
 def test_chain_stays_the_function_beside_a_module_of_that_name():
+    """In a new process, which has not imported the former module."""
     code = "import qredit.chain, qredit; from qredit import chain; assert callable(chain) and qredit.chain is chain"
     ended = python(code)
     assert ended.returncode == 0, ended.stderr

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,6 +174,7 @@ def test_what_a_controller_asks_for_is_the_plain_objective():
 
 def easy(folder, **changes):
     """A run that learns one answer to every question within a few steps."""
+    changes = {"max_completion_length": 6} | changes
     data = Dataset.from_dict({"prompt": [f"What is {i}? " for i in range(8)], "answer": ["7"] * 8})
     given = {"max_steps": 16, "learning_rate": 2e-2, "lr_scheduler_type": "constant"} | changes
     return trainer(folder, "garl(q=auto())", data, **given)
@@ -210,11 +212,12 @@ def test_look_before_first_step_leaves_no_trace_in_its_numbers(tmp_path):
 
 
 def test_a_resumed_run_decides_as_if_never_stopped(tmp_path):
+    """From the step of a decision, whose statistics it has used up, and from the step after it."""
     whole = easy(tmp_path, save_strategy="steps", save_steps=1)
     whole.train()
     assert len(whole.auto_q.decisions) > 2
     middle = whole.auto_q.decisions[1].step
-    for step in (2, middle, middle + 1):
+    for step in (middle, middle + 1):
         again = easy(tmp_path, save_strategy="steps", save_steps=1, network=model(seed=5))
         again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         assert again.auto_q.decisions == whole.auto_q.decisions
@@ -363,21 +366,38 @@ class Scripted(TrainerCallback):
 
 
 def guarded(folder, action, until=12, again=None, **changes):
+    """The shortest completions there are: what the groups show is scripted."""
     script, guard = Scripted(until, again), CollapseGuard(action)
     made = trainer(
         folder, changes.pop("objective", "garl(q=0.75)"), callbacks=[script, guard],
         **({"max_steps": 24, "save_strategy": "steps", "save_steps": 2, "reward_funcs": length_reward,
-            "lr_scheduler_type": "constant"} | changes),
+            "lr_scheduler_type": "constant", "max_completion_length": 3, "answer_budget": 2, "num_generations": 2,
+            "per_device_train_batch_size": 2} | changes),
     )  # fmt: skip
     script.made = made
     return made, script, guard
 
 
-def test_stop_ends_the_run_with_the_best_checkpoints_weights(tmp_path):
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that its guard ended."""
+    made, script, guard = guarded(tmp_path_factory.mktemp("stopped"), "stop")
+    made.train()
+    return made, script, guard
+
+
+@pytest.fixture(scope="module")
+def taken_over(tmp_path_factory):
+    """A run in which PAFT took over."""
+    made, script, guard = guarded(tmp_path_factory.mktemp("paft"), "paft", again=24)
+    made.train()
+    return made, script, guard
+
+
+def test_stop_ends_the_run_with_the_best_checkpoints_weights(stopped):
     """Good until step 12; the window of ten shows it at step 18; the last checkpoint whose own
     groups, those of the next step, were good is 10."""
-    made, script, guard = guarded(tmp_path, "stop")
-    made.train()
+    made, script, guard = stopped
     assert made.state.global_step == 18
     assert weights(made) == script.seen[10]
     assert [one["step"] for one in guard.done] == [18]
@@ -405,9 +425,8 @@ def test_roll_back_ends_after_its_chances(tmp_path):
     assert made.state.global_step < 60
 
 
-def test_paft_takes_over(tmp_path):
-    made, _, guard = guarded(tmp_path, "paft", again=24)
-    made.train()
+def test_paft_takes_over(taken_over):
+    made, _, guard = taken_over
     assert guard.instead
     assert str(made.current_objective()) == "paft(q=0.75)"
     assert made.state.global_step == 24
@@ -437,11 +456,10 @@ def test_a_guard_without_a_good_checkpoint_ends_the_run(tmp_path):
     assert list_checkpoints(tmp_path) == []
 
 
-def test_a_guard_remembers_over_a_resume(tmp_path):
-    made, _, guard = guarded(tmp_path, "paft", again=24)
-    made.train()
+def test_a_guard_remembers_over_a_resume(taken_over, tmp_path):
+    made, _, guard = taken_over
     again, _, second = guarded(tmp_path, "paft", again=24, network=model(seed=5))
-    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))
+    again.train(resume_from_checkpoint=f"{made.args.output_dir}/checkpoint-20")
     assert second.done == guard.done
     assert second.instead
     assert weights(again) == weights(made)
@@ -480,12 +498,12 @@ def test_every_step_on_a_plateau_is_good_and_none_of_a_fall():
     assert not any(good[152:])
 
 
-def test_a_run_that_the_guard_ended_is_not_taken_up_again(tmp_path):
-    made, _, guard = guarded(tmp_path, "stop", save_steps=3)
-    made.train()
+def test_a_run_that_the_guard_ended_is_not_taken_up_again(stopped):
+    made, _, guard = stopped
+    folder = Path(made.args.output_dir)
     assert guard.done[-1]["step"] == 18
-    assert has_guard_ended_run(tmp_path / "checkpoint-18")
-    assert not has_guard_ended_run(tmp_path / "checkpoint-12")
+    assert has_guard_ended_run(folder / "checkpoint-18")
+    assert not has_guard_ended_run(folder / "checkpoint-12")
 
 
 def test_without_likelihood_the_guard_watches_rewards(tmp_path):

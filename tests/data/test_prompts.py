@@ -1,6 +1,7 @@
 """Which prompts come next: samplers, what they observe, and when; on one process, on two, and after a resume."""
 
 import json
+import shutil
 import threading
 
 import pytest
@@ -319,12 +320,19 @@ def test_what_is_observed_is_what_was_sampled(tmp_path):
 SAVING = {"max_steps": 6, "steps_per_generation": 2, "num_iterations": 2, "save_strategy": "steps", "save_steps": 1}
 
 
+@pytest.fixture(scope="module")
+def curriculum(tmp_path_factory):
+    """The run that resumed ones are compared with."""
+    folder = tmp_path_factory.mktemp("curriculum")
+    return folder, *curriculum_run(folder, save_total_limit=9, **SAVING)
+
+
 @pytest.mark.parametrize("step", [1, 2, 4, 5])
-def test_a_curriculum_goes_on_exactly_from_every_checkpoint(tmp_path, step):
+def test_a_curriculum_goes_on_exactly_from_every_checkpoint(curriculum, tmp_path, step):
     """1 and 5 lie inside a first pass over a generation, 2 before its repeat, 4 between two generations."""
-    whole, sampler = curriculum_run(tmp_path, save_total_limit=9, **SAVING)
+    folder, whole, sampler = curriculum
     again, later = curriculum_run(
-        tmp_path, network=model(seed=5), resume=str(tmp_path / f"checkpoint-{step}"), save_total_limit=9, **SAVING
+        tmp_path, network=model(seed=5), resume=str(folder / f"checkpoint-{step}"), save_total_limit=9, **SAVING
     )
     assert later.rewards == sampler.rewards
     assert sampler.log[len(sampler.log) - len(later.log) :] == later.log
@@ -342,15 +350,25 @@ def without_prompts(checkpoint):
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("step", [3, 4, 5])
-def test_checkpoint_of_a_former_version_goes_on_in_plain_order(tmp_path, step):
-    """4 ends the first epoch; 3 and 5 lie inside generations."""
-    settings = {"data": questions(8), "reward_funcs": length_reward, "save_total_limit": 9} | SAVING
-    settings |= {"num_iterations": 1, "max_steps": 8}
-    made = trainer(tmp_path, **settings)
+PLAIN = SAVING | {"save_total_limit": 9, "num_iterations": 1, "max_steps": 6}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A run whose prompts are asked in the data's order."""
+    folder = tmp_path_factory.mktemp("plain")
+    made = trainer(folder, data=questions(8), reward_funcs=length_reward, **PLAIN)
     made.train()
+    return folder, made
+
+
+@pytest.mark.parametrize("step", [3, 4, 5])
+def test_checkpoint_of_a_former_version_goes_on_in_plain_order(plain, tmp_path, step):
+    """4 ends the first epoch; 3 and 5 lie inside generations."""
+    folder, made = plain
+    shutil.copytree(folder / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
     without_prompts(tmp_path / f"checkpoint-{step}")
-    again = trainer(tmp_path, network=model(seed=5), **settings)
+    again = trainer(tmp_path, data=questions(8), reward_funcs=length_reward, network=model(seed=5), **PLAIN)
     again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
     assert again.prompts.state_dict() == made.prompts.state_dict()
     for now, then in zip(again.model.parameters(), made.model.parameters(), strict=True):

@@ -237,7 +237,7 @@ def test_a_mistake_would_be_seen(tmp_path, method, mistake):
         _, slope = ours(MUTANTS[method, mistake], trainer, plan, made)
         return disagreement(slope, trls(trainer, made, 3)[1])
 
-    assert max(difference(seed) for seed in SEEDS) > 0.01
+    assert any(difference(seed) > 0.01 for seed in SEEDS)
 
 
 @pytest.mark.parametrize(("accumulation", "agree"), [(1, True), (3, False)])

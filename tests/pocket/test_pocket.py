@@ -1,5 +1,6 @@
 """Pocket tasks and pocket models: disjoint splits, official schemas, the pretraining loss, what the models do."""
 
+import functools
 import json
 import math
 import random
@@ -32,17 +33,23 @@ SPLITS = ("train", "validation", "test")
 # --- tasks
 
 
+@functools.cache
+def whole(name, split):
+    """All cold questions of a split, made once; for tests that run without the limit on training questions."""
+    return tasks.get(name).load(None, split, "cold")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_split_has_its_size_and_is_always_the_same(name):
     for split in SPLITS:
-        first = tasks.get(name).load(None, split, "cold")
+        first = whole(name, split)
         assert len(first) == SIZES[split]
-        assert first == tasks.get(name).load(None, split, "cold")
+        assert first[:500] == tasks.get(name).load(None, split, "cold", 500)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_two_splits_share_a_prompt_or_a_gold_rationale(name):
-    loaded = {split: tasks.get(name).load(None, split, "cold") for split in SPLITS}
+    loaded = {split: whole(name, split) for split in SPLITS}
     for left, right in (("train", "validation"), ("train", "test"), ("validation", "test")):
         for field in ("prompt", "rationale"):
             seen = {getattr(example, field) for example in loaded[left]}
@@ -52,7 +59,7 @@ def test_no_two_splits_share_a_prompt_or_a_gold_rationale(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_pretraining_draws_from_facts_of_the_train_split_alone(name):
     task = tasks.get(name)
-    held = {e.rationale for split in ("validation", "test") for e in task.load(None, split, "cold")}
+    held = {e.rationale for split in ("validation", "test") for e in whole(name, split)}
     told = {
         task.render(r, "cold").rationale
         for scene in islice(draw_scenes(task.draw, "train", 3), 400)

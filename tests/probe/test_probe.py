@@ -98,9 +98,9 @@ def test_the_exact_interval_covers_at_least_as_often_as_it_says(p):
 
 
 def test_the_bootstrap_covers_the_mean_of_graded_weights():
-    """Exact value e^{σ²/2} above the middle; 200 data sets of 16 examples × 32 rollouts, seeded."""
+    """Exact value e^{σ²/2} above the middle; 100 data sets of 16 examples × 32 rollouts, seeded."""
     truth = (-30 + 0.5) / math.log(10)
-    found = [bootstrap_mean(wide(-30, 1.0, 16), resamples=300, seed=n) for n in range(200)]
+    found = [bootstrap_mean(wide(-30, 1.0, 16), resamples=300, seed=n) for n in range(100)]
     covered = sum(one.low <= truth <= one.high for one in found) / len(found)
     assert 0.88 <= covered <= 0.99
 

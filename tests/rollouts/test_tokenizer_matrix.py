@@ -137,15 +137,15 @@ def test_a_closing_that_is_forced_is_the_one_that_is_sampled(name):
 
 @shapes
 @pytest.mark.parametrize("seam", [None, "", "\n", " "])
-@pytest.mark.parametrize("answer", ANSWERS)
-def test_closing_and_answer_are_their_ids_behind_a_rationale(name, seam, answer):
+def test_closing_and_answer_are_their_ids_behind_a_rationale(name, seam):
     tokens = made(name, seam=seam)
-    ids = tokens.close_ids + tokens.answer_ids(answer)
-    text = tokens.format.closing + tokens.format.seam + answer + tokens.format.end
-    whole = encode(tokenizer_of(name), "so it is 4;" + text)
-    assert whole[-len(ids) :] == ids
-    assert decoded(name, whole[: -len(ids)]) == "so it is 4;"
-    assert tokens.response_text(tokens.answer_ids(answer)).strip() == answer
+    for answer in ANSWERS:
+        ids = tokens.close_ids + tokens.answer_ids(answer)
+        text = tokens.format.closing + tokens.format.seam + answer + tokens.format.end
+        whole = encode(tokenizer_of(name), "so it is 4;" + text)
+        assert whole[-len(ids) :] == ids, answer
+        assert decoded(name, whole[: -len(ids)]) == "so it is 4;", answer
+        assert tokens.response_text(tokens.answer_ids(answer)).strip() == answer
 
 
 @pytest.mark.parametrize("name", SENTENCE_PIECE)

@@ -34,6 +34,7 @@ from tests.support.tiny import tokenizer
 from tests.tasks.test_tasks import FILES, copies, write
 
 STEPS = 6
+WHOLE = {"steps": STEPS, "save_every": 2, "eval_every": 3, "eval_k": 2}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,41 @@ def network(tmp_path_factory):
     return model_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "data"
+def data_folder(folder):
     folder.mkdir()
     data_file(folder / "train.jsonl")
     data_file(folder / "validation.jsonl", rows(3, prompt=lambda n: f"How many is {n}? "))
     data_file(folder / "test.jsonl", rows(4, prompt=lambda n: f"And what is {n}? "))
     return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    return data_folder(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def finished(network, tmp_path_factory):
+    """A run of two steps with a checkpoint after each; tests that change what it left take `trained`."""
+    folder = tmp_path_factory.mktemp("finished")
+    chosen = {"task": "jsonl", "data": data_folder(folder / "data"), "model": network, **SHORT, "save_every": 1}
+    assert main(["train", "--quiet", *flags(**chosen, output=folder / "run")]) == 0
+    return RunFolder(folder / "run")
+
+
+@pytest.fixture
+def trained(finished, tmp_path):
+    """A copy of that run, of this test alone."""
+    return RunFolder(shutil.copytree(finished.path, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def whole(network, tmp_path_factory):
+    """The run that interrupted ones are compared with: never interrupted, validated at steps 3 and 6."""
+    folder = tmp_path_factory.mktemp("whole")
+    chosen = {"task": "jsonl", "data": data_folder(folder / "data"), "model": network, **SHORT, **WHOLE}
+    assert main(["train", "--quiet", *flags(**chosen, output=folder / "run")]) == 0
+    return RunFolder(folder / "run")
 
 
 @pytest.fixture
@@ -99,6 +127,7 @@ def logits(folder):
 
 def test_a_run_folder_holds_its_config_records_and_model(train, data, network):
     run, told = train(seed=3, save_every=1, reward="normalized_exact_match")
+    assert told["final"] == str(run.final)
     assert sorted(path.name for path in run.path.iterdir()) == [
         *("README.md", "checkpoint-1", "checkpoint-2", "config.yaml", "credit.jsonl", "final"),
         *("metrics.jsonl", "record.json", "samples.jsonl"),
@@ -121,9 +150,8 @@ def test_a_run_folder_holds_its_config_records_and_model(train, data, network):
     assert all(line["prompt"].startswith("What is") for line in samples)
 
 
-def test_the_final_model_is_loadable_and_has_learned(train, network):
-    run, told = train()
-    assert told["final"] == str(run.final)
+def test_the_final_model_is_loadable_and_has_learned(finished, network):
+    run = finished
     assert AutoTokenizer.from_pretrained(run.final)("the cat").input_ids == tokenizer()("the cat").input_ids
     model = AutoModelForCausalLM.from_pretrained(run.final)
     assert model.dtype == torch.float32
@@ -131,7 +159,7 @@ def test_the_final_model_is_loadable_and_has_learned(train, network):
 
 
 def test_learning_raises_the_likelihood_of_the_answers(train):
-    run, _ = train(steps=40, m=4)
+    run, _ = train(steps=16, m=4, lr=3e-2)
     likelihood = [line["p_hat/log10_q50"] for line in lines(run.metrics) if "p_hat/log10_q50" in line]
     assert sum(likelihood[-5:]) / 5 > sum(likelihood[:5]) / 5 + 1
 
@@ -195,11 +223,9 @@ def cut(monkeypatch, capsys, network, data, tmp_path):
 
 
 @pytest.mark.parametrize("in_step", [1, 3, 5])
-def test_a_resumed_run_ends_like_an_uninterrupted_one(train, cut, tmp_path, in_step):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(whole, cut, tmp_path, in_step):
     """Checkpoints at 2 and 4: the steps since the last one are done again, before the first all of them."""
-    options = {"steps": STEPS, "save_every": 2, "eval_every": 3, "eval_k": 2}
-    whole, _ = train("whole", **options)
-    run = cut("cut", in_step, **options)
+    run = cut("cut", in_step, **WHOLE)
     assert not run.final.exists()
     assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0
     assert same(weights(run.final), weights(whole.final))
@@ -232,18 +258,16 @@ def signalled(monkeypatch, capsys, network, data, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_later_as_if_never_stopped(train, signalled, number):
-    options = {"steps": STEPS, "save_every": 100}
+def test_an_interrupted_run_ends_later_as_if_never_stopped(whole, signalled, number):
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    run, said = signalled("cut", 2, number, **options)
+    run, said = signalled("cut", 2, number, steps=STEPS, save_every=100)
     assert {each: signal.getsignal(each) for each in before} == before
     assert any("stopping after this step, then saving it" in line for line in said)
     assert f"; saved at step 3 of {STEPS}; go on with it: qredit train --resume --output {run.path}" in said[-1]
     assert [path.name for path in list_checkpoints(run.path)] == ["checkpoint-3"]
     assert not run.final.exists()
     assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0
-    whole, _ = train("whole", **options)
-    assert same(weights(run.final), weights(whole.final))
+    assert same(weights(run.final), weights(whole.path / f"checkpoint-{STEPS}"))
 
 
 @pytest.mark.parametrize(
@@ -267,51 +291,50 @@ def test_an_interrupt_in_the_last_step_is_no_interrupt(network, data, tmp_path, 
     assert (tmp_path / "run" / "final").is_dir()
 
 
-def test_a_resumed_run_keeps_every_command(train, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["qredit", "train", "first"])
-    run, _ = train(save_every=1)
+def test_a_resumed_run_keeps_every_command(trained, monkeypatch):
+    first = json.loads(trained.record.read_text())["commands"]
     monkeypatch.setattr("sys.argv", ["qredit", "train", "--resume"])
-    train("run", "--resume", steps=3, save_every=1)
-    record = json.loads(run.record.read_text())
-    assert record["commands"] == [["qredit", "train", "first"], ["qredit", "train", "--resume"]]
+    assert main(["train", "--quiet", "--resume", *flags(output=trained.path, steps=3)]) == 0
+    assert len(first) == 1
+    assert json.loads(trained.record.read_text())["commands"] == [*first, ["qredit", "train", "--resume"]]
 
 
-def test_resuming_a_finished_run_with_more_steps_goes_on(train):
-    short, _ = train("short", save_every=1)
+def test_resuming_a_finished_run_with_more_steps_goes_on(trained, train):
     long, _ = train("long", steps=4, save_every=1)
-    assert not same(weights(short.final), weights(long.final))
-    _, told = train("short", "--resume", steps=4, save_every=1)
-    assert told["steps"] == 4
-    assert same(weights(short.final), weights(long.final))
+    assert not same(weights(trained.final), weights(long.final))
+    assert main(["train", "--quiet", "--resume", *flags(output=trained.path, steps=4)]) == 0
+    assert same(weights(trained.final), weights(long.final))
 
 
-def test_resuming_a_finished_run_leaves_it_as_it_is(train):
-    run, _ = train(save_every=1)
-    before = weights(run.final)
-    train("run", "--resume", save_every=1)
-    assert same(weights(run.final), before)
-    assert [line["step"] for line in lines(run.samples)] == [1, 2]
+def test_resuming_a_finished_run_leaves_it_as_it_is(trained):
+    before = weights(trained.final)
+    assert main(["train", "--quiet", "--resume", *flags(output=trained.path)]) == 0
+    assert same(weights(trained.final), before)
+    assert [line["step"] for line in lines(trained.samples)] == [1, 2]
 
 
-def test_resuming_a_run_without_its_final_model_writes_it(train):
-    run, _ = train(save_every=1)
+def test_resuming_a_run_without_its_final_model_writes_it(trained, capsys):
+    run = trained
     before = weights(run.final)
     run.final.rename(run.path / "_final")
-    _, told = train("run", "--resume", save_every=1)
-    assert told["steps"] == 2
+    capsys.readouterr()
+    assert main(["train", "--quiet", "--json", "--resume", *flags(output=run.path)]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
     assert same(weights(run.final), before)
     assert not (run.path / "_final").exists()
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("checkpoints", "after", "words"),
     [
-        ({"save_every": 0}, {"save_every": 0, "steps": 4}, "is finished, and kept no checkpoint to go on from"),
-        ({"save_every": 1}, {"save_every": 1, "steps": 1}, "has done 2 steps, more than steps=1"),
+        (False, {"save_every": 0, "steps": 4}, "is finished, and kept no checkpoint to go on from"),
+        (True, {"save_every": 1, "steps": 1}, "has done 2 steps, more than steps=1"),
     ],
 )
-def test_a_finished_run_is_not_thrown_away_by_a_resume(train, capsys, before, after, words):
-    run, _ = train(**before)
+def test_a_finished_run_is_not_thrown_away_by_a_resume(trained, capsys, checkpoints, after, words):
+    run = trained
+    for path in () if checkpoints else list_checkpoints(run.path):
+        shutil.rmtree(path)
     kept = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert main(["train", "--quiet", "--resume", "--output", str(run.path), *flags(**after)]) == 2
@@ -319,16 +342,14 @@ def test_a_finished_run_is_not_thrown_away_by_a_resume(train, capsys, before, af
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == kept
 
 
-def test_a_torn_checkpoint_is_named_and_one_before_it_is_taken(train, cut, capsys):
-    options = {"steps": STEPS, "save_every": 2}
-    whole, _ = train("whole", **options)
-    run = cut("cut", 5, **options)
+def test_a_torn_checkpoint_is_named_and_one_before_it_is_taken(whole, cut, capsys):
+    run = cut("cut", 5, steps=STEPS, save_every=2)
     torn = run.path / "checkpoint-4" / "model.safetensors"
     torn.write_bytes(torn.read_bytes()[:-7])
     capsys.readouterr()
     assert main(["train", "--resume", "--output", str(run.path)]) == 0
     assert "skipping checkpoint-4: model.safetensors has" in capsys.readouterr().err
-    assert same(weights(run.final), weights(whole.final))
+    assert same(weights(run.final), weights(whole.path / f"checkpoint-{STEPS}"))
 
 
 @pytest.mark.parametrize("character", ["\x85", "\u2028"])
@@ -354,15 +375,15 @@ def scripted(monkeypatch, values):
     monkeypatch.setattr(validate, "summarize", pretended)
 
 
-@pytest.mark.parametrize(("values", "best"), [((0.1, 0.6, 0.2), 4), ((0.5, 0.5, 0.2), 2), ((0.0, 0.1, 0.2), 6)])
+@pytest.mark.parametrize(("values", "best"), [((0.1, 0.6, 0.2), 2), ((0.5, 0.5, 0.2), 1), ((0.0, 0.1, 0.2), 3)])
 def test_the_final_model_is_the_best_checkpoint_by_validation(train, monkeypatch, values, best):
     scripted(monkeypatch, values)
-    run, told = train(steps=STEPS, eval_every=2, eval_k=2)
+    run, told = train(steps=3, eval_every=1, eval_k=2)
     assert told["best_step"] == best
     assert [line["m@2"] for line in lines(run.validation)] == list(values)
     assert all(line["questions"] == 3 for line in lines(run.validation))
     assert same(weights(run.final), weights(run.path / f"checkpoint-{best}"))
-    assert not same(weights(run.final), weights(run.path / f"checkpoint-{8 - best if best != 4 else 2}"))
+    assert not same(weights(run.final), weights(run.path / f"checkpoint-{4 - best if best != 2 else 1}"))
     assert AutoTokenizer.from_pretrained(run.final)("the").input_ids
     assert not list(run.final.glob("*state*"))
     assert not (run.final / "manifest.json").exists()
@@ -371,10 +392,10 @@ def test_the_final_model_is_the_best_checkpoint_by_validation(train, monkeypatch
 @pytest.mark.parametrize("value", [0.0, 0.4])
 def test_a_tie_is_not_best(train, monkeypatch, value):
     """Where all validations are equal no checkpoint is better than another: the last weights are the model."""
-    scripted(monkeypatch, (value,) * 3)
-    run, told = train(steps=STEPS, eval_every=2, eval_k=2)
+    scripted(monkeypatch, (value,) * 2)
+    run, told = train(steps=2, eval_every=1, eval_k=2)
     assert told["best_step"] is None
-    assert same(weights(run.final), weights(run.path / f"checkpoint-{STEPS}"))
+    assert same(weights(run.final), weights(run.path / "checkpoint-2"))
 
 
 def test_a_run_without_a_reward_ends_with_what_to_try(network, data, tmp_path, capsys):
@@ -479,7 +500,7 @@ def test_the_json_of_a_dry_run(train, tmp_path):
     assert plan["answer_tokens"] == {"min": 2, "median": 2, "max": 2}
     assert (plan["groups_per_step"], plan["rollouts_per_group"], plan["steps_per_epoch"]) == (4, 2, 1)
     assert (plan["examples"], plan["left_out"]) == (6, 0)
-    assert plan["parameters"] == 28864
+    assert plan["parameters"] == 19568
     assert set(plan["memory_gib"]["parts"]) == {"sampling", "scoring", "update"}
 
 
@@ -567,8 +588,8 @@ def test_training_and_evaluation_sample_as_many_tokens(tmp_path, given, budget):
     assert options.sampling_budget == make_config(options, tmp_path).budget == budget
 
 
-def test_run_folder_and_its_final_model_have_the_same_samples(train, evaluated, tmp_path, data):
-    run, _ = train()
+def test_run_folder_and_its_final_model_have_the_same_samples(trained, evaluated, tmp_path, data):
+    run = trained
     plain = {"task": "jsonl", "data": data, "max_completion_length": 8, "answer_budget": 3}
     evaluated(model=run.path, k=2, samples=tmp_path / "run.samples")
     evaluated(model=run.final, k=2, samples=tmp_path / "final.samples")
@@ -579,8 +600,8 @@ def test_run_folder_and_its_final_model_have_the_same_samples(train, evaluated, 
     assert [len(line["predictions"]) for line in first] == [2] * 4
 
 
-def test_given_options_win_over_those_of_the_run(train, evaluated, tmp_path):
-    run, _ = train()
+def test_given_options_win_over_those_of_the_run(trained, evaluated, tmp_path):
+    run = trained
     other = data_file(tmp_path / "test.jsonl", rows(2))
     assert evaluated(model=run.path, data=other, k=1)["questions"] == 2
 
@@ -597,8 +618,8 @@ def test_template_switches_of_a_run_are_used_in_its_evaluation(train, evaluated,
     assert all(template == {"opened": True} for template in seen)
 
 
-def test_greedy_evaluation_draws_each_answer_once(train, evaluated, tmp_path, capsys):
-    run, _ = train()
+def test_greedy_evaluation_draws_each_answer_once(trained, evaluated, tmp_path, capsys):
+    run = trained
     for seed in (0, 1):
         found = evaluated(model=run.path, temperature=0, seed=seed, samples=tmp_path / f"samples-{seed}")
         assert (found["k"], {"p@1", "m@1"} <= found["metrics"].keys()) == (1, True)
@@ -607,8 +628,8 @@ def test_greedy_evaluation_draws_each_answer_once(train, evaluated, tmp_path, ca
     assert "temperature 0 draws one and the same answer 2 times" in capsys.readouterr().err
 
 
-def test_another_model_is_asked_the_same_questions(train, evaluated, tmp_path, network):
-    run, _ = train()
+def test_another_model_is_asked_the_same_questions(trained, evaluated, tmp_path, network):
+    run = trained
     for other in (network, run.final):
         samples = tmp_path / f"{other.name}.jsonl"
         found = evaluated(model=run.path, against=other, k=2, samples=samples)
@@ -625,8 +646,8 @@ def test_another_model_is_asked_the_same_questions(train, evaluated, tmp_path, n
     assert lines(samples) == lines(beside)  # the run and its own final model
 
 
-def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, capsys, monkeypatch):
-    run, _ = train()
+def test_the_other_model_is_checked_before_the_first_is_asked(trained, tmp_path, capsys, monkeypatch):
+    run = trained
     monkeypatch.setattr(answering, "think", lambda *a, **k: pytest.fail("sampled"))
     assert main(["eval", *flags(model=run.path, against=tmp_path / "nowhere", k=2)]) == 2
     assert f"no model folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
@@ -637,8 +658,8 @@ def test_the_other_model_is_checked_before_the_first_is_asked(train, tmp_path, c
     assert "eval-test-against.jsonl exists already" in capsys.readouterr().err
 
 
-def test_an_interrupted_evaluation_keeps_the_samples_it_has(train, monkeypatch, tmp_path):
-    run, _ = train()
+def test_an_interrupted_evaluation_keeps_the_samples_it_has(trained, monkeypatch, tmp_path):
+    run = trained
     think, calls = answering.think, []
 
     def interrupted(*args, **kwargs):
@@ -653,8 +674,8 @@ def test_an_interrupted_evaluation_keeps_the_samples_it_has(train, monkeypatch, 
     assert len(lines(tmp_path / "samples")) == 2
 
 
-def test_the_table_of_an_evaluation_says_how_ties_count(train, capsys):
-    run, _ = train()
+def test_the_table_of_an_evaluation_says_how_ties_count(trained, capsys):
+    run = trained
     assert main(["eval", "--quiet", *flags(model=run.path, k=2)]) == 0
     shown = capsys.readouterr().out
     assert all(f" {name} " in shown for name in ("p@1", "p@2", "m@2", "exact_match"))
@@ -695,7 +716,7 @@ def test_a_recipe_runs_on_records_in_the_official_format(recipe, evaluated, tmp_
     for name in ("train", "validation", "test"):
         write(folder / FILES[task][name], [{**record, key: f"{name} {record[key]}"} for record in records])
     chat = model_folder(tmp_path / "chat", chat=True, max_position_embeddings=1024)
-    short = {"steps": 1, "max_completion_length": 20, "answer_budget": 6, "eval_every": 1, "eval_questions": 2}
+    short = {"steps": 1, "max_completion_length": 8, "answer_budget": 3, "eval_every": 1, "eval_questions": 2}
     words = flags(config=RECIPES / recipe, data=folder, model=chat, output=tmp_path / "run", **short)
     assert main(["train", "--json", "--quiet", *words]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -734,8 +755,8 @@ def test_a_run_is_not_evaluated_on_the_file_it_was_trained_on(train, evaluated, 
     assert evaluated(model=run.path, k=2, split="train")["questions"] == 6
 
 
-def test_an_evaluations_samples_are_kept_under_a_free_name(train, evaluated):
-    run, _ = train()
+def test_an_evaluations_samples_are_kept_under_a_free_name(trained, evaluated):
+    run = trained
     first, second = evaluated(model=run.path, k=2), evaluated(model=run.path, k=2)
     assert first["samples"] == str(run.path / "eval-test.jsonl")
     assert second["samples"] == str(run.path / "eval-test-2.jsonl")
@@ -758,7 +779,7 @@ def test_what_the_data_lacks_is_said_once_before_the_run(network, tmp_path, caps
 
 
 def test_a_run_resumed_inside_a_generation_ends_the_same(train, cut):
-    options = {"steps": STEPS, "save_every": 1, "num_iterations": 2}
+    options = {"steps": 4, "save_every": 1, "num_iterations": 2}
     whole, _ = train("whole", **options)
     run = cut("cut", in_step=3, **options)  # steps 3 and 4 share their rollouts
     assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0

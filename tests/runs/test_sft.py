@@ -91,8 +91,7 @@ def mean_loss(network, shown, counted):
     return sums / count
 
 
-@pytest.mark.parametrize("column", [None, "thought"])
-@pytest.mark.parametrize("all_count", [False, True])
+@pytest.mark.parametrize(("all_count", "column"), [(False, None), (False, "thought"), (True, "thought")])
 def test_loss_and_step_are_those_of_the_completion_tokens(sft, network, data, monkeypatch, column, all_count):
     """One SGD step on all rows, two at a time: the mean runs over the step's tokens, not over rows or micro-batches."""
     whole = Demonstration.completion_mask

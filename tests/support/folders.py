@@ -16,8 +16,8 @@ SHORT = {
 
 
 def model_folder(folder: Path, chat: bool = False, **changes) -> Path:
-    """A tiny model and its tokenizer, loadable with from_pretrained."""
-    model(**changes).save_pretrained(folder)
+    """A tiny model of one layer and its tokenizer, loadable with from_pretrained."""
+    model(**{"num_hidden_layers": 1} | changes).save_pretrained(folder)
     (chat_tokenizer() if chat else tokenizer()).save_pretrained(folder)
     return folder
 

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 
 
-def sleep(options, folder: Path, *more) -> dict:
-    """Stands in for a run of a comparison; `more` is what else a run is given."""
-    (folder.parent / f"{os.getpid()}.pid").touch()
+def sleep(folder: Path) -> None:
+    """Stands in for a run of a comparison."""
+    (folder / f"{os.getpid()}.pid").touch()
     time.sleep(600)
-    return {}

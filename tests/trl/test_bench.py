@@ -60,14 +60,15 @@ def test_a_ratio_is_theirs_over_ours_round_by_round():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The arithmetic of this device from a small product; memory as given, in place of a process for each arm."""
+    """A small model; the arithmetic of this device from a small product; memory as given, not of a process each."""
+    monkeypatch.setattr("qredit.trl.bench.size.ModelShape", functools.partial(ModelShape, layers=1, vocabulary=512))
     monkeypatch.setattr(timing, "matmul_rate", functools.partial(timing.matmul_rate, size=256))
     memory = {"trl": 300.0, "ordinary": 200.0, "qredit": 150.0}
     monkeypatch.setattr(timing, "peak_memory", lambda name, *more: memory[name])
 
 
 def test_sampling_is_measured_too(capsys, quick):
-    words = "bench step --sizes 12/12/2 --objectives garl --phases sample --runs 1 --memory false --cpu --json --quiet"
+    words = "bench step --sizes 12/12/2 --objectives garl --phases sample --runs 1 --threads 1 --cpu --json --quiet"
     assert main(words.split()) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [(row["phase"], row["against"], row["ratio"] > 0) for row in rows] == [
@@ -77,7 +78,8 @@ def test_sampling_is_measured_too(capsys, quick):
 
 
 def test_the_command_prints_rows(capsys, quick):
-    words = "bench step --sizes 12/12/2 --objectives grpo --phases update --runs 1 --memory true --cpu --json --quiet"
+    words = "bench step --sizes 12/12/2 --objectives grpo --phases update --runs 1 --threads 1 --memory true"
+    words += " --cpu --json --quiet"
     assert main(words.split()) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["against"] for row in rows] == ["trl", "ordinary"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,8 +37,8 @@ def killed(folder, kills, objectives):
 
 
 def test_a_run_killed_at_random_moments_ends_with_same_weights(tmp_path):
-    """SIGKILL at random moments, half of them inside a checkpoint's write; bitwise equal."""
-    killed(tmp_path, 4, STATEFUL)
+    """SIGKILL inside a checkpoint's write, and at a random moment; bitwise equal. The long test kills more, of both."""
+    killed(tmp_path, 2, STATEFUL[1:])
 
 
 @pytest.mark.long
@@ -62,43 +63,49 @@ def weights(made):
     return torch.cat([p.detach().flatten() for p in made.model.parameters()])
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of six steps that was never stopped, with a checkpoint after each."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, weights(finished(folder))
+
+
 def resumed(folder, step, **changes):
     made = trainer(
-        folder, data=questions(8), network=model(seed=5), reward_funcs=length_reward, save_strategy="steps",
-        save_steps=1, **({"max_steps": 6, "steps_per_generation": 2} | changes),
+        folder.parent / "resumed", data=questions(8), network=model(seed=5), reward_funcs=length_reward,
+        save_strategy="steps", save_steps=1, **({"max_steps": 6, "steps_per_generation": 2} | changes),
     )  # fmt: skip
     made.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
     return made
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_every_checkpoint_leads_to_the_same_end(tmp_path, step):
+def test_every_checkpoint_leads_to_the_same_end(whole, step):
     """Steps 1, 3 and 5 fall inside a generation, 4 is the end of the first epoch, 5 lies in the second."""
-    whole = weights(finished(tmp_path))
-    assert torch.equal(weights(resumed(tmp_path, step)), whole)
+    folder, end = whole
+    assert torch.equal(weights(resumed(folder, step)), end)
 
 
 @pytest.mark.parametrize(
     "changes", [{"num_iterations": 2}, {"gradient_accumulation_steps": 2, "steps_per_generation": 4}]
 )
 def test_reused_and_accumulated_generations_resume_too(tmp_path, changes):
-    whole = weights(finished(tmp_path, max_steps=5, **changes))
-    assert torch.equal(weights(resumed(tmp_path, 3, max_steps=5, **changes)), whole)
+    whole = weights(finished(tmp_path, max_steps=4, **changes))
+    assert torch.equal(weights(resumed(tmp_path, 3, max_steps=4, **changes)), whole)
 
 
-def test_a_resume_without_the_buffered_rollouts_would_be_seen(tmp_path):
+def test_a_resume_without_the_buffered_rollouts_would_be_seen(whole, tmp_path):
     """The mutant of the tests above: a save inside a generation that forgets its rollouts ends elsewhere."""
-    whole = weights(finished(tmp_path))
-    folder = tmp_path / "checkpoint-3"
+    folder = shutil.copytree(whole[0] / "checkpoint-3", tmp_path / "checkpoint-3")
     (folder / "rollouts_0.pt").unlink()
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["rollouts_0.pt"]
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    assert not torch.equal(weights(resumed(tmp_path, 3)), whole)
+    assert not torch.equal(weights(resumed(tmp_path, 3)), whole[1])
 
 
-def test_a_torn_checkpoint_is_named_and_newest_whole_one_taken(tmp_path, caplog):
-    finished(tmp_path)
+def test_a_torn_checkpoint_is_named_and_newest_whole_one_taken(whole, tmp_path, caplog):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoint-6" / "optimizer.pt").write_bytes(b"torn")
     (tmp_path / "checkpoint-5" / MANIFEST).unlink()
     found, torn = find_newest_complete(tmp_path)
