@@ -35,11 +35,12 @@ workflows: $(STAMP)
 	$(SCHEMA) vendor.citation-file-format CITATION.cff
 	$(BIN)/pre-commit validate-config
 
+# Six to eight minutes on two cores.
 check: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
-# While you edit: tests of files that lead to no import of an engine (transformers, TRL), which takes ten seconds and then
-# trains, without the laws over every method. No list is kept: tests/conftest.py reads the imports.
+# While you edit: tests of files that lead to no import of an engine (transformers, TRL), less those marked slow. No list is
+# kept: tests/support/imports.py reads the imports. Under a minute on two cores.
 test-fast: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal --fast -m "not long"
 

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,6 +33,8 @@ from hypothesis import settings
 
 from qredit.tasks.pocket.scene import SIZES
 
+gc.set_threshold(50_000, 20, 100)  # libraries make many objects, and few are garbage
+
 # A shell that starts this in the background has SIGINT ignored, here and in what tests start: tests of Ctrl-C send it.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -41,6 +42,11 @@ if threading.current_thread() is threading.main_thread():
 torch.set_num_threads(1)
 # accelerate asks a dozen times a run whether peft is installed, and parses its metadata each time.
 importlib.metadata.metadata = functools.cache(importlib.metadata.metadata)
+LOADED: set[str] = set()
+ALL_QUESTIONS = dict(SIZES)
+# Pocket tasks make 4096 training questions, which takes seconds; runs of a few steps need no more than 256. A held-out
+# question takes four times as long: of eight drawn scenes one belongs to its split.
+FEW_QUESTIONS = {"train": 256, "validation": 64, "test": 128}
 settings.register_profile("qredit", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("qredit")
 
@@ -67,35 +73,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Of a test before, neither random state nor threads are left."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the fixtures of a test, those of its module too: nothing that a test before it set is left.
 
-
-@pytest.fixture(autouse=True)
-def _keeps_to_fast(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Under --fast no test loads an engine, in whatever way it imports."""
-    before = ENGINES & sys.modules.keys()
-    yield
-    if request.config.getoption("--fast"):
-        loaded = ENGINES & sys.modules.keys() - before
-        assert not loaded, f"it loads {', '.join(loaded)}: mark it engine"
-
-
-@pytest.fixture(autouse=True)
-def _few_questions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pocket tasks make 4096 training questions, which takes seconds; runs of a few steps need no more than 256.
-
-    A held-out question takes four times as long: of eight drawn scenes one belongs to its split.
+    Commands silence our log for their process, which here is shared with tests that listen to it.
     """
-    if request.node.get_closest_marker("whole_tasks") is None:
-        for split, count in {"train": 256, "validation": 64, "test": 128}.items():
-            monkeypatch.setitem(SIZES, split, count)
-
-
-@pytest.fixture(autouse=True)
-def _heard() -> None:
-    """Commands silence our log for their process, which here is shared with tests that listen to it."""
+    torch.default_generator.manual_seed(0)  # torch.manual_seed writes down the stack each time, for CUDA to show later
+    torch.set_num_threads(1)
     logging.getLogger("qredit").setLevel(logging.NOTSET)
+    SIZES.update(ALL_QUESTIONS if item.get_closest_marker("whole_tasks") else FEW_QUESTIONS)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Under --fast no test loads an engine, in whatever way it imports."""
+    if item.config.getoption("--fast"):
+        found = ENGINES & sys.modules.keys() - LOADED
+        LOADED.update(found)
+        assert not found, f"it loads {', '.join(found)}: mark it engine"

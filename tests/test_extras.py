@@ -84,6 +84,7 @@ def test_all_that_is_missing_is_named_with_one_command(without):
     assert isinstance(caught.value, ImportError)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(
     ("absent", "argv", "extra"),
     [

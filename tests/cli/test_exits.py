@@ -104,7 +104,9 @@ def test_a_process_on_a_lifeline_ends_when_it_is_let_go():
         assert process.wait(30) == 1
 
 
+@pytest.mark.long
 def test_a_run_that_gets_sigterm_leaves_whole_files(tmp_path):
+    """As a process of its own; that a run in this one ends and resumes after SIGTERM: runs/test_run.py."""
     folder, network, data = tmp_path / "run", model_folder(tmp_path / "tiny"), data_file(tmp_path / "data.jsonl")
     chosen = {"task": "jsonl", "data": data, "model": network, "output": folder, "save_every": 1, "seed": 1}
     words = flags(**chosen, **SHORT | {"steps": 5000})

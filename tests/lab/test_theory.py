@@ -225,6 +225,7 @@ def test_the_constants_of_escape_times_are_the_theorems(error, agrees, monkeypat
     assert make_claim("", found, wanted, escape.CONSTANT_TOLERANCE, relative=True).holds is agrees
 
 
+@pytest.mark.slow
 def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
     told = json.loads(json.dumps(finding_to_dict(true("bias"))))
     assert len(told["rows"]) == 6
@@ -253,7 +254,7 @@ def test_the_verdict_is_that_they_agree(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", [pytest.param("escape", marks=pytest.mark.long), *list(WRONG)[1:]])
 def test_the_verdict_says_so_when_a_theorem_is_wrong(name, monkeypatch):
     """Each formula replaced by a wrong one; for escape, the loss of another q; for optimum, one that is faster.
 

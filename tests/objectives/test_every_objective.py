@@ -64,7 +64,7 @@ def test_it_trains_and_is_evaluated(name, tmp_path):
         eval_steps=3,
         per_device_eval_batch_size=8,
         eval_dataset=questions(1),
-        max_completion_length=8,
+        max_completion_length=6,
         fields={name: make for name, make in GIVEN.items() if name in objective.needs},
     )
     before = [parameter.detach().clone() for parameter in made.model.parameters()]

@@ -28,6 +28,7 @@ def test_the_law_holds(law, subject):
         law.check(subject)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("law", "mutant"), KILLS, ids=lambda value: str(value))
 def test_the_mutant_is_caught(law, mutant):
     with pytest.raises(AssertionError):

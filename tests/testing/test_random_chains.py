@@ -72,12 +72,14 @@ def keeps_its_promises(objective, batch):
     assert parse(repr(replace(objective, text=""))) == objective
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_keeps_its_promises(objective, seed):
     keeps_its_promises(objective, make_batch_for(objective, seed))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_is_finite_on_degenerate_groups(objective, seed):

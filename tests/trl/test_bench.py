@@ -96,6 +96,7 @@ def test_the_command_prints_rows(capsys, quick):
         assert 0 < row["roofline"] < 1
 
 
+@pytest.mark.long
 def test_memory_is_measured_in_a_process_of_its_own():
     assert timing.peak_memory("qredit", "grpo", Size(12, 12, 2), ModelShape(layers=1), True) > 0
 

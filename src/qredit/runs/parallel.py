@@ -6,7 +6,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-import torch
 from rich.console import Console
 
 from qredit.runs.library_logging import silence_libraries
@@ -55,6 +54,8 @@ def run_parallel(
 
 
 def _prepare(lifeline: Connection, threads: int) -> None:
+    import torch  # of the workers; who starts them may do without
+
     exit_with_parent(lifeline.recv_bytes)
     torch.set_num_threads(threads)
     silence_libraries()
