@@ -59,7 +59,7 @@ test-long: $(STAMP)
 	$(BIN)/pytest -m long
 
 # Sampling with vLLM on the CPU, in an environment of its own. Six minutes to
-# install, two to run.
+# install, four to run, on two busy cores.
 vllm-env: $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)

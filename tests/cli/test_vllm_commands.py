@@ -49,7 +49,7 @@ def test_answers_are_those_of_transformers(tmp_path, network, engine):
     assert answers(tmp_path / "vllm.jsonl") == answers(tmp_path / "own.jsonl")
 
 
-def test_training_and_probe_sample_with_it(tmp_path, network, engine, capsys):
+def test_training_and_probe_sample_with_it(tmp_path, network, engine, monkeypatch):
     data = data_file(tmp_path / "train.jsonl")
     run = {"task": "jsonl", "data": data, "model": network, "use_vllm": "true"}
     assert main(["train", *flags(**run, output=tmp_path / "run", **SHORT)]) == 0
@@ -59,7 +59,10 @@ def test_training_and_probe_sample_with_it(tmp_path, network, engine, capsys):
     assert max(gaps) < 1e-4
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["sampled_with"] == "vLLM 0.31.0 (colocate), float32"
+    opened, open_engine = [], samplers.open_engine
+    monkeypatch.setattr(samplers, "open_engine", lambda *a, **named: opened.append(named) or open_engine(*a, **named))
     assert main(["probe", *flags(**run, m=4, examples=2, max_completion_length=12, answer_budget=4)]) == 0
+    assert opened
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "probe", "compare"])

@@ -34,17 +34,6 @@ def without_logp(one):
 # --- ends, seeds
 
 
-@pytest.mark.parametrize("shift", [-1, 0, 1])
-def test_ids_say_where_a_text_ends_and_not_the_engine(shift):
-    """Also where it stops a token too late or too early, as one that reads text with what stands before it may."""
-    network = wide_model()
-    form, budget = tokens(closing=" th", opening="", end="at"), TokenBudget(12, 6)
-    engine = TransformersEngine(network, shift=shift)
-    ours = think(make_sampler(engine, draw=GREEDY), PROMPTS, form, budget, stop_tokens=[1], seed=0)
-    theirs = think(TransformersSampler(network, 0, GREEDY), PROMPTS, form, budget, stop_tokens=[1], seed=0)
-    assert list(map(without_logp, ours)) == list(map(without_logp, theirs))
-
-
 class Scripted:
     """Gives each call's outputs in their order."""
 
@@ -75,6 +64,16 @@ def test_a_row_that_was_ended_too_early_goes_on():
     assert again.prompt_ids == (5, *ids[:1])
     assert again.max_tokens == 11
     assert len({again.seed, *(row.seed for row in first)}) == 3  # not the same draws once more
+
+
+def test_a_row_that_was_ended_too_late_is_cut():
+    """Ids say where a text ends, and not the engine, which may read it with what stands before."""
+    form = tokens(closing="\nAnswer:\n", opening="", end="\n")
+    ids = tuple(form.close_ids)
+    requests = [Request((5,), 12, frozenset({1}), form.closing), Request((6,), 12, frozenset({1}), form.closing)]
+    found = make_sampler(Scripted([(*ids, 7, 8), (9, 1, 7)])).sample(requests, 3)
+    assert check_completions(requests, found) == found
+    assert [(one.ids, one.stop) for one in found] == [(ids, StopReason.MARKER), ((9, 1), StopReason.END)]
 
 
 def test_an_engine_that_draws_nothing_is_an_error():

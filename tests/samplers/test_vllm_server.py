@@ -67,8 +67,9 @@ def test_a_server_draws_what_transformers_draws_after_pushes(toy):
     assert toy.paths.count("/collective_rpc") == toy.paths.count("/reset_prefix_cache") == 2
 
 
-def test_weights_travel_in_shards_and_leave_no_file(toy, monkeypatch, tmp_path):
-    monkeypatch.setattr(servers, "_SHARD_BYTES", 4096)
+@pytest.mark.parametrize("size", [4096, 1 << 30])
+def test_weights_travel_in_shards_and_leave_no_file(toy, monkeypatch, tmp_path, size):
+    monkeypatch.setattr(servers, "_SHARD_BYTES", size)
     monkeypatch.setattr(servers.tempfile, "tempdir", str(tmp_path))
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     network = get_peft_model(wide_model(seed=4), lora).eval()  # merged while they are written

@@ -81,13 +81,11 @@ class TransformersEngine:
     """Draws with a copy of the weights that it was given, greedily or by the row's seed; notes what is asked of it.
 
     Attributes:
-        shift: tokens by which it finds stop strings too late (above 0) or too early (below).
         noise: standard deviation of what is added to its logits: how far it is from the trainer.
     """
 
     network: object
     dtype: str = "float32"
-    shift: int = 0
     noise: float = 0.0
     calls: list = field(default_factory=list)
 
@@ -112,11 +110,8 @@ class TransformersEngine:
             logps.append(float(logps_all[token]))
             if token in row.stop_token_ids:
                 break
-            text = tokenizer().decode(ids)
-            if row.stop is not None and row.stop[: len(row.stop) + min(self.shift, 0)] in text:
-                if self.shift <= 0:
-                    break
-                self.shift -= 1
+            if row.stop is not None and row.stop in tokenizer().decode(ids):
+                break
         return EngineOutput(tuple(ids), tuple(logps))
 
     def load(self, weights):

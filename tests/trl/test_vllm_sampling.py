@@ -15,6 +15,7 @@ from qredit.core.importance import sequence_mask, sequence_truncate, token_mask
 from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.objectives import garl, logprob
+from qredit.rollouts.sampling_params import SamplingParams
 from qredit.tasks.base import Example
 from qredit.trl import vllm_sampling
 from tests.support.rounding import gradient_bound
@@ -96,14 +97,17 @@ def test_one_push_serves_all_draws_of_a_generation(tmp_path, stand_in):
     assert calls.count("generate") > 4
 
 
-def test_answers_come_from_the_weights_of_the_moment(tmp_path, engine):
+def test_answers_come_from_the_weights_of_the_moment(tmp_path, engine, monkeypatch):
     made = sampled_by_vllm(tmp_path, max_steps=2, learning_rate=1e-1, temperature=0.5, biased_sampling=True)
     made.train()
+    draws, generate = set(), engine.generate
+    monkeypatch.setattr(engine, "generate", lambda rows, draw: draws.add(draw) or generate(rows, draw))
     asked = [Example(id="a", prompt="What is two? ", answer="2")]
     first = made.answers(asked, [], 6, seed=4)
+    assert draws == {SamplingParams()}  # and not those of training
     made.sampler.weights.pushed = None
     assert made.answers(asked, [], 6, seed=4) == first  # pushed once more, nothing changes
-    assert len(set(first[0].rationales)) > 1  # at temperature 1
+    assert len(set(first[0].rationales)) > 1
 
 
 def test_weights_taken_back_are_pushed_again(tmp_path, engine):
