@@ -3,8 +3,6 @@
 import dataclasses
 import io
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -247,27 +245,21 @@ def test_an_interrupt_ends_with_status_130(command, monkeypatch):
     )
 
 
-def test_standard_output_holds_one_json_object_and_nothing_else(network, tmp_path):
+def test_standard_output_holds_one_json_object_and_nothing_else(network, tmp_path, monkeypatch, capfd):
     """Also when a library prints, from Python or from below it."""
     data = data_file(tmp_path / "train.jsonl", rows(prompt=long_in(2)))
     (tmp_path / "noisy.py").write_text(
         "import os\nfrom qredit.objectives import garl\n"
         "def loud():\n    print('noise')\n    os.system('echo noise from below')\n    return garl(q=0.5)\n"
     )
+    monkeypatch.syspath_prepend(tmp_path)
     argv = flags(task="jsonl", data=data, model=network, output=tmp_path / "run", objective="noisy.loud()", **SHORT)
-    ran = subprocess.run(
-        [sys.executable, "-m", "qredit", "train", "--json", "--quiet", "--skip-long", *argv],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        timeout=120,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["steps"] == 2
-    assert ran.stdout.count("\n") == 1
-    assert "noise from below" in ran.stderr
-    assert "left out" not in ran.stderr
+    assert main(["train", "--json", "--quiet", "--skip-long", *argv]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["steps"] == 2
+    assert out.count("\n") == 1
+    assert "noise from below" in err
+    assert "left out" not in err
 
 
 def test_progress_is_on_standard_error_and_quiet_silences_it(command, tmp_path):
