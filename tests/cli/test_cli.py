@@ -381,7 +381,7 @@ def test_a_missing_config_file(refused, tmp_path):
         ({"loss_type": "grpo"}, "loss_type='grpo' belongs to the objective: choose the objective"),
         ({"beta": 0.1}, "beta=0.1 belongs to the objective"),
         ({"scale_rewards": "none"}, "belongs to the objective"),
-        ({"use_vllm": True}, "vLLM is not there yet"),
+        ({"use_vllm": True}, "use_vllm needs vllm"),
         ({"temperature": 0.5}, "temperature=0.5 would draw them from another distribution"),
         ({"max_grad_norm": "steep"}, "max_grad_norm must be a number, got 'steep'"),
         ({"num_iterations": 1.5}, "num_iterations must be a whole number, got '1.5'"),
