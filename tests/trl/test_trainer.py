@@ -570,7 +570,6 @@ def test_gradients_not_finite_stop_the_run_before_weights_move(tmp_path):
         ({"epsilon": 0.3}, r"epsilon=0.3 belongs to the objective: grpo\(epsilon_low=…\)"),
         ({"scale_rewards": "batch"}, "scale_by_batch_std"),
         ({"entropy_coef": 0.1}, "entropy_bonus"),
-        ({"use_vllm": True}, "vLLM is not there yet"),
         ({"answer_budget": 0}, "answer_budget must be at least 1"),
         ({"max_completion_length": 2}, "max_completion_length=2 is less than answer_budget=3"),
         ({"rows_per_forward": 0}, "rows_per_forward must be at least 1"),
