@@ -35,7 +35,7 @@ workflows: $(STAMP)
 	$(SCHEMA) vendor.citation-file-format CITATION.cff
 	$(BIN)/pre-commit validate-config
 
-# Six to eight minutes on two cores.
+# Ten minutes on two cores.
 check: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
