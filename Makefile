@@ -13,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm true-shape memory pages pages-text pocket golden-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -118,6 +118,10 @@ bench: $(STAMP)
 # docs/performance.md: `qredit bench step` at four sizes and a sweep; run it while nothing else runs. About 25 minutes.
 performance: $(STAMP)
 	$(BIN)/python experiments/performance.py
+
+# Sampling with vLLM beside ours and transformers', in docs/performance.md. A quarter of an hour of two cores.
+performance-vllm: $(VLLM_STAMP)
+	$(VLLM_VENV)/bin/python experiments/vllm_sampling.py
 
 # Two GARL steps at the shape of Qwen3-0.6B on a CPU. About five minutes, 16 GiB.
 true-shape: $(STAMP)

@@ -17,6 +17,7 @@ from qredit.cli.parser import Parser, add_options, build_options
 from qredit.runs.options import check_minimums, option
 from qredit.utils.device import select_device
 from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.threads import compute_on
 
 if TYPE_CHECKING:
     from qredit.trl.bench.timing import TimingRow
@@ -81,10 +82,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     from qredit.trl.bench.size import ModelShape, Size
     from qredit.trl.bench.timing import compare
 
-    torch.set_num_threads(options.threads)
     cpu = select_device(options.cpu).type == "cpu"
     rows: list[TimingRow] = []
-    with progress.status("starting") as status:
+    with compute_on(options.threads), progress.status("starting") as status:
         for text in split_commas(options.sizes):
             rows += compare(
                 Size.parse(text),

@@ -3,9 +3,8 @@
 Each one writes a plot (PNG) and every point of it (CSV), and prints a table and its verdict. `all` measures every one.
 """
 
-import contextlib
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from qredit.runs.folder import ensure_writable
 from qredit.runs.options import option
 from qredit.utils.atomic_files import atomic_write
 from qredit.utils.errors import look_up
+from qredit.utils.threads import compute_on
 
 if TYPE_CHECKING:
     from qredit.lab.finding import Finding
@@ -74,25 +74,12 @@ def measure_and_plot(name: str, folder: Path, progress: Console) -> "tuple[Findi
     """
     from qredit.cli.lab_plots import plot_panels
 
-    with progress.status(f"measuring {name}"), _one_thread():
+    with progress.status(f"measuring {name}"), compute_on(1):
         finding = REGISTRY[name]()
     picture, points = folder / f"{name}.png", folder / f"{name}.csv"
     plot_panels(finding.panels, picture)
     write_points(finding, points)
     return finding, {"png": str(picture), "csv": str(points)}
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the tensors are small, and on a busy machine two threads mostly wait for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def finding_to_dict(finding: "Finding") -> dict[str, Any]:
