@@ -4,7 +4,6 @@ Both are asked about the same rollouts of the same pocket model, before training
 of a group contributes to the gradient is held against what the group's other rows contribute. A quarter of an hour.
 """
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import RUNS, insert, kept, machine_line
+from page import RUNS, insert, kept, machine_line, percent_cell
 from results import COLD, HELD, swapped
 from rich.console import Console
 from torch import Tensor
@@ -27,7 +26,6 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import build_trainer
-from qredit.stats.interval import mean_interval
 from qredit.trl import QreditTrainer
 
 FOLDER, PAGE = RUNS / "coherence", Path("docs/results.md")
@@ -168,10 +166,9 @@ def main() -> None:
     torch.set_num_threads(1)
     gradients = {steps: [compare_gradients(seed, steps) for seed in SEEDS] for steps in MOMENTS}
     swaps = {objective: [swap_rationales(objective, seed) for seed in SEEDS] for objective in OBJECTIVES}
-    (FOLDER / "found.json").write_text(json.dumps({"gradients": gradients, "swaps": swaps}))
     lines = [
-        f"| `{objective}` | {_percent([s['own']['value'] for s in seeds])} | "
-        f"{_percent([s['swapped']['value'] for s in seeds])} |"
+        f"| `{objective}` | {percent_cell([s['own']['value'] for s in seeds])} | "
+        f"{percent_cell([s['swapped']['value'] for s in seeds])} |"
         for objective, seeds in swaps.items()
     ]
     insert(
@@ -181,10 +178,6 @@ def main() -> None:
             gradients="\n".join(write_rows(gradients)), swaps="\n".join(lines), machine=machine_line()
         ),
     )
-
-
-def _percent(values: Sequence[float]) -> str:
-    return f"{100 * mean_interval(values).value:.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
 
 
 if __name__ == "__main__":

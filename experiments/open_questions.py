@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import insert, kept, machine_line
+from page import insert, kept, list_other_golds, machine_line, write_jsonl
 from rich.console import Console
 
 from qredit import pocket, tasks
@@ -107,12 +107,10 @@ def noisy_data(folder: Path, flipped: float = FLIPPED, seed: int = 0) -> Path:
     rng = random.Random(seed)
     rows = []
     for example in tasks.get("pocket-hotpot").load(None, "train", "cold"):
-        others = [line.rsplit(" ", 1)[1].rstrip(".") for line in str(example.prompt).split("\n") if " lies in " in line]
-        wrong = rng.choice([name for name in others if name != example.answer])
+        wrong = rng.choice(list_other_golds(str(example.prompt), example.answer))
         gold = wrong if rng.random() < flipped else example.answer
-        rows.append(json.dumps({"id": example.id, "prompt": example.prompt, "answer": gold}))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train.jsonl").write_text("\n".join(rows) + "\n")
+        rows.append({"id": example.id, "prompt": example.prompt, "answer": gold})
+    write_jsonl(folder / "train.jsonl", rows)
     return folder
 
 

@@ -1,11 +1,17 @@
 """Measured parts of a page: what stands between two markers is written by a script."""
 
+import json
 import os
 import platform
 import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from qredit.utils.atomic_files import write_text_atomic
 
 RUNS, KEPT = Path("runs/results"), Path("experiments/kept")
 
@@ -27,3 +33,21 @@ def insert(page: Path, name: str, text: str) -> None:
 def machine_line() -> str:
     """What the runs of a page were made on."""
     return f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run"
+
+
+def percent_cell(values: Sequence[float]) -> str:
+    """Mean and range over seeds, in percent."""
+    return f"{100 * statistics.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a data file, whole: another run may be reading it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def list_other_golds(prompt: str, gold: str) -> list[str]:
+    """Names that stand where the gold answer stands in its fact, in the other facts of the same relation, in order."""
+    facts = [line.rstrip(".").split() for line in prompt.split("\n") if line.endswith(".")]
+    relation = next(fact[1:-1] for fact in facts if fact[-1] == gold)
+    return list(dict.fromkeys(fact[-1] for fact in facts if fact[1:-1] == relation and fact[-1] != gold))

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line
+from page import RUNS, insert, kept, machine_line, percent_cell
 from rich.console import Console
-from wrong_golds import cell
 
 from qredit import pocket
 from qredit.runs.experiment import EvalSpec, Variant, hash_initial_weights, load_or_compute, run_variant
@@ -77,7 +76,7 @@ def write_rows(found: Mapping[tuple[str, int], Mapping[str, Any]], rates: Mappin
     """One line for each objective."""
     for objective, leader in ARMS.items():
         seeds = [found[objective, seed] for seed in SEEDS]
-        cells = [cell([one[name] for one in seeds]) for name in ("p@1", "p@16", "m@16")]
+        cells = [percent_cell([one[name] for one in seeds]) for name in ("p@1", "p@16", "m@16")]
         reward = sum(sum(one["curve"]) for one in seeds)
         yield f"| `{objective}` | {rates[leader]:g} | {' | '.join(cells)} | {'yes' if reward else 'never'} |"
 

@@ -6,7 +6,6 @@ methods do there that do not multiply it up? Three quarters of an hour on two qu
 
 import json
 import math
-import shutil
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,8 +16,19 @@ from typing import Any
 
 import real_plan as plan
 import torch
-from page import insert
-from real_model import FOLDER, HELD, PAGE, SAVE_EVERY, STORE, THREADS, choose_rates, make_options, read_result, short
+from page import insert, write_jsonl
+from real_model import (
+    FOLDER,
+    HELD,
+    PAGE,
+    STORE,
+    THREADS,
+    choose_rates,
+    make_options,
+    read_result,
+    remove_weights,
+    short,
+)
 from real_plan import Arm
 from rich.console import Console
 
@@ -29,7 +39,6 @@ from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
 from qredit.runs.train import train
 from qredit.tasks.base import Example
-from qredit.utils.atomic_files import write_text_atomic
 
 TEXT = Path(__file__).with_name("real_lengths.md.in")
 WATCHED = {  # name in the table: metric of a step
@@ -57,11 +66,10 @@ def lengthen(example: Example, kind: str) -> str:
 def write_questions(kind: str) -> Path:
     """The bare two-hop questions with such answers."""
     folder = FOLDER / "data" / f"length-{kind}"
-    folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         examples = tasks.get(plan.TASKS[0]).load(None, split, "cold")
         rows = ({"id": e.id, "prompt": e.prompt, "answer": lengthen(e, kind)} for e in examples)
-        write_text_atomic(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(folder / f"{split}.jsonl", rows)
     return folder
 
 
@@ -86,8 +94,7 @@ def run_length(arm: Arm, kind: str, rate: float) -> dict[str, Any]:
         train(options, folder / "run", Console(quiet=True), resume=(folder / "run").exists())
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
         steps = [line for line in lines if "reward" in line]
-        for kept in ("final", f"checkpoint-{SAVE_EVERY}"):
-            shutil.rmtree(folder / "run" / kept, ignore_errors=True)
+        remove_weights(folder)
         return {own: [step.get(metric) for step in steps] for own, metric in WATCHED.items()}
 
     facts = collect_facts(Variant(options), HELD) | {"what": "lengths"}

@@ -18,7 +18,7 @@ from typing import Any
 
 import real_plan as plan
 import torch
-from page import KEPT, RUNS, insert
+from page import KEPT, RUNS, insert, list_other_golds, write_jsonl
 from real_plan import Arm
 from rich.console import Console
 
@@ -42,7 +42,6 @@ from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
 from qredit.runs.warm_start import split_arm, start_from
 from qredit.stats.interval import Interval
-from qredit.utils.atomic_files import write_text_atomic
 
 FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
 TEXT = Path(__file__).with_name("real_model.md.in")
@@ -61,26 +60,16 @@ def write_questions(task: str, flipped: float = 0.0) -> Path:
     relation name.
     """
     folder = FOLDER / "data" / (f"{task}-wrong" if flipped else task)
-    folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     for split in ("train", "test"):
         rows = []
         for example in tasks.get(task).load(None, split, "cold"):
             gold = example.answer
             if flipped and split == "train" and rng.random() < flipped:
-                gold = rng.choice(other_golds(str(example.prompt), gold))
-            rows.append(
-                json.dumps({"id": example.id, "prompt": example.prompt, "answer": gold, "right": example.answer})
-            )
-        write_text_atomic(folder / f"{split}.jsonl", "\n".join(rows) + "\n")  # another run may be reading it
+                gold = rng.choice(sorted(list_other_golds(str(example.prompt), gold)))
+            rows.append({"id": example.id, "prompt": example.prompt, "answer": gold, "right": example.answer})
+        write_jsonl(folder / f"{split}.jsonl", rows)
     return folder
-
-
-def other_golds(prompt: str, gold: str) -> list[str]:
-    """Names that stand where the gold answer stands in its fact, in the other facts of the same relation."""
-    facts = [line.rstrip(".").split() for line in prompt.split("\n") if line.endswith(".")]
-    relation = next(fact[1:-1] for fact in facts if fact[-1] == gold)
-    return sorted({fact[-1] for fact in facts if fact[1:-1] == relation and fact[-1] != gold})
 
 
 def make_options(task: str, arm: Arm, seed: int, rate: float, steps: int, flipped: float = 0.0) -> TrainOptions:
@@ -179,8 +168,7 @@ def finish(options: TrainOptions, final: Path, folder: Path, held: EvalSpec | No
     curves = read_curves(folder / "run" / "metrics.jsonl")
     unmoved = hash_weights(final) == hash_initial_weights(options)
     answered = ask_questions(options, str(final), held) if held is not None else {}
-    for kept in (final, folder / "sft", *(folder / "run").glob("checkpoint-*")):
-        shutil.rmtree(kept, ignore_errors=True)
+    remove_weights(folder)
     return {
         "objective": options.objective,
         "seed": options.seed,
@@ -191,6 +179,12 @@ def finish(options: TrainOptions, final: Path, folder: Path, held: EvalSpec | No
         **curves,
         **answered,
     }
+
+
+def remove_weights(folder: Path) -> None:
+    """Leave of a run what is small."""
+    for kept in (folder / "run" / "final", folder / "sft", *(folder / "run").glob("checkpoint-*")):
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 def choose_rates(console: Console) -> dict[str, float]:

@@ -5,9 +5,7 @@ questions whose golds were wrong: does it say the wrong gold, or the right answe
 """
 
 import argparse
-import json
 import random
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +15,7 @@ from typing import Any
 
 import torch
 from open_questions import noisy, plain
-from page import RUNS, insert, kept, machine_line
+from page import RUNS, insert, kept, list_other_golds, machine_line, percent_cell, write_jsonl
 from rich.console import Console
 
 from qredit import tasks
@@ -60,8 +58,7 @@ def write_data(share: float, seed: int) -> dict[str, Path]:
     rows: dict[str, list[dict[str, Any]]] = {"given": [], "wrong": [], "right": []}
     for number, example in enumerate(examples):
         own = {"id": example.id, "prompt": example.prompt, "answer": example.answer}
-        facts = [line for line in str(example.prompt).split("\n") if " lies in " in line]
-        others = sorted({line.rsplit(" ", 1)[1].rstrip(".") for line in facts} - {example.answer})
+        others = sorted(list_other_golds(str(example.prompt), example.answer))
         given = own | {"answer": rng.choice(others)} if number in wrong else own
         rows["given"].append(given)
         if number in wrong:
@@ -69,8 +66,7 @@ def write_data(share: float, seed: int) -> dict[str, Path]:
             rows["right"].append(own)
     folders = {name: FOLDER / "data" / f"{name}-{share:g}-{seed}" for name in rows}
     for name, folder in folders.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[name]))
+        write_jsonl(folder / "train.jsonl", rows[name])
     return folders
 
 
@@ -112,16 +108,11 @@ def write_rows(
     """One line for each objective."""
     for objective, leader in ARMS.items():
         cells = [
-            cell([found[objective, share, seed][name] for seed in seeds])
+            percent_cell([found[objective, share, seed][name] for seed in seeds])
             for share in SHARES
             for name in ("held", "wrong", "right")
         ]
         yield f"| `{objective}` | {rates[leader]:g} | {' | '.join(cells)} |"
-
-
-def cell(values: Sequence[float]) -> str:
-    """Mean and range over seeds, in percent."""
-    return f"{100 * statistics.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
 
 
 def main() -> None:

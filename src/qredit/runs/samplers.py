@@ -11,12 +11,10 @@ from qredit.runs.options import TrainOptions
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.transformers import make_sampler
 from qredit.samplers.vllm.choice import open_engine
-from qredit.samplers.vllm.colocate import choose_logprobs
 from qredit.samplers.vllm.sampler import VllmSampler, WeightSync
-from qredit.samplers.vllm.settings import PREFIX, VllmSettings
+from qredit.samplers.vllm.settings import VllmSettings, refuse_unused
 from qredit.samplers.vllm.version import check_vllm
 from qredit.trl.vllm_sampling import check_not_quantized
-from qredit.utils.errors import QreditError
 
 
 def parse_vllm(options: TrainOptions) -> VllmSettings | None:
@@ -27,9 +25,7 @@ def parse_vllm(options: TrainOptions) -> VllmSettings | None:
     """
     given = options.training
     if not given.get("use_vllm"):
-        idle = next((name for name in given if name.startswith(PREFIX)), None)
-        if idle is not None:
-            raise QreditError(f"{idle}={given[idle]!r} has no effect without use_vllm")
+        refuse_unused(given)
         return None
     settings = VllmSettings.parse(given)
     if settings.mode == "colocate":
@@ -62,7 +58,6 @@ def make_answer_sampler(
     tokenizer: PreTrainedTokenizerBase = tokens.tokenizer  # type: ignore[assignment]
     if settings is None:
         return make_sampler(network, int(tokenizer.pad_token_id), draw, half)
-    choose_logprobs(draw)
     check_not_quantized(network)
     engine = open_engine(
         network,

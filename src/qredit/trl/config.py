@@ -7,7 +7,7 @@ from trl import GRPOConfig
 
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
-from qredit.samplers.vllm.settings import PREFIX, VllmSettings
+from qredit.samplers.vllm.settings import VllmSettings, refuse_unused
 from qredit.tasks.alias_use import AliasUse
 from qredit.trl.refused_settings import OWNED, UNCHANGED, UNSUPPORTED
 from qredit.utils.device import select_device
@@ -156,9 +156,7 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         if self.use_vllm:
             VllmSettings.parse(vars(self))
             return
-        for name in DEFAULTS:
-            if name.startswith(PREFIX) and getattr(self, name) != DEFAULTS[name]:
-                raise QreditError(f"{name}={getattr(self, name)!r} has no effect without use_vllm")
+        refuse_unused({name: getattr(self, name) for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]})
 
     def _refuse_owned(self) -> None:
         for name, instead in {**OWNED, **UNSUPPORTED}.items():

@@ -74,9 +74,8 @@ class VllmSampler:
         """One completion per request. All draws are a function of the requests, their places and `seed`."""
         drawn = [_Drawn(request, derive_seed(seed, place)) for place, request in enumerate(requests)]
         going = list(range(len(drawn)))
-        while self.engine.is_any(
-            bool(going)
-        ):  # once, but for rows that the engine ended at a text that is not there in their ids
+        # Once, but for rows that the engine ended at a text that is not there in their ids.
+        while self.engine.is_any(bool(going)):
             outputs = self.engine.generate([drawn[place].remainder() for place in going], self.draw)
             for place, output in zip(going, outputs, strict=True):
                 drawn[place] = drawn[place].extend(output)

@@ -87,9 +87,8 @@ class VllmSettings:
     @property
     def url(self) -> str:
         """The server's address."""
-        host = (
-            "127.0.0.1" if self.server_host == "0.0.0.0" else self.server_host
-        )  # where one listens, none can be asked
+        # At 0.0.0.0 a server listens, and none can be asked.
+        host = "127.0.0.1" if self.server_host == "0.0.0.0" else self.server_host
         return (self.server_base_url or f"http://{host}:{self.server_port}").rstrip("/")
 
     def check_processes(self, world: int) -> None:
@@ -103,3 +102,14 @@ class VllmSettings:
                 f"vllm_tensor_parallel_size={self.tensor_parallel_size} does not divide the {world} "
                 f"process{'es' * (world > 1)} of this run"
             )
+
+
+def refuse_unused(options: Mapping[str, Any]) -> None:
+    """Refuse an option of vLLM among those of a run that does not use it.
+
+    Raises:
+        QreditError: names the first.
+    """
+    idle = next((name for name in options if name.startswith(PREFIX)), None)
+    if idle is not None:
+        raise QreditError(f"{idle}={options[idle]!r} has no effect without use_vllm")
