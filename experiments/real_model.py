@@ -10,7 +10,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from string import Template
@@ -19,7 +19,7 @@ from typing import Any
 import real_plan as plan
 import torch
 from page import KEPT, RUNS, insert, list_other_golds, write_jsonl
-from real_plan import Arm
+from real_plan import Arm, Wording
 from rich.console import Console
 
 from qredit import tasks
@@ -50,16 +50,20 @@ CHOOSING = EvalSpec(questions=plan.CHOOSING_QUESTIONS, k=plan.CHOOSING_SAMPLES, 
 THREADS = 1  # of each run; results depend on it to rounding. Two runs at once are faster than one on two threads
 SAVE_EVERY = 10
 RESAMPLES = 2000
+BARE = Wording()
+SUCCESS = "rewards/exact_match/mean"
 
 
 @cache
-def write_questions(task: str, flipped: float = 0.0) -> Path:
-    """The bare questions of a generated task as files of one's own, a share of the training golds replaced.
+def write_questions(task: str, flipped: float = 0.0, wording: Wording = BARE) -> Path:
+    """The questions of a generated task as files of one's own, a share of the training golds replaced.
 
     A wrong gold is another name of those that the right one is chosen from: what the last words of the facts of its
     relation name.
     """
-    folder = FOLDER / "data" / (f"{task}-wrong" if flipped else task)
+    examples = write_examples(task, wording)
+    kind = f"{'-wrong' if flipped else ''}{f'-{wording.turns}' if examples else ''}{'-short' if wording.short else ''}"
+    folder = FOLDER / "data" / f"{task}{kind}"
     rng = random.Random(0)
     for split in ("train", "test"):
         rows = []
@@ -67,21 +71,46 @@ def write_questions(task: str, flipped: float = 0.0) -> Path:
             gold = example.answer
             if flipped and split == "train" and rng.random() < flipped:
                 gold = rng.choice(sorted(list_other_golds(str(example.prompt), gold)))
-            rows.append({"id": example.id, "prompt": example.prompt, "answer": gold, "right": example.answer})
+            asked = [*examples, {"role": "user", "content": example.prompt}] if examples else example.prompt
+            rows.append({"id": example.id, "prompt": asked, "answer": gold, "right": example.answer})
         write_jsonl(folder / f"{split}.jsonl", rows)
     return folder
 
 
-def make_options(task: str, arm: Arm, seed: int, rate: float, steps: int, flipped: float = 0.0) -> TrainOptions:
-    """One run: equal rollouts, questions and budget for every arm."""
-    system, instruction = plan.WORDINGS[choose_wording(task)] if arm.worded else (None, None)
+def write_examples(task: str, wording: Wording) -> list[dict[str, str]]:
+    """The turns of the chat that come before a question."""
+    turns = []
+    for question, answer in plan.EXAMPLES[task][: wording.turns]:
+        asked = "\n\n".join(filter(None, (question, wording.instruction)))
+        thought, closing = answer.split("\nAnswer:")
+        shown = f"{thought.split('. ')[-1]}\nAnswer:{closing}" if wording.short else answer
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": shown}]
+    return turns
+
+
+def make_options(
+    task: str, arm: Arm, seed: int, rate: float, steps: int, flipped: float = 0.0, wording: Wording | None = None
+) -> TrainOptions:
+    """One run: equal rollouts, questions and budget for every arm.
+
+    Args:
+        task: whose questions.
+        arm: the method.
+        seed: of the run.
+        rate: learning rate.
+        steps: optimiser steps.
+        flipped: share of wrong training golds.
+        wording: how questions are put; None puts them bare, or as is best where the arm may choose.
+    """
+    chosen = wording or (plan.WORDINGS[choose_wording(task)] if arm.worded else BARE)
     return TrainOptions(
         task="jsonl",
-        data=str(write_questions(task, flipped)),
+        data=str(write_questions(task, flipped, chosen)),
         model=SMOLLM2,
         objective=split_arm(arm.objective)[1],
-        system_prompt=system,
-        instruction=instruction,
+        reward=arm.reward,
+        system_prompt=chosen.system,
+        instruction=chosen.instruction,
         m=plan.ROLLOUTS,
         prompts_per_step=plan.PROMPTS,
         max_completion_length=plan.COMPLETION,
@@ -100,9 +129,8 @@ def choose_wording(task: str) -> str:
     """The wording after which the untrained model answers most training questions, asked once and kept."""
 
     def ask(name: str) -> float:
-        system, instruction = plan.WORDINGS[name]
-        bare = replace(make_options(task, Arm("", "grpo()"), 0, plan.RATES[0], 1), system_prompt=system)
-        variant = Variant(replace(bare, instruction=instruction), trained=False)
+        options = make_options(task, Arm("", "grpo()"), 0, plan.RATES[0], 1, wording=plan.WORDINGS[name])
+        variant = Variant(options, trained=False)
         return float(evaluate(variant, f"wording-{task}-{name}", CHOOSING)["p@1"])
 
     return max(plan.WORDINGS, key=ask)
@@ -177,8 +205,15 @@ def finish(options: TrainOptions, final: Path, folder: Path, held: EvalSpec | No
         "seconds": round(seconds, 1),
         "unmoved": unmoved,
         **curves,
+        "curve": read_success(folder / "run" / "metrics.jsonl"),
         **answered,
     }
+
+
+def read_success(metrics: Path) -> list[float]:
+    """The share of right rollouts of each step, whatever else they are rewarded for."""
+    entries = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [entry[SUCCESS] for entry in entries if SUCCESS in entry]
 
 
 def remove_weights(folder: Path) -> None:

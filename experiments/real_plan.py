@@ -6,8 +6,10 @@ answer. A method is handed the gold answers alone.
 Rule: an arm beats another where the 95 % interval of the paired difference of p@1, over questions and seeds, excludes 0
 on both tasks. Everything else is a tie.
 
-One short run was seen before: GARL .75 at 3e-5, ten steps with completions of 40 tokens. They were cut to 26 after it,
-and the steps of an arm from 30 to 20, because of what they cost.
+Seen before, and nothing else: one short run, GARL .75 at 3e-5, ten steps with completions of 40 tokens; and what the
+untrained model does with some wordings. After the first, completions were cut to 26 tokens, the steps of an arm from 30
+to 20 and the questions it is asked from 48 to 32, because of what they cost. After the second the examples in turns of
+the chat were added: without them no wording had a single right answer, and GRPO would have had no prompt to stand on.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ SEEDS = (0, 1, 2)
 STEPS = 20
 PROMPTS, ROLLOUTS = 4, 8
 COMPLETION, ANSWER = 26, 6  # tokens of rationale and answer together, and those of them kept for the answer
-HELD_QUESTIONS, HELD_SAMPLES = 48, 16
+HELD_QUESTIONS, HELD_SAMPLES = 32, 16
 
 RATES = (3e-5, 1e-5, 1e-4)  # in order of preference among equals
 RATE_SEED, RATE_STEPS = 100, 10
@@ -31,15 +33,71 @@ FEW_SHOT = (
     "Ana lives in Rome.\nBo lives in Oslo.\nRome lies in Italy.\nOslo lies in Norway.\nWhich country does Bo live in?\n"
     "Bo lives in Oslo. Oslo lies in Norway.\nNorway"
 )
-WORDINGS: dict[str, tuple[str | None, str | None]] = {
-    # name: system message, instruction after the question
-    "alone": (None, NAME_ALONE),
-    "facts": (None, f"Use the facts. {NAME_ALONE}"),
-    "steps": (None, f"Think step by step. Then {NAME_ALONE[0].lower()}{NAME_ALONE[1:]}"),
-    "terse": ("You answer with one word and nothing else.", None),
-    "terse-alone": ("You answer with one word and nothing else.", NAME_ALONE),
-    "few-shot": (f"Here is an example.\n{FEW_SHOT}", None),
-    "few-shot-alone": (f"Here is an example.\n{FEW_SHOT}", NAME_ALONE),
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How questions are put to the model, for arms that may choose it.
+
+    Attributes:
+        system: a system message.
+        instruction: what follows each question.
+        turns: that many of `EXAMPLES` come first, as turns of the chat.
+        short: the examples' rationales are their last fact alone.
+    """
+
+    system: str | None = None
+    instruction: str | None = None
+    turns: int = 0
+    short: bool = False
+
+
+WORDINGS: dict[str, Wording] = {
+    "alone": Wording(instruction=NAME_ALONE),
+    "steps": Wording(instruction=f"Think step by step. Then {NAME_ALONE[0].lower()}{NAME_ALONE[1:]}"),
+    "terse-alone": Wording("You answer with one word and nothing else.", NAME_ALONE),
+    "few-shot-alone": Wording(f"Here is an example.\n{FEW_SHOT}", NAME_ALONE),
+    "turns": Wording(turns=3),
+    "turns-alone": Wording(turns=2, instruction=NAME_ALONE),
+    "turns-short": Wording(turns=3, short=True),
+}
+
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    # task: questions, and answers in the form that a rollout has: facts, the text that ends thinking, the name
+    "pocket-hotpot": (
+        (
+            "Fifo lives in Kumi.\nRale lives in Bado.\nBado lies in Neru.\nDemu lives in Wife.\nKumi lies in Sota.\n"
+            "Wife lies in Lago.\nWhich country does Rale live in?",
+            "Rale lives in Bado. Bado lies in Neru.\nAnswer:\nNeru",
+        ),
+        (
+            "Goki lies in Tavu.\nMare lives in Pilo.\nHate lives in Goki.\nPilo lies in Zuwo.\nJufe lies in Keba.\n"
+            "Salu lives in Jufe.\nWhich country does Hate live in?",
+            "Hate lives in Goki. Goki lies in Tavu.\nAnswer:\nTavu",
+        ),
+        (
+            "Nima lives in Rudo.\nVago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nTori lives in Vago.\n"
+            "Wezu lives in Luda.\nWhich country does Wezu live in?",
+            "Wezu lives in Luda. Luda lies in Boke.\nAnswer:\nBoke",
+        ),
+    ),
+    "pocket-musique": (
+        (
+            "Fifo lives in Kumi.\nBado lies in Neru.\nNeru belongs to Sota.\nRale lives in Bado.\n"
+            "Lago belongs to Wife.\nKumi lies in Lago.\nWhich league does the country of Rale belong to?",
+            "Rale lives in Bado. Bado lies in Neru. Neru belongs to Sota.\nAnswer:\nSota",
+        ),
+        (
+            "Goki lies in Tavu.\nPilo lies in Zuwo.\nTavu belongs to Keba.\nHate lives in Goki.\n"
+            "Mare lives in Pilo.\nZuwo belongs to Jufe.\nWhich league does the country of Hate belong to?",
+            "Hate lives in Goki. Goki lies in Tavu. Tavu belongs to Keba.\nAnswer:\nKeba",
+        ),
+        (
+            "Peti belongs to Hewu.\nNima lives in Rudo.\nLuda lies in Boke.\nRudo lies in Peti.\n"
+            "Boke belongs to Vago.\nWezu lives in Luda.\nWhich league does the country of Wezu belong to?",
+            "Wezu lives in Luda. Luda lies in Boke. Boke belongs to Vago.\nAnswer:\nVago",
+        ),
+    ),
 }
 CHOOSING_QUESTIONS, CHOOSING_SAMPLES = 24, 8  # training questions that the wording is chosen on, samples of each
 
@@ -54,14 +112,15 @@ class Arm:
         rewarded: nothing but rewards teaches it: without one success its weights stay as they are, bit for bit.
         worded: the prompt is the best of `WORDINGS`, chosen on training questions.
         rate_of: the arm of `SWEPT` whose learning rate it takes.
+        reward: what its rollouts are rewarded for; None for the right answer alone.
     """
 
     name: str
     objective: str
     rewarded: bool = False
     worded: bool = False
-
     rate_of: str = "GARL .75"
+    reward: str | None = None
 
 
 # in the order in which they are run: each seed of all of them before the next seed
@@ -78,6 +137,13 @@ ARMS = (
     Arm("VeriFree", "verifree()"),
     Arm("SFT on answers, GRPO", "sft(steps=15, lr=3e-5) then grpo()", rate_of="best prompt, GRPO"),
     Arm("GARL .75, half behind a hint", "garl(q=0.75, proposal=hint(share=0.5))"),
+    Arm(
+        "best prompt, format reward, GRPO",
+        "grpo()",
+        worded=True,
+        rate_of="best prompt, GRPO",
+        reward="exact_match, 0.1 * format",
+    ),
     Arm("OPSD", "opsd()"),
     Arm("RLPR", "rlpr()", rate_of="best prompt, GRPO"),
     Arm("answers alone", "sft_answer()"),
