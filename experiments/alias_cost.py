@@ -15,6 +15,7 @@ from rich.console import Console
 
 from qredit.runs.library_logging import silence_libraries
 from qredit.trl.bench.arms import FixedRollouts, QreditArm, make_rollouts
+from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ANSWER, ModelShape, Size
 
 SAMPLE_EVERY = 5  # rounds: sampling takes longer than an update, and aliases do not change it
@@ -48,7 +49,7 @@ def main() -> None:
     silence_libraries()
     torch.set_num_threads(asked.threads)
     size, shape = Size.parse(asked.size), ModelShape()
-    arm = QreditArm(size, shape, True, asked.objective, shared=True)
+    arm = QreditArm(size, shape, Setup(), asked.objective, shared=True)
     words = arm.trainer._tokenizer.convert_tokens_to_ids
     one = make_rollouts(size, shape, 0, words("<think>"), words("</think>"))
     several = replace(one, aliases=draw_aliases(asked.answers - 1, shape))

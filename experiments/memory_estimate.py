@@ -24,11 +24,11 @@ from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import build_trainer
 from qredit.trl.bench.arms import QreditArm
-from qredit.trl.bench.size import ModelShape, Size
+from qredit.trl.bench.setup import Setup
+from qredit.trl.bench.size import QWEN3_0_6B, ModelShape, Size
 from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
 
 PAGE, TEXT = Path("docs/performance.md"), Path(__file__).with_name("memory_estimate.md.in")
-TRUE = ModelShape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)
 TITLES = {
     "128/128/32": "6.9 million parameters, 128/128/32",
     "1024/128/32": "6.9 million parameters, 1024/128/32",
@@ -50,9 +50,9 @@ def questions(folder: Path) -> str:
 def trainer_of(name: str, model: str, folder: Path) -> Any:
     """The trainer of a setting, on the CPU, with GARL."""
     if name == "true":
-        return QreditArm(Size(1536, 64, 8), TRUE, True, "garl(q=0.75)", shared=True, checkpointing=True).trainer
+        return QreditArm(Size(1536, 64, 8), QWEN3_0_6B, Setup(checkpointing=True), "garl(q=0.75)", shared=True).trainer
     if name != "model":
-        return QreditArm(Size.parse(name), ModelShape(), True, "garl(q=0.75)", shared=True).trainer
+        return QreditArm(Size.parse(name), ModelShape(), Setup(), "garl(q=0.75)", shared=True).trainer
     options = TrainOptions(
         task="jsonl",
         data=questions(folder),

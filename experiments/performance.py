@@ -11,7 +11,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -23,8 +22,9 @@ from page import insert
 
 from qredit.runs.library_logging import silence_libraries
 from qredit.trl.bench.arms import make
+from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ModelShape, Size
-from qredit.trl.bench.timing import _given_for
+from qredit.trl.bench.timing import rollouts_for, time_in_turns
 
 FOLDER, PAGE, PICTURE = Path("runs/performance"), Path("docs/performance.md"), Path("docs/performance.png")
 TEXT = Path(__file__).with_name("performance.md.in")
@@ -58,17 +58,13 @@ def sweep() -> dict[str, Any]:
     for prompt in PROMPTS:
         for m in ROLLOUTS:
             size = Size(prompt, COMPLETION, m)
-            arms = {name: make(name, "grpo()", size, ModelShape(), True) for name in ("qredit", "ordinary")}
-            rollouts = _given_for(arms["qredit"], size, ModelShape())
-            seconds: dict[str, list[float]] = {name: [] for name in arms}
-            for number in range(ROUNDS + 1):
-                for name, arm in arms.items():
-                    arm.trainer.model.zero_grad(set_to_none=True)
-                    start = time.perf_counter()
-                    arm.update(rollouts)
-                    if number:
-                        seconds[name].append(time.perf_counter() - start)
-            rows.append({"prompt": prompt, "m": m, **{name: statistics.median(s) for name, s in seconds.items()}})
+            names, shape = ("qredit", "ordinary"), ModelShape()
+            arms = {(name, "grpo"): make(name, "grpo()", size, shape, Setup()) for name in names}
+            rollouts = rollouts_for(arms["qredit", "grpo"], size, shape)
+            seconds = time_in_turns(arms, ("update",), rollouts, ROUNDS + 1, lambda what: None)
+            # The first round warms up.
+            found = {name: statistics.median(spent["update"][1:]) for (name, _), spent in seconds.items()}
+            rows.append({"prompt": prompt, "m": m, **found})
     return {"rows": rows}
 
 

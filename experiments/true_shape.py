@@ -16,10 +16,10 @@ from page import insert
 
 from qredit.runs.library_logging import silence_libraries
 from qredit.trl.bench.arms import QreditArm
-from qredit.trl.bench.size import ModelShape, Size
+from qredit.trl.bench.setup import Setup
+from qredit.trl.bench.size import QWEN3_0_6B, Size
 
 PAGE, TEXT, STEPS = Path("docs/performance.md"), Path(__file__).with_name("true_shape.md.in"), 2
-SHAPE = ModelShape(vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True)
 SIZE = Size(prompt=1536, completion=64, m=8)
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     silence_libraries()
     torch.set_num_threads(os.cpu_count() or 1)
     start = time.perf_counter()
-    arm = QreditArm(SIZE, SHAPE, True, "garl(q=0.75)", shared=True, checkpointing=True)
+    arm = QreditArm(SIZE, QWEN3_0_6B, Setup(checkpointing=True), "garl(q=0.75)", shared=True)
     made = time.perf_counter() - start
     parameters = sum(p.numel() for p in arm.trainer.model.parameters())
     start = time.perf_counter()

@@ -4,13 +4,15 @@ import functools
 import json
 
 import pytest
+import torch
 
 from qredit import QreditError
 from qredit.cli.main import main
 from qredit.trl.bench import timing
-from qredit.trl.bench.arms import make_rollouts
+from qredit.trl.bench.arms import make, make_rollouts
+from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ModelShape, Size
-from qredit.trl.bench.timing import _of_phase, _row
+from qredit.trl.bench.timing import _of_phase, _row, rollouts_for, time_in_turns
 
 
 def test_a_size_is_read_and_said():
@@ -32,6 +34,7 @@ def test_useful_arithmetic_by_hand():
     """
     shape = ModelShape(vocabulary=10, hidden=2, inner=0, layers=1, heads=1, key_heads=1, head=1)
     assert shape.useful_flops(Size(4, 1, 2)) == 3 * (96 + 80 + 68)
+    assert shape.useful_flops(Size(4, 1, 2), frozen=True) == 2 * (96 + 80) + 3 * 68
 
 
 def test_the_default_shape_has_the_size_it_says():
@@ -56,6 +59,49 @@ def test_a_ratio_is_theirs_over_ours_round_by_round():
     assert _of_phase(seconds["qredit", "garl"], "step") == [3.0, 6.0, 4.0]
     assert (row.ratio, row.low, row.high) == (3.0, 2.0, 3.0)
     assert (row.seconds, row.their_seconds, row.tokens_per_second) == (4.0, 12.0, 70 / 4)
+
+
+def test_phases_with_fewer_rounds_make_fewer_steps():
+    assert _of_phase({"sample": [1.0, 2.0], "update": [8.0, 10.0, 9.0]}, "step") == [9.0, 12.0]
+
+
+TINY = ModelShape(vocabulary=64, hidden=16, inner=16, layers=1, heads=2, key_heads=1, head=8, tied=True)
+
+
+class Counted:
+    """An arm that notes its name when it updates."""
+
+    def __init__(self, name, turns):
+        self.name, self.turns, self.trainer = name, turns, self
+        self.model = torch.nn.Linear(1, 1)
+
+    def update(self, rollouts):
+        self.turns.append(self.name)
+
+
+def test_arms_take_turns_until_there_is_no_time():
+    turns = []
+    arms = {(name, "grpo"): Counted(name, turns) for name in ("trl", "qredit")}
+    seconds = time_in_turns(arms, ["update"], None, 5, lambda what: None, lambda: len(turns) < 6)
+    assert turns == ["qredit", "trl", "trl", "qredit", "qredit", "trl"]
+    assert {key: len(own["update"]) for key, own in seconds.items()} == dict.fromkeys(arms, 3)
+
+
+@pytest.mark.parametrize("lora_r", [None, 2])
+def test_both_trainers_compute_alike(lora_r):
+    """As `train()` makes them: layers in bf16 while they sample and update, and once more in the backward pass."""
+    size = Size(12, 11, 2)
+    for key in (("trl", "grpo()"), ("qredit", "garl(q=0.75)")):
+        arm, seen = make(*key, size, TINY, Setup(half=True, checkpointing=True, lora_r=lora_r)), []
+        layer = next(part for name, part in arm.trainer.model.named_modules() if name.endswith("q_proj"))
+        layer.register_forward_hook(lambda module, given, out, seen=seen: seen.append((out.dtype, out.shape)))
+        arm.sample()
+        arm.update(rollouts_for(arm, size, TINY))
+        assert {kind for kind, _ in seen} == {torch.bfloat16}
+        assert seen[-1] == seen[-2]
+        trained = [name for name, p in arm.trainer.model.named_parameters() if p.grad is not None]
+        assert trained
+        assert all("lora" in name for name in trained) == (lora_r is not None)
 
 
 @pytest.fixture
@@ -98,7 +144,7 @@ def test_the_command_prints_rows(capsys, quick):
 
 @pytest.mark.long
 def test_memory_is_measured_in_a_process_of_its_own():
-    assert timing.peak_memory("qredit", "grpo", Size(12, 12, 2), ModelShape(layers=1), True) > 0
+    assert timing.peak_memory("qredit", "grpo", Size(12, 12, 2), ModelShape(layers=1), Setup()) > 0
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     options = build_options(BenchOptions, [("the command line", given)])
     import torch
 
+    from qredit.trl.bench.setup import Setup
     from qredit.trl.bench.size import ModelShape, Size
     from qredit.trl.bench.timing import compare
 
@@ -93,7 +94,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
                 options.runs,
                 options.memory,
                 ModelShape(),
-                cpu,
+                Setup(cpu=cpu, half=not cpu),
                 lambda what: status.update(what),
             )
     _show(rows, out)

@@ -47,6 +47,7 @@ from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
+from qredit.trl.lora import make_lora
 from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
 from qredit.trl.vllm_sampling import describe_sampler
 from qredit.utils.errors import QreditError
@@ -334,6 +335,4 @@ def make_validation(
 def make_lora_config(options: TrainOptions) -> LoraConfig | None:
     if not options.lora:
         return None
-    return LoraConfig(
-        r=options.lora_r, lora_alpha=2 * options.lora_r, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    return make_lora(options.lora_r)

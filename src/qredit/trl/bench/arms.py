@@ -16,6 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from qredit.engine.step import MicrobatchLoss
 from qredit.rollouts.collate import collate
 from qredit.rollouts.trajectory import make_one_turn
+from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ANSWER, ModelShape, Size
 from qredit.trl.config import QreditConfig
 from qredit.trl.trainer import QreditTrainer
@@ -83,7 +84,7 @@ class Arm(ABC):
         """Log-probabilities of one group, without gradient."""
 
 
-def _settings(size: Size, folder: str) -> dict[str, Any]:
+def _settings(size: Size, setup: Setup, folder: str) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "max_steps": 2,
@@ -95,7 +96,9 @@ def _settings(size: Size, folder: str) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        "gradient_checkpointing": False,
+        "use_cpu": setup.cpu,
+        "bf16": setup.half,
+        "gradient_checkpointing": setup.checkpointing,
     }
 
 
@@ -108,7 +111,16 @@ def _data(size: Size, shape: ModelShape) -> Dataset:
     return Dataset.from_dict({"prompt": prompts, "answer": [spell_ids(range(10, 10 + ANSWER - 1))] * PROMPTS})
 
 
+def _model(size: Size, shape: ModelShape, setup: Setup) -> Any:
+    with setup.device:  # random weights of a large model take long to draw on a CPU
+        return shape.model(size.prompt + size.completion + 16).to(setup.dtype)
+
+
 def _ready(trainer: Any) -> None:
+    """What `train()` does to a model before its first step: autocast around its forward, checkpointing."""
+    trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model)
+    if trainer.args.gradient_checkpointing:
+        trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
 
@@ -116,16 +128,17 @@ def _ready(trainer: Any) -> None:
 class TrlArm(Arm):
     """TRL's GRPOTrainer as it is."""
 
-    def __init__(self, size: Size, shape: ModelShape, cpu: bool) -> None:
+    def __init__(self, size: Size, shape: ModelShape, setup: Setup) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.tokenizer: PreTrainedTokenizerFast = shape.tokenizer()
         self.data = _data(size, shape)
         self.trainer = GRPOTrainer(
-            shape.model(size.prompt + size.completion + 16),
+            _model(size, shape, setup),
             _spread,
-            GRPOConfig(**_settings(size, self._folder.name), use_cpu=cpu, bf16=not cpu),
+            GRPOConfig(**_settings(size, setup, self._folder.name)),
             self.data,
             processing_class=self.tokenizer,
+            peft_config=setup.adapters,
         )
         _ready(self.trainer)
         self.m = size.m
@@ -162,18 +175,17 @@ class TrlArm(Arm):
 class QreditArm(Arm):
     """Our trainer with an objective; prompts shared, or repeated as in the ordinary forward pass."""
 
-    def __init__(
-        self, size: Size, shape: ModelShape, cpu: bool, objective: str, shared: bool, checkpointing: bool = False
-    ) -> None:
+    def __init__(self, size: Size, shape: ModelShape, setup: Setup, objective: str, shared: bool) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        settings = _settings(size, self._folder.name) | {"gradient_checkpointing": checkpointing}
+        settings = _settings(size, setup, self._folder.name)
         self.trainer = QreditTrainer(
-            shape.model(size.prompt + size.completion + 16),
+            _model(size, shape, setup),
             objective,
-            QreditConfig(**settings, use_cpu=cpu, answer_budget=ANSWER, shared_prefix=shared),
+            QreditConfig(**settings, answer_budget=ANSWER, shared_prefix=shared),
             _data(size, shape),
             reward_funcs=_spread,
             processing_class=shape.tokenizer(),
+            peft_config=setup.adapters,
         )
         _ready(self.trainer)
         self.m = size.m
@@ -215,7 +227,7 @@ class QreditArm(Arm):
         return collate(trajectories, self.trainer.tails, 0, 0, self.trainer.accelerator.device)
 
 
-def make(name: str, objective: str, size: Size, shape: ModelShape, cpu: bool) -> Arm:
+def make(name: str, objective: str, size: Size, shape: ModelShape, setup: Setup) -> Arm:
     """The arm called trl, ordinary or qredit.
 
     Args:
@@ -223,12 +235,12 @@ def make(name: str, objective: str, size: Size, shape: ModelShape, cpu: bool) ->
         objective: in its text form.
         size: tokens of prompt and completion, and rollouts.
         shape: layers, widths and vocabulary of the model.
-        cpu: use the CPU also where there is an accelerator.
+        setup: how all arms compute.
     """
     torch.manual_seed(0)
     if name == "trl":
-        return TrlArm(size, shape, cpu)
-    return QreditArm(size, shape, cpu, objective, shared=name == "qredit")
+        return TrlArm(size, shape, setup)
+    return QreditArm(size, shape, setup, objective, shared=name == "qredit")
 
 
 def folder_of(arm: Arm) -> Path:

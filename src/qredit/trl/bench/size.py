@@ -87,11 +87,16 @@ class ModelShape:
             additional_special_tokens=["<think>", "</think>"],
         )
 
-    def useful_flops(self, size: Size) -> float:
+    def useful_flops(self, size: Size, frozen: bool = False) -> float:
         """Floating-point operations of a forward and backward pass over the tokens that must be computed.
 
         The prompt once and every completion token once through the layers, completion tokens through the head, causal
-        attention to what each sees; a product of (a, b) and (b, c) is 2abc, and backward costs twice the forward.
+        attention to what each sees; a product of (a, b) and (b, c) is 2abc, and backward costs twice the forward, or
+        once where weights have no gradient.
+
+        Args:
+            size: tokens of prompt and completion, and rollouts.
+            frozen: weights have no gradient; what adapters cost is not counted.
         """
         linear = (
             self.layers * self.hidden * (2 * self.heads * self.head + 2 * self.key_heads * self.head + 3 * self.inner)
@@ -99,5 +104,10 @@ class ModelShape:
         completions = size.m * size.completion
         seen = size.prompt**2 / 2 + completions * (size.prompt + size.completion / 2)
         attention = 4 * self.layers * self.heads * self.head * seen
-        forward = 2 * linear * (size.prompt + completions) + 2 * self.vocabulary * self.hidden * completions + attention
-        return 3 * forward
+        weights = 2 * linear * (size.prompt + completions) + 2 * self.vocabulary * self.hidden * completions
+        return (2 if frozen else 3) * weights + 3 * attention
+
+
+QWEN3_0_6B = ModelShape(
+    vocabulary=151936, hidden=1024, inner=3072, layers=28, heads=16, key_heads=8, head=128, tied=True
+)

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from qredit.trl.bench.arms import Arm, FixedRollouts, make, make_rollouts
+from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ModelShape, Size
 from qredit.utils.errors import QreditError
 from qredit.utils.parent_process import exit_with_parent
 
+ArmKey = tuple[str, str]  # trl, ordinary or qredit; objective
 OBJECTIVES = ("grpo", "garl", "paft")
 PHASES = ("sample", "score", "update", "step")
 AGAINST = ("trl", "ordinary", "garl")
@@ -66,7 +68,7 @@ def compare(
     rounds: int,
     memory: bool,
     shape: ModelShape,
-    cpu: bool,
+    setup: Setup,
     told: Callable[[str], None],
 ) -> list[TimingRow]:
     """Every objective against TRL and against the ordinary path, and PAFT against GARL, at one size.
@@ -78,27 +80,21 @@ def compare(
         rounds: measured rounds, after one that is not counted.
         memory: measure peak memory, too.
         shape: layers, widths and vocabulary of the model.
-        cpu: use the CPU also where there is an accelerator.
+        setup: how all arms compute.
         told: shown what is being done.
     """
     told(f"{size}: making trainers")
-    arms = {("trl", "grpo"): make("trl", "grpo()", size, shape, cpu)}
+    arms = {("trl", "grpo"): make("trl", "grpo()", size, shape, setup)}
     for objective in objectives:
         for name in ("ordinary", "qredit"):
-            arms[name, objective] = make(name, text_of(objective, size), size, shape, cpu)
-    rollouts = _given_for(arms["qredit", objectives[0]], size, shape)
+            arms[name, objective] = make(name, text_of(objective, size), size, shape, setup)
+    rollouts = rollouts_for(arms["qredit", objectives[0]], size, shape)
     timed = [phase for phase in ("sample", "score", "update") if phase in phases or "step" in phases]
-    seconds = {key: {phase: [] for phase in timed} for key in arms}  # type: dict[Any, dict[str, list[float]]]
-    for number in range(rounds + 1):
-        for key in list(arms) if number % 2 else list(reversed(arms)):
-            told(f"{size}: round {number} of {rounds}, {' '.join(key)}")
-            for phase in timed:
-                spent = _seconds(arms[key], phase, rollouts)
-                if number:  # the first round warms up
-                    seconds[key][phase].append(spent)
-    peaks = {key: peak_memory(*key, size, shape, cpu) for key in arms} if memory else {}
-    peak_rate = matmul_rate(cpu)
-    flops = shape.useful_flops(size)
+    seconds = time_in_turns(arms, timed, rollouts, rounds + 1, lambda what: told(f"{size}: {what}"))
+    seconds = {key: {phase: spent[1:] for phase, spent in own.items()} for key, own in seconds.items()}  # it warms up
+    peaks = {key: peak_memory(*key, size, shape, setup) for key in arms} if memory else {}
+    peak_rate = matmul_rate(setup)
+    flops = shape.useful_flops(size, frozen=setup.lora_r is not None)
     return [
         _row(
             size,
@@ -116,8 +112,44 @@ def compare(
     ]
 
 
-def _given_for(arm: Arm, size: Size, shape: ModelShape) -> FixedRollouts:
-    tokenizer = arm.trainer._tokenizer
+def time_in_turns(
+    arms: Mapping[ArmKey, Arm],
+    phases: Sequence[str],
+    rollouts: FixedRollouts,
+    rounds: int,
+    told: Callable[[str], None],
+    lasts: Callable[[], bool] = lambda: True,
+) -> dict[ArmKey, dict[str, list[float]]]:
+    """Seconds of every phase of every arm, a list over rounds; arms run in turns, forwards and backwards.
+
+    Args:
+        arms: by name and objective.
+        phases: sample, score or update.
+        rollouts: that all arms update on.
+        rounds: the most rounds.
+        told: shown what is being done.
+        lasts: asked before every round but the first whether there is time for it.
+    """
+    seconds: dict[ArmKey, dict[str, list[float]]] = {key: {phase: [] for phase in phases} for key in arms}
+    for number in range(rounds):
+        if number and not lasts():
+            break
+        for key in list(arms) if number % 2 else list(arms)[::-1]:
+            told(f"round {number} of {rounds - 1}, {' '.join(key)}")
+            for phase in phases:
+                seconds[key][phase].append(_seconds(arms[key], phase, rollouts))
+    return seconds
+
+
+def rollouts_for(arm: Arm, size: Size, shape: ModelShape) -> FixedRollouts:
+    """One group of rollouts of that size, in the words of the arm's tokenizer.
+
+    Args:
+        arm: one of ours or TRL's.
+        size: tokens of prompt and completion, and rollouts.
+        shape: layers, widths and vocabulary of the model.
+    """
+    tokenizer = arm.trainer.processing_class
     opening, closing = (tokenizer.convert_tokens_to_ids(word) for word in ("<think>", "</think>"))
     return make_rollouts(size, shape, 0, opening, closing)
 
@@ -175,14 +207,19 @@ def _row(
 def _of_phase(seconds: Mapping[str, Sequence[float]], phase: str) -> list[float]:
     if phase != "step":
         return list(seconds[phase])
-    return [a + b for a, b in zip(seconds["sample"], seconds["update"], strict=True)]
+    pairs = zip(seconds["sample"], seconds["update"], strict=False)  # where time ran out one has more rounds
+    return [a + b for a, b in pairs]
 
 
-def matmul_rate(cpu: bool, size: int = 2048) -> float:
-    """Floating-point operations per second of a large square matrix product on this device, the best of five."""
-    device = torch.device("cpu" if cpu else "cuda")
-    kind = torch.float32 if cpu else torch.bfloat16
-    a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
+def matmul_rate(setup: Setup, size: int = 2048) -> float:
+    """Floating-point operations per second of a large square matrix product on this device, the best of five.
+
+    Args:
+        setup: says the device, and whether it computes in bf16.
+        size: rows and columns.
+    """
+    kind = torch.bfloat16 if setup.half else torch.float32
+    a, b = (torch.randn(size, size, device=setup.device, dtype=kind) for _ in range(2))
     best = float("inf")
     for _ in range(5):
         _wait()
@@ -193,7 +230,7 @@ def matmul_rate(cpu: bool, size: int = 2048) -> float:
     return 2 * size**3 / best
 
 
-def peak_memory(name: str, objective: str, size: Size, shape: ModelShape, cpu: bool) -> float:
+def peak_memory(name: str, objective: str, size: Size, shape: ModelShape, setup: Setup) -> float:
     """Bytes that an update needs at its peak beyond what model and optimiser hold, in a process of its own.
 
     Args:
@@ -201,13 +238,18 @@ def peak_memory(name: str, objective: str, size: Size, shape: ModelShape, cpu: b
         objective: in its text form.
         size: tokens of prompt and completion, and rollouts.
         shape: layers, widths and vocabulary of the model.
-        cpu: use the CPU also where there is an accelerator.
+        setup: how all arms compute.
 
     Raises:
         QreditError: the process failed.
     """
-    told = {"name": name, "objective": text_of(objective, size), "size": str(size), "shape": asdict(shape), "cpu": cpu}
-    told |= {"threads": torch.get_num_threads()}
+    told: dict[str, Any] = {
+        "name": name,
+        "objective": text_of(objective, size),
+        "size": str(size),
+        "shape": asdict(shape),
+    }
+    told |= {"setup": asdict(setup), "threads": torch.get_num_threads()}
     command = [sys.executable, "-m", "qredit.trl.bench.timing", json.dumps(told)]
     lifeline, held = os.pipe()
     try:
@@ -224,16 +266,26 @@ def peak_memory(name: str, objective: str, size: Size, shape: ModelShape, cpu: b
 
 def _peak_here(told: Mapping[str, Any]) -> float:
     """The same, in this process."""
-    size, shape = Size.parse(told["size"]), ModelShape(**told["shape"])
+    size, shape, setup = Size.parse(told["size"]), ModelShape(**told["shape"]), Setup(**told["setup"])
     torch.set_num_threads(told["threads"])
-    arm = make(told["name"], told["objective"], size, shape, told["cpu"])
+    arm = make(told["name"], told["objective"], size, shape, setup)
+    return peak_of_update(arm, rollouts_for(arm, size, shape), setup)
+
+
+def peak_of_update(arm: Arm, rollouts: FixedRollouts, setup: Setup) -> float:
+    """Bytes that an update needs at its peak beyond model, gradients and the moments of AdamW.
+
+    Args:
+        arm: whose parameters are not changed.
+        rollouts: that it updates on.
+        setup: how the arm computes.
+    """
     parameters = [p for p in arm.trainer.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=0.0)
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    rollouts = _given_for(arm, size, shape) if told["name"] != "trl" else make_rollouts(size, shape, 0, 2, 3)
-    if not told["cpu"]:
+    if setup.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         level = torch.cuda.memory_allocated()
         arm.update(rollouts)
