@@ -145,6 +145,22 @@ def test_checkpointing_trades_activations_for_a_second_pass(tmp_path):
     assert not made.model.is_gradient_checkpointing  # the run turns it on when it begins
 
 
+def test_keys_of_kept_prompts_are_counted_beside_checkpointed_layers(tmp_path):
+    kept = [
+        sizes(tmp_path, objective, gradient_checkpointing=on, **more).phases["update"]["prompts"]
+        for objective, on, more in (
+            ("paft(q=0.75)", True, {}),
+            ("paft(q=0.75)", False, {}),
+            ("garl(q=0.75)", True, {}),
+            ("paft(q=0.75)", True, {"rows_per_forward": 4}),
+        )
+    ]
+    made = trainer(tmp_path)
+    config, prompts = made.model.config, sorted(map(len, made.train_dataset["prompt_ids"]))[-2:]
+    key = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert kept == [2 * key * sum(prompts), 0, 0, 0]
+
+
 def test_the_largest_part_of_the_largest_phase_has_its_remedy(tmp_path):
     found = MemoryEstimate({"sampling": {"cache": 5.0}, "update": {"weights": 1.0, "activations": 3.0}}, 4, 4, 2.0, 4.5)
     assert (found.phase, found.part, found.peak, found.fits) == ("sampling", "cache", 5.0, False)

@@ -1,7 +1,9 @@
 """A prompt computed once for its group has the log-probabilities and gradients of the ordinary forward pass."""
 
 import copy
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -28,7 +30,7 @@ from qredit.shared_prefix import attention, head, packing, patch_forward, share
 from qredit.shared_prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.shared_prefix.decode import Decoder, has_shared_prefix
 from qredit.shared_prefix.head import kl_divergences, score_tokens
-from qredit.shared_prefix.layout import CachedPrompts, PackedGroup
+from qredit.shared_prefix.layout import KeyRecorder, PackedGroup
 from qredit.shared_prefix.packing import pack, pack_continuations, pack_prompts, pad_rows
 from qredit.shared_prefix.patch_forward import ScoreRequest, enable_token_scoring, score, score_selected
 from qredit.shared_prefix.share import share_prefix
@@ -138,11 +140,15 @@ def test_the_gradient_is_that_of_the_ordinary_path(name, attend, monkeypatch):
     assert compare(network(CONFIGS[name]), ragged_rows()) < gradient_bound()
 
 
-def test_with_gradient_checkpointing():
-    made = network(CONFIGS["qwen3"])
+def checkpointed(made, **more):
+    """The network in training mode, each of its layers run again in the backward pass."""
     made.train()
-    made.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    assert compare(made, ragged_rows()) < gradient_bound()
+    made.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False} | more)
+    return made
+
+
+def test_with_gradient_checkpointing():
+    assert compare(checkpointed(network(CONFIGS["qwen3"])), ragged_rows()) < gradient_bound()
 
 
 def test_with_lora_adapters():
@@ -291,6 +297,52 @@ def test_chosen_rows_under_autocast_have_their_own_gradient():
     assert relative_difference(found, expected) < gradient_bound(torch.bfloat16)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_chosen_rows_on_kept_prompts_of_checkpointed_layers_have_their_own_gradient(name):
+    assert compare_chosen(checkpointed(network(CONFIGS[name])), ragged_rows()) < gradient_bound()
+
+
+def test_chosen_rows_on_copied_keys_of_checkpointed_layers_have_their_own_gradient(monkeypatch):
+    monkeypatch.setattr(attention, "attend_in_two_parts", attend_to_copies)
+    assert compare_chosen(checkpointed(network(CONFIGS["qwen3"])), ragged_rows()) < gradient_bound()
+
+
+def test_chosen_rows_with_checkpointed_adapters_under_autocast_have_their_own_gradient():
+    base, rows = checkpointed(network(CONFIGS["qwen3"])), ragged_rows()
+    made = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    share_prefix(base)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = gradients(made, scored(made, pack(rows.select(CHOSEN))))
+        found = gradients(made, chosen(made, rows)[1])
+    assert relative_difference(found, expected) < gradient_bound(torch.bfloat16)
+
+
+def test_checkpointed_layers_run_again_but_for_the_last_one_on_prompts():
+    made, rows = checkpointed(network(CONFIGS["qwen3"])), ragged_rows()
+    share_prefix(made)
+    runs = [[] for _ in made.model.layers]
+    for layer, seen in zip(made.model.layers, runs, strict=True):
+        layer.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].shape[1]))
+    gradients(made, chosen(made, rows)[1])
+    prompts, _, drawn = runs[0][:3]
+    assert [seen[3:] for seen in runs] == [[drawn, prompts], [drawn, prompts], [drawn]]
+    assert all(layer.gradient_checkpointing for layer in made.model.layers)
+
+
+def test_a_graph_that_is_never_run_backward_is_freed():
+    """Layers that run again hold their arguments: keys among these would hold the graph, and the graph them."""
+    made, rows = checkpointed(network(CONFIGS["qwen3"])), ragged_rows()
+    share_prefix(made)
+    prompts = pack_prompts(rows)
+    layout = pack_continuations(prompts, rows)
+    told = score_selected(made, layout, lambda told: layout)
+    key = weakref.ref(prompts.keys[0][0][0])
+    assert key() is not None
+    del told, layout, prompts
+    gc.collect()
+    assert key() is None
+
+
 def test_what_is_told_of_a_few_tokens_is_what_is_told_of_all():
     made, rows = network(CONFIGS["qwen3"]), ragged_rows()
     share_prefix(made)
@@ -300,8 +352,8 @@ def test_what_is_told_of_a_few_tokens_is_what_is_told_of_all():
 
 
 def test_keys_that_are_not_on_the_graph_are_caught(monkeypatch):
-    keep = CachedPrompts.keep
-    monkeypatch.setattr(CachedPrompts, "keep", lambda own, layer, *line: keep(own, layer, *(x.detach() for x in line)))
+    keep = KeyRecorder.keep
+    monkeypatch.setattr(KeyRecorder, "keep", lambda own, layer, *line: keep(own, layer, *(x.detach() for x in line)))
     assert compare_chosen(network(CONFIGS["qwen3"]), ragged_rows()) > 1e-2
 
 
@@ -616,10 +668,43 @@ def _count_into(counted):
     return lambda module, args, output: counted.append(args[0].shape[1]) if module.training else None
 
 
-def test_prompts_are_not_kept_where_layers_run_again(tmp_path):
-    made = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=True)
-    first_step_gradients(made)
-    assert made.scorer.caches_prompts is False
+def test_prompts_are_kept_where_layers_run_again_unless_without_a_graph_at_first(tmp_path):
+    plain = first_step_gradients(trainer(tmp_path, "paft(q=0.75)"))
+    for detached in (False, True):
+        made = trainer(
+            tmp_path,
+            "paft(q=0.75)",
+            gradient_checkpointing=True,
+            gradient_checkpointing_kwargs={"use_reentrant": detached},
+        )
+        assert relative_difference(first_step_gradients(made), plain) < gradient_bound()
+        assert made.scorer.caches_prompts is not detached
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_keys_of_checkpointed_layers_are_kept_where_they_leave_room(tmp_path, again):
+    """Memory for the rows exactly: keys stand beside them only where layers hold no more than their input."""
+    made = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=again)
+    expected = first_step_gradients(made)
+    rows = made._generation.microbatches[0].rows
+    assert made.scorer.fits_with_kept_prompts(rows)
+    made.scorer._tokens_that_fit = made.scorer.tokens(rows)
+    assert made.scorer.fits_with_kept_prompts(rows) is not again
+    made.scorer.rows_per_forward = 8
+    assert made.scorer.fits_with_kept_prompts(rows)
+    full = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=again)
+    full.scorer.fits_with_kept_prompts = lambda rows: False
+    full.scorer.can_cache_prompts = lambda: True
+    full.model.forward = _without_choice(full.model.forward)
+    assert relative_difference(first_step_gradients(full), expected) < gradient_bound()
+
+
+def _without_choice(forward):
+    def run(*args, choose=None, **kwargs):
+        assert choose is None
+        return forward(*args, **kwargs)
+
+    return run
 
 
 def _credit_of(made):

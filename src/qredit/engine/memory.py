@@ -80,6 +80,18 @@ def estimate_optimizer_bytes(model: nn.Module, optimizer: Any) -> float:
     return moments + (0.0 if any(p.grad is not None for p in wanted) else size)
 
 
+def count_key_bytes(config: Any, size: int) -> int:
+    """Bytes of a token's keys and values in all layers.
+
+    Args:
+        config: of the text model.
+        size: bytes of a number.
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * size)
+
+
 def count_fitting_rows(tokens: int, prompt: int, completion: int, group: int) -> int:
     """The most rows whose tokens, with the prompt of every group begun, number no more than `tokens`; at least 1.
 

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.right_answers import join_answers
-from qredit.engine.memory import count_fitting_rows, measure_bytes_per_token
+from qredit.engine.memory import count_fitting_rows, count_key_bytes, measure_bytes_per_token
 from qredit.engine.passes import fill_empty_pass
 from qredit.engine.teacher import Forward, Teacher
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.branches import repeat_for_answers
 from qredit.shared_prefix.layout import Layout
-from qredit.shared_prefix.packing import pack, pad_rows
+from qredit.shared_prefix.packing import pack, pack_prompts, pad_rows
 from qredit.shared_prefix.patch_forward import ScoreRequest, TeacherStates, score
-from qredit.shared_prefix.support import unwrap_peft
+from qredit.shared_prefix.support import reruns_detached, unwrap_peft
 
 SAMPLER_ENTROPY = "sampler_entropy"
 Scores = dict[str, Tensor]  # what a forward pass tells of each completion token, by the name of the batch field
@@ -92,13 +92,30 @@ class Scorer:
     def can_cache_prompts(self) -> bool:
         """Whether the keys of prompts may be kept on the graph for two passes over completions.
 
-        Not where layers run again in the backward pass, nor where their weights come and go.
+        Not where layers leave no graph at first (`use_reentrant`), nor where their weights come and go.
         """
         if self.caches_prompts is None:
-            # Layers that run again in the backward pass would keep their keys a second time, on another graph.
-            again = unwrap_peft(self.policy()).is_gradient_checkpointing
-            self.caches_prompts = self.layout is pack and self.unsharded and not again
+            detached = reruns_detached(unwrap_peft(self.policy()))
+            self.caches_prompts = self.layout is pack and self.unsharded and not detached
         return self.caches_prompts
+
+    def kept_bytes(self, rows: Rows) -> float:
+        """What the kept prompts of rows hold beside what `bytes_per_token` counts: nothing, or with checkpointing keys.
+
+        A checkpointed layer holds its input alone. The keys of all layers are held beside it, and their gradients.
+        """
+        policy = unwrap_peft(self.policy())
+        if not policy.is_gradient_checkpointing:
+            return 0.0
+        key = count_key_bytes(policy.config.get_text_config(), policy.dtype.itemsize)
+        return 2.0 * key * pack_prompts(rows).ids.numel()
+
+    def fits_with_kept_prompts(self, rows: Rows) -> bool:
+        """Whether rows that fit one pass also do beside the keys of their prompts; where rows are given, they do."""
+        if self.rows_per_forward is not None or self._tokens_that_fit is None:
+            return True
+        held = self.bytes_per_token(rows)
+        return self.tokens(rows) * held + self.kept_bytes(rows) <= self._tokens_that_fit * held
 
     def score(self, model: nn.Module, rows: Rows, only: Tensor | None = None) -> Scores:
         """log-probability and entropy of each completion token, and what the objective needs beside them.

@@ -190,7 +190,8 @@ class MicrobatchLoss:
                 told = scorer.score(self.model, rows)
                 batch = self._scored(rows.batch, told)
                 return batch, self._loss_from_scores(told, batch, self._evaluate(batch))
-            if scorer.can_cache_prompts() and not rows.teacher_hidden:  # those are of all rows, in their order
+            alone = not rows.teacher_hidden  # those are of all rows, in their order
+            if alone and scorer.can_cache_prompts() and scorer.fits_with_kept_prompts(rows):
                 return self._of_chosen_rows()
         scores: Scores = {}
         if known is None:

@@ -30,7 +30,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from qredit.shared_prefix.decode import DecodingCache
-from qredit.shared_prefix.layout import CachedPrompts, PackedContinuations, PackedGroup, PackedRows
+from qredit.shared_prefix.layout import KeyRecorder, PackedContinuations, PackedGroup, PackedRows
 from qredit.shared_prefix.support import ATTENTION_NAME
 
 _attend = nn.functional.scaled_dot_product_attention
@@ -46,7 +46,7 @@ def shared_prefix_attention(
     value: Float[Tensor, "1 K N D"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    shared_prefix: PackedRows | CachedPrompts | PackedContinuations | None = None,
+    shared_prefix: PackedRows | KeyRecorder | PackedContinuations | None = None,
     decoding: DecodingCache | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "1 N H D"], None]:
@@ -78,7 +78,7 @@ def shared_prefix_attention(
         return decoding.attend(layer, query, key, value, scale).transpose(1, 2), None
     if decoding is not None:
         decoding.cache_prompts(layer, key, value)
-    if isinstance(shared_prefix, CachedPrompts):
+    if isinstance(shared_prefix, KeyRecorder):
         shared_prefix.keep(layer, key, value)
     kept = shared_prefix.prompt_keys(layer) if isinstance(shared_prefix, PackedContinuations) else None
     parts = _of_groups((query, key, value), kept, shared_prefix.groups, scale)

@@ -85,6 +85,49 @@ class PackedRows(Layout):
     groups: tuple[PackedGroup, ...]
 
 
+KeysByLayer = dict[int, list[tuple[Tensor, Tensor]]]  # of each layer, key and value of every group, (1, K, P, D)
+
+
+@dataclass(eq=False)
+class KeyRecorder:
+    """The pass that computes prompts, as attention sees it: what each layer's keys and values were.
+
+    A checkpointed layer runs again in the backward pass, with the arguments of the first time, this recorder among
+    them. Then it records nothing: the keys of the first time are the ones on the graph. Nor does it hold these any
+    longer: the graph would hold itself, and never be freed.
+
+    Attributes:
+        groups: in the order of the sequence, without completions.
+    """
+
+    groups: tuple[PackedGroup, ...]
+    _keys: KeysByLayer | None = field(default_factory=dict)
+
+    def keep(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
+        """Remember the keys and values of a layer, while the pass goes on.
+
+        Args:
+            layer: number of the layer.
+            key: (1, K, N, D), K heads of keys.
+            value: (1, K, N, D).
+
+        Raises:
+            RuntimeError: they are there already.
+        """
+        if self._keys is None:
+            return
+        if layer in self._keys:
+            raise RuntimeError(f"layer {layer} attends more than once")
+        sizes = [group.prompt for group in self.groups]
+        self._keys[layer] = list(zip(key.split(sizes, 2), value.split(sizes, 2), strict=True))
+
+    def finish(self) -> KeysByLayer:
+        """What was recorded; nothing is from now on."""
+        assert self._keys is not None
+        keys, self._keys = self._keys, None
+        return keys
+
+
 @dataclass(frozen=True, eq=False)
 class CachedPrompts:
     """Prompts in one sequence, to be computed once for several packings that go on from them.
@@ -100,23 +143,7 @@ class CachedPrompts:
     positions: Int[Tensor, "1 N"]
     groups: tuple[PackedGroup, ...]
     place: Mapping[int, int]
-    keys: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
-
-    def keep(self, layer: int, key: Float[Tensor, "1 K N D"], value: Float[Tensor, "1 K N D"]) -> None:
-        """Remember the keys and values of a layer.
-
-        Args:
-            layer: number of the layer.
-            key: (1, K, N, D), K heads of keys.
-            value: (1, K, N, D).
-
-        Raises:
-            RuntimeError: they are there already.
-        """
-        if layer in self.keys:
-            raise RuntimeError(f"layer {layer} attends more than once")
-        sizes = [group.prompt for group in self.groups]
-        self.keys[layer] = list(zip(key.split(sizes, 2), value.split(sizes, 2), strict=True))
+    keys: KeysByLayer = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from qredit.shared_prefix import attention  # noqa: F401  # registers itself with transformers
 from qredit.shared_prefix.decode import DecodingCache
 from qredit.shared_prefix.head import kl_divergences, prediction_errors, score_tokens
-from qredit.shared_prefix.layout import Layout, PackedContinuations, PackedRows, PaddedRows
+from qredit.shared_prefix.layout import KeyRecorder, Layout, PackedContinuations, PackedRows, PaddedRows
 from qredit.shared_prefix.support import unsupported_head_reason, unwrap_peft
 
 
@@ -262,11 +262,13 @@ def _scores_of_chosen(
     choose: Callable[[TokenScores], PackedContinuations],
 ) -> TokenScores:
     prompts = layout.prompts
-    # 1. The prompts, with gradient. Each layer keeps its keys and values on the graph (`CachedPrompts.keep`).
+    # 1. The prompts, with gradient. Each layer's keys and values are kept on the graph.
     embed = _embedded_once(model, torch.cat([prompts.ids, layout.ids], 1))
+    recorder = KeyRecorder(prompts.groups)
     # before the part without gradient: autocast keeps the first cast of a weight, which must be on the graph
-    with _last_mlp_at(model, prompts.ids, layout.predictor[:0]):
-        _hidden(model, prompts.ids, prompts.positions, embed, shared_prefix=prompts)
+    with _last_mlp_at(model, prompts.ids, layout.predictor[:0]), _last_layer_runs_once(model):
+        _hidden(model, prompts.ids, prompts.positions, embed, shared_prefix=recorder)
+    prompts.keys.update(recorder.finish())
     # 2. All completions on them, without gradient. Their scores say which rows are to be learned from.
     with torch.no_grad():
         with _last_mlp_at(model, layout.ids, layout.predictor.unique()):
@@ -301,3 +303,21 @@ def _last_mlp_at(model: PreTrainedModel, ids: Int[Tensor, "1 N"], places: Int[Te
 
     with mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen):
         yield
+
+
+@contextmanager
+def _last_layer_runs_once(model: PreTrainedModel) -> Iterator[None]:
+    """The last layer without gradient checkpointing: it would run again in the backward pass, when its hooks are gone.
+
+    Its feed-forward part computes no token here, so it holds little.
+    """
+    layers = getattr(model.base_model, "layers", None)
+    last = None if layers is None else layers[-1]
+    again = getattr(last, "gradient_checkpointing", False)
+    if again:
+        last.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        if again:
+            last.gradient_checkpointing = True

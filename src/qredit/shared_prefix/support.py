@@ -68,6 +68,16 @@ def unwrap_peft(model: Any) -> PreTrainedModel:
     return base
 
 
+def reruns_detached(model: PreTrainedModel) -> bool:
+    """Whether layers run without a graph and again in the backward pass (`use_reentrant`), as checkpointing once did.
+
+    What such a layer hands out beside its result is on no graph.
+    """
+    checkpointed = (m for m in model.modules() if getattr(m, "gradient_checkpointing", False))
+    given = (getattr(getattr(m, "_gradient_checkpointing_func", None), "keywords", {}) for m in checkpointed)
+    return any(keywords.get("use_reentrant") is not False for keywords in given)
+
+
 def unsupported_head_reason(model: PreTrainedModel) -> str | None:
     """How a model's head does more than one linear map, in words; None where it does not."""
     return _head(model, model.config.get_text_config())

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from qredit.data.encoding import ALIAS_IDS, ANSWER_IDS, PROMPT_IDS
+from qredit.engine.memory import count_key_bytes
 from qredit.engine.scorer import Scorer
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import make_one_turn
@@ -31,6 +32,7 @@ ADVICE: Mapping[str, str] = {
     "activations": "lower rows_per_forward or max_completion_length, or set gradient_checkpointing",
     "layer": "lower rows_per_forward or max_completion_length",
     "head": "take a model with a smaller vocabulary, or train with lora",
+    "prompts": "lower prompts_per_forward",
     "trial": "lower max_completion_length, or set gradient_checkpointing",
     "cache": "lower m, prompts_per_step or max_completion_length",
     "logits": "lower m or prompts_per_step",
@@ -104,8 +106,9 @@ def estimate_memory(trainer: Any, process: float = 0.0) -> MemoryEstimate:
     Parts: the weights, those of a copied `reference` and of other teachers, `gradients`, Adam's two `moments`; of
     sampling the `cache` of keys and values, the `logits` of the rows and the `prefill` of the prompts through one
     layer; of scoring and update the `activations` that wait for the backward pass, what one `layer` needs beside them,
-    the `head` (two buffers of logits; where embeddings are tied, a second gradient of their size) and, on a CPU, what
-    the `trial` pass that measures rows leaves with the allocator.
+    the keys of the `prompts` that PAFT keeps beside checkpointed layers, the `head` (two buffers of logits; where
+    embeddings are tied, a second gradient of their size) and, on a CPU, what the `trial` pass that measures rows leaves
+    with the allocator.
 
     Prompts are the longest of the data, completions as long as they may be: a run of shorter ones stays below. Parts
     are summed though gradients grow as activations go: on a CPU the allocator does not reuse one for the other.
@@ -120,6 +123,7 @@ def estimate_memory(trainer: Any, process: float = 0.0) -> MemoryEstimate:
     with _as_in_training(trainer):
         at_once = len(scorer.split_rows(rows, torch.arange(len(rows.batch.mask)))[0])
         held = scorer.bytes_per_token(rows)
+        kept = scorer.kept_bytes(rows) if _keeps_prompts(trainer, scorer, at_once == len(rows.batch.mask)) else 0.0
         layer = _of_a_layer(trainer, held)
     fixed = _fixed(trainer, process)
     sampling = _sampling(trainer, layer, config)
@@ -130,7 +134,8 @@ def estimate_memory(trainer: Any, process: float = 0.0) -> MemoryEstimate:
     def update(count: int) -> dict[str, float]:
         tokens = scorer.tokens(rows.select(slice(count)))
         trial = (held + layer) * scorer.tokens(scorer.select_longest(rows)) if device.type == "cpu" else 0.0
-        return {**fixed, "activations": held * tokens, "layer": layer * tokens, "head": head, "trial": trial}
+        parts = {"activations": held * tokens, "layer": layer * tokens, "head": head, "trial": trial}
+        return {**fixed, **parts, "prompts": kept if count == at_once else 0.0}
 
     scoring = {name: size for name, size in update(at_once).items() if name != "activations"}
     phases = {"sampling": sampling | _without(fixed, "gradients"), "scoring": scoring, "update": update(at_once)}
@@ -173,6 +178,11 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
     ]
     made: Rows = trainer.collator.rows(trajectories, args.seed, trainer.collator.vocabulary(trajectories))
     return made
+
+
+def _keeps_prompts(trainer: Any, scorer: Scorer, whole: bool) -> bool:
+    """Whether prompts will run once for two passes over completions; `whole`: all rows fit one pass."""
+    return bool(whole and trainer.current_objective().draws and scorer.can_cache_prompts())
 
 
 @contextmanager
@@ -236,9 +246,7 @@ def _sampling(trainer: Any, layer: float, config: Any) -> dict[str, float]:
     lengths = sorted(map(len, trainer.train_dataset[PROMPT_IDS]), reverse=True)[: drawn // m]
     prompts = sum(lengths) * drawn // (m * len(lengths)) if trainer.layout is pack else drawn * lengths[0]
     completion = args.budget.thinking + len(trainer.format.close_ids) + args.budget.answer
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    key = 2 * config.num_hidden_layers * heads * width * (2 if args.bf16 or args.fp16 else _FLOAT32)
+    key = count_key_bytes(config, 2 if args.bf16 or args.fp16 else _FLOAT32)
     return {
         "cache": float(key * (prompts + drawn * completion)),
         "logits": float(_COPIES * drawn * config.vocab_size * _FLOAT32),
