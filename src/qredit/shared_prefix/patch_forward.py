@@ -313,11 +313,11 @@ def _last_layer_runs_once(model: PreTrainedModel) -> Iterator[None]:
     """
     layers = getattr(model.base_model, "layers", None)
     last = None if layers is None else layers[-1]
-    again = getattr(last, "gradient_checkpointing", False)
-    if again:
-        last.gradient_checkpointing = False
+    if last is None or not getattr(last, "gradient_checkpointing", False):
+        yield
+        return
+    last.gradient_checkpointing = False
     try:
         yield
     finally:
-        if again:
-            last.gradient_checkpointing = True
+        last.gradient_checkpointing = True
