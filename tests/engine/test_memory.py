@@ -145,7 +145,7 @@ def test_checkpointing_trades_activations_for_a_second_pass(tmp_path):
     assert not made.model.is_gradient_checkpointing  # the run turns it on when it begins
 
 
-def test_keys_of_kept_prompts_are_counted_beside_checkpointed_layers(tmp_path):
+def test_kept_keys_are_counted_beside_checkpointed_layers(tmp_path):
     kept = [
         sizes(tmp_path, objective, gradient_checkpointing=on, **more).phases["update"]["prompts"]
         for objective, on, more in (

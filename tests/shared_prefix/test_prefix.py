@@ -298,16 +298,16 @@ def test_chosen_rows_under_autocast_have_their_own_gradient():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_chosen_rows_on_kept_prompts_of_checkpointed_layers_have_their_own_gradient(name):
+def test_chosen_rows_of_checkpointed_layers_have_their_gradient(name):
     assert compare_chosen(checkpointed(network(CONFIGS[name])), ragged_rows()) < gradient_bound()
 
 
-def test_chosen_rows_on_copied_keys_of_checkpointed_layers_have_their_own_gradient(monkeypatch):
+def test_checkpointed_layers_on_copied_keys_have_the_gradient(monkeypatch):
     monkeypatch.setattr(attention, "attend_in_two_parts", attend_to_copies)
     assert compare_chosen(checkpointed(network(CONFIGS["qwen3"])), ragged_rows()) < gradient_bound()
 
 
-def test_chosen_rows_with_checkpointed_adapters_under_autocast_have_their_own_gradient():
+def test_checkpointed_adapters_under_autocast_have_the_gradient():
     base, rows = checkpointed(network(CONFIGS["qwen3"])), ragged_rows()
     made = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
     share_prefix(base)
@@ -317,7 +317,7 @@ def test_chosen_rows_with_checkpointed_adapters_under_autocast_have_their_own_gr
     assert relative_difference(found, expected) < gradient_bound(torch.bfloat16)
 
 
-def test_checkpointed_layers_run_again_but_for_the_last_one_on_prompts():
+def test_layers_run_again_but_for_the_last_one_on_prompts():
     made, rows = checkpointed(network(CONFIGS["qwen3"])), ragged_rows()
     share_prefix(made)
     runs = [[] for _ in made.model.layers]
@@ -668,7 +668,7 @@ def _count_into(counted):
     return lambda module, args, output: counted.append(args[0].shape[1]) if module.training else None
 
 
-def test_prompts_are_kept_where_layers_run_again_unless_without_a_graph_at_first(tmp_path):
+def test_prompts_are_kept_where_layers_run_again_on_their_graph(tmp_path):
     plain = first_step_gradients(trainer(tmp_path, "paft(q=0.75)"))
     for detached in (False, True):
         made = trainer(
@@ -682,7 +682,7 @@ def test_prompts_are_kept_where_layers_run_again_unless_without_a_graph_at_first
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_keys_of_checkpointed_layers_are_kept_where_they_leave_room(tmp_path, again):
+def test_keys_of_checkpointed_layers_stay_where_there_is_room(tmp_path, again):
     """Memory for the rows exactly: keys stand beside them only where layers hold no more than their input."""
     made = trainer(tmp_path, "paft(q=0.75)", gradient_checkpointing=again)
     expected = first_step_gradients(made)
