@@ -1,6 +1,7 @@
 """Callbacks over protocols: each works on a run that is no trainer."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,10 +30,10 @@ def lines(path):
 
 
 class Run:
-    """Good until a step, bad after it; says what it was asked to do."""
+    """Good until a step and again after another, bad between them; says what it was asked to do."""
 
-    def __init__(self, until):
-        self.objective, self.until = parse("garl(q=0.75)"), until
+    def __init__(self, until, again=math.inf):
+        self.objective, self.until, self.again = parse("garl(q=0.75)"), until, again
         self.step_success, self.asked, self.collective = None, [], SingleProcess()
 
     def check_revertible(self, slower):
@@ -45,12 +46,13 @@ class Run:
         self.asked.append(("slow down", factor))
 
     def step(self, number):
-        self.step_success = [0.8 + 0.01 * n if number <= self.until else 0.01 * n for n in range(8)]
+        good = number <= self.until or number > self.again
+        self.step_success = [0.8 + 0.01 * n if good else 0.01 * n for n in range(8)]
 
 
-def guarded(folder, action, steps, until=12, every=2):
+def guarded(folder, action, steps, until=12, every=2, again=math.inf):
     """A guard after so many steps of such a run, which was saved every few steps."""
-    run, guard, args, now = Run(until), CollapseGuard(action), SimpleNamespace(output_dir=str(folder)), state()
+    run, guard, args, now = Run(until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder)), state()
     guard.attach(run)
     for number in range(1, steps + 1):
         run.step(number)
@@ -81,6 +83,14 @@ def test_a_guard_asks_a_run_to_go_back(tmp_path, action, asked):
     assert [one["step"] for one in guard.list_decisions()] == [18]
     assert ended == (18 if action == "stop" else 20)
     assert guard.now() == (parse("paft(q=0.75)") if action == "paft" else None)
+
+
+def test_a_roll_back_forgets_what_was_saved_last(tmp_path):
+    """Saved at 8 and, amid the collapse, at 16; rolled back at 18; as good as ever at 23, before the next save."""
+    run, guard, _ = guarded(tmp_path, "roll_back", 23, every=8, again=18)
+    assert ("restore", "checkpoint-8") in run.asked
+    assert guard.watch.good
+    assert guard.good == 8
 
 
 def test_a_guard_goes_on_from_its_state(tmp_path):

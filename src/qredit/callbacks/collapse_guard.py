@@ -124,6 +124,7 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]
     def _act(self, run: RevertibleRun, fallen: DetectedCollapse, best: Path | None, step: int, control: Any) -> None:
         if best is not None:
             run.restore_weights(best)
+            self.saved = None  # what was saved last are weights that were given up: no later step speaks for them
         again = best is not None and self.action != "stop" and len(self.done) < _MAX_ACTIONS[self.action]
         if not again:
             self.ended = control.should_training_stop = True

@@ -55,7 +55,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class QController:
-    """Lowers q as P̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
+    """Lowers q as p̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
 
     q is the smallest at which the median group's effective reward was 10^`MIN_LOG10_SIGNAL` in each of the last steps;
     it only falls. PAFT takes over at q = 0, where nothing is left to amplify, if the median group rests on

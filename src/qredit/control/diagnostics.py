@@ -38,7 +38,7 @@ def get_q(objective: Objective) -> float | None:
 
 
 def group_p_hat(batch: RolloutBatch, ratio: RationaleRatio = DEFAULT_RATIO) -> Float[Tensor, " G"]:
-    """log P̂ = log w̄ of every group that has answers, in nats; off policy w̄ is the mean of ρw."""
+    """log p̂ = log w̄ of every group that has answers, in nats; off policy w̄ is the mean of ρw."""
     log_w, keep = log_importance_weight(batch, ratio, "p_hat")
     return _one_per_group(batch, batch.groups.log_mean_exp(log_w, keep), keep)
 

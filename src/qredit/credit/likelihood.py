@@ -95,7 +95,7 @@ def mark_ratio(batch: RolloutBatch, keep: Bool[Tensor, " B"]) -> Bool[Tensor, "B
 
 @dataclass(frozen=True)
 class amplified_likelihood(LikelihoodStage, Source):
-    """a_m / M^q with a_m = w_m / w̄^q: the likelihood, amplified by the group's own P̂^{-q}.
+    """a_m / M^q with a_m = w_m / w̄^q: the likelihood, amplified by the group's own w̄^{-q}.
 
     The coefficient of the pathwise (answer) part of GARL: ∇w_m / w̄^q written as a_m ∇log w_m. q = 0 leaves w_m;
     q = 1 is the self-normalised weight of IWAE. Group mean w̄^{1-q} / M^q. Off policy ρ_m w_m / w̄^q, w̄ = mean of ρw.

@@ -23,7 +23,7 @@ def garl(
     proposal: hint | None = None,
     temper: float = 1.0,
 ) -> Objective:
-    """Amplify the RL gradient of the answer's likelihood by the group's own P̂^{-q}: learns where every reward is zero.
+    """Amplify the RL gradient of the answer's likelihood by the group's own w̄^{-q}: learns where every reward is zero.
 
     Per prompt, with w_m = p(y* | x, z_m), w̄ their mean, w̄_¬m the mean of the others:
 

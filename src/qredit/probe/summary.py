@@ -96,7 +96,7 @@ def describe_proposal(found: ProposalVerdict) -> str:
         "or less"
     )
     if found.helps:
-        return f"{seen}. So u·w carries signal: P̂ of the median group is {format_probability(found.log10_p_hat)}"
+        return f"{seen}. So u·w carries signal: p̂ of the median group is {format_probability(found.log10_p_hat)}"
     if found.likelier < MIN_TAUGHT:
         return f"{seen}. Proposals will not help either: hinted rationales make the answer no likelier than plain ones"
     return (
