@@ -1,9 +1,9 @@
 """QreditTrainer: TRL's GRPOTrainer, with whole groups, the gold answer's likelihood, and an Objective for its loss.
 
 What is replaced: sampling (thinking is closed, by force if need be, and the gold answer appended as ids), the order of
-rows (groups stay whole), the loss, and checkpoints. What stays TRL's: rewards, logging, evaluation, PEFT, distribution,
-the fused head that scores tokens without their logits, model cards. The facts about TRL that this rests on are held by
-tests/trl/test_trl_contract.py.
+rows (groups stay whole), the loss, checkpoints and model cards. What stays TRL's: calling reward functions, logging,
+evaluation, PEFT, distribution, the fused head that scores tokens without their logits. The facts about TRL that this
+rests on are held by tests/trl/test_trl_contract.py.
 """
 
 import textwrap
