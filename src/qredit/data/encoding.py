@@ -59,7 +59,7 @@ def encode(
             except QreditError as error:
                 raise QreditError(f"{rows.name(row)}: {error}") from None
     return Encoded(
-        prompt_ids=[rows.encode_prompt(row, tokens, prompt, template) for row, prompt in enumerate(prompts)],
+        prompt_ids=rows.encode_prompts(tokens, prompts, template),
         answers=answers,
         answer_ids=[known[answer] for answer in answers],
         aliases=[more[1:] for more in given],
@@ -127,14 +127,13 @@ def encode_hinted(
     def fill(prompt: str, answer: str) -> str:
         return fill_template(hint_template, prompt, answer)
 
-    found = []
+    shown = []
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         try:
-            shown = show_answer(prompt, answer, fill)
+            shown.append(show_answer(prompt, answer, fill))
         except QreditError as error:
             raise QreditError(f"{rows.name(row)}: {error}") from None
-        found.append(rows.encode_prompt(row, tokens, shown, template))
-    return found
+    return rows.encode_prompts(tokens, shown, template)
 
 
 def _answers(value: Any, where: str) -> tuple[str, ...]:

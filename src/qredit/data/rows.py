@@ -38,20 +38,25 @@ class RowNames:
         """Several rows, of many the first five: "rows 3, 7"."""
         return f"{self.kind}s {', '.join(self.names[row] for row in rows[:5])}{', …' if len(rows) > 5 else ''}"
 
-    def encode_prompt(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> list[int]:
-        """The ids of a row's prompt.
+    def encode_prompts(
+        self, tokens: TokenFormat, prompts: Sequence[Any], template: Mapping[str, Any]
+    ) -> list[list[int]]:
+        """The ids of the rows' prompts.
 
         Args:
-            row: its number, for errors.
             tokens: the layout of a completion, as ids of this tokenizer.
-            prompt: text or chat messages.
+            prompts: texts or chat messages.
             template: switches of the chat template.
 
         Raises:
-            QreditError: the chat template refuses it; the row is named.
+            QreditError: the chat template refuses one; the row is named.
         """
+        texts = [self._render(row, tokens, prompt, template) for row, prompt in enumerate(prompts)]
+        return tokens.encode_rendered(prompts, texts)
+
+    def _render(self, row: int, tokens: TokenFormat, prompt: Any, template: Mapping[str, Any]) -> str:
         try:
-            return tokens.prompt_ids(prompt, **template)
+            return tokens.format.render(prompt, tokens.tokenizer, **template)
         except QreditError as error:
             raise QreditError(f"{self.name(row)}: {error}") from None
 

@@ -24,8 +24,9 @@ from qredit.rollouts.think_tags import detect_seam, detect_think_tags
 from qredit.rollouts.tokenizer import (
     Tokenizer,
     encode,
+    encode_all,
     encode_in_context,
-    encode_prompt,
+    encode_prompts,
     find_first_control_token,
     get_control_tokens,
     list_encodings_in_context,
@@ -258,9 +259,20 @@ class TokenFormat:
         return get_control_tokens(self.tokenizer)
 
     def prompt_ids(self, prompt: Prompt, **template: Any) -> list[int]:
-        """Ids of a rendered prompt. A plain string gets the tokenizer's own special tokens; a template has its own."""
-        text = self.format.render(prompt, self.tokenizer, **template)
-        return encode_prompt(self.tokenizer, text) if isinstance(prompt, str) else encode(self.tokenizer, text)
+        """Ids of a prompt, opening included, as by `encode_rendered`."""
+        return self.encode_rendered([prompt], [self.format.render(prompt, self.tokenizer, **template)])[0]
+
+    def encode_rendered(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[list[int]]:
+        """Ids of rendered prompts. A plain string gets the tokenizer's own special tokens; a template has its own.
+
+        Args:
+            prompts: texts, or chat messages.
+            texts: the same, each as `Format.render` writes it.
+        """
+        plain = [text for prompt, text in zip(prompts, texts, strict=True) if isinstance(prompt, str)]
+        chats = [text for prompt, text in zip(prompts, texts, strict=True) if not isinstance(prompt, str)]
+        plain_ids, chat_ids = iter(encode_prompts(self.tokenizer, plain)), iter(encode_all(self.tokenizer, chats))
+        return [next(plain_ids if isinstance(prompt, str) else chat_ids) for prompt in prompts]
 
     def answer_ids(self, answer: str) -> list[int]:
         """seam + answer + end as ids, to be appended after the closing: what a model writes there.

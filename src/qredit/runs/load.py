@@ -311,7 +311,7 @@ def prepare_examples(
     prompts = apply_chat_format(examples, tokens.tokenizer, options.chat)  # type: ignore[arg-type]
     wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
     rows, budget = RowNames.of([example.id for example in examples], len(examples), name), options.sampling_budget
-    ids = [rows.encode_prompt(row, tokens, prompt, options.template) for row, prompt in enumerate(prompts)]
+    ids = rows.encode_prompts(tokens, prompts, options.template)
     context = get_context_length(model)
     long = find_too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
     rows.check_long(long, ids, budget, context, options.skip_long)

@@ -133,7 +133,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     facts["with_aliases"] = sum(map(bool, aliases))
     facts["end"] = trainer.format.format.end
     facts["end_notice"] = describe_end_conflict(trainer.format, get_eos_token_ids(model), trainer.chat_template_kwargs)
-    facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"])
+    facts["answers_over_budget"] = sum(len(ids) > args.answer_budget for ids in trainer.train_dataset["answer_ids"][:])
     return trainer, facts
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from accelerate.logging import get_logger
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedModel
 
 from qredit.data.encoding import (
@@ -87,18 +87,19 @@ def encode_examples(
         QreditError: an empty answer, an answer or alias that does not join at the seam, prompts that are too long, with
             or without the hint or an alias (which rows, how many).
     """
-    rows = RowNames.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), name)
-    encoded = encode(dataset["prompt"], _column(dataset, answer_column, rows), rows, tokens, template)
+    rows = _name_rows(dataset, name)
+    prompts = dataset["prompt"][:]
+    encoded = encode(prompts, _column(dataset, answer_column, rows), rows, tokens, template)
     kept = [max(len(ids), budget.answer) for ids in encoded.answer_ids]
     long = find_too_long(encoded.prompt_ids, kept, tokens, budget, context)
     rows.check_long(long, encoded.prompt_ids, budget, context, skip_long)
     hinted: dict[str, Any] = {}
     if hint_template is not None:
-        shown = encode_hinted(dataset["prompt"], encoded.answers, rows, tokens, template, hint_template)
+        shown = encode_hinted(prompts, encoded.answers, rows, tokens, template, hint_template)
         too_long = find_too_long(shown, kept, tokens, budget, context)
         rows.check_long(too_long, shown, budget, context, skip_long, "prompts with the hint")
         hinted, long = {HINTED_IDS: shown}, sorted({*long, *too_long})
-    known = dataset[ALIASES] if ALIASES in dataset.column_names else [[]] * len(dataset)
+    known = dataset[ALIASES][:] if ALIASES in dataset.column_names else [[]] * len(dataset)
     texts = [[*given, *_list(more)] for given, more in zip(encoded.aliases, known, strict=True)]
     further: dict[str, Any] = {}
     if likely and aliases.in_likelihood and any(texts):
@@ -115,12 +116,10 @@ def encode_examples(
     columns: dict[str, Any] = {"answer": encoded.answers, **ids}
     if any(encoded.aliases) and aliases.in_reward:
         columns[ALIASES] = texts
-    unread = {ALIAS_IDS} if aliases.in_reward else {ALIAS_IDS, ALIASES}
+    unread = {ALIAS_IDS, *columns, *(() if aliases.in_reward else (ALIASES,))}
     dataset = dataset.remove_columns([name for name in dataset.column_names if name in unread])
-    for column, values in columns.items():
-        if column in dataset.column_names:
-            dataset = dataset.remove_columns(column)
-        dataset = dataset.add_column(column, values)
+    # all in one piece: `add_column` would hash every value of every column for a name of its cache
+    dataset = concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
     if long:
         dropped = set(long)
         dataset = dataset.select([row for row in range(len(dataset)) if row not in dropped])
@@ -148,9 +147,9 @@ def check_hints_fit(
     Raises:
         QreditError: which rows, how many; a prompt that cannot take a hint.
     """
-    rows = RowNames.of(dataset["id"] if "id" in dataset.column_names else None, len(dataset), "train_dataset")
+    rows = _name_rows(dataset, "train_dataset")
     wording = level.show if level.ask is None else level.ask
-    shown = encode_hinted(dataset["prompt"], dataset["answer"], rows, tokens, template, wording)
+    shown = encode_hinted(dataset["prompt"][:], dataset["answer"][:], rows, tokens, template, wording)
     long = find_too_long(shown, [budget.answer] * len(shown), tokens, budget, context)
     rows.check_long(long, shown, budget, context, skip_long=False, what="prompts with the hint")
 
@@ -234,12 +233,16 @@ def get_context_length(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
+def _name_rows(dataset: Dataset, name: str) -> RowNames:
+    return RowNames.of(dataset["id"][:] if "id" in dataset.column_names else None, len(dataset), name)
+
+
 def _column(dataset: Dataset, name: str, rows: RowNames) -> list[Any]:
     """The values of a column, perhaps inside another one: "reward_model.ground_truth"."""
     if name in dataset.column_names:
-        return list(dataset[name])
+        return list(dataset[name][:])
     outer, _, inner = name.partition(".")
-    values = list(dataset[outer])
+    values = list(dataset[outer][:])
     for row, value in enumerate(values):
         if not has_field({outer: value}, name):
             there = ", ".join(sorted(value)) if isinstance(value, dict) else type(value).__name__

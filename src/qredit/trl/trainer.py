@@ -212,7 +212,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 args.thinking_closing,
                 args.answer_seam,
                 args.answer_end,
-                chat=is_chat(self.train_dataset["prompt"], self._tokenizer),
+                chat=is_chat(self.train_dataset["prompt"][:], self._tokenizer),
                 template=self.chat_template_kwargs,
             ),
             self._tokenizer,
@@ -255,7 +255,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         """Say what may surprise of how answers end and of prompts that are plain texts."""
         for notice in (
             describe_end_conflict(self.format, get_eos_token_ids(self.model), self.chat_template_kwargs),
-            describe_plain_prompts(self.format, self.train_dataset["prompt"]),
+            describe_plain_prompts(self.format, self.train_dataset["prompt"][:]),
         ):
             if notice is not None:
                 _log.warning(notice)

@@ -8,6 +8,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 
 from qredit.tasks.base import Example, Record, Split, Style, Task
 from qredit.utils.errors import QreditError
@@ -72,9 +74,13 @@ def make_reader(name: str, draw: SceneDraw) -> Callable[[str | None, Split], Ite
 
     def read(source: str | None, split: Split) -> Iterable[Record]:
         refuse_source(name, source)
+        return draw_records(split, SIZES[split])
+
+    @cache  # a run asks for the same split several times: to train, to check, to validate
+    def draw_records(split: Split, count: int) -> tuple[Record, ...]:
         ask = random.Random(f"ask {split}")
-        for _, scene in zip(range(SIZES[split]), draw_scenes(draw, split, seed=0), strict=False):
-            yield ask.choice(scene.records)
+        scenes = islice(draw_scenes(draw, split, seed=0), count)
+        return tuple(ask.choice(scene.records) for scene in scenes)
 
     return read
 
