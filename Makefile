@@ -11,9 +11,9 @@ CORE_STAMP := $(CORE_VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
-VERL_STAMP := $(VERL_VENV)/.installed-0.9.1
+VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm true-shape memory pages pages-text pocket golden-verl resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm true-shape memory pages pages-text pocket golden-verl verl-env resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -166,6 +166,10 @@ pocket: $(STAMP)
 golden-verl: $(VERL_STAMP)
 	$(VERL_VENV)/bin/python experiments/golden_verl.py tests/golden/verl.json
 
+# What a run on verl takes on a CPU, in an environment of its own: with TRL beside it verl does not start. Ten minutes to
+# install on two busy cores, 2 GB.
+verl-env: $(VERL_STAMP)
+
 # Dry-run every extra against the registry: the pins must resolve together.
 resolve: $(STAMP)
 	$(BIN)/pip install --dry-run --quiet --report /dev/null ".[$(EXTRAS)]"
@@ -190,11 +194,13 @@ $(VLLM_STAMP): pyproject.toml
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# Of verl's requirements, those that importing its loss functions takes.
+# Of verl's requirements, those that a run on a CPU takes; `pip install verl` brings more that it never imports.
 $(VERL_STAMP):
 	test -x $(VERL_VENV)/bin/python || $(PYTHON) -m venv $(VERL_VENV)
 	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		torch==2.13.0 "transformers>=5.5.3,!=5.6.0,<5.11" "tensordict>=0.8,!=0.9.0,<=0.10" hydra-core ray codetiming
+		"torch>=2.13,<2.14" "transformers>=5.9,<5.11" "tensordict>=0.10,<=0.10.0" "ray>=2.60" TransferQueue==0.1.11 \
+		hydra-core omegaconf accelerate peft torchdata "datasets>=5.2,<6" codetiming cachetools uvicorn fastapi \
+		jaxtyping pyyaml rich jinja2 markupsafe safetensors psutil pyarrow "numpy>=2" tensorboard pytest hypothesis beartype
 	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
 	touch $@
 

@@ -21,7 +21,7 @@ from tests.test_house import imports_by_module
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CALLED = {"yaml": "pyyaml"}
-APART = {"vllm"}  # has an environment of its own (make vllm-env)
+APART = {"vllm", "verl"}  # have environments of their own (make vllm-env, make verl-env)
 
 
 def listed(requirements):

@@ -80,6 +80,7 @@ MOVED = {
     "trl.reference": "engine.reference_model",
     "trl.refused": "trl.refused_settings",
     "trl.resume": "engine.resume",
+    "trl.savable": "engine.savable",
     "trl.saving": "trl.checkpointing",
     "trl.step": "engine",
     "trl.step.passes": "engine.scorer",

@@ -43,6 +43,7 @@ COMMANDS: Sequence[tuple[str, int, str]] = (
     ("compare grpo()", 2, "pip install 'qredit[trl,report]'"),
     ("demo", 2, "pip install 'qredit[trl,report]'"),
     ("bench step", 2, "pip install 'qredit[trl]'"),
+    ("verl-data pocket-dial OUT", 2, "pip install 'qredit[trl]' or pip install 'qredit[verl]'"),
     ("lab escort", 2, "pip install 'qredit[report]'"),
 )
 

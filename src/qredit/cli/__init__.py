@@ -1,4 +1,4 @@
-"""The command line: qredit demo | train | sft | probe | eval | compare | report | objectives | tasks | lab | bench."""
+"""The command line: `qredit COMMAND`, one file per command; `main.py` lists them."""
 
 import sys
 

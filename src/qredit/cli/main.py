@@ -16,7 +16,7 @@ from qredit.cli.signals import StopState, interrupt_on_sigterm
 from qredit.runs.library_logging import silence_libraries
 from qredit.utils.atomic_files import DISK_FULL_ERRNOS
 from qredit.utils.errors import QreditError, unknown_name_error
-from qredit.utils.extras import require_extras
+from qredit.utils.extras import require_extras, require_one_extra
 from qredit.utils.sanitize import to_one_line
 
 COMMANDS: Mapping[str, str] = {
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "show runs on one HTML page: curves, words, and the credit of every token",
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
+    "verl-data": "write a task's examples as the parquet files that verl reads",
     "bench": "time a training step beside TRL's own",
     "lab": "measure the theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage",
 }
@@ -43,6 +44,8 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "lab": ("report",),
 }
 """The extras without which a command does not start; what else it reads, such as a reward, may need more."""
+NEEDS_ONE_OF: Mapping[str, Sequence[str]] = {"verl-data": ("trl", "verl")}
+"""Extras of which any one lets a command start: engines do not share an environment."""
 SHARED_FLAGS = ("--json", "--quiet")
 FAILED, USAGE = 1, 2
 
@@ -156,7 +159,7 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     from qredit.cli.parser import Parser, read_arguments
 
     silence_libraries()
-    module: ModuleType = importlib.import_module(f"qredit.cli.{name}_command")
+    module: ModuleType = importlib.import_module(f"qredit.cli.{name.replace('-', '_')}_command")
     parser = Parser(prog=f"qredit {name}", description=module.__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object, everything else to standard error")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -165,6 +168,7 @@ def _command(words: Sequence[str], as_json: bool) -> Any:
     quiet = given.pop("quiet")
     given.pop("json")
     require_extras(f"qredit {name}", *NEEDS.get(name, ()))
+    require_one_extra(f"qredit {name}", *NEEDS_ONE_OF.get(name, ()))
     out = Console(file=sys.stdout, quiet=as_json, highlight=False, emoji=False)
     progress = Console(file=sys.stderr, quiet=quiet, highlight=False, emoji=False)
     return module.run(given, out, progress)

@@ -1,7 +1,7 @@
 """Models, tokenizers and examples, loaded or refused with one clear line."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from qredit import pocket, tasks
 from qredit.data.rows import RowNames, find_too_long
+from qredit.engine.model_limits import check_vocabulary, get_context_length
+from qredit.engine.savable import repair_generation_config
 from qredit.rewards.reward_spec import collect_columns
 from qredit.rollouts.format import TokenFormat
 from qredit.runs.hub_access import resolve_load_kwargs
@@ -25,9 +27,6 @@ from qredit.tasks.files import find_single_file
 from qredit.tasks.jsonl import make_jsonl_task
 from qredit.tasks.normal_forms import normalize_prompt
 from qredit.tasks.prompt_text import add_instructions
-from qredit.trl.checks import check_vocabulary
-from qredit.trl.dataset_encoding import get_context_length
-from qredit.trl.savable import repair_generation_config
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
@@ -333,7 +332,7 @@ def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: b
     """
     others = collect_columns(examples) if further else {}
     for name, values in others.items():
-        _check_column(name, values)
+        infer_column_type(name, values)
     columns = {
         "prompt": list(prompts),
         "answer": [example.answer for example in examples],
@@ -341,8 +340,19 @@ def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: b
         "id": [example.id for example in examples],
         **others,
     }
-    try:
+    with check_message_keys():
         return Dataset.from_dict(columns)
+
+
+@contextlib.contextmanager
+def check_message_keys() -> Iterator[None]:
+    """What Arrow refuses of the prompts' messages, said in one line.
+
+    Raises:
+        QreditError: in place of Arrow's error.
+    """
+    try:
+        yield
     except (pyarrow.ArrowException, TypeError, OverflowError) as error:
         raise QreditError(
             "the prompts' messages cannot be kept in one table; give each of their keys values of one kind, or leave "
@@ -350,10 +360,14 @@ def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: b
         ) from None
 
 
-def _check_column(name: str, values: Sequence[Any]) -> None:
-    """Refuse a column of the user's that no table can hold, before it is blamed on the prompts."""
+def infer_column_type(name: str, values: Sequence[Any]) -> pyarrow.DataType:
+    """The type that a column of the user's has in a table.
+
+    Raises:
+        QreditError: no table can hold it, said before it is blamed on the prompts.
+    """
     try:
-        pyarrow.array(values)
+        return pyarrow.array(values).type
     except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise QreditError(
             f"column '{name}', which a reward function of yours may read, cannot be kept in a table; give its values "

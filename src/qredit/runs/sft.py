@@ -11,6 +11,7 @@ from qredit import tasks
 from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.data.demonstrations import encode_demonstrations, leave_out_long
 from qredit.data.rows import RowNames
+from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.runs.folder import RunFolder
@@ -28,7 +29,7 @@ from qredit.runs.train import (
 from qredit.runs.warmup import WarmupSftTrainer
 from qredit.tasks.base import Example
 from qredit.tasks.table import get_field, has_field
-from qredit.trl.dataset_encoding import check_enough, get_context_length
+from qredit.trl.dataset_encoding import check_enough
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.sft_config import SftConfig
 from qredit.utils.errors import QreditError, unknown_name_error

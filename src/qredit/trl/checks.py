@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from qredit.control.diagnostics import find_likelihood_stage
 from qredit.core.batch import RolloutBatch
@@ -22,7 +21,6 @@ from qredit.rollouts.field_functions import FIELD_FUNCTIONS, FieldFunction
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
 from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
-from qredit.shared_prefix.support import unwrap_peft
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError
 
@@ -136,21 +134,6 @@ def resolve_field_functions(
                 f"fields={{'{name}': maker}}, see qredit.rollouts.field_functions"
             )
     return {name: given[name] if name in given else FIELD_FUNCTIONS[name] for name in wanted}
-
-
-def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer whose largest id has no row among the model's embeddings.
-
-    Raises:
-        QreditError: both numbers, and how to bring them together.
-    """
-    rows = unwrap_peft(model).get_input_embeddings().weight.shape[0]
-    ids = max(tokenizer.get_vocab().values(), default=-1) + 1
-    if ids > rows > 0:  # no rows where they are sharded
-        raise QreditError(
-            f"the tokenizer's ids go up to {ids - 1}, but the model has embeddings of {rows} tokens; give the "
-            f"tokenizer of this model, or enlarge the model: model.resize_token_embeddings({ids}), then save it"
-        )
 
 
 def check_steps(objective: Objective, args: QreditConfig) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from accelerate.logging import get_logger
 from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedModel
 
 from qredit.data.encoding import (
     ALIAS_IDS,
@@ -226,11 +225,6 @@ def check_enough(prompts: int, per_generation: int, name: str) -> None:
             "step (--prompts-per-step; in a script per_device_train_batch_size, gradient_accumulation_steps, "
             "num_generations) or add data"
         )
-
-
-def get_context_length(model: PreTrainedModel) -> int | None:
-    """The model's context length in tokens; None is unlimited."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _name_rows(dataset: Dataset, name: str) -> RowNames:

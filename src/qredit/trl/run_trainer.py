@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from trl import SFTConfig
 
+from qredit.engine.model_limits import check_vocabulary
+from qredit.engine.savable import check_savable, repair_generation_config
 from qredit.evaluation.metrics import QuestionResult
 from qredit.rewards.reward_spec import Reward
 from qredit.rollouts.format import TokenFormat
@@ -23,11 +25,10 @@ from qredit.shared_prefix.support import unwrap_peft
 from qredit.tasks.base import Example
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.checkpointing import Checkpointer
-from qredit.trl.checks import check_vocabulary, check_weights
+from qredit.trl.checks import check_weights
 from qredit.trl.config import QreditConfig
 from qredit.trl.environment_variables import check_environment
 from qredit.trl.model_card import ModelCard, render_card
-from qredit.trl.savable import check_savable, repair_generation_config
 from qredit.trl.whole_weights import gather_whole_weights
 from qredit.utils.errors import QreditError
 

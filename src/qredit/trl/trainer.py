@@ -43,6 +43,7 @@ from qredit.engine.learner import Learner, LearnerFile, Learners
 from qredit.engine.making import GenerationMaker
 from qredit.engine.memory import estimate_optimizer_bytes, get_free_bytes
 from qredit.engine.mismatch import collect_mismatch_stats
+from qredit.engine.model_limits import get_context_length
 from qredit.engine.prompts import Prompts
 from qredit.engine.resume import deserialize_generation, serialize_generation
 from qredit.engine.run_state import METRICS, POSITION, PROMPTS, StatefulPart, load_state
@@ -79,7 +80,6 @@ from qredit.trl.dataset_encoding import (
     check_columns,
     check_hints_fit,
     encode_datasets,
-    get_context_length,
     list_eval_datasets,
 )
 from qredit.trl.model_setup import choose_layout, score_at_temperature_one

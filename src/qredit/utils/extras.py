@@ -9,6 +9,7 @@ from qredit.utils.errors import QreditError
 EXTRAS: Mapping[str, Sequence[str]] = {
     "trl": ("trl", "transformers", "accelerate", "datasets", "peft"),
     "vllm": ("vllm",),
+    "verl": ("verl", "ray", "transformers", "datasets"),
     "report": ("matplotlib",),
     "math": ("math_verify",),
     "smollm2": ("gguf",),
@@ -38,10 +39,28 @@ def require_extras(asker: str, *extras: str) -> None:
     Raises:
         MissingExtra: one of their packages is not installed; the message names it and the command that installs it.
     """
-    missing = {extra: [name for name in EXTRAS[extra] if find_spec(name) is None] for extra in extras}
+    missing = {extra: _list_missing(extra) for extra in extras}
     absent = [name.replace("_", "-") for names in missing.values() for name in names]
     if absent:
         wanted = ",".join(extra for extra, names in missing.items() if names)
         raise MissingExtraError(
             f"{asker} needs {', '.join(absent)}, not installed here; install with: pip install 'qredit[{wanted}]'"
         )
+
+
+def require_one_extra(asker: str, *extras: str) -> None:
+    """Refuse to go on where none of these extras is whole; nothing is asked for where none is named.
+
+    Args:
+        asker: what needs one of them, such as "qredit verl-data"; the message begins with it.
+
+    Raises:
+        MissingExtra: every one of them lacks a package; the message names the command that installs each.
+    """
+    if extras and all(map(_list_missing, extras)):
+        ways = " or ".join(f"pip install 'qredit[{extra}]'" for extra in extras)
+        raise MissingExtraError(f"{asker} needs an engine's packages, not installed here; install with: {ways}")
+
+
+def _list_missing(extra: str) -> list[str]:
+    return [name for name in EXTRAS[extra] if find_spec(name) is None]
