@@ -13,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm true-shape memory pages pages-text pocket golden-verl verl-env resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory pages pages-text pocket golden-verl verl-env resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -123,6 +123,29 @@ performance: $(STAMP)
 performance-vllm: $(VLLM_STAMP)
 	$(VLLM_VENV)/bin/python experiments/vllm_sampling.py
 
+# What a step costs on a GPU beside TRL's, in docs/performance.md. One run of under nine minutes; models have random weights.
+GPU_OUT ?= runs/gpu
+GPU_RUN := PYTHONPATH=experiments $(BIN)/python -m gpu_run
+gpu: $(STAMP)
+	$(GPU_RUN) --out $(GPU_OUT)
+	$(GPU_RUN) --write $(GPU_OUT)/results.json
+
+# The same at toy size on the CPU, which shows that it runs and nothing else. Half a minute.
+gpu-dry: $(STAMP)
+	$(GPU_RUN) --toy --out runs/gpu-dry
+
+# For a machine with a GPU, torch, transformers and accelerate, but no network: wheels of what else training needs, for its
+# Python, in .wheels/. Four megabytes. docs/performance.md says how they are used there.
+WHEELS ?= .wheels
+GPU_PYTHON ?= 3.12
+gpu-wheels: $(STAMP)
+	rm -rf $(WHEELS)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version $(GPU_PYTHON) --implementation cp \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+		--dest $(WHEELS) --requirement experiments/gpu_run/wheels.txt
+	du -ch $(WHEELS)/*.whl
+
 # Two GARL steps at the shape of Qwen3-0.6B on a CPU. About five minutes, 16 GiB.
 true-shape: $(STAMP)
 	$(BIN)/python experiments/true_shape.py
@@ -205,4 +228,4 @@ $(VERL_STAMP):
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CORE_VENV) $(VLLM_VENV) $(VERL_VENV) dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(WHEELS) $(VENV) $(CORE_VENV) $(VLLM_VENV) $(VERL_VENV) dist site .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,7 @@ from qredit.trl.bench import timing
 from qredit.trl.bench.arms import make, make_rollouts
 from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ModelShape, Size
-from qredit.trl.bench.timing import _of_phase, _row, rollouts_for, time_in_turns
+from qredit.trl.bench.timing import _of_phase, make_row, rollouts_for, time_in_turns
 
 
 def test_a_size_is_read_and_said():
@@ -55,7 +55,7 @@ def test_a_ratio_is_theirs_over_ours_round_by_round():
         ("trl", "grpo"): {"sample": [1.0, 2.0, 3.0], "update": [8.0, 10.0, 9.0]},
         ("qredit", "garl"): {"sample": [1.0, 1.0, 1.0], "update": [2.0, 5.0, 3.0]},
     }
-    row = _row(Size(10, 20, 3), "step", "garl", "trl", seconds, {}, None)
+    row = make_row(Size(10, 20, 3), "step", "garl", "trl", seconds, {}, None)
     assert _of_phase(seconds["qredit", "garl"], "step") == [3.0, 6.0, 4.0]
     assert (row.ratio, row.low, row.high) == (3.0, 2.0, 3.0)
     assert (row.seconds, row.their_seconds, row.tokens_per_second) == (4.0, 12.0, 70 / 4)

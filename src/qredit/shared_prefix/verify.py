@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.layout import Layout
@@ -19,14 +19,20 @@ def gradient_difference(model: nn.Module, rows: Rows) -> float:
     Args:
         model: unwrapped, prepared by `share_prefix`.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-
-    def gradients(layout: Layout) -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(score(model, layout)["logp"].sum(), parameters, materialize_grads=True)
-
     with _without_dropout(model):
-        pairs = list(zip(gradients(pack(rows)), gradients(pad_rows(rows)), strict=True))
+        pairs = list(zip(*(logp_gradients(model, layout(rows)) for layout in (pack, pad_rows)), strict=True))
     return max(float((one - other).norm() / other.norm().clamp(min=1e-12)) for one, other in pairs)
+
+
+def logp_gradients(model: nn.Module, layout: Layout) -> tuple[Tensor, ...]:
+    """The gradient of the sum of all log-probabilities, of each parameter that is trained.
+
+    Args:
+        model: prepared by `share_prefix`.
+        layout: how the rows lie in the forward pass.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.autograd.grad(score(model, layout)["logp"].sum(), parameters, materialize_grads=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from qredit.engine.step import MicrobatchLoss
-from qredit.rollouts.collate import collate
+from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.trajectory import make_one_turn
 from qredit.trl.bench.setup import Setup
 from qredit.trl.bench.size import ANSWER, ModelShape, Size
@@ -199,7 +199,7 @@ class QreditArm(Arm):
     def update(self, rollouts: FixedRollouts) -> None:
         trainer = self.trainer
         objective = trainer.current_objective()
-        rows = self._rows(rollouts)
+        rows = self.rows(rollouts)
         known = None if "answer_logp" in objective.needs else objective.evaluate(rows.batch)
         counts, state = objective.denominators(rows.batch), trainer.stages.state
         _, loss = MicrobatchLoss(
@@ -209,9 +209,10 @@ class QreditArm(Arm):
 
     def score(self, rollouts: FixedRollouts) -> None:
         with torch.no_grad():
-            self.trainer.scorer.score(self.trainer.model, self._rows(rollouts))
+            self.trainer.scorer.score(self.trainer.model, self.rows(rollouts))
 
-    def _rows(self, rollouts: FixedRollouts) -> Any:
+    def rows(self, rollouts: FixedRollouts) -> Rows:
+        """The group as it is scored: prompts and completions, padded, on the trainer's device."""
         trajectories = [
             replace(
                 make_one_turn(

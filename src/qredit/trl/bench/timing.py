@@ -96,7 +96,7 @@ def compare(
     peak_rate = matmul_rate(setup)
     flops = shape.useful_flops(size, frozen=setup.lora_r is not None)
     return [
-        _row(
+        make_row(
             size,
             phase,
             objective,
@@ -171,7 +171,7 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _row(
+def make_row(
     size: Size,
     phase: str,
     objective: str,
@@ -180,6 +180,17 @@ def _row(
     peaks: Mapping[tuple[str, str], float],
     ideal: float | None,
 ) -> TimingRow:
+    """How much faster a phase of ours was than what it is held against.
+
+    Args:
+        size: tokens of prompt and completion, and rollouts.
+        phase: sample, score, update or step.
+        objective: of ours.
+        against: trl, ordinary or garl.
+        seconds: of every phase of every arm, over rounds.
+        peaks: bytes of an update, by arm; empty where they were not measured.
+        ideal: seconds that the useful arithmetic takes at the device's peak.
+    """
     theirs = {"trl": ("trl", "grpo"), "ordinary": ("ordinary", objective), "garl": ("qredit", "garl")}[against]
     ours = ("qredit", objective)
     mine, other = (_of_phase(seconds[key], phase) for key in (ours, theirs))
