@@ -55,8 +55,8 @@ def describe(arm: QreditArm, rollouts: FixedRollouts) -> dict[str, Any]:
     """What decides how our update runs: why prompts are not shared, if they are not, and its forward passes."""
     model, scorer = arm.trainer.model, arm.trainer.scorer
     passes = len(scorer.split_rows(arm.rows(rollouts), torch.arange(len(rollouts.completions))))
-    parameters = sum(p.numel() for p in model.parameters())
-    return {"parameters": parameters, "not_shared": share_prefix(model), "passes": passes}
+    trained, whole = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))
+    return {"parameters": whole, "trained": trained, "not_shared": share_prefix(model), "passes": passes}
 
 
 def told(what: str) -> None:

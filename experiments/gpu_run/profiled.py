@@ -1,29 +1,32 @@
-"""Where the time of our update goes, and what it would be with the head's products in TF32."""
+"""Where the time of our update goes, and what TF32 in the head's products, which are float32, would save and cost."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from gpu_run.pairs import GARL, release, told
 from gpu_run.plan import Plan
-from qredit.trl.bench.arms import Arm, FixedRollouts, make
+from qredit.trl.bench.arms import Arm, FixedRollouts, QreditArm, make
 from qredit.trl.bench.timing import rollouts_for, text_of, time_in_turns
 
 MOST, ROUNDS = 15, 3
 
 
 def profile_update(plan: Plan, end: float) -> Iterator[Mapping[str, Any]]:
-    """Seconds of the kernels that take most, and the median update in float32 products and in TF32 ones."""
+    """Seconds of the kernels that take most; then updates with products in float32 and in TF32, and how far apart the
+    log-probabilities are. Weights are random, so logits are smaller than a trained model's, and so is that distance.
+    """
     arm = make(GARL[0], text_of(GARL[1], plan.profiled), plan.profiled, plan.shape, plan.setup())
     try:
         rollouts = rollouts_for(arm, plan.profiled, plan.shape)
-        seconds = {"highest": updates(arm, rollouts)}
-        yield {"size": str(plan.profiled), "kernels": kernels(arm, rollouts)}
+        seconds, logp = updates(arm, rollouts), log_probs(arm, rollouts)
+        yield {"size": str(plan.profiled), "kernels": kernels(arm, rollouts), "seconds": seconds}
         torch.set_float32_matmul_precision("high")
-        seconds["high"] = updates(arm, rollouts)
-        yield {"float32_matmul_precision": seconds}
+        seconds, gap = updates(arm, rollouts), (log_probs(arm, rollouts) - logp).abs().max()
+        yield {"seconds_in_tf32": seconds, "logp_gap_in_tf32": float(gap)}
     finally:
         torch.set_float32_matmul_precision("highest")
         del arm
@@ -33,6 +36,12 @@ def profile_update(plan: Plan, end: float) -> Iterator[Mapping[str, Any]]:
 def updates(arm: Arm, rollouts: FixedRollouts) -> list[float]:
     """Seconds of some updates after one that warms up."""
     return time_in_turns({GARL: arm}, ("update",), rollouts, ROUNDS + 1, told)[GARL]["update"][1:]
+
+
+@torch.no_grad()
+def log_probs(arm: QreditArm, rollouts: FixedRollouts) -> Tensor:
+    """Of every completion token."""
+    return arm.trainer.scorer.score(arm.trainer.model, arm.rows(rollouts))["logp"]
 
 
 def kernels(arm: Arm, rollouts: FixedRollouts) -> list[dict[str, Any]]:

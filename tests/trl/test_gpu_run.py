@@ -8,7 +8,7 @@ import pytest
 from gpu_run import __main__ as command
 from gpu_run import budget, gradients, versions
 from gpu_run.goals import Goal, list_goals, token_bound
-from gpu_run.plan import TOY
+from gpu_run.plan import LARGE, REAL, SMALL, TOY
 from gpu_run.pocket_steps import STEPS, learned
 from gpu_run.results import Results
 from gpu_run.sections import Section, list_sections, run_sections
@@ -37,7 +37,8 @@ def test_the_whole_run_at_toy_size(tmp_path, capsys):
             ("step", "garl"),
         ]
         assert all(row["ratio"] > 0 and row["rounds"] == 1 for row in rows)
-        assert (sections[name]["not_shared"], sections[name]["passes"]) == (None, 1), lora_r
+        assert (sections[name]["not_shared"], sections[name]["passes"]) == (None, 1)
+        assert (sections[name]["trained"] == sections[name]["parameters"]) is (lora_r is None)
     assert sections["gradients"]["passed"] is sections["pocket"]["passed"] is True
     assert "12/11/2 full, garl: update, useful tokens/s | 13,000" in shown
 
@@ -126,6 +127,15 @@ def test_findings_are_kept_where_a_section_breaks_off(tmp_path, monkeypatch):
     assert found["second"]["passed"] is True
     assert list(found["long"]) == ["skipped"]
     assert [line.split(":")[0] for line in told] == ["first", "first", "second", "long"]
+
+
+def test_the_parts_of_a_run_fit_into_its_minutes():
+    """Twenty seconds are left for imports; no part is left out for want of time before it."""
+    assert sum(section.seconds for section in list_sections(REAL)) <= 60 * command.MINUTES - 20
+    assert command.MINUTES < 9
+    assert {(pair.size, pair.lora_r is None) for pair in REAL.pairs} == {
+        (s, f) for s in (SMALL, LARGE) for f in (True, False)
+    }
 
 
 def test_a_missing_package_is_named_before_compute(monkeypatch, tmp_path, capsys):
