@@ -410,7 +410,8 @@ def test_the_card_tells_what_the_model_is(folder, tmp_path):
     chosen = {"task": "jsonl", "data": data_file(tmp_path / "rows.jsonl"), "model": folder, "output": tmp_path / "run"}
     assert main(["train", "--quiet", *flags(**chosen, **SHORT, eval_every=1, eval_k=2, eval_questions=2)]) == 0
     card = (tmp_path / "run" / "final" / "README.md").read_text()
-    for words in (f"base model: `{folder}`", "data: jsonl", "objective: `garl(q=0.75)`", "answers end with: `<end>`"):
+    said = (f"base model: `{folder}`", "data: jsonl", "objective: `garl(q=0.75)`", "the answer ends with `<end>`")
+    for words in said:
         assert words in card
     assert "license: apache-2.0" in card
     assert "m@2, validation: " in card

@@ -23,9 +23,11 @@ from qredit.runs.live import LiveView
 from qredit.runs.load import load_model
 from qredit.runs.options import TrainOptions
 from qredit.runs.stop_signals import StopOnSignal
+from qredit.trl.answer_stops import list_answer_stops, ready_to_serve
 from qredit.trl.lost_process import report_lost_process
 from qredit.trl.model_card import render_card
 from qredit.trl.run_trainer import RunTrainer
+from qredit.trl.usage import to_code
 from qredit.utils.atomic_files import report_write_errors
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars
@@ -208,7 +210,10 @@ def _write_card(trainer: RunTrainer, options: TrainOptions, run: RunFolder, mode
     validations = [entry for entry in _entries(run.validation) if best is None or entry["step"] == best]
     told = validations[-1] if validations else {}
     scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
-    card = replace(trainer.make_card(run.path.name, data, ["qredit"]), scores=scores)
+    card = trainer.make_card(run.path.name, data, ["qredit"])
+    wording = {"system message": options.system_prompt, "text behind each prompt": options.instruction}
+    told_of = {name: to_code(text) for name, text in wording.items() if text is not None}
+    card = replace(card, scores=scores, settings={**(card.settings or {}), **told_of})
     for folder in (run.path, model):
         (folder / "README.md").write_text(render_card(card), encoding="utf-8")
 
@@ -230,4 +235,5 @@ def _merge(trainer: RunTrainer, folder: Path) -> None:
     merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
     for path in folder.glob("adapter_*"):
         path.unlink()
-    merged.to(torch.float32).save_pretrained(folder)
+    with ready_to_serve(merged, list_answer_stops(trainer.format)):
+        merged.to(torch.float32).save_pretrained(folder)

@@ -87,6 +87,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
             run.template,
             tokenizer,
             objective=options.label,
+            chat=any(not isinstance(prompt, str) for prompt in prompts),
             callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
             peft_config=make_lora_config(run),
         )

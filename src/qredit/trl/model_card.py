@@ -1,6 +1,5 @@
 """The model card of a run: what it was made from, on what, how, how well it does, and how its answers end."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from qredit.trl.usage import Usage, render_usage, to_code
 from qredit.utils.extras import get_installed_version
 from qredit.utils.sanitize import escape_control_chars
 
@@ -25,15 +25,15 @@ class ModelCard:
     Attributes:
         base: the model that training began with: an id on the Hub, or a folder; None for one made in a script.
         data: what the prompts and answers came from.
+        usage: how it is asked.
         scores: a sentence or number by name.
-        end: the text that ends an answer.
         settings: further facts by name, such as steps and learning rate.
     """
 
     name: str
     base: str | None
     objective: str
-    end: str
+    usage: Usage
     data: str | None = None
     scores: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] | None = None
@@ -49,8 +49,8 @@ def render_card(card: ModelCard) -> str:
     license = None if folder is None else _license(folder)
     if license is not None:
         head["license"] = license
-    facts = {"base model": card.base and _code(card.base), "data": card.data, "objective": _code(card.objective)}
-    facts |= {"answers end with": _code(card.end), **(card.settings or {})}
+    facts = {"base model": card.base and to_code(card.base), "data": card.data, "objective": to_code(card.objective)}
+    facts |= card.settings or {}
     rows = [f"- {name}: {value}" for name, value in facts.items() if value is not None]
     scores = [f"- {name}: {value}" for name, value in (card.scores or {}).items()]
     parts = [
@@ -59,16 +59,13 @@ def render_card(card: ModelCard) -> str:
         "Trained from questions and answers with [TRL](https://github.com/huggingface/trl) and qredit.",
         "\n".join(rows),
         *(["## Scores", "\n".join(scores)] if scores else []),
+        "## How it is asked",
+        render_usage(card.usage),
         "## Made with",
         "\n".join(f"- {name} {get_installed_version(name)}" for name in _PACKAGES),
         f"The loss continuum: {PAPER}.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _code(text: str) -> str:
-    """A text of others between backticks, on one line."""
-    return "`" + escape_control_chars(json.dumps(text, ensure_ascii=False)[1:-1], keep="").replace("`", "'") + "`"
 
 
 def _license(base: Path) -> str | None:

@@ -24,11 +24,13 @@ from qredit.samplers.transformers import TransformersSampler
 from qredit.shared_prefix.support import unwrap_peft
 from qredit.tasks.base import Example
 from qredit.trl.accelerate_backend import AccelerateBackend
+from qredit.trl.answer_stops import list_answer_stops, ready_to_serve
 from qredit.trl.checkpointing import Checkpointer
 from qredit.trl.checks import check_weights
 from qredit.trl.config import QreditConfig
 from qredit.trl.environment_variables import check_environment
 from qredit.trl.model_card import ModelCard, render_card
+from qredit.trl.usage import Usage
 from qredit.trl.whole_weights import gather_whole_weights
 from qredit.utils.errors import QreditError
 
@@ -46,6 +48,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         collective: the processes that train together.
         checkpointer: writes and restores what checkpoints hold beside transformers' own files.
         template: switches of the chat template.
+        chat: prompts are messages.
         budget: tokens that may be sampled for the rationale and for the answer.
         rows_per_answer_batch: completions that a process samples at once when it answers questions.
         eos_token_ids: the ids that end a text.
@@ -58,6 +61,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
     collective: AccelerateBackend
     checkpointer: Checkpointer
     template: Mapping[str, Any]
+    chat: bool
     budget: TokenBudget
     rows_per_answer_batch: int
     eos_token_ids: Sequence[int]
@@ -153,6 +157,10 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        with ready_to_serve(unwrap_peft(self.model), list_answer_stops(self.format)):
+            super()._save(output_dir, state_dict)
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(
             super()._get_output_dir(trial)
@@ -188,7 +196,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             name=name,
             base=str(unwrap_peft(self.model).config._name_or_path) or None,
             objective=str(self.objective),
-            end=self.format.format.end,
+            usage=Usage.of(self.format, self.budget, self.chat, self.template),
             data=data,
             settings={"steps": self.state.global_step, **self._card_settings()},
             tags=tags,

@@ -42,6 +42,7 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         template: switches of the chat template.
         processing_class: the tokenizer.
         objective: what is learned, in words; checkpoints of anything else are refused.
+        chat: prompts are messages.
         callbacks, peft_config: as in TRL.
 
     Raises:
@@ -58,6 +59,7 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
         template: Mapping[str, Any],
         processing_class: PreTrainedTokenizerBase,
         objective: str = "sft",
+        chat: bool = False,
         callbacks: list[TrainerCallback] | None = None,
         peft_config: Any = None,
     ) -> None:
@@ -70,6 +72,7 @@ class SftTrainer(RunTrainer, SFTTrainer):  # type: ignore[misc]
             peft_config=peft_config,
         )
         self.objective, self.format, self.template, self.budget = objective, tokens, template, budget
+        self.chat = chat
         self._check_setup(peft_config)
         notice = describe_end_conflict(tokens, get_eos_token_ids(self.model), template)
         if notice is not None:

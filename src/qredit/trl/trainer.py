@@ -267,6 +267,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         args, needs = self.args, self._fields_read
         self.collective = together = AccelerateBackend(self.accelerator)
         self.template, self.budget = dict(self.chat_template_kwargs or {}), args.budget
+        self.chat = any(not isinstance(prompt, str) for prompt in self.train_dataset["prompt"])
         self.rows_per_answer_batch = int(args.generation_batch_size // together.size)
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.sampler = self._make_sampler()
