@@ -81,7 +81,7 @@ def test_an_opening_that_the_template_writes_is_not_added(switches):
     ("closing", "end", "stops"),
     [("\nAnswer:\n", "</think>", [3]), ("\nAnswer:\n", "\n", []), ("</think>", "</think>", [])],
 )
-def test_an_answers_end_stops_generation_if_it_ends_nothing_else(closing, end, stops):
+def test_an_end_stops_generation_if_it_ends_nothing_else(closing, end, stops):
     assert list_answer_stops(TokenFormat(Format("", closing, "", end), tokenizer())) == stops
 
 
