@@ -13,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory pages pages-text pocket golden-verl verl-env resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -154,6 +154,10 @@ true-shape: $(STAMP)
 # (the shape of Qwen3-0.6B, 16 GiB, ten minutes) add rows.
 memory: $(STAMP)
 	$(BIN)/python experiments/memory_estimate.py --model "$(MODEL)" $(if $(TRUE),--true)
+
+# What fits on which card, in docs/scaling.md, estimated. A quarter of an hour on one core, 12 GiB.
+scaling: $(STAMP)
+	$(BIN)/python experiments/scaling_table.py
 
 # The pages of docs/objectives, with the cost of every method. About five minutes.
 pages: $(STAMP)

@@ -373,7 +373,18 @@ def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
     }
     rates = {name: read_rates(name) for name in plan.SWEPT}
     told = "; ".join(f"{name}: {text}" for name, text in rates.items() if text)
-    insert(PAGE, "real model", Template(TEXT.read_text()).substitute(tables, rates=told))
+    said = {"rates": told, "wordings": read_wordings(), "questions": HELD.questions, "samples": HELD.k}
+    insert(PAGE, "real model", Template(TEXT.read_text()).substitute(tables, **said))
+
+
+def read_wordings() -> str:
+    """How often each wording had a right answer, the best first, task by task."""
+    told = []
+    for task in plan.TASKS:
+        found = {name: read_result(f"wording-{task}-{name}") for name in plan.WORDINGS}
+        rates = sorted(((result["p@1"], name) for name, result in found.items() if result), reverse=True)
+        told.append(f"{task} {', '.join(f'{name} {100 * rate:.1f} %' for rate, name in rates)}")
+    return "; ".join(told)
 
 
 def read_rates(name: str) -> str:
