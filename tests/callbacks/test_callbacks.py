@@ -50,9 +50,10 @@ class Run:
         self.step_success = [0.8 + 0.01 * n if good else 0.01 * n for n in range(8)]
 
 
-def guarded(folder, action, steps, until=12, every=2, again=math.inf):
+def guarded(folder, action, steps, until=12, every=2, again=math.inf, now=None):
     """A guard after so many steps of such a run, which was saved every few steps."""
-    run, guard, args, now = Run(until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder)), state()
+    run, guard, args = Run(until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder))
+    now = now or state()
     guard.attach(run)
     for number in range(1, steps + 1):
         run.step(number)
@@ -83,6 +84,12 @@ def test_a_guard_asks_a_run_to_go_back(tmp_path, action, asked):
     assert [one["step"] for one in guard.list_decisions()] == [18]
     assert ended == (18 if action == "stop" else 20)
     assert guard.now() == (parse("paft(q=0.75)") if action == "paft" else None)
+
+
+def test_a_guard_goes_back_to_what_a_validation_chose(tmp_path):
+    """Rotation keeps that checkpoint alone: 10, the newest good one, would be deleted."""
+    run, *_ = guarded(tmp_path, "roll_back", 20, now=state(best_global_step=4, best_metric=0.9))
+    assert ("restore", "checkpoint-4") in run.asked
 
 
 def test_a_roll_back_forgets_what_was_saved_last(tmp_path):

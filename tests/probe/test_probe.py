@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from qredit.cli.main import main
+from qredit.cli.probe_command import ProbeOptions
 from qredit.core import tsallis
 from qredit.lab.policies import GRADED_MULTIPLES, HIT_LIKELIHOOD, MISS_LOG_LIKELIHOOD, PRIOR
 from qredit.objectives import REGISTRY
@@ -22,6 +23,7 @@ from qredit.probe.predict import (
     mixed_seen,
 )
 from qredit.probe.recommend import Case, is_graded
+from qredit.runs.options import TrainOptions
 from qredit.stats.interval import bootstrap_mean, clopper_pearson
 from qredit.stats.weights import effective_size
 from qredit.utils.errors import QreditError
@@ -389,6 +391,10 @@ def test_a_recipe_can_be_probed_and_flags_win_over_it(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == plain
     assert main([*argv, "--style", "warm"]) == 0
     assert json.loads(capsys.readouterr().out)["advice"]["objective"] == "grpo()"
+
+
+def test_the_probe_takes_the_group_size_of_train():
+    assert ProbeOptions().m == TrainOptions().m == 16
 
 
 def test_a_warm_pocket_model_is_advised_grpo_in_words(capsys):

@@ -40,7 +40,6 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]
 
     Args:
         action: what to do.
-        validates: whether `check` will be told of validations, which then choose the best checkpoint.
 
     Attributes:
         done: what was done: step, change and reason.
@@ -49,8 +48,8 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]
 
     name = GUARD
 
-    def __init__(self, action: Action, validates: bool = False) -> None:
-        self.action, self.validates = action, validates
+    def __init__(self, action: Action) -> None:
+        self.action = action
         self.run: RevertibleRun | None = None
         self.watch, self.instead = CollapseDetector(), False
         self.done: list[dict[str, Any]] = []
@@ -144,7 +143,7 @@ class CollapseGuard(TrainerCallback):  # type: ignore[misc]
 
     def _checkpoint(self, run: RevertibleRun, output: Path, state: Any) -> Path | None:
         """The best checkpoint, or the newest whole one before it; the main process chooses, for all."""
-        wanted = (state.best_global_step if self.validates else None) or self.good
+        wanted = state.best_global_step or self.good  # the former is the one that rotation keeps
         found = (
             path
             for path in list_checkpoints(output)

@@ -18,7 +18,7 @@ from qredit.cli.parser import Parser, add_options, build_options, read_yaml
 from qredit.cli.shared_options import add_shared_options
 from qredit.cli.train_command import list_training_fields
 from qredit.core.hint import HINT_TEMPLATE, check_template
-from qredit.runs.options import POCKET, TrainOptions, check_minimums, option
+from qredit.runs.options import POCKET, ROLLOUTS_PER_PROMPT, TrainOptions, check_minimums, option
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_multiple, format_probability, format_share
 from qredit.utils.sanitize import escape_control_chars, to_json_line
@@ -35,7 +35,7 @@ class ProbeOptions:
     model: str = option(
         POCKET, "model folder or id; 'pocket' is the task's own small model, 'smollm2' SmolLM2-135M-Instruct"
     )
-    m: int = option(32, "rollouts per example, and the group size that is predicted for")
+    m: int = option(ROLLOUTS_PER_PROMPT, "rollouts per example, and the group size that is predicted for")
     examples: int = option(64, "training examples, in hash order")
     rows_per_batch: int = option(256, "rollouts sampled and scored at once")
     seed: int = option(0, "seed of the rollouts")

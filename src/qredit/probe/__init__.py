@@ -1,6 +1,6 @@
 """Before a run: how cold a model is on its data, what that predicts, and what is advised: qredit probe.
 
-measured = measure(load(options, 64), m=32, seed=0)     # needs the model
+measured = measure(load(options, 64), m=16, seed=0)     # needs the model
 predicted = predict(measured.log_w, measured.right)     # from the arrays alone
 advice = recommend(predicted)                           # from the prediction alone
 """

@@ -32,6 +32,8 @@ POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
 BUDGET = (2048, DEFAULT_ANSWER_BUDGET)
+ROLLOUTS_PER_PROMPT = 16
+"""Of training and of the probe alike: what the probe advises holds for groups of this size."""
 SEEDS = 2**32
 RENAMED_OPTIONS = {
     "num_generations": "m",
@@ -115,7 +117,7 @@ class TrainOptions:
             "words": (AUTO,),
         },
     )
-    m: int = option(16, "rollouts per prompt")
+    m: int = option(ROLLOUTS_PER_PROMPT, "rollouts per prompt")
     prompts_per_step: int = option(8, "prompts per optimiser step, over all processes")
     prompts_per_forward: int | None = option(None, "prompts per forward pass; default: all of a process's")
     rows_per_forward: int | None = option(None, "rollouts per forward pass; default: as many as fit, measured")

@@ -99,7 +99,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
     watchers: list[Any] = [MetricsWriter(folder.metrics), samples, recorder]
     decisions = DecisionWriter(folder.decisions)
-    guard = None if options.guard is None else CollapseGuard(options.guard, validates=options.eval_every > 0)
+    guard = None if options.guard is None else CollapseGuard(options.guard)
     notes: list[str] = []
     model = load_model(path, notes=notes)
     check_trainable(model, path, options.lora)
