@@ -13,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -64,6 +64,11 @@ vllm-env: $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)
 	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/samplers tests/trl tests/cli
+
+# 4-bit weights, with bitsandbytes beside what is installed. Half a minute.
+test-quantization: $(STAMP)
+	$(BIN)/pip install -q 'bitsandbytes>=0.49'
+	$(BIN)/pytest tests/runs/test_quantization.py
 
 # Real tokenizers that packages carry, in a folder of their own.
 TOKENIZERS ?= .tokenizers

@@ -21,7 +21,8 @@ from tests.test_house import imports_by_module
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CALLED = {"yaml": "pyyaml"}
-APART = {"vllm", "verl"}  # have environments of their own (make vllm-env, make verl-env)
+# have environments of their own (make vllm-env, make verl-env), or are added by the tests that need them
+APART = {"vllm", "verl", "quantization"}
 
 
 def listed(requirements):

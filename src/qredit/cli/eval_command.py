@@ -19,7 +19,13 @@ from rich.table import Table
 
 from qredit import tasks
 from qredit.cli.parser import Parser, add_options, build_options, read_yaml
-from qredit.cli.shared_options import SHARED_OPTIONS, TEMPLATE_OPTIONS, add_shared_options, list_template_options
+from qredit.cli.shared_options import (
+    FOUR_BIT_OPTIONS,
+    SHARED_OPTIONS,
+    TEMPLATE_OPTIONS,
+    add_shared_options,
+    list_template_options,
+)
 from qredit.rewards.reward_spec import parse_reward_names
 from qredit.runs.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_minimums, option
 from qredit.tasks import Example
@@ -240,6 +246,8 @@ def _model_and_options(asked: EvalOptions, shared: Mapping[str, Any]) -> tuple[s
     stored = {key: value for key, value in kept.items() if key in taken}
     if shared.get("task", kept.get("task")) != kept.get("task"):  # another task's columns and words
         stored = {k: value for k, value in stored.items() if k not in (*OWN_COLUMNS, *OWN_WORDING, "passages")}
+    if not (Path(weights) / "adapter_config.json").is_file():  # merged: what the four bits stood for is in the weights
+        stored = {key: value for key, value in stored.items() if key not in FOUR_BIT_OPTIONS}
     chose = {key: value for key, value in kept.items() if key in (*taken, *SUBSET_OPTIONS)}
     trained = build_options(TrainOptions, [(str(config), chose)], list_template_options)
     if asked.split != "train" and "data" not in shared and is_single_file(trained):
@@ -259,10 +267,12 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
         first = parse_rewards(asked.metric)
         rewards = (*first, *(reward for reward in rewards if reward.name != first[0].name))
     from qredit.runs.load import is_single_file, load_data
+    from qredit.runs.quantization import check_four_bit
     from qredit.runs.samplers import parse_vllm
     from qredit.runs.train_overlap import count_trained_on, describe_questions
 
     parse_vllm(options)
+    check_four_bit(options, lora=True)
 
     data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
     rows_of = str(options.data) if options.task == "jsonl" and is_single_file(options) else None
@@ -291,9 +301,10 @@ def _evaluate_model(subject: _Candidate, asked: EvalOptions, quiz: _EvalSetup, p
     """The model's answers to all questions that fit its context. It is kept in memory no longer than that."""
     from qredit.evaluation.metrics import summarize
     from qredit.runs.load import load_model, prepare_examples
+    from qredit.runs.quantization import make_quantization_config
 
     options = quiz.options
-    network = load_model(subject.path, options.device)
+    network = load_model(subject.path, options.device, quantization=make_quantization_config(options))
     questions = prepare_examples(quiz.examples, subject.tokens, network, options, f"{options.task} {asked.split}")
     stream = _sample_answers(asked, quiz, subject, network, questions, progress)
     answered = list(stream) if subject.samples is None else _write_while_sampling(stream, subject.samples)

@@ -27,6 +27,7 @@ from qredit.runs.load import (
     resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
+from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
 from qredit.runs.train import make_token_format
 from qredit.samplers.answers import make_response
@@ -111,13 +112,14 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     """
     check_single_answer(options, "the probe")
     vllm = parse_vllm(options)
+    check_four_bit(options, lora=True)
     reward = parse_rewards(options.rewards)[0]
     path = resolve_model_path(options.model, options.task, options.coldness)
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
     found = data.examples
     tokens = make_token_format(options, load_tokenizer(path), found)
     joined, apart = _split_by_alignment(found, tokens, options.alias_use)
-    network = load_model(path, options.device)
+    network = load_model(path, options.device, quantization=make_quantization_config(options))
     asked = prepare_examples([example for example, _ in joined], tokens, network, options, f"{options.task} train")
     if share_prefix(network) is not None:
         check_padding(

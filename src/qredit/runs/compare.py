@@ -17,6 +17,7 @@ from qredit.runs.folder import ensure_writable
 from qredit.runs.load import check_objective_of_task, is_single_file, load_data, resolve_model_path
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
+from qredit.runs.quantization import check_four_bit
 from qredit.runs.samplers import parse_vllm
 from qredit.runs.warm_start import THEN, split_arm
 from qredit.tasks.base import ExamplesWithNotes
@@ -117,6 +118,7 @@ def compare_objectives(
         QreditError: an objective that cannot be read, a folder that cannot be written; before any run.
     """
     parse_vllm(settings.base)
+    check_four_bit(settings.base, settings.base.lora)
     arms = [(text, *split_arm(text)) for text in objectives]
     wanted = [
         (text, Variant(settings.options(objective, seed), warm_start=shown))

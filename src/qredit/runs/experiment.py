@@ -17,6 +17,7 @@ from qredit.evaluation.metrics import QuestionResult, summarize
 from qredit.rewards.reward_spec import parse_rewards
 from qredit.runs.load import (
     get_stop_tokens,
+    is_adapter,
     load_examples,
     load_model,
     load_tokenizer,
@@ -24,6 +25,7 @@ from qredit.runs.load import (
     resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
+from qredit.runs.quantization import make_quantization_config
 from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
 from qredit.runs.sft import finetune
 from qredit.runs.train import make_token_format, train
@@ -259,7 +261,8 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
         held: which questions, and how many samples of each.
     """
     path = resolve_model_path(weights or options.model, options.task, options.coldness)
-    tokenizer, network = load_tokenizer(path), load_model(path, options.device)
+    as_trained = make_quantization_config(options) if weights is None or is_adapter(path) else None
+    tokenizer, network = load_tokenizer(path), load_model(path, options.device, quantization=as_trained)
     asked = load_examples(options, held.split, held.questions)
     tokens = make_token_format(options, tokenizer, asked)
     questions = prepare_examples(asked, tokens, network, options, f"{options.task} {held.split}")

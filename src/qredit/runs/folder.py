@@ -20,7 +20,13 @@ from qredit.utils.extras import get_installed_version
 RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
 SFT_MARK = "rationales"  # an option that the config of supervised fine-tuning holds, and no other
 RESUMABLE_CHANGES = ("steps", "save_every", "log_every", "data", "model")
-FORMER_BEHAVIOUR = {"aliases": "reward", "passages": "all"}
+FORMER_BEHAVIOUR = {
+    "aliases": "reward",
+    "passages": "all",
+    "load_in_4bit": False,
+    "bnb_4bit_quant_type": "nf4",
+    "use_bnb_nested_quant": False,
+}
 """What runs did whose config.yaml does not say so, for it is older than the option."""
 
 

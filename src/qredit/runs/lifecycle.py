@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from rich.console import Console
+from transformers import BitsAndBytesConfig
 
 from qredit.callbacks.collapse_guard import has_guard_ended_run
 from qredit.callbacks.decisions import DecisionWriter
@@ -22,6 +23,7 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.live import LiveView
 from qredit.runs.load import load_model
 from qredit.runs.options import TrainOptions
+from qredit.runs.quantization import make_quantization_config
 from qredit.runs.stop_signals import StopOnSignal
 from qredit.trl.answer_stops import list_answer_stops, ready_to_serve
 from qredit.trl.lost_process import report_lost_process
@@ -197,7 +199,7 @@ def _write_final(trainer: RunTrainer, options: TrainOptions, folder: RunFolder, 
             if source is not None:
                 _copy_model(source, aside)
             if options.merge_lora:
-                _merge(trainer, aside)
+                _merge(trainer, aside, make_quantization_config(options))
             _write_card(trainer, options, folder, aside, best)
             replace_folder(aside, folder.final, folder.path / "_replaced")
     trainer.accelerator.wait_for_everyone()
@@ -227,11 +229,17 @@ def _copy_model(checkpoint: Path, folder: Path) -> None:
                 shutil.copy(path, folder / path.name)
 
 
-def _merge(trainer: RunTrainer, folder: Path) -> None:
-    """Replace the adapters in a folder by the whole model with the adapters merged in."""
+def _merge(trainer: RunTrainer, folder: Path, quantization: BitsAndBytesConfig | None) -> None:
+    """Replace the adapters in a folder by the whole model with the adapters merged in.
+
+    Adapters that were trained on 4-bit weights are merged into the numbers that these stood for: the model before it
+    was rounded would be another one than they were trained on.
+    """
     from peft import PeftModel
 
-    base = load_model(trainer.model.get_base_model().config._name_or_path)
+    base = load_model(trainer.model.get_base_model().config._name_or_path, quantization=quantization)
+    if quantization is not None:
+        base = base.dequantize().to(torch.float32)
     merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
     for path in folder.glob("adapter_*"):
         path.unlink()

@@ -9,7 +9,14 @@ from typing import Any
 import pyarrow  # type: ignore[import-untyped]
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from qredit import pocket, tasks
 from qredit.data.rows import RowNames, find_too_long
@@ -93,8 +100,16 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: str, device: torch.device | None = None, notes: list[str] | None = None) -> PreTrainedModel:
+def load_model(
+    path: str,
+    device: torch.device | None = None,
+    notes: list[str] | None = None,
+    quantization: BitsAndBytesConfig | None = None,
+) -> PreTrainedModel:
     """The model with float32 weights, on the CPU if no device is given.
+
+    Of quantised weights the others (embeddings, norms, head) have the type that products are computed in, and all lie
+    where they were quantised: on the accelerator, if there is one.
 
     A generation_config that could not be saved again is mended.
 
@@ -102,16 +117,23 @@ def load_model(path: str, device: torch.device | None = None, notes: list[str] |
         path: folder or model id.
         device: None is the CPU.
         notes: is told what was mended.
+        quantization: how weights of linear layers are held; None is as they are.
 
     Raises:
-        QreditError: it cannot be loaded, or its files lack some of the weights.
+        QreditError: it cannot be loaded, its files lack some of the weights, or it is to be quantised and is already.
     """
     how = resolve_load_kwargs(path)
     if is_adapter(path):
         check_base_model(Path(path))
+    dtype = torch.float32
+    if quantization is not None:
+        if already := _describe_quantization(path):
+            raise QreditError(f"model '{path}' cannot be held in four bits: {already}leave load_in_4bit out")
+        dtype = quantization.bnb_4bit_compute_dtype
+        how = {**how, "quantization_config": quantization} | ({} if device is None else {"device_map": {"": device}})
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **how
+            path, dtype=dtype, output_loading_info=True, trust_remote_code=False, **how
         )
     except Exception as error:  # as above
         raise QreditError(f"cannot load model '{path}': {_describe_quantization(path)}{_format_error(error)}") from None
@@ -124,7 +146,7 @@ def load_model(path: str, device: torch.device | None = None, notes: list[str] |
     mended = repair_generation_config(model)
     if mended is not None and notes is not None:
         notes.append(mended)
-    return model if device is None else model.to(device)
+    return model if device is None or quantization is not None else model.to(device)
 
 
 def _format_error(error: Exception) -> str:

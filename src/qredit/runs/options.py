@@ -145,6 +145,9 @@ class TrainOptions:
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")
     merge_lora: bool = option(False, "merge the adapters into the final model")
+    load_in_4bit: bool = option(False, "hold the weights under the adapters in four bits (QLoRA, by bitsandbytes)")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = option("nf4", "type of these four bits", "nf4", "fp4")
+    use_bnb_nested_quant: bool = option(False, "quantise the scales of these, too")
     dtype: Literal["float32", "bfloat16"] | None = option(
         None,
         "type of the computation; weights stay float32. Default: bfloat16 with an accelerator",

@@ -16,10 +16,11 @@ from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
-from qredit.runs.load import apply_chat_format, check_trainable, load_data, load_model, load_tokenizer
+from qredit.runs.load import apply_chat_format, load_data, load_tokenizer
 from qredit.runs.sft_options import SftOptions
 from qredit.runs.train import (
     list_shared_arguments,
+    load_trainable_model,
     make_lora_config,
     make_token_format,
     make_validation,
@@ -71,8 +72,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     answers = [example.answer for example in data.examples]
     encoded = encode_demonstrations(prompts, answers, rationales, rows, tokens, run.template)
     notes: list[str] = []
-    model = load_model(path, notes=notes)
-    check_trainable(model, path, run.lora)
+    model = load_trainable_model(run, path, notes)
     shown = leave_out_long(encoded, rows, get_context_length(model), run.skip_long)
     check_enough(len(shown), run.prompts_per_step, f"{run.task} train")
     judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics)

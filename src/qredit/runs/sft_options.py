@@ -21,8 +21,22 @@ SHARED_WITH_TRAIN = (
     ),
     *("subset", "hold_out", "reward", "model", "coldness", "chat", "prompts_per_step", "prompts_per_forward", "steps"),
     *("lr", "warmup", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam"),
-    *("answer_end", "skip_long", "lora", "lora_r", "merge_lora", "dtype", "cpu", "seed", "eval_every"),
+    *(
+        "answer_end",
+        "skip_long",
+        "lora",
+        "lora_r",
+        "merge_lora",
+        "load_in_4bit",
+        "bnb_4bit_quant_type",
+        "use_bnb_nested_quant",
+        "dtype",
+        "cpu",
+        "seed",
+        "eval_every",
+    ),
     *("eval_questions", "eval_k", "save_every", "log_every"),
+    *("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"),
 )
 """Options of training that fine-tuning has, too, with the same meaning."""
 DEFAULT_RATES = {"pocket": 3e-4, "lora": 1e-4, "full": 1e-5}

@@ -41,6 +41,7 @@ from qredit.runs.load import (
 )
 from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import TrainOptions
+from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import parse_vllm
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
@@ -48,7 +49,7 @@ from qredit.tasks.base import Example
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.lora import make_lora
-from qredit.trl.memory_estimate import count_weight_bytes, estimate_memory, get_resident_bytes
+from qredit.trl.memory_estimate import count_parameters, count_weight_bytes, estimate_memory, get_resident_bytes
 from qredit.trl.vllm_sampling import describe_sampler
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
@@ -101,8 +102,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     decisions = DecisionWriter(folder.decisions)
     guard = None if options.guard is None else CollapseGuard(options.guard)
     notes: list[str] = []
-    model = load_model(path, notes=notes)
-    check_trainable(model, path, options.lora)
+    model = load_trainable_model(options, path, notes)
     judged = choose_eval_rewards(given, tasks.get(options.task).metrics)
     validation = make_validation(options, judged, tokenizer, model, folder, guard)
     with reraise_as_qredit_error(ValueError, ImportError):
@@ -141,12 +141,30 @@ def resolve_trainable_model(options: TrainOptions) -> str:
     """Where the weights are that a run begins with.
 
     Raises:
-        QreditError: as `resolve_model_path`; a folder of adapters alone.
+        QreditError: as `resolve_model_path` and `check_four_bit`; a folder of adapters alone.
     """
+    check_four_bit(options, options.lora)
     path = resolve_model_path(options.model, options.task, options.coldness)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
     return path
+
+
+def load_trainable_model(options: TrainOptions, path: str, notes: list[str]) -> PreTrainedModel:
+    """The model that a run begins with. One with 4-bit weights is loaded onto the device that computes.
+
+    Args:
+        options: of the run.
+        path: folder or model id.
+        notes: is told what was mended.
+
+    Raises:
+        QreditError: as `load_model` and `check_trainable`.
+    """
+    quantization = make_quantization_config(options)
+    model = load_model(path, None if quantization is None else options.device, notes, quantization)
+    check_trainable(model, path, options.lora)
+    return model
 
 
 def make_config(options: TrainOptions, output: Path) -> QreditConfig:
@@ -249,7 +267,7 @@ def make_plan(options: TrainOptions) -> planning.Plan:
     rows = trainer.train_dataset
     prompt_lengths = [len(ids) for ids in rows["prompt_ids"]]
     args: QreditConfig = trainer.args
-    parameters = sum(p.numel() for p in trainer.model.parameters())
+    parameters = count_parameters(trainer.model)
     rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     groups = rollouts // args.num_generations
     return planning.Plan(

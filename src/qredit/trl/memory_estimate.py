@@ -149,8 +149,21 @@ def get_resident_bytes() -> float:
 
 
 def count_weight_bytes(model: torch.nn.Module) -> float:
-    """Bytes of a model's parameters."""
-    return _size(model.parameters())
+    """Bytes of a model's parameters, with the scales of those that are quantised."""
+    return _size(model.parameters()) + sum(_scale_bytes(p) for p in model.parameters())
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Numbers that a model has; of 4-bit weights, which lie two in a byte, those that they stand for."""
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if state is None else state.shape.numel() for p, state in states)
+
+
+def _scale_bytes(parameter: Any) -> float:
+    """Bytes of the scales of a 4-bit weight, and of theirs where they are quantised."""
+    state = getattr(parameter, "quant_state", None)
+    scales = [] if state is None else [state.absmax, *([state.state2.absmax] if state.nested else [])]
+    return _size(scales)
 
 
 def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:

@@ -10,6 +10,7 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "trl": ("trl", "transformers", "accelerate", "datasets", "peft"),
     "vllm": ("vllm",),
     "verl": ("verl", "ray", "transformers", "datasets"),
+    "quantization": ("bitsandbytes",),
     "report": ("matplotlib",),
     "math": ("math_verify",),
     "smollm2": ("gguf",),
