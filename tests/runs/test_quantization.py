@@ -8,10 +8,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from qredit import QreditError
 from qredit.cli import main
 from qredit.runs.load import load_model
 from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import make_quantization_config
+from qredit.runs.train import check_precision, list_shared_arguments
 from qredit.trl.memory_estimate import count_parameters, count_weight_bytes
 from qredit.utils import extras
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
@@ -39,6 +41,9 @@ BESIDE = {"use_vllm": "true", "vllm_mode": "server"}
         ("sft", {"load_in_4bit": True}, "load_in_4bit needs lora"),
         ("train", FOUR_BIT | BESIDE, "load_in_4bit with use_vllm is not supported"),
         ("train", {"lora": True, "bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type needs load_in_4bit"),
+        ("train", {"optim": "paged_adamw_8bit"}, "optim=paged_adamw_8bit needs bitsandbytes, not installed here"),
+        ("sft", {"optim": "adamw_bnb_8bit"}, "optim=adamw_bnb_8bit needs bitsandbytes, not installed here"),
+        ("train", {"fp16": "true", "dtype": "bfloat16"}, "fp16 and dtype=bfloat16 are two precisions"),
         ("eval", {"use_bnb_nested_quant": True}, "use_bnb_nested_quant needs load_in_4bit"),
         *((name, FOUR_BIT, ABSENT) for name in ("train", "sft")),
         *((name, {"load_in_4bit": True}, ABSENT) for name in ("eval", "probe")),
@@ -63,6 +68,25 @@ def test_products_are_computed_in_the_type_of_the_run():
     assert plain is not None
     assert (plain.bnb_4bit_quant_type, plain.bnb_4bit_compute_dtype) == ("fp4", torch.float32)
     assert make_quantization_config(TrainOptions()) is None
+
+
+def test_a_card_that_imitates_bf16_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainOptions, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(QreditError, match="this card has no bf16; give --fp16 true, or --dtype float32"):
+        check_precision(TrainOptions())
+    check_precision(TrainOptions(dtype="float32"))
+    check_precision(TrainOptions(training={"fp16": True}))
+
+
+def test_fp16_takes_the_place_of_bf16(tmp_path, chosen, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainOptions, "half", True)  # as on an accelerator
+        told = [list_shared_arguments(TrainOptions(training=more), 1e-4, tmp_path)[0] for more in ({}, {"fp16": True})]
+    assert [one["bf16"] for one in told] == [True, False]
+    words = flags(**chosen, **SHORT, fp16="true", output=tmp_path / "run")
+    assert main(["train", "--quiet", *words]) == 0
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["computed_in"] == "float16"
 
 
 def test_a_model_is_not_quantised_twice(chosen, monkeypatch, capsys, tmp_path):
@@ -125,6 +149,19 @@ def test_adapters_on_four_bits_learn_in_float32(tmp_path, chosen):
     learned = load_file(tmp_path / "run" / "final" / "adapter_model.safetensors")
     assert {value.dtype for value in learned.values()} == {torch.float32}
     assert any((value != value.bfloat16()).any() for value in learned.values())
+
+
+@needs_bitsandbytes
+def test_an_optimiser_of_eight_bits_resumes_as_if_never_stopped(tmp_path, chosen):
+    sizes = SHORT | {"optim": "adamw_8bit", "save_every": 1}
+    assert main(["train", "--quiet", *flags(**chosen, **(sizes | {"steps": 3}), output=tmp_path / "whole")]) == 0
+    assert main(["train", "--quiet", *flags(**chosen, **sizes, output=tmp_path / "cut")]) == 0
+    assert main(["train", "--quiet", "--resume", *flags(output=tmp_path / "cut", steps=3)]) == 0
+    whole, cut = (load_file(tmp_path / name / "final" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(cut[name], value) for name, value in whole.items())
+    state = torch.load(tmp_path / "whole" / "checkpoint-3" / "optimizer.pt", weights_only=False)["state"]
+    kept = [one["__bnb_optimizer_quant_state__"]["state1"].dtype for one in state.values()]
+    assert torch.uint8 in kept
 
 
 @needs_bitsandbytes

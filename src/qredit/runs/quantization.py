@@ -43,9 +43,10 @@ def make_quantization_config(options: TrainOptions) -> BitsAndBytesConfig | None
     """
     if not options.load_in_4bit:
         return None
+    computed = torch.float16 if options.training.get("fp16") else torch.bfloat16 if options.half else torch.float32
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=options.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=options.use_bnb_nested_quant,
-        bnb_4bit_compute_dtype=torch.bfloat16 if options.half else torch.float32,
+        bnb_4bit_compute_dtype=computed,
     )

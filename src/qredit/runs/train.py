@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from rich.console import Console
@@ -52,6 +53,7 @@ from qredit.trl.lora import make_lora
 from qredit.trl.memory_estimate import count_parameters, count_weight_bytes, estimate_memory, get_resident_bytes
 from qredit.trl.vllm_sampling import describe_sampler
 from qredit.utils.errors import QreditError
+from qredit.utils.extras import require_extras
 from qredit.utils.sanitize import summarize_error
 
 
@@ -204,7 +206,7 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
         output: the run folder.
 
     Raises:
-        QreditError: sizes that do not divide over the processes.
+        QreditError: sizes that do not divide over the processes; a precision or an optimiser that cannot be had.
     """
     world = PartialState().num_processes
     if options.prompts_per_step % world:
@@ -217,6 +219,8 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
     if each % at_once:
         fits = [n for n in range(1, each + 1) if each % n == 0]
         raise QreditError(f"prompts_per_forward={at_once} must divide the {each} prompts of a process: {fits}")
+    check_precision(options)
+    check_optimizer(str(options.training.get("optim", "")))
     saves = options.save_every or options.eval_every
     shared: dict[str, Any] = {
         "output_dir": str(output),
@@ -231,10 +235,37 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
         "disable_tqdm": True,
         "save_total_limit": 3,
         "use_cpu": options.device.type == "cpu",
-        "bf16": options.half,
+        "bf16": options.half and not options.training.get("fp16"),
         "report_to": parse_report_to(options.training.get("report_to")),
     }
     return shared, each, at_once
+
+
+def check_precision(options: TrainOptions) -> None:
+    """Refuse bf16 on a card that only imitates it, and two half precisions at once.
+
+    Raises:
+        QreditError: names what can be given instead.
+    """
+    if options.training.get("fp16"):
+        if options.dtype == "bfloat16":
+            raise QreditError("fp16 and dtype=bfloat16 are two precisions; give one of them")
+        return
+    if options.half and options.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise QreditError("this card has no bf16; give --fp16 true, or --dtype float32")
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse an optimiser of bitsandbytes where that is not installed.
+
+    Args:
+        name: as transformers calls it; empty is the default.
+
+    Raises:
+        MissingExtra: names it.
+    """
+    if any(part in name for part in ("8bit", "paged", "bnb")):
+        require_extras(f"optim={name}", "quantization")
 
 
 @contextlib.contextmanager
