@@ -1,5 +1,6 @@
 """Runs of an experiment side by side, one thread each: results do not depend on how many run at once."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -40,7 +41,7 @@ def run_parallel(
     ):
         bar = bars.add_task(title, total=len(jobs), note="")
         try:
-            running = [pool.submit(job) for job in jobs]
+            running = [pool.submit(_run_and_collect, job) for job in jobs]
             for _ in as_completed(running):
                 bars.advance(bar)
             return [job.result() for job in running]
@@ -51,6 +52,14 @@ def run_parallel(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _run_and_collect(job: Callable[[], T]) -> T:
+    """The job's result. A trainer and its model hold each other: uncollected, they would lie beside the next ones."""
+    try:
+        return job()
+    finally:
+        gc.collect()
 
 
 def _prepare(lifeline: Connection, threads: int) -> None:
