@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from qredit.core.chain import Scope
+from qredit.credit.reward import reward
 from qredit.objectives.parsing import parse
+from tests.support.batches import reward_batch
 from tests.support.paths import ROOT
 from tests.support.tree import PAGE, lines, page
 
@@ -68,6 +71,17 @@ def test_the_method_of_contributing_keeps_the_laws():
     exec(block.replace("0.0, value - mean", "value, value + mean"), told)
     with pytest.raises(AssertionError):
         told["test_the_laws_hold"]()
+
+
+def test_the_stage_of_the_architecture_page_works():
+    """As it stands there, in a chain; it reads the reward and a mean over the group."""
+    page = (ROOT / "docs" / "architecture.md").read_text().partition("**A stage** is")[2]
+    told = {"__name__": "my_stages"}
+    exec(re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1], told)
+    chain = reward() | told["drop_easy_groups"](limit=0.9)
+    assert (chain.needs, chain.scope) == ({"reward"}, Scope.GROUP)
+    found = chain(reward_batch([1.0, 1.0, 1.0, 0.0], group=[0, 0, 1, 1]))
+    assert found.value[:, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
 
 
 def test_every_objective_that_the_readme_recommends_is_one():
