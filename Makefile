@@ -13,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env resolve clean
+.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -201,6 +201,11 @@ golden-verl: $(VERL_STAMP)
 # What a run on verl takes on a CPU, in an environment of its own: with TRL beside it verl does not start. Ten minutes to
 # install on two busy cores, 2 GB.
 verl-env: $(VERL_STAMP)
+
+# What needs verl: what is assumed of it, the loss of its workers, and whole runs on the CPU. A quarter of an
+# hour on two busy cores.
+test-verl: $(VERL_STAMP)
+	PYTHONPATH=src $(VERL_VENV)/bin/python -m pytest -m verl tests/verl
 
 # Dry-run every extra against the registry: the pins must resolve together.
 resolve: $(STAMP)

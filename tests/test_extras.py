@@ -20,7 +20,7 @@ from tests.support.without_extras import CORE
 from tests.test_house import imports_by_module
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CALLED = {"yaml": "pyyaml"}
+CALLED = {"yaml": "pyyaml", "hydra": "hydra-core", "transfer_queue": "TransferQueue"}
 # have environments of their own (make vllm-env, make verl-env), or are added by the tests that need them
 APART = {"vllm", "verl", "quantization"}
 

@@ -16,7 +16,7 @@ from tests.support.without_extras import CORE, FOLDERS, SCRIPTS
 FLOORS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
     *("rollouts", "shared_prefix", "data", "pocket", "control", "evaluation", "samplers"),
-    *("engine", "callbacks", "trl", "runs", "probe", "report", "lab", "cli"),
+    *("engine", "callbacks", "trl", "verl", "runs", "probe", "report", "lab", "cli"),
 )
 """The folders of the package from the ground up. A folder imports none that stands after it."""
 LANGUAGE = ("utils", "stats", "core", "credit", "penalties", "testing", "objectives", "catalog", "control")
@@ -160,6 +160,11 @@ def test_a_circle_would_be_seen():
 
 def test_engines_are_imported_by_their_adapter_alone():
     assert breaches(MODULES, lambda path, name: place(path) == ENGINES.get(name.split(".")[0], place(path))) == []
+
+
+def test_no_adapter_imports_another():
+    assert breaches(modules("trl"), lambda path, name: not name.startswith("qredit.verl")) == []
+    assert breaches(modules("verl"), lambda path, name: not name.startswith("qredit.trl")) == []
 
 
 def test_step_and_callbacks_belong_to_no_engine():

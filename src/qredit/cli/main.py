@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "show runs on one HTML page: curves, words, and the credit of every token",
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
+    "verl": "train on verl: one node with many GPUs, or several nodes",
     "verl-data": "write a task's examples as the parquet files that verl reads",
     "bench": "time a training step beside TRL's own",
     "lab": "measure the theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage",
@@ -40,6 +41,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "probe": ("trl",),
     "eval": ("trl",),
     "compare": ("trl", "report"),
+    "verl": ("verl",),
     "bench": ("trl",),
     "lab": ("report",),
 }

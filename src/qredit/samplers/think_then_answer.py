@@ -8,6 +8,8 @@ there. The second request goes on from the ids of all that, so that no text is e
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from qredit.rollouts.format import StopString, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
@@ -66,52 +68,90 @@ def think_by_requests(
         stop_tokens: ids that end a text.
         seed: all draws are a function of it.
     """
-    ends = frozenset({*stop_tokens, *format.stop_ids})
-    # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): thinking goes on behind it
-    thinking_ends = ends.difference(format.close_ids)
-    drawn = _drawn(sampler, prompts, budget.thinking, thinking_ends, format.closing, seed)
-    heads = [_closed(thinking, format) for thinking in drawn]
-    starts = [_behind(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
-    answers = _drawn(sampler, starts, budget.answer, ends, format.end, derive_seed(seed, ANSWER_STREAM))
+    asked = ThinkThenAnswer(format, budget, tuple(stop_tokens))
+    drawn = _drawn(sampler, [asked.thinking_request(prompt) for prompt in prompts], seed)
+    heads = [asked.close(thinking) for thinking in drawn]
+    requests = [asked.answer_request(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
+    answers = _drawn(sampler, requests, derive_seed(seed, ANSWER_STREAM))
     return [
-        Trajectory(
+        asked.join(prompt, head, thinking, answer)
+        for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
+    ]
+
+
+Head = tuple[Segment, Segment]
+NOTHING_DRAWN = Completion((), (), StopReason.LENGTH)
+
+
+@dataclass(frozen=True)
+class ThinkThenAnswer:
+    """The two requests that a rollout is made of, and what is made of their completions.
+
+    A request is None where no token may be drawn; `NOTHING_DRAWN` is then its completion.
+
+    Attributes:
+        format: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of thinking and of answer.
+        stop_tokens: ids that end a text.
+    """
+
+    format: TokenFormat
+    budget: TokenBudget
+    stop_tokens: tuple[int, ...]
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return frozenset({*self.stop_tokens, *self.format.stop_ids})
+
+    def thinking_request(self, prompt: Sequence[int]) -> Request | None:
+        """The rationale, up to its closing, an end of text or the budget."""
+        # a closing may hold a token that ends a turn (gpt-oss closes its analysis with <|end|>): thinking goes on
+        # behind it
+        ends = self._ends.difference(self.format.close_ids)
+        return _request(prompt, self.budget.thinking, ends, self.format.closing)
+
+    def close(self, thinking: Completion) -> Head:
+        """Thinking and its closing: as it was drawn, or put behind what was drawn, less an end of text."""
+        ids, logp = thinking.ids, thinking.logp
+        tail = self.format.closing.length(ids) if thinking.stop == StopReason.MARKER else None
+        if tail is None:
+            kept = len(ids) - (thinking.stop == StopReason.END)
+            closing = Segment(tuple(self.format.close_ids), Role.CLOSE, sampled=False)
+        else:
+            kept = len(ids) - tail
+            closing = Segment(ids[kept:], Role.CLOSE, sampled=True, logp=logp[kept:])
+        return Segment(ids[:kept], Role.THINK, sampled=True, logp=logp[:kept]), closing
+
+    def answer_request(self, prompt: Sequence[int], head: Head) -> Request | None:
+        """The answer behind prompt, thinking and closing."""
+        before = (*prompt, *(token for segment in head for token in segment.ids))
+        return _request(before, self.budget.answer, self._ends, self.format.end)
+
+    def join(self, prompt: Sequence[int], head: Head, thinking: Completion, answer: Completion) -> Trajectory:
+        """The rollout.
+
+        Args:
+            prompt: token ids, opening included.
+            head: what `close` made of the thinking.
+            thinking, answer: as they were drawn.
+        """
+        return Trajectory(
             prompt=tuple(prompt),
             segments=(*head, Segment(answer.ids, Role.ANSWER, sampled=True, logp=answer.logp)),
             end=EndReason.CAP if answer.stop == StopReason.LENGTH else EndReason.ANSWER,
             dropped_ends=int(thinking.stop == StopReason.END),
         )
-        for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
-    ]
 
 
-def _drawn(
-    sampler: Sampler,
-    prompts: Sequence[Sequence[int]],
-    max_tokens: int,
-    stop_token_ids: frozenset[int],
-    marker: StopString | None,
-    seed: int,
-) -> list[Completion]:
-    """One completion per prompt, by one call; empty ones without a call where no token may be drawn."""
-    if max_tokens == 0:
-        return [Completion((), (), StopReason.LENGTH)] * len(prompts)
-    requests = [Request(tuple(prompt), max_tokens, stop_token_ids, marker) for prompt in prompts]
+def _request(
+    prompt: Sequence[int], max_tokens: int, stop_token_ids: frozenset[int], marker: StopString | None
+) -> Request | None:
+    return Request(tuple(prompt), max_tokens, stop_token_ids, marker) if max_tokens else None
+
+
+def _drawn(sampler: Sampler, asked: Sequence[Request | None], seed: int) -> list[Completion]:
+    """One completion per request, by one call; empty ones without a call where no token may be drawn."""
+    requests = [request for request in asked if request is not None]
+    if not requests:  # a budget is that of all
+        return [NOTHING_DRAWN] * len(asked)
     return check_completions(requests, sampler.sample(requests, seed))
-
-
-def _closed(thinking: Completion, format: TokenFormat) -> tuple[Segment, Segment]:
-    """Thinking and its closing: as it was drawn, or put behind what was drawn, less an end of text."""
-    ids, logp = thinking.ids, thinking.logp
-    tail = format.closing.length(ids) if thinking.stop == StopReason.MARKER else None
-    if tail is None:
-        kept = len(ids) - (thinking.stop == StopReason.END)
-        closing = Segment(tuple(format.close_ids), Role.CLOSE, sampled=False)
-    else:
-        kept = len(ids) - tail
-        closing = Segment(ids[kept:], Role.CLOSE, sampled=True, logp=logp[kept:])
-    return Segment(ids[:kept], Role.THINK, sampled=True, logp=logp[:kept]), closing
-
-
-def _behind(prompt: Sequence[int], segments: Sequence[Segment]) -> tuple[int, ...]:
-    """The ids that come before whatever follows these segments."""
-    return (*prompt, *(token for segment in segments for token in segment.ids))

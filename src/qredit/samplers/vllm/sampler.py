@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from torch import nn
 
-from qredit.rollouts.format import StopString, TokenFormat
+from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.rollouts.trajectory import Trajectory
-from qredit.samplers.protocol import Completion, Request, StopReason
+from qredit.samplers.protocol import Completion, Request
 from qredit.samplers.think_then_answer import think_by_requests
-from qredit.samplers.vllm.engine import Engine, EngineOutput, EngineRow
+from qredit.samplers.vllm.drawn import DrawnCompletion
+from qredit.samplers.vllm.engine import Engine
 from qredit.samplers.vllm.weights import iterate_weights
-from qredit.utils.errors import QreditError
 from qredit.utils.seed import derive_seed
 
 
@@ -72,7 +72,7 @@ class VllmSampler:
 
     def sample(self, requests: Sequence[Request], seed: int) -> list[Completion]:
         """One completion per request. All draws are a function of the requests, their places and `seed`."""
-        drawn = [_Drawn(request, derive_seed(seed, place)) for place, request in enumerate(requests)]
+        drawn = [DrawnCompletion(request, derive_seed(seed, place)) for place, request in enumerate(requests)]
         going = list(range(len(drawn)))
         # Once, but for rows that the engine ended at a text that is not there in their ids.
         while self.engine.is_any(bool(going)):
@@ -104,63 +104,3 @@ class VllmSampler:
             return think_by_requests(self, prompts, format, budget, stop_tokens=stop_tokens, seed=seed)
         finally:
             self.engine.sleep()
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What there is of a completion.
-
-    Attributes:
-        stop: why there is no more; None while there is.
-    """
-
-    request: Request
-    seed: int
-    ids: tuple[int, ...] = ()
-    logp: tuple[float, ...] = ()
-    stop: StopReason | None = field(default=None)
-
-    def remainder(self) -> EngineRow:
-        """What is asked of the engine."""
-        request, marker = self.request, self.request.stop_string
-        return EngineRow(
-            prompt_ids=(*request.prompt_ids, *self.ids),
-            max_tokens=request.max_tokens - len(self.ids),
-            stop_token_ids=tuple(sorted(request.stop_token_ids)),
-            stop=None if marker is None else marker.text,
-            seed=derive_seed(self.seed, len(self.ids)) if self.ids else self.seed,
-        )
-
-    def extend(self, output: EngineOutput) -> "_Drawn":
-        """With what was drawn, up to its end: ids decide where that is.
-
-        Raises:
-            QreditError: nothing was drawn.
-        """
-        if not output.ids:
-            raise QreditError("vLLM drew nothing for a request; its log says why")
-        ids, logp = (*self.ids, *output.ids), (*self.logp, *output.logp)
-        for length in range(len(self.ids) + 1, len(ids) + 1):
-            stop = _find_stop(self.request, ids[:length])
-            if stop is not None:
-                return replace(self, ids=ids[:length], logp=logp[:length], stop=stop)
-        return replace(self, ids=ids, logp=logp)
-
-    def completion(self) -> Completion:
-        """Once it has an end."""
-        assert self.stop is not None
-        return Completion(self.ids, self.logp, self.stop)
-
-
-def _find_stop(request: Request, ids: tuple[int, ...]) -> StopReason | None:
-    """Why a completion ends with its last token, if it does."""
-    if ids[-1] in request.stop_token_ids:
-        return StopReason.END
-    if request.stop_string is not None and _completes(request.stop_string, ids):
-        return StopReason.MARKER
-    return StopReason.LENGTH if len(ids) == request.max_tokens else None
-
-
-def _completes(marker: StopString, ids: tuple[int, ...]) -> bool:
-    # Only a token that can complete the text is worth a look at it.
-    return ids[-1] in marker.candidate_set and marker.length(ids) is not None

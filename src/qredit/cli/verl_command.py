@@ -1,0 +1,34 @@
+"""Train on verl: Ray, FSDP2 and vLLM on one node or several.
+
+CONFIG is a YAML file of verl's options with a key `qredit`; what it does not name is verl's default. Overrides are
+Hydra's: trainer.total_epochs=2, +qredit.reward=math_equal. See docs/verl.md.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from qredit.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """The file and the overrides."""
+    parser.add_argument("file", metavar="CONFIG", help="YAML file of verl's options and of qredit")
+    parser.add_argument("overrides", metavar="OVERRIDE", nargs="*", help="Hydra's: a.b=value, +a.b=value, ~a.b")
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Train.
+
+    Args:
+        given: the options of the command line by name; those that were not given are absent.
+        out: where the result is shown.
+        progress: where progress bars go.
+    """
+    from qredit.verl.launch import launch
+
+    config = launch(given["file"], given["overrides"])
+    folder = str(config.trainer.default_local_dir)
+    out.print(f"checkpoints are in {folder}", soft_wrap=True, markup=False)
+    return {"checkpoints": folder, "objective": str(config.qredit.objective)}

@@ -1,0 +1,199 @@
+"""The agent loop: thinking with a budget, closed by force if need be, answer and reward; golds appended as ids."""
+
+import asyncio
+import contextlib
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from transformers import GenerationConfig
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
+
+from qredit import tasks
+from qredit.data.encoding import encode, encode_aliases
+from qredit.data.rows import RowNames
+from qredit.engine.sequences import list_sequences, to_text
+from qredit.rewards.reward_spec import Response, Reward, parse_rewards
+from qredit.rollouts.collate import Tail, choose_tails
+from qredit.rollouts.sampling_params import SamplingParams
+from qredit.rollouts.trajectory import Trajectory
+from qredit.samplers.protocol import Completion, Request, check_completions
+from qredit.samplers.think_then_answer import NOTHING_DRAWN, ThinkThenAnswer
+from qredit.samplers.vllm.colocate import list_sampling_arguments
+from qredit.samplers.vllm.drawn import DrawnCompletion
+from qredit.samplers.vllm.engine import EngineOutput, EngineRow
+from qredit.tasks.base import Example
+from qredit.tasks.cells import drop_nulls
+from qredit.utils.seed import ANSWER_STREAM, EVALUATION_STREAM, derive_seed
+from qredit.verl.settings import VerlSettings
+
+ROLLOUT = "qredit_rollout"
+"""The key of extra_fields under which a rollout travels, in the first of its rows."""
+VALIDATES = "qredit_validates"
+"""The column that rows of the validation files are given."""
+
+
+class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
+    """Samples one rollout and gives a row for each tail, and for each right answer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # None is the plain builder of prompts; ours are rendered by the format, as on TRL.
+        super().__init__(*args, **{**kwargs, "hf_model_type": None})
+        self.settings = VerlSettings.read(self.config.qredit)
+        self.asked, self.tails = make_layout(
+            self.settings,
+            self.tokenizer,
+            int(self.rollout_config.response_length),
+            str(self.config.actor_rollout_ref.model.path),
+        )
+        self.format = self.asked.format
+        self.template = dict(self.apply_chat_template_kwargs)
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> list[Any]:
+        """The rows of one rollout, that of the sampled answer last.
+
+        Args:
+            sampling_params: verl's, of the rollout or of the validation.
+            **row: of the data, and verl's global_steps and session_id.
+        """
+        validates = bool(row.get(VALIDATES, False))
+        info = row.get("extra_info") or {}
+        example = make_example(row, self.settings.alias_use.in_reward)
+        prompt = self.settings.prompt_of(drop_nulls(row["raw_prompt"]), self.tokenizer)
+        ids, golds = self._encode(prompt, example.answer, info)
+        stream = EVALUATION_STREAM if validates else 0
+        seed = derive_seed(
+            self.settings.seed, stream, int(row["global_steps"]), int(row.get("index", 0)), int(row["session_id"])
+        )
+        drawn = await self._draw(ids, sampling_params, seed)
+        reward, each = await self._judge(replace(drawn, example={"prompt": prompt}), example, str(row["data_source"]))
+        whole = replace(drawn, golds=golds, reward=reward)
+        rows = list_sequences(whole, ("response",) if validates else self.tails)
+        text = to_text(whole, int(row.get("index", 0)))
+        score = 0.0 if math.isnan(reward) else reward
+        return [
+            AgentLoopOutput(
+                prompt_ids=ids,
+                response_ids=list(one.ids),
+                response_mask=[int(sampled) for sampled in one.sampled],
+                response_logprobs=list(one.logp),
+                reward_score=score,
+                num_turns=2,
+                metrics=AgentLoopMetrics(),
+                extra_fields={
+                    "reward_extra_info": each,
+                    "min_global_steps": self._version,
+                    "max_global_steps": self._version,
+                    **({ROLLOUT: text} if number == 0 else {}),
+                },
+            )
+            for number, one in enumerate(rows)
+        ]
+
+    def _encode(
+        self, prompt: Any, answer: str, info: Mapping[str, Any]
+    ) -> tuple[list[int], tuple[tuple[int, ...], ...]]:
+        """The ids of a prompt and of its right answers."""
+        names = RowNames.of([info.get("id", "?")], 1, "data")
+        found = encode([prompt], [answer], names, self.format, self.template)
+        aliases = list(info.get("aliases") or ()) if self.settings.alias_use.in_likelihood else []
+        others = encode_aliases([aliases], found.answer_ids, names, self.format)
+        return found.prompt_ids[0], tuple(map(tuple, (found.answer_ids[0], *others[0])))
+
+    async def _draw(self, prompt: Sequence[int], sampling_params: Mapping[str, Any], seed: int) -> Trajectory:
+        asked = self.asked
+        thinking = await self._complete(asked.thinking_request(prompt), sampling_params, seed)
+        head = asked.close(thinking)
+        request = asked.answer_request(prompt, head)
+        answer = await self._complete(request, sampling_params, derive_seed(seed, ANSWER_STREAM))
+        return asked.join(prompt, head, thinking, answer)
+
+    async def _complete(self, request: Request | None, sampling_params: Mapping[str, Any], seed: int) -> Completion:
+        """What the rollout servers draw for a request; the ids decide where it ends."""
+        if request is None:
+            return NOTHING_DRAWN
+        drawn = DrawnCompletion(request, seed)
+        while drawn.stop is None:
+            row = drawn.remainder()
+            told = await self.server_manager.generate(
+                request_id=f"{seed:x}",
+                prompt_ids=list(row.prompt_ids),
+                sampling_params={**sampling_params, **list_arguments(row)},
+            )
+            self._version = int(told.extra_fields.get("global_steps") or 0)
+            drawn = drawn.extend(EngineOutput(tuple(told.token_ids), tuple(told.log_probs or ())))
+        return check_completions([request], [drawn.completion()])[0]
+
+    async def _judge(self, drawn: Trajectory, example: Example, task: str) -> tuple[float, dict[str, float]]:
+        """The weighted reward of a rollout, NaN where nothing scored it, and each reward by its name."""
+        answer = self.format.response_text(drawn.answer_ids)
+        response = Response(
+            prompt=drawn.example["prompt"],
+            completion=self.tokenizer.decode(drawn.ids, skip_special_tokens=True),
+            ids=drawn.ids,
+            rationale=self.tokenizer.decode(drawn.ids[: drawn.rationale_length], skip_special_tokens=True),
+            answer=answer,
+            example=example,
+        )
+        given = list_rewards(self.settings.reward, task)
+        # In a thread: a reward may wait for a process or a service, and other rollouts go on meanwhile.
+        values = await asyncio.get_running_loop().run_in_executor(
+            None, lambda: [reward([response])[0] for reward in given]
+        )
+        scored = [(one.weight, value) for one, value in zip(given, values, strict=True) if value is not None]
+        total = sum(weight * value for weight, value in scored) if scored else math.nan
+        return total, {one.name: math.nan if value is None else value for one, value in zip(given, values, strict=True)}
+
+
+@functools.lru_cache(maxsize=8)
+def make_layout(
+    settings: VerlSettings, tokenizer: Any, response_length: int, model: str
+) -> tuple[ThinkThenAnswer, tuple[Tail, ...]]:
+    """How rollouts are asked for, and what rows end in: worked out once, as verl makes an agent loop for each rollout.
+
+    Args:
+        settings: of the run.
+        tokenizer: of the model.
+        response_length: verl's.
+        model: folder or id, for the tokens that end a text by its own settings.
+    """
+    tokens = settings.make_format(tokenizer)
+    ends = {tokenizer.eos_token_id}
+    with contextlib.suppress(OSError, ValueError):  # a model need not have such settings
+        own = GenerationConfig.from_pretrained(model).eos_token_id
+        ends |= set(own if isinstance(own, list) else [own])
+    asked = ThinkThenAnswer(tokens, settings.make_budget(response_length, tokens), tuple(sorted(ends - {None})))
+    return asked, choose_tails(settings.make_objective().needs)
+
+
+@functools.lru_cache(maxsize=64)
+def list_rewards(given: str | None, task: str) -> tuple[Reward, ...]:
+    """The rewards of a run, or those of a task."""
+    return parse_rewards(given or tasks.get(task).reward)
+
+
+def make_example(row: Mapping[str, Any], aliases: bool) -> Example:
+    """The question of a row of the data.
+
+    Args:
+        row: with reward_model and extra_info.
+        aliases: whether they count for the reward.
+    """
+    info = dict(row.get("extra_info") or {})
+    known = ("split", "index", "id", "aliases")
+    return Example(
+        prompt="",
+        answer=str(row["reward_model"]["ground_truth"]),
+        id=str(info.get("id", "")),
+        aliases=tuple(info.get("aliases") or ()) if aliases else (),
+        columns={name: value for name, value in info.items() if name not in known},
+    )
+
+
+def list_arguments(row: EngineRow) -> dict[str, Any]:
+    """What is asked of verl's rollout servers, in vLLM's names; the distribution is verl's to say."""
+    asked = list_sampling_arguments(row, SamplingParams())
+    left_out = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+    return {name: value for name, value in asked.items() if name not in left_out} | {"logprobs": True}

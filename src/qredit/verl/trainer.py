@@ -1,0 +1,224 @@
+"""verl's synchronous trainer with an Objective: credits on the driver over the whole step, the loss in the workers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import open_dict
+from torch import Tensor
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.workers.utils.padding import response_from_nested
+
+from qredit.core.objective import Credited, Objective
+from qredit.engine.collective import SingleProcess
+from qredit.engine.columns import make_columns
+from qredit.engine.gathered_rows import GatheredRows, Told, credit_before, credit_now, gather_rollouts
+from qredit.engine.mismatch import collect_mismatch_stats
+from qredit.engine.scorer import Scorer
+from qredit.engine.stage_state import StageState
+from qredit.engine.step_log import StepLog, compute_metrics
+from qredit.rollouts.collate import choose_tails
+from qredit.utils.seed import derive_seed
+from qredit.verl.agent_loop import ROLLOUT, VALIDATES
+from qredit.verl.checkpoint import find_resumed, read_state, write_state
+from qredit.verl.queue import fetch, list_real, pick, store
+from qredit.verl.settings import VerlSettings
+from qredit.verl.worker_loss import DENOMINATORS, OBJECTIVE, PROGRESS, compute_loss
+
+MODE = "qredit"
+
+
+@register_trainer(MODE)
+class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
+    """Learns by an Objective.
+
+    What is replaced: how many rows verl fills a batch up to, scores (at temperature 1), advantages and the update.
+    Sampling is `QreditAgentLoop`'s. All else is verl's.
+    """
+
+    def __init__(self, config: Any) -> None:
+        with open_dict(config):
+            config.trainer.v1.trainer_mode = "sync"  # verl compares this name where it means this class's base
+        super().__init__(config)
+        self.settings = VerlSettings.read(config.qredit)
+        self.objective = self.settings.make_objective()
+        self.tails = choose_tails(self.objective.needs)
+        self.alone = SingleProcess()
+        self.stages = StageState(self.objective)
+        self.step_log = StepLog(self.alone)
+        self.scorer = Scorer(
+            needs=self.objective.needs,
+            tails=self.tails,
+            temperature=1.0,
+            layout=None,
+            policy=lambda: None,
+            device=torch.device("cpu"),
+            free_bytes=lambda: 0.0,
+        )
+
+    def _setup(self) -> None:
+        super()._setup()
+        self.actor_rollout_wg.set_loss_fn(compute_loss)
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        # So that the agent loop knows: what is validated is never shown with its gold answer.
+        frame = self.val_dataset.dataframe
+        self.val_dataset.dataframe = frame.add_column(VALIDATES, [True] * len(frame))
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        return dp_size  # a step takes its rows as they are: mini-batches are cut by groups, below
+
+    def _save_checkpoint(self) -> None:
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        write_state(folder, self.objective, self.stages.state_dict())  # before verl's marker
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        folder = find_resumed(self.config.trainer)
+        if folder is not None:
+            self.stages.load_state_dict(read_state(folder, self.objective))
+
+    # --- scores, at temperature 1 whatever that of the rollout
+
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        return self._score(batch)
+
+    def _score(self, batch: Any) -> Any:
+        """The batch with old_log_probs and entropy, as the current weights see each token of its responses."""
+        batch.extra_info.update(calculate_entropy=True, compute_loss=False, temperature=1.0)
+        self.actor_rollout_wg.compute_log_prob(batch)
+        told = fetch(batch, ["log_probs", "entropy", "response_mask"])
+        return store(
+            batch,
+            {
+                kept: list(response_from_nested(told[name], told["response_mask"]).unbind())
+                for name, kept in (("log_probs", "old_log_probs"), ("entropy", "entropy"))
+            },
+        )
+
+    # --- credit
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        self.drawn = self._collect(batch)
+        reward = self.drawn.batch.require("reward", "the log")
+        metrics["reward"] = float(reward[~reward.isnan()].mean())
+        rollouts = self.config.actor_rollout_ref.rollout.n
+        sizes = self.drawn.batch.group.unique(return_counts=True)[1] // max(len(self.tails), 1)
+        metrics["groups/incomplete"] = float((sizes < rollouts).sum())  # failed sessions leave groups short
+        zeros = [torch.zeros(tag["response_len"]) for tag in batch.tags]
+        return store(batch, {"advantages": zeros, "returns": zeros})
+
+    def _collect(self, batch: Any) -> GatheredRows:
+        """The rollouts of a batch, scored."""
+        real = pick(batch, list_real(batch))
+        extras = fetch(real, ["extra_fields"])["extra_fields"]
+        told = [one if isinstance(one, dict) else one.data for one in extras]
+        texts = {
+            key.rsplit("_", 1)[0]: one[ROLLOUT] for key, one in zip(real.keys, told, strict=True) if ROLLOUT in one
+        }
+        gathered = gather_rollouts(
+            texts,
+            real.keys,
+            self.tails,
+            self.tokenizer.pad_token_id,
+            first=self.global_steps * int(self.config.data.train_batch_size),
+            seed=derive_seed(self.settings.seed, self.global_steps - 1),
+        )
+        return gathered.attach(self._read_scores(real), self.scorer)
+
+    def _read_scores(self, batch: Any) -> Told:
+        """What verl's workers told of each sequence, by its key."""
+        told = fetch(batch, ["old_log_probs", "entropy"])
+        return {
+            name: dict(zip(batch.keys, told[column].unbind(), strict=True))
+            for name, column in (("logp", "old_log_probs"), ("entropy", "entropy"))
+        }
+
+    # --- the update
+
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        """One optimiser step for each mini-batch of whole groups, and for each epoch."""
+        actor = self.config.actor_rollout_ref.actor
+        objective = self.objective.at(self._progress)
+        self.stages.begin(objective, [self.drawn.batch], self.alone)
+        parts = self.drawn.split(int(actor.ppo_mini_batch_size)) * int(actor.ppo_epochs)
+        known = credit_before(objective, self.drawn, parts, self.stages)
+        kept = []
+        for number, part in enumerate(parts):
+            sub = batch if len(parts) == 1 else self._sub_batch(part, batch)
+            if number and known is None:  # the weights have moved
+                scored = part.attach(self._read_scores(self._score(sub)), self.scorer, off_policy=True)
+            else:
+                scored = part.move_off_policy() if number else part
+            credited = credit_now(objective, scored, self.stages) if known is None else known[number]
+            kept.append(self._take_step(sub, scored, objective, credited))
+            self.stages.update(objective, scored.batch, self.alone, True, number == len(parts) - 1)
+            self.step_log.add(objective, scored.batch, self._compare(objective, scored) if number == 0 else None)
+        metrics.update({name: sum(one[name] for one in kept) / len(kept) for name in kept[0]})
+        metrics.update(compute_metrics(objective, self.step_log.take()))
+        return batch
+
+    def _compare(self, objective: Objective, part: GatheredRows) -> Mapping[str, Tensor]:
+        """What the rollout engine and the workers make of the same tokens; at another temperature they differ by it."""
+        if self.config.actor_rollout_ref.rollout.temperature != 1:
+            return {}
+        return collect_mismatch_stats(objective, part.rows.batch, part.batch)
+
+    @property
+    def _progress(self) -> float:
+        return float((self.global_steps - 1) / max(self.total_training_steps, 1))
+
+    def _sub_batch(self, part: GatheredRows, batch: Any) -> Any:
+        """verl's batch of some sequences, filled up for its workers."""
+        where = {key: number for number, key in enumerate(batch.keys)}
+        return self._balance_batch(pick(batch, [where[key] for key in part.keys]), metrics={})
+
+    def _take_step(self, sub: Any, part: GatheredRows, objective: Objective, credited: Credited) -> dict[str, float]:
+        """One optimiser step; what verl tells of it.
+
+        Args:
+            sub: verl's batch of the sequences.
+            part: the rows that are learned from.
+            objective: the plain one of this moment.
+            credited: their coefficients.
+        """
+        needs = frozenset[str]().union(*(penalty.needs for penalty in objective.penalties))
+        columns = make_columns(part.batch, credited, part.places, needs)
+        where = {key: number for number, key in enumerate(part.keys)}
+        kinds = {name: values[0].dtype for name, values in columns.items()}
+        filled = {
+            name: [
+                values[where[key]] if key in where else torch.zeros(tag["response_len"], dtype=kinds[name])
+                for key, tag in zip(sub.keys, sub.tags, strict=True)
+            ]
+            for name, values in columns.items()
+        }
+        sub = store(sub, filled)
+        sub.extra_info = {
+            "calculate_entropy": "entropy" in needs,
+            "distillation_use_topk": False,
+            "distillation_only": False,
+            "global_batch_size": len(sub),
+            "mini_batch_size": len(sub),
+            "epochs": 1,
+            "seed": self.settings.seed,
+            "dataloader_kwargs": {"shuffle": False},
+            "temperature": 1.0,
+            OBJECTIVE: self.settings.text,
+            PROGRESS: self._progress,
+            DENOMINATORS: objective.denominators(part.batch, credited),
+        }
+        told = self.actor_rollout_wg.update_actor(sub)["metrics"]
+        return {f"actor/{name}": _mean(value) for name, value in told.items() if _is_number(value)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, list) and bool(value) and isinstance(value[0], float))
+
+
+def _mean(value: Any) -> float:
+    return sum(value) / len(value) if isinstance(value, list) else float(value)
