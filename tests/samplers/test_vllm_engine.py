@@ -102,6 +102,15 @@ def test_a_textual_end_stops_an_answer():
     assert all("e" in tokenizer().decode(list(one.answer_ids[-1:])) for one in ended)
 
 
+def test_prompts_are_read_whole_however_many_there_are():
+    """More tokens than the engine reads at once: a row whose prompt it reads in parts would take its draws back."""
+    prompts = [tuple(5 + (place * place + row) % 40 for place in range(200)) for row in range(24)]
+    sampler = make_sampler(real_engine(), wide_model())
+    found = drawn(sampler, FORMATS[1], TokenBudget(6, 3), prompts)
+    assert largest_gap(wide_model(), found) < 1e-4
+    assert drawn(sampler, FORMATS[1], TokenBudget(6, 3), prompts[:1])[0].ids == found[0].ids
+
+
 def test_weights_that_moved_are_drawn_with_after_the_next_push():
     engine, network = real_engine(), wide_model()
     version = [0]

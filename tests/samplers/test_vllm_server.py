@@ -1,8 +1,6 @@
 """vLLM on a server: what it has to be, pushes through files, and what happens when it is lost."""
 
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -17,10 +15,9 @@ from qredit.samplers.vllm import server as servers
 from qredit.samplers.vllm.server import ServerLostError, connect
 from qredit.samplers.vllm.settings import VllmSettings
 from tests.rollouts.test_rollout import tokens
-from tests.support.paths import ROOT
-from tests.support.tiny import model, tokenizer
+from tests.support.tiny import model
 from tests.support.toy_server import ToyServer
-from tests.support.vllm_engines import largest_gap, make_sampler, needs_vllm, wide_model
+from tests.support.vllm_engines import largest_gap, make_sampler, needs_vllm, real_server, wide_model
 
 GREEDY = SamplingParams(temperature=0.0)
 PROMPTS = [tuple(range(5 + 3 * n, 14 + 5 * n)) for n in range(3)]
@@ -43,6 +40,15 @@ def connected(port, network=None, draw=SamplingParams(), timeout=5.0, length=99,
     settings = VllmSettings(mode="server", server_port=port, server_timeout=timeout)
     network = named(wide_model()) if network is None else network
     return connect(settings, network.config, draw, **({"dtype": "float32", "length": length} | changes))
+
+
+def with_adapters(network, spread):
+    """A network with adapters that change what it predicts."""
+    made = get_peft_model(network, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            parameter.normal_(std=spread) if "lora_B" in name else None
+    return made
 
 
 def without_logp(one):
@@ -71,11 +77,7 @@ def test_a_server_draws_what_transformers_draws_after_pushes(toy):
 def test_weights_travel_in_shards_and_leave_no_file(toy, monkeypatch, tmp_path, size):
     monkeypatch.setattr(servers, "_SHARD_BYTES", size)
     monkeypatch.setattr(servers.tempfile, "tempdir", str(tmp_path))
-    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    network = get_peft_model(wide_model(seed=4), lora).eval()  # merged while they are written
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.normal_(std=0.3) if "lora_B" in name else None
+    network = with_adapters(wide_model(seed=4), 0.3)  # merged while they are written
     sampler = make_sampler(connected(toy.port), network, GREEDY)
     assert drawn(sampler)
     assert largest_gap(network, drawn(replace(sampler, draw=SamplingParams()))) < 1e-5
@@ -165,29 +167,20 @@ def test_processes_that_push_nothing_go_through_the_weights(toy):
 
 @pytest.mark.vllm
 @needs_vllm
-def test_vllms_own_server_draws_with_what_was_pushed(tmp_path):
+@pytest.mark.parametrize("adapted", [False, True])
+def test_vllms_own_server_draws_with_what_was_pushed(adapted):
     """Log-probabilities within 1e-4 of a forward pass, more than 1 nat away before the push."""
-    wide_model().save_pretrained(tmp_path / "model")
-    tokenizer().save_pretrained(tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["--model", tmp_path / "model", "--dtype", "float32", "--enforce-eager", "--generation-config", "vllm"]
-    words += ["--host", "127.0.0.1", "--port", port, "--max-model-len", 240]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.vllm_server", *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    try:
-        network = named(wide_model(seed=4), str(tmp_path / "model"))
-        engine = connected(port, network, timeout=240.0)
-        sampler = make_sampler(engine, version=lambda: 0)
-        engine.instance = engine._identify()
-        assert largest_gap(network, drawn(sampler)) > 1
-        sampler.sync(network)
-        assert largest_gap(network, drawn(sampler)) < 1e-4
-        greedy = replace(sampler, draw=GREEDY)
-        theirs = drawn(TransformersSampler(network, 0, GREEDY))
-        assert list(map(without_logp, drawn(greedy))) == list(map(without_logp, theirs))
-    finally:
-        process.terminate()
-        process.wait(60)
+    sampler, network, version = make_sampler(real_server(), wide_model()), wide_model(seed=4), [0]
+    sampler.weights.version = lambda: version[0]
+    if adapted:
+        network = with_adapters(wide_model(), 0.5)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    sampler.sync(network)  # of the same version: nothing is pushed
+    assert largest_gap(network, drawn(sampler)) > 1
+    version[0] = 1
+    sampler.sync(network)
+    assert largest_gap(network, drawn(sampler)) < 1e-4
+    greedy = replace(sampler, draw=GREEDY)
+    theirs = drawn(TransformersSampler(network, 0, GREEDY))
+    assert list(map(without_logp, drawn(greedy))) == list(map(without_logp, theirs))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -3,7 +3,7 @@
 Run in a process of its own: everything is imported once, then every rank is a fork. A fork of the process that runs
 tests may wait for ever for a lock that one of its threads held.
 
-    python -m tests.support.ranks FOLDER
+    python -m tests.support.ranks FOLDER PORT_OF_A_TOY_SERVER
 """
 
 import faulthandler
@@ -23,8 +23,9 @@ from qredit.shared_prefix.packing import pack
 from qredit.trl import QreditConfig, QreditTrainer
 from tests.support import critic
 from tests.support.ports import free_port
-from tests.support.runs import first_step_gradients, questions, settings
+from tests.support.runs import first_step_gradients, questions, settings, whole
 from tests.support.tiny import model, tokenizer
+from tests.support.vllm_engines import wide_model
 
 PROMPTS, M = 4, 4
 CASES = (
@@ -138,13 +139,38 @@ def train_and_resume(out: Path, world: int, sharded: bool) -> None:
         made.save_model(str(out / name / "final"))
 
 
-def save_gradients(out: Path) -> None:
-    """Those of every case, on this rank of the processes that the environment names."""
+def train_with_server(out: Path, port: int, sharded: bool) -> None:
+    """Two steps that a server samples, their log and final weights in `out`."""
+    args = settings(
+        out, per_device_train_batch_size=M, num_generations=M, max_completion_length=6, max_steps=2, use_vllm=True,
+        vllm_mode="server", vllm_server_port=port, learning_rate=1e-2,
+    )  # fmt: skip
+    if sharded:
+        pretend_accelerator(args)
+    network = wide_model()
+    network.config._name_or_path = "model"
+    made = QreditTrainer(network, "garl(q=0.75)", args, questions(PROMPTS), processing_class=tokenizer())
+    made.train()
+    rows = made._generation.microbatches[0].rows.batch
+    torch.save(
+        {
+            "log": made.state.log_history,
+            "ids": rows.ids,
+            "weights": {name: whole(value.detach()) for name, value in made.model.named_parameters()},
+        },
+        out.with_name(f"{out.name}-{made.accelerator.process_index}.pt"),
+    )
+
+
+def save_gradients(out: Path, served: int) -> None:
+    """Those of every case, on this rank of the processes that the environment names; two have a server at a port."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     cases = SHARDED_CASES if sharded else CASES
     gradients = {f"{objective} {case}": case_gradients(out, objective, case, world) for objective, case in cases}
     torch.save(gradients, out / f"gradients-{'fsdp' if sharded else world}-{rank}.pt")
+    if world > 1:
+        train_with_server(out / ("served-fsdp" if sharded else "served"), served, sharded)
     if sharded or world == 1:
         train_and_resume(out / ("fsdp" if sharded else "alone"), world, sharded)
     if dist.is_initialized():
@@ -152,16 +178,16 @@ def save_gradients(out: Path) -> None:
         dist.destroy_process_group()
 
 
-def run_ranks(folder: Path, world: int, further: Mapping[str, str]) -> None:
+def run_ranks(folder: Path, served: int, world: int, further: Mapping[str, str]) -> None:
     """That many ranks, each a fork; an error names what they left behind."""
     port = str(free_port())
-    pids = [fork_rank(folder, rank, world, port, further) for rank in range(world)]
+    pids = [fork_rank(folder, served, rank, world, port, further) for rank in range(world)]
     statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     if any(statuses):
         sys.exit(f"{statuses}: " + "\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("error-*"))))
 
 
-def fork_rank(folder: Path, rank: int, world: int, port: str, further: Mapping[str, str]) -> int:
+def fork_rank(folder: Path, served: int, rank: int, world: int, port: str, further: Mapping[str, str]) -> int:
     """A process that runs one rank, and has imported everything already; its id."""
     pid = os.fork()
     if pid:
@@ -175,7 +201,7 @@ def fork_rank(folder: Path, rank: int, world: int, port: str, further: Mapping[s
             if world > 1:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
                 os.environ |= {"LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            save_gradients(folder)
+            save_gradients(folder, served)
         except BaseException:
             traceback.print_exc(file=file)
             file.flush()
@@ -186,4 +212,4 @@ def fork_rank(folder: Path, rank: int, world: int, port: str, further: Mapping[s
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for processes, environment in ((2, {}), (1, {}), (2, SHARDED)):
-        run_ranks(Path(sys.argv[1]), processes, environment)
+        run_ranks(Path(sys.argv[1]), int(sys.argv[2]), processes, environment)

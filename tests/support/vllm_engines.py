@@ -1,5 +1,9 @@
 """Engines for tests of vLLM: a real one where it is installed, made once, and one that draws with transformers."""
 
+import atexit
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,7 +17,10 @@ from qredit.rollouts.sampling_params import SamplingParams
 from qredit.samplers.vllm.colocate import ColocatedEngine, start_engine
 from qredit.samplers.vllm.engine import EngineOutput
 from qredit.samplers.vllm.sampler import VllmSampler, WeightSync
+from qredit.samplers.vllm.server import ServerEngine, connect
 from qredit.samplers.vllm.settings import VllmSettings
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 from tests.support.tiny import model, tokenizer
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed; make test-vllm")
@@ -31,6 +38,24 @@ def wide_model(seed: int = 0, spread: float = 6.0):
     return network.eval()
 
 
+@torch.no_grad()
+def widen_heads(network):
+    """The same function as a Qwen3 network, by heads twice as wide: behind each number of a head stands a zero.
+
+    The frequencies of twice the width are those of the width, and others between them. A norm over twice as many
+    numbers is √2 larger, and attention divides by √2 more, so the keys alone are scaled.
+    """
+    config = network.config
+    wide = type(config).from_dict(config.to_dict() | {"head_dim": 2 * config.head_dim})
+    made = type(network)(wide).to(network.dtype)
+    for name, value in made.state_dict().items():
+        own = network.state_dict()[name]
+        places = [slice(None, None, 1 + (new > old)) for new, old in zip(value.shape, own.shape, strict=True)]
+        value.zero_()
+        value[tuple(places)] = own * 0.5**0.5 if "k_norm" in name else own
+    return made.eval()
+
+
 @lru_cache
 def real_engine(temperature: float = 1.0) -> ColocatedEngine:
     """vLLM in this process, for models like `wide_model`. It is made once: that takes most of a minute."""
@@ -43,6 +68,29 @@ def real_engine(temperature: float = 1.0) -> ColocatedEngine:
         dtype="float32",
         length=LENGTH,
     )
+
+
+@lru_cache
+def real_server() -> ServerEngine:
+    """vLLM's own server, for models like `wide_model`. It is started once, and ends with the tests."""
+    folder, port = tempfile.TemporaryDirectory(prefix="qredit-served-"), free_port()
+    wide_model().save_pretrained(folder.name)
+    tokenizer().save_pretrained(folder.name)
+    words = ["--model", folder.name, "--dtype", "float32", "--enforce-eager", "--generation-config", "vllm"]
+    words += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(LENGTH)]
+    words += ["--no-enable-chunked-prefill"]  # rows have seeds, and a CPU's generator cannot be taken back
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.vllm_server", *words], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+
+    def end() -> None:
+        process.terminate()
+        process.wait(60)
+        folder.cleanup()
+
+    atexit.register(end)
+    settings = VllmSettings(mode="server", server_port=port, server_timeout=240.0)
+    return connect(settings, wide_model().config, SamplingParams(), dtype="float32", length=LENGTH)
 
 
 def make_sampler(engine, network=None, draw=SamplingParams(), version: Callable[[], object] = lambda: 0) -> VllmSampler:

@@ -12,18 +12,22 @@ from tests.support.paths import ROOT
 from tests.support.ranks import CASES, SHARDED_CASES
 from tests.support.rounding import gradient_bound
 from tests.support.runs import relative_difference
+from tests.support.toy_server import ToyServer
+from tests.support.vllm_engines import wide_model
 
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
+    server = ToyServer()
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.ranks", str(folder)],
+        [sys.executable, "-m", "tests.support.ranks", str(folder), str(server.port)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=700,
     )  # fmt: skip
+    server.close()
     assert done.returncode == 0, done.stderr[-3000:]
-    runs = {name: folder / name for name in ("alone", "fsdp")}
+    runs = {name: folder / name for name in ("alone", "fsdp", "served", "served-fsdp")}
     names = ("2-0", "2-1", "fsdp-0", "fsdp-1", "1-0")
     first, second, *sharded, alone = (torch.load(folder / f"gradients-{name}.pt") for name in names)
     return (first, second), sharded, alone, runs
@@ -55,6 +59,20 @@ def test_a_resumed_sharded_run_ends_like_an_unbroken_one(gradients):
     ends = (load_file(gradients[-1]["fsdp"] / name / "final" / "model.safetensors") for name in ("whole", "resumed"))
     whole, resumed = ends
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("name", ["served", "served-fsdp"])
+def test_two_ranks_sample_with_one_server(gradients, name):
+    """One of them pushes, whole weights also where they are sharded; each draws rows of its own."""
+    folder = gradients[-1][name]
+    first, second = (torch.load(folder.with_name(f"{name}-{rank}.pt")) for rank in range(2))
+    steps = [entry for entry in first["log"] if "sampling/weight_version" in entry]
+    assert [entry["sampling/weight_version"] for entry in steps] == [1, 2]
+    assert max(entry["sampling/sampling_logp_difference/max"] for entry in steps) < 1e-4
+    assert first["ids"].tolist() != second["ids"].tolist()
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
+    start = dict(wide_model().named_parameters())
+    assert any(not torch.equal(value, start[name.removeprefix("module.")]) for name, value in first["weights"].items())
 
 
 def test_a_forward_past_the_wrapper_would_be_seen(gradients):

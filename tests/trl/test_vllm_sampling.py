@@ -20,17 +20,21 @@ from qredit.tasks.base import Example
 from qredit.trl import vllm_sampling
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
-from tests.support.vllm_engines import TransformersEngine, needs_vllm, real_engine, wide_model
+from tests.support.vllm_engines import TransformersEngine, needs_vllm, real_engine, real_server, wide_model
 from tests.trl.test_resume import weights
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
 OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "logprob()", BATCH_STD]
 
 
-@pytest.fixture(params=["stand-in", pytest.param("vllm", marks=[needs_vllm, pytest.mark.vllm])])
+REAL = [needs_vllm, pytest.mark.vllm]
+
+
+@pytest.fixture(params=["stand-in", pytest.param("vllm", marks=REAL), pytest.param("server", marks=REAL)])
 def engine(request, monkeypatch):
     """What draws: made once for all tests in the case of vLLM, whose start takes most of a minute."""
-    return install(monkeypatch, TransformersEngine(wide_model()) if request.param == "stand-in" else real_engine())
+    make = {"stand-in": lambda: TransformersEngine(wide_model()), "vllm": real_engine, "server": real_server}
+    return install(monkeypatch, make[request.param]())
 
 
 @pytest.fixture

@@ -330,8 +330,9 @@ def _sample_answers(
     from qredit.rollouts.sampling_params import SamplingParams
     from qredit.runs.load import get_stop_tokens
     from qredit.runs.progress_bars import make_progress_bars as bars_on
-    from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
+    from qredit.runs.samplers import make_answer_sampler, parse_vllm
     from qredit.samplers.answers import answer_all
+    from qredit.samplers.vllm.choice import measure_longest
 
     tokenizer: Any = subject.tokens.tokenizer
     prompts = [subject.tokens.prompt_ids(question.prompt, **quiz.template) for question in questions]

@@ -28,11 +28,12 @@ from qredit.runs.load import (
 )
 from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
-from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
+from qredit.runs.samplers import make_answer_sampler, parse_vllm
 from qredit.runs.train import make_token_format
 from qredit.samplers.answers import make_response
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
+from qredit.samplers.vllm.choice import measure_longest
 from qredit.samplers.vllm.settings import VllmSettings
 from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.layout import Layout

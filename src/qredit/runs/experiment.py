@@ -26,11 +26,12 @@ from qredit.runs.load import (
 )
 from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import make_quantization_config
-from qredit.runs.samplers import make_answer_sampler, measure_longest, parse_vllm
+from qredit.runs.samplers import make_answer_sampler, parse_vllm
 from qredit.runs.sft import finetune
 from qredit.runs.train import make_token_format, train
 from qredit.runs.warm_start import THEN, WarmStart, start_from
 from qredit.samplers.answers import answer_all
+from qredit.samplers.vllm.choice import measure_longest
 from qredit.tasks.base import Split
 from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError

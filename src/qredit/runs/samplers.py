@@ -1,12 +1,10 @@
 """What answers questions outside of training: the loaded model itself, or vLLM with its weights."""
 
-from collections.abc import Sequence
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.rollouts.sampling_params import SamplingParams
 from qredit.runs.options import TrainOptions
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.transformers import make_sampler
@@ -71,14 +69,3 @@ def make_answer_sampler(
     sampler = VllmSampler(engine, WeightSync(engine, lambda: 0), draw)
     sampler.sync(network)
     return sampler
-
-
-def measure_longest(prompts: Sequence[Sequence[int]], tokens: TokenFormat, budget: TokenBudget) -> int:
-    """Most tokens of a prompt and its completion.
-
-    Args:
-        prompts: their ids.
-        tokens: the layout of a completion.
-        budget: the most tokens of thinking and of answer.
-    """
-    return max(map(len, prompts)) + budget.thinking + len(tokens.close_ids) + budget.answer

@@ -67,6 +67,7 @@ from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
+from qredit.samplers.vllm.choice import measure_longest
 from qredit.samplers.vllm.sampler import VllmSampler
 from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.packing import pack
@@ -93,8 +94,8 @@ from qredit.trl.vllm_sampling import (
     check_vllm_settings,
     describe_sampler,
     hidden_from_trl,
+    iterate_prompts,
     make_vllm_sampler,
-    measure_longest,
 )
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import EVALUATION_STREAM, derive_seed
@@ -307,7 +308,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         asked = [] if self._validation is None else self._validation.examples
         prompts = [self.format.prompt_ids(example.prompt, **self.template) for example in asked]
         sets = [self.train_dataset, *list_eval_datasets(self.eval_dataset).values()]
-        length, context = measure_longest(sets, prompts, self.format, args), get_context_length(self.model)
+        length = measure_longest([*prompts, *iterate_prompts(sets)], self.format, self.budget)
+        context = get_context_length(self.model)
         if args.hint_failed is not None and context is not None:
             length = context  # hints are written while the run goes on, as long as they fit
         sampler = make_vllm_sampler(

@@ -1,7 +1,7 @@
 """vLLM as the sampler of a run on TRL: what is refused before any compute, and the engine made for its model."""
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.data.encoding import HINTED_IDS, PROMPT_IDS
-from qredit.rollouts.format import TokenFormat
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.vllm.choice import open_engine
 from qredit.samplers.vllm.colocate import choose_logprobs
@@ -129,18 +128,9 @@ def describe_sampler(args: QreditConfig, sampler: Sampler) -> str:
     return f"vLLM{version} ({args.vllm_mode}), {sampler.engine.dtype}"
 
 
-def measure_longest(
-    datasets: Sequence[Any], others: Sequence[Sequence[int]], format: TokenFormat, args: QreditConfig
-) -> int:
-    """Most tokens that a prompt of a run and its completion take.
-
-    Args:
-        datasets: encoded rows.
-        others: ids of prompts that are asked beside them.
-        format: the layout of a completion.
-        args: of the run.
-    """
-    lengths = [len(ids) for ids in others]
+def iterate_prompts(datasets: Iterable[Any]) -> Iterator[Sequence[int]]:
+    """The ids of all prompts of encoded rows, those with a hint too."""
     for rows in datasets:
-        lengths += [len(ids) for name in (PROMPT_IDS, HINTED_IDS) if name in rows.column_names for ids in rows[name]]
-    return max(lengths) + len(format.close_ids) + int(args.max_completion_length)
+        for name in (PROMPT_IDS, HINTED_IDS):
+            if name in rows.column_names:
+                yield from rows[name]

@@ -1,11 +1,12 @@
 """The engine that the settings ask for: one made in this process, or one behind an address."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from qredit.rollouts.sampling_params import SamplingParams
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.samplers.vllm.colocate import start_engine
 from qredit.samplers.vllm.engine import Engine
 from qredit.samplers.vllm.server import connect
@@ -47,3 +48,14 @@ def open_engine(
     return start_engine(
         model, tokenizer, settings, draw, device=device, dtype=dtype, length=length, place=place, world=world
     )
+
+
+def measure_longest(prompts: Iterable[Sequence[int]], tokens: TokenFormat, budget: TokenBudget) -> int:
+    """Most tokens of a prompt and its completion, which an engine is made for.
+
+    Args:
+        prompts: their ids, of at least one.
+        tokens: the layout of a completion.
+        budget: the most tokens of thinking and of answer.
+    """
+    return max(map(len, prompts)) + budget.thinking + len(tokens.close_ids) + budget.answer

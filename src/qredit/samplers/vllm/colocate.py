@@ -142,7 +142,8 @@ def start_engine(
         return kept
     for name, value in (_VARIABLES | (_CPU_VARIABLES if on_cpu else {})).items():
         os.environ.setdefault(name, value)
-    further: dict[str, Any] = {"enforce_eager": True} if on_cpu else {}
+    # A prompt that is read in parts takes a row's generator back, and one of a CPU cannot go back.
+    further: dict[str, Any] = {"enforce_eager": True, "enable_chunked_prefill": False} if on_cpu else {}
     if world > 1:
         _tell_place(place, world)
         further["distributed_executor_backend"] = "external_launcher"
