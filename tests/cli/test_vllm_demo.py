@@ -13,7 +13,7 @@ from qredit.runs.experiment import read_curves
 from tests.support.folders import flags
 from tests.support.vllm_engines import needs_vllm, widen_heads
 
-STEPS = 8
+STEPS = 10
 
 
 @pytest.fixture(scope="module")

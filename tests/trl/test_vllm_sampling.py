@@ -16,6 +16,7 @@ from qredit.credit.group import center_by_group, scale_by_batch_std
 from qredit.credit.reward import reward
 from qredit.objectives import garl, logprob
 from qredit.rollouts.sampling_params import SamplingParams
+from qredit.samplers.vllm.server import ServerEngine
 from qredit.tasks.base import Example
 from qredit.trl import vllm_sampling
 from tests.support.rounding import gradient_bound
@@ -141,7 +142,8 @@ def test_a_run_that_is_resumed_ends_with_the_same_weights(tmp_path, engine, step
     whole.train()
     again = sampled_by_vllm(tmp_path, data=questions(8), network=wide_model(seed=5), **shared)
     again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
-    assert torch.equal(weights(again), weights(whole))
+    rounding = 1e-5 if isinstance(engine, ServerEngine) else 0.0  # a server computes rows together as they arrive
+    assert float((weights(again) - weights(whole)).abs().max()) <= rounding
 
 
 # --- an engine that differs
