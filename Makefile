@@ -235,7 +235,7 @@ $(VLLM_STAMP): pyproject.toml
 $(VERL_STAMP):
 	test -x $(VERL_VENV)/bin/python || $(PYTHON) -m venv $(VERL_VENV)
 	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		"torch>=2.13,<2.14" "transformers>=5.9,<5.11" "tensordict>=0.10,<=0.10.0" "ray>=2.60" TransferQueue==0.1.11 \
+		torch==2.13.0 "transformers>=5.9,<5.11" "tensordict>=0.10,<=0.10.0" "ray>=2.60" TransferQueue==0.1.11 \
 		hydra-core omegaconf accelerate peft torchdata "datasets>=5.2,<6" codetiming cachetools uvicorn fastapi \
 		jaxtyping pyyaml rich jinja2 markupsafe safetensors psutil pyarrow "numpy>=2" tensorboard pytest hypothesis beartype
 	$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1
