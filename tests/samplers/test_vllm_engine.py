@@ -1,5 +1,6 @@
 """vLLM itself, on the CPU: its draws against transformers', and pushes of weights. Skipped where it is missing."""
 
+import gc
 from dataclasses import replace
 from itertools import product
 
@@ -164,6 +165,15 @@ def test_a_model_that_it_cannot_run_is_refused_in_one_line(shape, said):
     with pytest.raises(QreditError, match=f"vLLM cannot run model .*{said}") as found:
         start(model(**shape))
     assert "\n" not in str(found.value)
+
+
+def test_a_model_that_was_refused_leaves_other_engines_as_they_are():
+    sampler = make_sampler(real_engine(), wide_model())
+    before = drawn(sampler, FORMATS[1], TokenBudget(6, 3))
+    with pytest.raises(QreditError, match="head_dim=8"):
+        start(model(head_dim=8))
+    gc.collect()
+    assert drawn(sampler, FORMATS[1], TokenBudget(6, 3)) == before
 
 
 def test_an_engine_is_shared_by_runs_of_the_same_shape():

@@ -181,6 +181,7 @@ def start_engine(
                 disable_log_stats=True,
                 **further,
             )
+            _STARTED.append(llm)
             engine = ColocatedEngine(llm, dtype, length, naps=settings.enable_sleep_mode)
             # Some models are loaded and cannot be computed, such as those with heads that no kernel here is made for.
             engine.generate([EngineRow((0,), 1, (), None, seed=0)], draw)
@@ -195,6 +196,8 @@ def start_engine(
 
 _ENGINES: dict[Hashable, list[ColocatedEngine]] = {}
 """Engines of this process: runs one after the other, such as those of a comparison, share one by pushing to it."""
+_STARTED: list[Any] = []
+"""vLLM's own, those too that were refused: where one is forgotten, vLLM ends what all engines of the process share."""
 
 
 def _describe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *others: Hashable) -> Hashable:
