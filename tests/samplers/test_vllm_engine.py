@@ -167,7 +167,7 @@ def test_a_model_that_it_cannot_run_is_refused_in_one_line(shape, said):
     assert "\n" not in str(found.value)
 
 
-def test_a_model_that_was_refused_leaves_other_engines_as_they_are():
+def test_a_refused_model_leaves_other_engines_as_they_are():
     sampler = make_sampler(real_engine(), wide_model())
     before = drawn(sampler, FORMATS[1], TokenBudget(6, 3))
     with pytest.raises(QreditError, match="head_dim=8"):
