@@ -123,7 +123,7 @@ def test_vllm_loads_a_merged_model_and_stops_where_it_says(tmp_path):
     from peft import LoraConfig, get_peft_model
     from vllm import LLM, SamplingParams
 
-    from qredit.samplers.vllm.colocate import _CPU_VARIABLES
+    from qredit.samplers.vllm.colocate import _CPU_VARIABLES, _STARTED
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _CPU_VARIABLES.items():
@@ -137,5 +137,6 @@ def test_vllm_loads_a_merged_model_and_stops_where_it_says(tmp_path):
         tokenizer().save_pretrained(tmp_path)
         saved = AutoModelForCausalLM.from_pretrained(tmp_path)
         engine = LLM(model=str(tmp_path), dtype="float32", max_model_len=64, enforce_eager=True)
+        _STARTED.append(engine)  # forgotten, it would end what other tests' engines share
         (answered,) = engine.generate([{"prompt_token_ids": PROMPT}], SamplingParams(temperature=0, max_tokens=12))
         assert list(answered.outputs[0].token_ids) == generated(saved) == whole[: whole.index(stop) + 1]
