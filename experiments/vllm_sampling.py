@@ -8,6 +8,7 @@ vLLM has no `gguf`, so the model has to be in the cache: `qredit probe --model s
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,12 +76,14 @@ def main() -> None:
         "transformers' `generate`": generate,
     }
     seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(ROUNDS + 1):  # the first one warms up
+    with_vllm.sample(requests[::ROLLOUTS], 0)  # warm up on a row of each prompt
+    ours.sample(requests[::ROLLOUTS], 0)
+    for number in range(ROUNDS):
         for name, arm in arms.items():
             start = time.perf_counter()
             arm(number)
-            if number:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
+            sys.stderr.write(f"{name}: {seconds[name][-1]:.1f} s\n")
     insert(PAGE, "vllm", render(seconds, push))
 
 
