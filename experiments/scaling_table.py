@@ -21,13 +21,13 @@ from qredit.runs.library_logging import silence_libraries
 from qredit.shared_prefix.head import tokens_per_chunk
 from qredit.trl.bench.arms import QreditArm
 from qredit.trl.bench.setup import Setup
-from qredit.trl.bench.size import ModelShape, Size
+from qredit.trl.bench.size import QWEN3_0_6B, ModelShape, Size
 from qredit.trl.memory_estimate import estimate_memory
 
 PAGE, TEXT = Path("docs/scaling.md"), Path(__file__).with_name("scaling_table.md.in")
 # config.json of each model: vocabulary, hidden_size, intermediate_size, layers, heads, key heads, head_dim, tied
 MODELS = {
-    "Qwen3-0.6B": ModelShape(151936, 1024, 3072, 28, 16, 8, 128, tied=True),
+    "Qwen3-0.6B": QWEN3_0_6B,
     "Qwen3-1.7B": ModelShape(151936, 2048, 6144, 28, 16, 8, 128, tied=True),
     "Qwen3-4B": ModelShape(151936, 2560, 9728, 36, 32, 8, 128, tied=True),
     "Qwen3-8B": ModelShape(151936, 4096, 12288, 36, 32, 8, 128),

@@ -3,6 +3,7 @@
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from qredit.rollouts.tokenizer import vocabulary_size
 from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 
@@ -14,7 +15,7 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
         QreditError: both numbers, and how to bring them together.
     """
     rows = unwrap_peft(model).get_input_embeddings().weight.shape[0]
-    ids = max(tokenizer.get_vocab().values(), default=-1) + 1
+    ids = vocabulary_size(tokenizer)  # type: ignore[arg-type]
     if ids > rows > 0:  # no rows where they are sharded
         raise QreditError(
             f"the tokenizer's ids go up to {ids - 1}, but the model has embeddings of {rows} tokens; give the "

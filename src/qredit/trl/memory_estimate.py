@@ -175,11 +175,11 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
     """
     args, data = trainer.args, trainer.train_dataset
     groups = args.per_device_train_batch_size // args.num_generations
-    prompts = [tuple(ids[-prompt:] if prompt else ids) for ids in sorted(data[PROMPT_IDS], key=len)[-groups:]]
+    prompts = [tuple(ids[-prompt:] if prompt else ids) for ids in sorted(data[PROMPT_IDS][:], key=len)[-groups:]]
     close = tuple(trainer.format.close_ids)
     ids = (*[close[0]] * thinking, *close, *[close[0]] * args.budget.answer)
-    aliases = data[ALIAS_IDS] if ALIAS_IDS in data.column_names else [[]] * len(data)
-    answers = (tuple(map(tuple, (gold, *more))) for gold, more in zip(data[ANSWER_IDS], aliases, strict=True))
+    aliases = data[ALIAS_IDS][:] if ALIAS_IDS in data.column_names else [[]] * len(data)
+    answers = (tuple(map(tuple, (gold, *more))) for gold, more in zip(data[ANSWER_IDS][:], aliases, strict=True))
     golds = max(answers, key=lambda ids: sum(map(len, ids)))
     drawn = [
         make_one_turn(prompt, ids, (0.0,) * len(ids), thinking, thinking + len(close), forced=True, ended=False)
@@ -256,7 +256,7 @@ def _sampling(trainer: Any, layer: float, config: Any) -> dict[str, float]:
     """What sampling all rollouts of a generation takes; a cache holds a prompt once for its group if it is shared."""
     args, m = trainer.args, trainer.args.num_generations
     drawn = args.generation_batch_size // args.world_size
-    lengths = sorted(map(len, trainer.train_dataset[PROMPT_IDS]), reverse=True)[: drawn // m]
+    lengths = sorted(map(len, trainer.train_dataset[PROMPT_IDS][:]), reverse=True)[: drawn // m]
     prompts = sum(lengths) * drawn // (m * len(lengths)) if trainer.layout is pack else drawn * lengths[0]
     completion = args.budget.thinking + len(trainer.format.close_ids) + args.budget.answer
     key = count_key_bytes(config, 2 if args.bf16 or args.fp16 else _FLOAT32)

@@ -133,4 +133,4 @@ def iterate_prompts(datasets: Iterable[Any]) -> Iterator[Sequence[int]]:
     for rows in datasets:
         for name in (PROMPT_IDS, HINTED_IDS):
             if name in rows.column_names:
-                yield from rows[name]
+                yield from rows[name][:]  # a column gone through is read row by row

@@ -24,18 +24,18 @@ def check_data(data: Any, settings: VerlSettings, tokenizer: Any) -> None:
     Raises:
         QreditError: a file that is missing or no parquet, a column that is missing; as `check_rows`.
     """
+    likely, tokens = settings.alias_use.in_likelihood, settings.make_format(tokenizer)
     for name in ("train_files", "val_files"):
         given = data[name]
         for file in [given] if isinstance(given, str) else list(given):
             rows = read_rows(Path(str(file)).expanduser())
             infos = [row.get("extra_info") or {} for row in rows]
-            likely = settings.alias_use.in_likelihood
             check_rows(
                 [settings.prompt_of(drop_nulls(row["prompt"]), tokenizer) for row in rows],
                 [row["reward_model"]["ground_truth"] for row in rows],
                 [list(info.get("aliases") or ()) if likely else [] for info in infos],
                 RowNames.of([info.get("id", row) for row, info in enumerate(infos)], len(rows), str(file)),
-                settings.make_format(tokenizer),
+                tokens,
                 dict(data.get("apply_chat_template_kwargs") or {}),
                 ("data.max_prompt_length", int(data.max_prompt_length)),
             )
