@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate.state import DistributedType, PartialState
+from peft import LoraConfig
 
+from qredit.callbacks.collapse_guard import CollapseGuard
 from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.shared_prefix.packing import pack
 from qredit.trl import QreditConfig, QreditTrainer
@@ -39,10 +41,11 @@ CASES = (
     ("grpo()", "one-empty"),
     ("on_span('sampled', reward() | center_by_group() | scale_by_batch_std())", "plain"),
     (critic.OBJECTIVE, "learner"),
+    ("garl(q=0.75)", "lora"),
     ("garl(q=0.75)", "hopeless-chunks"),
     ("garl(q=0.75)", "past-ddp"),
 )
-SHARDED_CASES = tuple(case for case in CASES if case[1] in ("plain", "hopeless-chunks", "one-empty", "learner"))
+SHARDED_CASES = tuple(case for case in CASES if case[1] in ("plain", "hopeless-chunks", "one-empty", "learner", "lora"))
 SHARDED = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -90,9 +93,11 @@ def case_gradients(out: Path, objective: str, case: str, world: int) -> dict:
         pretend_accelerator(args)
     aliases = {"aliases": [["no"], [], [], []]} if case == "aliases" else {}  # of the first rank's prompts alone
     learners = [critic.Critic(32)] if case == "learner" else []
+    adapters = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False) if case == "lora" else None
+    torch.manual_seed(0)  # the adapters' weights
     made = QreditTrainer(
         model(), objective, args, questions(PROMPTS, **aliases), reward_funcs=rewards(case),
-        processing_class=tokenizer(), learners=learners,
+        processing_class=tokenizer(), learners=learners, peft_config=adapters,
     )  # fmt: skip
     made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
     if case.startswith("hopeless"):
@@ -125,8 +130,8 @@ def pretend_accelerator(args: QreditConfig) -> None:
 
 
 def train_and_resume(out: Path, world: int, sharded: bool) -> None:
-    """Four steps with a checkpoint between, in `out`/whole; with sharded weights again from there, in `out`/resumed."""
-    for name, resume in (("whole", None), ("resumed", out / "whole" / "checkpoint-2"))[: 1 + sharded]:
+    """Four steps with a checkpoint between, in `out`/whole; on two ranks again from there, in `out`/resumed."""
+    for name, resume in (("whole", None), ("resumed", out / "whole" / "checkpoint-2"))[:world]:
         args = settings(
             out / name, per_device_train_batch_size=PROMPTS * M // world, num_generations=M, shuffle_dataset=False,
             max_steps=4, save_strategy="steps", save_steps=2,
@@ -137,6 +142,42 @@ def train_and_resume(out: Path, world: int, sharded: bool) -> None:
         made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
         made.train(resume_from_checkpoint=None if resume is None else str(resume))
         made.save_model(str(out / name / "final"))
+
+
+def train_guided(out: Path, world: int) -> None:
+    """A run that steers its q and is rolled back once, on likelihoods by script: its decisions and weights in `out`."""
+    prompts = 2 * PROMPTS
+    args = settings(
+        out / str(world), per_device_train_batch_size=prompts * M // world, num_generations=M, shuffle_dataset=False,
+        max_steps=24, save_strategy="steps", save_steps=2, lr_scheduler_type="constant",
+    )  # fmt: skip
+    guard = CollapseGuard("roll_back")
+    made = QreditTrainer(
+        model(), "garl(q=auto())", args, questions(prompts), processing_class=tokenizer(), callbacks=[guard]
+    )
+    made.rollout_sampler.draw = lambda prompts, number: recorded(prompts)
+    made.scorer.attach_scores = with_scripted_likelihood(made)
+    made.train()
+    told = {
+        "auto": made.auto_q.list_decisions(),
+        "guard": guard.list_decisions(),
+        "rates": [entry["learning_rate"] for entry in made.state.log_history if "learning_rate" in entry],
+        "weights": {name.removeprefix("module."): p.detach() for name, p in made.model.named_parameters()},
+    }
+    torch.save(told, out / f"{world}-{made.accelerator.process_index}.pt")
+
+
+def with_scripted_likelihood(made: QreditTrainer):
+    """Cold for four steps, then warm, from step 14 on collapsed; rows, and so groups and ranks, differ a little."""
+    scored = made.scorer.attach_scores
+
+    def changed(batch, *given):
+        result, step = scored(batch, *given), made.state.global_step
+        level = -12.0 if step < 4 else -0.2 if step < 14 else -4.0
+        result.answer_logp[:] = level - 0.03 * (batch.ids.sum(1) % 7)
+        return result
+
+    return changed
 
 
 def train_with_server(out: Path, port: int, sharded: bool) -> None:
@@ -171,8 +212,10 @@ def save_gradients(out: Path, served: int) -> None:
     torch.save(gradients, out / f"gradients-{'fsdp' if sharded else world}-{rank}.pt")
     if world > 1:
         train_with_server(out / ("served-fsdp" if sharded else "served"), served, sharded)
-    if sharded or world == 1:
-        train_and_resume(out / ("fsdp" if sharded else "alone"), world, sharded)
+    if not sharded:
+        (out / "guided").mkdir(exist_ok=True)
+        train_guided(out / "guided", world)
+    train_and_resume(out / ("fsdp" if sharded else "alone" if world == 1 else "ddp"), world, sharded)
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

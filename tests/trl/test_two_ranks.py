@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 from tests.support.ranks import CASES, SHARDED_CASES
 from tests.support.rounding import gradient_bound
 from tests.support.runs import relative_difference
+from tests.support.tiny import model
 from tests.support.toy_server import ToyServer
 from tests.support.vllm_engines import wide_model
 
@@ -27,7 +28,7 @@ def gradients(tmp_path_factory):
     )  # fmt: skip
     server.close()
     assert done.returncode == 0, done.stderr[-3000:]
-    runs = {name: folder / name for name in ("alone", "fsdp", "served", "served-fsdp")}
+    runs = {name: folder / name for name in ("alone", "ddp", "fsdp", "served", "served-fsdp", "guided")}
     names = ("2-0", "2-1", "fsdp-0", "fsdp-1", "1-0")
     first, second, *sharded, alone = (torch.load(folder / f"gradients-{name}.pt") for name in names)
     return (first, second), sharded, alone, runs
@@ -48,17 +49,33 @@ def test_two_ranks_with_sharded_weights_have_it_too(gradients, case):
     assert relative_difference(first[case], alone[case]) < gradient_bound()
 
 
-def test_sharded_checkpoints_hold_the_weights_of_one_process(gradients):
+def test_checkpoints_of_two_ranks_hold_the_weights_of_one(gradients):
     runs = gradients[-1]
     for place in ("whole/checkpoint-2", "whole/final"):
-        alone, sharded = (load_file(runs[name] / place / "model.safetensors") for name in ("alone", "fsdp"))
-        assert max(float((sharded[name] - value).abs().max()) for name, value in alone.items()) < 1e-5
+        alone, *others = (load_file(runs[name] / place / "model.safetensors") for name in ("alone", "ddp", "fsdp"))
+        for other in others:
+            assert max(float((other[name] - value).abs().max()) for name, value in alone.items()) < 1e-5
 
 
-def test_a_resumed_sharded_run_ends_like_an_unbroken_one(gradients):
-    ends = (load_file(gradients[-1]["fsdp"] / name / "final" / "model.safetensors") for name in ("whole", "resumed"))
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_a_resumed_run_on_two_ranks_ends_like_an_unbroken_one(gradients, name):
+    ends = (load_file(gradients[-1][name] / place / "final" / "model.safetensors") for place in ("whole", "resumed"))
     whole, resumed = ends
-    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+
+
+def test_two_ranks_are_guided_like_one(gradients):
+    """q, the roll-back and the slower steps after it: every rank decides by the groups of all of them."""
+    folder = gradients[-1]["guided"]
+    alone, first, second = (torch.load(folder / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    assert len(alone["auto"]) > 1
+    assert [one["step"] for one in alone["guard"]] == [20]
+    for name in ("auto", "guard", "rates"):
+        assert first[name] == second[name] == alone[name], name
+    assert relative_difference(first["weights"], second["weights"]) == 0.0
+    assert relative_difference(first["weights"], alone["weights"]) < 1e-4
+    start = dict(model().named_parameters())
+    assert relative_difference(alone["weights"], {name: p.detach() for name, p in start.items()}) > 1e-2
 
 
 @pytest.mark.parametrize("name", ["served", "served-fsdp"])

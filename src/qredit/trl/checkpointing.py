@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,6 +21,16 @@ from qredit.utils.errors import QreditError
 from qredit.utils.stateful import Stateful
 
 _log = get_logger(__name__)
+
+
+@cache
+def read_tensors_on_any_cpu() -> None:
+    """Let `torch.load` put tensors on `cpu:0`, as accelerate names a rank's CPU: it knows `cpu` alone, and refuses."""
+
+    def take(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage | None:
+        return storage if location.startswith("cpu:") else None
+
+    torch.serialization.register_package(50, lambda storage: None, take)
 
 
 class Checkpointer:

@@ -26,7 +26,7 @@ from qredit.tasks.base import Example
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.adapters import keep_adapters_exact
 from qredit.trl.answer_stops import list_answer_stops, ready_to_serve
-from qredit.trl.checkpointing import Checkpointer
+from qredit.trl.checkpointing import Checkpointer, read_tensors_on_any_cpu
 from qredit.trl.checks import check_weights
 from qredit.trl.config import QreditConfig
 from qredit.trl.environment_variables import check_environment
@@ -77,6 +77,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
             QreditError: a variable of the environment, weights, a tokenizer, or a file beside the weights.
         """
         check_environment(self.accelerator, self.args)
+        read_tensors_on_any_cpu()
         keep_adapters_exact(self.model)
         check_weights(self.model, peft_config)
         check_vocabulary(self.model, self._tokenizer)
