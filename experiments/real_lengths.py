@@ -67,7 +67,7 @@ def write_questions(kind: str) -> Path:
     """The bare two-hop questions with such answers."""
     folder = FOLDER / "data" / f"length-{kind}"
     for split in ("train", "test"):
-        examples = tasks.get(plan.TASKS[0]).load(None, split, "cold")
+        examples = tasks.get("pocket-hotpot").load(None, split, "cold")
         rows = ({"id": e.id, "prompt": e.prompt, "answer": lengthen(e, kind)} for e in examples)
         write_jsonl(folder / f"{split}.jsonl", rows)
     return folder

@@ -56,7 +56,7 @@ SUCCESS = "rewards/exact_match/mean"
 
 @cache
 def write_questions(task: str, flipped: float = 0.0, wording: Wording = BARE) -> Path:
-    """The questions of a generated task as files of one's own, a share of the training golds replaced.
+    """The questions of a task as files of one's own, a share of the training golds replaced.
 
     A wrong gold is another name of those that the right one is chosen from: what the last words of the facts of its
     relation name.
@@ -67,14 +67,26 @@ def write_questions(task: str, flipped: float = 0.0, wording: Wording = BARE) ->
     rng = random.Random(0)
     for split in ("train", "test"):
         rows = []
-        for example in tasks.get(task).load(None, split, "cold"):
-            gold = example.answer
+        for name, prompt, right in list_questions(task, split):
+            gold = right
             if flipped and split == "train" and rng.random() < flipped:
-                gold = rng.choice(sorted(list_other_golds(str(example.prompt), gold)))
-            asked = [*examples, {"role": "user", "content": example.prompt}] if examples else example.prompt
-            rows.append({"id": example.id, "prompt": asked, "answer": gold, "right": example.answer})
+                gold = rng.choice(sorted(list_other_golds(prompt, gold)))
+            asked = [*examples, {"role": "user", "content": prompt}] if examples else prompt
+            rows.append({"id": name, "prompt": asked, "answer": gold, "right": right})
         write_jsonl(folder / f"{split}.jsonl", rows)
     return folder
+
+
+def list_questions(task: str, split: str) -> Iterator[tuple[str, str, str]]:
+    """Id, question and answer. Those of one hop ask where one of the cities lies, in place of where a person lives."""
+    cities = random.Random(0)
+    for example in tasks.get("pocket-hotpot").load(None, split, "cold"):
+        prompt, answer = str(example.prompt), example.answer
+        if task == "one-hop":
+            facts = prompt.split("\n")[:-1]
+            city, answer = cities.choice([fact for fact in facts if " lies in " in fact])[:-1].split(" lies in ")
+            prompt = "\n".join([*facts, f"Which country does {city} lie in?"])
+        yield str(example.id), prompt, answer
 
 
 def write_examples(task: str, wording: Wording) -> list[dict[str, str]]:

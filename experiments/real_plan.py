@@ -1,27 +1,34 @@
 """What `make results-real` runs, fixed before it ran: tasks, arms, learning rates, prompts, and what counts as better.
 
-The model is SmolLM2-135M-Instruct. The questions are those of the generated tasks, put to it bare: nothing says how to
-answer. A method is handed the gold answers alone.
+The model is SmolLM2-135M-Instruct. The questions are put to it bare: nothing says how to answer. A method is handed the
+gold answers alone. One hop: which country a city lies in, beside facts about other cities and people. Two hops: which
+country a person lives in, with the same facts.
 
 Rule: an arm beats another where the 95 % interval of the paired difference of p@1, over questions and seeds, excludes 0
 on both tasks. Everything else is a tie.
 
-Seen before, and nothing else: one short run, GARL .75 at 3e-5, ten steps with completions of 40 tokens; and what the
-untrained model does with some wordings. After the first, completions were cut to 26 tokens, the steps of an arm from 30
-to 20 and the questions it is asked from 48 to 32, because of what they cost. After the second the examples in turns of
-the chat were added: without them no wording had a single right answer, and GRPO would have had no prompt to stand on.
+Seen before, all with GARL .75 at 3e-5 unless said otherwise, one seed each:
+
+- two hops, ten steps with completions of 40 tokens: completions were cut to 26 tokens and the questions asked of an arm
+  to 32, because of what they cost.
+- what the untrained model does with some wordings: not one right answer, so examples in turns of the chat were added.
+- two hops, ten steps, last three: 2, 29 and 27 % of rollouts right at 1e-5, 3e-5 and 1e-4; log-prob 3, 21 and 23 %;
+  GRPO after the best wording at 3e-5 (eight steps): 28 %.
+- 33 steps on two hops stay near 1/3, which naming any of the three countries gives. On one hop they pass it: 34 % of
+  rollouts after 16 steps, 62 and 88 % in the 30th and 31st, 44 % in the 36th. So one hop, where there is something to win, became the
+  first task and two hops the second, three hops were dropped, arms got 30 steps, and the sweep 20 steps at two rates.
 """
 
 from dataclasses import dataclass
 
 SEEDS = (0, 1, 2)
-STEPS = 20
+STEPS = 30
 PROMPTS, ROLLOUTS = 4, 8
 COMPLETION, ANSWER = 26, 6  # tokens of rationale and answer together, and those of them kept for the answer
 HELD_QUESTIONS, HELD_SAMPLES = 32, 16
 
-RATES = (3e-5, 1e-5, 1e-4)  # in order of preference among equals
-RATE_SEED, RATE_STEPS = 100, 10
+RATES = (3e-5, 1e-4)  # in order of preference among equals
+RATE_SEED, RATE_STEPS = 100, 20
 
 FLAT_ROLLOUTS = 384  # an arm that learns from rewards alone ends after as many without one success
 FLAT_STEPS = FLAT_ROLLOUTS // (PROMPTS * ROLLOUTS)
@@ -64,7 +71,24 @@ WORDINGS: dict[str, Wording] = {
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     # task: questions, and answers in the form that a rollout has: facts, the text that ends thinking, the name
-    "pocket-hotpot": (
+    "one-hop": (
+        (
+            "Fifo lives in Kumi.\nRale lives in Bado.\nBado lies in Neru.\nDemu lives in Wife.\nKumi lies in Sota.\n"
+            "Wife lies in Lago.\nWhich country does Bado lie in?",
+            "Rale lives in Bado. Bado lies in Neru.\nAnswer:\nNeru",
+        ),
+        (
+            "Goki lies in Tavu.\nMare lives in Pilo.\nHate lives in Goki.\nPilo lies in Zuwo.\nJufe lies in Keba.\n"
+            "Salu lives in Jufe.\nWhich country does Jufe lie in?",
+            "Salu lives in Jufe. Jufe lies in Keba.\nAnswer:\nKeba",
+        ),
+        (
+            "Nima lives in Rudo.\nVago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nTori lives in Vago.\n"
+            "Wezu lives in Luda.\nWhich country does Rudo lie in?",
+            "Nima lives in Rudo. Rudo lies in Hewu.\nAnswer:\nHewu",
+        ),
+    ),
+    "two-hop": (
         (
             "Fifo lives in Kumi.\nRale lives in Bado.\nBado lies in Neru.\nDemu lives in Wife.\nKumi lies in Sota.\n"
             "Wife lies in Lago.\nWhich country does Rale live in?",
@@ -79,23 +103,6 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "Nima lives in Rudo.\nVago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nTori lives in Vago.\n"
             "Wezu lives in Luda.\nWhich country does Wezu live in?",
             "Wezu lives in Luda. Luda lies in Boke.\nAnswer:\nBoke",
-        ),
-    ),
-    "pocket-musique": (
-        (
-            "Fifo lives in Kumi.\nBado lies in Neru.\nNeru belongs to Sota.\nRale lives in Bado.\n"
-            "Lago belongs to Wife.\nKumi lies in Lago.\nWhich league does the country of Rale belong to?",
-            "Rale lives in Bado. Bado lies in Neru. Neru belongs to Sota.\nAnswer:\nSota",
-        ),
-        (
-            "Goki lies in Tavu.\nPilo lies in Zuwo.\nTavu belongs to Keba.\nHate lives in Goki.\n"
-            "Mare lives in Pilo.\nZuwo belongs to Jufe.\nWhich league does the country of Hate belong to?",
-            "Hate lives in Goki. Goki lies in Tavu. Tavu belongs to Keba.\nAnswer:\nKeba",
-        ),
-        (
-            "Peti belongs to Hewu.\nNima lives in Rudo.\nLuda lies in Boke.\nRudo lies in Peti.\n"
-            "Boke belongs to Vago.\nWezu lives in Luda.\nWhich league does the country of Wezu belong to?",
-            "Wezu lives in Luda. Luda lies in Boke. Boke belongs to Vago.\nAnswer:\nVago",
         ),
     ),
 }
@@ -149,7 +156,7 @@ ARMS = (
     Arm("answers alone", "sft_answer()"),
 )
 SWEPT = ("GARL .75", "log-prob", "best prompt, GRPO")  # whose rate is chosen by a sweep of its own; others inherit
-TASKS = ("pocket-hotpot", "pocket-musique")
+TASKS = ("one-hop", "two-hop")
 SECOND_TASK_ARMS = (
     "best prompt, GRPO",
     "SFT on answers, GRPO",
