@@ -15,8 +15,9 @@ Seen before, all with GARL .75 at 3e-5 unless said otherwise, one seed each:
 - two hops, ten steps, last three: 2, 29 and 27 % of rollouts right at 1e-5, 3e-5 and 1e-4; log-prob 3, 21 and 23 %;
   GRPO after the best wording at 3e-5 (eight steps): 28 %.
 - 33 steps on two hops stay near 1/3, which naming any of the three countries gives. On one hop they pass it: 34 % of
-  rollouts after 16 steps, 62 and 88 % in the 30th and 31st, 44 % in the 36th. So one hop, where there is something to win, became the
-  first task and two hops the second, three hops were dropped, arms got 30 steps, and the sweep 20 steps at two rates.
+  rollouts after 16 steps, 62 and 88 % in the 30th and 31st, 44 % in the 36th. So one hop, where there is something to
+  win, became the first task and two hops the second, three hops were dropped, arms got 30 steps, and the sweep 20
+  steps at two rates.
 """
 
 from dataclasses import dataclass
