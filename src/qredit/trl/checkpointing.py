@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +28,7 @@ _log = get_logger(__name__)
 def read_tensors_on_any_cpu() -> None:
     """Let `torch.load` put tensors on `cpu:0`, as accelerate names a rank's CPU: it knows `cpu` alone, and refuses."""
 
-    def take(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage | None:
+    def take(storage: Any, location: str) -> Any:
         return storage if location.startswith("cpu:") else None
 
     torch.serialization.register_package(50, lambda storage: None, take)
