@@ -140,6 +140,14 @@ def test_paft_takes_over_where_sampling_is_sound_and_q_is_spent(q, ess, moves, e
     assert controller.estimator == estimator
 
 
+def test_paft_waits_while_a_q_of_zero_is_only_the_limit():
+    """Soundness by itself says nothing of cold answers, such as those with one w after every rationale."""
+    start, decision = start_controller(groups(-14.0), M, 0.0, True)
+    assert decision.q == 0.0
+    assert after(start, *[groups(-14.0)] * WINDOW)[0].estimator == "garl"
+    assert after(start, *[groups(-14.0)] * WINDOW, *[groups(-1.0)] * WINDOW)[0].estimator == "paft"
+
+
 def test_a_controller_comes_back_from_json_as_it_was():
     controller, _ = after(QController(0.9, M), *[groups(-9.0)] * 3, GroupStats((-math.inf,), (-math.inf,), ()))
     assert controller_module.restore_controller(json.loads(json.dumps(controller.state()))) == controller

@@ -58,7 +58,7 @@ class QController:
     """Lowers q as p̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
 
     q is the smallest at which the median group's effective reward was 10^`MIN_LOG10_SIGNAL` in each of the last steps;
-    it only falls. PAFT takes over at q = 0, where nothing is left to amplify, if the median group rests on
+    it only falls. PAFT takes over where that is q = 0, so nothing is left to amplify, if the median group rests on
     `MIN_EFFECTIVE_RATIONALES` rationales.
 
     Attributes:
@@ -81,7 +81,8 @@ class QController:
         wanted = max(smallest_sufficient_q(one.largest, one.p_hat, self.m, MIN_LOG10_SIGNAL) for one in seen.recent)
         if wanted < self.q:
             return _decided(replace(seen, q=wanted), step, _because(seen.recent, self.m, wanted))
-        if self.moves and self.q == 0.0 and self.estimator == "garl" and seen._is_sound:
+        # q may be 0 because the run allows no more: then something is left to amplify.
+        if self.moves and self.q == wanted == 0.0 and self.estimator == "garl" and seen._is_sound:
             reason = f"the median group rests on {seen._effective:.1f} of {self.m} rationales: draws from the posterior"
             return _decided(replace(seen, estimator="paft"), step, reason)
         return seen, None
