@@ -65,12 +65,12 @@ class RolloutSampler:
             self._decoded(attach_row(one, row, first + index // m))
             for index, (one, row) in enumerate(zip(drawn, inputs, strict=True))
         ]
-        rewards = (reward or self.reward)(read)
+        read = [replace(one, reward=value) for one, value in zip(read, (reward or self.reward)(read), strict=True)]
         made = {name: maker(read, self.tokenizer) for name, maker in self.field_functions.items()}
         self.seconds += time.perf_counter() - start
         return [
-            replace(one, reward=reward, fields={name: values[index] for name, values in made.items()})
-            for index, (one, reward) in enumerate(zip(read, rewards, strict=True))
+            replace(one, fields={name: values[index] for name, values in made.items()})
+            for index, one in enumerate(read)
         ]
 
     def _drawn(self, inputs: Sequence[Mapping[str, Any]], number: int, hinted: Sequence[bool]) -> list[Trajectory]:
