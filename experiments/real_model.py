@@ -83,8 +83,8 @@ def list_questions(task: str, split: str) -> Iterator[tuple[str, str, str]]:
     for example in tasks.get("pocket-hotpot").load(None, split, "cold"):
         prompt, answer = str(example.prompt), example.answer
         if task == "one-hop":
-            facts = prompt.split("\n")[:-1]
-            city, answer = cities.choice([fact for fact in facts if " lies in " in fact])[:-1].split(" lies in ")
+            facts = [fact for fact in prompt.split("\n") if " lies in " in fact]
+            city, answer = cities.choice(facts)[:-1].split(" lies in ")
             prompt = "\n".join([*facts, f"Which country does {city} lie in?"])
         yield str(example.id), prompt, answer
 
@@ -125,7 +125,7 @@ def make_options(
         instruction=chosen.instruction,
         m=plan.ROLLOUTS,
         prompts_per_step=plan.PROMPTS,
-        max_completion_length=plan.COMPLETION,
+        max_completion_length=plan.COMPLETION[task],
         answer_budget=plan.ANSWER,
         steps=steps,
         lr=rate,
@@ -145,7 +145,12 @@ def choose_wording(task: str) -> str:
         variant = Variant(options, trained=False)
         return float(evaluate(variant, f"wording-{task}-{name}", CHOOSING)["p@1"])
 
-    return max(plan.WORDINGS, key=ask)
+    return max(list_wordings(task), key=ask)
+
+
+def list_wordings(task: str) -> list[str]:
+    """Those that differ for this task."""
+    return [name for name, wording in plan.WORDINGS.items() if not (wording.short and task == "one-hop")]
 
 
 def evaluate(variant: Variant, name: str, held: EvalSpec) -> dict[str, Any]:
@@ -393,7 +398,7 @@ def read_wordings() -> str:
     """How often each wording had a right answer, the best first, task by task."""
     told = []
     for task in plan.TASKS:
-        found = {name: read_result(f"wording-{task}-{name}") for name in plan.WORDINGS}
+        found = {name: read_result(f"wording-{task}-{name}") for name in list_wordings(task)}
         rates = sorted(((result["p@1"], name) for name, result in found.items() if result), reverse=True)
         told.append(f"{task} {', '.join(f'{name} {100 * rate:.1f} %' for rate, name in rates)}")
     return "; ".join(told)

@@ -1,8 +1,8 @@
 """What `make results-real` runs, fixed before it ran: tasks, arms, learning rates, prompts, and what counts as better.
 
 The model is SmolLM2-135M-Instruct. The questions are put to it bare: nothing says how to answer. A method is handed the
-gold answers alone. One hop: which country a city lies in, beside facts about other cities and people. Two hops: which
-country a person lives in, with the same facts.
+gold answers alone. One hop: which country a city lies in, by three such facts. Two hops: which country a person lives
+in, by three facts about people and three about cities.
 
 Rule: an arm beats another where the 95 % interval of the paired difference of p@1, over questions and seeds, excludes 0
 on both tasks. Everything else is a tie.
@@ -14,18 +14,20 @@ Seen before, all with GARL .75 at 3e-5 unless said otherwise, one seed each:
 - what the untrained model does with some wordings: not one right answer, so examples in turns of the chat were added.
 - two hops, ten steps, last three: 2, 29 and 27 % of rollouts right at 1e-5, 3e-5 and 1e-4; log-prob 3, 21 and 23 %;
   GRPO after the best wording at 3e-5 (eight steps): 28 %.
-- 33 steps on two hops stay near 1/3, which naming any of the three countries gives. On one hop they pass it: 34 % of
-  rollouts after 16 steps, 62 and 88 % in the 30th and 31st, 44 % in the 36th. So one hop, where there is something to
-  win, became the first task and two hops the second, three hops were dropped, arms got 30 steps, and the sweep 20
-  steps at two rates.
+- 33 steps on two hops stay near 1/3, which naming any of the three countries gives. On one hop, with the same six
+  facts, they pass it: 48 % of the rollouts of steps 26 to 40. At 20 steps 31 % (3e-5) and 29 % (1e-4). So one hop,
+  where there is something to win, became the first task and two hops the second, and three hops were dropped. The
+  facts about people and a half of the rationale's tokens were taken from it, because of what they cost. Arms got 40
+  steps, and the sweep 20 steps at two rates.
 """
 
 from dataclasses import dataclass
 
 SEEDS = (0, 1, 2)
-STEPS = 30
+STEPS = 40
 PROMPTS, ROLLOUTS = 4, 8
-COMPLETION, ANSWER = 26, 6  # tokens of rationale and answer together, and those of them kept for the answer
+COMPLETION = {"one-hop": 18, "two-hop": 26}  # tokens of rationale and answer together
+ANSWER = 6  # those of them kept for the answer
 HELD_QUESTIONS, HELD_SAMPLES = 32, 16
 
 RATES = (3e-5, 1e-4)  # in order of preference among equals
@@ -51,7 +53,7 @@ class Wording:
         system: a system message.
         instruction: what follows each question.
         turns: that many of `EXAMPLES` come first, as turns of the chat.
-        short: the examples' rationales are their last fact alone.
+        short: the examples' rationales are their last fact alone. With one hop they are that anyway, and it is not tried.
     """
 
     system: str | None = None
@@ -74,19 +76,16 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     # task: questions, and answers in the form that a rollout has: facts, the text that ends thinking, the name
     "one-hop": (
         (
-            "Fifo lives in Kumi.\nRale lives in Bado.\nBado lies in Neru.\nDemu lives in Wife.\nKumi lies in Sota.\n"
-            "Wife lies in Lago.\nWhich country does Bado lie in?",
-            "Rale lives in Bado. Bado lies in Neru.\nAnswer:\nNeru",
+            "Bado lies in Neru.\nKumi lies in Sota.\nWife lies in Lago.\nWhich country does Bado lie in?",
+            "Bado lies in Neru.\nAnswer:\nNeru",
         ),
         (
-            "Goki lies in Tavu.\nMare lives in Pilo.\nHate lives in Goki.\nPilo lies in Zuwo.\nJufe lies in Keba.\n"
-            "Salu lives in Jufe.\nWhich country does Jufe lie in?",
-            "Salu lives in Jufe. Jufe lies in Keba.\nAnswer:\nKeba",
+            "Goki lies in Tavu.\nPilo lies in Zuwo.\nJufe lies in Keba.\nWhich country does Jufe lie in?",
+            "Jufe lies in Keba.\nAnswer:\nKeba",
         ),
         (
-            "Nima lives in Rudo.\nVago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nTori lives in Vago.\n"
-            "Wezu lives in Luda.\nWhich country does Rudo lie in?",
-            "Nima lives in Rudo. Rudo lies in Hewu.\nAnswer:\nHewu",
+            "Vago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nWhich country does Rudo lie in?",
+            "Rudo lies in Hewu.\nAnswer:\nHewu",
         ),
     ),
     "two-hop": (

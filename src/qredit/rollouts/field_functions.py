@@ -15,7 +15,7 @@ from qredit.utils.former_names import former_names
 FieldFunction = Callable[[Sequence[Trajectory], Any], Sequence[FieldValues]]
 """(trajectories, tokenizer) → for each a number, or a number for each of its tokens from the first on.
 
-A trajectory comes with its texts (`rationale`, `response`), its group and its example; it has no reward yet.
+A trajectory comes with its texts (`rationale`, `response`), its group, its example and its reward.
 
 Booleans become a span, whole numbers are -1 where none is given, other numbers 0.
 """
