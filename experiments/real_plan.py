@@ -53,7 +53,7 @@ class Wording:
         system: a system message.
         instruction: what follows each question.
         turns: that many of `EXAMPLES` come first, as turns of the chat.
-        short: the examples' rationales are their last fact alone. With one hop they are that anyway, and it is not tried.
+        short: the examples' rationales are their last fact alone. With one hop they are that anyway: not tried.
     """
 
     system: str | None = None
