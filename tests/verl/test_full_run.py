@@ -123,9 +123,4 @@ def test_a_run_that_goes_on_is_the_unbroken_one(tmp_path, data):
     (broken / "rollouts.jsonl").unlink()
     _, again, parts = run(broken, data, "garl(q=0.75)", **changes)
     assert [told(one) for one in again] == [told(one) for one in rollouts[8:]]
-    for name, value in whole[2][0].items():  # rows come in any order, so sums differ by rounding
-        torch.testing.assert_close(parts[2][0][name], value, rtol=1e-4, atol=1e-5)
-    from qredit.verl.checkpoint import read_state
-
-    with pytest.raises(ValueError, match=r"was trained with garl\(q=0.75\), not with grpo\(\)"):
-        read_state(broken / "checkpoints" / "global_step_2", parse("grpo()"))
+    assert all(torch.equal(parts[2][0][name], value) for name, value in whole[2][0].items())

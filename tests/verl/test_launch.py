@@ -7,7 +7,7 @@ from qredit.objectives.parsing import parse
 from qredit.runs.options import TrainOptions
 from qredit.runs.verl_data import write_verl_data
 from qredit.utils.errors import QreditError
-from qredit.verl.checkpoint import MARKER, read_state, write_state
+from qredit.verl.checkpoint import MARKER, describe_own, read_state, write_state
 from qredit.verl.launch import quote
 from tests.support.folders import data_file, model_folder, rows
 from tests.support.verl_cpu.environment import needs_verl
@@ -34,7 +34,10 @@ def config(tmp_path):
         (["+qredit.objektive=1"], "unknown key of qredit 'objektive'; did you mean 'objective'?"),
         (["trainer.total_epoch=2"], "total_epoch"),
         (["actor_rollout_ref.actor.use_kl_loss=true"], "actor_rollout_ref.actor.use_kl_loss=True must be False"),
-        (["actor_rollout_ref.actor.use_dynamic_bsz=false"], "actor_rollout_ref.actor.use_dynamic_bsz must be true"),
+        (
+            ["actor_rollout_ref.actor.use_dynamic_bsz=false"],
+            "actor.use_dynamic_bsz=False must be True",
+        ),
         (
             ["actor_rollout_ref.rollout.n=1"],
             "rollout.n, the rollouts of a prompt, must be at least 2",
@@ -58,12 +61,24 @@ def test_what_cannot_be_used_gets_one_line(config, capsys, monkeypatch, override
 
 @needs_verl
 @pytest.mark.verl
-def test_a_checkpoint_of_another_objective_is_refused(config, capsys, tmp_path):
-    checkpoints = tmp_path / "checkpoints"
-    write_state(checkpoints / "global_step_3", parse("garl(q=0.5)"), {})
+@pytest.mark.parametrize(
+    ("objective", "change", "told"),
+    [
+        ("garl(q=0.5)", {}, "was trained with garl(q=0.5), not with grpo()"),
+        ("grpo()", {"model": "vocab_size 7"}, "was trained with another model (vocab_size 7, not model_type qwen3"),
+        ("grpo()", {"tokenizer": "0" * 16}, "was trained with another tokenizer (0000000000000000, not "),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(config, capsys, tmp_path, objective, change, told):
+    from omegaconf import OmegaConf
+    from transformers import AutoTokenizer
+
+    checkpoints, model = tmp_path / "checkpoints", OmegaConf.create({"path": str(tmp_path / "model")})
+    own = describe_own(model, AutoTokenizer.from_pretrained(model.path))
+    write_state(checkpoints / "global_step_3", parse(objective), own | change, {})
     (checkpoints / MARKER).write_text("3")
     assert main(["verl", str(config), "trainer.resume_mode=auto"]) == 2
-    assert "was trained with garl(q=0.5), not with grpo()" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
 
 
 def test_an_objective_needs_no_quotes_on_the_command_line():
@@ -73,8 +88,8 @@ def test_an_objective_needs_no_quotes_on_the_command_line():
 
 
 def test_a_checkpoint_keeps_the_state_of_stages(tmp_path):
-    objective = parse("grpo()")
-    write_state(tmp_path, objective, {"objective_state": {"a": {"n": 1.5}}, "pending_statistics": {}})
-    assert read_state(tmp_path, objective) == {"objective_state": {"a": {"n": 1.5}}, "pending_statistics": {}}
+    objective, model = parse("grpo()"), {"model": "m", "tokenizer": "t"}
+    write_state(tmp_path, objective, model, {"objective_state": {"a": {"n": 1.5}}, "pending_statistics": {}})
+    assert read_state(tmp_path, objective, model) == {"objective_state": {"a": {"n": 1.5}}, "pending_statistics": {}}
     with pytest.raises(QreditError, match="is no checkpoint of qredit"):
-        read_state(tmp_path / "none", objective)
+        read_state(tmp_path / "none", objective, model)

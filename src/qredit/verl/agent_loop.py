@@ -26,6 +26,7 @@ from qredit.samplers.vllm.drawn import DrawnCompletion
 from qredit.samplers.vllm.engine import EngineOutput, EngineRow
 from qredit.tasks.base import Example
 from qredit.tasks.cells import drop_nulls
+from qredit.tasks.verl_row import read_verl_row
 from qredit.utils.seed import ANSWER_STREAM, EVALUATION_STREAM, derive_seed
 from qredit.verl.settings import VerlSettings
 
@@ -60,7 +61,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
         """
         validates = bool(row.get(VALIDATES, False))
         info = row.get("extra_info") or {}
-        example = make_example(row, self.settings.alias_use.in_reward)
+        example = read_verl_row(row, self.settings.alias_use.in_reward)
         prompt = self.settings.prompt_of(drop_nulls(row["raw_prompt"]), self.tokenizer)
         ids, golds = self._encode(prompt, example.answer, info)
         stream = EVALUATION_STREAM if validates else 0
@@ -172,24 +173,6 @@ def make_layout(
 def list_rewards(given: str | None, task: str) -> tuple[Reward, ...]:
     """The rewards of a run, or those of a task."""
     return parse_rewards(given or tasks.get(task).reward)
-
-
-def make_example(row: Mapping[str, Any], aliases: bool) -> Example:
-    """The question of a row of the data.
-
-    Args:
-        row: with reward_model and extra_info.
-        aliases: whether they count for the reward.
-    """
-    info = dict(row.get("extra_info") or {})
-    known = ("split", "index", "id", "aliases")
-    return Example(
-        prompt="",
-        answer=str(row["reward_model"]["ground_truth"]),
-        id=str(info.get("id", "")),
-        aliases=tuple(info.get("aliases") or ()) if aliases else (),
-        columns={name: value for name, value in info.items() if name not in known},
-    )
 
 
 def list_arguments(row: EngineRow) -> dict[str, Any]:

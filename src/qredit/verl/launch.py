@@ -10,7 +10,7 @@ from typing import Any
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 from qredit.verl.check_data import check_data
-from qredit.verl.checkpoint import find_resumed, read_state
+from qredit.verl.checkpoint import describe_own, find_resumed, read_state
 from qredit.verl.settings import VerlSettings
 
 VERSION = "0.9.1"
@@ -34,6 +34,9 @@ def launch(file: str, overrides: Sequence[str]) -> Any:
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
     settings.make_budget(int(config.data.max_response_length), settings.make_format(tokenizer))
     check_data(config.data, settings, tokenizer)
+    resumed = find_resumed(config.trainer)
+    if resumed is not None:
+        read_state(resumed, settings.make_objective(), describe_own(config.actor_rollout_ref.model, tokenizer))
     prepare(config, settings)
     run(config)
     return config
@@ -108,7 +111,6 @@ def check_config(config: Any, settings: VerlSettings) -> None:
     Raises:
         QreditError: names the option and what it must be.
     """
-    objective = settings.make_objective()
     fixed = {
         "trainer.use_v1": True,
         "algorithm.use_kl_in_reward": False,
@@ -117,13 +119,14 @@ def check_config(config: Any, settings: VerlSettings) -> None:
         "actor_rollout_ref.actor.shuffle": False,
         "actor_rollout_ref.rollout.multi_turn.enable": False,
         "reward.reward_model.enable": False,
+        "actor_rollout_ref.actor.use_dynamic_bsz": True,  # aliases and failed sessions: steps differ in their rows
     }
     from omegaconf import OmegaConf
 
     for name, wanted in fixed.items():
         value = OmegaConf.select(config, name)
         if value != wanted:
-            raise QreditError(f"{name}={value} must be {wanted}: {objective} says what is learned")
+            raise QreditError(f"{name}={value} must be {wanted} with {settings.text}")
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     if rollout.n < 2:
         raise QreditError(f"actor_rollout_ref.rollout.n, the rollouts of a prompt, must be at least 2, got {rollout.n}")
@@ -131,14 +134,6 @@ def check_config(config: Any, settings: VerlSettings) -> None:
         raise QreditError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} must divide the "
             f"data.train_batch_size={config.data.train_batch_size} prompts of a step"
-        )
-    resumed = find_resumed(config.trainer)
-    if resumed is not None:
-        read_state(resumed, objective)
-    if not actor.use_dynamic_bsz:
-        # what a rollout makes is not a fixed number of rows: aliases, failed sessions
-        raise QreditError(
-            "actor_rollout_ref.actor.use_dynamic_bsz must be true: steps differ in how many rows they have"
         )
 
 

@@ -22,7 +22,7 @@ from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.rollouts.collate import choose_tails
 from qredit.utils.seed import derive_seed
 from qredit.verl.agent_loop import ROLLOUT, VALIDATES
-from qredit.verl.checkpoint import find_resumed, read_state, write_state
+from qredit.verl.checkpoint import describe_own, find_resumed, read_state, write_state
 from qredit.verl.queue import fetch, list_real, pick, store
 from qredit.verl.settings import VerlSettings
 from qredit.verl.worker_loss import DENOMINATORS, OBJECTIVE, PROGRESS, compute_loss
@@ -64,23 +64,30 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
+        self.model = describe_own(self.config.actor_rollout_ref.model, self.tokenizer)
         # So that the agent loop knows: what is validated is never shown with its gold answer.
         frame = self.val_dataset.dataframe
         self.val_dataset.dataframe = frame.add_column(VALIDATES, [True] * len(frame))
+
+    def _balance_batch(self, batch: Any, *given: Any, **named: Any) -> Any:
+        """verl's, from a fixed order on: samples come as they were done, and a resumed run is to add in one order."""
+        index = [int(one) for one in fetch(batch, ["index"])["index"]]
+        order = sorted(range(len(index)), key=lambda place: (index[place], *map(int, batch.keys[place].split("_")[1:])))
+        return super()._balance_batch(pick(batch, order), *given, **named)
 
     def _get_required_batch_multiple(self, dp_size: int) -> int:
         return dp_size  # a step takes its rows as they are: mini-batches are cut by groups, below
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        write_state(folder, self.objective, self.stages.state_dict())  # before verl's marker
+        write_state(folder, self.objective, self.model, self.stages.state_dict())  # before verl's marker
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         folder = find_resumed(self.config.trainer)
         if folder is not None:
-            self.stages.load_state_dict(read_state(folder, self.objective))
+            self.stages.load_state_dict(read_state(folder, self.objective, self.model))
 
     # --- scores, at temperature 1 whatever that of the rollout
 
