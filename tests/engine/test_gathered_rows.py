@@ -56,6 +56,7 @@ def test_rows_stand_as_their_prompts_do_in_the_data():
     assert found.batch.group.tolist() == [5, 5, 5, 6, 6, 6]
     assert [key[0] for key in found.keys] == ["z"] * 3 + ["a"] * 3
     assert found.rows.prompt_ids[:, -1].tolist() == [2, 2, 2, 3, 3, 3]
+    assert [one.group for one in found.first] == [5, 5, 5]
     expected = torch.where(found.batch.mask, -found.batch.ids.float() / 10, 0.0)
     torch.testing.assert_close(found.batch.logp, expected)
 

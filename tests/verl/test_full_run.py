@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qredit import pocket
 from qredit.engine.step import MicrobatchPosition
 from qredit.objectives.parsing import parse
+from qredit.report.collect import collect_runs
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.runs.options import TrainOptions
 from qredit.runs.verl_data import write_verl_data
@@ -81,6 +82,11 @@ def test_the_first_step_is_that_of_our_own_engine(tmp_path, data, objective):
     for name, gradient in gradients.items():
         torch.testing.assert_close(weights[1][0][name], weights[0][0][name] - RATE * gradient, rtol=1e-5, atol=1e-7)
     assert any(not torch.equal(weights[1][0][name], weights[2][0][name]) for name in gradients)
+    (kept,) = collect_runs([tmp_path / "checkpoints"])  # what `qredit report` reads
+    assert kept.objective == objective
+    assert [entry["actor/loss"] for entry in kept.metrics][0] == pytest.approx(loss, rel=1e-5)
+    assert [entry["step"] for entry in kept.credit] == [1, 2]
+    assert kept.credit[0]["responses"] and kept.credit[0]["exact"]
 
 
 def test_answers_are_rewarded_without_the_gold_one(tmp_path, data):
@@ -124,3 +130,5 @@ def test_a_run_that_goes_on_is_the_unbroken_one(tmp_path, data):
     _, again, parts = run(broken, data, "garl(q=0.75)", **changes)
     assert [told(one) for one in again] == [told(one) for one in rollouts[8:]]
     assert all(torch.equal(parts[2][0][name], value) for name, value in whole[2][0].items())
+    (kept,) = collect_runs([broken / "checkpoints"])
+    assert [entry["step"] for entry in kept.metrics] == [1, 2]

@@ -18,6 +18,7 @@ from qredit.engine.scorer import Scorer
 from qredit.engine.sequences import from_text, index_of
 from qredit.engine.stage_state import UPDATE_CADENCES, StageState, accumulate_sums
 from qredit.rollouts.collate import Rows, Tail, collate
+from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.errors import QreditError
 
 Told = Mapping[str, Mapping[str, Tensor]]  # batch field → key of a sequence → a number for each of its tokens
@@ -32,12 +33,14 @@ class GatheredRows:
         places: of their sequences.
         keys: of the sequences, in the same order.
         batch: the rows, with what is known of them.
+        first: the rollouts of the first group; empty in a part.
     """
 
     rows: Rows
     places: Sequence[Place]
     keys: Sequence[str]
     batch: RolloutBatch
+    first: Sequence[Trajectory] = ()
 
     def select(self, chosen: Tensor) -> "GatheredRows":
         """Some of the rows, by their ascending numbers."""
@@ -111,7 +114,7 @@ def gather_rollouts(
     own = [f"{rollout}_{number}" for rollout in order for number in range(counts.get(rollout, 0))]
     if len(own) != len(places) or len(own) != len(keys):
         raise QreditError(f"rollouts of {len(places)} sequences were sampled, and {len(keys)} sequences came")
-    return GatheredRows(rows, places, own, rows.batch)
+    return GatheredRows(rows, places, own, rows.batch, [one for one in trajectories if one.group == first])
 
 
 def _split(key: str) -> tuple[str, int]:

@@ -14,8 +14,9 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from qredit import tasks
 from qredit.data.encoding import encode, encode_aliases
 from qredit.data.rows import RowNames
+from qredit.engine.judging import judge_rollout
 from qredit.engine.sequences import list_sequences, to_text
-from qredit.rewards.reward_spec import Response, Reward, parse_rewards
+from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.collate import Tail, choose_tails
 from qredit.rollouts.sampling_params import SamplingParams
 from qredit.rollouts.trajectory import Trajectory
@@ -24,7 +25,6 @@ from qredit.samplers.think_then_answer import NOTHING_DRAWN, ThinkThenAnswer
 from qredit.samplers.vllm.colocate import list_sampling_arguments
 from qredit.samplers.vllm.drawn import DrawnCompletion
 from qredit.samplers.vllm.engine import EngineOutput, EngineRow
-from qredit.tasks.base import Example
 from qredit.tasks.cells import drop_nulls
 from qredit.tasks.verl_row import read_verl_row
 from qredit.utils.seed import ANSWER_STREAM, EVALUATION_STREAM, derive_seed
@@ -69,7 +69,11 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
             self.settings.seed, stream, int(row["global_steps"]), int(row.get("index", 0)), int(row["session_id"])
         )
         drawn = await self._draw(ids, sampling_params, seed)
-        reward, each = await self._judge(replace(drawn, example={"prompt": prompt}), example, str(row["data_source"]))
+        given = list_rewards(self.settings.reward, str(row["data_source"]))
+        # In a thread: a reward may wait for a process or a service, and other rollouts go on meanwhile.
+        reward, each = await asyncio.to_thread(
+            judge_rollout, replace(drawn, example={"prompt": prompt}), example, given, self.format, self.tokenizer
+        )
         whole = replace(drawn, golds=golds, reward=reward)
         rows = list_sequences(whole, ("response",) if validates else self.tails)
         text = to_text(whole, int(row.get("index", 0)))
@@ -126,26 +130,6 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
             self._version = int(told.extra_fields.get("global_steps") or 0)
             drawn = drawn.extend(EngineOutput(tuple(told.token_ids), tuple(told.log_probs or ())))
         return check_completions([request], [drawn.completion()])[0]
-
-    async def _judge(self, drawn: Trajectory, example: Example, task: str) -> tuple[float, dict[str, float]]:
-        """The weighted reward of a rollout, NaN where nothing scored it, and each reward by its name."""
-        answer = self.format.response_text(drawn.answer_ids)
-        response = Response(
-            prompt=drawn.example["prompt"],
-            completion=self.tokenizer.decode(drawn.ids, skip_special_tokens=True),
-            ids=drawn.ids,
-            rationale=self.tokenizer.decode(drawn.ids[: drawn.rationale_length], skip_special_tokens=True),
-            answer=answer,
-            example=example,
-        )
-        given = list_rewards(self.settings.reward, task)
-        # In a thread: a reward may wait for a process or a service, and other rollouts go on meanwhile.
-        values = await asyncio.get_running_loop().run_in_executor(
-            None, lambda: [reward([response])[0] for reward in given]
-        )
-        scored = [(one.weight, value) for one, value in zip(given, values, strict=True) if value is not None]
-        total = sum(weight * value for weight, value in scored) if scored else math.nan
-        return total, {one.name: math.nan if value is None else value for one, value in zip(given, values, strict=True)}
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import open_dict
 from torch import Tensor
@@ -18,8 +19,10 @@ from qredit.engine.gathered_rows import GatheredRows, Told, credit_before, credi
 from qredit.engine.mismatch import collect_mismatch_stats
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
+from qredit.engine.step import ScoredMicrobatch
 from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.rollouts.collate import choose_tails
+from qredit.runs.run_records import RunRecords
 from qredit.utils.seed import derive_seed
 from qredit.verl.agent_loop import ROLLOUT, VALIDATES
 from qredit.verl.checkpoint import describe_own, find_resumed, read_state, write_state
@@ -65,6 +68,8 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         self.model = describe_own(self.config.actor_rollout_ref.model, self.tokenizer)
+        folder = Path(self.config.trainer.default_local_dir)
+        self.records = RunRecords(folder, self.tokenizer, self.total_training_steps)
         # So that the agent loop knows: what is validated is never shown with its gold answer.
         frame = self.val_dataset.dataframe
         self.val_dataset.dataframe = frame.add_column(VALIDATES, [True] * len(frame))
@@ -88,6 +93,8 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         folder = find_resumed(self.config.trainer)
         if folder is not None:
             self.stages.load_state_dict(read_state(folder, self.objective, self.model))
+        options = self.settings.describe_run(self.config)
+        self.records.begin(self.global_steps, options, self.objective, self.settings.seed)
 
     # --- scores, at temperature 1 whatever that of the rollout
 
@@ -162,11 +169,15 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             else:
                 scored = part.move_off_policy() if number else part
             credited = credit_now(objective, scored, self.stages) if known is None else known[number]
+            if number == 0:  # before the state of stages moves on
+                rows, state = scored.rows, dict(self.stages.state)
+                learned = ScoredMicrobatch(objective, rows, scored.batch, credited, state, self.drawn.first)
             kept.append(self._take_step(sub, scored, objective, credited))
             self.stages.update(objective, scored.batch, self.alone, True, number == len(parts) - 1)
             self.step_log.add(objective, scored.batch, self._compare(objective, scored) if number == 0 else None)
         metrics.update({name: sum(one[name] for one in kept) / len(kept) for name in kept[0]})
         metrics.update(compute_metrics(objective, self.step_log.take()))
+        self.records.write(self.global_steps, metrics, learned)
         return batch
 
     def _compare(self, objective: Objective, part: GatheredRows) -> Mapping[str, Tensor]:
@@ -220,12 +231,5 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             DENOMINATORS: objective.denominators(part.batch, credited),
         }
         told = self.actor_rollout_wg.update_actor(sub)["metrics"]
-        return {f"actor/{name}": _mean(value) for name, value in told.items() if _is_number(value)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, list) and bool(value) and isinstance(value[0], float))
-
-
-def _mean(value: Any) -> float:
-    return sum(value) / len(value) if isinstance(value, list) else float(value)
+        arrays = {f"actor/{name}": np.asarray(value) for name, value in told.items()}
+        return {name: float(value.mean()) for name, value in arrays.items() if value.size and value.dtype.kind in "if"}
