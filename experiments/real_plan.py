@@ -17,14 +17,17 @@ Seen before, all with GARL .75 at 3e-5 unless said otherwise, one seed each:
 - 33 steps on two hops stay near 1/3, which naming any of the three countries gives. On one hop, with the same six
   facts, they pass it: 48 % of the rollouts of steps 26 to 40. At 20 steps 31 % (3e-5) and 29 % (1e-4). So one hop,
   where there is something to win, became the first task and two hops the second, and three hops were dropped. The
-  facts about people and a half of the rationale's tokens were taken from it, because of what they cost. Arms got 40
-  steps, and the sweep 20 steps at two rates.
+  facts about people and a half of the rationale's tokens were taken from it, because of what they cost. The sweep got
+  20 steps at two rates.
+- the sweep's own runs of GARL on these shorter questions: at 1e-4 88, 97 and 100 % in steps 15 to 17, then 69, 78 and
+  53 %; at 3e-5 35 % at the end. So arms got 24 steps: where an arm is after as many tells methods apart, later many
+  would be near 100 %.
 """
 
 from dataclasses import dataclass
 
 SEEDS = (0, 1, 2)
-STEPS = 40
+STEPS = 24
 PROMPTS, ROLLOUTS = 4, 8
 COMPLETION = {"one-hop": 18, "two-hop": 26}  # tokens of rationale and answer together
 ANSWER = 6  # those of them kept for the answer
