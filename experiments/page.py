@@ -30,6 +30,16 @@ def insert(page: Path, name: str, text: str) -> None:
     page.write_text(whole)
 
 
+def carry_over(page: Path, text: str) -> str:
+    """A page written anew, with what the page that stands there has between markers of the same names."""
+    kept = (
+        dict(re.findall(r"<!-- ([^/>]+) -->\n(.*?)<!-- /\1 -->", page.read_text(), re.DOTALL)) if page.exists() else {}
+    )
+    for name, part in kept.items():
+        text = text.replace(f"<!-- {name} -->\n<!-- /{name} -->", f"<!-- {name} -->\n{part}<!-- /{name} -->")
+    return text
+
+
 def machine_line() -> str:
     """What the runs of a page were made on."""
     return f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run"

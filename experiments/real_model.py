@@ -24,6 +24,7 @@ from rich.console import Console
 
 from qredit import tasks
 from qredit.evaluation.metrics import compute_question_metrics, summarize
+from qredit.runs.curve_plots import plot_curves
 from qredit.runs.experiment import (
     EvalSpec,
     Variant,
@@ -43,6 +44,8 @@ from qredit.runs.train import train
 from qredit.runs.warm_start import split_arm, start_from
 from qredit.stats.interval import Interval
 
+PICTURE = Path("docs/real-model.png")
+DRAWN = ("GRPO", "best prompt, GRPO", "log-prob", "JEPO", "GARL .75", "GARL auto", "PAFT .75")
 FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
 TEXT = Path(__file__).with_name("real_model.md.in")
 HELD = EvalSpec(questions=plan.HELD_QUESTIONS, k=plan.HELD_SAMPLES)
@@ -392,6 +395,9 @@ def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
     told = "; ".join(f"{name}: {text}" for name, text in rates.items() if text)
     said = {"rates": told, "wordings": read_wordings(), "questions": HELD.questions, "samples": HELD.k}
     insert(PAGE, "real model", Template(TEXT.read_text()).substitute(tables, **said))
+    drawn = {name: [found[key] for seed in plan.SEEDS if (key := (first, name, seed, 0.0)) in found] for name in DRAWN}
+    title = f"SmolLM2-135M-Instruct, one hop, {plan.PROMPTS} questions × {plan.ROLLOUTS} rollouts a step"
+    plot_curves({name: results for name, results in drawn.items() if results}, PICTURE, title)
 
 
 def read_wordings() -> str:

@@ -16,7 +16,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import kept
+from page import carry_over, kept
 from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
@@ -302,7 +302,7 @@ def main() -> None:
     silence_libraries()
     found = run(Console(highlight=False))
     (FOLDER / "rates.json").write_text(json.dumps({name: rate["rate"] for name, rate in found["rates"].items()}))
-    PAGE.write_text(page(found))
+    PAGE.write_text(carry_over(PAGE, page(found)))
     plot_curves(found["arms"], PICTURE, "pocket-hotpot, cold prompts, three seeds")
 
 
