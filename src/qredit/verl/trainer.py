@@ -76,7 +76,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _balance_batch(self, batch: Any, *given: Any, **named: Any) -> Any:
         """verl's, from a fixed order on: samples come as they were done, and a resumed run is to add in one order."""
-        index = [int(one) for one in fetch(batch, ["index"])["index"].tolist()]
+        index = [int(one) for one in fetch(batch, ["index"])["index"]]
         order = sorted(range(len(index)), key=lambda place: (index[place], *map(int, batch.keys[place].split("_")[1:])))
         return super()._balance_batch(pick(batch, order), *given, **named)
 
