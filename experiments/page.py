@@ -32,9 +32,7 @@ def insert(page: Path, name: str, text: str) -> None:
 
 def carry_over(page: Path, text: str) -> str:
     """A page written anew, with what the page that stands there has between markers of the same names."""
-    kept = (
-        dict(re.findall(r"<!-- ([^/>]+) -->\n(.*?)<!-- /\1 -->", page.read_text(), re.DOTALL))
-    )
+    kept = dict(re.findall(r"<!-- ([^/>]+) -->\n(.*?)<!-- /\1 -->", page.read_text(), re.DOTALL))
     for name, part in kept.items():
         text = text.replace(f"<!-- {name} -->\n<!-- /{name} -->", f"<!-- {name} -->\n{part}<!-- /{name} -->")
     return text

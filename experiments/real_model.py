@@ -35,6 +35,7 @@ from qredit.runs.experiment import (
     read_curves,
     sample_answers,
 )
+from qredit.runs.folder import RunFolder
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
@@ -195,7 +196,7 @@ def run(name: str, arm: Arm, options: TrainOptions, held: EvalSpec | None) -> di
 
     def make() -> dict[str, Any]:
         train_folder, start = folder / "run", time.perf_counter()
-        final, again = train_folder / "final", train_folder.exists()
+        final, again = train_folder / "final", RunFolder(train_folder).config.exists()
         if not final.exists():
             begun = options
             if shown is not None:
