@@ -22,8 +22,8 @@ Seen before, all with GARL .75 at 3e-5 unless said otherwise, one seed each:
 - the sweep's own runs of GARL on these shorter questions: at 1e-4 88, 97 and 100 % in steps 15 to 17, then 69, 78 and
   53 %; at 3e-5 35 % at the end. So arms got 24 steps: where an arm is after as many tells methods apart, later many
   would be near 100 %.
-- the sweep's GRPO after the best wording: at 3e-5 91, 91, 100, 84, 100, 62, 91 and 84 % in steps 13 to 20, ahead of GARL
-  from the bare question. So GARL .75 after that wording became an arm, too: a better prompt is open to every method.
+- the sweep's GRPO after the best wording: at 3e-5 91, 91, 100, 84, 100, 62, 91 and 84 % in steps 13 to 20, ahead of
+  GARL from the bare question. So GARL .75 after that wording became an arm, too: a better prompt is open to all.
 """
 
 from dataclasses import dataclass
