@@ -84,9 +84,10 @@ def test_the_first_step_is_that_of_our_own_engine(tmp_path, data, objective):
     assert any(not torch.equal(weights[1][0][name], weights[2][0][name]) for name in gradients)
     (kept,) = collect_runs([tmp_path / "checkpoints"])  # what `qredit report` reads
     assert kept.objective == objective
-    assert [entry["actor/loss"] for entry in kept.metrics][0] == pytest.approx(loss, rel=1e-5)
+    assert kept.metrics[0]["actor/loss"] == pytest.approx(loss, rel=1e-5)
     assert [entry["step"] for entry in kept.credit] == [1, 2]
-    assert kept.credit[0]["responses"] and kept.credit[0]["exact"]
+    assert kept.credit[0]["responses"]
+    assert kept.credit[0]["exact"]
 
 
 def test_answers_are_rewarded_without_the_gold_one(tmp_path, data):

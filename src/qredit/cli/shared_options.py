@@ -10,7 +10,7 @@ from qredit.samplers.vllm.settings import PREFIX, VllmSettings
 FOUR_BIT_OPTIONS = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 SHARED_OPTIONS = (
     "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "aliases", "system_prompt",
-    "instruction", "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening",
+    "instruction", "few_shot", "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening",
     "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
     *FOUR_BIT_OPTIONS,
 )  # fmt: skip

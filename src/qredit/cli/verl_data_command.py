@@ -21,7 +21,7 @@ from qredit.utils.sanitize import escape_control_chars
 
 DATA_OPTIONS = (
     "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "system_prompt", "instruction",
-    "subset", "hold_out",
+    "few_shot", "subset", "hold_out",
 )  # fmt: skip
 
 

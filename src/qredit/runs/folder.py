@@ -139,7 +139,7 @@ class RunFolder:
         Args:
             options: the run's, by name; those that were not chosen are left out.
         """
-        places = {name: _absolute(options[name]) for name in ("model", "data") if name in options}
+        places = {name: _absolute(options[name]) for name in ("model", "data", "few_shot") if name in options}
         write_text_atomic(self.config, _as_yaml({**options, **places}))
 
     def check_same_options(self, options: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from qredit.runs.load import load_model
 from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import make_quantization_config
 from qredit.runs.stop_signals import StopOnSignal
+from qredit.tasks.few_shot import read_few_shot
 from qredit.trl.answer_stops import list_answer_stops, ready_to_serve
 from qredit.trl.lost_process import report_lost_process
 from qredit.trl.model_card import render_card
@@ -213,7 +214,12 @@ def _write_card(trainer: RunTrainer, options: TrainOptions, run: RunFolder, mode
     told = validations[-1] if validations else {}
     scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
     card = trainer.make_card(run.path.name, data, ["qredit"])
-    wording = {"system message": options.system_prompt, "text behind each prompt": options.instruction}
+    shots = None if options.few_shot is None else json.dumps(read_few_shot(options.few_shot), ensure_ascii=False)
+    wording = {
+        "system message": options.system_prompt,
+        "messages before each prompt": shots,
+        "text behind each prompt": options.instruction,
+    }
     told_of = {name: to_code(text) for name, text in wording.items() if text is not None}
     card = replace(card, scores=scores, settings={**(card.settings or {}), **told_of})
     for folder in (run.path, model):

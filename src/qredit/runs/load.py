@@ -30,6 +30,7 @@ from qredit.runs.options import POCKET, TrainOptions
 from qredit.runs.smollm2 import SMOLLM2, smollm2_path
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example, ExamplesWithNotes, Split, Task
+from qredit.tasks.few_shot import read_few_shot
 from qredit.tasks.files import find_single_file
 from qredit.tasks.jsonl import make_jsonl_task
 from qredit.tasks.normal_forms import normalize_prompt
@@ -235,9 +236,9 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
         found = ExamplesWithNotes((held if split == "validation" else rest)[:limit], (*everything.notes, *notes))
     else:
         found = task.loaded(options.data, split, options.style, limit)
-    return ExamplesWithNotes(
-        [add_instructions(one, options.system_prompt, options.instruction) for one in found.examples], found.notes
-    )
+    shots = [] if options.few_shot is None else read_few_shot(options.few_shot)
+    asked = [add_instructions(one, options.system_prompt, options.instruction, shots) for one in found.examples]
+    return ExamplesWithNotes(asked, found.notes)
 
 
 def get_task(options: TrainOptions) -> Task:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainOptions"]
 
 OWN_COLUMNS = ("prompt_column", "answer_column", "aliases_column")
-OWN_WORDING = ("system_prompt", "instruction")
+OWN_WORDING = ("system_prompt", "instruction", "few_shot")
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
@@ -80,6 +80,9 @@ class TrainOptions:
     )
     system_prompt: str | None = option(None, "system message put before every prompt")
     instruction: str | None = option(None, "text put after every prompt, or its last user message")
+    few_shot: str | None = option(
+        None, "JSON file of worked examples put before every prompt: messages of user and assistant in turn"
+    )
     subset: str | None = option(None, "train on that many examples, in hash order; 'paper' takes the published size")
     hold_out: int | None = option(
         None, "rows of a single file (task jsonl) that are not trained on; default: eval_questions, with eval_every"
@@ -219,8 +222,9 @@ class TrainOptions:
                 raise QreditError(f"{name}: {self.task} knows a few words only; its own wording is style=warm")
         if self.instruction is not None and self.style == "warm" and self.task != "jsonl":
             raise QreditError(f"instruction and style=warm both say how to answer {self.task}; give one of them")
-        if self.system_prompt is not None and self.chat is False:
-            raise QreditError("system_prompt needs the chat template, but chat is off")
+        for name in ("system_prompt", "few_shot"):
+            if getattr(self, name) is not None and self.chat is False:
+                raise QreditError(f"{name} needs the chat template, but chat is off")
         for name in OWN_WORDING:
             if bad := find_unreadable(getattr(self, name)):
                 raise QreditError(f"{name} holds {bad}")

@@ -18,6 +18,7 @@ SHARED_WITH_TRAIN = (
         "aliases_column",
         "system_prompt",
         "instruction",
+        "few_shot",
     ),
     *("subset", "hold_out", "reward", "model", "coldness", "chat", "prompts_per_step", "prompts_per_forward", "steps"),
     *("lr", "warmup", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam"),

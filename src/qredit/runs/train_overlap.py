@@ -13,7 +13,7 @@ from qredit.utils.errors import QreditError
 # Options that say which examples of its data a run trains on.
 SUBSET_OPTIONS = ("eval_every", "eval_questions", "hold_out", "subset")
 # Options that change the words of a prompt and not what it asks.
-WORDING_OPTIONS = ("style", "passages", "system_prompt", "instruction")
+WORDING_OPTIONS = ("style", "passages", "system_prompt", "instruction", "few_shot")
 
 
 def count_trained_on(examples: Sequence[Example], options: TrainOptions, trained: TrainOptions | None) -> int | None:

@@ -53,26 +53,32 @@ def format_passage(title: str, text: str) -> str:
     return f"{title}: {' '.join(text.split())}"
 
 
-def add_instructions(example: Example, system_prompt: str | None, instruction: str | None) -> Example:
-    """The example with a system message before its prompt and an instruction after it, as far as they are given.
+def add_instructions(
+    example: Example, system_prompt: str | None, instruction: str | None, few_shot: Sequence[Message] = ()
+) -> Example:
+    """The example with what is put around every prompt, as far as it is given.
 
-    The instruction stands below the prompt's text, or below that of its last user message.
+    The instruction stands below the prompt's text, or below that of its last user message. Worked examples stand before
+    the prompt, and behind a system message.
 
     Args:
         example: the question and its answers.
         system_prompt: text of a system message.
         instruction: text after the prompt.
+        few_shot: turns of a chat, as `read_few_shot` gives them.
 
     Raises:
         QreditError: messages that begin with a system message of their own, or without a user message.
     """
     prompt = example.prompt if instruction is None else _instructed(example, instruction)
-    if system_prompt is not None:
-        messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if messages[0]["role"] in ("system", "developer"):
-            raise QreditError(f"{example.place}: the row has a system message of its own; leave out system_prompt")
-        prompt = [{"role": "system", "content": system_prompt}, *messages]
-    return replace(example, prompt=prompt)
+    if system_prompt is None and not few_shot:
+        return replace(example, prompt=prompt)
+    messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    own = messages[:1] if messages[0]["role"] in ("system", "developer") else []
+    if own and system_prompt is not None:
+        raise QreditError(f"{example.place}: the row has a system message of its own; leave out system_prompt")
+    system = own if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    return replace(example, prompt=[*system, *few_shot, *messages[len(own) :]])
 
 
 def _instructed(example: Example, instruction: str) -> str | list[Message]:
