@@ -121,7 +121,8 @@ class Arm:
     Attributes:
         name: in tables.
         objective: as `qredit compare` takes it. Steps of fine-tuning come on top of the arm's rollouts.
-        rewarded: nothing but rewards teaches it: without one success its weights stay as they are, bit for bit.
+        rewarded: nothing but rewards teaches it, and its prompt may have no success: then its weights stay as they are,
+            bit for bit, and it ends early.
         worded: the prompt is the best of `WORDINGS`, chosen on training questions.
         rate_of: the arm of `SWEPT` whose learning rate it takes.
         reward: what its rollouts are rewarded for; None for the right answer alone.
@@ -140,7 +141,7 @@ ARMS = (
     Arm("GRPO", "grpo()", rewarded=True, rate_of="best prompt, GRPO"),
     Arm("GARL .75", "garl(q=0.75)"),
     Arm("log-prob", "logprob()", rate_of="log-prob"),
-    Arm("best prompt, GRPO", "grpo()", rewarded=True, worded=True, rate_of="best prompt, GRPO"),
+    Arm("best prompt, GRPO", "grpo()", worded=True, rate_of="best prompt, GRPO"),
     Arm("best prompt, GARL .75", "garl(q=0.75)", worded=True),
     Arm("JEPO", "jepo()", rate_of="log-prob"),
     Arm("PAFT .75", "paft(q=0.75)"),

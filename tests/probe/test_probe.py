@@ -28,6 +28,7 @@ from qredit.stats.interval import bootstrap_mean, clopper_pearson
 from qredit.stats.weights import effective_size
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_multiple, format_probability, format_share
+from tests.support.folders import data_file, model_folder, rows
 
 M, N = 32, 64
 
@@ -440,6 +441,18 @@ def test_answers_that_do_not_join_are_counted_and_named(tmp_path, monkeypatch, c
     found = json.loads(said.out)
     assert len(found["log_w"]) == 2
     assert any("1 answers do not join at the seam and are left out (row-1)" in notice for notice in found["notices"])
+
+
+def test_a_cold_chat_model_is_to_be_shown_worked_examples(tmp_path, capsys):
+    data, shots = data_file(tmp_path / "own.jsonl", rows(16)), tmp_path / "shots.json"
+    shots.write_text('[{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]')
+    own = ["--task", "jsonl", "--data", str(data), "--model", str(model_folder(tmp_path / "m", chat=True)), "--json"]
+    sizes = ["--m", "2", "--max-completion-length", "6", "--answer-budget", "2"]
+    for more, suggested in (((), True), (("--few-shot", str(shots)), False), (("--chat", "false"), False)):
+        status, said = probed(capsys, *own, *sizes, *more)
+        found = json.loads(said.out)
+        assert (status, found["advice"]["case"] in ("cold", "single")) == (0, True)
+        assert (summary.WORKED_EXAMPLES in found["notices"]) is suggested
 
 
 def test_group_size_is_extrapolated_from_each_example():

@@ -87,6 +87,12 @@ def _follows(predicted: Prediction, given: Advice) -> str:
     )
 
 
+WORKED_EXAMPLES = (
+    "a prompt with worked examples (--few-shot FILE) may be warm enough for grpo(): write two or three, and probe again"
+)
+"""What a user of a chat model may try before any method for cold ones (docs/choosing.md)."""
+
+
 def describe_proposal(found: ProposalVerdict) -> str:
     """What rationales drawn with the gold answer in the prompt were seen to be worth, and why."""
     seen = (
