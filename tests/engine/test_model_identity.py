@@ -19,7 +19,7 @@ def test_shape_and_vocabulary_tell_models_apart():
     assert own["tokenizer"] != describe_model(CONFIG, Vocabulary(a=1, b=0))["tokenizer"]
 
 
-def test_the_shape_of_a_model_of_texts_and_images_is_that_of_its_texts():
+def test_a_model_of_images_too_has_the_shape_of_its_texts():
     assert describe_model({"model_type": "both", "text_config": CONFIG}, Vocabulary()) == describe_model(
         CONFIG, Vocabulary()
     )

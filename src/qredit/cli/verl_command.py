@@ -5,6 +5,7 @@ Hydra's: trainer.total_epochs=2, +qredit.reward=math_equal. See docs/verl.md.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -26,9 +27,14 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where the result is shown.
         progress: where progress bars go.
     """
-    from qredit.verl.launch import launch
+    from qredit.runs.folder import RunFolder, ensure_writable
+    from qredit.verl import launch
 
-    config = launch(given["file"], given["overrides"])
-    folder = str(config.trainer.default_local_dir)
+    config, settings = launch.configure(given["file"], given["overrides"])
+    folder, objective = str(config.trainer.default_local_dir), settings.make_objective()
+    run_folder = RunFolder(ensure_writable(Path(folder).expanduser()))
+    run_folder.write_config(settings.describe_run(config))
+    run_folder.write_record(str(objective), objective.expansion, settings.seed, {})
+    launch.run(config)
     out.print(f"checkpoints are in {folder}", soft_wrap=True, markup=False)
-    return {"checkpoints": folder, "objective": str(config.qredit.objective)}
+    return {"checkpoints": folder, "objective": str(objective)}

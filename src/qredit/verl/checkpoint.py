@@ -30,6 +30,11 @@ def write_state(folder: Path, objective: Objective, model: Mapping[str, str], st
 def read_state(folder: Path, objective: Objective, model: Mapping[str, str]) -> Mapping[str, Any]:
     """The state of the stages of a run that goes on.
 
+    Args:
+        folder: of the checkpoint.
+        objective: of the run.
+        model: what `describe_own` says of its model.
+
     Raises:
         QreditError: the checkpoint is none of ours, or of another objective, model or tokenizer.
     """

@@ -17,8 +17,8 @@ VERSION = "0.9.1"
 AGENT = "qredit"  # as agents.yaml calls it
 
 
-def launch(file: str, overrides: Sequence[str]) -> Any:
-    """Run, and return the configuration that was run.
+def configure(file: str, overrides: Sequence[str]) -> tuple[Any, VerlSettings]:
+    """The configuration of a run, whole, and what it says to qredit.
 
     Args:
         file: a YAML file of verl's options and of `qredit`; it need not name verl's defaults.
@@ -38,8 +38,7 @@ def launch(file: str, overrides: Sequence[str]) -> Any:
     if resumed is not None:
         read_state(resumed, settings.make_objective(), describe_own(config.actor_rollout_ref.model, tokenizer))
     prepare(config, settings)
-    run(config)
-    return config
+    return config, settings
 
 
 def check_environment() -> None:

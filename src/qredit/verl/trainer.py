@@ -12,6 +12,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.workers.utils.padding import response_from_nested
 
+from qredit.callbacks.step_records import StepRecords
 from qredit.core.objective import Credited, Objective
 from qredit.engine.collective import SingleProcess
 from qredit.engine.columns import make_columns
@@ -22,7 +23,6 @@ from qredit.engine.stage_state import StageState
 from qredit.engine.step import ScoredMicrobatch
 from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.rollouts.collate import choose_tails
-from qredit.runs.run_records import RunRecords
 from qredit.utils.seed import derive_seed
 from qredit.verl.agent_loop import ROLLOUT, VALIDATES
 from qredit.verl.checkpoint import describe_own, find_resumed, read_state, write_state
@@ -68,8 +68,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         self.model = describe_own(self.config.actor_rollout_ref.model, self.tokenizer)
-        folder = Path(self.config.trainer.default_local_dir)
-        self.records = RunRecords(folder, self.tokenizer, self.total_training_steps)
+        self.files = StepRecords(Path(self.config.trainer.default_local_dir), self.tokenizer, self.total_training_steps)
         # So that the agent loop knows: what is validated is never shown with its gold answer.
         frame = self.val_dataset.dataframe
         self.val_dataset.dataframe = frame.add_column(VALIDATES, [True] * len(frame))
@@ -93,8 +92,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         folder = find_resumed(self.config.trainer)
         if folder is not None:
             self.stages.load_state_dict(read_state(folder, self.objective, self.model))
-        options = self.settings.describe_run(self.config)
-        self.records.begin(self.global_steps, options, self.objective, self.settings.seed)
+        self.files.begin(self.global_steps)
 
     # --- scores, at temperature 1 whatever that of the rollout
 
@@ -169,15 +167,15 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             else:
                 scored = part.move_off_policy() if number else part
             credited = credit_now(objective, scored, self.stages) if known is None else known[number]
-            if number == 0:  # before the state of stages moves on
-                rows, state = scored.rows, dict(self.stages.state)
-                learned = ScoredMicrobatch(objective, rows, scored.batch, credited, state, self.drawn.first)
+            if number == 0:
+                state = dict(self.stages.state)
+                learned = ScoredMicrobatch(objective, scored.rows, scored.batch, credited, state, self.drawn.first)
             kept.append(self._take_step(sub, scored, objective, credited))
             self.stages.update(objective, scored.batch, self.alone, True, number == len(parts) - 1)
             self.step_log.add(objective, scored.batch, self._compare(objective, scored) if number == 0 else None)
         metrics.update({name: sum(one[name] for one in kept) / len(kept) for name in kept[0]})
         metrics.update(compute_metrics(objective, self.step_log.take()))
-        self.records.write(self.global_steps, metrics, learned)
+        self.files.write(self.global_steps, metrics, learned)
         return batch
 
     def _compare(self, objective: Objective, part: GatheredRows) -> Mapping[str, Tensor]:

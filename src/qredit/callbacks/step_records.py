@@ -1,4 +1,4 @@
-"""The files of a run that `qredit report` reads, for trainers that have no callbacks of ours."""
+"""Metrics and credit of each step, where `qredit report` reads them, for trainers that have no callbacks of ours."""
 
 import json
 import math
@@ -7,45 +7,38 @@ from pathlib import Path
 from typing import Any
 
 from qredit.callbacks.credit_recorder import TokenTexts, choose_interval, make_record
-from qredit.core.objective import Objective
 from qredit.engine.checkpoint import trim_lines
 from qredit.engine.step import ScoredMicrobatch
-from qredit.runs.folder import RunFolder, ensure_writable
 from qredit.utils.atomic_files import append_text
 from qredit.utils.sanitize import to_json_line
 
 
-class RunRecords:
+class StepRecords:
     """Appends a line to metrics.jsonl at every step, and to credit.jsonl at 200 of them at most.
 
     Args:
-        folder: of the run.
+        folder: of the run; made if it is not there.
         tokenizer: for the texts of tokens.
         steps: of the whole run.
     """
 
     def __init__(self, folder: Path, tokenizer: Any, steps: int) -> None:
-        self.run, self.texts = RunFolder(folder), TokenTexts(tokenizer)
-        self.every = choose_interval(steps, 1)
+        self.metrics, self.credit = folder / "metrics.jsonl", folder / "credit.jsonl"
+        self.texts, self.every = TokenTexts(tokenizer), choose_interval(steps, 1)
 
-    def begin(self, step: int, options: Mapping[str, Any], objective: Objective, seed: int) -> None:
-        """Write what the run is. One that goes on drops the lines of steps that its weights know nothing of.
+    def begin(self, step: int) -> None:
+        """Before the first step. A run that goes on drops the lines of steps that its weights know nothing of.
 
         Files of a run that was there before, if this one begins anew, are kept under names with `.previous`.
 
         Args:
             step: the last one that was taken; 0 at the beginning.
-            options: shown by the report, under the names of `qredit train` where it has them.
-            objective: of the run.
-            seed: of the run.
         """
-        ensure_writable(self.run.path)
-        for file in (self.run.metrics, self.run.credit):
+        self.metrics.parent.mkdir(parents=True, exist_ok=True)
+        for file in (self.metrics, self.credit):
             if step == 0 and file.exists():
                 file.replace(file.with_name(f"{file.name}.previous"))
             trim_lines(file, step)
-        self.run.write_config(options)
-        self.run.write_record(str(objective), objective.expansion, seed, {})
 
     def write(self, step: int, metrics: Mapping[str, Any], learned: ScoredMicrobatch) -> None:
         """Write down a step.
@@ -57,6 +50,6 @@ class RunRecords:
         """
         numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        append_text(self.run.metrics, json.dumps({"step": step} | finite) + "\n")
+        append_text(self.metrics, json.dumps({"step": step} | finite) + "\n")
         if step % self.every == 0:
-            append_text(self.run.credit, to_json_line({"step": step} | make_record(learned, self.texts)))
+            append_text(self.credit, to_json_line({"step": step} | make_record(learned, self.texts)))
