@@ -375,7 +375,7 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         note = f"no success in {rollouts} rollouts, weights unmoved" if stuck else train_success
         seconds = statistics.mean(result["seconds"] / result["steps"] for result in own.values())
         lines.append(f"| {arm.name} | {len(own)} | {' | '.join(cells)} | {told} | {note} | {seconds:.0f} |")
-    return "\n".join(lines)
+    return "\n".join(lines) or "| none was run yet | | | | | | | |"
 
 
 def mean_cell(values: Sequence[float]) -> str:
