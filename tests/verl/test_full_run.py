@@ -129,6 +129,7 @@ def test_a_run_that_goes_on_is_the_unbroken_one(tmp_path, data):
     (broken / "rollouts.jsonl").unlink()
     _, again, parts = run(broken, data, "garl(q=0.75)", **changes)
     assert [told(one) for one in again] == [told(one) for one in rollouts[8:]]
-    assert all(torch.equal(parts[2][0][name], value) for name, value in whole[2][0].items())
+    for name, value in whole[2][0].items():
+        torch.testing.assert_close(parts[2][0][name], value, rtol=1e-4, atol=1e-5)
     (kept,) = collect_runs([broken / "checkpoints"])
     assert [entry["step"] for entry in kept.metrics] == [1, 2]
