@@ -1,16 +1,20 @@
 """Worked examples before every prompt: read from a file, put behind a system message."""
 
 import json
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from qredit.runs import lifecycle
 from qredit.runs.load import load_examples
 from qredit.runs.options import TrainOptions
+from qredit.runs.train import train
 from qredit.tasks.base import Example
 from qredit.tasks.few_shot import read_few_shot
 from qredit.tasks.prompt_text import add_instructions
 from qredit.utils.errors import QreditError
-from tests.support.folders import data_file, rows
+from tests.support.folders import data_file, model_folder, rows
 
 SHOTS = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Two and two.\nAnswer:\n4"}]
 
@@ -30,8 +34,10 @@ def test_a_list_or_a_message_on_each_line(tmp_path, lines):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("nothing", "is no JSON list of messages"),
-        ("[]", "must hold messages with a role and content"),
+        ("nothing", r"few_shot: .*shots\.json, line 1: not JSON"),
+        ("[]", r"few_shot: .*shots\.json: empty, there are no records in it"),
+        ("[" * 100_000, r"few_shot: .*shots\.json: JSON that is nested too deeply"),
+        ("[1]", "must hold messages with a role and content"),
         ('[{"role": "user"}]', "must hold messages with a role and content"),
         (json.dumps(SHOTS[::-1]), "message 1 of .* is by 'assistant', not by 'user'"),
         (json.dumps([{"role": "system", "content": "Be brief."}, *SHOTS]), "message 1 of .* is by 'system'"),
@@ -68,3 +74,21 @@ def test_they_are_put_before_every_row(tmp_path):
 def test_they_are_refused_where_they_cannot_be_read(tmp_path, changes):
     with pytest.raises(QreditError, match="few_shot"):
         TrainOptions(few_shot=written(tmp_path, json.dumps(SHOTS)), **changes)
+
+
+def test_a_file_that_is_gone_at_the_end_costs_no_model(tmp_path, monkeypatch):
+    """The card names the worked examples; they are read before the first step."""
+    shots, take_steps = written(tmp_path, json.dumps(SHOTS)), lifecycle._take_steps
+
+    def lose_the_file(*given):
+        Path(shots).unlink()
+        take_steps(*given)
+
+    monkeypatch.setattr(lifecycle, "_take_steps", lose_the_file)
+    options = TrainOptions(
+        task="jsonl", data=str(data_file(tmp_path / "own.jsonl", rows(8))), few_shot=shots, steps=1, m=2, cpu=True,
+        model=str(model_folder(tmp_path / "model", chat=True)), prompts_per_step=2, max_completion_length=6,
+        answer_budget=2, save_every=0,
+    )  # fmt: skip
+    train(options, tmp_path / "run", Console(quiet=True))
+    assert "Two and two." in (tmp_path / "run" / "final" / "README.md").read_text()

@@ -36,7 +36,7 @@ def config(tmp_path):
         (["actor_rollout_ref.actor.use_kl_loss=true"], "actor_rollout_ref.actor.use_kl_loss=True must be False"),
         (
             ["actor_rollout_ref.actor.use_dynamic_bsz=false"],
-            "actor.use_dynamic_bsz=False must be True",
+            "actor_rollout_ref.actor.use_dynamic_bsz must be true",
         ),
         (
             ["actor_rollout_ref.rollout.n=1"],

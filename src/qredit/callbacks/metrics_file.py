@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,17 @@ class MetricsWriter(JsonLinesCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs:
-            record = {"step": state.global_step} | {name: _finite(value) for name, value in logs.items()}
-            append_text(self.path, json.dumps(record) + "\n")
+            append_text(self.path, format_metrics(state.global_step, logs))
+
+
+def format_metrics(step: int, metrics: Mapping[str, Any]) -> str:
+    """The line of a step in metrics.jsonl.
+
+    Args:
+        step: of the run.
+        metrics: values by name; numbers that are not finite become null.
+    """
+    return json.dumps({"step": step} | {name: _finite(value) for name, value in metrics.items()}) + "\n"
 
 
 def _finite(value: Any) -> Any:

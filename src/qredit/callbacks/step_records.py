@@ -1,12 +1,11 @@
 """Metrics and credit of each step, where `qredit report` reads them, for trainers that have no callbacks of ours."""
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qredit.callbacks.credit_recorder import TokenTexts, choose_interval, make_record
+from qredit.callbacks.metrics_file import format_metrics
 from qredit.engine.checkpoint import trim_lines
 from qredit.engine.step import ScoredMicrobatch
 from qredit.utils.atomic_files import append_text
@@ -49,7 +48,6 @@ class StepRecords:
             learned: the first group of it is what the credit viewer shows.
         """
         numbers = {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        append_text(self.metrics, json.dumps({"step": step} | finite) + "\n")
+        append_text(self.metrics, format_metrics(step, numbers))
         if step % self.every == 0:
             append_text(self.credit, to_json_line({"step": step} | make_record(learned, self.texts)))

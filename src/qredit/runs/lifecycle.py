@@ -89,12 +89,13 @@ def run_to_the_end(
         folder.write_record(str(trainer.objective), trainer.checkpointer.expansion, options.seed, facts)
         for notice in said:
             console.print(escape_control_chars(notice), markup=False)
+    wording = describe_wording(options)  # now: a file that it reads may be gone when the run ends
     done = 0 if start is None else step_of(start)
     if done < options.steps and not (start is not None and has_guard_ended_run(start)):
         _take_steps(trainer, start, console)
         start, done = None, trainer.state.global_step
         facts["unended"] = _last(trainer, "completions/clipped_ratio")
-    best = _write_final(trainer, options, folder, start)
+    best = _write_final(trainer, options, wording, folder, start)
     return TrainResult(output, folder.final, done, best, facts, said)
 
 
@@ -179,12 +180,18 @@ def _find_checkpoint(folder: RunFolder, options: TrainOptions, console: Console)
     return found
 
 
-def _write_final(trainer: RunTrainer, options: TrainOptions, folder: RunFolder, last: Path | None) -> int | None:
+def _write_final(
+    trainer: RunTrainer, options: TrainOptions, wording: Mapping[str, str], folder: RunFolder, last: Path | None
+) -> int | None:
     """The final model: the best checkpoint by validation m@k if there is validation, else the last weights.
 
     Written aside and renamed, so that a folder of that name is whole.
 
     Args:
+        trainer: holds the last weights, unless `last` does.
+        options: of the run.
+        wording: as `describe_wording` gives it.
+        folder: of the run.
         last: the checkpoint that holds the last weights, where the trainer itself took no step.
     """
     best = find_best_step(folder.validation, f"m@{options.eval_k}") if options.eval_every else None
@@ -201,27 +208,38 @@ def _write_final(trainer: RunTrainer, options: TrainOptions, folder: RunFolder, 
                 _copy_model(source, aside)
             if options.merge_lora:
                 _merge(trainer, aside, make_quantization_config(options))
-            _write_card(trainer, options, folder, aside, best)
+            _write_card(trainer, options, wording, folder, aside, best)
             replace_folder(aside, folder.final, folder.path / "_replaced")
     trainer.accelerator.wait_for_everyone()
     return best
 
 
-def _write_card(trainer: RunTrainer, options: TrainOptions, run: RunFolder, model: Path, best: int | None) -> None:
-    """The card of the final model, with the validation that it was chosen by, or the last one."""
-    data = " ".join(filter(None, (options.task, options.style, options.data)))
-    validations = [entry for entry in _entries(run.validation) if best is None or entry["step"] == best]
-    told = validations[-1] if validations else {}
-    scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
-    card = trainer.make_card(run.path.name, data, ["qredit"])
+def describe_wording(options: TrainOptions) -> dict[str, str]:
+    """What is put around every prompt, as a model card says it."""
     shots = None if options.few_shot is None else json.dumps(read_few_shot(options.few_shot), ensure_ascii=False)
     wording = {
         "system message": options.system_prompt,
         "messages before each prompt": shots,
         "text behind each prompt": options.instruction,
     }
-    told_of = {name: to_code(text) for name, text in wording.items() if text is not None}
-    card = replace(card, scores=scores, settings={**(card.settings or {}), **told_of})
+    return {name: to_code(text) for name, text in wording.items() if text is not None}
+
+
+def _write_card(
+    trainer: RunTrainer,
+    options: TrainOptions,
+    wording: Mapping[str, str],
+    run: RunFolder,
+    model: Path,
+    best: int | None,
+) -> None:
+    """The card of the final model, with the validation that it was chosen by, or the last one."""
+    data = " ".join(filter(None, (options.task, options.style, options.data)))
+    validations = [entry for entry in _entries(run.validation) if best is None or entry["step"] == best]
+    told = validations[-1] if validations else {}
+    scores = {f"{name}, validation": f"{100 * value:.1f} %" for name, value in told.items() if "@" in name}
+    card = trainer.make_card(run.path.name, data, ["qredit"])
+    card = replace(card, scores=scores, settings={**(card.settings or {}), **wording})
     for folder in (run.path, model):
         (folder / "README.md").write_text(render_card(card), encoding="utf-8")
 

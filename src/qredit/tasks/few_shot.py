@@ -1,9 +1,9 @@
 """Worked examples: turns of a chat that come before every prompt, read from a file."""
 
-import json
 from pathlib import Path
 
 from qredit.tasks.cells import Message, parse_chat
+from qredit.tasks.readers import read_file
 from qredit.utils.errors import QreditError
 
 ROLES = ("user", "assistant")
@@ -13,20 +13,17 @@ def read_few_shot(file: str) -> list[Message]:
     """The messages of a file: pairs of a question (user) and how to answer it (assistant).
 
     Args:
-        file: a JSON list of messages, or a message on each line.
+        file: a JSON list of messages, or a message on each line; whatever `read_file` reads.
 
     Raises:
-        QreditError: no such file, not JSON, no messages with text, or others than such pairs.
+        QreditError: as `read_file`; no messages with text, or others than such pairs.
     """
     path = Path(file).expanduser()
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-        found = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.split("\n") if line]
-    except OSError as error:
-        raise QreditError(f"few_shot: cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise QreditError(f"few_shot: {path} is no JSON list of messages, and no message on each line") from None
-    messages = parse_chat(found)
+        found = read_file(path).records
+    except QreditError as error:
+        raise QreditError(f"few_shot: {error}") from None
+    messages = parse_chat(list(found))
     if messages is None:
         raise QreditError(f"few_shot: {path} must hold messages with a role and content")
     for number, message in enumerate(messages):

@@ -71,9 +71,8 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
         drawn = await self._draw(ids, sampling_params, seed)
         given = list_rewards(self.settings.reward, str(row["data_source"]))
         # In a thread: a reward may wait for a process or a service, and other rollouts go on meanwhile.
-        reward, each = await asyncio.to_thread(
-            judge_rollout, replace(drawn, example={"prompt": prompt}), example, given, self.format, self.tokenizer
-        )
+        asked = replace(example, prompt=prompt)
+        reward, each = await asyncio.to_thread(judge_rollout, self.format, asked, drawn, given)
         whole = replace(drawn, golds=golds, reward=reward)
         rows = list_sequences(whole, ("response",) if validates else self.tails)
         text = to_text(whole, int(row.get("index", 0)))

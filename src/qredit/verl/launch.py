@@ -110,6 +110,7 @@ def check_config(config: Any, settings: VerlSettings) -> None:
     Raises:
         QreditError: names the option and what it must be.
     """
+    objective = settings.make_objective()
     fixed = {
         "trainer.use_v1": True,
         "algorithm.use_kl_in_reward": False,
@@ -118,14 +119,13 @@ def check_config(config: Any, settings: VerlSettings) -> None:
         "actor_rollout_ref.actor.shuffle": False,
         "actor_rollout_ref.rollout.multi_turn.enable": False,
         "reward.reward_model.enable": False,
-        "actor_rollout_ref.actor.use_dynamic_bsz": True,  # aliases and failed sessions: steps differ in their rows
     }
     from omegaconf import OmegaConf
 
     for name, wanted in fixed.items():
         value = OmegaConf.select(config, name)
         if value != wanted:
-            raise QreditError(f"{name}={value} must be {wanted} with {settings.text}")
+            raise QreditError(f"{name}={value} must be {wanted}: {objective} says what is learned")
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     if rollout.n < 2:
         raise QreditError(f"actor_rollout_ref.rollout.n, the rollouts of a prompt, must be at least 2, got {rollout.n}")
@@ -133,6 +133,11 @@ def check_config(config: Any, settings: VerlSettings) -> None:
         raise QreditError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} must divide the "
             f"data.train_batch_size={config.data.train_batch_size} prompts of a step"
+        )
+    if not actor.use_dynamic_bsz:
+        # what a rollout makes is not a fixed number of rows: aliases, failed sessions
+        raise QreditError(
+            "actor_rollout_ref.actor.use_dynamic_bsz must be true: steps differ in how many rows they have"
         )
 
 

@@ -120,16 +120,6 @@ class VerlSettings:
             raise QreditError(f"{objective} draws from a proposal, which is not done on verl yet; train it on TRL")
         return objective
 
-    def describe_run(self, config: Any) -> dict[str, Any]:
-        """The options that a report shows, under the names of `qredit train`."""
-        policy, data = config.actor_rollout_ref, config.data
-        return {"engine": "verl", "objective": self.text, "model": str(policy.model.path), "seed": self.seed} | {
-            "m": int(policy.rollout.n),
-            "prompts_per_step": int(data.train_batch_size),
-            "max_completion_length": int(data.max_response_length),
-            "lr": float(policy.actor.optim.lr),
-        }
-
     def make_format(self, tokenizer: Any) -> TokenFormat:
         """The layout of completions, as ids of a tokenizer."""
         own = self.format

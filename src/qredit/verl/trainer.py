@@ -191,7 +191,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _sub_batch(self, part: GatheredRows, batch: Any) -> Any:
         """verl's batch of some sequences, filled up for its workers."""
         where = {key: number for number, key in enumerate(batch.keys)}
-        return self._balance_batch(pick(batch, [where[key] for key in part.keys]), metrics={})
+        return super()._balance_batch(pick(batch, [where[key] for key in part.keys]), metrics={})
 
     def _take_step(self, sub: Any, part: GatheredRows, objective: Objective, credited: Credited) -> dict[str, float]:
         """One optimiser step; what verl tells of it.

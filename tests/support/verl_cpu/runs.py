@@ -11,8 +11,7 @@ from pathlib import Path
 import ray
 from verl.trainer.main_ppo import run_ppo
 
-from qredit.verl.launch import check_config, compose, prepare
-from qredit.verl.settings import VerlSettings
+from qredit.verl.launch import configure
 from qredit.verl.task_runner import QreditTaskRunner
 from tests.support.verl_cpu.environment import FOLDER
 
@@ -37,10 +36,7 @@ class RecordingTaskRunner(_Runner):
 
 def main(folder, file, *overrides):
     os.environ[FOLDER] = folder
-    config = compose(file, overrides)
-    settings = VerlSettings.read(config.qredit)
-    check_config(config, settings)
-    prepare(config, settings)
+    config, _ = configure(file, overrides)
     try:
         run_ppo(config, task_runner_class=RecordingTaskRunner)
     finally:
