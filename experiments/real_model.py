@@ -38,7 +38,7 @@ from qredit.runs.experiment import (
 from qredit.runs.folder import RunFolder
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
-from qredit.runs.parallel import run_parallel
+from qredit.runs.parallel import WORKERS, run_parallel
 from qredit.runs.sft import finetune
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
@@ -243,10 +243,10 @@ def remove_weights(folder: Path) -> None:
         shutil.rmtree(kept, ignore_errors=True)
 
 
-def choose_rates(console: Console) -> dict[str, float]:
+def choose_rates(console: Console, workers: int) -> dict[str, float]:
     """The learning rate of each swept arm: the highest success of the last three steps, then the highest p̂."""
     tried = [(arm, rate) for arm in plan.ARMS if arm.name in plan.SWEPT for rate in plan.RATES]
-    results = run_parallel("learning rates", [partial(try_rate, *one) for one in tried], console)
+    results = run_parallel("learning rates", [partial(try_rate, *one) for one in tried], console, workers)
     found = {(arm.name, rate): height(result) for (arm, rate), result in zip(tried, results, strict=True)}
     return {name: max(plan.RATES, key=lambda rate: found[name, rate]) for name in plan.SWEPT}
 
@@ -267,14 +267,14 @@ Key = tuple[str, str, int, float]
 """Task, arm, seed, share of wrong golds."""
 
 
-def run_all(console: Console, minutes: float) -> None:
-    """What is missing, in the plan's order, two runs at a time; no run is begun after so many minutes."""
+def run_all(console: Console, minutes: float, workers: int) -> None:
+    """What is missing, in the plan's order, so many runs at a time; no run is begun after so many minutes."""
     end = time.time() + 60 * minutes
     for task in plan.TASKS:
         choose_wording(task)  # asked here once: the runs read it
-    rates = choose_rates(console)
+    rates = choose_rates(console, workers)
     jobs = [partial(run_arm, *job[:3], rates[job[1].rate_of], job[3], end) for job in list_jobs()]
-    run_parallel("arms", jobs, console)
+    run_parallel("arms", jobs, console, workers)
 
 
 def read_kept() -> dict[Key, dict[str, Any]]:
@@ -327,13 +327,16 @@ def short(text: str) -> str:
 
 
 def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
-    """Task, arm, seed and share of wrong golds, in the order in which they are run."""
+    """Task, arm, seed and share of wrong golds, in the order in which they are run: the main arms first."""
     first, second = plan.TASKS
     of = {arm.name: arm for arm in plan.ARMS}
+    main, rest = plan.ARMS[: plan.MAIN_ARMS], plan.ARMS[plan.MAIN_ARMS :]
     for seed in plan.SEEDS:
-        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS)
-        yield from ((first, of[name], seed, plan.FLIPPED) for name in plan.NOISY_ARMS)
+        yield from ((first, arm, seed, 0.0) for arm in main)
+    for seed in plan.SEEDS:
         yield from ((second, of[name], seed, 0.0) for name in plan.SECOND_TASK_ARMS)
+        yield from ((first, of[name], seed, plan.FLIPPED) for name in plan.NOISY_ARMS)
+        yield from ((first, arm, seed, 0.0) for arm in rest)
 
 
 def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> Interval:
@@ -422,12 +425,13 @@ def main() -> None:
     """Run what is missing in the plan's order, until all of it or `--minutes` are done; then write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many minutes")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
     parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
     given = parser.parse_args()
     silence_libraries()
     torch.set_num_threads(THREADS)
     if not given.write:
-        run_all(Console(highlight=False), given.minutes)
+        run_all(Console(highlight=False), given.minutes, given.workers)
     if found := read_kept():
         write_section(found)
 

@@ -136,7 +136,8 @@ class Arm:
     reward: str | None = None
 
 
-# in the order in which they are run: each seed of all of them before the next seed
+# in the order in which they are run: each seed of the main arms before the next seed, the others after them
+MAIN_ARMS = 8
 ARMS = (
     Arm("GRPO", "grpo()", rewarded=True, rate_of="best prompt, GRPO"),
     Arm("GARL .75", "garl(q=0.75)"),
