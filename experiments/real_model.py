@@ -327,16 +327,17 @@ def short(text: str) -> str:
 
 
 def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
-    """Task, arm, seed and share of wrong golds, in the order in which they are run: the main arms first."""
+    """Task, arm, seed and share of wrong golds, in the order in which they are run."""
     first, second = plan.TASKS
     of = {arm.name: arm for arm in plan.ARMS}
-    main, rest = plan.ARMS[: plan.MAIN_ARMS], plan.ARMS[plan.MAIN_ARMS :]
-    for seed in plan.SEEDS:
-        yield from ((first, arm, seed, 0.0) for arm in main)
+    first_arms, main_arms = plan.LEADING
+    for arms in (plan.ARMS[:first_arms], plan.ARMS[first_arms:main_arms]):
+        for seed in plan.SEEDS:
+            yield from ((first, arm, seed, 0.0) for arm in arms)
     for seed in plan.SEEDS:
         yield from ((second, of[name], seed, 0.0) for name in plan.SECOND_TASK_ARMS)
         yield from ((first, of[name], seed, plan.FLIPPED) for name in plan.NOISY_ARMS)
-        yield from ((first, arm, seed, 0.0) for arm in rest)
+        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[main_arms:])
 
 
 def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> Interval:
