@@ -358,7 +358,7 @@ def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mappin
 
 
 def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: str, flipped: float, best: str) -> str:
-    """One line for each arm that was run: success, the paired difference from `best`, seconds a step."""
+    """One line for each arm that was run: success, the paired difference from `best`, length, seconds a step."""
     lines = []
     for arm in plan.ARMS:
         own = {seed: found[key] for seed in plan.SEEDS if (key := (task, arm.name, seed, flipped)) in found}
@@ -378,8 +378,9 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         rollouts = sum(result["rollouts"] for result in own.values())
         note = f"no success in {rollouts} rollouts, weights unmoved" if stuck else train_success
         seconds = statistics.mean(result["seconds"] / result["steps"] for result in own.values())
-        lines.append(f"| {arm.name} | {len(own)} | {' | '.join(cells)} | {told} | {note} | {seconds:.0f} |")
-    return "\n".join(lines) or "| none was run yet | | | | | | | |"
+        tokens = statistics.mean(statistics.mean(result["length"][-5:]) for result in own.values())
+        lines.append(f"| {arm.name} | {len(own)} | {' | '.join(cells)} | {told} | {note} | {tokens:.1f} | {seconds:.0f} |")
+    return "\n".join(lines) or "| none was run yet | | | | | | | | |"
 
 
 def mean_cell(values: Sequence[float]) -> str:
