@@ -1,9 +1,10 @@
 """Part C of `make results-real`: the same questions with answers of a few, some twenty and some sixty tokens.
 
 What is run was fixed before (`real_plan.py`). Where does the likelihood of the whole answer underflow, and what do
-methods do there that do not multiply it up? Three quarters of an hour on two quiet cores.
+methods do there that do not multiply it up? Two hours of one core.
 """
 
+import argparse
 import json
 import math
 import statistics
@@ -36,7 +37,7 @@ from qredit import tasks
 from qredit.runs.experiment import Variant, collect_facts, load_or_compute
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
-from qredit.runs.parallel import run_parallel
+from qredit.runs.parallel import WORKERS, run_parallel
 from qredit.runs.train import train
 from qredit.tasks.base import Example
 
@@ -127,12 +128,17 @@ def number(value: float | None, form: str) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
+    parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
+    given = parser.parse_args()
     silence_libraries()
     torch.set_num_threads(THREADS)
     console = Console(highlight=False)
-    rates = choose_rates(console)
-    jobs = [partial(run_length, arm, kind, rates[arm.rate_of]) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
-    run_parallel("lengths", jobs, console)
+    rates = choose_rates(console, given.workers)
+    if not given.write:
+        jobs = [partial(run_length, arm, kind, rates[arm.rate_of]) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
+        run_parallel("lengths", jobs, console, given.workers)
     insert(PAGE, "real lengths", Template(TEXT.read_text()).substitute(rows="\n".join(write_rows())))
 
 

@@ -379,7 +379,8 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         note = f"no success in {rollouts} rollouts, weights unmoved" if stuck else train_success
         seconds = statistics.mean(result["seconds"] / result["steps"] for result in own.values())
         tokens = statistics.mean(statistics.mean(result["length"][-5:]) for result in own.values())
-        lines.append(f"| {arm.name} | {len(own)} | {' | '.join(cells)} | {told} | {note} | {tokens:.1f} | {seconds:.0f} |")
+        counted = " | ".join((*cells, told, note, f"{tokens:.1f}", f"{seconds:.0f}"))
+        lines.append(f"| {arm.name} | {len(own)} | {counted} |")
     return "\n".join(lines) or "| none was run yet | | | | | | | | |"
 
 

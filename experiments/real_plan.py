@@ -180,11 +180,15 @@ SECOND_TASK_ARMS = (
 )
 NOISY_ARMS = ("log-prob", "JEPO", "GARL .5", "GARL .75", "GARL 1", "GARL auto")
 
-# Part C: the same questions, the answers of other lengths.
+# Part C: the questions of two hops, the answers of other lengths. GARL 0, .5 and auto were added after GARL 0 was seen
+# to escape from 1e-6 with short answers: longer ones make a real model as cold as one likes.
 LENGTHS = {"name": 8, "chain": 32, "facts": 80}  # what is asked for: its budget in tokens
 LENGTH_THOUGHT, LENGTH_STEPS, LENGTH_SEED = 24, 6, 0
 LENGTH_ARMS = (
+    Arm("GARL 0", "garl(q=0.0)"),
+    Arm("GARL .5", "garl(q=0.5)"),
     Arm("GARL .75", "garl(q=0.75)"),
+    Arm("GARL auto", "garl(q=auto())"),
     Arm("GARL 1", "garl(q=1.0)"),
     Arm("GARL .75, tempered", "garl(q=0.75, temper=0.1)"),
     Arm("log-prob", "logprob()", rate_of="log-prob"),
