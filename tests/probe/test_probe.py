@@ -144,7 +144,7 @@ def test_a_reward_that_takes_other_answers_counts_for_grpo():
     assert recommend(predicted).objective == "grpo()"
 
 
-def test_where_samples_contradict_the_likelihood_they_count_alone():
+def test_samples_that_contradict_the_likelihood_count_alone():
     """w = 0.5, so by likelihood every group is mixed; a lenient reward takes all answers but six, a strict one six."""
     few = none_right(constant(0.5))
     few[0, :6] = True
@@ -156,7 +156,7 @@ def test_where_samples_contradict_the_likelihood_they_count_alone():
     assert recommend(predict(constant(0.5), ~few)).case is Case.SOLVED
 
 
-def test_where_samples_agree_the_likelihood_counts_too():
+def test_samples_that_agree_leave_the_likelihood_its_say():
     """Success of one rollout in 2048 beside P̂ = 1e-3: the intervals overlap."""
     right = none_right(constant(1e-3))
     right[0, 0] = True
