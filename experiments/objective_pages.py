@@ -37,6 +37,9 @@ PAGE, INDEX = (Path(__file__).with_name(name) for name in ("objective_page.md.in
 WRITTEN = ("garl", "paft", "grpo")  # by hand; their numbers are in the index
 GROUPS, WIDTHS = (16,) * 8, (32, 1, 8)  # the sizes of a pocket step
 STEPS, REPEATS = 4, 7
+RESULTS = Path("docs/results.md")
+NOWHERE = "Not compared in a trained run."
+ELSEWHERE = "Not among the credit rules side by side. Other tables of [results](../results.md) have rows of it."
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,13 @@ def kept_effect(name: str) -> str:
     """What the page says now of its effect."""
     path = PAGES / f"{name}.md"
     text = path.read_text() if path.exists() else ""
-    return text.partition("## Effect\n\n")[2].strip()
+    kept = text.partition("## Effect\n\n")[2].strip()
+    return "" if kept in (NOWHERE, ELSEWHERE) else kept
+
+
+def has_results(name: str) -> bool:
+    """Whether a table of the results has a row of it."""
+    return f"\n| `{name}(" in RESULTS.read_text()
 
 
 def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
@@ -152,7 +161,7 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
         expansion="\n".join(f"    {line}" for line in objective.expansion.splitlines()),
         needs=", ".join(f"`{need}`" for need in told["needs"]),
         cost="".join(f"{words[0].upper()}{words[1:]}. " for words in list_costs(objective)) + measured(found),
-        effect=said or kept_effect(name) or "Not compared in a trained run.",
+        effect=said or kept_effect(name) or (ELSEWHERE if has_results(name) else NOWHERE),
     )
 
 

@@ -144,6 +144,46 @@ def test_a_reward_that_takes_other_answers_counts_for_grpo():
     assert recommend(predicted).objective == "grpo()"
 
 
+def test_samples_that_contradict_the_likelihood_count_alone():
+    """w = 0.5, so by likelihood every group is mixed; a lenient reward takes all answers but six, a strict one six."""
+    few = none_right(constant(0.5))
+    few[0, :6] = True
+    for right in (~few, few):
+        predicted = predict(constant(0.5), right)
+        assert predicted.mixed_expected > 0.99
+        assert predicted.mixed == predicted.mixed_seen == pytest.approx(1 / N)
+        assert [size.mixed < 0.05 for size in predicted.sizes] == [True] * len(predicted.sizes)
+    assert recommend(predict(constant(0.5), ~few)).case is Case.SOLVED
+
+
+def test_samples_that_agree_leave_the_likelihood_its_say():
+    """Success of one rollout in 2048 beside P̂ = 1e-3: the intervals overlap."""
+    right = none_right(constant(1e-3))
+    right[0, 0] = True
+    predicted = predict(constant(1e-3), right)
+    assert predicted.mixed == predicted.mixed_expected > predicted.mixed_seen
+
+
+def test_a_graded_reward_that_differs_counts_for_grpo():
+    """F1 of a half in every fourth answer, and never 1; where thinking is cut off nothing is to be learned from it."""
+    log_w, score = graded(1e-9), torch.zeros(N, M)
+    score[: N // 2, ::4] = 0.5
+    predicted = predict(log_w, none_right(log_w), score=score)
+    assert (predicted.mixed < 1e-3, predicted.differing, predicted.differing_total) == (True, 0.5, 0.5)
+    advised = recommend(predicted)
+    assert (advised.case, advised.objective, advised.m) == (Case.GRADED, "grpo()", M)
+    seen, follows = summary.describe_advice(predicted, advised)
+    assert "differs within 50 % of groups of 32, though only" in seen
+    assert "right answers do not follow, train with garl(q=auto())" in follows
+    assert recommend(predicted, forced=0.5).case is Case.COLD
+    assert recommend(predict(log_w, none_right(log_w), score=torch.zeros(N, M), total=score)).case is Case.COLD
+
+
+def test_the_share_of_differing_groups_is_that_of_all_subsets():
+    score = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.5, 0.5, 0.5]])
+    assert predict(constant(0.1, 2, 4), score == 1, 2, score).differing == pytest.approx((5 / 6) / 2)
+
+
 def test_effective_rewards_are_those_of_the_objective():
     log_w = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log()
     log_a, c = effective_rewards(log_w, 0.5)
@@ -381,6 +421,20 @@ def test_a_cold_pocket_model_is_probed(capsys):
     assert again == found
 
 
+def is_odd(completion_ids, **columns):
+    return [float(sum(ids) % 2) for ids in completion_ids]
+
+
+def test_what_further_rewards_add_is_shown_and_not_counted(capsys):
+    rewards = ("--reward", f"exact_match, 0.1 * {__name__}:is_odd")
+    status, said = probed(capsys, "--coldness", "6", "--json", *rewards)
+    assert status == 0
+    found = json.loads(said.out)
+    assert found["predicted"]["differing"] == 0 < found["predicted"]["differing_total"]
+    assert found["advice"]["estimator"] == "garl"
+    assert any(line.startswith("the sum of all rewards differs within") for line in found["notices"])
+
+
 def test_a_recipe_can_be_probed_and_flags_win_over_it(tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -456,11 +510,13 @@ def test_a_cold_chat_model_is_to_be_shown_worked_examples(tmp_path, capsys):
 
 
 def test_group_size_is_extrapolated_from_each_example():
-    predicted = predict(constant(0.01), none_right(constant(0.01)))
+    right = none_right(constant(0.01))
+    right[:20, 0] = True  # 20 of 2048, as the likelihood says
+    predicted = predict(constant(0.01), right)
     for size in predicted.sizes:
         assert size.mixed == pytest.approx(1 - 0.99**size.m - 0.01**size.m)
         assert size.ess == pytest.approx(size.m)
-    seen = replace(predicted, mixed_seen=1.0, success=clopper_pearson(1, 2048))
+    seen = replace(predicted, mixed_seen=1.0)
     assert recommend(seen).m == 128
 
 

@@ -89,7 +89,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         measured = measure(
             subject, asked.m, asked.seed, asked.rows_per_batch, lambda count: bars.update(bar, completed=count)
         )
-    predicted = predict(measured.log_w, measured.right)
+    predicted = predict(measured.log_w, measured.right, score=measured.score, total=measured.total)
     given_advice = recommend(predicted, float(measured.forced.double().mean()))
     notices = list(summary.list_probe_notices(subject, measured, predicted))
     verdict = _try_proposal(subject, asked) if given_advice.case is Case.UNREACHABLE else None

@@ -53,6 +53,8 @@ class ProbeSetup:
     """A model, how it is asked, what it is asked, and who judges.
 
     Attributes:
+        reward: the first of the run, which says what is right.
+        others: the further rewards of the run that have a weight.
         examples: those that can be scored, with the ids of their right answers in `golds`, the gold one first.
         misaligned: id and reason of each example with an answer that does not join at the seam.
         long: how many prompts did not fit the context.
@@ -74,6 +76,7 @@ class ProbeSetup:
     unparseable: int
     data_notes: tuple[str, ...] = ()
     vllm: VllmSettings | None = None
+    others: Sequence[Reward] = ()
 
     def encode_prompts(self, chunk: slice = slice(None)) -> list[tuple[int, ...]]:
         """The ids of the prompts of some examples, of all by default."""
@@ -91,10 +94,12 @@ class Measurement:
 
     Attributes:
         log_w: log-likelihood of the gold answer, or of any right one, after each rationale, end included, nats.
-        right: the sampled answer has a reward of 1 or more, by the first reward where there are several.
+        right: `score` is 1 or more.
         forced: thinking was closed by force.
         ended: the sampled answer ended by itself.
         said: the sampled answers of each example, as text.
+        score: the first reward of each sampled answer; 0 where it has none.
+        total: the weighted sum of all rewards: what an objective of rewards sees.
     """
 
     log_w: Float[Tensor, "N M"]
@@ -102,6 +107,8 @@ class Measurement:
     forced: Bool[Tensor, "N M"]
     ended: Bool[Tensor, "N M"]
     said: tuple[tuple[str, ...], ...] = ()
+    score: Float[Tensor, "N M"] | None = None
+    total: Float[Tensor, "N M"] | None = None
 
 
 def load(options: TrainOptions, limit: int) -> ProbeSetup:
@@ -114,7 +121,8 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     check_single_answer(options, "the probe")
     vllm = parse_vllm(options)
     check_four_bit(options, lora=True)
-    reward = parse_rewards(options.rewards)[0]
+    rewards = parse_rewards(options.rewards)
+    reward = rewards[0]
     path = resolve_model_path(options.model, options.task, options.coldness)
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
     found = data.examples
@@ -141,6 +149,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
         unparseable=len(reward.unparseable(asked)),
         data_notes=data.notes,
         vllm=vllm,
+        others=[one for one in rewards[1:] if one.weight],
     )
 
 
@@ -186,8 +195,8 @@ def measure(
         parts.append(tables)
         said += texts
         done(min(start + size, len(subject.examples)))
-    log_w, right, forced, ended = (torch.cat(tables) for tables in zip(*parts, strict=True))
-    return Measurement(log_w, right, forced, ended, tuple(said))
+    log_w, forced, ended, score, total = (torch.cat(tables) for tables in zip(*parts, strict=True))
+    return Measurement(log_w, score >= 1.0, forced, ended, tuple(said), score, total)
 
 
 def make_prompt_rows(subject: ProbeSetup, measured: Measurement) -> list[dict[str, Any]]:
@@ -211,7 +220,8 @@ def make_prompt_rows(subject: ProbeSetup, measured: Measurement) -> list[dict[st
 
 def _part(
     subject: ProbeSetup, sampler: Sampler, chunk: slice, m: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[str, ...]]]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[tuple[str, ...]]]:
+    """log w, forced, ended, the first reward, their weighted sum, and the answers of some examples."""
     examples, golds = subject.examples[chunk], subject.golds[chunk]
     prompts = subject.encode_prompts(chunk)
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
@@ -222,24 +232,32 @@ def _part(
         items = [replace(one, group=number // m, golds=golds[number // m]) for number, one in enumerate(rollouts)]
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
 
-    def table(values: Sequence[bool]) -> Tensor:
-        return torch.tensor(values).view(len(examples), m)
+    def table(values: Sequence[bool] | Sequence[float], dtype: torch.dtype = torch.bool) -> Tensor:
+        return torch.tensor(values, dtype=dtype).view(len(examples), m)
 
+    score, total = _score(subject, examples, rollouts)
     said = [subject.tokens.response_text(rollout.answer_ids) for rollout in rollouts]
     return (
         log_w.view(len(examples), m).cpu(),
-        table(_right(subject, examples, rollouts)),
         table([rollout.forced for rollout in rollouts]),
         table([rollout.ended for rollout in rollouts]),
+        table(score, torch.float64),
+        table(total, torch.float32),
         [tuple(said[row : row + m]) for row in range(0, len(said), m)],
     )
 
 
-def _right(subject: ProbeSetup, examples: Sequence[Example], rollouts: Sequence[Trajectory]) -> list[bool]:
+def _score(
+    subject: ProbeSetup, examples: Sequence[Example], rollouts: Sequence[Trajectory]
+) -> tuple[list[float], list[float]]:
+    """The first reward of each answer, and the weighted sum of all; an answer that is not scored has 0, as in a run."""
     m = len(rollouts) // len(examples)
     asked = [example for example in examples for _ in range(m)]
     responses = [make_response(subject.tokens, one, rollout) for one, rollout in zip(asked, rollouts, strict=True)]
-    return [score is not None and score >= 1.0 for score in subject.reward(responses)]
+    score = [value or 0.0 for value in subject.reward(responses)]
+    columns = [(subject.reward.weight, score)]
+    columns += [(reward.weight, [value or 0.0 for value in reward(responses)]) for reward in subject.others]
+    return score, [math.fsum(weight * of[row] for weight, of in columns) for row in range(len(score))]
 
 
 def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]:

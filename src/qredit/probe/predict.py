@@ -1,14 +1,16 @@
 """What weights and successes predict for GRPO and for every q, without a model and without a free constant.
 
-Assumed: rollouts are independent draws; an answer is rewarded if it is the gold one, unless sampled successes say more;
-times are those of gradient flow in the sigmoid model, which Adam flattens.
+Assumed: rollouts are independent draws; an answer is rewarded if it is the gold one, unless sampled successes say
+otherwise; times are those of gradient flow in the sigmoid model, which Adam flattens.
 """
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from qredit.control.controller import MIN_LOG10_SIGNAL
@@ -78,6 +80,8 @@ class Prediction:
         spread: standard deviation of log w within a group, median over groups, nats.
         mixed_seen: share of groups with both right and wrong answers, from the sampled answers.
         mixed_expected: the same from the likelihoods.
+        differing: share of groups within which the first reward differs: for a graded one, more than `mixed_seen`.
+        differing_total: the same for the sum of all rewards.
         silence: natural logarithm of the chance that not one sampled answer is the gold one, if the likelihoods hold.
         loud: the smallest q at which the median group's effective reward is what `q: auto` keeps; 1 where none is.
         of: one for each q.
@@ -95,28 +99,49 @@ class Prediction:
     spread: float
     mixed_seen: float
     mixed_expected: float
+    differing: float
+    differing_total: float
     silence: float
     loud: float
     of: tuple[QPrediction, ...]
     sizes: tuple[GroupSizePrediction, ...]
 
     @property
+    def contradicted(self) -> bool:
+        """Whether the intervals of success and of P̂ part: the reward takes more than the gold answer, or less."""
+        return _contradict(self.success, self.p_hat)
+
+    @property
     def mixed(self) -> float:
-        """Share of groups that GRPO learns from: the larger of two estimates that are unbiased, each by itself.
+        """Share of groups with both right and wrong answers: the larger of two estimates, each unbiased by itself.
 
-        A reward that takes other answers than the gold one makes `mixed_expected` too small, so it cannot stand alone.
-        The larger of the two errs upwards by some of their noise: near its threshold the advice leans towards GRPO.
+        Where samples contradict the likelihood, `mixed_expected` is that of another reward, too large or too small, and
+        the samples stand alone. Else the larger of the two errs upwards by some of their noise: near its threshold the
+        advice leans towards GRPO.
         """
-        return max(self.mixed_seen, self.mixed_expected)
+        return self.mixed_seen if self.contradicted else max(self.mixed_seen, self.mixed_expected)
+
+    @property
+    def log10_success(self) -> float:
+        """log10 of the share of right answers: the larger of success and P̂, success alone where they contradict."""
+        return self.success.value if self.contradicted else max(self.success.value, self.p_hat.value)
 
 
-def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | None = None) -> Prediction:
+def predict(
+    log_w: Float[Tensor, "N M"],
+    right: Bool[Tensor, "N M"],
+    m: int | None = None,
+    score: Float[Tensor, "N M"] | None = None,
+    total: Float[Tensor, "N M"] | None = None,
+) -> Prediction:
     """Predictions for groups of m rollouts, from N examples with M rollouts each.
 
     Args:
         log_w: log-likelihood of the gold answer after each rationale, nats; -inf is a likelihood of 0.
         right: whether the sampled answer was rewarded.
         m: group size of the run; M if not given. Each example's rollouts are cut into groups of it.
+        score: the first reward of the sampled answer; `right` if not given.
+        total: the sum of all rewards; `score` if not given.
 
     Raises:
         QreditError: shapes that differ, NaN or positive logs, fewer than two rollouts, m outside 2 … M.
@@ -129,31 +154,39 @@ def predict(log_w: Float[Tensor, "N M"], right: Bool[Tensor, "N M"], m: int | No
     log10_p = log_p / math.log(10)
     ess = effective_size(finite)
     spread = torch.where(finite.isfinite().all(1), finite.std(1), torch.inf) if len(finite) else finite.new_empty(0)
+    success, p_hat = clopper_pearson(int(right.sum()), right.numel()), bootstrap_mean(log_w)
+    rates = [right.double().mean(1)] if _contradict(success, p_hat) else [right.double().mean(1), log_p.exp()]
     return Prediction(
         examples=len(log_w),
         rollouts=log_w.shape[1],
         m=m,
-        success=clopper_pearson(int(right.sum()), right.numel()),
-        p_hat=bootstrap_mean(log_w),
+        success=success,
+        p_hat=p_hat,
         levels=tuple(nearest_rank(log10_p, level) for level in _LEVELS),  # type: ignore[arg-type]
         impossible=float((log_p == -torch.inf).double().mean()),
         ess=lower_median(ess),
         spread=lower_median(spread),
         mixed_seen=mixed_seen(right, m),
         mixed_expected=mixed_expected(groups),
+        differing=share_differing(right if score is None else score, m),
+        differing_total=share_differing(next(one for one in (total, score, right) if one is not None), m),
         silence=float(torch.log1p(-log_w.exp()).sum()),
         loud=_smallest_sufficient_q(groups),
         of=tuple(_predict_q(q, log_w, finite, len(groups)) for q in Q_VALUES),
-        sizes=tuple(_predict_group_size(size, log_w, right) for size in GROUP_SIZES),
+        sizes=tuple(_predict_group_size(size, log_w, rates) for size in GROUP_SIZES),
     )
 
 
 def mixed_seen(right: Bool[Tensor, "N M"], m: int) -> float:
     """The chance that m of an example's M answers are neither all wrong nor all right; mean over examples, unbiased."""
-    total = right.shape[1]
-    all_equal = [(math.comb(total - k, m) + math.comb(k, m)) / math.comb(total, m) for k in range(total + 1)]
-    counts: list[int] = right.sum(1).tolist()
-    return 1 - math.fsum(all_equal[k] for k in counts) / len(counts)
+    return share_differing(right, m)
+
+
+def share_differing(values: Shaped[Tensor, "N M"], m: int) -> float:
+    """The chance that m of an example's M values are not all the same; mean over examples, unbiased."""
+    subsets = math.comb(values.shape[1], m)
+    all_equal = [sum(math.comb(count, m) for count in Counter(row).values()) / subsets for row in values.tolist()]
+    return 1 - math.fsum(all_equal) / len(all_equal)
 
 
 def mixed_expected(log_w: Float[Tensor, "G m"]) -> float:
@@ -245,15 +278,19 @@ def _escape(log_p: Float[Tensor, " N"], q: float) -> float | None:
     return float(log_escape_time(cold, q).logsumexp(0) - log_escape_time(cold, 1.0).logsumexp(0)) / math.log(10)
 
 
-def _predict_group_size(m: int, log_w: Tensor, right: Tensor) -> GroupSizePrediction:
+def _predict_group_size(m: int, log_w: Tensor, rates: Sequence[Tensor]) -> GroupSizePrediction:
+    """Groups of m, by the success rate of each example, of which there may be two estimates."""
+
     def mixed(p: Tensor) -> float:
         return float((-torch.expm1(m * torch.log1p(-p)) - p**m).clamp(min=0).mean())
 
     alive = log_w[log_w.amax(1) > -torch.inf]
     share = lower_median(1 / (1 + _squared_variation(alive)))
-    return GroupSizePrediction(
-        m, max(mixed(log_mean_exp(log_w).exp()), mixed(right.double().mean(1))), max(m * share, 1.0)
-    )
+    return GroupSizePrediction(m, max(map(mixed, rates)), max(m * share, 1.0))
+
+
+def _contradict(success: Interval, p_hat: Interval) -> bool:
+    return success.is_above(p_hat) or p_hat.is_above(success)
 
 
 def _cut_groups(log_w: Tensor, m: int) -> Float[Tensor, "G m"]:

@@ -1,4 +1,4 @@
-"""What a prediction advises: an estimator, q or a schedule of it, and a group size; or that no q will help."""
+"""What a prediction advises: an objective and a group size; or that no q will help, or that the reward is at fault."""
 
 import math
 from collections.abc import Callable
@@ -38,6 +38,7 @@ class Case(Enum):
 
     UNREAD = "the gold answers are likely, and the reward accepts none of the sampled ones"
     WARM = "rewards are mixed within groups already"
+    GRADED = "the graded reward differs within groups, though few hold both right and wrong answers"
     CUT = "rewards are mixed, but most rationales are closed by force"
     SOLVED = "nearly every answer is right"
     COLD = "rewards are mute, likelihood speaks and is graded"
@@ -74,6 +75,7 @@ def recommend(predicted: Prediction, forced: float = 0.0) -> Advice:
 
     0. No sampled answer is rewarded, though by their likelihoods many should be: mend the format or the reward first.
     1. Groups with mixed rewards are common: GRPO, or PAFT if most rationales are closed by force.
+       Likewise where a graded reward differs, if rationales are not closed by force.
     2. Else, if nearly every answer is right: GRPO, for what is left.
     3. Else, at some q, likelihood tells rationales apart: GARL with `q: auto`, which begins at the smallest q that is
        loud enough and lowers it as answers become likely: where reward alone is loud, wrong labels would be learned.
@@ -93,7 +95,9 @@ def _advice(predicted: Prediction, forced: float) -> Advice:
         if forced >= PAFT_MIN_FORCED:
             return Advice(Case.CUT, f"paft(q={PAFT_Q})", PAFT_Q, _choose_group_size(predicted, _several))
         return Advice(Case.WARM, "grpo()", None, _choose_group_size(predicted, _half_mixed))
-    if max(predicted.success.value, predicted.p_hat.value) >= math.log10(SOLVED_SUCCESS):
+    if predicted.differing >= GRPO_MIN_MIXED and forced < PAFT_MIN_FORCED:
+        return Advice(Case.GRADED, "grpo()", None, predicted.m)
+    if predicted.log10_success >= math.log10(SOLVED_SUCCESS):
         return Advice(Case.SOLVED, "grpo()", None, predicted.m)
     if max(one.rationale_signal for one in predicted.of) < MIN_RATIONALE_SIGNAL:
         return Advice(Case.UNREACHABLE, None, None, GROUP_SIZES[-1])

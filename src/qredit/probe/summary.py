@@ -40,10 +40,15 @@ def _seen(predicted: Prediction, case: Case) -> str:
         )
     if case is Case.WARM:
         return f"This model is warm enough for GRPO: {mixed}, and it learns from every one of them."
+    if case is Case.GRADED:
+        return (
+            f"GRPO learns from partial rewards here: the reward differs within {format_share(predicted.differing)} of "
+            f"groups of {predicted.m}, though only {mixed}."
+        )
     if case is Case.CUT:
         return f"This model is warm ({mixed}), but most of its rationales are closed by force."
     if case is Case.SOLVED:
-        rate = format_probability(max(predicted.success.value, predicted.p_hat.value))
+        rate = format_probability(predicted.log10_success)
         return f"This model answers nearly all of it already (success {rate}): {mixed}."
     if case in (Case.UNREACHABLE, Case.HINTED):
         told = format_share(max(one.rationale_signal for one in predicted.of))
@@ -67,6 +72,8 @@ def _follows(predicted: Prediction, given: Advice) -> str:
         )
     if given.case is Case.WARM:
         return f"{train}: the reward is followed as it is, and wrong gold answers are not memorised as at large q."
+    if given.case is Case.GRADED:
+        return f"{train}. If partial rewards rise and right answers do not follow, train with garl(q=auto())."
     if given.case is Case.CUT:
         return f"{train}: PAFT imitates only rationales that lead to the answer; look at the thinking budget first."
     if given.case is Case.SOLVED:
@@ -202,9 +209,20 @@ def list_probe_notices(subject: ProbeSetup, measured: Measurement, predicted: Pr
     if predicted.impossible:
         share = format_share(predicted.impossible)
         yield f"{share} of examples have likelihood 0 after every rationale; no q moves them"
-    if predicted.success.low > predicted.p_hat.high:
+    if subject.others:
+        yield (
+            f"the sum of all rewards differs within {format_share(predicted.differing_total)} of groups, "
+            f"{subject.reward.name} alone within {format_share(predicted.differing)}: GRPO learns from the former, the "
+            "advice counts the latter"
+        )
+    if predicted.success.is_above(predicted.p_hat):
         yield (
             f"answers succeed more often ({format_interval(predicted.success)}) than the gold string is likely "
             f"({format_interval(predicted.p_hat)}): {subject.reward.name} takes other answers too, and likelihood "
             "undervalues them"
+        )
+    if predicted.p_hat.is_above(predicted.success):
+        yield (
+            f"answers succeed less often ({format_interval(predicted.success)}) than the gold string is likely "
+            f"({format_interval(predicted.p_hat)}): {subject.reward.name} rejects gold answers that the model writes"
         )
