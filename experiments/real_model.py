@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -44,6 +45,7 @@ from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
 from qredit.runs.warm_start import split_arm, start_from
 from qredit.stats.interval import Interval
+from qredit.tasks.base import Split
 
 PICTURE = Path("docs/real-model.png")
 DRAWN = ("GRPO", "best prompt, GRPO", "log-prob", "JEPO", "GARL .75", "GARL auto", "PAFT .75")
@@ -66,10 +68,11 @@ def write_questions(task: str, flipped: float = 0.0, wording: Wording = BARE) ->
     relation name.
     """
     examples = write_examples(task, wording)
-    kind = f"{'-wrong' if flipped else ''}{f'-{wording.turns}' if examples else ''}{'-short' if wording.short else ''}"
+    kind = f"{'-wrong' if flipped else ''}{f'-{wording.turns}' if examples else ''}"
     folder = FOLDER / "data" / f"{task}{kind}"
     rng = random.Random(0)
-    for split in ("train", "test"):
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
         rows = []
         for name, prompt, right in list_questions(task, split):
             gold = right
@@ -81,16 +84,17 @@ def write_questions(task: str, flipped: float = 0.0, wording: Wording = BARE) ->
     return folder
 
 
-def list_questions(task: str, split: str) -> Iterator[tuple[str, str, str]]:
-    """Id, question and answer. Those of one hop ask where one of the cities lies, in place of where a person lives."""
+def list_questions(task: str, split: Split) -> Iterator[tuple[str, str, str]]:
+    """Id, question and answer. They ask where one of the cities of a pocket question lies.
+
+    The answer is the country, or city and country where the task is "pair".
+    """
     cities = random.Random(0)
     for example in tasks.get("pocket-hotpot").load(None, split, "cold"):
-        prompt, answer = str(example.prompt), example.answer
-        if task == "one-hop":
-            facts = [fact for fact in prompt.split("\n") if " lies in " in fact]
-            city, answer = cities.choice(facts)[:-1].split(" lies in ")
-            prompt = "\n".join([*facts, f"Which country does {city} lie in?"])
-        yield str(example.id), prompt, answer
+        facts = [fact for fact in str(example.prompt).split("\n") if " lies in " in fact]
+        city, country = cities.choice(facts)[:-1].split(" lies in ")
+        prompt = "\n".join([*facts, f"Which country does {city} lie in?"])
+        yield str(example.id), prompt, f"{city}, {country}" if task == "pair" else country
 
 
 def write_examples(task: str, wording: Wording) -> list[dict[str, str]]:
@@ -98,9 +102,7 @@ def write_examples(task: str, wording: Wording) -> list[dict[str, str]]:
     turns = []
     for question, answer in plan.EXAMPLES[task][: wording.turns]:
         asked = "\n\n".join(filter(None, (question, wording.instruction)))
-        thought, closing = answer.split("\nAnswer:")
-        shown = f"{thought.split('. ')[-1]}\nAnswer:{closing}" if wording.short else answer
-        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": shown}]
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     return turns
 
 
@@ -118,7 +120,7 @@ def make_options(
         flipped: share of wrong training golds.
         wording: how questions are put; None puts them bare, or as is best where the arm may choose.
     """
-    chosen = wording or (plan.WORDINGS[choose_wording(task)] if arm.worded else BARE)
+    chosen = wording or (plan.list_wordings(task)[choose_wording(task)] if arm.worded else BARE)
     return TrainOptions(
         task="jsonl",
         data=str(write_questions(task, flipped, chosen)),
@@ -130,7 +132,7 @@ def make_options(
         m=plan.ROLLOUTS,
         prompts_per_step=plan.PROMPTS,
         max_completion_length=plan.COMPLETION[task],
-        answer_budget=plan.ANSWER,
+        answer_budget=plan.ANSWER[task],
         steps=steps,
         lr=rate,
         seed=seed,
@@ -145,16 +147,11 @@ def choose_wording(task: str) -> str:
     """The wording after which the untrained model answers most training questions, asked once and kept."""
 
     def ask(name: str) -> float:
-        options = make_options(task, Arm("", "grpo()"), 0, plan.RATES[0], 1, wording=plan.WORDINGS[name])
+        options = make_options(task, Arm("", "grpo()"), 0, plan.RATES[0], 1, wording=plan.list_wordings(task)[name])
         variant = Variant(options, trained=False)
         return float(evaluate(variant, f"wording-{task}-{name}", CHOOSING)["p@1"])
 
-    return max(list_wordings(task), key=ask)
-
-
-def list_wordings(task: str) -> list[str]:
-    """Those that differ for this task."""
-    return [name for name, wording in plan.WORDINGS.items() if not (wording.short and task == "one-hop")]
+    return max(plan.list_wordings(task), key=ask)
 
 
 def evaluate(variant: Variant, name: str, held: EvalSpec) -> dict[str, Any]:
@@ -330,14 +327,14 @@ def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
     """Task, arm, seed and share of wrong golds, in the order in which they are run."""
     first, second = plan.TASKS
     of = {arm.name: arm for arm in plan.ARMS}
-    first_arms, main_arms = plan.LEADING
-    for arms in (plan.ARMS[:first_arms], plan.ARMS[first_arms:main_arms]):
+    seconds = [of[name] for name in plan.SECOND_TASK_ARMS]
+    for begin, end in pairwise((0, *plan.LEADING)):
         for seed in plan.SEEDS:
-            yield from ((first, arm, seed, 0.0) for arm in arms)
+            yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[begin:end])
+            yield from ((second, arm, seed, 0.0) for arm in seconds[begin:end])
     for seed in plan.SEEDS:
-        yield from ((second, of[name], seed, 0.0) for name in plan.SECOND_TASK_ARMS)
         yield from ((first, of[name], seed, plan.FLIPPED) for name in plan.NOISY_ARMS)
-        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[main_arms:])
+        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[plan.LEADING[-1] :])
 
 
 def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> Interval:
@@ -411,7 +408,7 @@ def read_wordings() -> str:
     """How often each wording had a right answer, the best first, task by task."""
     told = []
     for task in plan.TASKS:
-        found = {name: read_result(f"wording-{task}-{name}") for name in list_wordings(task)}
+        found = {name: read_result(f"wording-{task}-{name}") for name in plan.list_wordings(task)}
         rates = sorted(((result["p@1"], name) for name, result in found.items() if result), reverse=True)
         told.append(f"{task} {', '.join(f'{name} {100 * rate:.1f} %' for rate, name in rates)}")
     return "; ".join(told)

@@ -1,8 +1,8 @@
 """What `make results-real` runs, fixed before it ran: tasks, arms, learning rates, prompts, and what counts as better.
 
 The model is SmolLM2-135M-Instruct. The questions are put to it bare: nothing says how to answer. A method is handed the
-gold answers alone. One hop: which country a city lies in, by three such facts. Two hops: which country a person lives
-in, by three facts about people and three about cities.
+gold answers alone. One hop: which country a city lies in, by three such facts, and the answer is the country. Pair: the
+same question, and the answer is city and country, which makes the model colder.
 
 Rule: an arm beats another where the 95 % interval of the paired difference of p@1, over questions and seeds, excludes 0
 on both tasks. Everything else is a tie.
@@ -22,6 +22,9 @@ Seen before, all with GARL .75 at 3e-5 unless said otherwise, one seed each:
 - the sweep's own runs of GARL on these shorter questions: at 1e-4 88, 97 and 100 % in steps 15 to 17, then 69, 78 and
   53 %; at 3e-5 35 % at the end. So arms got 24 steps: where an arm is after as many tells methods apart, later many
   would be near 100 %.
+- GARL 0, seed 0, on one hop: it escapes from p̂ = 1e-6, slower than GARL .75. On two hops with "city, country" as the
+  answer p̂ is 1e-12.5. In six steps GARL 0 does not move there, q = .5 to 1 and log-prob come to 1e-4. So "pair" took
+  the place of two hops as the second task before any arm was run on either.
 - the sweep's GRPO after the best wording: at 3e-5 91, 91, 100, 84, 100, 62, 91 and 84 % in steps 13 to 20, ahead of
   GARL from the bare question. So GARL .75 after that wording became an arm, too: a better prompt is open to all.
 """
@@ -31,8 +34,8 @@ from dataclasses import dataclass
 SEEDS = (0, 1, 2)
 STEPS = 24
 PROMPTS, ROLLOUTS = 4, 8
-COMPLETION = {"one-hop": 18, "two-hop": 26}  # tokens of rationale and answer together
-ANSWER = 6  # those of them kept for the answer
+COMPLETION = {"one-hop": 18, "pair": 24}  # tokens of rationale and answer together
+ANSWER = {"one-hop": 6, "pair": 12}  # those of them kept for the answer
 HELD_QUESTIONS, HELD_SAMPLES = 32, 16
 
 RATES = (3e-5, 1e-4)  # in order of preference among equals
@@ -43,11 +46,16 @@ FLAT_STEPS = FLAT_ROLLOUTS // (PROMPTS * ROLLOUTS)
 
 FLIPPED = 0.3  # share of training golds that are another name of the same context, in part B
 
-NAME_ALONE = "Answer with the name alone."
-FEW_SHOT = (
-    "Ana lives in Rome.\nBo lives in Oslo.\nRome lies in Italy.\nOslo lies in Norway.\nWhich country does Bo live in?\n"
-    "Bo lives in Oslo. Oslo lies in Norway.\nNorway"
-)
+ALONE = {"one-hop": "Answer with the name alone.", "pair": "Answer with city and country alone."}
+FEW_SHOT = {
+    "one-hop": (
+        "Ana lives in Rome.\nBo lives in Oslo.\nRome lies in Italy.\nOslo lies in Norway.\n"
+        "Which country does Bo live in?\nBo lives in Oslo. Oslo lies in Norway.\nNorway"
+    ),
+    "pair": (
+        "Rome lies in Italy.\nOslo lies in Norway.\nWhich country does Oslo lie in?\nOslo lies in Norway.\nOslo, Norway"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -58,24 +66,25 @@ class Wording:
         system: a system message.
         instruction: what follows each question.
         turns: that many of `EXAMPLES` come first, as turns of the chat.
-        short: the examples' rationales are their last fact alone. With one hop they are that anyway: not tried.
     """
 
     system: str | None = None
     instruction: str | None = None
     turns: int = 0
-    short: bool = False
 
 
-WORDINGS: dict[str, Wording] = {
-    "alone": Wording(instruction=NAME_ALONE),
-    "steps": Wording(instruction=f"Think step by step. Then {NAME_ALONE[0].lower()}{NAME_ALONE[1:]}"),
-    "terse-alone": Wording("You answer with one word and nothing else.", NAME_ALONE),
-    "few-shot-alone": Wording(f"Here is an example.\n{FEW_SHOT}", NAME_ALONE),
-    "turns": Wording(turns=3),
-    "turns-alone": Wording(turns=2, instruction=NAME_ALONE),
-    "turns-short": Wording(turns=3, short=True),
-}
+def list_wordings(task: str) -> dict[str, Wording]:
+    """Those that are tried."""
+    alone = ALONE[task]
+    return {
+        "alone": Wording(instruction=alone),
+        "steps": Wording(instruction=f"Think step by step. Then {alone[0].lower()}{alone[1:]}"),
+        "terse-alone": Wording("You answer with one word and nothing else.", alone),
+        "few-shot-alone": Wording(f"Here is an example.\n{FEW_SHOT[task]}", alone),
+        "turns": Wording(turns=3),
+        "turns-alone": Wording(turns=2, instruction=alone),
+    }
+
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     # task: questions, and answers in the form that a rollout has: facts, the text that ends thinking, the name
@@ -93,21 +102,18 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "Rudo lies in Hewu.\nAnswer:\nHewu",
         ),
     ),
-    "two-hop": (
+    "pair": (
         (
-            "Fifo lives in Kumi.\nRale lives in Bado.\nBado lies in Neru.\nDemu lives in Wife.\nKumi lies in Sota.\n"
-            "Wife lies in Lago.\nWhich country does Rale live in?",
-            "Rale lives in Bado. Bado lies in Neru.\nAnswer:\nNeru",
+            "Bado lies in Neru.\nKumi lies in Sota.\nWife lies in Lago.\nWhich country does Bado lie in?",
+            "Bado lies in Neru.\nAnswer:\nBado, Neru",
         ),
         (
-            "Goki lies in Tavu.\nMare lives in Pilo.\nHate lives in Goki.\nPilo lies in Zuwo.\nJufe lies in Keba.\n"
-            "Salu lives in Jufe.\nWhich country does Hate live in?",
-            "Hate lives in Goki. Goki lies in Tavu.\nAnswer:\nTavu",
+            "Goki lies in Tavu.\nPilo lies in Zuwo.\nJufe lies in Keba.\nWhich country does Jufe lie in?",
+            "Jufe lies in Keba.\nAnswer:\nJufe, Keba",
         ),
         (
-            "Nima lives in Rudo.\nVago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nTori lives in Vago.\n"
-            "Wezu lives in Luda.\nWhich country does Wezu live in?",
-            "Wezu lives in Luda. Luda lies in Boke.\nAnswer:\nBoke",
+            "Vago lies in Peti.\nRudo lies in Hewu.\nLuda lies in Boke.\nWhich country does Rudo lie in?",
+            "Rudo lies in Hewu.\nAnswer:\nRudo, Hewu",
         ),
     ),
 }
@@ -123,7 +129,7 @@ class Arm:
         objective: as `qredit compare` takes it. Steps of fine-tuning come on top of the arm's rollouts.
         rewarded: nothing but rewards teaches it, and its prompt may have no success: then its weights stay as they are,
             bit for bit, and it ends early.
-        worded: the prompt is the best of `WORDINGS`, chosen on training questions.
+        worded: the prompt is the best of `list_wordings`, chosen on training questions.
         rate_of: the arm of `SWEPT` whose learning rate it takes.
         reward: what its rollouts are rewarded for; None for the right answer alone.
     """
@@ -136,9 +142,9 @@ class Arm:
     reward: str | None = None
 
 
-# In the order in which they are run: each seed of the first six before those of the next five; the others last, seed by
-# seed. After seven arms of seed 0, q = 0 was added (p̂ begins near 1e-6, where a pocket model escapes with it), and
-# rivals were moved before relatives of GARL.
+# In the order in which they are run: each seed of the first six on both tasks before those of the next five; the others
+# last, seed by seed. After seven arms of seed 0, q = 0 was added (p̂ begins near 1e-6, where a pocket model escapes with
+# it), and rivals were moved before relatives of GARL.
 LEADING = 6, 11
 ARMS = (
     Arm("GRPO", "grpo()", rewarded=True, rate_of="best prompt, GRPO"),
@@ -167,16 +173,18 @@ ARMS = (
     Arm("RLPR", "rlpr()", rate_of="best prompt, GRPO"),
 )
 SWEPT = ("GARL .75", "log-prob", "best prompt, GRPO")  # whose rate is chosen by a sweep of its own; others inherit
-TASKS = ("one-hop", "two-hop")
-SECOND_TASK_ARMS = (
-    "best prompt, GRPO",
-    "best prompt, GARL .75",
-    "SFT on answers, GRPO",
+TASKS = ("one-hop", "pair")
+SECOND_TASK_ARMS = (  # in the order in which they are run
+    "GRPO",
+    "GARL 0",
     "GARL .75",
     "log-prob",
+    "best prompt, GRPO",
+    "SFT on answers, GRPO",
+    "GARL auto",
     "JEPO",
     "PAFT .75",
-    "GARL auto",
+    "best prompt, GARL .75",
 )
 NOISY_ARMS = ("log-prob", "JEPO", "GARL .5", "GARL .75", "GARL 1", "GARL auto")
 
