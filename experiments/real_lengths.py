@@ -25,6 +25,7 @@ from real_model import (
     STORE,
     THREADS,
     choose_rates,
+    choose_wording,
     make_options,
     read_result,
     remove_weights,
@@ -135,8 +136,9 @@ def main() -> None:
     silence_libraries()
     torch.set_num_threads(THREADS)
     console = Console(highlight=False)
-    rates = choose_rates(console, given.workers)
     if not given.write:
+        choose_wording(plan.TASKS[0])  # asked here once: the runs read it
+        rates = choose_rates(console, given.workers)
         jobs = [partial(run_length, arm, kind, rates[arm.rate_of]) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
         run_parallel("lengths", jobs, console, given.workers)
     insert(PAGE, "real lengths", Template(TEXT.read_text()).substitute(rows="\n".join(write_rows())))

@@ -410,7 +410,8 @@ def read_wordings() -> str:
     for task in plan.TASKS:
         found = {name: read_result(f"wording-{task}-{name}") for name in plan.list_wordings(task)}
         rates = sorted(((result["p@1"], name) for name, result in found.items() if result), reverse=True)
-        told.append(f"{task} {', '.join(f'{name} {100 * rate:.1f} %' for rate, name in rates)}")
+        if rates:
+            told.append(f"{task} {', '.join(f'{name} {100 * rate:.1f} %' for rate, name in rates)}")
     return "; ".join(told)
 
 
