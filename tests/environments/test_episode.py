@@ -14,6 +14,8 @@ from qredit.environments.protocol import Step, check_factory
 from qredit.environments.tool_environment import ToolSet, list_schemas
 from qredit.environments.tools import describe_tools, make_tools
 from qredit.rollouts.collate import collate
+from qredit.rollouts.field_functions import states as numbered_states
+from qredit.rollouts.field_functions import turn_rewards
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import EndReason, Role
 from qredit.samplers.think_then_answer import think
@@ -133,6 +135,13 @@ def test_one_turn_is_what_is_sampled_without_environment():
         assert [replace(one, turns=()) for one in found] == [
             replace(one, end=end) for one, end in zip(plain, ends, strict=True)
         ]
+    untagged = token_format(tiny.tokenizer(False))
+    tools = ToolSet(make_tools([add]), PLAIN)
+    single = EpisodeBudget(budget, 1)
+    play = EpisodePlayer(tools.make, untagged, single, ObservationFormat(untagged, chat=False), PLAIN)
+    found = play.play(sampler, prompts, [{"prompt": ""}] * 6, stop_tokens=[1], seed=5)
+    plain = think(sampler, prompts, untagged, budget, stop_tokens=[1], seed=5)
+    assert [replace(one, turns=()) for one in found] == plain, "also where a call could end the thinking"
 
 
 def test_draws_are_a_function_of_the_seed():
@@ -221,6 +230,23 @@ def test_without_tags_the_last_turn_is_closed_by_force():
     assert gold.mask[0].nonzero()[-1] == gold.answer[0].nonzero()[-1]
 
 
+def test_one_that_may_go_on_is_not_ended_with_one_that_may_not():
+    tokenizer = tiny.tokenizer(False)
+    short = len(tokenizer(HERMES_CALL)["input_ids"])
+    play, tools = tool_player(tokenizer, chat=False, turns=3, sampled=2 * (TURN.thinking + TURN.answer) + short)
+
+    def reply(text, number):
+        return "3<end>" if text.endswith("Answer:\n") else f"{'so ' if number == 0 else ''}{HERMES_CALL}"
+
+    sampler = ScriptedSampler(tokenizer, reply)
+    found = play.play(sampler, [(5, 6)] * 2, [{"prompt": ""}] * 2, stop_tokens=[1], seed=0)
+    tools.worker.close()
+    roles = [[(one.role.value, one.turn) for one in each.segments if one.ids] for each in found]
+    assert roles[0][-3:] == [("think", 1), ("close", 1), ("answer", 1)]
+    assert roles[1][-5:] == [("answer", 1), ("observation", 1), ("think", 2), ("close", 2), ("answer", 2)]
+    assert [len(one.turns) for one in found] == [2, 3]
+
+
 def test_results_that_are_cut_are_counted():
     tokens = token_format(tiny.tokenizer())
 
@@ -289,6 +315,42 @@ def test_rollouts_of_a_prompt_must_begin_alike():
     sampler = ScriptedSampler(tiny.tokenizer(), lambda text, number: "a")
     with pytest.raises(QreditError, match="differs between two rollouts of one prompt"):
         player(Random).play(sampler, [(5,)] * 2, [{"prompt": "go"}] * 2, stop_tokens=[1], seed=0)
+
+
+def test_one_that_fails_to_begin_has_its_groups_prompt():
+    class Late(Counting):
+        made = 0
+
+        def reset(self, example, seed):
+            Late.made += 1
+            if Late.made == 2:
+                raise RuntimeError("late")
+            return super().reset(example, seed)
+
+    tokens = token_format(tiny.tokenizer())
+    sampler = ScriptedSampler(tokens.tokenizer, lambda text, number: "a</think>b<end>")
+    examples = [{"prompt": "go", "first": first, "steps": 1} for first in ("north", "north", "south")]
+    prompts = [tokens.prompt_ids("go")] * 3
+    found = replace(player(Late, tokens=tokens), most_faults=1.0).play(
+        sampler, prompts, examples, stop_tokens=[1], seed=0
+    )
+    assert [one.end for one in found] == [EndReason.ANSWER, EndReason.ERROR, EndReason.ANSWER]
+    assert found[0].prompt == found[1].prompt != found[2].prompt, "rows with one prompt may begin in different ways"
+
+
+def test_what_an_environment_says_of_turns_becomes_fields():
+    tokens = token_format(tiny.tokenizer())
+    sampler = ScriptedSampler(tokens.tokenizer, lambda text, number: "a</think>b<end>")
+    rows = [{"prompt": "", "steps": 3}, {"prompt": "", "steps": 1}]
+    found = player(tokens=tokens).play(sampler, [(5,)] * 2, rows, stop_tokens=[1], seed=0)
+    long = found[0]
+    turns = [segment.turn for segment in long.segments for _ in segment.ids]
+    (rewards, short), (states, _) = turn_rewards(found, None), numbered_states(found, None)
+    assert [str(value) for value in rewards] == [("0.0", "nan", "2.0")[turn] for turn in turns]
+    assert states == [(0, 1, 0)[turn] for turn in turns], "the first and the third turn begin in one state"
+    assert short == [0.0] * len(found[1].ids)
+    with pytest.raises(QreditError, match="'turn_reward' is given by an environment"):
+        turn_rewards([replace(long, turns=())], None)
 
 
 class NoStep:

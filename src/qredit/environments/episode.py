@@ -113,7 +113,7 @@ class EpisodePlayer:
             for number, (prompt, example) in enumerate(zip(prompts, examples, strict=True))
         ]
         try:
-            _check_beginnings(episodes, prompts)
+            _align_beginnings(episodes, prompts, examples)
             for turn in range(self.budget.turns):
                 live = [one for one in episodes if one.end is None or not one.segments]
                 if not live:
@@ -217,12 +217,28 @@ class EpisodePlayer:
             )
 
 
-def _check_beginnings(episodes: Sequence[_Episode], prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse neighbours of one prompt that do not begin alike: they would be no group."""
-    for before, after, asked, following in zip(episodes, episodes[1:], prompts, prompts[1:], strict=False):
-        whole = before.fault is None and after.fault is None
-        if whole and list(asked) == list(following) and before.prompt != after.prompt:
+def _align_beginnings(
+    episodes: Sequence[_Episode], prompts: Sequence[Sequence[int]], examples: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse rollouts of one prompt that do not begin alike; one whose reset failed begins as the others do.
+
+    Args:
+        episodes: as they were begun; those of one prompt are neighbours.
+        prompts: as they were asked, by which those of one prompt are known,
+        examples: and by the row.
+    """
+    first = 0
+    for number in range(1, len(episodes) + 1):
+        same = number < len(episodes) and (prompts[number], examples[number]) == (prompts[first], examples[first])
+        if same:
+            continue
+        group = episodes[first:number]
+        begun = {one.prompt for one in group if one.fault is None}
+        if len(begun) > 1:
             raise QreditError(
                 "what reset says differs between two rollouts of one prompt; it must be a function of the example: put "
                 "what differs into a column of the data"
             )
+        for one in group:
+            one.prompt = next(iter(begun), one.prompt)
+        first = number
