@@ -16,8 +16,10 @@ from qredit.environments.tools import describe_tools, make_tools
 from qredit.rollouts.collate import collate
 from qredit.rollouts.field_functions import states as numbered_states
 from qredit.rollouts.field_functions import turn_rewards
+from qredit.rollouts.format import EitherStopString, StopString
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import EndReason, Role
+from qredit.samplers.protocol import Request, StopReason, check_completions
 from qredit.samplers.think_then_answer import think
 from qredit.samplers.transformers import TransformersSampler
 from qredit.utils.errors import QreditError
@@ -155,6 +157,18 @@ def test_draws_are_a_function_of_the_seed():
     assert len({one.ids for one in first}) == 4
     actions = [segment.ids for segment in first[0].segments if segment.sampled]
     assert len(set(actions)) == len(actions), "turns draw anew"
+
+
+def test_either_of_two_strings_ends_a_completion():
+    tokenizer = tiny.tokenizer(False)
+    either = EitherStopString(tokenizer, "a", StopString(tokenizer, "e"))
+    requests = [Request((5, number), 40, frozenset({1}), marker) for number in range(16) for marker in (either, None)]
+    drawn = check_completions(requests, TransformersSampler(tiny.model(), 0).sample(requests, 3))
+    ended = [one.ids for one in drawn if one.stop is StopReason.MARKER]
+    texts = [tokenizer.decode(ids) for ids in ended]
+    assert any("a" in text for text in texts)
+    assert any("e" in text for text in texts)
+    assert not any({*"ae"} & {*tokenizer.decode(ids[:-1])} for ids in ended)
 
 
 def test_the_first_observation_stands_at_the_end_of_the_prompt():

@@ -119,7 +119,7 @@ def test_tools_are_told_called_and_trained_over(tmp_path):
         ({"environment": Counting, "observation_budget": 2}, "observation_budget=2 holds no observation"),
         ({"environment": Counting, "objective": "garl(q=0.5, proposal=hint(share=0.5))"}, "draws behind the gold"),
         ({"environment": Counting, "objective": "grpo()", "hint_failed": "gold"}, "hint_failed samples"),
-        ({"environment": Counting, "max_turns": 9}, "do not fit"),
+        ({"environment": Counting, "max_turns": 9}, "for turns and observations and 3 for the answer; lower max_turns"),
     ],
 )
 def test_what_cannot_be_played_is_refused(tmp_path, changes, message):

@@ -96,7 +96,16 @@ class EpisodeSource:
         """
         closing = len(tokens.close_ids)
         first = budget.observation if self.make is not None else 0  # what reset says stands in the prompt
-        return TokenBudget(budget.longest(closing) - closing + first, budget.turn.answer)
+        return _WholeEpisode(budget.longest(closing) - closing + first, budget.turn.answer)
+
+
+class _WholeEpisode(TokenBudget):
+    """Room for an episode."""
+
+    @property
+    def terms(self) -> tuple[str, str]:
+        """What errors call the tokens before the answer, and what they advise where there are too many."""
+        return "for turns and observations", "lower max_turns, observation_budget or max_completion_length"
 
 
 def is_all_chat(prompts: Sequence[Prompt]) -> bool:
