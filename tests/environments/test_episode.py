@@ -250,7 +250,7 @@ def test_one_that_may_go_on_is_not_ended_with_one_that_may_not():
     play, tools = tool_player(tokenizer, chat=False, turns=3, sampled=2 * (TURN.thinking + TURN.answer) + short)
 
     def reply(text, number):
-        return "3<end>" if text.endswith("Answer:\n") else f"{'so ' if number == 0 else ''}{HERMES_CALL}"
+        return "3<end>" if text.endswith("Answer:\n") else f"{'so ' if number == 0 else ''}{HERMES_CALL}<end>"
 
     sampler = ScriptedSampler(tokenizer, reply)
     found = play.play(sampler, [(5, 6)] * 2, [{"prompt": ""}] * 2, stop_tokens=[1], seed=0)
