@@ -492,6 +492,35 @@ class _unmasked(Objective):
         return Credited(self.source(batch).value.expand(batch.mask.shape).float())
 
 
+class _trains_observations(Objective):
+    """Takes what an environment wrote for tokens of the policy."""
+
+    def evaluate(self, batch, state=None):
+        return super().evaluate(_as_sampled(batch), state)
+
+    def numerators(self, logp, batch, credited):
+        return super().numerators(logp, _as_sampled(batch), credited)
+
+
+def _as_sampled(batch):
+    if batch.observation is None:
+        return batch
+    seen = batch.observation
+    return replace(batch, rationale=batch.rationale | seen, sampled=batch.sampled | seen, observation=None)
+
+
+@dataclass(frozen=True)
+class _times_mean_entropy(Credit):
+    """Times the mean entropy of all tokens of the row, those of observations included."""
+
+    needs = frozenset({"entropy"})
+
+    def __call__(self, coefficient, batch):
+        value, _ = coefficient.per_rollout(self)
+        entropy = torch.where(batch.mask, batch.entropy, 0.0).sum(1) / batch.mask.sum(1)
+        return coefficient.with_row(value * entropy)
+
+
 @dataclass(frozen=True)
 class _divided_by_the_width(sum_per_rollout):
     """Each row's sum divided by the number of columns."""
@@ -587,6 +616,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         Subject(grpo(), advantage=centred, loss_scale=lambda tokens: 1 / tokens),
         Subject(maxrl(epsilon=0.1), advantage=over_the_mean),
         Subject(replace(rloo(), reduction=dr_grpo(length=8).reduction), advantage=less_the_others),
+        Subject(_trains_observations(rloo().source, rloo().surrogate), advantage=less_the_others),
     ),
     "gradient of its target": (
         Subject(_logprob_of(center_by_group()), target=_LOGPROB),
@@ -595,6 +625,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             target=_LOGPROB,
         ),
         Subject(garl(1.0, normalize=False), target=_LOGPROB),
+        Subject(_trains_observations(logprob().source, log_likelihood()), target=_LOGPROB),
         Subject(garl(1.0, normalize=False), target=_JEPO),
         Subject(_jepo_of(_gain_of_one_row()), target=_JEPO),
         Subject(_jepo_of(log_mean_gain(), answer=supervised_answer()), target=_JEPO),
@@ -623,6 +654,7 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     "unbiased at q = 0": (
         Subject(_garl_with(_own_included(0.0, normalize=False), 0.0), commitment=0.0),
         Subject(_baseline_on_the_answer_too(0.0), commitment=0.0),
+        Subject(_trains_observations(garl(0.0).source, log_likelihood()), commitment=0.0),
     ),
     "leading bias": (
         Subject(_baseline_on_the_answer_too(0.5), commitment=0.5),
@@ -700,6 +732,10 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         Subject(garl(0.5), equals=((garl(0.5, normalize=False), power(1.0)),)),
     ),
     "nothing on forced tokens": (Subject(_unmasked(reward() | center_by_group())),),
+    "nothing on observations": (
+        Subject(_unmasked(reward() | center_by_group())),
+        Subject(_rewarded(_times_mean_entropy())),
+    ),
     "rows may be permuted": (Subject(_rewarded(_less_the_first())),),
     "padding changes nothing": (Subject(replace(rloo(), reduction=_divided_by_the_width())),),
     "group numbers are names": (Subject(_rewarded(_times_the_group_number())),),

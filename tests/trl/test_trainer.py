@@ -612,7 +612,6 @@ class Room:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"tools": [len]}, "tools is not supported: .*tools are not called"),
         ({"environment_factory": Room}, "environment_factory is not supported"),
         ({"environment_factory": {"room": Room}}, "environment_factory is not supported"),
         ({"rollout_func": print}, "rollout_func is not supported"),

@@ -328,6 +328,7 @@ def _sample_answers(
 ) -> "Iterator[QuestionResult]":
     """The questions as they are answered, under a bar."""
     from qredit.rollouts.sampling_params import SamplingParams
+    from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
     from qredit.runs.load import get_stop_tokens
     from qredit.runs.progress_bars import make_progress_bars as bars_on
     from qredit.runs.samplers import make_answer_sampler, parse_vllm
@@ -335,12 +336,14 @@ def _sample_answers(
     from qredit.samplers.vllm.choice import measure_longest
 
     tokenizer: Any = subject.tokens.tokenizer
-    prompts = [subject.tokens.prompt_ids(question.prompt, **quiz.template) for question in questions]
+    told = [question.prompt for question in questions]
+    template, player = get_asked_template(quiz.options, told), make_player(quiz.options, subject.tokens, told)
+    prompts = [subject.tokens.prompt_ids(prompt, **template) for prompt in told]
     sampler = make_answer_sampler(
         network,
         subject.tokens,
         parse_vllm(quiz.options),
-        measure_longest(prompts, subject.tokens, quiz.options.sampling_budget),
+        measure_longest(prompts, subject.tokens, get_whole_budget(quiz.options, subject.tokens)),
         draw=SamplingParams(temperature=asked.temperature),
         half=quiz.options.half,
     )
@@ -356,7 +359,8 @@ def _sample_answers(
             seed=asked.seed,
             stop_tokens=get_stop_tokens(network, tokenizer),
             rows_per_batch=asked.rows_per_batch,
-            template=quiz.template,
+            template=template,
+            play=None if player is None else player.play,
         ):
             yield question
             bars.advance(bar)

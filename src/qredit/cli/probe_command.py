@@ -121,10 +121,10 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
 
 
 def _try_proposal(subject: "ProbeSetup", asked: ProbeOptions) -> "ProposalVerdict | None":
-    """What hinted rationales are worth; None where groups are too small to hold two of each kind."""
+    """What hinted rationales are worth; None with episodes, and where groups are too small to hold two of each kind."""
     from qredit.probe.proposal import judge_proposal, measure_proposal
 
-    if asked.m < 4:
+    if asked.m < 4 or subject.player is not None:  # episodes are played behind plain prompts
         return None
     return judge_proposal(measure_proposal(subject, asked.m, asked.seed, asked.hint_template, asked.rows_per_batch))
 

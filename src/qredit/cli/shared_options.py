@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from qredit.cli.parser import FieldTypes, Parser, add_options, get_field_types, select_fields
-from qredit.runs.options import TrainOptions
+from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
 from qredit.samplers.vllm.settings import PREFIX, VllmSettings
 
 FOUR_BIT_OPTIONS = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
@@ -12,6 +12,7 @@ SHARED_OPTIONS = (
     "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "aliases", "system_prompt",
     "instruction", "few_shot", "coldness", "chat", "max_completion_length", "answer_budget", "thinking_opening",
     "thinking_closing", "answer_seam", "answer_end", "skip_long", "cpu", "dtype",
+    "env", "tools", *EPISODE_OPTIONS,
     *FOUR_BIT_OPTIONS,
 )  # fmt: skip
 TEMPLATE_OPTIONS: Mapping[str, FieldTypes] = {"chat_template_kwargs": (dict,)}

@@ -57,8 +57,9 @@ class _AttentionRole(Credit):
         """How much of the amplification each token gets."""
 
     def jumps(self, batch: RolloutBatch) -> Float[Tensor, "B T"]:
-        """Δ of every token."""
-        return jumps(batch.require("attention_locality", str(self)).double(), batch.mask)
+        """Δ of every token. Where an environment speaks in between the local context is not left by the model."""
+        own = batch.mask if batch.observation is None else batch.mask & ~batch.observation
+        return jumps(batch.require("attention_locality", str(self)).double(), own)
 
 
 @dataclass(frozen=True)

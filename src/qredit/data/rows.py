@@ -87,8 +87,8 @@ class RowNames:
         longest = max(map(len, prompt_ids))
         raise QreditError(
             f"{self.where}: {len(long)} of {len(prompt_ids)} {what} do not fit ({self.list_first(long)}; longest "
-            f"{longest} tokens): the context of {context} tokens less {budget.thinking} for thinking and "
-            f"{budget.answer} for the answer; lower max_completion_length"
+            f"{longest} tokens): the context of {context} tokens less {budget.thinking} {budget.terms[0]} and "
+            f"{budget.answer} for the answer; {budget.terms[1]}"
             + (" or set skip_long to drop them" if len(long) < len(prompt_ids) else "")
         )
 

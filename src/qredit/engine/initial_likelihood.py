@@ -1,6 +1,6 @@
 """What some prompts of a data set show of their likelihood before anything is learned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class InitialLikelihood:
         dataset: rows with the ids of prompt and answer.
         m: rollouts per prompt.
         at_once: prompts sampled and scored together.
-        draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
+        draw: (rows, ids of each prompt, a number that the seed depends on) → a trajectory for each.
         score: scores rows without gradient, by the weights as they are.
         seed: that of the run.
         most: prompts that are looked at, over all processes.
@@ -36,7 +36,7 @@ class InitialLikelihood:
     dataset: Any
     m: int
     at_once: int
-    draw: Callable[[list[list[int]], int], list[Trajectory]]
+    draw: Callable[[Sequence[Mapping[str, Any]], list[list[int]], int], list[Trajectory]]
     collator: Collator
     score: Callable[[Rows], RolloutBatch]
     seed: int
@@ -53,7 +53,7 @@ class InitialLikelihood:
 
     def _facts_of(self, places: Sequence[int], number: int, objective: Objective) -> dict[str, Tensor]:
         inputs = [dict(self.dataset[place]) for place in places for _ in range(self.m)]
-        drawn = self.draw([row[PROMPT_IDS] for row in inputs], INITIAL_Q_STREAM + number)
+        drawn = self.draw(inputs, [row[PROMPT_IDS] for row in inputs], INITIAL_Q_STREAM + number)
         trajectories = [
             attach_row(one, row, index // self.m) for index, (row, one) in enumerate(zip(inputs, drawn, strict=True))
         ]

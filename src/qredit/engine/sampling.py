@@ -1,5 +1,6 @@
 """Rollouts for the rows of a data set, with their rewards and fields; further prompts where rewards are all equal."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from qredit.engine.prompts import Prompts
 from qredit.rollouts.collate import has_equal_rewards, split_groups
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.trajectory import Trajectory
+from qredit.rollouts.trajectory import EndReason, Trajectory
 from qredit.utils.seed import DYNAMIC_SAMPLING_STREAM, derive_seed
 
 
@@ -28,6 +29,7 @@ class RolloutSampler:
         draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
         reward: trajectories with their texts and rows → rewards; called on every process alike.
         field_functions: of batch fields.
+        play: (rows of the data set, ids of each prompt, the number) → an episode for each, in the place of `draw`.
         seconds: spent so far; for its reader to set back.
     """
 
@@ -37,6 +39,7 @@ class RolloutSampler:
     draw: Callable[[list[list[int]], int], list[Trajectory]]
     reward: Callable[[Sequence[Trajectory]], list[float]]
     field_functions: Mapping[str, FieldFunction]
+    play: Callable[[Sequence[Mapping[str, Any]], list[list[int]], int], list[Trajectory]] | None = None
     seconds: float = 0.0
 
     def sampled(
@@ -65,7 +68,10 @@ class RolloutSampler:
             self._decoded(attach_row(one, row, first + index // m))
             for index, (one, row) in enumerate(zip(drawn, inputs, strict=True))
         ]
-        read = [replace(one, reward=value) for one, value in zip(read, (reward or self.reward)(read), strict=True)]
+        values = (reward or self.reward)(read)
+        # an episode that an error ended was not played to its end, and says nothing of the policy
+        values = [math.nan if one.end is EndReason.ERROR else value for one, value in zip(read, values, strict=True)]
+        read = [replace(one, reward=value) for one, value in zip(read, values, strict=True)]
         made = {name: maker(read, self.tokenizer) for name, maker in self.field_functions.items()}
         self.seconds += time.perf_counter() - start
         return [
@@ -76,13 +82,25 @@ class RolloutSampler:
     def _drawn(self, inputs: Sequence[Mapping[str, Any]], number: int, hinted: Sequence[bool]) -> list[Trajectory]:
         """A trajectory for each row, drawn behind its plain or its hinted prompt, that stands behind the plain one."""
         asked = [row[HINTED_IDS if shown else PROMPT_IDS] for row, shown in zip(inputs, hinted, strict=True)]
-        drawn = self.draw(asked, number)
+        drawn = self.draw_rows(inputs, asked, number)
         if HINTED_IDS not in inputs[0]:
             return drawn
         return [
             replace(one, prompt=tuple(row[PROMPT_IDS]), hinted=tuple(row[HINTED_IDS]), proposal=shown)
             for one, row, shown in zip(drawn, inputs, hinted, strict=True)
         ]
+
+    def draw_rows(self, inputs: Sequence[Mapping[str, Any]], prompts: list[list[int]], number: int) -> list[Trajectory]:
+        """A trajectory for each row, behind the prompt that is asked; an episode, where there is something to play.
+
+        Args:
+            inputs: rows of the data set.
+            prompts: ids of each prompt.
+            number: what the draws depend on.
+        """
+        if self.play is None:
+            return self.draw(prompts, number)
+        return self.play([strip_id_columns(row) for row in inputs], prompts, number)
 
     def replace_equal_reward_groups(
         self, sampled: Sequence[Trajectory], number: int, m: int, prompts: Prompts, further: PromptSampler, rounds: int

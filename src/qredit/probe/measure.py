@@ -11,11 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from qredit.core.right_answers import join_answers
+from qredit.environments.episode import EpisodePlayer
 from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import Trajectory
+from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
 from qredit.runs.example_filter import HASH_KEY, hash_example
 from qredit.runs.load import (
     check_single_answer,
@@ -30,7 +32,7 @@ from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import make_answer_sampler, parse_vllm
 from qredit.runs.train import make_token_format
-from qredit.samplers.answers import make_response
+from qredit.samplers.answers import as_row, make_response
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
 from qredit.samplers.vllm.choice import measure_longest
@@ -61,6 +63,7 @@ class ProbeSetup:
         unparseable: how many of `examples` have a gold answer that the reward cannot read.
         data_notes: what has to be said about how they were read.
         vllm: how vLLM samples; None where the model itself does.
+        player: plays episodes, where there are tools or an environment.
     """
 
     network: PreTrainedModel
@@ -77,6 +80,7 @@ class ProbeSetup:
     data_notes: tuple[str, ...] = ()
     vllm: VllmSettings | None = None
     others: Sequence[Reward] = ()
+    player: EpisodePlayer | None = None
 
     def encode_prompts(self, chunk: slice = slice(None)) -> list[tuple[int, ...]]:
         """The ids of the prompts of some examples, of all by default."""
@@ -85,6 +89,8 @@ class ProbeSetup:
     def make_sampler(self, prompts: Sequence[Sequence[int]]) -> Sampler:
         """What draws rollouts of these prompts, at temperature 1."""
         longest = measure_longest(prompts, self.tokens, self.budget)
+        if self.player is not None:
+            longest += self.player.budget.longest(len(self.tokens.close_ids))
         return make_answer_sampler(self.network, self.tokens, self.vllm, longest, half=self.half)
 
 
@@ -130,16 +136,18 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     joined, apart = _split_by_alignment(found, tokens, options.alias_use)
     network = load_model(path, options.device, quantization=make_quantization_config(options))
     asked = prepare_examples([example for example, _ in joined], tokens, network, options, f"{options.task} train")
+    prompts = [example.prompt for example in asked]
+    template = get_asked_template(options, prompts)
     if share_prefix(network) is not None:
-        check_padding(
-            network, max(len(tokens.prompt_ids(e.prompt, **options.template)) for e in asked) + options.budget[0]
-        )
+        whole = get_whole_budget(options, tokens)
+        longest = max(len(tokens.prompt_ids(prompt, **template)) for prompt in prompts)
+        check_padding(network, longest + whole.thinking + whole.answer)
     ids = {example.id: golds for example, golds in joined}
     return ProbeSetup(
         network=network,
         tokens=tokens,
         budget=options.sampling_budget,
-        template=options.template,
+        template=template,
         half=options.half,
         reward=reward,
         examples=asked,
@@ -150,6 +158,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
         data_notes=data.notes,
         vllm=vllm,
         others=[one for one in rewards[1:] if one.weight],
+        player=make_player(options, tokens, prompts),
     )
 
 
@@ -228,7 +237,11 @@ def _part(
     stops = get_stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
     rows = [prompt for prompt in prompts for _ in range(m)]
     with autocast(subject.network.device, subject.half):
-        rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
+        if subject.player is None:
+            rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
+        else:
+            told = [as_row(example) for example in examples for _ in range(m)]
+            rollouts = subject.player.play(sampler, rows, told, stop_tokens=stops, seed=seed)
         items = [replace(one, group=number // m, golds=golds[number // m]) for number, one in enumerate(rollouts)]
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
 

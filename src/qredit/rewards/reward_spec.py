@@ -17,8 +17,13 @@ from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError, unknown_name_error
 from qredit.utils.imports import import_object
 
+ENVIRONMENT = "environment"
+"""The name of the reward that environments give themselves."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_FROM_US = ("prompts", "completions", "completion_ids", "response", "rationale", "answer", "aliases", "id")
+_FROM_US = (
+    *("prompts", "completions", "completion_ids", "response", "rationale", "answer", "aliases", "id"),
+    "episode_reward",
+)
 _FROM_TRAINER = ("trainer_state", "log_extra", "log_metric")
 _OF_TRAINERS = ("prompt", "completion", "prompt_ids", "answer_ids", "alias_ids", "image", "images", "environments")
 # Names that reward functions receive from elsewhere, and those that mean something else to trainers of TRL's kind.
@@ -36,6 +41,7 @@ class Response:
         rationale: its thinking.
         answer: what follows its thinking: what scorers judge.
         example: the question with its gold answers.
+        episode_reward: what an environment gave for all turns together; None where it gave nothing.
     """
 
     prompt: Any
@@ -44,6 +50,7 @@ class Response:
     rationale: str
     answer: str
     example: Example
+    episode_reward: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class Reward:
             "aliases": [list(example.aliases) for example in examples],
             "id": [example.id for example in examples],
         }
+        if any(response.episode_reward is not None for response in responses):
+            ours["episode_reward"] = [response.episode_reward for response in responses]
         # TRL hands these to every function; outside a trainer there is no state, and nothing is logged.
         trainers = {"trainer_state": None, "log_extra": _not_logged, "log_metric": _not_logged}
         result = self.function(**ours, **collect_columns(examples), **trainers)
@@ -93,6 +102,13 @@ class Reward:
     def unparseable(self, examples: Sequence[Example]) -> list[Example]:
         """The examples that can never be rewarded, because neither the answer nor an alias can be read."""
         return [example for example in examples if not any(map(self.parses, (example.answer, *example.aliases)))]
+
+
+def environment(
+    completions: Sequence[Any], episode_reward: Sequence[float | None] | None = None, **columns: Any
+) -> list[float | None]:
+    """What the environment gave, summed over the turns of each episode; None where it gave nothing."""
+    return [None] * len(completions) if episode_reward is None else list(episode_reward)
 
 
 def _not_logged(name: str, value: Any) -> None:
@@ -122,6 +138,9 @@ def parse_rewards(text: str) -> tuple[Reward, ...]:
     """
     found: list[Reward] = []
     for weight, name in parse_reward_names(text):
+        if name == ENVIRONMENT:
+            found.append(Reward(name, weight, environment, parses=lambda gold: True))
+            continue
         if name in REGISTRY:
             found.append(Reward(name, weight, make_reward_function(name), REGISTRY[name].parses))
             continue
@@ -166,8 +185,8 @@ def _named(part: str) -> tuple[float, str]:
     number = float(weight) if times else 1.0
     if not math.isfinite(number):
         raise QreditError(f"reward '{part}': the weight must be finite, got '{weight}'")
-    if name not in REGISTRY and ":" not in name and "." not in name:
-        raise unknown_name_error("reward", name, [*REGISTRY, "package.module:function"])
+    if name not in (*REGISTRY, ENVIRONMENT) and ":" not in name and "." not in name:
+        raise unknown_name_error("reward", name, [*REGISTRY, ENVIRONMENT, "package.module:function"])
     return number, name
 
 

@@ -56,8 +56,42 @@ def make_step_scorer(score: Callable[[str, Sequence[str]], Sequence[float]]) -> 
     return make
 
 
+def turn_rewards(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[float]]:
+    """`turn_reward`: on each token the reward that the environment gave for its turn; NaN where it gave none."""
+    return [
+        [one.turns[segment.turn].reward for segment in one.segments for _ in segment.ids]
+        for one in _with_turns(trajectories, "turn_reward")
+    ]
+
+
+def states(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[int]]:
+    """`state`: on each token the number of the state that its turn was taken in; -1 where the environment names none.
+
+    Turns of a group in equal states have equal numbers.
+    """
+    played = _with_turns(trajectories, "state")
+    keys = [(one.group, turn.state_key) for one in played for turn in one.turns if turn.state_key is not None]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return [
+        [
+            numbers.get((one.group, one.turns[segment.turn].state_key or ""), -1)
+            for segment in one.segments
+            for _ in segment.ids
+        ]
+        for one in played
+    ]
+
+
+def _with_turns(trajectories: Sequence[Trajectory], name: str) -> Sequence[Trajectory]:
+    if not all(one.turns for one in trajectories):
+        raise QreditError(f"the batch field '{name}' is given by an environment, and these rollouts have none")
+    return trajectories
+
+
+EPISODE_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"turn_reward": turn_rewards, "state": states})
+"""Fields that are there where an environment is."""
 FIELD_FUNCTIONS: Mapping[str, FieldFunction] = MappingProxyType(
-    {"cluster": clusters, "difficulty_tag": difficulty_tags, "step": reasoning_steps}
+    {"cluster": clusters, "difficulty_tag": difficulty_tags, "step": reasoning_steps, **EPISODE_FIELDS}
 )
 
 

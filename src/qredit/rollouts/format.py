@@ -33,7 +33,7 @@ from qredit.rollouts.tokenizer import (
 )
 from qredit.utils.errors import QreditError
 
-__all__ = ["Format", "StopString", "Prompt", "TokenFormat", "Tokenizer", "encode", "is_chat"]
+__all__ = ["EitherStopString", "Format", "StopString", "Prompt", "TokenFormat", "Tokenizer", "encode", "is_chat"]
 
 Prompt = str | list[dict[str, Any]]
 _GIVEN, _TEMPLATE, _TOKENIZER = "answer_end", "the chat template", "the tokenizer"
@@ -207,6 +207,33 @@ class StopString:
     def _decoded(self, ids: Sequence[int]) -> str:
         before, text = self._before
         return _decode(self.tokenizer, [*before, *ids]).removeprefix(text)
+
+
+@dataclass(frozen=True)
+class EitherStopString(StopString):
+    """The first of two strings in a growing list of ids.
+
+    Attributes:
+        text: the one that an engine looks for which knows one alone; the ids decide all the same.
+        other: the other one.
+    """
+
+    other: StopString
+
+    @cached_property
+    def candidates(self) -> list[int]:
+        """Tokens that can complete either."""
+        return sorted({*super().candidates, *self.other.candidates})
+
+    @property
+    def window(self) -> int:
+        """How many of the last tokens can matter to either."""
+        return max(super().window, self.other.window)
+
+    def length(self, ids: Sequence[int]) -> int | None:
+        """How many of the last tokens hold the string that the very last one completes; else None."""
+        own = super().length(ids)
+        return self.other.length(ids) if own is None else own
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,11 @@ class TokenBudget:
     thinking: int
     answer: int
 
+    @property
+    def terms(self) -> tuple[str, str]:
+        """What errors call the tokens before the answer, and what they advise where there are too many."""
+        return "for thinking", "lower max_completion_length"
+
 
 @dataclass(frozen=True)
 class SamplingParams:

@@ -75,6 +75,21 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class TurnRecord:
+    """What an environment said of one turn.
+
+    Attributes:
+        reward: of the turn's action alone; NaN where nothing was said of it.
+        state_key: names the state that the action was taken in; None where the environment names none.
+        counts: of what happened, such as calls of tools, by name.
+    """
+
+    reward: float = math.nan
+    state_key: str | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """A sampled trajectory, with what is known of it.
 
@@ -94,6 +109,7 @@ class Trajectory:
         fields: made fields (`rollouts/field_functions.py`): a number, or one for each of its tokens.
         hinted: token ids of the prompt with its gold answer shown; empty where nobody needs it.
         proposal: its tokens were drawn after `hinted`, not after `prompt`.
+        turns: what the environment said of each turn, in order; empty where there is no environment.
     """
 
     prompt: tuple[int, ...]
@@ -109,6 +125,7 @@ class Trajectory:
     fields: Mapping[str, FieldValues] = field(default_factory=dict)
     hinted: tuple[int, ...] = ()
     proposal: bool = False
+    turns: tuple[TurnRecord, ...] = ()
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -170,6 +187,12 @@ class Trajectory:
     def dropped_end(self) -> bool:
         """Whether an end of text inside thinking was dropped."""
         return self.dropped_ends > 0
+
+    @property
+    def episode_reward(self) -> float:
+        """The sum of its turns' rewards; NaN where the environment gave none."""
+        given = [turn.reward for turn in self.turns if not math.isnan(turn.reward)]
+        return math.fsum(given) if given else math.nan
 
     @property
     def ended(self) -> bool:

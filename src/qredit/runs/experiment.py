@@ -15,6 +15,7 @@ from rich.console import Console
 from qredit.control.diagnostics import get_q
 from qredit.evaluation.metrics import QuestionResult, summarize
 from qredit.rewards.reward_spec import parse_rewards
+from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
 from qredit.runs.load import (
     get_stop_tokens,
     is_adapter,
@@ -267,8 +268,10 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
     asked = load_examples(options, held.split, held.questions)
     tokens = make_token_format(options, tokenizer, asked)
     questions = prepare_examples(asked, tokens, network, options, f"{options.task} {held.split}")
-    prompts = [tokens.prompt_ids(question.prompt, **options.template) for question in questions]
-    longest = measure_longest(prompts, tokens, options.sampling_budget)
+    told = [question.prompt for question in questions]
+    template, player = get_asked_template(options, told), make_player(options, tokens, told)
+    prompts = [tokens.prompt_ids(prompt, **template) for prompt in told]
+    longest = measure_longest(prompts, tokens, get_whole_budget(options, tokens))
     sampler = make_answer_sampler(network, tokens, parse_vllm(options), longest, half=options.half)
     return list(
         answer_all(
@@ -281,7 +284,8 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
             seed=held.seed,
             stop_tokens=get_stop_tokens(network, tokenizer),
             rows_per_batch=512 if options.is_pocket else 64,
-            template=options.template,
+            template=template,
+            play=None if player is None else player.play,
         )
     )
 

@@ -24,6 +24,7 @@ from qredit.engine.model_limits import check_vocabulary, get_context_length
 from qredit.engine.savable import repair_generation_config
 from qredit.rewards.reward_spec import collect_columns
 from qredit.rollouts.format import TokenFormat
+from qredit.runs.episodes import get_whole_budget, tell_tools
 from qredit.runs.hub_access import resolve_load_kwargs
 from qredit.runs.model_files import check_base_model, check_model_folder, get_quantization_method
 from qredit.runs.options import POCKET, TrainOptions
@@ -330,10 +331,12 @@ def prepare_examples(
         QreditError: a tokenizer with more ids than the model; prompts that do not fit, unless `skip_long`; none left.
     """
     check_vocabulary(model, tokens.tokenizer)  # type: ignore[arg-type]
-    prompts = apply_chat_format(examples, tokens.tokenizer, options.chat)  # type: ignore[arg-type]
+    plain = apply_chat_format(examples, tokens.tokenizer, options.chat)  # type: ignore[arg-type]
+    prompts, template = tell_tools(options, plain)
     wrapped = [replace(example, prompt=prompt) for example, prompt in zip(examples, prompts, strict=True)]
-    rows, budget = RowNames.of([example.id for example in examples], len(examples), name), options.sampling_budget
-    ids = rows.encode_prompts(tokens, prompts, options.template)
+    rows = RowNames.of([example.id for example in examples], len(examples), name)
+    budget = get_whole_budget(options, tokens)
+    ids = rows.encode_prompts(tokens, prompts, template)
     context = get_context_length(model)
     long = find_too_long(ids, [budget.answer] * len(ids), tokens, budget, context)
     rows.check_long(long, ids, budget, context, options.skip_long)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from qredit import tasks
 from qredit.catalog import objective_names
-from qredit.rewards.reward_spec import parse_reward_names
+from qredit.environments.budget import EpisodeBudget
+from qredit.rewards.reward_spec import ENVIRONMENT, parse_reward_names
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.runs.example_filter import ExampleFilter
@@ -28,6 +29,7 @@ __all__ = ["TrainOptions"]
 
 OWN_COLUMNS = ("prompt_column", "answer_column", "aliases_column")
 OWN_WORDING = ("system_prompt", "instruction", "few_shot")
+EPISODE_OPTIONS = ("max_turns", "observation_budget", "episode_budget", "tool_seconds")
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
@@ -144,6 +146,24 @@ class TrainOptions:
     answer_end: str | None = option(
         None, "text that ends an answer; default: as a turn of the chat template ends, without one end-of-text"
     )
+    env: str | None = option(
+        None, "environment that rollouts are episodes of, as module:Class; its own rewards are then the default reward"
+    )
+    tools: str | None = field(
+        default=None,
+        metadata={
+            "help": "functions that the model may call, as module:function, …; a rollout is then an episode of turns",
+            "joined_by": ", ",
+        },
+    )
+    max_turns: int | None = option(None, "with env or tools: the most turns of an episode; default: 4")
+    observation_budget: int | None = option(
+        None, "with env or tools: tokens of one observation, beside max_completion_length; default: 256"
+    )
+    episode_budget: int | None = option(
+        None, "with env or tools: tokens sampled in all turns together; default: max_turns whole turns"
+    )
+    tool_seconds: float | None = option(None, "with tools: the most seconds that one call may take; default: 10")
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")
@@ -186,6 +206,7 @@ class TrainOptions:
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         AliasUse.parse(self.aliases)
+        self._check_episodes()
         self._check_columns()
         self._check_wording()
         if self.reward is not None:
@@ -209,6 +230,20 @@ class TrainOptions:
         if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
             raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
         self.make_objective()
+
+    def _check_episodes(self) -> None:
+        if self.env is not None and self.tools is not None:
+            raise QreditError("give env or tools: an environment with tools of its own calls them itself")
+        if self.env is None and self.tools is None:
+            for name in EPISODE_OPTIONS:
+                if getattr(self, name) is not None:
+                    raise QreditError(f"{name} needs env or tools")
+            return
+        if self.env is not None and self.tool_seconds is not None:
+            raise QreditError("tool_seconds needs tools; an environment runs what it calls itself")
+        if self.tool_seconds is not None and not self.tool_seconds > 0:
+            raise QreditError(f"tool_seconds must be more than 0, got {self.tool_seconds}")
+        _ = self.episodes  # refuses budgets that no turn fits
 
     def _check_columns(self) -> None:
         if self.task != "jsonl":
@@ -242,7 +277,7 @@ class TrainOptions:
     @property
     def rewards(self) -> str:
         """What `reward` says, or the task's own."""
-        return self.reward or tasks.get(self.task).reward
+        return self.reward or (tasks.get(self.task).reward if self.env is None else ENVIRONMENT)
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their default: what tells runs apart, also when options have been added since."""
@@ -292,6 +327,12 @@ class TrainOptions:
         """Tokens that may be sampled for the rationale and for the answer."""
         total, answer = self.budget
         return TokenBudget(thinking=total - answer, answer=answer)
+
+    @property
+    def episodes(self) -> EpisodeBudget:
+        """The most that an episode may take, with env or tools."""
+        given = {"turns": self.max_turns, "observation": self.observation_budget, "sampled": self.episode_budget}
+        return EpisodeBudget(self.sampling_budget, **{k: v for k, v in given.items() if v is not None})
 
     def make_objective(self) -> "Objective":
         """The objective that `objective` and `q` stand for.

@@ -24,6 +24,7 @@ from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_reward
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.runs import plan as planning
+from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
@@ -41,7 +42,7 @@ from qredit.runs.load import (
     resolve_model_path,
 )
 from qredit.runs.loggers import parse_report_to
-from qredit.runs.options import TrainOptions
+from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import parse_vllm
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
@@ -79,6 +80,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     given = parse_rewards(options.rewards)
     check_objective_of_task(options)
     parse_vllm(options)
+    source = load_source(options)
     path = resolve_trainable_model(options)
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
@@ -113,12 +115,16 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             options.make_objective(),
             args,
             make_dataset(
-                examples, apply_chat_format(examples, tokenizer, options.chat), any(reward.own for reward in given)
+                examples,
+                apply_chat_format(examples, tokenizer, options.chat),
+                further=options.env is not None or any(reward.own for reward in given),
             ),
             reward_funcs=[reward.function for reward in given],
             processing_class=tokenizer,
             callbacks=[*watchers, *filter(None, (validation, guard, decisions))],  # validated before it is judged
             peft_config=make_lora_config(options),
+            tools=None if source is None else [tool.function for tool in source.tools],
+            environment=None if source is None else source.make,
         )
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
@@ -191,6 +197,7 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
         "answer_seam": options.answer_seam,
         "answer_end": options.answer_end,
         "skip_long": options.skip_long,
+        **{name: value for name in EPISODE_OPTIONS if (value := getattr(options, name)) is not None},
         **{name: value for name, value in options.training.items() if name != "report_to"},
     }
     with reraise_as_qredit_error(ValueError, TypeError):

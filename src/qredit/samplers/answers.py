@@ -1,6 +1,8 @@
 """Questions answered by sampling: several answers to each, scored."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from qredit.evaluation.metrics import QuestionResult
 from qredit.rewards.reward_spec import Response, Reward
@@ -11,6 +13,36 @@ from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
 from qredit.tasks import Example
 from qredit.utils.seed import derive_seed
+
+
+class Play(Protocol):
+    """Plays an episode for each prompt, as `environments.episode.EpisodePlayer.play` does."""
+
+    def __call__(
+        self,
+        sampler: Sampler,
+        prompts: Sequence[Sequence[int]],
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        stop_tokens: Sequence[int],
+        seed: int,
+    ) -> list[Trajectory]:
+        """One trajectory per prompt, in their order.
+
+        Args:
+            sampler: what draws tokens.
+            prompts: the ids of each prompt, opening included.
+            examples: the row of each.
+            stop_tokens: ids that end a text.
+            seed: all draws are a function of it.
+        """
+        ...
+
+
+def as_row(example: Example) -> dict[str, Any]:
+    """An example as the row that a trainer would hold of it."""
+    own = {"prompt": example.prompt, "answer": example.answer, "aliases": list(example.aliases), "id": example.id}
+    return {**example.columns, **own}
 
 
 def answer_all(
@@ -25,6 +57,7 @@ def answer_all(
     stop_tokens: Sequence[int],
     rows_per_batch: int = 256,
     template: Mapping[str, object] | None = None,
+    play: Play | None = None,
 ) -> Iterator[QuestionResult]:
     """Sample k answers to every question and score them, yielding each question as it is done.
 
@@ -42,13 +75,19 @@ def answer_all(
         stop_tokens: ids that end a text.
         rows_per_batch: rollouts that are sampled at once.
         template: switches of the chat template.
+        play: plays an episode for each question, in the place of thinking and answering once.
     """
     size = max(rows_per_batch // k, 1)
     for start in range(0, len(examples), size):
         batch = examples[start : start + size]
         prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
         rows = [prompt for prompt in prompts for _ in range(k)]
-        rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=derive_seed(seed, start))
+        at = derive_seed(seed, start)
+        if play is None:
+            rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=at)
+        else:
+            told = [as_row(example) for example in batch for _ in range(k)]
+            rollouts = play(sampler, rows, told, stop_tokens=stop_tokens, seed=at)
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
             responses = [make_response(format, example, rollout) for rollout in mine]
@@ -78,4 +117,5 @@ def make_response(format: TokenFormat, example: Example, rollout: Trajectory) ->
         rationale=format.text(rollout.ids[: rollout.close_start]),
         answer=format.response_text(rollout.answer_ids),
         example=example,
+        episode_reward=None if math.isnan(rollout.episode_reward) else rollout.episode_reward,
     )

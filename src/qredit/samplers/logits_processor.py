@@ -83,7 +83,7 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
     device: torch.device
     tokens: list[Tensor] = field(default_factory=list)
     logps: list[Tensor] = field(default_factory=list)
-    candidates: dict[str, Tensor] = field(default_factory=dict)
+    candidates: dict[StopString, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.count = torch.zeros(self.rows, dtype=torch.long, device=self.device)
@@ -165,6 +165,6 @@ class SamplingLogitsProcessor(LogitsProcessor, ABC):  # type: ignore[misc]
         return length
 
     def _candidates(self, marker: StopString) -> Tensor:
-        if marker.text not in self.candidates:
-            self.candidates[marker.text] = torch.tensor(marker.candidates, device=self.device)
-        return self.candidates[marker.text]
+        if marker not in self.candidates:
+            self.candidates[marker] = torch.tensor(marker.candidates, device=self.device)
+        return self.candidates[marker]

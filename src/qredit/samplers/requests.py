@@ -65,8 +65,5 @@ def _padded(ids: Sequence[Sequence[int]]) -> Int[Tensor, "B E"]:
 
 def _by_marker(requests: Sequence[Request]) -> list[tuple[StopString, Bool[Tensor, " B"]]]:
     """Each marker that occurs, with the rows that it ends."""
-    markers = {request.stop_string.text: request.stop_string for request in requests if request.stop_string is not None}
-    return [
-        (marker, torch.tensor([one.stop_string is not None and one.stop_string.text == text for one in requests]))
-        for text, marker in markers.items()
-    ]
+    markers = dict.fromkeys(request.stop_string for request in requests if request.stop_string is not None)
+    return [(marker, torch.tensor([one.stop_string == marker for one in requests])) for marker in markers]

@@ -69,10 +69,10 @@ def think_by_requests(
         seed: all draws are a function of it.
     """
     asked = ThinkThenAnswer(format, budget, tuple(stop_tokens))
-    drawn = _drawn(sampler, [asked.thinking_request(prompt) for prompt in prompts], seed)
+    drawn = draw_completions(sampler, [asked.thinking_request(prompt) for prompt in prompts], seed)
     heads = [asked.close(thinking) for thinking in drawn]
     requests = [asked.answer_request(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
-    answers = _drawn(sampler, requests, derive_seed(seed, ANSWER_STREAM))
+    answers = draw_completions(sampler, requests, derive_seed(seed, ANSWER_STREAM))
     return [
         asked.join(prompt, head, thinking, answer)
         for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
@@ -149,8 +149,17 @@ def _request(
     return Request(tuple(prompt), max_tokens, stop_token_ids, marker) if max_tokens else None
 
 
-def _drawn(sampler: Sampler, asked: Sequence[Request | None], seed: int) -> list[Completion]:
-    """One completion per request, by one call; empty ones without a call where no token may be drawn."""
+def draw_completions(sampler: Sampler, asked: Sequence[Request | None], seed: int) -> list[Completion]:
+    """One completion per request, by one call; empty ones without a call where no token may be drawn.
+
+    Args:
+        sampler: what draws tokens.
+        asked: the requests; all of them or none are None.
+        seed: all draws are a function of it.
+
+    Raises:
+        QreditError: a completion is not what was asked for.
+    """
     requests = [request for request in asked if request is not None]
     if not requests:  # a budget is that of all
         return [NOTHING_DRAWN] * len(asked)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qredit.core.batch import RolloutBatch
+from qredit.core.batch import SPANS, RolloutBatch
 from qredit.core.chain import Stage
 from qredit.core.objective import Objective
 from qredit.testing.fields import random_field
@@ -119,6 +119,42 @@ def _spans(
         "response": response,
         "sampled": drawn | response,
     }
+
+
+def insert_observations(batch: RolloutBatch, seed: int, content: int) -> RolloutBatch:
+    """The same rollouts with one to three tokens of an observation inside each rationale, at a random place.
+
+    Args:
+        batch: rollouts without observations.
+        seed: places and lengths are a function of it.
+        content: so are ids and numbers of the observation's tokens, of this.
+    """
+    places, filled = (torch.Generator().manual_seed(number) for number in (seed, content))
+    rows, width = batch.mask.shape
+    rollout = torch.arange(rows) if batch.rollout is None else batch.rollout  # two rows of one rationale stay alike
+    drawn = torch.rand(2, int(rollout.max()) + 1, generator=places)[:, rollout]
+    length = 1 + (3 * drawn[1]).long()
+    start = 1 + (drawn[0] * batch.rationale.sum(1)).long()
+    column = torch.arange(width + 3).expand(rows, -1)
+    seen = (column >= start[:, None]) & (column < (start + length)[:, None])
+    source = torch.where(column < start[:, None], column, column - length[:, None])
+    source = torch.where(seen, start[:, None] - 1, source)
+    beyond = source >= width
+    source = source.clamp(max=width - 1)
+
+    def widened(name: str, value: Tensor) -> Tensor:
+        taken = value.gather(1, source.view(*source.shape, *[1] * (value.dim() - 2)).expand(-1, -1, *value.shape[2:]))
+        empty = (seen if name in SPANS else torch.zeros_like(seen)) | beyond
+        if value.is_floating_point():
+            taken[seen] = torch.randn(taken[seen].shape, dtype=value.dtype, generator=filled)
+        elif name == "ids":
+            taken[seen] = torch.randint(50, (int(seen.sum()),), generator=filled)
+        taken[empty] = 0
+        return taken
+
+    held = {name: batch.require(name, "observations") for name in batch.present}
+    changes: dict[str, Tensor | None] = {name: widened(name, one) for name, one in held.items() if one.dim() > 1}
+    return replace_fields(batch, {**changes, "observation": seen})
 
 
 def permute_rows(batch: RolloutBatch, order: Int[Tensor, " B"]) -> RolloutBatch:

@@ -49,6 +49,8 @@ FIELDS: Mapping[str, RandomField] = MappingProxyType(
         "step": _runs,
         "step_score": _per_token(),
         "wrong_step": _some_tokens,
+        "turn_reward": _per_token(),
+        "state": _runs,
         "unused_step": _some_tokens,
         "macro": _runs,
         "value": _per_token(),

@@ -336,13 +336,16 @@ def make_group_batch(
     said = _tail(policy, members, with_response)
     rows, width = len(z), policy.length + 1 + said.shape[1]
     column = torch.arange(width).expand(rows, width)
-    rationale, last = column < policy.length, column > policy.length
+    thought, last = column < policy.length, column > policy.length
+    observed = torch.isin(column, torch.tensor(policy.observed, dtype=torch.long))
+    rationale = thought & ~observed
     closing = torch.full((rows, 1), policy.symbols)
     batch = RolloutBatch(
         mask=torch.ones(rows, width, dtype=torch.bool),
         ids=torch.cat([policy.strings[z], closing, closing + 1 + said], 1),
         rationale=rationale,
         close=column == policy.length,
+        observation=observed if policy.observed else None,
         answer=torch.zeros_like(last) if with_response else last,
         response=last if with_response else None,
         sampled=(rationale | last) if with_response else rationale,

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
@@ -24,6 +24,8 @@ class EnumerablePolicy(ABC):
         length: rationale symbols per trajectory.
         answers: size of the answer alphabet; answer 0 is the gold one.
         right: how many of them are right; those after the first are its aliases.
+        observed: places of the rationale that an environment writes: `world_logps` says what with. The policy gives
+            these tokens a probability of its own, too, with a gradient, so that a coefficient on one would show.
 
     Shapes: Z = symbols^length rationales, Y answers, L = length + 1 tokens before the answer, D parameters.
     """
@@ -33,6 +35,7 @@ class EnumerablePolicy(ABC):
     length: int = 2
     answers: int = 3
     right: int = 1
+    observed: tuple[int, ...] = ()
 
     @abstractmethod
     def token_logps(self, theta: Float[Tensor, " D"]) -> tuple[Float[Tensor, "Z L"], Float[Tensor, "Z Y"]]:
@@ -55,9 +58,23 @@ class EnumerablePolicy(ABC):
             return self.token_logps(self.theta)
 
     @cached_property
+    def world_logps(self) -> Float[Tensor, "Z length"]:
+        """log-probability that the environment writes each observed symbol, 0 elsewhere."""
+        return torch.zeros(self.rationales, self.length, dtype=self.theta.dtype)
+
+    @cached_property
+    def drawn(self) -> tuple[int, ...]:
+        """Places of the rationale that the policy draws."""
+        return tuple(place for place in range(self.length) if place not in self.observed)
+
+    def path_logps(self, tokens: Float[Tensor, "Z L"]) -> Float[Tensor, " Z"]:
+        """log p(z | x) of policy and environment together, of `token_logps`: the closing symbol is forced, no draw."""
+        return tokens[:, self.drawn].sum(1) + self.world_logps.sum(1)
+
+    @cached_property
     def prior(self) -> Float[Tensor, " Z"]:
-        """p(z | x): the closing symbol is forced and no draw."""
-        return self.logps[0][:, : self.length].sum(1).exp()
+        """p(z | x)."""
+        return self.path_logps(self.logps[0]).exp()
 
     @cached_property
     def answer_logp(self) -> Float[Tensor, "Z Y"]:
@@ -80,7 +97,7 @@ class EnumerablePolicy(ABC):
         """∇_θ log p(z, y* | x): what one rationale followed by a right answer contributes."""
         tokens, answers = self.scores
         share = self.answer_logp[:, : self.right].softmax(1)
-        return tokens[:, : self.length].sum(1) + torch.einsum("zr,zrd->zd", share, answers[:, : self.right])
+        return tokens[:, self.drawn].sum(1) + torch.einsum("zr,zrd->zd", share, answers[:, : self.right])
 
     @property
     def success(self) -> float:
@@ -93,7 +110,7 @@ class EnumerablePolicy(ABC):
 
         def success(theta: Tensor) -> Tensor:
             tokens, answers = self.token_logps(theta)
-            return (tokens[:, : self.length].sum(1, keepdim=True) + answers[:, : self.right]).exp().sum()
+            return (self.path_logps(tokens)[:, None] + answers[:, : self.right]).exp().sum()
 
         gradient: Tensor = torch.autograd.functional.jacobian(success, self.theta)
         return gradient
@@ -143,6 +160,30 @@ class TabularPolicy(EnumerablePolicy):
         start += self.rationales
         answer = theta[start:].view(self.rationales, self.answers).log_softmax(1)
         return torch.stack(columns, 1), answer
+
+
+@dataclass(frozen=True, eq=False)
+class TurnPolicy(TabularPolicy):
+    """A policy in a stochastic environment: it acts, reads what the environment draws, and thinks before it answers.
+
+        p(action) · world(observation | action) · p(thought | action, observation) · p(y | …)
+
+    Attributes:
+        world: (symbols, symbols) probability of each observation behind each action.
+    """
+
+    symbols: int = 2
+    length: int = 3
+    answers: int = 2
+    observed: tuple[int, ...] = (1,)
+    world: Float[Tensor, "S S"] = field(default_factory=lambda: torch.tensor([[0.7, 0.3], [0.2, 0.8]]).double())
+
+    @cached_property
+    def world_logps(self) -> Float[Tensor, "Z length"]:
+        """log-probability that the environment writes each observed symbol, 0 elsewhere."""
+        told = torch.zeros(self.rationales, self.length, dtype=self.theta.dtype)
+        told[:, 1] = self.world[self.strings[:, 0], self.strings[:, 1]].log()
+        return told
 
 
 def _parameters(symbols: int, length: int, answers: int) -> int:

@@ -17,11 +17,12 @@ from qredit.engine.base_probability import BASE
 from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
-from qredit.rollouts.field_functions import FIELD_FUNCTIONS, FieldFunction
+from qredit.environments.source import EpisodeSource
+from qredit.rollouts.field_functions import EPISODE_FIELDS, FIELD_FUNCTIONS, FieldFunction
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
 from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
-from qredit.trl.config import QreditConfig
+from qredit.trl.config import EPISODE_OPTIONS, QreditConfig
 from qredit.utils.errors import QreditError
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(
@@ -89,6 +90,36 @@ def check_hints(objective: Objective, args: QreditConfig) -> None:
             f"dynamic_sampling={args.dynamic_sampling} puts other groups in the place of failed ones, and "
             f"hint_failed={args.hint_failed!r} samples those again; give one of them"
         )
+
+
+def check_episodes(
+    objective: Objective, args: QreditConfig, episodes: EpisodeSource | None, given: Collection[str]
+) -> None:
+    """Refuse settings of episodes without any, and what does not go together with them.
+
+    Args:
+        objective: of the run.
+        args: of the trainer.
+        episodes: tools or an environment; None where rollouts are one turn.
+        given: batch fields that the user makes.
+
+    Raises:
+        QreditError: names the setting, the field, or the objective.
+    """
+    if episodes is None:
+        for name, default in EPISODE_OPTIONS.items():
+            if getattr(args, name) != default:
+                raise QreditError(f"{name} is read where there are tools or an environment; give one of them")
+        for name in sorted((objective.needs & EPISODE_FIELDS.keys()) - set(given)):
+            raise QreditError(
+                f"{objective} needs the batch field '{name}', which an environment gives; give the trainer one "
+                "(environment=…, --env)"
+            )
+        return
+    if objective.proposal is not None:
+        raise QreditError(f"{objective} draws behind the gold answer, and episodes are played behind plain prompts")
+    if args.hint_failed is not None:
+        raise QreditError("hint_failed samples rollouts of one turn again; leave it out with tools or an environment")
 
 
 def resolve_field_functions(

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from qredit.environments.budget import EpisodeBudget
+from qredit.environments.tool_worker import SECONDS
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.samplers.vllm.settings import VllmSettings, refuse_unused
@@ -13,6 +15,14 @@ from qredit.trl.refused_settings import OWNED, UNCHANGED, UNSUPPORTED
 from qredit.utils.device import select_device
 from qredit.utils.errors import QreditError
 
+MAX_TURNS, OBSERVATION_BUDGET = 4, 256
+EPISODE_OPTIONS = {
+    "max_turns": MAX_TURNS,
+    "observation_budget": OBSERVATION_BUDGET,
+    "episode_budget": None,
+    "tool_seconds": SECONDS,
+}
+"""Fields that are read where there are tools or an environment, with their defaults."""
 DEFAULTS = {
     f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
     for f in dataclasses.fields(GRPOConfig)
@@ -108,6 +118,24 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             "help": "Allow GARL and PAFT to learn from rationales of a changed distribution (temperature, top-p …)"
         },
     )
+    max_turns: int = field(
+        default=MAX_TURNS,
+        metadata={"help": "With tools or an environment: the most turns of an episode, the answer's among them."},
+    )
+    observation_budget: int = field(
+        default=OBSERVATION_BUDGET,
+        metadata={
+            "help": "Tokens of one observation, such as a tool's result, with what the chat template puts around it. "
+            "They are no part of max_completion_length, which is that of one turn."
+        },
+    )
+    episode_budget: int | None = field(
+        default=None,
+        metadata={"help": "Tokens sampled in all turns of an episode together. Default: max_turns whole turns."},
+    )
+    tool_seconds: float = field(
+        default=SECONDS, metadata={"help": "The most seconds that one call of a tool may take."}
+    )
     skip_long: bool = field(
         default=False, metadata={"help": "Drop prompts that are too long for the context, with a count."}
     )
@@ -136,6 +164,11 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     def budget(self) -> TokenBudget:
         """Tokens that may be sampled for the rationale and for the answer."""
         return TokenBudget(thinking=int(self.max_completion_length) - self.answer_budget, answer=self.answer_budget)
+
+    @property
+    def episode_budget_of_run(self) -> EpisodeBudget:
+        """The most that an episode may take, where there are tools or an environment."""
+        return EpisodeBudget(self.budget, self.max_turns, self.observation_budget, self.episode_budget)
 
     @property
     def draw(self) -> SamplingParams:

@@ -162,6 +162,7 @@ def encode_datasets(
     template: dict[str, Any],
     hint_template: str | None = None,
     likely: bool = True,
+    budget: TokenBudget | None = None,
 ) -> tuple[Dataset, Any]:
     """The data sets of a run by `encode_examples`, with a warning where prompts were dropped.
 
@@ -174,6 +175,7 @@ def encode_datasets(
         template: switches of the chat template.
         hint_template: given where prompts are needed with their gold answers, too.
         likely: whether a likelihood is read.
+        budget: tokens that may follow a prompt, where they are more than those of one turn.
 
     Raises:
         QreditError: as `encode_examples`; too few prompts for a step.
@@ -181,7 +183,7 @@ def encode_datasets(
 
     def encoded(dataset: Dataset, name: str) -> Dataset:
         ready, dropped = encode_examples(
-            *(dataset, args.answer_column, tokens, args.budget, context, args.skip_long, template, name),
+            *(dataset, args.answer_column, tokens, budget or args.budget, context, args.skip_long, template, name),
             hint_template=hint_template,
             aliases=AliasUse.parse(args.aliases),
             likely=likely,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qredit.rollouts.trajectory import Role, Trajectory
+from qredit.rollouts.trajectory import EndReason, Role, Trajectory
 
 
 def compute_reward_metrics(
@@ -72,6 +72,29 @@ def compute_length_metrics(facts: Float[Tensor, "N 7"]) -> Mapping[str, float]:
         "rationale/dropped_end": float(dropped.mean()),
         "response/mean_length": float(response.mean()),
     }
+
+
+def collect_episode_counts(rollouts: Sequence[Trajectory]) -> list[dict[str, float]]:
+    """Per episode: its turns, tokens of observations, how it ended, and what its environment counted; none without."""
+    return [_count_episode(one) for one in rollouts if one.turns]
+
+
+def _count_episode(one: Trajectory) -> dict[str, float]:
+    counts: dict[str, float] = {"turns": float(len(one.turns)), "reward": one.episode_reward}
+    counts["observed"] = float(sum(len(s.ids) for s in one.segments if s.role == Role.OBSERVATION))
+    counts |= {f"ended/{end.value}": float(one.end is end) for end in EndReason}
+    for turn in one.turns:
+        for name, count in turn.counts.items():
+            counts[name] = counts.get(name, 0.0) + count
+    return counts
+
+
+def compute_episode_metrics(counts: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The mean of each count over the episodes of all processes; one that an episode lacks is 0 there."""
+    names = sorted({name for one in counts for name in one} - {"reward"})
+    found = {f"episode/{name}": sum(one.get(name, 0.0) for one in counts) / len(counts) for name in names}
+    rewards = [one["reward"] for one in counts if not math.isnan(one["reward"])]
+    return found | ({"episode/reward": sum(rewards) / len(rewards)} if rewards else {})
 
 
 def _mean(values: Tensor) -> float:

@@ -119,7 +119,7 @@ def estimate_memory(trainer: Any, process: float = 0.0) -> MemoryEstimate:
     """
     scorer, args = trainer.make_scorer(trainer.scorer.teachers), trainer.args
     config, device = scorer.policy().config.get_text_config(), trainer.accelerator.device
-    rows = _rows(trainer, args.budget.thinking, None)
+    rows = _rows(trainer, trainer.whole_budget.thinking, None)
     with _as_in_training(trainer):
         at_once = len(scorer.split_rows(rows, torch.arange(len(rows.batch.mask)))[0])
         held = scorer.bytes_per_token(rows)
@@ -233,7 +233,7 @@ def _of_a_layer(trainer: Any, held: float) -> float:
         return held / layers
     _set_checkpointing(trainer, False)
     anew: Scorer = trainer.make_scorer(trainer.scorer.teachers)
-    whole = anew.bytes_per_token(_rows(trainer, min(trainer.args.budget.thinking, _SHORT), _SHORT))
+    whole = anew.bytes_per_token(_rows(trainer, min(trainer.whole_budget.thinking, _SHORT), _SHORT))
     _set_checkpointing(trainer, True)
     return 2 * whole / layers
 
@@ -258,7 +258,7 @@ def _sampling(trainer: Any, layer: float, config: Any) -> dict[str, float]:
     drawn = args.generation_batch_size // args.world_size
     lengths = sorted(map(len, trainer.train_dataset[PROMPT_IDS][:]), reverse=True)[: drawn // m]
     prompts = sum(lengths) * drawn // (m * len(lengths)) if trainer.layout is pack else drawn * lengths[0]
-    completion = args.budget.thinking + len(trainer.format.close_ids) + args.budget.answer
+    completion = trainer.whole_budget.thinking + len(trainer.format.close_ids) + args.budget.answer
     key = count_key_bytes(config, 2 if args.bf16 or args.fp16 else _FLOAT32)
     return {
         "cache": float(key * (prompts + drawn * completion)),

@@ -68,7 +68,7 @@ UNSUPPORTED: Mapping[str, str] = {
     "cache_implementation": "sampling keeps a cache of its own kind",
     "pad_to_multiple_of": "rows are as wide as the longest of them",
     "router_aux_loss_coef": "no stage adds the loss of a router; set it to 0",
-    "max_tool_calling_iterations": "tools are not called",
+    "max_tool_calling_iterations": "max_turns counts turns, the answer's among them",
     "log_multimodal": "prompts are text",
     "neftune_noise_alpha": "noise on the embeddings would change the likelihoods that are learned from",
     "label_smoothing_factor": "the loss is the objective's",
@@ -99,8 +99,7 @@ UNCHANGED: Mapping[str, Sequence[Any]] = {
 """Other values than the default that change nothing either."""
 
 ARGUMENTS = {
-    "tools": "completions are a rationale and an answer; tools are not called in between",
-    "environment_factory": "prompts and rewards come from the data set and reward_funcs",
+    "environment_factory": "give environment=, a class with reset(example, seed) and step(action)",
     "rollout_func": "rollouts are sampled here, so that thinking is closed and the gold answer can follow",
 }
 """Arguments of TRL's trainer that are refused, and why."""

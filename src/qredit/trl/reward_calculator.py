@@ -1,5 +1,6 @@
 """Rewards of sampled rollouts by TRL's reward functions, and TRL's metrics and tables filled with them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,7 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from trl.data_utils import is_conversational
 
 from qredit.rollouts.trajectory import Trajectory
-from qredit.trl.generation_metrics import collect_length_stats, compute_length_metrics, compute_reward_metrics
+from qredit.trl.generation_metrics import (
+    collect_episode_counts,
+    collect_length_stats,
+    compute_episode_metrics,
+    compute_length_metrics,
+    compute_reward_metrics,
+)
 
 
 class TrlTrainer(Protocol):
@@ -71,6 +78,9 @@ class RewardCalculator:
         chat = is_conversational({"prompt": prompts[0]})
         completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
         columns = [{**one.example, "response": one.response, "rationale": one.rationale} for one in trajectories]
+        if any(one.turns for one in trajectories):
+            given = [None if math.isnan(one.episode_reward) else one.episode_reward for one in trajectories]
+            columns = [{**row, "episode_reward": value} for row, value in zip(columns, given, strict=True)]
         per_function = of._calculate_rewards(columns, prompts, completions, [list(one.ids) for one in trajectories])
         total = (per_function * of.reward_weights.to(per_function.device)).nansum(1)
         total[per_function.isnan().all(1)] = torch.nan
@@ -96,6 +106,7 @@ class RewardCalculator:
         found = {
             **compute_reward_metrics(of.reward_func_names, *plain, m),
             **compute_length_metrics(facts),
+            **compute_episode_metrics(gather_object(collect_episode_counts(trajectories))),
         }
         for name, value in found.items():
             of._metrics[mode][name].append(value)

@@ -14,6 +14,7 @@ from trl import SFTConfig
 
 from qredit.engine.model_limits import check_vocabulary
 from qredit.engine.savable import check_savable, repair_generation_config
+from qredit.environments.episode import EpisodePlayer
 from qredit.evaluation.metrics import QuestionResult
 from qredit.rewards.reward_spec import Reward
 from qredit.rollouts.format import TokenFormat
@@ -53,6 +54,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         budget: tokens that may be sampled for the rationale and for the answer.
         rows_per_answer_batch: completions that a process samples at once when it answers questions.
         eos_token_ids: the ids that end a text.
+        player: plays episodes, where there are tools or an environment.
     """
 
     args: QreditConfig | SFTConfig
@@ -66,6 +68,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
     budget: TokenBudget
     rows_per_answer_batch: int
     eos_token_ids: Sequence[int]
+    player: EpisodePlayer | None = None
 
     _tag_names = ["trl", "qredit"]  # noqa: RUF012  # TRL's attribute
     _name = "qredit"
@@ -111,6 +114,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
                     stop_tokens=self.eos_token_ids,
                     template=self.template,
                     rows_per_batch=self.rows_per_answer_batch,
+                    play=None if self.player is None else self.player.play,
                 )
             )
         return self.collective.gather(own)

@@ -8,7 +8,8 @@ rests on are held by tests/trl/test_trl_contract.py.
 
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
@@ -54,15 +55,19 @@ from qredit.engine.step import MicrobatchPosition, ScoredMicrobatch, Step
 from qredit.engine.step_credit import StepCredit
 from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.engine.teacher import Teacher
+from qredit.environments.episode import EpisodePlayer
+from qredit.environments.protocol import EnvironmentFactory
+from qredit.environments.source import EpisodeSource, is_all_chat
 from qredit.objectives.parsing import parse
 from qredit.rewards import make_reward_function
 from qredit.rewards.finite_rewards import add_reward_checks
+from qredit.rewards.reward_spec import environment as environment_reward
 from qredit.rollouts.answer_end import describe_end_conflict, describe_plain_prompts, get_eos_token_ids
 from qredit.rollouts.collate import Rows, choose_tails
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.rollouts.retry_hint import make_hint_levels
-from qredit.rollouts.sampling_params import SamplingParams
+from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
@@ -75,7 +80,14 @@ from qredit.shared_prefix.patch_forward import enable_token_scoring
 from qredit.shared_prefix.verify import verify
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.checkpointing import Checkpointer
-from qredit.trl.checks import check_hints, check_sampling, check_steps, choose_hint_template, resolve_field_functions
+from qredit.trl.checks import (
+    check_episodes,
+    check_hints,
+    check_sampling,
+    check_steps,
+    choose_hint_template,
+    resolve_field_functions,
+)
 from qredit.trl.config import QreditConfig
 from qredit.trl.dataset_encoding import (
     check_columns,
@@ -127,8 +139,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             has observed every generation before the one that it is asked for, whatever the loader fetches ahead. An
             epoch, as steps and schedules count it, stays as many prompts as the data set has.
         learners: models that learn beside the policy and fill batch fields (`engine/learner.py`), on its device.
+        tools: functions that the model may call, with types and a docstring as TRL asks for. A rollout is then an
+            episode of up to `args.max_turns` turns (docs/environments.md).
+        environment: a class of environments, or a function that makes one (`qredit.environments`), in the place of
+            tools. Without `reward_funcs` its own rewards, summed over the turns, are the reward.
         processing_class, callbacks: as in TRL.
-        **kwargs: optimizers, quantization_config, peft_config and reward_processing_classes, as in TRL. Its tools,
+        **kwargs: optimizers, quantization_config, peft_config and reward_processing_classes, as in TRL. Its
             environment_factory and rollout_func are refused.
 
     Raises:
@@ -138,6 +154,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
     objective: Objective
     train_dataset: Any
     eval_dataset: Any
+    chat_template_kwargs: dict[str, Any]
 
     _paper = {  # noqa: RUF012  # TRL's attribute
         "title": "How Fast Should a Model Commit to Supervision? Training Reasoning Models on the Tsallis Loss "
@@ -167,6 +184,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         teachers: Mapping[str, TeacherSpec] | None = None,
         prompts: PromptSampler | None = None,
         learners: Sequence[Learner] = (),
+        tools: Sequence[Callable[..., Any]] | None = None,
+        environment: EnvironmentFactory | None = None,
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
@@ -177,15 +196,16 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         check_sampling(self.objective, args)
         check_vllm_settings(args)
         self.learners = Learners(learners)
+        self.episodes = EpisodeSource.of(tools, environment, args.tool_seconds)
+        check_episodes(self.objective, args, self.episodes, fields or {})
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
         check_hints(self.objective, args)
         check_columns(train_dataset, args.answer_column, "train_dataset")
         for name, dataset in list_eval_datasets(eval_dataset).items():
             check_columns(dataset, args.answer_column, name)
-        rewards = (
-            reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or make_reward_function("exact_match")]
-        )
+        own = environment_reward if environment is not None else make_reward_function("exact_match")
+        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or own]
         self.auto_q = AutoQ(self.objective) if find_auto(self.objective) is not None else None
         looks = (
             []
@@ -206,6 +226,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
         self._check_setup(kwargs.get("peft_config"))
+        if self.episodes is not None:
+            self._tell_tools(self.episodes)
         self.format = TokenFormat(
             Format.of(
                 self._tokenizer,
@@ -219,6 +241,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self._tokenizer,
         )
         self._warn_of_ends()
+        self.player = None if self.episodes is None else self._make_player(self.episodes)
         self.tails = choose_tails(self.objective.needs)
         self.train_dataset, self.eval_dataset = encode_datasets(
             self.train_dataset,
@@ -229,6 +252,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self.chat_template_kwargs,
             choose_hint_template(self.objective),
             likely="answer" in self.tails,
+            budget=self.whole_budget,
         )
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)
@@ -244,13 +268,45 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             enable_token_scoring(self.model)  # a learner may run the policy where the loss takes TRL's own pass
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
-            check_padding(self.model, longest + int(args.max_completion_length))
+            check_padding(self.model, longest + self.whole_budget.thinking + self.whole_budget.answer)
         self._weights_replaced = 0
         self._build(makers, named, prompts)
         self._generation: Generation | None = None
         self._evaluated = (0, -1)
         self._verified = False
         self.step_success: list[float] | None = None
+
+    def _tell_tools(self, episodes: EpisodeSource) -> None:
+        """Put tools where the model reads of them: into the chat template, or behind each prompt."""
+        sets = [self.train_dataset, *list_eval_datasets(self.eval_dataset).values()]
+        chat = is_all_chat([prompt for dataset in sets for prompt in dataset["prompt"][:]])
+        self.chat_template_kwargs = episodes.add_to_template(self.chat_template_kwargs or {}, chat)
+
+        def told(dataset: Dataset) -> Dataset:
+            prompts = [episodes.add_to_prompt(prompt, chat) for prompt in dataset["prompt"][:]]
+            columns = dataset.column_names
+            rest = dataset.remove_columns(["prompt"])
+            return concatenate_datasets([Dataset.from_dict({"prompt": prompts}), rest], axis=1).select_columns(columns)
+
+        if not episodes.tools or chat:
+            return
+        self.train_dataset = told(self.train_dataset)
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: told(part) for name, part in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = told(self.eval_dataset)
+
+    def _make_player(self, episodes: EpisodeSource) -> EpisodePlayer:
+        """What plays episodes, once the layout of a turn is known."""
+        chat = is_all_chat(self.train_dataset["prompt"][:])
+        return episodes.make_player(self.format, chat, self.chat_template_kwargs, self.args.episode_budget_of_run)
+
+    @property
+    def whole_budget(self) -> TokenBudget:
+        """Tokens that may follow a prompt, those of observations among them."""
+        if self.player is None or self.episodes is None:
+            return self.args.budget
+        return self.episodes.whole_budget(self.player.budget, self.format)
 
     def _warn_of_ends(self) -> None:
         """Say what may surprise of how answers end and of prompts that are plain texts."""
@@ -277,7 +333,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self.prompts = Prompts(self.train_dataset, plain if given is None else given, together, self._per_generation)
         self._further = given
         rewards = RewardCalculator(self)
-        self.rollout_sampler = RolloutSampler(together, self.format, self._tokenizer, self._draw, rewards, makers)
+        play = None if self.player is None else self._play
+        self.rollout_sampler = RolloutSampler(together, self.format, self._tokenizer, self._draw, rewards, makers, play)
         self.hinted_retry = self._make_hinted_retry(rewards)
         self.collator = Collator(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
@@ -308,7 +365,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         asked = [] if self._validation is None else self._validation.examples
         prompts = [self.format.prompt_ids(example.prompt, **self.template) for example in asked]
         sets = [self.train_dataset, *list_eval_datasets(self.eval_dataset).values()]
-        length = measure_longest([*prompts, *iterate_prompts(sets)], self.format, self.budget)
+        length = measure_longest([*prompts, *iterate_prompts(sets)], self.format, self.whole_budget)
         context = get_context_length(self.model)
         if args.hint_failed is not None and context is not None:
             length = context  # hints are written while the run goes on, as long as they fit
@@ -423,7 +480,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self.train_dataset,
             m=self.num_generations,
             at_once=max(self.args.per_device_train_batch_size // self.num_generations, 1),
-            draw=self.rollout_sampler.draw,
+            draw=self.rollout_sampler.draw_rows,
             collator=self.collator,
             score=lambda rows: self.scorer.score_batch_no_grad(self.model_wrapped, rows),
             seed=self.args.seed,
@@ -547,6 +604,32 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         return self.generations.make(self.model_wrapped, sampled, self.current_objective(), self.state.global_step, m)
 
     def _draw(self, prompts: list[list[int]], number: int) -> list[Trajectory]:
+        """One rollout behind each prompt."""
+        with self._ready_to_sample():
+            return think(
+                self.sampler,
+                prompts,
+                self.format,
+                self.args.budget,
+                stop_tokens=self.eos_token_ids,
+                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+            )
+
+    def _play(self, rows: Sequence[Mapping[str, Any]], prompts: list[list[int]], number: int) -> list[Trajectory]:
+        """One episode behind each prompt."""
+        assert self.player is not None
+        with self._ready_to_sample():
+            return self.player.play(
+                self.sampler,
+                prompts,
+                rows,
+                stop_tokens=self.eos_token_ids,
+                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+            )
+
+    @contextmanager
+    def _ready_to_sample(self) -> Iterator[None]:
+        """The sampler with the weights of this moment."""
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -560,14 +643,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         ):
             self.sampler.sync(unwrapped)
             self._log_sync()
-            return think(
-                self.sampler,
-                prompts,
-                self.format,
-                self.args.budget,
-                stop_tokens=self.eos_token_ids,
-                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
-            )
+            yield
 
     def _log_sync(self) -> None:
         """Log what the push of weights took, where there was one, and how many there were."""

@@ -17,6 +17,11 @@ HINTED_RETRY_STREAM = 1 << 44
 """Groups without a success, drawn again with a hint: from here on, by a hash of the generation, the level and whether
 the hint is asked for or used."""
 
+TURN_STREAM = 1 << 45
+"""Turns of an episode behind its first: mixed with the seed of that, by the number of the turn."""
+ENVIRONMENT_STREAM = 1 << 46
+"""What an environment draws by itself: mixed with the seed of the first turns, by the number of the episode."""
+
 
 def derive_seed(*numbers: int) -> int:
     """One well-spread 63-bit seed from several integers (splitmix64's finaliser, applied in turn)."""

@@ -35,7 +35,7 @@ def _gradient(policy, value):
 
     def expectation(theta):
         tokens, answers = policy.token_logps(theta)
-        return value(tokens[:, : policy.length].sum(1), answers[:, : policy.right].logsumexp(1))
+        return value(policy.path_logps(tokens), answers[:, : policy.right].logsumexp(1))
 
     return -torch.autograd.functional.jacobian(expectation, policy.theta)
 

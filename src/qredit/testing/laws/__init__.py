@@ -67,6 +67,7 @@ LAWS: tuple[Law[Subject], ...] = (
     ),
     Law("identities", lambda s: bool(s.equals), estimator.equals_what_it_is_said_to_equal),
     Law("nothing on forced tokens", applies_to_all, spans.nothing_on_forced_tokens),
+    Law("nothing on observations", applies_to_all, spans.nothing_on_observations),
     Law("rows may be permuted", applies_to_all, spans.rows_may_be_permuted),
     Law("padding changes nothing", applies_to_all, spans.padding_changes_nothing),
     Law("group numbers are names", lambda s: not s.draws, spans.group_numbers_are_names),

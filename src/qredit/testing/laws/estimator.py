@@ -19,14 +19,16 @@ from qredit.testing.moments import (
     group_gradients,
     integrate_over_draws,
 )
-from qredit.testing.policy import EnumerablePolicy, TabularPolicy
+from qredit.testing.policy import EnumerablePolicy, TabularPolicy, TurnPolicy
 from qredit.testing.transformer import TransformerPolicy
 
 TABLE = TabularPolicy.random(seed=2, length=1)
 TWO_SYMBOLS = TabularPolicy.random(seed=1, symbols=2, length=2, answers=2)
 TRANSFORMER = TransformerPolicy.random(seed=3, length=1)
 WITH_ALIAS = dataclasses.replace(TabularPolicy.random(seed=4, symbols=2, length=1), right=2)
-POLICIES: tuple[EnumerablePolicy, ...] = (TABLE, TWO_SYMBOLS, TRANSFORMER, WITH_ALIAS)
+TURNS = TurnPolicy.random(seed=5, symbols=2, length=3, answers=2)
+"""Two turns, and a stochastic environment between them."""
+POLICIES: tuple[EnumerablePolicy, ...] = (TABLE, TWO_SYMBOLS, TRANSFORMER, WITH_ALIAS, TURNS)
 
 
 def perturb_policy(policy: EnumerablePolicy) -> EnumerablePolicy:
@@ -62,7 +64,7 @@ def climbs_its_slope(subject: Subject) -> None:
     for policy in POLICIES:
         for rollouts in (2, 3):
             slope = reward_slope(subject.advantage, policy.success, rollouts)
-            slope *= subject.loss_scale(policy.length + 1)  # the forced closing symbol is no token that learns
+            slope *= subject.loss_scale(len(policy.drawn) + 1)  # the forced closing symbol is no token that learns
             mean = exact_moments(subject.objective, policy, rollouts).mean
             assert_close(mean, slope * policy.loss_gradient(0.0), 1e-5, "the mean gradient and its target")
 
@@ -177,7 +179,7 @@ def baseline_changes_no_mean_off_policy(subject: Subject) -> None:
 def mean_over_draws_is_the_plug_in_off_policy(subject: Subject) -> None:
     """On every pool of an older policy's rollouts the mean over the objective's draws is the plug-in's gradient."""
     assert subject.plug_in is not None
-    for policy in (TABLE, TRANSFORMER):
+    for policy in (TABLE, TRANSFORMER, TURNS):
         sampler = perturb_policy(policy)
         every = enumerate_groups(sampler, 3, with_response=False)
         expected = group_gradients(subject.plug_in, policy, every.members, sampler=sampler)
@@ -188,7 +190,7 @@ def mean_over_draws_is_the_plug_in_off_policy(subject: Subject) -> None:
 def mean_over_draws_is_the_plug_in(subject: Subject) -> None:
     """On every pool the mean over the objective's own draws is the plug-in's gradient, and its variance no smaller."""
     assert subject.plug_in is not None
-    for policy in (TABLE, TRANSFORMER):
+    for policy in (TABLE, TRANSFORMER, TURNS):
         for rollouts in (2, 3):
             every = enumerate_groups(policy, rollouts, with_response=False)
             expected = group_gradients(subject.plug_in, policy, every.members)

@@ -85,7 +85,7 @@ def formula_moments(weights: MixtureWeights, policy: EnumerablePolicy, proposal:
     """
     every = enumerate_mixed_groups(policy, proposal, M, with_response=False)
     tokens, answers = policy.scores
-    thought, answered = tokens[:, : policy.length].sum(1), answers[:, 0]
+    thought, answered = tokens[:, policy.drawn].sum(1), answers[:, 0]
     drawn = [row >= M - proposal.count for row in range(M)]
     values = []
     for members in every.members:

@@ -7,7 +7,14 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, field_kinds
 from qredit.core.objective import Credited, Objective, sum_terms
-from qredit.testing.batches import make_batch_for, pad_columns, permute_rows, renumber_groups, replace_fields
+from qredit.testing.batches import (
+    insert_observations,
+    make_batch_for,
+    pad_columns,
+    permute_rows,
+    renumber_groups,
+    replace_fields,
+)
 from qredit.testing.laws.assertions import assert_close, assert_each_close, assert_zero
 from qredit.testing.laws.subject import Subject
 
@@ -19,6 +26,20 @@ def nothing_on_forced_tokens(subject: Subject) -> None:
     for seed in SEEDS:
         batch = make_batch_for(subject.objective, seed)
         assert_zero(subject.objective.credit(batch)[~batch.trainable], "coefficient on a forced or empty place")
+
+
+def nothing_on_observations(subject: Subject) -> None:
+    """What an environment wrote carries exactly 0, of coefficient and of slope, and its content changes nothing."""
+    for seed in SEEDS[:1]:
+        plain = make_batch_for(subject.objective, seed)
+        one, other = (insert_observations(plain, seed, content) for content in (1, 2))
+        assert one.observation is not None
+        credited = subject.objective.evaluate(one)
+        assert_zero(credited.value[one.observation.expand_as(credited.value)], "coefficient on an observation")
+        slope = _slope(subject.objective, one, [slice(None)])
+        assert_zero(slope.transpose(1, 2)[one.observation], "slope of the loss on an observation")
+        assert_each_close(subject.objective.credit(other), subject.objective.credit(one))
+        assert_close(_slope(subject.objective, other, [slice(None)]), slope, what="slopes with another observation")
 
 
 def rows_may_be_permuted(subject: Subject) -> None:

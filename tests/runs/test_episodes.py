@@ -1,0 +1,126 @@
+"""--env and --tools in train, eval and probe."""
+
+import json
+import sys
+
+import pytest
+
+from qredit.cli import main
+from qredit.runs.options import TrainOptions
+from qredit.utils.errors import QreditError
+from tests.support.folders import SHORT, data_file, flags, lines, model_folder, rows
+
+GAMES = '''
+"""Games and tools of a user."""
+
+from qredit.environments import Step
+
+
+class Guess:
+    """Say one letter more than the secret has, within three turns."""
+
+    def reset(self, example, seed):
+        self.turns, self.secret = 0, example["secret"]
+        return Step("Guess.", state_key="begin")
+
+    def step(self, action):
+        self.turns += 1
+        return Step(f"not {self.secret}", reward=len(action) / 10, done=self.turns == 2, state_key="later")
+
+
+def count(text: str) -> int:
+    """Count the letters of a text.
+
+    Args:
+        text: what is counted.
+    """
+    return len(text)
+
+
+def bare(text):
+    return text
+'''
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """The options of a model of 512 tokens of context, in a folder where the user's games lie."""
+    (tmp_path / "user_games.py").write_text(GAMES)
+    monkeypatch.chdir(tmp_path)
+    yield {
+        "task": "jsonl",
+        "data": data_file(tmp_path / "rows.jsonl", rows(secret=lambda n: f"word{n}")),
+        "model": model_folder(tmp_path / "model", max_position_embeddings=1024),
+        "max_turns": 2,
+        "observation_budget": 100,
+    }
+    sys.modules.pop("user_games", None)
+
+
+def run(capsys, name, **options):
+    capsys.readouterr()
+    status = main([name, "--quiet", *flags(**options)])
+    return status, capsys.readouterr()
+
+
+def test_an_environment_is_trained_in_evaluated_and_probed(asked, capsys, tmp_path):
+    options = {**SHORT, **asked, "env": "user_games:Guess", "steps": 1}
+    status, said = run(capsys, "train", **options, output=tmp_path / "run")
+    assert status == 0, said.err
+    entry = next(entry for entry in lines(tmp_path / "run" / "metrics.jsonl") if "episode/turns" in entry)
+    assert entry["episode/turns"] == 2.0
+    assert entry["rewards/environment/mean"] == entry["reward"] == pytest.approx(entry["episode/reward"])
+    samples = tmp_path / "samples.jsonl"
+    evaluated = {"model": tmp_path / "run", "k": 2, "limit": 3, "split": "train", "samples": samples, "json": True}
+    status, said = run(capsys, "eval", **evaluated)
+    assert status == 0, said.err
+    assert {name for one in lines(samples) for name in one["scores"]} >= {"environment"}
+    sizes = {"m": 2, "examples": 3, "max_completion_length": 8, "answer_budget": 3, "json": True}
+    status, said = run(capsys, "probe", **asked, **sizes, env="user_games:Guess")
+    assert status == 0, said.err
+    assert json.loads(said.out)
+
+
+def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
+    options = {**SHORT, **asked, "tools": "user_games:count", "steps": 1}
+    status, said = run(capsys, "train", **options, output=tmp_path / "run")
+    assert status == 0, said.err
+    assert any("episode/turns" in entry for entry in lines(tmp_path / "run" / "metrics.jsonl"))
+    status, said = run(capsys, "eval", model=tmp_path / "run", k=2, limit=2, split="train")
+    assert status == 0, said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tools": "user_games:bare"}, "tool bare has no docstring"),
+        ({"tools": "user_games:none"}, "cannot import 'user_games:none'"),
+        ({"env": "user_games:count"}, "environment count cannot be made: TypeError"),
+        ({"env": "json:JSONEncoder"}, "environment JSONEncoder has no method reset(example, seed)"),
+        ({"tools": "user_games:count", "observation_budget": 3}, "observation_budget=3 holds no observation"),
+    ],
+)
+def test_what_cannot_be_played_ends_with_status_2(asked, capsys, tmp_path, changes, message):
+    status, said = run(capsys, "train", **{**SHORT, **asked, **changes}, output=tmp_path / "run")
+    assert status == 2
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"max_turns": 3}, "max_turns needs env or tools"),
+        ({"env": "a:b", "tools": "a:c"}, "give env or tools"),
+        ({"env": "a:b", "tool_seconds": 1.0}, "tool_seconds needs tools"),
+        ({"tools": "a:b", "tool_seconds": 0.0}, "tool_seconds must be more than 0"),
+        ({"tools": "a:b", "max_turns": 0}, "max_turns must be at least 1"),
+        ({"tools": "a:b", "episode_budget": 39}, "episode_budget=39 holds no turn"),
+    ],
+)
+def test_options_of_episodes_that_do_not_fit_are_refused(given, message):
+    with pytest.raises(QreditError, match=message):
+        TrainOptions(**given)
+    assert TrainOptions(env="a:b").rewards == "environment"
+    assert TrainOptions(tools="a:b").rewards == TrainOptions().rewards

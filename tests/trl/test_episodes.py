@@ -1,0 +1,128 @@
+"""Training over turns: one turn is today's run, rows of several turns, refusals, and what is logged."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qredit.environments import Step
+from qredit.rollouts.trajectory import EndReason
+from qredit.utils.errors import QreditError
+from tests.support.episodes import Counting, add
+from tests.support.runs import first_step_gradients, length_reward, questions, relative_difference, trainer
+from tests.support.tiny import model
+
+SMALL = {"observation_budget": 40}  # the tiny model reads 256 tokens
+
+
+class Silent:
+    """Says nothing, and is over when something was said."""
+
+    def reset(self, example, seed):
+        return Step()
+
+    def step(self, action):
+        return Step(done=True)
+
+
+class Faulty(Counting):
+    """Every fourth one fails."""
+
+    made = 0
+
+    def __init__(self):
+        super().__init__()
+        Faulty.made += 1
+        self.faults = {1: RuntimeError("lost")} if Faulty.made % 4 == 0 else {}
+
+
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", "grpo()"])
+def test_one_turn_has_todays_gradients_bit_for_bit(tmp_path, objective):
+    plain = first_step_gradients(trainer(tmp_path, objective, reward_funcs=length_reward))
+    made = trainer(tmp_path, objective, reward_funcs=length_reward, environment=Silent, max_turns=2, **SMALL)
+    played = first_step_gradients(made)
+    assert plain.keys() == played.keys()
+    assert all(torch.equal(plain[name], played[name]) for name in plain)
+
+
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", "paft(q=0.5)", "grpo()"])
+def test_it_trains_over_turns(tmp_path, objective):
+    data = questions(steps=[3] * 16)
+    made = trainer(tmp_path, objective, data, environment=Counting, max_turns=3, max_steps=2, **SMALL)
+    made.train()
+    (micro,) = made._generation.microbatches
+    batch = micro.rows.batch
+    assert batch.turn[batch.mask].unique().tolist() == [0, 1, 2]
+    assert batch.observation.any(1).all()
+    assert not (batch.trainable & batch.observation).any()
+    for row, one in enumerate(micro.first):
+        ids = batch.ids[row][batch.mask[row]].tolist()
+        assert ids[: len(one.ids) - len(one.answer_ids)] == list(one.ids[: one.close_end])
+        assert micro.rows.prompt_ids[row][micro.rows.prompt_mask[row].bool()].tolist() == list(one.prompt)
+        if objective != "grpo()":
+            assert tuple(ids[one.close_end :]) == one.golds[0], "the gold answer stands behind the last closing"
+            assert tuple(ids[: one.close_end][-len(made.format.close_ids) :]) == tuple(made.format.close_ids)
+    entry = next(entry for entry in made.state.log_history if "episode/turns" in entry)
+    assert (entry["episode/turns"], entry["episode/actions"], entry["episode/ended/error"]) == (3.0, 3.0, 0.0)
+    assert entry["episode/observed"] > 10
+    assert entry["episode/reward"] == entry["reward"] == 2.0, "the environment's own rewards, summed over the turns"
+
+
+def test_rows_of_several_turns_have_the_ordinary_gradient(tmp_path):
+    data, played = questions(steps=[3] * 16), {"environment": Counting, "max_turns": 3, **SMALL}
+    shared, plain = (
+        first_step_gradients(trainer(tmp_path, "garl(q=0.75)", data, shared_prefix=shared, **played))
+        for shared in (True, False)
+    )
+    assert relative_difference(shared, plain) < 1e-4
+
+
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", "grpo()"])
+def test_episodes_that_fail_carry_nothing(tmp_path, objective):
+    Faulty.made = 1  # one was made to see whether it is an environment
+    made = trainer(
+        tmp_path, objective, questions(steps=[2] * 16), environment=Faulty, max_turns=2, max_steps=1, **SMALL
+    )
+    made.train()
+    (micro,) = made._generation.microbatches
+    failed = [one.end is EndReason.ERROR for one in micro.first]
+    assert failed.count(True) == 1
+    batch = micro.rows.batch
+    row = failed.index(True)
+    assert batch.reward[row].isnan()
+    assert not batch.answer[row].any()
+    scored = replace(batch, answer_logp=torch.zeros(len(batch.group)).double(), logp=torch.zeros(batch.mask.shape))
+    assert not made.current_objective().credit(scored)[row].any()
+    assert any(entry.get("episode/ended/error") == 0.25 for entry in made.state.log_history)
+
+
+def test_tools_are_told_called_and_trained_over(tmp_path):
+    wide = model(max_position_embeddings=512)
+    made = trainer(tmp_path, "garl(q=0.75)", tools=[add], max_turns=2, max_steps=1, observation_budget=80, network=wide)
+    text = made._tokenizer.decode(made.train_dataset[0]["prompt_ids"])
+    assert "You may call these tools:\nadd(a: integer, b: integer): Add two numbers." in text
+    made.train()
+    assert any("episode/turns" in entry for entry in made.state.log_history)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_turns": 2}, "max_turns is read where there are tools or an environment"),
+        ({"tool_seconds": 3.0}, "tool_seconds is read where"),
+        ({"tools": [add], "environment": Counting}, "give tools or an environment"),
+        ({"tools": [lambda a: a]}, "must be a function with a name"),
+        ({"tools": [add], "tool_seconds": 0.0}, "tool_seconds must be more than 0"),
+        ({"environment": object}, "environment object has no method reset"),
+        ({"environment": Counting, "max_turns": 0}, "max_turns must be at least 1"),
+        ({"environment": Counting, "episode_budget": 9}, "episode_budget=9 holds no turn: one takes up to 10 tokens"),
+        ({"environment": Counting, "observation_budget": 2}, "observation_budget=2 holds no observation"),
+        ({"environment": Counting, "objective": "garl(q=0.5, proposal=hint(share=0.5))"}, "draws behind the gold"),
+        ({"environment": Counting, "objective": "grpo()", "hint_failed": "gold"}, "hint_failed samples"),
+        ({"environment": Counting, "max_turns": 9}, "for turns and observations and 3 for the answer; lower max_turns"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(tmp_path, changes, message):
+    with pytest.raises(QreditError, match=message) as found:
+        trainer(tmp_path, **changes)
+    assert "\n" not in str(found.value)
