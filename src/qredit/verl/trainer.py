@@ -45,12 +45,15 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this name where it means this class's base
         super().__init__(config)
-        self.settings = VerlSettings.read(config.qredit)
-        self.objective = self.settings.make_objective()
-        self.tails = choose_tails(self.objective.needs)
         self.alone = SingleProcess()
-        self.stages = StageState(self.objective)
         self.step_log = StepLog(self.alone)
+        self._learn_by(VerlSettings.read(config.qredit))
+
+    def _learn_by(self, settings: VerlSettings) -> None:
+        self.settings = settings
+        self.objective = settings.make_objective()
+        self.tails = choose_tails(self.objective.needs)
+        self.stages = StageState(self.objective)
         self.scorer = Scorer(
             needs=self.objective.needs,
             tails=self.tails,
@@ -118,9 +121,10 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.drawn = self._collect(batch)
         reward = self.drawn.batch.require("reward", "the log")
         metrics["reward"] = float(reward[~reward.isnan()].mean())
-        rollouts = self.config.actor_rollout_ref.rollout.n
         sizes = self.drawn.batch.group.unique(return_counts=True)[1] // max(len(self.tails), 1)
-        metrics["groups/incomplete"] = float((sizes < rollouts).sum())  # failed sessions leave groups short
+        whole = int((sizes == self.config.actor_rollout_ref.rollout.n).sum())
+        # Failed sessions leave groups short. A group all of whose sessions failed is not there at all.
+        metrics["groups/incomplete"] = float(self.config.data.train_batch_size - whole)
         zeros = [torch.zeros(tag["response_len"]) for tag in batch.tags]
         return store(batch, {"advantages": zeros, "returns": zeros})
 
@@ -137,7 +141,8 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             real.keys,
             self.tails,
             self.tokenizer.pad_token_id,
-            first=self.global_steps * int(self.config.data.train_batch_size),
+            # as on TRL: stages that draw take the number of a group for their seed
+            first=(self.global_steps - 1) * int(self.config.data.train_batch_size),
             seed=derive_seed(self.settings.seed, self.global_steps - 1),
         )
         return gathered.attach(self._read_scores(real), self.scorer)
