@@ -63,6 +63,10 @@ def run(folder, data, objective, kill_after=None, **changes):
     return said, rollouts, weights
 
 
+def load_model():
+    return AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+
+
 def read_metric(said, step, name):
     return float(re.search(rf"step:{step} - .*?{re.escape(name)}:([-+0-9.e]+|nan)", said).group(1))
 
@@ -83,7 +87,7 @@ def reference(objective, rollouts, weights, step, state=None, groups=2, epochs=1
         The mean loss and gradient norm of the updates, the weights behind them, and the state behind them.
     """
     tokenizer = AutoTokenizer.from_pretrained(MODEL, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    model = load_model()
     model.load_state_dict(weights)
     format = TokenFormat(Format.of(tokenizer), tokenizer)
     toy = ToyEngine(model, parse(objective), format, tokenizer, draw=None, reward=None, m=4, seed=0)
@@ -162,6 +166,7 @@ def change_data(data, folder):
 
 
 ALIASED = 16
+AUTO = "garl(q=auto())"
 STATEFUL = "on_span('sampled', reward() | subtract_running_mean(decay=0.5))"
 PLAN = (
     {"objective": "garl(q=0.75)"},
@@ -175,6 +180,8 @@ PLAN = (
     # From question ALIASED on every second one has three right answers: its rows have several sequences.
     {"objective": "garl(q=0.75)", "fails": [[17, 1]]},
     {"objective": TWO_TAILS, "fails": [[18, session] for session in range(M)]},
+    {"objective": AUTO},
+    {"objective": AUTO},
 )
 
 
@@ -198,13 +205,15 @@ def planned(tmp_path_factory, data):
 def test_every_step_is_that_of_one_process(planned):
     said, rollouts, weights = planned
     check_weights_are_shared(weights)
-    initial = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).state_dict()
+    initial = load_model().state_dict()
     assert all(torch.equal(initial[name], value) for name, value in weights[0][0].items())
     state, before = None, None
     for step, own in enumerate(PLAN, start=1):
-        actor = own.get("actor", {})
+        actor, objective = own.get("actor", {}), own["objective"]
+        if objective == AUTO:
+            objective = f"garl(q={read_metric(said, step, ' q')})"
         state = check_step(
-            said, rollouts, weights, step, own["objective"],
+            said, rollouts, weights, step, objective,
             state=state if own["objective"] == before else None,
             groups=actor.get("ppo_mini_batch_size", 2), epochs=actor.get("ppo_epochs", 1),
         )  # fmt: skip
@@ -222,9 +231,10 @@ def test_the_first_step_is_what_trl_made_of_it(planned):
 def test_failed_sessions_are_counted(planned):
     said, rollouts, _ = planned
     sizes = Counter(one.group for one in rollouts)
-    assert [sizes[group] for group in range(2 * len(PLAN))] == [M] * 17 + [M - 1, M, 0]
-    assert [read_metric(said, step, "groups/incomplete") for step in range(1, 11)] == [0.0] * 8 + [1.0, 1.0]
-    assert [len(one.golds) for one in rollouts if one.group >= ALIASED] == [1] * M + [3] * (2 * M - 1)  # 16, 17 and 19
+    assert [sizes[group] for group in range(20)] == [M] * 17 + [M - 1, M, 0]
+    assert [read_metric(said, step, "groups/incomplete") for step in range(1, 13)] == [0.0] * 8 + [1.0] * 2 + [0.0] * 2
+    aliased = [len(one.golds) for one in rollouts if ALIASED <= one.group < 20]  # of groups 16, 17 and 18
+    assert aliased == [1] * M + [3] * (2 * M - 1)
 
 
 def told(one):
