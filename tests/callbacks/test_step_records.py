@@ -60,3 +60,15 @@ def test_a_run_that_begins_anew_keeps_former_files(tmp_path, learned):
     write(begun(tmp_path), (1,), learned)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
     assert len((tmp_path / "metrics.jsonl.previous").read_text().splitlines()) == 2
+
+
+def test_each_decision_is_written_once(tmp_path, learned):
+    """A trainer hands all decisions on at every step; a run that goes on has those of its checkpoint."""
+    made = [{"step": step, "change": "garl(q=0.5)", "reason": "told"} for step in (0, 2, 3)]
+    records = begun(tmp_path)
+    for step in (1, 2, 3):
+        records.write(step, {}, learned, [one for one in made if one["step"] <= step])
+    again = begun(tmp_path, step=2)
+    again.write(3, {}, learned, made[:2])
+    kept = [json.loads(line) for line in (tmp_path / "decisions.jsonl").read_text().splitlines()]
+    assert kept == made[:2]

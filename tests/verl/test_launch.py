@@ -3,11 +3,11 @@
 import pytest
 
 from qredit.cli import main
+from qredit.engine.identified_state import write_state
 from qredit.objectives.parsing import parse
 from qredit.runs.options import TrainOptions
 from qredit.runs.verl_data import write_verl_data
-from qredit.utils.errors import QreditError
-from qredit.verl.checkpoint import MARKER, describe_own, read_state, write_state
+from qredit.verl.checkpoint import MARKER, describe_own
 from qredit.verl.launch import quote
 from tests.support.folders import data_file, model_folder, rows
 from tests.support.verl_cpu.environment import needs_verl
@@ -75,7 +75,7 @@ def test_a_checkpoint_of_another_run_is_refused(config, capsys, tmp_path, object
 
     checkpoints, model = tmp_path / "checkpoints", OmegaConf.create({"path": str(tmp_path / "model")})
     own = describe_own(model, AutoTokenizer.from_pretrained(model.path))
-    write_state(checkpoints / "global_step_3", parse(objective), own | change, {})
+    write_state(checkpoints / "global_step_3", parse(objective), own | change, [])
     (checkpoints / MARKER).write_text("3")
     assert main(["verl", str(config), "trainer.resume_mode=auto"]) == 2
     assert told in capsys.readouterr().err
@@ -85,11 +85,3 @@ def test_an_objective_needs_no_quotes_on_the_command_line():
     assert quote("+qredit.objective=nover(a='b')") == "+qredit.objective='nover(a=\\'b\\')'"
     assert quote("qredit.objective='grpo()'") == "qredit.objective='grpo()'"
     assert quote("trainer.nnodes=2") == "trainer.nnodes=2"
-
-
-def test_a_checkpoint_keeps_the_state_of_stages(tmp_path):
-    objective, model = parse("grpo()"), {"model": "m", "tokenizer": "t"}
-    write_state(tmp_path, objective, model, {"objective_state": {"a": {"n": 1.5}}, "pending_statistics": {}})
-    assert read_state(tmp_path, objective, model) == {"objective_state": {"a": {"n": 1.5}}, "pending_statistics": {}}
-    with pytest.raises(QreditError, match="is no checkpoint of qredit"):
-        read_state(tmp_path / "none", objective, model)

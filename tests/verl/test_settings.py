@@ -30,13 +30,16 @@ def test_what_cannot_be_used_is_named(given, told):
         ("grop()", "did you mean 'grpo'"),
         ("delta()", "needs .*which nothing fills on verl yet"),
         ("grpo() | kl_to_reference(0.04)", "needs logp@.*which nothing fills on verl yet"),
-        ("garl(q=auto())", "leaves q to the run"),
         ("garl(q=0.75, proposal=hint(share=0.5))", "which nothing fills on verl yet|draws from a proposal"),
     ],
 )
 def test_objectives_that_verl_cannot_serve_are_refused(objective, told):
     with pytest.raises(QreditError, match=told):
         VerlSettings(objective=objective).make_objective()
+
+
+def test_the_run_may_choose_q():
+    assert str(VerlSettings(objective="garl(q=auto())").make_objective()) == "garl(q=auto())"
 
 
 def test_an_objective_may_stand_in_a_file(tmp_path):

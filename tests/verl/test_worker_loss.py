@@ -18,6 +18,7 @@ from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.samplers.transformers import sample
 from qredit.utils.seed import derive_seed
+from tests.support import recorded_rows
 from tests.support.rounding import gradient_bound
 from tests.support.toy_engine import ToyEngine
 from tests.support.verl_cpu.environment import needs_verl
@@ -72,8 +73,17 @@ def nested_logp(model, sequences, prompts):
     return {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in found.items()}
 
 
-def theirs(setup, text):
-    """The model with the gradients of verl's workers: two, each with two micro-batches of rows cut at random."""
+def theirs(setup, text, seed=7):
+    """The model with the gradients of verl's workers: two, each with two micro-batches of rows cut at random.
+
+    Args:
+        setup: model, tokenizer, format and rollouts.
+        text: of the objective.
+        seed: of stages that draw.
+
+    Returns:
+        The model, and the loss, averaged over workers as verl does.
+    """
     from tensordict import TensorDict
     from verl.utils import tensordict_utils
     from verl.workers.utils.padding import no_padding_2_padding, response_from_nested
@@ -83,7 +93,7 @@ def theirs(setup, text):
     model, tokenizer, _, rollouts = setup
     model, objective = deepcopy(model), parse(text).at(0.0)
     tails = choose_tails(objective.needs)
-    rows = collate(rollouts, tails, tokenizer.pad_token_id, derive_seed(7, 0), torch.device("cpu"))
+    rows = collate(rollouts, tails, tokenizer.pad_token_id, derive_seed(seed, 0), torch.device("cpu"))
     places, sequences = find_places(rows.batch), [s for one in rollouts for s in list_sequences(one, tails)]
     prompts = [one.prompt for one in rollouts for _ in list_sequences(one, tails)]
     responses = [torch.tensor(one.ids) for one in sequences]
@@ -99,7 +109,7 @@ def theirs(setup, text):
     credited = objective.evaluate(batch, objective.init_state())
     needs = frozenset().union(*(penalty.needs for penalty in objective.penalties))
     columns = make_columns(batch, credited, places, needs)
-    order = random.Random(1).sample(range(len(places)), len(places))
+    order, total = random.Random(1).sample(range(len(places)), len(places)), 0.0
     for piece in (order[start::4] for start in range(4)):
 
         def ragged(values, piece=piece):
@@ -126,15 +136,16 @@ def theirs(setup, text):
         assert no_padding_2_padding(output["log_probs"], data).shape[0] == len(piece)
         loss, metrics = compute_loss(output if needs & {"entropy"} else {"log_probs": output["log_probs"]}, data)
         (loss / WORKERS).backward()  # verl averages gradients over workers
+        total += float(loss.detach()) / WORKERS
         assert metrics == {}
-    return model
+    return model, total
 
 
 @pytest.mark.parametrize(
     "text", ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "kl_cov()", "grpo() | entropy_bonus(0.01)", "reinforce_pp()"]
 )
 def test_workers_have_the_gradients_and_weights_of_our_engine(setup, text):
-    model = theirs(setup, text)
+    model, _ = theirs(setup, text)
     ours_grad = {name: p.grad for name, p in ours(setup, text, False).model.named_parameters() if p.grad is not None}
     theirs_grad = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert max(float(one.abs().max()) for one in ours_grad.values()) > 0
@@ -144,3 +155,16 @@ def test_workers_have_the_gradients_and_weights_of_our_engine(setup, text):
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, stepped[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", recorded_rows.OBJECTIVES)
+def test_workers_have_the_loss_that_trl_had(text):
+    """On rollouts that the TRL adapter sampled, with the loss and the gradient norm that it had."""
+    folder = pocket.get_model_path(recorded_rows.MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model, loss = theirs((network, tokenizer, None, recorded_rows.read_rollouts()), text, seed=0)
+    known = recorded_rows.read()["steps"][text]
+    norm = float(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm())
+    assert loss == pytest.approx(known["loss"], rel=1e-5, abs=1e-6)
+    assert norm == pytest.approx(known["grad_norm"], rel=1e-5)

@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from qredit.engine.identified_state import read_state
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 from qredit.verl.check_data import check_data
-from qredit.verl.checkpoint import describe_own, find_resumed, read_state
+from qredit.verl.checkpoint import describe_own, find_resumed
 from qredit.verl.settings import VerlSettings
 
 VERSION = "0.9.1"

@@ -12,11 +12,14 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.workers.utils.padding import response_from_nested
 
+from qredit.callbacks.auto_q import AutoQ
 from qredit.callbacks.step_records import StepRecords
+from qredit.control.auto_objective import find_auto
 from qredit.core.objective import Credited, Objective
 from qredit.engine.collective import SingleProcess
 from qredit.engine.columns import make_columns
 from qredit.engine.gathered_rows import GatheredRows, Told, credit_before, credit_now, gather_rollouts
+from qredit.engine.identified_state import read_state, write_state
 from qredit.engine.mismatch import collect_mismatch_stats
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
@@ -24,8 +27,9 @@ from qredit.engine.step import ScoredMicrobatch
 from qredit.engine.step_log import StepLog, compute_metrics
 from qredit.rollouts.collate import choose_tails
 from qredit.utils.seed import derive_seed
+from qredit.utils.stateful import Stateful
 from qredit.verl.agent_loop import ROLLOUT, VALIDATES
-from qredit.verl.checkpoint import describe_own, find_resumed, read_state, write_state
+from qredit.verl.checkpoint import describe_own, find_resumed
 from qredit.verl.queue import fetch, list_real, pick, store
 from qredit.verl.settings import VerlSettings
 from qredit.verl.worker_loss import DENOMINATORS, OBJECTIVE, PROGRESS, compute_loss
@@ -45,12 +49,17 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this name where it means this class's base
         super().__init__(config)
-        self.settings = VerlSettings.read(config.qredit)
-        self.objective = self.settings.make_objective()
-        self.tails = choose_tails(self.objective.needs)
         self.alone = SingleProcess()
-        self.stages = StageState(self.objective)
         self.step_log = StepLog(self.alone)
+        self._learn_by(VerlSettings.read(config.qredit))
+
+    def _learn_by(self, settings: VerlSettings) -> None:
+        self.settings = settings
+        self.objective = settings.make_objective()
+        self.tails = choose_tails(self.objective.needs)
+        self.stages = StageState(self.objective)
+        self.guide = AutoQ(self.objective) if find_auto(self.objective) is not None else None
+        self.parts: list[Stateful] = [one for one in (self.stages, self.guide) if one is not None]
         self.scorer = Scorer(
             needs=self.objective.needs,
             tails=self.tails,
@@ -84,14 +93,16 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        write_state(folder, self.objective, self.model, self.stages.state_dict())  # before verl's marker
+        write_state(folder, self.objective, self.model, self.parts)  # before verl's marker
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         folder = find_resumed(self.config.trainer)
         if folder is not None:
-            self.stages.load_state_dict(read_state(folder, self.objective, self.model))
+            state = read_state(folder, self.objective, self.model)
+            for part in self.parts:
+                part.load_state_dict(state[part.name])
         self.files.begin(self.global_steps)
 
     # --- scores, at temperature 1 whatever that of the rollout
@@ -118,9 +129,10 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.drawn = self._collect(batch)
         reward = self.drawn.batch.require("reward", "the log")
         metrics["reward"] = float(reward[~reward.isnan()].mean())
-        rollouts = self.config.actor_rollout_ref.rollout.n
         sizes = self.drawn.batch.group.unique(return_counts=True)[1] // max(len(self.tails), 1)
-        metrics["groups/incomplete"] = float((sizes < rollouts).sum())  # failed sessions leave groups short
+        whole = int((sizes == self.config.actor_rollout_ref.rollout.n).sum())
+        # Failed sessions leave groups short. A group all of whose sessions failed is not there at all.
+        metrics["groups/incomplete"] = float(self.config.data.train_batch_size - whole)
         zeros = [torch.zeros(tag["response_len"]) for tag in batch.tags]
         return store(batch, {"advantages": zeros, "returns": zeros})
 
@@ -137,7 +149,8 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             real.keys,
             self.tails,
             self.tokenizer.pad_token_id,
-            first=self.global_steps * int(self.config.data.train_batch_size),
+            # as on TRL: stages that draw take the number of a group for their seed
+            first=(self.global_steps - 1) * int(self.config.data.train_batch_size),
             seed=derive_seed(self.settings.seed, self.global_steps - 1),
         )
         return gathered.attach(self._read_scores(real), self.scorer)
@@ -155,7 +168,13 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """One optimiser step for each mini-batch of whole groups, and for each epoch."""
         actor = self.config.actor_rollout_ref.actor
-        objective = self.objective.at(self._progress)
+        if self.guide is not None and not self.guide.begun:
+            # Before any update, the first rollouts are what q is to be chosen for. A look of its own would need more.
+            self.step_log.add(self.guide.now().at(0.0), self.drawn.batch)
+            self.guide.begin(self.step_log.take(), self.config.actor_rollout_ref.rollout.n)
+        wanted = self.objective if self.guide is None else self.guide.now()
+        text = self.settings.text if self.guide is None else str(wanted)
+        objective = wanted.at(self._progress)
         self.stages.begin(objective, [self.drawn.batch], self.alone)
         parts = self.drawn.split(int(actor.ppo_mini_batch_size)) * int(actor.ppo_epochs)
         known = credit_before(objective, self.drawn, parts, self.stages)
@@ -170,12 +189,17 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             if number == 0:
                 state = dict(self.stages.state)
                 learned = ScoredMicrobatch(objective, scored.rows, scored.batch, credited, state, self.drawn.first)
-            kept.append(self._take_step(sub, scored, objective, credited))
+            kept.append(self._take_step(sub, scored, objective, credited, text))
             self.stages.update(objective, scored.batch, self.alone, True, number == len(parts) - 1)
             self.step_log.add(objective, scored.batch, self._compare(objective, scored) if number == 0 else None)
         metrics.update({name: sum(one[name] for one in kept) / len(kept) for name in kept[0]})
-        metrics.update(compute_metrics(objective, self.step_log.take()))
-        self.files.write(self.global_steps, metrics, learned)
+        facts = self.step_log.take()
+        metrics.update(compute_metrics(objective, facts))
+        if self.guide is not None:
+            metrics["guide/paft"] = float(self.guide.estimator == "paft")
+            self.guide.observe(self.global_steps, facts)
+        decided = [] if self.guide is None else self.guide.list_decisions()
+        self.files.write(self.global_steps, metrics, learned, decided)
         return batch
 
     def _compare(self, objective: Objective, part: GatheredRows) -> Mapping[str, Tensor]:
@@ -193,7 +217,9 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         where = {key: number for number, key in enumerate(batch.keys)}
         return super()._balance_batch(pick(batch, [where[key] for key in part.keys]), metrics={})
 
-    def _take_step(self, sub: Any, part: GatheredRows, objective: Objective, credited: Credited) -> dict[str, float]:
+    def _take_step(
+        self, sub: Any, part: GatheredRows, objective: Objective, credited: Credited, text: str
+    ) -> dict[str, float]:
         """One optimiser step; what verl tells of it.
 
         Args:
@@ -201,6 +227,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             part: the rows that are learned from.
             objective: the plain one of this moment.
             credited: their coefficients.
+            text: the objective, schedules and all.
         """
         needs = frozenset[str]().union(*(penalty.needs for penalty in objective.penalties))
         columns = make_columns(part.batch, credited, part.places, needs)
@@ -224,7 +251,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             "seed": self.settings.seed,
             "dataloader_kwargs": {"shuffle": False},
             "temperature": 1.0,
-            OBJECTIVE: self.settings.text,
+            OBJECTIVE: text,
             PROGRESS: self._progress,
             DENOMINATORS: objective.denominators(part.batch, credited),
         }

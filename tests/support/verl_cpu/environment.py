@@ -13,6 +13,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # 15 by default, behind whatever else the machine does
+    "RAY_agent_register_timeout_ms": "300000",  # a busy machine is slow, not broken
+    "RAY_worker_register_timeout_seconds": "300",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
 }

@@ -1,13 +1,20 @@
 """The configuration of a tiny run on verl, and such a run in a process of its own."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 from omegaconf import OmegaConf
 
+from qredit.verl.checkpoint import MARKER
 from tests.support.paths import ROOT, SOURCE
 from tests.support.verl_cpu.environment import ENVIRONMENT
+
+PATIENCE = 1500  # seconds for a run, on a machine that does other work
 
 
 def write_config(folder, model, data, objective, **changes):
@@ -51,7 +58,7 @@ def write_config(folder, model, data, objective, **changes):
         "trainer.default_local_dir": str(folder / "checkpoints"),
         "trainer.resume_mode": "disable",
         "ray_kwargs.ray_init": {
-            "num_cpus": 64, "num_gpus": 2, "include_dashboard": False, "object_store_memory": 300_000_000,
+            "num_cpus": 64, "object_store_memory": 300_000_000,
         },
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         **changes,
@@ -63,14 +70,52 @@ def write_config(folder, model, data, objective, **changes):
     return folder / "run.yaml"
 
 
-def start(folder, file):
-    """Run it in a process of its own, which ends its Ray; returns what it wrote to its output."""
+def start(folder, file, kill_after=None):
+    """Run it in a process of its own, which ends its Ray; returns what it wrote to its output.
+
+    Args:
+        folder: of the run.
+        file: its configuration.
+        kill_after: a step; all of the run's processes are killed once its checkpoint is complete.
+    """
     variables = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(str, (SOURCE.parent, ROOT)))}
     variables.pop("CUDA_VISIBLE_DEVICES", None)  # where it is empty, Ray believes in no GPUs
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.verl_cpu.runs", str(folder), str(file)],
-        env=variables, cwd=folder, capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
-    (folder / "output.txt").write_text(done.stdout + done.stderr)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout + done.stderr
+    output = folder / "output.txt"
+    with output.open("w") as file_of_output:
+        done = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.verl_cpu.runs", str(folder), str(file)],
+            env=variables, cwd=folder, stdout=file_of_output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            if kill_after is None:
+                done.wait(timeout=PATIENCE)
+            else:
+                wait_for_checkpoint(folder / "checkpoints" / MARKER, kill_after, done)
+        finally:
+            kill_all(done)
+    said = output.read_text(errors="replace")
+    assert done.returncode == (0 if kill_after is None else -signal.SIGKILL), said[-4000:]
+    return said
+
+
+def wait_for_checkpoint(marker, step, process):
+    """Until verl has marked the checkpoint of a step as complete, or the run is over."""
+    ends = time.monotonic() + PATIENCE
+    while time.monotonic() < ends and process.poll() is None:
+        if marker.is_file() and marker.read_text().strip() == str(step):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint of step {step}")
+
+
+def kill_all(process):
+    """SIGKILL to a process and to all that came from it, Ray's among them; nothing if it has ended by itself."""
+    if process.poll() is not None:
+        return
+    root = psutil.Process(process.pid)
+    every = [root, *root.children(recursive=True)]
+    for one in every:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(timeout=60)
+    psutil.wait_procs(every, timeout=60)

@@ -1,0 +1,21 @@
+"""The file of rollouts and first steps that a run on verl is held against is what the TRL adapter gives today."""
+
+import pytest
+
+from qredit.engine.sequences import from_text
+from tests.support import recorded_rows
+
+
+def without_logp(one):
+    """What another machine's rounding does not change."""
+    return one.prompt, one.ids, one.golds, one.reward
+
+
+@pytest.mark.parametrize("objective", recorded_rows.OBJECTIVES)
+def test_the_recorded_first_steps_are_todays(tmp_path, objective):
+    kept = recorded_rows.read()
+    rollouts, loss, norm = recorded_rows.record(objective, tmp_path, kept["questions"])
+    now, then = ([from_text(text, 0) for text in texts] for texts in (rollouts, kept["rollouts"]))
+    assert [without_logp(one) for one in now] == [without_logp(one) for one in then]
+    assert loss == pytest.approx(kept["steps"][objective]["loss"], rel=1e-5, abs=1e-6)
+    assert norm == pytest.approx(kept["steps"][objective]["grad_norm"], rel=1e-5)
