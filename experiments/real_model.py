@@ -48,7 +48,7 @@ from qredit.stats.interval import Interval
 from qredit.tasks.base import Split
 
 PICTURE = Path("docs/real-model.png")
-DRAWN = ("GRPO", "best prompt, GRPO", "log-prob", "JEPO", "GARL .75", "GARL auto", "PAFT .75")
+DRAWN = ("GRPO", "GARL 0", "GARL .75", "log-prob", "SFT on answers, GRPO", "best prompt, GRPO")
 FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
 TEXT = Path(__file__).with_name("real_model.md.in")
 HELD = EvalSpec(questions=plan.HELD_QUESTIONS, k=plan.HELD_SAMPLES)
@@ -399,8 +399,8 @@ def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
     told = "; ".join(f"{name}: {text}" for name, text in rates.items() if text)
     said = {"rates": told, "wordings": read_wordings(), "questions": HELD.questions, "samples": HELD.k}
     insert(PAGE, "real model", Template(TEXT.read_text()).substitute(tables, **said))
-    drawn = {name: [found[key] for seed in plan.SEEDS if (key := (first, name, seed, 0.0)) in found] for name in DRAWN}
-    title = f"SmolLM2-135M-Instruct, one hop, {plan.PROMPTS} questions × {plan.ROLLOUTS} rollouts a step"
+    drawn = {name: [found[key] for seed in plan.SEEDS if (key := (second, name, seed, 0.0)) in found] for name in DRAWN}
+    title = f"SmolLM2-135M-Instruct, city and country, {plan.PROMPTS} questions × {plan.ROLLOUTS} rollouts a step"
     plot_curves({name: results for name, results in drawn.items() if results}, PICTURE, title)
 
 
