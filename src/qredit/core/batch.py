@@ -1,4 +1,4 @@
-"""RolloutBatch: the rows that one optimiser step learns from.
+"""RolloutBatch: rows that are learned from, those of a micro-batch or of a whole step.
 
 Shape legend, used in every signature of the package:
 

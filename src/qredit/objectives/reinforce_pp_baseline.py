@@ -25,7 +25,7 @@ def reinforce_pp_baseline(epsilon_low: float = 0.2, epsilon_high: float = 0.2, e
     Args:
         epsilon_low: the ratio is clipped below 1 - epsilon_low.
         epsilon_high: the ratio is clipped above 1 + epsilon_high.
-        epsilon: added to the standard deviation that divides.
+        epsilon: added to the variance, under the root that divides.
     """
     return Objective(
         on_span("sampled", reward() | center_by_group() | whiten_over_tokens(epsilon)),
