@@ -18,11 +18,9 @@ def find_documents(query: str, documents: Sequence[str], most: int) -> list[int]
         most: how many places at most.
     """
     words = split_words(query)
-    index, known = _make_index(tuple(documents))
-    words = [word for word in words if word in known]
     if not words:
         return []
-    scores = index.get_scores(words).tolist()
+    scores = _make_index(tuple(documents)).get_scores(words).tolist()
     ranked = sorted(range(len(documents)), key=lambda place: (-scores[place], place))
     return [place for place in ranked[:most] if scores[place] > 0]
 
@@ -33,10 +31,9 @@ def split_words(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=256)  # the rollouts of an example search the same documents, turn after turn
-def _make_index(documents: tuple[str, ...]) -> tuple[Any, frozenset[str]]:
+def _make_index(documents: tuple[str, ...]) -> Any:
     import bm25s  # type: ignore[import-untyped]  # here: an extra
 
-    words = [split_words(document) for document in documents]
     index = bm25s.BM25()
-    index.index(words, show_progress=False)
-    return index, frozenset(word for one in words for word in one)
+    index.index([split_words(document) for document in documents], show_progress=False)
+    return index
