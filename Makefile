@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Bytecode is kept, rewritten asserts of the tests too: to compile it all costs each test worker a quarter of a minute.
 unexport PYTHONDONTWRITEBYTECODE
-EXTRAS := trl,report,math,smollm2,reasoning-gym,test,lint,docs
+EXTRAS := trl,report,math,smollm2,reasoning-gym,tools,test,lint,docs
 CORE_VENV ?= .venv-core
 CORE_STAMP := $(CORE_VENV)/.installed
 VLLM_VENV ?= .venv-vllm

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from qredit.report.write import write_report
-from tests.report.test_report import Page, entry, hostile_run, made_run, record
+from tests.report.test_report import Page, entry, hostile_run, made_run, record, record_of_turns
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -54,6 +54,19 @@ def test_the_viewer_shows_the_tokens_with_their_coefficients(folder, tmp_path):
     assert "−0.5" in page.said
     assert "gold answer" in page.said
     assert "reward 0 · log w −1 nats (w = 0.3679) · Σ coefficient 0.25" in page.said
+
+
+def test_turns_have_their_credit_and_observations_are_apart(tmp_path):
+    folder = made_run(tmp_path / "made", credit=[record_of_turns()])
+    page, console = opened(write_report([folder], tmp_path / "r.html"), "#credit?sort=3")
+    assert console == []
+    assert len(with_class(page, "turn")) == 2, "the other rollout has one turn, which needs no word"
+    assert "turn 1 · Σ coefficient 0.5" in page.said
+    assert "turn 2 · Σ coefficient −1" in page.said
+    assert "2 turns · Σ coefficient" in page.said
+    (observed,) = with_class(page, "observed")
+    assert observed["data-told"] == "“⏎” · id 6 · observation · turn 1 · garl(q=1.0): credit = 0"
+    assert "style" not in observed, "no coefficient, no colour"
 
 
 @pytest.mark.parametrize(("sort", "first"), [(0, "reward 0"), (1, "reward 1"), (3, "reward 0")])

@@ -92,6 +92,22 @@ def record(text="abc", **changes):
     } | changes
 
 
+def record_of_turns():
+    """A record whose first rollout has two turns: two tokens, one observed, and two of the second turn."""
+    told = record()
+    spans = {
+        "rationale": [[0, 1], [3, 4]],
+        "close": [],
+        "response": [[1, 2]],
+        "answer": [[4, 5]],
+        "sampled": [[0, 2], [3, 4]],
+        "observation": [[2, 3]],
+    }
+    values = [[[0.5, 2], [0.0, 1], [0.5, 1], [0.0, 1]], [[0.25, 2], [0.0, 1], [-0.5, 2]]]
+    told["rollouts"][0] |= {"ids": [5, 5, 6, 7, 7], "spans": spans, "values": values, "turns": [[0, 3], [1, 2]]}
+    return told
+
+
 class Page(HTMLParser):
     """What a browser would find: elements with attributes, the text of the scripts, the text outside them."""
 
@@ -312,6 +328,7 @@ def test_a_likelihood_of_0_is_kept_apart_from_none(tmp_path):
         {"texts": {}},
         {"texts": {"5": "a", "6": "b", "x": "c"}},
         {"rollouts": [{"ids": [5]}]},
+        {"rollouts": [record()["rollouts"][0] | {"turns": [[0, 3]]}]},
         {"rollouts": 7},
         {"seed": "x"},
         {"step": 1, "prompt": None, "rollouts": None},
@@ -321,6 +338,26 @@ def test_a_likelihood_of_0_is_kept_apart_from_none(tmp_path):
 def test_a_record_that_does_not_fit_is_left_out(tmp_path, broken):
     (run,) = collect_runs([made_run(tmp_path / "made", credit=[record(**broken), record()])])
     assert len(prepare_records(run)) == 1
+
+
+def test_turns_are_recorded_and_shown(tmp_path):
+    _, seen = recorded(tmp_path, steps=1)
+    batch, rows = seen[1].batch, seen[1].rows
+    turn = (torch.arange(batch.mask.shape[1]) >= 3).long().expand_as(batch.ids)
+    found = make_record(ScoredMicrobatch(seen[1].objective, rows, replace(batch, turn=turn)), TokenTexts(tokenizer()))
+    for one in found["rollouts"]:
+        assert unrolled(one["turns"]) == [0] * 3 + [1] * (len(one["ids"]) - 3)
+    single = replace(batch, turn=torch.zeros_like(batch.ids))
+    plain = make_record(ScoredMicrobatch(seen[1].objective, rows, single), TokenTexts(tokenizer()))
+    assert all("turns" not in one for one in plain["rollouts"]), "one turn is not worth a word"
+    (run,) = collect_runs([made_run(tmp_path / "made", credit=[record_of_turns()])])
+    page = Page(render_page([run]))
+    (shown,) = json.loads(page.data)["runs"][0]["records"]
+    assert [one["turns"] for one in shown["rollouts"]] == [[[0, 3], [1, 2]], [[0, 4]]]
+    assert shown["rollouts"][0]["spans"]["observation"] == [[2, 3]]
+    assert "Observations, the text of tools and environments, are grey" in page.said
+    again = make_batch(record_of_turns(), shown["rollouts"])
+    assert again.turn.tolist() == [[0, 0, 0, 1, 1], [0] * 5]
 
 
 # --- reading folders

@@ -91,6 +91,23 @@ def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("asking", "counted"),
+    [
+        ({"task": "pocket-hotpot", "env": "pocket-search", "objective": "garl"}, "episode/reward"),
+        ({"task": "pocket-finqa", "tools": "sql, calculator", "objective": "grpo"}, "episode/turns"),
+    ],
+    ids=["search", "tables"],
+)
+def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, asking, counted):
+    options = {**SHORT, **asked, **asking, "steps": 1, "subset": 8}
+    status, said = run(capsys, "train", **{**options, "data": None}, output=tmp_path / "run")
+    assert status == 0, said.err
+    assert any(counted in entry for entry in lines(tmp_path / "run" / "metrics.jsonl"))
+    asked_alone = lines(tmp_path / "run" / "samples.jsonl")[0]["prompt"]
+    assert ("lives in" in str(asked_alone)) is False
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"tools": "user_games:bare"}, "tool bare has no docstring"),
@@ -98,6 +115,9 @@ def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
         ({"env": "user_games:count"}, "environment count cannot be made: TypeError"),
         ({"env": "json:JSONEncoder"}, "environment JSONEncoder has no method reset(example, seed)"),
         ({"tools": "user_games:count", "observation_budget": 3}, "observation_budget=3 holds no observation"),
+        ({"env": "pocket-search"}, "environment pocket-search is for task pocket-hotpot, pocket-musique, pocket-dial"),
+        ({"env": "pocket-serch"}, "unknown environment 'pocket-serch'; did you mean 'pocket-search'?"),
+        ({"tools": "calculator, sq"}, "unknown tool 'sq'; did you mean 'sql'?"),
     ],
 )
 def test_what_cannot_be_played_ends_with_status_2(asked, capsys, tmp_path, changes, message):

@@ -87,9 +87,9 @@ def make_record(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
     end) runs, `values`, for each stage runs of [coefficient, tokens], to four significant digits; `credit_sum`, the sum
     over all its tokens; `log_w` in nats, null where w is 0; with aliases `share`, runs of [posterior share, tokens];
     `hinted`, where its rationale was drawn with the gold answer in the prompt. Where a row is too long its middle is
-    left out, and `cut` says [where, how many tokens]. `likely` is False where no likelihood was computed. `exact` is
-    False where stages that look at the whole optimiser step were shown this micro-batch alone; the last one, 'credit',
-    is exact even then.
+    left out, and `cut` says [where, how many tokens]. Rows of several turns have `turns`, runs of [turn, tokens].
+    `likely` is False where no likelihood was computed. `exact` is False where stages that look at the whole optimiser
+    step were shown this micro-batch alone; the last one, 'credit', is exact even then.
     """
     batch = learned.batch
     rows = (batch.group == batch.group[0]).nonzero()[:, 0]
@@ -164,6 +164,7 @@ def _row(
         "spans": {name: list(_marked(span[number].cpu()[columns].tolist())) for name, span in spans.items()},
         "values": [run_length_encode(value[number][columns].tolist()) for value in shown.values()],
         **_shares(batch, number, columns),
+        **_turns(batch, number, columns),
     }
 
 
@@ -171,6 +172,14 @@ def _shares(batch: RolloutBatch, number: int, columns: Int[Tensor, " K"]) -> dic
     """The posterior shares of a row's right answers on its tokens, where it may have several."""
     share = batch.answer_share
     return {} if share is None else {"share": run_length_encode(share[number].cpu()[columns].tolist())}
+
+
+def _turns(batch: RolloutBatch, number: int, columns: Int[Tensor, " K"]) -> dict[str, Any]:
+    """The turns of a row's tokens, counted from 0, where it has several."""
+    if batch.turn is None:
+        return {}
+    turns = batch.turn[number].cpu()[columns].tolist()
+    return {"turns": run_length_encode(turns)} if len(set(turns)) > 1 else {}
 
 
 def _marked(span: Sequence[bool]) -> Iterator[list[int]]:

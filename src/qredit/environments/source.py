@@ -55,6 +55,11 @@ class EpisodeSource:
             raise QreditError(f"tool_seconds must be more than 0, got {seconds}")
         return cls(tools=make_tools(tools), seconds=seconds)
 
+    @property
+    def reads_columns(self) -> bool:
+        """Whether further columns of the data may be read."""
+        return self.make is not None or any(tool.reads_example for tool in self.tools)
+
     def add_to_template(self, template: Mapping[str, Any], chat: bool) -> dict[str, Any]:
         """The switches of the chat template with the schemas of the tools, where prompts go through it."""
         return {**template, "tools": list_schemas(self.tools)} if self.tools and chat else dict(template)

@@ -9,7 +9,7 @@ from typing import Any
 from qredit.environments.calls import CallForm, FoundCall, MalformedCall
 from qredit.environments.protocol import Step
 from qredit.environments.tool_worker import MOST_CHARACTERS, SECONDS, ToolFault, ToolWorker
-from qredit.environments.tools import Tool
+from qredit.environments.tools import EXAMPLE, Tool
 from qredit.utils.sanitize import to_one_line
 
 CALLS_PER_TURN = 8
@@ -59,9 +59,11 @@ class ToolEnvironment:
 
     tools: ToolSet
     counts: Counter[str] = field(default_factory=Counter)
+    example: Mapping[str, Any] = field(default_factory=dict)
 
     def reset(self, example: Mapping[str, Any], seed: int) -> Step:
         """Nothing is said before the question."""
+        self.example = example
         return Step()
 
     def step(self, action: str) -> Step:
@@ -90,7 +92,8 @@ class ToolEnvironment:
         if fault is not None:
             return self._refuse(tool.name, fault)
         self.counts["tool_calls"] += 1
-        result = self.tools.worker.call(tool.name, call.arguments)
+        given = {EXAMPLE: dict(self.example)} if tool.reads_example else {}
+        result = self.tools.worker.call(tool.name, {**call.arguments, **given})
         if result.fault is not None:
             self.counts[_FAULTS[result.fault]] += 1
             return _message(tool.name, f"error: {result.text}")

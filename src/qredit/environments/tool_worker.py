@@ -74,7 +74,7 @@ class ToolWorker:
         """
         with self._lock:
             try:
-                answer = self._exchange(json.dumps([name, dict(arguments)]).encode())
+                answer = self._exchange(json.dumps([name, dict(arguments)], default=str).encode())
             except BaseException:
                 self._discard()  # its answer may still come, and would be taken for the next call's
                 raise

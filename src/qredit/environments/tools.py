@@ -9,6 +9,7 @@ from qredit.rollouts.format import Prompt
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error, to_one_line
 
+EXAMPLE = "example"
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -28,11 +29,13 @@ class Tool:
         name: as the model calls it.
         function: what is run; it may be `async`.
         schema: its JSON schema, as chat templates show it.
+        reads_example: it is given the row of data as `example`, which the model neither sees nor sets.
     """
 
     name: str
     function: Callable[..., Any] = field(repr=False)
     schema: Mapping[str, Any] = field(repr=False)
+    reads_example: bool = False
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -68,7 +71,7 @@ def _find_kind_fault(schema: Mapping[str, Any], value: Any) -> str | None:
 
 
 def make_tool(function: Any) -> Tool:
-    """The tool that a function is.
+    """The tool that a function is. A parameter `example` behind a * is given the row of data that is asked.
 
     Raises:
         QreditError: no function with a name, a parameter without a type or a description, no docstring.
@@ -89,7 +92,19 @@ def make_tool(function: Any) -> Tool:
         raise QreditError(
             f"tool {name} needs a type and a line under Args: for each parameter: {to_one_line(summarize_error(error))}"
         ) from None
-    return Tool(name, function, schema)
+    own = inspect.signature(function).parameters.get(EXAMPLE)
+    if own is None or own.kind is not own.KEYWORD_ONLY:
+        return Tool(name, function, schema)
+    return Tool(name, function, _hide_example(schema), reads_example=True)
+
+
+def _hide_example(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema without the parameter that the model does not set."""
+    told = schema["function"]["parameters"]
+    shown = {**told, "properties": {name: one for name, one in told["properties"].items() if name != EXAMPLE}}
+    if "required" in told:
+        shown["required"] = [name for name in told["required"] if name != EXAMPLE]
+    return {**schema, "function": {**schema["function"], "parameters": shown}}
 
 
 def make_tools(functions: Iterable[Any]) -> tuple[Tool, ...]:

@@ -68,7 +68,8 @@ def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entr
     values = [[[_number(value), int(count)] for value, count in stage] for stage in one["values"]]
     spans = {name: [[int(a), int(b)] for a, b in one["spans"].get(name, [])] for name in SPANS}
     share = [[float(value), int(count)] for value, count in one.get("share") or [[1.0, len(ids)]]]
-    counts = {sum(int(pair[1]) for pair in stage) for stage in (*one["values"], share)}
+    turns = [[int(turn), int(count)] for turn, count in one.get("turns") or [[0, len(ids)]]]
+    counts = {sum(int(pair[1]) for pair in stage) for stage in (*one["values"], share, turns)}
     edges = [edge for runs in spans.values() for span in runs for edge in span]
     if len(values) != stages or counts - {len(ids)} or any(str(number) not in texts for number in ids):
         raise ValueError("a record whose parts do not fit")
@@ -88,6 +89,7 @@ def _rollout(one: Mapping[str, Any], stages: int, texts: Mapping[str, str], entr
         "spans": spans,
         "values": values,
         "share": share,
+        "turns": turns,
         "response": str(responses[place]) if 0 <= place < len(responses) else None,
     }
 
@@ -111,6 +113,9 @@ def make_batch(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutB
     share = torch.ones(len(rollouts), width, dtype=torch.float64)
     for row, one in enumerate(rollouts):
         share[row, : len(one["ids"])] = torch.tensor([value for value, count in one["share"] for _ in range(count)])
+    turn = torch.zeros(len(rollouts), width, dtype=torch.long)
+    for row, one in enumerate(rollouts):
+        turn[row, : len(one["ids"])] = torch.tensor([value for value, count in one["turns"] for _ in range(count)])
     spans: dict[str, Any] = {name: span(name) for name in SPANS}
     return RolloutBatch(
         mask=torch.arange(width)[None] < lengths[:, None],
@@ -119,6 +124,7 @@ def make_batch(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutB
         group=torch.full((len(rollouts),), int(entry.get("group", 0))),
         rollout=torch.tensor(numbers) if len(set(numbers)) < len(numbers) else None,
         answer_share=share if bool((share != 1).any()) else None,
+        turn=turn if bool((turn > 0).any()) else None,
         seed=None if entry.get("seed") is None else int(entry["seed"]),
         reward=_column([one["reward"] for one in rollouts], math.nan),
         answer_logp=_column([one["log_w"] for one in rollouts], -math.inf) if entry["likely"] else None,

@@ -5,12 +5,12 @@ from functools import lru_cache
 from typing import Any
 
 from qredit.environments.episode import EpisodePlayer
+from qredit.environments.names import find_environment, find_tools
 from qredit.environments.source import EpisodeSource, is_all_chat
 from qredit.environments.tool_worker import SECONDS
 from qredit.rollouts.format import Prompt, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.runs.options import TrainOptions
-from qredit.utils.imports import import_object
 
 
 def load_source(options: TrainOptions) -> EpisodeSource | None:
@@ -27,8 +27,8 @@ def load_source(options: TrainOptions) -> EpisodeSource | None:
 @lru_cache(maxsize=1)
 def _load(env: str | None, tools: str | None, seconds: float) -> EpisodeSource | None:
     """Imported and checked once: a process with tools belongs to it."""
-    functions = None if tools is None else [import_object(path.strip()) for path in tools.split(",") if path.strip()]
-    return EpisodeSource.of(functions, None if env is None else import_object(env), seconds)
+    functions = None if tools is None else find_tools(tools)
+    return EpisodeSource.of(functions, None if env is None else find_environment(env), seconds)
 
 
 def tell_tools(options: TrainOptions, prompts: Sequence[Prompt]) -> tuple[list[Prompt], Mapping[str, Any]]:

@@ -22,6 +22,7 @@ from qredit import pocket, tasks
 from qredit.data.rows import RowNames, find_too_long
 from qredit.engine.model_limits import check_vocabulary, get_context_length
 from qredit.engine.savable import repair_generation_config
+from qredit.environments.names import adapt_task
 from qredit.rewards.reward_spec import collect_columns
 from qredit.rollouts.format import TokenFormat
 from qredit.runs.episodes import get_whole_budget, tell_tools
@@ -243,10 +244,10 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
 
 
 def get_task(options: TrainOptions) -> Task:
-    """The run's task, with the passages that the options choose; of the user's own rows, with their columns."""
+    """The run's task, with the passages and for the environment that the options choose; of own rows, their columns."""
     if options.task == "jsonl":
         return make_jsonl_task(options.answer_column, options.prompt_column, options.aliases_column)
-    return tasks.get(options.task).show_passages(options.passages)
+    return adapt_task(options.env, tasks.get(options.task).show_passages(options.passages))
 
 
 def check_objective_of_task(options: TrainOptions) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from qredit import tasks
 from qredit.catalog import objective_names
 from qredit.environments.budget import EpisodeBudget
+from qredit.environments.names import check_names
 from qredit.rewards.reward_spec import ENVIRONMENT, parse_reward_names
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import TokenBudget
@@ -147,12 +148,15 @@ class TrainOptions:
         None, "text that ends an answer; default: as a turn of the chat template ends, without one end-of-text"
     )
     env: str | None = option(
-        None, "environment that rollouts are episodes of, as module:Class; its own rewards are then the default reward"
+        None,
+        "environment that rollouts are episodes of, as module:Class or pocket-search; its own rewards are then the "
+        "default reward",
     )
     tools: str | None = field(
         default=None,
         metadata={
-            "help": "functions that the model may call, as module:function, …; a rollout is then an episode of turns",
+            "help": "functions that the model may call, as module:function, …, or calculator, sql; a rollout is then "
+            "an episode of turns",
             "joined_by": ", ",
         },
     )
@@ -239,6 +243,7 @@ class TrainOptions:
                 if getattr(self, name) is not None:
                     raise QreditError(f"{name} needs env or tools")
             return
+        check_names(self.env, self.tools, self.task)
         if self.env is not None and self.tool_seconds is not None:
             raise QreditError("tool_seconds needs tools; an environment runs what it calls itself")
         if self.tool_seconds is not None and not self.tool_seconds > 0:

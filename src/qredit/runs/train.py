@@ -117,7 +117,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             make_dataset(
                 examples,
                 apply_chat_format(examples, tokenizer, options.chat),
-                further=options.env is not None or any(reward.own for reward in given),
+                further=any(reward.own for reward in given) or (source is not None and source.reads_columns),
             ),
             reward_funcs=[reward.function for reward in given],
             processing_class=tokenizer,

@@ -15,6 +15,7 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "math": ("math_verify",),
     "smollm2": ("gguf",),
     "reasoning-gym": ("reasoning_gym",),
+    "tools": ("bm25s",),
 }
 """The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
 

@@ -201,10 +201,17 @@
     box.setAttribute("role", "group");
     box.setAttribute("aria-label", column.name + ", rollout " + (number + 1) + "; arrow keys read the tokens");
     const tokens = [];
+    const turns = spread(one.turns);
+    const several = one.turns.length > 1;
     let before = null;
     one.ids.forEach(function (id, position) {
       if (one.cut && one.cut[0] === position) box.append(make("span", "mark", one.cut[1] + " tokens left out"));
       const where = place(one, position);
+      if (several && turns[position] !== turns[position - 1]) {
+        box.append(make("div", "turn", "turn " + (turns[position] + 1) + " · Σ coefficient " +
+          shown(sumOfTurn(values, turns, turns[position])) + (one.cut ? " of the tokens shown" : "")));
+        before = null;
+      }
       const forced = where === "close" && !one.spans.sampled.some(function (s) { return s[0] <= position && position < s[1]; });
       if (where !== before) box.append(make("span", "mark", forced ? "closing, forced" : NAMES[where]));
       before = where;
@@ -213,9 +220,10 @@
       const token = make("span", "token", text === "" ? "∅" : text.replace(/\n/g, "⏎\n").replace(/\t/g, "⇥\t"));
       if (value < 0) token.classList.add("minus");
       if (forced) token.classList.add("forced");
+      if (where === "observation") token.classList.add("observed");
       if (value) token.style.backgroundColor = colour(value / column.largest, raise);
       token.dataset.told = "“" + text.replace(/\n/g, "⏎") + "” · id " + id + " · " + NAMES[where] + " · " +
-        column.name + " = " + shown(value);
+        (several ? "turn " + (turns[position] + 1) + " · " : "") + column.name + " = " + shown(value);
       token.title = token.dataset.told;
       tokens.push(token);
       box.append(token);
@@ -234,6 +242,10 @@
       reading.textContent = tokens[cursor].dataset.told;
     });
     return box;
+  }
+
+  function sumOfTurn(values, turns, turn) {
+    return values.reduce(function (sum, value, position) { return turns[position] === turn ? sum + (value || 0) : sum; }, 0);
   }
 
   function grid(count) {
@@ -265,6 +277,7 @@
       if (now.likely && one.tail === "answer") {
         facts.push(one.log_w === null ? "w = 0" : "log w " + shown(one.log_w) + " nats (w = " + shown(Math.exp(one.log_w)) + ")");
       }
+      if (one.turns.length > 1) facts.push(one.turns.length + " turns");
       facts.push("Σ coefficient " + shown(one.credit_sum));
       if (one.response !== null && one.tail === "answer") facts.push("answered “" + one.response.trim() + "”");
       box.append(make("div", "facts", facts.join(" · ")));

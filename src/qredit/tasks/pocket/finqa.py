@@ -63,6 +63,7 @@ def render(record: Record, style: Style) -> Example:
         answer=record["qa"]["answer"],
         id=record["id"],
         rationale=record["qa"]["explanation"],
+        columns={"table": record["table"]},
     )
 
 
