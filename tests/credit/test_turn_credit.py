@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from qredit.core.chain import Coefficient, Scope, chain
+from qredit.core.surrogate import clipped_sequence_ratio, clipped_turn_ratio
 from qredit.credit.answer_gain import answer_gain
 from qredit.credit.reward import reward
 from qredit.credit.turn import (
@@ -19,7 +20,8 @@ from qredit.credit.turn import (
     sum_turns_to_come,
     turn_reward,
 )
-from qredit.objectives import gigpo, grpo, igpo, mt_grpo
+from qredit.credit.turn_certainty import next_turn_certainty, scale_by_turn_certainty
+from qredit.objectives import a2tgpo, gigpo, grpo, igpo, mt_grpo
 from qredit.objectives.parsing import parse
 from qredit.utils.errors import QreditError
 from tests.support.batches import reward_batch
@@ -88,6 +90,51 @@ def test_igpo_gives_the_worked_numbers():
     assert values(batch, answer_gain()).numpy() == near([0.3, 0], [0.1, 0])
     assert igpo().credit(batch).numpy() == near([1.536, 1.664], [-1.536, -0.896])
     assert igpo(joint=False).credit(batch).numpy() == near([2.0, 1.0], [-2.0, -1.0])
+
+
+@pytest.mark.parametrize(("strength", "first"), [(1.0, (2.987, 2.414, 1.414)), (0.3, (1.886, 1.714, 1.414))])
+def test_a2tgpo_gives_the_worked_numbers(strength, first):
+    batch = believed([[0.2, 0.5, 0.6], [0.2, 0.3, 0.2], [0.2, 0.1]], [1.0, 0.0, 0.0])
+    places = values(batch, answer_gain(), center_by_pool("turn"), scale_by_pool_std("turn", 1e-6, correction=0))
+    assert places.numpy() == near([1.225, 1, 0], [0, -1, 0], [-1.225, 0, 0])
+    credit = a2tgpo(strength).credit(batch)
+    assert credit[0].numpy() == near(*first)
+    if strength == 1.0:
+        assert credit[1:].numpy() == near([-1.414, -1.707, -0.707], [-1.932, -0.707, 0])
+
+
+@pytest.mark.parametrize(
+    ("bonus", "before", "after"),
+    [(0.05, (1.550, 0.940, 0.559), (0.534, -0.076, -0.457)), (0.1, (1.580, 0.958, 0.559), (0.548, -0.074, -0.474))],
+)
+def test_empg_gives_the_worked_numbers(bonus, before, after):
+    batch = turned([1.0], [3], sampler_entropy=[[0.2, 0.6, 1.0]])
+    assert values(batch, reward(), scale_by_turn_certainty()).numpy() == near([1.519, 0.922, 0.559])
+    whole = (reward() | scale_by_turn_certainty()) + bonus * next_turn_certainty()
+    assert values(batch, whole).numpy() == near(before)
+    assert values(batch, whole, center_by_pool("batch")).numpy() == near(after)
+
+
+def test_equal_entropies_change_nothing_but_the_bonus():
+    batch = turned([1.0, 0.0], [2, 1], sampler_entropy=[[0.3, 0.3], [0.3]])
+    assert values(batch, reward(), scale_by_turn_certainty()).tolist() == [[1, 1], [0, 0]]
+    assert values(batch, next_turn_certainty()).tolist() == [[1, 0], [0, 0]]
+    lone = turned([1.0, 0.0], [1, 1], sampler_entropy=[[0.1], [0.4]])
+    assert not values(lone, next_turn_certainty()).any()
+
+
+def test_a_turns_ratio_is_the_mean_of_its_tokens():
+    batch = turned([1.0], [2], size=2)
+    ratios = torch.tensor([[1.1, 1.3, 0.5, 0.7]]).double()
+    batch = replace(batch, sampler_logp=-ratios.log())
+    logp, one = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True), torch.ones(1, 4).double()
+    found = clipped_turn_ratio(1.0, 9.0)(one, logp, batch)
+    means = [(1.1 * 1.3) ** 0.5] * 2 + [(0.5 * 0.7) ** 0.5] * 2
+    assert (-found)[0].tolist() == pytest.approx(means)
+    assert torch.autograd.grad(-found.sum(), logp)[0][0].tolist() == pytest.approx(means)
+    whole = replace(batch, turn=torch.zeros_like(batch.turn))
+    logp = logp.detach()
+    assert same(clipped_turn_ratio(0.1, 0.1)(one, logp, whole), clipped_sequence_ratio(0.1, 0.1)(one, logp, whole))
 
 
 def test_pools_and_sums_give_mica_and_gtpo_their_numbers():

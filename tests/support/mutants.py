@@ -9,7 +9,7 @@ from qredit.core.chain import Coefficient, Credit, Scope, Source, When, chain, o
 from qredit.core.importance import mixture_weight
 from qredit.core.objective import Credited, Objective
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
-from qredit.core.surrogate import log_likelihood, score_function
+from qredit.core.surrogate import clipped_ratio, clipped_sequence_ratio, log_likelihood, score_function
 from qredit.credit.answer_gain import answer_gain
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.attention_role import amplify_anchors
@@ -45,8 +45,10 @@ from qredit.credit.turn import (
 )
 from qredit.credit.turn_entropy import scale_by_turn_entropy
 from qredit.objectives import (
+    a2tgpo,
     attention_credit,
     dr_grpo,
+    empg,
     garl,
     geometric_mean,
     grpo,
@@ -911,6 +913,10 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             )
         ),
         Subject(igpo(joint=False), reference=turn_claims.igpo_reference()),
+        Subject(igpo(), reference=turn_claims.a2tgpo_reference()),
+        Subject(empg(bonus=0.0), reference=turn_claims.empg_reference(0.05)),
+        Subject(empg(bonus=0.05, strength=0.0), reference=turn_claims.empg_reference(0.05)),
+        Subject(empg(bonus=0.05, bonus_strength=0.0), reference=turn_claims.empg_reference(0.05)),
         Subject(igpo(logarithm=True), reference=turn_claims.igpo_reference()),
         Subject(_igpo_of(sum_turns_to_come(), *_standardised_turns(1)), reference=turn_claims.igpo_reference()),
         Subject(_igpo_of(*_standardised_turns(1), sum_turns_to_come()), reference=turn_claims.igpo_reference()),
@@ -935,6 +941,8 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         ),
     ),
     "slopes of the loss": (
+        Subject(replace(a2tgpo(), surrogate=clipped_sequence_ratio(3e-3, 4e-3)), loss=turn_claims.a2tgpo_loss),
+        Subject(replace(a2tgpo(), surrogate=clipped_ratio(3e-3, 4e-3)), loss=turn_claims.a2tgpo_loss),
         Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),
         Subject(replace(spine(0.3, 0.2, 0.4, bins=10), reduction=mean_per_rollout()), loss=penalty_claims.spine_loss),
         Subject(spine(0.3, 0.2, 0.4, bins=2), loss=penalty_claims.spine_loss),

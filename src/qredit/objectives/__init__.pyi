@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qredit.objectives._method import Method as Method
+from qredit.objectives.a2tgpo import a2tgpo as a2tgpo
 from qredit.objectives.adactrl import adactrl as adactrl
 from qredit.objectives.aem import aem as aem
 from qredit.objectives.agentic_aepo import agentic_aepo as agentic_aepo
@@ -18,6 +19,7 @@ from qredit.objectives.dapo import dapo as dapo
 from qredit.objectives.dapo_overlong import dapo_overlong as dapo_overlong
 from qredit.objectives.delta import delta as delta
 from qredit.objectives.dr_grpo import dr_grpo as dr_grpo
+from qredit.objectives.empg import empg as empg
 from qredit.objectives.empo import empo as empo
 from qredit.objectives.epo import epo as epo
 from qredit.objectives.from_surrogate import from_surrogate as from_surrogate

@@ -18,7 +18,8 @@ from qredit.credit.turn import (
     sum_turns_to_come,
     turn_reward,
 )
-from qredit.objectives import gigpo, grpo, igpo, mt_grpo
+from qredit.credit.turn_certainty import scale_by_turn_certainty
+from qredit.objectives import a2tgpo, empg, gigpo, grpo, igpo, mt_grpo
 from qredit.testing.laws import StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, UNSCORED
 from tests.support.claims.step import tokens_of
@@ -144,6 +145,55 @@ def igpo_reference(discount=1.0, joint=True, logarithm=False):
     return reference
 
 
+def a2tgpo_reference(strength=1.0, discount=1.0, logarithm=False):
+    def reference(batch):
+        def same_place(at, other):
+            return same_group(batch, at, other) and at[1] == other[1]
+
+        gains = standardize(gains_of(batch, logarithm), same_place, 1e-6, statistics.pstdev)
+        left = {at: sum(other[0] == at[0] and other[1] >= at[1] for other in gains) for at in gains}
+        summed = sum_to_come(gains, batch, discount)
+        rooted = {at: strength * value / math.sqrt(left[at]) for at, value in summed.items()}
+        outcome = outcome_turns(batch)
+        whole = standardize(outcome, lambda at, other: same_group(batch, at, other), 1e-6, statistics.pstdev)
+        return on_tokens(batch, sum_to_come(whole, batch, 1.0), rooted)
+
+    return reference
+
+
+def a2tgpo_loss(logp, batch):
+    """The mean over rollouts of their tokens' mean; each turn is clipped as a whole, and its tokens carry its slope."""
+    total, credit = torch.zeros((), dtype=torch.float64), a2tgpo_reference()(batch)
+    for row in range(len(batch.group)):
+        for turn in turns_of(batch, row):
+            change = (logp[row, turn] - batch.sampler_logp[row, turn]).detach().mean().exp()
+            ratio = change * (logp[row, turn] - logp[row, turn].detach()).exp()
+            advantage = credit[row, turn]
+            clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - 3e-3, 1 + 4e-3) * advantage)
+            total = total - clipped.sum() / len(tokens_of(batch, row))
+    return total / len(batch.group)
+
+
+def empg_reference(bonus, strength=1.0, bonus_strength=1.0):
+    def reference(batch):
+        entropy = {
+            at: statistics.fmean(float(batch.extra["sampler_entropy"][at[0], c]) for c in turns_of(batch, at[0])[at[1]])
+            for at in every_turn(batch)
+        }
+        low, width = min(entropy.values()), max(entropy.values()) - min(entropy.values())
+        rank = {at: (value - low) / width if width else 0.0 for at, value in entropy.items()}
+        mean = statistics.fmean(math.exp(-strength * h) for h in rank.values())
+        whole = standardize(outcome_turns(batch), lambda at, other: same_group(batch, at, other), 1e-4)
+        credit = {}
+        for (row, k), outcome in sum_to_come(whole, batch, 1.0).items():
+            ahead = math.exp(-bonus_strength * rank[row, k + 1]) if (row, k + 1) in rank else 0.0
+            credit[row, k] = outcome * math.exp(-strength * rank[row, k]) / mean + bonus * ahead
+        middle = statistics.fmean(credit.values())
+        return on_tokens(batch, {at: value - middle for at, value in credit.items()})
+
+    return reference
+
+
 def credit_turns(*credits):
     """An objective of turn rewards."""
     return Objective(on_span("sampled", chain(turn_reward(), *credits)))
@@ -184,6 +234,12 @@ BATTERY: tuple[Subject, ...] = (
     ),
     Subject(igpo(), reference=igpo_reference(), zero=(UNSCORED,)),
     Subject(igpo(0.7, joint=False, logarithm=True), reference=igpo_reference(0.7, False, True), zero=(UNSCORED,)),
+    Subject(a2tgpo(), reference=a2tgpo_reference(), loss=a2tgpo_loss, zero=(UNSCORED,)),
+    Subject(a2tgpo(0.3, 0.7, logarithm=True), reference=a2tgpo_reference(0.3, 0.7, True)),
+    Subject(empg(bonus=0.05), reference=empg_reference(0.05), zero=(UNSCORED,)),
+    Subject(
+        empg(bonus=0.3, strength=0.5, bonus_strength=2.0), reference=empg_reference(0.3, 0.5, 2.0), zero=(UNSCORED,)
+    ),
     Subject(
         credit_turns(sum_turns_to_come(0.9), center_by_pool("turn"), scale_by_pool_std("turn", 1e-6)),
         reference=matched_returns,
@@ -204,6 +260,7 @@ BATTERY: tuple[Subject, ...] = (
 STAGES: tuple[StageSubject, ...] = (
     StageSubject(at_last_turn(), linear=True),
     StageSubject(skip_last_turn(), linear=True),
+    StageSubject(scale_by_turn_certainty(), linear=True),
     StageSubject(sum_turns_to_come(0.9), linear=True),
     StageSubject(divide_by_root_of_turns_to_come(), linear=True),
     *(StageSubject(center_by_pool(pool), linear=True) for pool in ("prompt", "turn", "state", "state@1", "batch")),
