@@ -7,7 +7,7 @@ import torch
 
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
-from qredit.rollouts.field_functions import FIELD_FUNCTIONS
+from qredit.rollouts.field_functions import EPISODE_FIELDS, FIELD_FUNCTIONS
 from tests.support.runs import questions, trainer
 
 
@@ -40,6 +40,9 @@ GIVEN = {
         for j in range(4)
     },
     "cluster": by_place(lambda number: number % 3),
+    "turn_reward": per_token(lambda token, place: token % 5 / 5),
+    "state": per_token(lambda token, place: token % 2),
+    "answer_logp_at": per_token(lambda token, place: -1.0 - token % 3),
 }
 
 
@@ -77,5 +80,5 @@ def test_it_trains_and_is_evaluated(name, tmp_path):
     assert moved
 
 
-def test_every_supplied_field_but_clusters_is_filled_by_nothing():
-    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster"}
+def test_supplied_fields_are_filled_by_nothing_but_episodes():
+    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster", *EPISODE_FIELDS}

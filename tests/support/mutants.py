@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qredit.core.chain import Coefficient, Credit, Scope, Source, When, on_span, per_span, tempered
+from qredit.core.chain import Coefficient, Credit, Scope, Source, When, chain, on_span, per_span, tempered
 from qredit.core.importance import mixture_weight
 from qredit.core.objective import Credited, Objective
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_rollout
-from qredit.core.surrogate import log_likelihood, score_function
+from qredit.core.surrogate import clipped_ratio, clipped_sequence_ratio, log_likelihood, score_function
+from qredit.credit.answer_gain import answer_gain
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.attention_role import amplify_anchors
 from qredit.credit.gradient_side import weigh_by_gradient_side
@@ -32,13 +33,26 @@ from qredit.credit.log_likelihood import (
 )
 from qredit.credit.perplexity_rank import perplexity_rank
 from qredit.credit.reward import reward
+from qredit.credit.turn import (
+    at_last_turn,
+    center_by_pool,
+    get_turn_values,
+    scale_by_pool_std,
+    set_turn_values,
+    skip_last_turn,
+    sum_turns_to_come,
+    turn_reward,
+)
 from qredit.credit.turn_entropy import scale_by_turn_entropy
 from qredit.objectives import (
+    a2tgpo,
     attention_credit,
     dr_grpo,
+    empg,
     garl,
     geometric_mean,
     grpo,
+    igpo,
     jepo,
     logprob,
     maxrl,
@@ -50,6 +64,7 @@ from qredit.objectives import (
     star,
 )
 from qredit.penalties.entropy import entropy_bonus
+from qredit.stats.segment import Segments
 from qredit.testing.laws import MixtureClaims, StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_LIKELIHOOD
 from tests.support.battery import (
@@ -67,6 +82,7 @@ from tests.support.claims import mixture as mixture_claims
 from tests.support.claims import penalty as penalty_claims
 from tests.support.claims import reward as reward_claims
 from tests.support.claims import token as token_claims
+from tests.support.claims import turn as turn_claims
 
 # --- likelihood: GARL and PAFT gone wrong
 
@@ -591,6 +607,61 @@ class _clipped_by_turn(scale_by_turn_entropy):
 
 
 @dataclass(frozen=True)
+class _reads_observations(turn_reward):
+    """The reward of a turn read on its last token, be that an observation."""
+
+    def __call__(self, batch):
+        turns = Segments.of(batch.turn, batch.mask)
+        value = turns.at_last(batch.extra["turn_reward"].double())
+        return set_turn_values(Coefficient(value), turns, value, turns.exists)
+
+
+@dataclass(frozen=True)
+class _counts_unscored_turns(turn_reward):
+    """The turns of rollouts that were not scored count."""
+
+    def __call__(self, batch):
+        return super().__call__(replace(batch, reward=torch.zeros_like(batch.reward)))
+
+
+@dataclass(frozen=True)
+class _states_in_secret(center_by_pool):
+    """Says that it reads turns alone."""
+
+    needs = frozenset({"turn"})
+
+    def __call__(self, coefficient, batch):
+        return super().__call__(coefficient, batch) if "state" in batch.extra else coefficient
+
+
+@dataclass(frozen=True)
+class _batch_pool_called_group(center_by_pool):
+    """The mean over all turns of the step, called a group's."""
+
+    scope = Scope.GROUP
+
+
+@dataclass(frozen=True)
+class _sums_turns_so_far(sum_turns_to_come):
+    """The sum over this and all earlier turns."""
+
+    def __call__(self, coefficient, batch):
+        turns = Segments.of(batch.turn, batch.sampled)
+        value, keep = get_turn_values(coefficient, turns, batch)
+        return set_turn_values(coefficient, turns, value.cumsum(1), keep)
+
+
+@dataclass(frozen=True)
+class _divided_by_its_spread(center_by_pool):
+    """A pool's numbers over their std without an epsilon: NaN in a pool of one."""
+
+    def __call__(self, coefficient, batch):
+        centred = super().__call__(coefficient, batch)
+        scaled = scale_by_pool_std(self.pool, 0.0)(centred, batch)
+        return replace(scaled, value=scaled.value / (scaled.value != 0))
+
+
+@dataclass(frozen=True)
 class _clipped(Credit):
     """c clipped to [-1, 1], called linear."""
 
@@ -608,6 +679,23 @@ class _on_every_span(Credit):
 
     def __call__(self, coefficient, batch):
         return self.inner(coefficient, batch)
+
+
+def _rewarded_turns(*credits):
+    """GRPO's advantage and that of turns."""
+    turns = chain(turn_reward(), *credits)
+    return Objective(
+        on_span("sampled", reward() | center_by_group() | scale_by_group_std()) + on_span("sampled", turns)
+    )
+
+
+def _standardised_turns(correction):
+    return center_by_pool("prompt"), scale_by_pool_std("prompt", 1e-6, correction)
+
+
+def _igpo_of(*credits):
+    """Gains and outcome, then these."""
+    return Objective(on_span("sampled", chain(answer_gain() + (reward() | at_last_turn()), *credits)))
 
 
 MUTANTS: Mapping[str, tuple[Subject, ...]] = {
@@ -735,12 +823,14 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     "nothing on observations": (
         Subject(_unmasked(reward() | center_by_group())),
         Subject(_rewarded(_times_mean_entropy())),
+        Subject(Objective(on_span("sampled", _reads_observations()))),
     ),
     "rows may be permuted": (Subject(_rewarded(_less_the_first())),),
     "padding changes nothing": (Subject(replace(rloo(), reduction=_divided_by_the_width())),),
     "group numbers are names": (Subject(_rewarded(_times_the_group_number())),),
     "micro-batches": (
         Subject(_rewarded(_batch_mean_called_group())),
+        Subject(Objective(on_span("sampled", turn_reward() | _batch_pool_called_group("batch")))),
         Subject(replace(rloo(), reduction=_mean_of_means())),
     ),
     "row chunks": (Subject(replace(rloo(), reduction=_mean_of_means())),),
@@ -792,6 +882,45 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
             )
         ),
         *(
+            Subject(turn_claims.credit_over_outcome(*credits), reference=turn_claims.gigpo_reference(epsilon=None))
+            for credits in (
+                (center_by_pool("state"), sum_turns_to_come(0.95)),
+                (sum_turns_to_come(1.0), center_by_pool("state")),
+                (_sums_turns_so_far(0.95), center_by_pool("state")),
+                (sum_turns_to_come(0.95), center_by_pool("state@1")),
+            )
+        ),
+        Subject(
+            turn_claims.credit_over_outcome(
+                sum_turns_to_come(0.95), center_by_pool("state"), source=_counts_unscored_turns()
+            ),
+            reference=turn_claims.gigpo_reference(epsilon=None),
+        ),
+        *(
+            Subject(turn_claims.credit_turns(*credits), reference=turn_claims.matched_returns)
+            for credits in (
+                (sum_turns_to_come(0.9), center_by_pool("prompt"), scale_by_pool_std("prompt", 1e-6)),
+                (sum_turns_to_come(0.9), center_by_pool("turn"), scale_by_pool_std("prompt", 1e-6)),
+                (center_by_pool("turn"), scale_by_pool_std("turn", 1e-6), sum_turns_to_come(0.9)),
+            )
+        ),
+        *(
+            Subject(_rewarded_turns(*credits), reference=turn_claims.mt_grpo_reference())
+            for credits in (
+                (center_by_pool("turn"), scale_by_pool_std("turn")),
+                (skip_last_turn(), center_by_pool("turn"), scale_by_pool_std("turn", correction=0)),
+                (at_last_turn(), center_by_pool("turn"), scale_by_pool_std("turn")),
+            )
+        ),
+        Subject(igpo(joint=False), reference=turn_claims.igpo_reference()),
+        Subject(igpo(), reference=turn_claims.a2tgpo_reference()),
+        Subject(empg(bonus=0.0), reference=turn_claims.empg_reference(0.05)),
+        Subject(empg(bonus=0.05, strength=0.0), reference=turn_claims.empg_reference(0.05)),
+        Subject(empg(bonus=0.05, bonus_strength=0.0), reference=turn_claims.empg_reference(0.05)),
+        Subject(igpo(logarithm=True), reference=turn_claims.igpo_reference()),
+        Subject(_igpo_of(sum_turns_to_come(), *_standardised_turns(1)), reference=turn_claims.igpo_reference()),
+        Subject(_igpo_of(*_standardised_turns(1), sum_turns_to_come()), reference=turn_claims.igpo_reference()),
+        *(
             Subject(
                 Objective(on_span("sampled", gain | center_by_group() | scale_by_group_std(1e-6))),
                 reference=reward_claims.rlpr_credit,
@@ -812,6 +941,8 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
         ),
     ),
     "slopes of the loss": (
+        Subject(replace(a2tgpo(), surrogate=clipped_sequence_ratio(3e-3, 4e-3)), loss=turn_claims.a2tgpo_loss),
+        Subject(replace(a2tgpo(), surrogate=clipped_ratio(3e-3, 4e-3)), loss=turn_claims.a2tgpo_loss),
         Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),
         Subject(replace(spine(0.3, 0.2, 0.4, bins=10), reduction=mean_per_rollout()), loss=penalty_claims.spine_loss),
         Subject(spine(0.3, 0.2, 0.4, bins=2), loss=penalty_claims.spine_loss),
@@ -841,12 +972,14 @@ STAGE_MUTANTS: Mapping[str, tuple[StageSubject, ...]] = {
         StageSubject(_reads_in_secret()),
         StageSubject(_wants_what_it_leaves()),
         StageSubject(_turns_in_secret()),
+        StageSubject(_states_in_secret("state")),
     ),
-    "stages are finite": (StageSubject(_scales_by_bare_std()),),
+    "stages are finite": (StageSubject(_scales_by_bare_std()), StageSubject(_divided_by_its_spread("state"))),
     "linear stages are homogeneous": (
         StageSubject(_clipped(), linear=True),
         StageSubject(scale_by_group_std(), linear=True),
         StageSubject(_clipped_by_turn(), linear=True),
+        StageSubject(scale_by_pool_std("prompt"), linear=True),
     ),
     "a span keeps to itself": (
         StageSubject(_on_every_span("rationale", resample_by_likelihood()), span="rationale"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.schedule import check_range
+from qredit.stats.segment import Segments
 
 
 class Surrogate(ABC):
@@ -144,6 +145,31 @@ def sequence_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Ten
     sampler = batch.sampler_logp.to(logp.dtype)
     change = torch.where(batch.sampled & (logp != sampler), logp - sampler, 0.0)
     return torch.exp(change.sum(1, keepdim=True) / batch.sampled.sum(1, keepdim=True).clamp(min=1))
+
+
+@dataclass(frozen=True)
+class clipped_turn_ratio(_ClippedSurrogate):
+    """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for each turn (arXiv 2605.06200).
+
+        ρ_it = sg[s_k] · p_it / sg[p_it],   s_k = exp( mean over turn k's sampled tokens of log p - sampler's log p )
+
+    In a rollout of one turn it is `clipped_sequence_ratio`. It reads `turn`; sampled tokens of no turn have ratio 1.
+    """
+
+    low: float
+    high: float
+
+    def ratio(
+        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    ) -> Float[Tensor, "B T"]:
+        turns = Segments.of(batch.require("turn", str(self)), batch.sampled)
+        change = torch.zeros_like(logp)
+        if batch.sampler_logp is not None:
+            sampler = batch.sampler_logp.to(logp.dtype)
+            change = torch.where(turns.inside & (logp != sampler), logp.detach() - sampler, 0.0)
+        whole = torch.where(coefficient != 0, turns.spread(turns.mean(change)).exp(), 1.0)
+        logp = _mask_logp(coefficient, logp, batch)
+        return whole * torch.exp(logp - logp.detach())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qredit.objectives._method import Method as Method
+from qredit.objectives.a2tgpo import a2tgpo as a2tgpo
 from qredit.objectives.adactrl import adactrl as adactrl
 from qredit.objectives.aem import aem as aem
 from qredit.objectives.agentic_aepo import agentic_aepo as agentic_aepo
@@ -18,14 +19,17 @@ from qredit.objectives.dapo import dapo as dapo
 from qredit.objectives.dapo_overlong import dapo_overlong as dapo_overlong
 from qredit.objectives.delta import delta as delta
 from qredit.objectives.dr_grpo import dr_grpo as dr_grpo
+from qredit.objectives.empg import empg as empg
 from qredit.objectives.empo import empo as empo
 from qredit.objectives.epo import epo as epo
 from qredit.objectives.from_surrogate import from_surrogate as from_surrogate
 from qredit.objectives.garl import garl as garl
 from qredit.objectives.geometric_mean import geometric_mean as geometric_mean
+from qredit.objectives.gigpo import gigpo as gigpo
 from qredit.objectives.grpo import grpo as grpo
 from qredit.objectives.gspo import gspo as gspo
 from qredit.objectives.hicra import hicra as hicra
+from qredit.objectives.igpo import igpo as igpo
 from qredit.objectives.jepo import jepo as jepo
 from qredit.objectives.kl_cov import kl_cov as kl_cov
 from qredit.objectives.llds import llds as llds
@@ -34,6 +38,7 @@ from qredit.objectives.ma_rlhf import ma_rlhf as ma_rlhf
 from qredit.objectives.maxrl import maxrl as maxrl
 from qredit.objectives.maxrl_truncated import maxrl_truncated as maxrl_truncated
 from qredit.objectives.maxrl_uncentred import maxrl_uncentred as maxrl_uncentred
+from qredit.objectives.mt_grpo import mt_grpo as mt_grpo
 from qredit.objectives.nover import nover as nover
 from qredit.objectives.nsr import nsr as nsr
 from qredit.objectives.nthr import nthr as nthr

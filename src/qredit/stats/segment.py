@@ -53,9 +53,7 @@ class Segments:
     def last(self) -> Bool[Tensor, "B T"]:
         """The last token of each segment."""
         column = torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
-        end = torch.full_like(self.size, -1)
-        end = end.scatter_reduce(1, self._place(), column.masked_fill(~self.inside, -1), "amax")
-        return self.inside & (self.spread(end) == column)
+        return self.inside & (self.spread(self._end()) == column)
 
     @property
     def rank(self) -> Int[Tensor, "B T"]:
@@ -76,6 +74,19 @@ class Segments:
     def spread(self, dense: Tensor) -> Tensor:
         """(B, S) → (B, T): to each token what its segment holds; 0 outside every segment."""
         return torch.where(self.inside, dense.gather(1, self._place()), torch.zeros_like(dense[:, :1]))
+
+    def at_last(self, value: Tensor) -> Tensor:
+        """(B, T) → (B, S): what stands on the last token of each segment; 0 where a row has fewer segments."""
+        if value.shape[1] == 0:
+            return torch.zeros_like(self.size, dtype=value.dtype)
+        found = value.gather(1, self._end().clamp(min=0))
+        return torch.where(self.exists, found, torch.zeros_like(found))
+
+    def _end(self) -> Int[Tensor, "B S"]:
+        """The column of each segment's last token; -1 where a row has fewer segments."""
+        column = torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
+        end = torch.full_like(self.size, -1)
+        return end.scatter_reduce(1, self._place(), column.masked_fill(~self.inside, -1), "amax")
 
     def _place(self) -> Int[Tensor, "B T"]:
         return self.index.clamp(min=0)

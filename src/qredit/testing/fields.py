@@ -28,6 +28,11 @@ def _runs(batch: RolloutBatch, generator: Generator) -> Tensor:
     return (torch.rand(batch.mask.shape, generator=generator) < 0.5).cumsum(1) - 1
 
 
+def _few_numbers(batch: RolloutBatch, generator: Generator) -> Tensor:
+    """-1, 0 or 1 on each token."""
+    return torch.randint(-1, 2, batch.mask.shape, generator=generator)
+
+
 def _near_logp(batch: RolloutBatch, generator: Generator) -> Tensor:
     noise = 0.1 * torch.randn(batch.mask.shape, dtype=torch.float64, generator=generator)
     return batch.require("logp", "random field") + noise
@@ -50,7 +55,8 @@ FIELDS: Mapping[str, RandomField] = MappingProxyType(
         "step_score": _per_token(),
         "wrong_step": _some_tokens,
         "turn_reward": _per_token(),
-        "state": _runs,
+        "state": _few_numbers,
+        "answer_logp_at": lambda batch, generator: -torch.rand(batch.mask.shape, generator=generator).double(),
         "unused_step": _some_tokens,
         "macro": _runs,
         "value": _per_token(),
