@@ -42,7 +42,7 @@ def whole_and_cut(objective, batch, logp, entropy, seed):
     told = replace(batch, entropy=entropy, logp=logp.detach())
     whole = objective.loss(logp, told, credited)
     places = find_places(batch)
-    needs = frozenset().union(*(penalty.needs for penalty in objective.penalties))
+    needs = objective.surrogate.needs.union(*(penalty.needs for penalty in objective.penalties))
     columns = make_columns(batch, credited, places, needs)
     parts = []
     for piece in cut(list(range(len(places))), seed):

@@ -9,6 +9,7 @@ sampler's log-probabilities of such rows from its surrogate (`Coefficient.holds_
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,12 @@ from qredit.stats.segment import Segments
 
 
 class Surrogate(ABC):
-    """(coefficient, log-probabilities with gradient, batch) → per-token loss."""
+    """(coefficient, log-probabilities with gradient, batch) → per-token loss.
+
+    `needs` names batch fields that it reads beside spans and log-probabilities.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def __call__(
@@ -158,6 +164,7 @@ class clipped_turn_ratio(_ClippedSurrogate):
 
     low: float
     high: float
+    needs: ClassVar[frozenset[str]] = frozenset({"turn"})
 
     def ratio(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch

@@ -73,7 +73,7 @@ def make_columns(
         batch: evaluated rows.
         credited: their coefficients.
         places: of the sequences.
-        needs: fields that terms of penalties read.
+        needs: fields that the surrogate and the terms of penalties read.
     """
     shape = batch.mask.shape
     weight = _weigh_rows(batch, credited, places)

@@ -229,7 +229,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             credited: their coefficients.
             text: the objective, schedules and all.
         """
-        needs = frozenset[str]().union(*(penalty.needs for penalty in objective.penalties))
+        needs = objective.surrogate.needs.union(*(penalty.needs for penalty in objective.penalties))
         columns = make_columns(part.batch, credited, part.places, needs)
         where = {key: number for number, key in enumerate(part.keys)}
         kinds = {name: values[0].dtype for name, values in columns.items()}
