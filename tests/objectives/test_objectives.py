@@ -13,6 +13,7 @@ from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length,
 from qredit.core.surrogate import (
     clipped_ratio,
     clipped_sequence_ratio,
+    clipped_turn_ratio,
     gradient_keeping_clip,
     log_likelihood,
     score_function,
@@ -106,6 +107,8 @@ def test_the_clipped_ratio_on_each_side():
 
 OFFICIAL_DUAL_CLIP = {
     **dict.fromkeys(("canon", "siren", "tempo", "epo", "agentic_aepo", "dapo", "dapo_overlong"), 3.0),
+    **dict.fromkeys(("gigpo", "igpo"), 3.0),
+    "empg": 3.0,  # without official code: verl's, our choice
     **dict.fromkeys(("delta", "steer", "tea_rl"), 10.0),
 }
 
@@ -114,7 +117,7 @@ OFFICIAL_DUAL_CLIP = {
 def test_a_far_token_of_a_bad_rollout_learns_as_officially(name):
     """A = -2: beyond the second clip the gradient is 0 and the loss -c·A; without one it is -A·ratio in both."""
     surrogate, cap = example(name).surrogate, OFFICIAL_DUAL_CLIP.get(name)
-    if isinstance(surrogate, score_function | log_likelihood | clipped_sequence_ratio):
+    if isinstance(surrogate, score_function | log_likelihood | clipped_sequence_ratio | clipped_turn_ratio):
         assert cap is None  # no ratio per token that is clipped
         return
     batch = replace(reward_batch([0.0] * 3, lengths=[1] * 3), sampler_logp=torch.zeros(3, 1))
