@@ -22,7 +22,7 @@ from qredit.credit.filters import (
     zero_groups,
 )
 from qredit.credit.goal import arcsine, log_success, pass_at, success, success_std
-from qredit.credit.group import center_by_group, scale_by_batch_std, scale_by_group_std, whiten_over_tokens
+from qredit.credit.group import center_by_group, credit_lead, scale_by_batch_std, scale_by_group_std, whiten_over_tokens
 from qredit.credit.halves import center_by_halves, cosine_restarts
 from qredit.credit.likelihood import amplified_likelihood
 from qredit.credit.measure import cluster_share, mean_entropy, sampled_length
@@ -33,6 +33,7 @@ from qredit.objectives import (
     empo,
     from_surrogate,
     grpo,
+    grpo_passk,
     gspo,
     maxrl,
     maxrl_truncated,
@@ -128,6 +129,25 @@ def test_shaped_pass_at_k_on_worked_groups():
 def test_shaped_pass_at_k_sums_to_zero_over_the_group(right):
     found = advantages(pass_at_k_shaped(3), [1.0] * right + [0.0] * (8 - right))
     assert sum(found) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_only_the_best_of_a_group_has_a_lead():
+    # std 0.5 of (1, 0.5, 0), 0.2 of (0.1, 0.5, 0.3), the unscored rollout in none
+    rewards = [1.0, 0.1, math.nan, 0.5, 0.5, 0.0, 0.3]
+    found = advantages(grpo_passk(epsilon_std=0.0), rewards, [0, 1, 0, 1, 0, 0, 1])
+    assert found == pytest.approx([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    assert advantages(grpo_passk(), [0.0, 1.0, 0.0, 0.0]) == pytest.approx([0.0, 2.0, 0.0, 0.0], abs=1e-5)
+
+
+def test_a_shared_best_and_a_rollout_alone_have_no_lead():
+    assert advantages(grpo_passk(), [1.0, 1.0, 0.0, 1.0], [0, 0, 0, 1]) == [0.0] * 4
+    assert advantages(grpo_passk(), [1.0, math.nan]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.8])
+def test_the_lead_of_rewards_climbs_pass_at_group_size(p):
+    lead = Objective(on_span("sampled", reward() | credit_lead()))
+    assert expected_slope(of(lead), p, 4) == pytest.approx((1 - p) ** 3 * p * (1 - p))
 
 
 def test_chances_are_ratios_of_binomials():

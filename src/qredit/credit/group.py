@@ -44,6 +44,27 @@ class subtract_mean_of_others(Credit):
 
 
 @dataclass(frozen=True)
+class credit_lead(Credit):
+    """c_i ← max(0, c_i - the largest c of the other rollouts of the group); a rollout alone gets 0.
+
+    Only a rollout that is better than all others of its group keeps anything. With c_i = r_i this is the reward of the
+    group's best less that of the best without rollout i, so the average of c_i ∇log p over a group of two or more has
+    the mean ∇E[max r]/M (arXiv 2503.19595).
+    """
+
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        groups = batch.groups
+        dense = groups.dense(torch.where(keep, value, -torch.inf), -torch.inf)
+        top = dense.topk(min(2, dense.shape[1]), dim=1).values
+        best, second = groups.rows(top[:, :1]), groups.rows(top[:, -1:])
+        ahead = keep & (groups.count(keep) > 1) & (value == best)
+        return coefficient.with_row(torch.where(ahead, best - second, 0.0))
+
+
+@dataclass(frozen=True)
 class scale_by_group_std(Credit):
     """c_i ← c_i / (std over the group + epsilon), std with n-1.
 

@@ -27,6 +27,7 @@ from qredit.objectives.garl import garl as garl
 from qredit.objectives.geometric_mean import geometric_mean as geometric_mean
 from qredit.objectives.gigpo import gigpo as gigpo
 from qredit.objectives.grpo import grpo as grpo
+from qredit.objectives.grpo_passk import grpo_passk as grpo_passk
 from qredit.objectives.gspo import gspo as gspo
 from qredit.objectives.hicra import hicra as hicra
 from qredit.objectives.igpo import igpo as igpo

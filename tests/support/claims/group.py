@@ -25,7 +25,13 @@ from qredit.credit.filters import (
     zero_groups,
 )
 from qredit.credit.goal import arcsine, log_success, pass_at, success, success_std
-from qredit.credit.group import center_by_group, divide_by_group_mean, subtract_mean_of_others, whiten_over_tokens
+from qredit.credit.group import (
+    center_by_group,
+    credit_lead,
+    divide_by_group_mean,
+    subtract_mean_of_others,
+    whiten_over_tokens,
+)
 from qredit.credit.halves import center_by_halves
 from qredit.credit.measure import batch_mean_reward, mean_entropy, sampled_length
 from qredit.credit.reward import reward
@@ -36,6 +42,7 @@ from qredit.objectives import (
     empo,
     from_surrogate,
     grpo,
+    grpo_passk,
     gspo,
     maxrl,
     maxrl_truncated,
@@ -111,6 +118,11 @@ def _pass_at_shaped(tries):
     return advantage
 
 
+def _lead(k, m):
+    """1 / (std + 1e-6) for the only right rollout; nothing in any other group."""
+    return (1 / (math.sqrt(1 / m) + 1e-6) if k == 1 and m > 1 else 0.0), 0.0
+
+
 def _climbed(slope):
     """ω/p̂ and -ω/(1-p̂) with ω = p̂(1-p̂)F'(p̂); 0 in groups of equal rewards."""
 
@@ -144,6 +156,20 @@ def _less_the_others(batch):
     def of_group(rows):
         others = {i: [float(batch.reward[j]) for j in rows if j != i] for i in rows}
         return {i: float(batch.reward[i]) - (sum(o) / len(o) if o else 0.0) for i, o in others.items()}
+
+    return _rows(batch, of_group)
+
+
+def _scaled_leads(batch):
+    """The best reward less the second best, over the std (n-1) + 1e-6, on the row that has the best."""
+
+    def of_group(rows):
+        rewards = [float(batch.reward[i]) for i in rows]
+        mean = sum(rewards) / len(rewards)
+        std = math.sqrt(sum((r - mean) ** 2 for r in rewards) / max(len(rewards) - 1, 1))
+        order = sorted(rows, key=lambda i: float(batch.reward[i]))
+        lead = float(batch.reward[order[-1]] - batch.reward[order[-2]]) if len(rows) > 1 else 0.0
+        return {i: lead / (std + 1e-6) if i == order[-1] else 0.0 for i in rows}
 
     return _rows(batch, of_group)
 
@@ -283,6 +309,10 @@ def _alternating(batch):
     return torch.arange(len(batch.group)).double() % 2
 
 
+def _one_right(batch, right):
+    return torch.where(right, 1.0, 0.0).to(batch.reward)
+
+
 ALL_RIGHT = Condition(
     "a group that is all right",
     lambda batch: replace(batch, reward=torch.where(_second(batch), 1.0, _alternating(batch))),
@@ -309,6 +339,16 @@ NO_TWO_AGREE = Condition(
     ),
     _second,
 )
+SHARED_BEST = Condition(
+    "the best reward of a group is shared",
+    lambda batch: replace(batch, reward=_one_right(batch, batch.groups.slot < torch.where(_second(batch), 2, 1))),
+    _second,
+)
+BEHIND = Condition(
+    "rollouts behind the best",
+    lambda batch: replace(batch, reward=_one_right(batch, batch.groups.slot < 1)),
+    lambda batch: batch.groups.slot > 0,
+)
 REWARDED, COUNTED = (EQUAL_REWARDS, UNSCORED), (ALL_RIGHT, NO_SUCCESS, UNSCORED)
 
 
@@ -324,6 +364,18 @@ class _pass_at_uncentred(Credit):
         size = batch.groups.count(keep)
         chance = probability_all_among(size - batch.groups.count(right), size - 1, self.k - 1)
         return coefficient.with_row(self.k * right.double() * chance)
+
+
+@dataclass(frozen=True)
+class _best_of_group(Credit):
+    """The best reward of the group, on each of its rollouts."""
+
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient, batch):
+        value, keep = coefficient.per_rollout(self)
+        best = batch.groups.dense(torch.where(keep, value, -torch.inf), -torch.inf).amax(1, keepdim=True)
+        return coefficient.with_row(torch.where(keep, batch.groups.rows(best), 0.0))
 
 
 def _uncentred(k):
@@ -382,6 +434,12 @@ BATTERY: tuple[Subject, ...] = (
         binary=True,
         zero=COUNTED,
     ),
+    Subject(grpo_passk(), advantage=_lead, loss_scale=_per_token, zero=(SHARED_BEST, BEHIND)),
+    Subject(grpo_passk(), reference=_scaled_leads),
+    Subject(
+        Objective(on_span("sampled", reward() | credit_lead())),
+        plain=Objective(on_span("sampled", reward() | _best_of_group())),
+    ),
     Subject(psr(), loss=_mean_loss(lambda r: r, left_out=0.0), binary=True, zero=(WRONG, UNSCORED)),
     Subject(nsr(), loss=_mean_loss(lambda r: r - 1, left_out=1.0), binary=True, zero=(RIGHT, UNSCORED)),
     Subject(
@@ -430,6 +488,7 @@ BATTERY: tuple[Subject, ...] = (
 )
 STAGES: tuple[StageSubject, ...] = (
     StageSubject(divide_by_group_mean()),
+    StageSubject(credit_lead()),
     StageSubject(whiten_over_tokens()),
     StageSubject(climb(success())),
     StageSubject(credit_pass_at(2)),
