@@ -1,10 +1,9 @@
 """What each turn did to the likelihood of the reference answer.
 
 `answer_logp_at` (B, T) holds on the tokens of turn k the mean log-probability of a token of the reference answer, if
-the
-answer were given in the place of turn k: after the prompt and all that was said and observed in the turns before. So it
-is the belief before turn k, and that of the next turn is the belief after it. Constants, under the policy that sampled,
-in nats; -inf is a likelihood of 0, NaN not known.
+the answer were given in the place of turn k: after the prompt and all that was said and observed in the turns before.
+So it is the belief before turn k, and that of the next turn is the belief after it. Constants, under the policy that
+sampled, in nats; -inf is a likelihood of 0, NaN not known.
 """
 
 from dataclasses import dataclass

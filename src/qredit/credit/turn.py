@@ -17,6 +17,7 @@ turn has nothing to compare.
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -93,32 +94,54 @@ class turn_reward(Source):
         return set_turn_values(Coefficient(value), turns, value, given)
 
 
+class TurnCredit(Credit):
+    """A stage that changes one number for each turn: `change` says how."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"turn"})
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        turns = segment_turns(batch, str(self))
+        value, keep = get_turn_values(coefficient, turns, batch)
+        return set_turn_values(coefficient, turns, *self.change(value, keep, turns, batch))
+
+    @abstractmethod
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        """The new number of each turn, and which turns count from here on.
+
+        Args:
+            value: (B, S) of each turn, 0 where it does not count.
+            keep: (B, S) turns that count.
+            turns: the turns of each row.
+            batch: whole groups.
+        """
+
+
 @dataclass(frozen=True)
-class at_last_turn(Credit):
+class at_last_turn(TurnCredit):
     """c_{i,t} ← c_i on the last turn of rollout i, the others kept out: the outcome as the reward of one turn."""
 
-    needs = frozenset({"turn"})
-
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
-        return set_turn_values(coefficient, turns, value, keep & has_no_turn_after(turns))
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        return value, keep & has_no_turn_after(turns)
 
 
 @dataclass(frozen=True)
-class skip_last_turn(Credit):
+class skip_last_turn(TurnCredit):
     """The last turn of each rollout is kept out: it gave the answer, which the outcome is paid for."""
 
-    needs = frozenset({"turn"})
-
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
-        return set_turn_values(coefficient, turns, value, keep & ~has_no_turn_after(turns))
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        return value, keep & ~has_no_turn_after(turns)
 
 
 @dataclass(frozen=True)
-class sum_turns_to_come(Credit):
+class sum_turns_to_come(TurnCredit):
     """c_k ← Σ_{j≥k} γ^{j-k} c_j over this and all later turns of the rollout, γ = `discount`.
 
     Before a pool's statistics it makes returns of rewards, after them it sums advantages. A turn that does not count
@@ -126,29 +149,26 @@ class sum_turns_to_come(Credit):
     """
 
     discount: float = 1.0
-    needs = frozenset({"turn"})
 
     def __post_init__(self) -> None:
         check_range("discount", self.discount, 0.0, 1.0)
 
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
         # returns are advantages over a critic that says 0
         total = generalized_advantage(value, torch.zeros_like(value), turns.exists, self.discount, 1.0)
-        return set_turn_values(coefficient, turns, total, count_to_come(keep) > 0)
+        return total, count_to_come(keep) > 0
 
 
 @dataclass(frozen=True)
-class divide_by_root_of_turns_to_come(Credit):
+class divide_by_root_of_turns_to_come(TurnCredit):
     """c_k ← c_k / √n, n = how many turns count from this one on: a sum of n turns, at the size of one."""
 
-    needs = frozenset({"turn"})
-
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
-        return set_turn_values(coefficient, turns, value / count_to_come(keep).clamp(min=1).sqrt(), keep)
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        return value / count_to_come(keep).clamp(min=1).sqrt(), keep
 
 
 def count_to_come(keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S"]:
@@ -157,7 +177,7 @@ def count_to_come(keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S"]:
 
 
 @dataclass(frozen=True)
-class _PoolCredit(Credit):
+class _PoolCredit(TurnCredit):
     """What the statistics of pools share."""
 
     pool: str
@@ -177,9 +197,21 @@ class _PoolCredit(Credit):
     def scope(self) -> Scope:
         return Scope.BATCH if self.pool == "batch" else Scope.GROUP
 
-    def pools(self, turns: Segments, batch: RolloutBatch) -> Groups:
-        """The pool of each turn, over turns in row order: B·S of them."""
-        return Groups.of(number_pools(self.pool, turns, batch, str(self)).flatten())
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        pools = Groups.of(number_pools(self.pool, turns, batch, str(self)).flatten())
+        return self.compare(value.flatten(), keep.flatten(), pools).view_as(value), keep
+
+    @abstractmethod
+    def compare(self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups) -> Float[Tensor, " N"]:
+        """The new number of each turn.
+
+        Args:
+            value: of each turn, in row order: N = B·S of them.
+            keep: turns that count.
+            pools: of each turn.
+        """
 
 
 @dataclass(frozen=True)
@@ -190,12 +222,8 @@ class center_by_pool(_PoolCredit):
         pool: prompt, turn, state, state@n or batch, as this file says.
     """
 
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
-        pools, flat, kept = self.pools(turns, batch), value.flatten(), keep.flatten()
-        centred = torch.where(pools.is_constant(flat, kept), 0.0, flat - pools.mean(flat, kept))
-        return set_turn_values(coefficient, turns, centred.view_as(value), keep)
+    def compare(self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups) -> Float[Tensor, " N"]:
+        return torch.where(pools.is_constant(value, keep), 0.0, value - pools.mean(value, keep))
 
 
 @dataclass(frozen=True)
@@ -218,13 +246,10 @@ class scale_by_pool_std(_PoolCredit):
         check_range("epsilon", self.epsilon, 0.0, math.inf)
         check_range("correction", self.correction, 0, 1)
 
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
-        pools, flat, kept = self.pools(turns, batch), value.flatten(), keep.flatten()
-        count = pools.count(kept).clamp(min=1)
-        std = pools.std(flat, kept) * ((count - 1).clamp(min=0) / (count - self.correction).clamp(min=1)).sqrt()
-        return set_turn_values(coefficient, turns, divide_or_zero(flat, std + self.epsilon).view_as(value), keep)
+    def compare(self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups) -> Float[Tensor, " N"]:
+        count = pools.count(keep).clamp(min=1)
+        std = pools.std(value, keep) * ((count - 1).clamp(min=0) / (count - self.correction).clamp(min=1)).sqrt()
+        return divide_or_zero(value, std + self.epsilon)
 
 
 def number_pools(pool: str, turns: Segments, batch: RolloutBatch, wanted_by: str) -> Int[Tensor, "B S"]:

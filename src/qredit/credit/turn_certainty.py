@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Coefficient, Credit, Scope, Source
+from qredit.core.chain import Coefficient, Scope, Source
 from qredit.core.schedule import check_range
-from qredit.credit.turn import get_turn_values, has_no_turn_after, segment_turns, set_turn_values
+from qredit.credit.turn import TurnCredit, has_no_turn_after, segment_turns, set_turn_values
 from qredit.stats import masked
 from qredit.stats.segment import Segments
 
@@ -34,7 +34,7 @@ def rank_entropy(
 
 
 @dataclass(frozen=True)
-class scale_by_turn_certainty(Credit):
+class scale_by_turn_certainty(TurnCredit):
     """c_k ← c_k · exp(-strength · h_k) / mean of exp(-strength · h) over all turns of the step.
 
     Heavier in turns of low entropy, so that the mean of the factor is 1. Exactly c where all turns have one entropy.
@@ -50,12 +50,12 @@ class scale_by_turn_certainty(Credit):
     def __post_init__(self) -> None:
         check_range("strength", self.strength, 0.0, math.inf)
 
-    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        turns = segment_turns(batch, str(self))
-        value, keep = get_turn_values(coefficient, turns, batch)
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
         weight = (-self.strength * rank_entropy(turns, keep, batch, str(self))).exp()
         mean = masked.mean(weight, keep)
-        return set_turn_values(coefficient, turns, value * weight / torch.where(keep.any(), mean, 1.0), keep)
+        return value * weight / torch.where(keep.any(), mean, 1.0), keep
 
 
 @dataclass(frozen=True)

@@ -87,13 +87,11 @@ def adapt_task(env: str | None, task: Task) -> Task:
         task: of the run.
     """
     named = None if env is None else ENVIRONMENTS.get(env.strip())
-    return task if named is None or named.adapt is None else _adapt(env.strip(), task.name)  # type: ignore[union-attr]
+    return task if named is None or named.adapt is None else _adapt(named.adapt, task.name)
 
 
 @cache  # a run asks for its task several times, and what is made of it keeps what it has read
-def _adapt(env: str, task: str) -> Task:
-    adapt = ENVIRONMENTS[env].adapt
-    assert adapt is not None
+def _adapt(adapt: Callable[[Any], Task], task: str) -> Task:
     return adapt(tasks.get(task))
 
 

@@ -15,9 +15,8 @@ def reinforce_pp(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon: f
 
         A_i = (r_i - mean) / √(variance + epsilon),   loss = -(1/Σ_i|o_i|) Σ_i Σ_t min(ρ A_i, clip(ρ) A_i)
 
-    Mean and variance (n-1) count every sampled token once. The formula takes groups of one rollout, too (TRL
-    does not), and a prompt that is always
-    answered is rewarded for being easy. Zero where all rewards of the step are equal.
+    Mean and variance (n-1) count every sampled token once. The formula takes groups of one rollout, too (TRL does not),
+    and a prompt that is always answered is rewarded for being easy. Zero where all rewards of the step are equal.
 
     Source: arXiv 2501.03262, verl's code. Difference: no discount, with which every token of a rollout has its reward
     as its return. No KL inside the reward.

@@ -32,9 +32,8 @@ from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import make_answer_sampler, parse_vllm
 from qredit.runs.train import make_token_format
-from qredit.samplers.answers import as_row, make_response
+from qredit.samplers.answers import make_response, sample_each
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.think_then_answer import think
 from qredit.samplers.vllm.choice import measure_longest
 from qredit.samplers.vllm.settings import VllmSettings
 from qredit.shared_prefix.check_padding import check_padding
@@ -235,13 +234,11 @@ def _part(
     prompts = subject.encode_prompts(chunk)
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
     stops = get_stop_tokens(subject.network, subject.tokens.tokenizer)  # type: ignore[arg-type]
-    rows = [prompt for prompt in prompts for _ in range(m)]
+    play = None if subject.player is None else subject.player.play
     with autocast(subject.network.device, subject.half):
-        if subject.player is None:
-            rollouts = think(sampler, rows, subject.tokens, subject.budget, stop_tokens=stops, seed=seed)
-        else:
-            told = [as_row(example) for example in examples for _ in range(m)]
-            rollouts = subject.player.play(sampler, rows, told, stop_tokens=stops, seed=seed)
+        rollouts = sample_each(
+            sampler, subject.tokens, subject.budget, examples, prompts, m, stop_tokens=stops, seed=seed, play=play
+        )
         items = [replace(one, group=number // m, golds=golds[number // m]) for number, one in enumerate(rollouts)]
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
 

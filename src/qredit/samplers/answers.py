@@ -81,13 +81,8 @@ def answer_all(
     for start in range(0, len(examples), size):
         batch = examples[start : start + size]
         prompts = [format.prompt_ids(example.prompt, **(template or {})) for example in batch]
-        rows = [prompt for prompt in prompts for _ in range(k)]
         at = derive_seed(seed, start)
-        if play is None:
-            rollouts = think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=at)
-        else:
-            told = [as_row(example) for example in batch for _ in range(k)]
-            rollouts = play(sampler, rows, told, stop_tokens=stop_tokens, seed=at)
+        rollouts = sample_each(sampler, format, budget, batch, prompts, k, stop_tokens=stop_tokens, seed=at, play=play)
         for number, example in enumerate(batch):
             mine = rollouts[number * k : (number + 1) * k]
             responses = [make_response(format, example, rollout) for rollout in mine]
@@ -100,6 +95,38 @@ def answer_all(
                 ended=sum(rollout.ended for rollout in mine),
                 forced=sum(rollout.forced for rollout in mine),
             )
+
+
+def sample_each(
+    sampler: Sampler,
+    format: TokenFormat,
+    budget: TokenBudget,
+    examples: Sequence[Example],
+    prompts: Sequence[Sequence[int]],
+    k: int,
+    *,
+    stop_tokens: Sequence[int],
+    seed: int,
+    play: Play | None,
+) -> list[Trajectory]:
+    """k rollouts of each question, those of one question behind each other.
+
+    Args:
+        sampler: what draws tokens.
+        format: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of thinking and of answer.
+        examples: the questions.
+        prompts: their ids, opening included.
+        k: rollouts of each.
+        stop_tokens: ids that end a text.
+        seed: all draws are a function of it.
+        play: plays an episode for each, in the place of thinking and answering once.
+    """
+    rows = [prompt for prompt in prompts for _ in range(k)]
+    if play is None:
+        return think(sampler, rows, format, budget, stop_tokens=stop_tokens, seed=seed)
+    told = [as_row(example) for example in examples for _ in range(k)]
+    return play(sampler, rows, told, stop_tokens=stop_tokens, seed=seed)
 
 
 def make_response(format: TokenFormat, example: Example, rollout: Trajectory) -> Response:

@@ -226,8 +226,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if self._is_vlm:
             raise QreditError("vision-language models are not supported; give a text model and its tokenizer")
         self._check_setup(kwargs.get("peft_config"))
-        if self.episodes is not None:
-            self._tell_tools(self.episodes)
+        chat = self.episodes is not None and self._tell_tools(self.episodes)
         self.format = TokenFormat(
             Format.of(
                 self._tokenizer,
@@ -241,7 +240,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self._tokenizer,
         )
         self._warn_of_ends()
-        self.player = None if self.episodes is None else self._make_player(self.episodes)
+        self.player = None if self.episodes is None else self._make_player(self.episodes, chat)
         self.tails = choose_tails(self.objective.needs)
         self.train_dataset, self.eval_dataset = encode_datasets(
             self.train_dataset,
@@ -276,8 +275,8 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self._verified = False
         self.step_success: list[float] | None = None
 
-    def _tell_tools(self, episodes: EpisodeSource) -> None:
-        """Put tools where the model reads of them: into the chat template, or behind each prompt."""
+    def _tell_tools(self, episodes: EpisodeSource) -> bool:
+        """Put tools where the model reads of them: into the chat template, or behind each prompt; which of the two."""
         sets = [self.train_dataset, *list_eval_datasets(self.eval_dataset).values()]
         chat = is_all_chat([prompt for dataset in sets for prompt in dataset["prompt"][:]])
         self.chat_template_kwargs = episodes.add_to_template(self.chat_template_kwargs or {}, chat)
@@ -289,16 +288,16 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             return concatenate_datasets([Dataset.from_dict({"prompt": prompts}), rest], axis=1).select_columns(columns)
 
         if not episodes.tools or chat:
-            return
+            return chat
         self.train_dataset = told(self.train_dataset)
         if isinstance(self.eval_dataset, dict):
             self.eval_dataset = {name: told(part) for name, part in self.eval_dataset.items()}
         elif self.eval_dataset is not None:
             self.eval_dataset = told(self.eval_dataset)
+        return chat
 
-    def _make_player(self, episodes: EpisodeSource) -> EpisodePlayer:
+    def _make_player(self, episodes: EpisodeSource, chat: bool) -> EpisodePlayer:
         """What plays episodes, once the layout of a turn is known."""
-        chat = is_all_chat(self.train_dataset["prompt"][:])
         return episodes.make_player(self.format, chat, self.chat_template_kwargs, self.args.episode_budget_of_run)
 
     @property
