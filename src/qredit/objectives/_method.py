@@ -22,7 +22,8 @@ class Method(Generic[P]):
         make: the function that states the method.
         family: what it changes: the likelihood continuum, group advantages, tokens, steps, added terms, rewards.
         source: where it was published, such as "arXiv 2604.25907".
-        certainty: what its formula is known from: the paper's text, official code, others' notes, or our derivation.
+        certainty: what its formula is known from: the paper's text, the authors' own code, others (their notes, or a
+            port in their library), or our derivation.
         example: arguments, as text, for those that have no default: numbers to look at the method with, no advice.
         formula_only: its inputs are supplied; nothing here produces them, and nothing is claimed of training with it.
     """
