@@ -179,10 +179,11 @@ def test_a_plot_that_does_not_fit_leaves_the_older_one(tmp_path):
     assert path.read_bytes() == older
 
 
+FULL = [["tasks"], *map(e2e, (["--help"], ["--version"], ["train", "--help"], ["objectives", "--json"]))]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize(
-    "words", [["tasks"], *map(e2e, (["--help"], ["--version"], ["train", "--help"], ["objectives", "--json"]))]
-)
+@pytest.mark.parametrize("words", FULL)
 def test_an_output_that_is_full_is_one_line(words):
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
