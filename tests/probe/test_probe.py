@@ -84,7 +84,7 @@ def test_with_nothing_but_successes_the_bound_is_mirrored():
     assert 10**found.low == pytest.approx(0.05 ** (1 / 100), rel=1e-12)
 
 
-TRIALS = 200
+TRIALS = 60
 
 
 @cache
