@@ -13,7 +13,7 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -35,14 +35,19 @@ workflows: $(STAMP)
 	$(SCHEMA) vendor.citation-file-format CITATION.cff
 	$(BIN)/pre-commit validate-config
 
-# Ten minutes on two cores.
+# Laws, gold numbers and units, and of every kind of run one that is whole.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 check: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
+	$(PYTEST) -m "not (e2e or long)"
 
-# While you edit: tests of files that lead to no import of an engine (transformers, TRL), less those marked slow. No list is
+# The other whole runs: commands, trainings, kills and resumes, several processes. With `make test` every test but the long ones.
+test-e2e: $(STAMP)
+	$(PYTEST) -m "e2e and not long"
+
+# While you edit: of `make check`, files that lead to no import of an engine (transformers, TRL), less tests marked slow. No list is
 # kept: tests/support/imports.py reads the imports. Under a minute on two cores.
 test-fast: $(STAMP)
-	$(BIN)/pytest -n 2 --dist worksteal --fast -m "not long"
+	$(PYTEST) --fast -m "not (e2e or long)"
 
 # What is published: the source distribution, and the wheel that is built from it.
 dist: $(STAMP)

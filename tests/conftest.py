@@ -47,8 +47,16 @@ ALL_QUESTIONS = dict(SIZES)
 # Pocket tasks make 4096 training questions, which takes seconds; runs of a few steps need no more than 256. A held-out
 # question takes four times as long: of eight drawn scenes one belongs to its split.
 FEW_QUESTIONS = {"train": 256, "validation": 64, "test": 128}
+COSTLY = 2.0
+"""CPU seconds above which a test of make test is named at the end, that somebody may make it cheaper or mark it e2e."""
+BEGAN = pytest.StashKey[float]()
 settings.register_profile("qredit", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("qredit")
+
+
+def cpu_seconds() -> float:
+    """Those of this process and of the processes that it waited for."""
+    return sum(os.times()[:4])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,6 +87,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     Commands silence our log for their process, which here is shared with tests that listen to it.
     """
+    item.stash[BEGAN] = cpu_seconds()
     torch.default_generator.manual_seed(0)  # torch.manual_seed writes down the stack each time, for CUDA to show later
     torch.set_num_threads(1)
     logging.getLogger("qredit").setLevel(logging.NOTSET)
@@ -86,8 +95,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Under --fast no test loads an engine, in whatever way it imports."""
+    """What a test took is reported with it. Under --fast none loads an engine, in whatever way it imports."""
+    item.user_properties.append(("cpu_seconds", cpu_seconds() - item.stash[BEGAN]))
     if item.config.getoption("--fast"):
         found = ENGINES & sys.modules.keys() - LOADED
         LOADED.update(found)
         assert not found, f"it loads {', '.join(found)}: mark it engine"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Costly tests that no marker excuses. It is said and never a failure: seconds are those of one machine."""
+    ended = [report for report in terminalreporter.getreports("") if report.when == "teardown"]
+    found = sorted(
+        (seconds, report.nodeid)
+        for report in ended
+        if not {"e2e", "long", "slow"} & report.keywords.keys()
+        for name, seconds in report.user_properties
+        if name == "cpu_seconds" and seconds > COSTLY
+    )
+    if found:
+        terminalreporter.section(f"more than {COSTLY:g} CPU seconds, and marked neither slow nor e2e")
+        for seconds, name in reversed(found):
+            terminalreporter.write_line(f"{seconds:6.1f}  {name}")

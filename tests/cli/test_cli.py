@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import sys
 
 import pytest
@@ -640,11 +641,19 @@ def test_a_task_without_pocket_model_is_refused(refused):
 # --- folders
 
 
+@pytest.fixture(scope="module")
+def finished(network, tmp_path_factory):
+    """A finished run, where `command` would not look for it."""
+    folder = tmp_path_factory.mktemp("finished")
+    chosen = {"task": "jsonl", "data": data_file(folder / "train.jsonl"), "model": network, **SHORT, "save_every": 1}
+    assert main(["train", "--quiet", *flags(**chosen, output=folder / "run")]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def used(command, tmp_path):
-    """A finished run."""
-    assert command("train", save_every=1)[0] == 0
-    return RunFolder(tmp_path / "run")
+def used(finished, tmp_path):
+    """A copy of that run, where `command` trains."""
+    return RunFolder(shutil.copytree(finished, tmp_path / "run"))
 
 
 def test_a_used_run_folder_is_left_alone(used, refused):

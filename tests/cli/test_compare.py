@@ -107,6 +107,7 @@ def test_a_recipe_is_a_comparison_and_flags_win_over_it(file, tmp_path, monkeypa
     assert len(objectives) == len({str(parse(each)) for each in objectives}) == 7
 
 
+@pytest.mark.e2e
 def test_an_arm_may_fine_tune_first(tmp_path, capsys, in_this_process):
     """Rationales, by heart and then sampled: GRPO begins where fine-tuning ended, with as many rollouts as without."""
     arms = ["sft(steps=12, rationales=True) then grpo()", "grpo()"]
@@ -251,6 +252,7 @@ def test_a_cell_holds_mean_and_range(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])  # SIGTERM: test_exits.py
 def test_a_signal_ends_the_runs_that_are_going_on(sent, tmp_path):
     script = tmp_path / "sleepers.py"

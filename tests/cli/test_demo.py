@@ -20,6 +20,7 @@ def demo(folder, capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.e2e
 def test_the_demo_compares_four_objectives_and_keeps_them(tmp_path, capsys, monkeypatch):
     options = demo_command._options
     tiny = {"m": 2, "prompts_per_step": 2, "max_completion_length": 16, "answer_budget": 8}

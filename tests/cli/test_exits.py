@@ -22,6 +22,7 @@ from qredit.report.page import GENERATOR_TAG
 from qredit.rewards import math_worker
 from qredit.utils.atomic_files import append_text, atomic_write, write_text_atomic
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
+from tests.support.marks import e2e
 from tests.support.paths import ROOT
 from tests.support.processes import running, until
 
@@ -66,6 +67,7 @@ def started(words, **options):
 # --- processes
 
 
+@pytest.mark.e2e
 def test_the_runs_of_a_comparison_end_with_it(tmp_path):
     """By SIGTERM; SIGINT and SIGKILL: test_compare.py."""
     script = tmp_path / "script.py"
@@ -177,8 +179,11 @@ def test_a_plot_that_does_not_fit_leaves_the_older_one(tmp_path):
     assert path.read_bytes() == older
 
 
+FULL = [["tasks"], *map(e2e, (["--help"], ["--version"], ["train", "--help"], ["objectives", "--json"]))]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["tasks"], ["objectives", "--json"]])
+@pytest.mark.parametrize("words", FULL)
 def test_an_output_that_is_full_is_one_line(words):
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
@@ -204,9 +209,9 @@ def train(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("size", "options", "name"),
     [
-        (100, {}, "config.yaml"),
+        e2e(100, {}, "config.yaml"),
         (30_000, {"save_every": 1}, "checkpoint-1"),
-        (30_000, {"save_every": 0}, "final"),
+        e2e(30_000, {"save_every": 0}, "final"),
     ],
 )
 def test_a_run_on_a_full_disk_names_what_it_could_not_write(train, size, options, name):
@@ -217,6 +222,7 @@ def test_a_run_on_a_full_disk_names_what_it_could_not_write(train, size, options
     assert not (folder / name).exists()
 
 
+@pytest.mark.e2e
 def test_a_report_that_does_not_fit_leaves_the_older_one(train, tmp_path, capsys):
     status, _, folder = train(resource.RLIM_INFINITY)
     page = tmp_path / "report.html"

@@ -9,6 +9,7 @@ import pytest
 
 import qredit
 from qredit.cli.main import COMMANDS
+from tests.support.marks import e2e
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "numpy", "accelerate", "peft", "matplotlib")
 # Every command line in a fork of one process that has imported nothing but the choice of commands.
@@ -49,7 +50,7 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("package", ["qredit", "qredit.cli"])
+@pytest.mark.parametrize("package", ["qredit", e2e("qredit.cli")])
 def test_the_packages_run_as_modules(package):
     ran = subprocess.run([sys.executable, "-m", package, "--version"], capture_output=True, text=True, timeout=300)
     assert (ran.returncode, ran.stdout) == (0, f"{qredit.__version__}\n")
@@ -122,12 +123,12 @@ def test_a_name_that_the_package_does_not_have_is_no_attribute():
 @pytest.mark.parametrize(
     ("name", "argv"),
     [
-        ("qredit.cli.main", ["tasks"]),
+        e2e("qredit.cli.main", ["tasks"]),
         ("rich.console", ["tasks"]),
-        ("torch", ["train", "--dry-run"]),
-        ("torch.nn", ["train", "--dry-run"]),
-        ("transformers", ["eval"]),
-        ("trl", ["train", "--max-grad-norm", "1"]),
+        e2e("torch", ["train", "--dry-run"]),
+        e2e("torch.nn", ["train", "--dry-run"]),
+        e2e("transformers", ["eval"]),
+        e2e("trl", ["train", "--max-grad-norm", "1"]),
     ],
 )
 def test_ctrl_c_while_libraries_are_imported_ends_in_one_line(name, argv):

@@ -49,6 +49,7 @@ def test_answers_are_those_of_transformers(tmp_path, network, engine):
     assert answers(tmp_path / "vllm.jsonl") == answers(tmp_path / "own.jsonl")
 
 
+@pytest.mark.e2e
 def test_training_and_probe_sample_with_it(tmp_path, network, engine, monkeypatch):
     data = data_file(tmp_path / "train.jsonl")
     run = {"task": "jsonl", "data": data, "model": network, "use_vllm": "true"}
@@ -91,6 +92,7 @@ def test_refusals_are_one_line_before_a_model_is_loaded(tmp_path, network, monke
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_a_run_whose_server_is_lost_goes_on_and_ends_the_same(tmp_path, network, monkeypatch, capsys):
     """One line and status 2; the run then goes on from its last checkpoint, with a server that was started again."""
     monkeypatch.setattr(servers, "_FIRST_PAUSE", 0.01)

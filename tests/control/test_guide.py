@@ -425,6 +425,7 @@ def test_roll_back_goes_on_at_half_the_rate(tmp_path):
     assert 0 < float(moved.max()) <= 2 * 5e-4  # one step of Adam away from checkpoint 10, not from step 18
 
 
+@pytest.mark.e2e
 def test_roll_back_ends_after_its_chances(tmp_path):
     made, _, guard = guarded(tmp_path, "roll_back", until=12)
     made.args.max_steps = 60
@@ -433,6 +434,7 @@ def test_roll_back_ends_after_its_chances(tmp_path):
     assert made.state.global_step < 60
 
 
+@pytest.mark.e2e
 def test_paft_takes_over(taken_over):
     made, _, guard = taken_over
     assert guard.instead
@@ -440,6 +442,7 @@ def test_paft_takes_over(taken_over):
     assert made.state.global_step == 24
 
 
+@pytest.mark.e2e
 def test_once_paft_has_taken_over_the_guide_is_silent(tmp_path):
     made, _, guard = guarded(tmp_path, "paft", again=24, objective="garl(q=auto())", learning_rate=2e-2)
     made.train()
@@ -455,6 +458,7 @@ def test_of_steps_logged_together_the_last_q_is_told(tmp_path):
     assert logged(made, "q") == [0.75, 0.25]
 
 
+@pytest.mark.e2e
 def test_a_guard_without_a_good_checkpoint_ends_the_run(tmp_path):
     made, _, guard = guarded(tmp_path, "roll_back", save_only_model=False)
     made.args.save_steps = made.state.save_steps = 100
@@ -464,6 +468,7 @@ def test_a_guard_without_a_good_checkpoint_ends_the_run(tmp_path):
     assert list_checkpoints(tmp_path) == []
 
 
+@pytest.mark.e2e
 def test_a_guard_remembers_over_a_resume(taken_over, tmp_path):
     made, _, guard = taken_over
     again, _, second = guarded(tmp_path, "paft", again=24, network=model(seed=5))
@@ -488,6 +493,7 @@ def test_a_guard_that_cannot_do_its_work_says_so_at_once(tmp_path, action, chang
         guarded(tmp_path, action, **changes)
 
 
+@pytest.mark.e2e
 def test_a_good_checkpoint_outlives_the_rotation(tmp_path):
     """Saved every step, two kept: at step 18, when the collapse shows, the good one is long past."""
     made, script, guard = guarded(tmp_path, "stop", save_total_limit=2, save_steps=1)

@@ -19,6 +19,7 @@ from qredit.engine.prompts import Prompts
 from qredit.engine.run_state import STATE_FILE
 from qredit.utils.seed import derive_seed
 from tests.support.batches import likelihood_batch, reward_batch
+from tests.support.marks import e2e
 from tests.support.runs import length_reward, questions, trainer
 from tests.support.tiny import model
 
@@ -327,7 +328,7 @@ def curriculum(tmp_path_factory):
     return folder, *curriculum_run(folder, save_total_limit=9, **SAVING)
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 5])
+@pytest.mark.parametrize("step", [e2e(1), e2e(2), e2e(4), 5])
 def test_a_curriculum_goes_on_exactly_from_every_checkpoint(curriculum, tmp_path, step):
     """1 and 5 lie inside a first pass over a generation, 2 before its repeat, 4 between two generations."""
     folder, whole, sampler = curriculum
@@ -362,7 +363,7 @@ def plain(tmp_path_factory):
     return folder, made
 
 
-@pytest.mark.parametrize("step", [3, 4, 5])
+@pytest.mark.parametrize("step", [3, e2e(4), e2e(5)])
 def test_checkpoint_of_a_former_version_goes_on_in_plain_order(plain, tmp_path, step):
     """4 ends the first epoch; 3 and 5 lie inside generations."""
     folder, made = plain
@@ -377,6 +378,7 @@ def test_checkpoint_of_a_former_version_goes_on_in_plain_order(plain, tmp_path, 
         curriculum_run(tmp_path, resume=str(tmp_path / f"checkpoint-{step}"), **SAVING)
 
 
+@pytest.mark.e2e
 def test_another_sampler_than_that_of_the_checkpoint_is_refused(tmp_path):
     settings = SAVING | {"max_steps": 1}
     curriculum_run(tmp_path, **settings)

@@ -247,6 +247,7 @@ def test_rewards_of_hinted_rollouts_are_not_those_of_the_run(tmp_path):
     assert (logged["reward"], logged["hint/rescued"]) == (0, 1)
 
 
+@pytest.mark.e2e
 def test_a_run_without_failures_is_the_run_without_the_option(tmp_path):
     def weights(name, **options):
         made = trainer(tmp_path / name, "grpo()", reward_funcs=always_some, max_steps=2, **options)

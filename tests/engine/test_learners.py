@@ -14,6 +14,7 @@ from qredit.engine.learner import Learners
 from qredit.objectives.parsing import parse
 from qredit.trl import QreditTrainer
 from tests.support.critic import OBJECTIVE, Critic
+from tests.support.marks import e2e
 from tests.support.runs import length_reward, questions, settings, trainer
 from tests.support.tiny import model, tokenizer
 from tests.support.toy_engine import ToyEngine
@@ -81,6 +82,7 @@ def test_the_policy_learns_by_what_it_filled(tmp_path):
     assert float((still_then - other_then).norm() / still_then.norm()) > 0.05
 
 
+@pytest.mark.e2e
 @pytest.mark.whole_tasks
 def test_it_learns_beside_a_pocket_model(tmp_path):
     folder = pocket.get_model_path("dial-2")
@@ -121,7 +123,7 @@ def test_it_learns_in_an_engine_without_trl(tmp_path):
     assert sum(shown[-3:]) < 0.5 * sum(shown[:3])
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [1, e2e(2)])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, step):
     """Step 1 lies in the middle of a generation."""
     saved = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4, "steps_per_generation": 2}
@@ -136,6 +138,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, step):
     assert float((weights(first.head) - weights(Critic(WIDTH).head)).norm()) > 0.1
 
 
+@pytest.mark.e2e
 def test_a_checkpoint_without_its_state_is_refused(tmp_path):
     saved = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
     made(tmp_path, Critic(WIDTH), **saved).train()

@@ -27,6 +27,7 @@ from qredit.lab.policies import make_graded_policy, make_policy, make_sparse_pol
 from qredit.objectives import garl, paft
 from qredit.testing.moments import exact_moments
 from tests.support import typecheck
+from tests.support.marks import e2e
 from tests.support.paths import ROOT
 
 COLD = torch.tensor([1e-6, 1e-3], dtype=torch.float64)
@@ -177,6 +178,7 @@ def true(name) -> Finding:
     return quick(name)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_escape_times_agree_within_the_budget():
     """At q = 1/2 the sigmoid model needs 2/√p0 steps: 20 000 from 1e-8, beyond the budget of 3000; 2900 from 4.6e-7."""
@@ -205,6 +207,7 @@ def test_sgd_is_not_begun_in_vain_and_ends_with_the_budget():
     assert found.time.tolist() == [math.inf, math.inf, pytest.approx(8, abs=1)]
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_escape_prints_fits_of_sigmoid_model_once_for_each_q():
     told = json.loads(json.dumps(finding_to_dict(true("escape"))))
@@ -246,7 +249,7 @@ WRONG = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", [e2e(name) if name == "escape" else name for name in REGISTRY])
 def test_the_verdict_is_that_they_agree(name):
     finding = true(name)
     assert finding.verdict.startswith("Measured numbers and theorem agree: ")
@@ -297,6 +300,7 @@ def test_the_command_writes_a_plot_and_its_points(tmp_path, capsys):
     assert float(points[0]["y"]) == pytest.approx(curves[0].y[0], rel=1e-5)
 
 
+@pytest.mark.e2e
 def test_the_command_prints_table_and_verdict(tmp_path, capsys):
     assert main(["lab", "coverage", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out

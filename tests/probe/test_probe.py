@@ -84,7 +84,7 @@ def test_with_nothing_but_successes_the_bound_is_mirrored():
     assert 10**found.low == pytest.approx(0.05 ** (1 / 100), rel=1e-12)
 
 
-TRIALS = 200
+TRIALS = 60
 
 
 @cache
@@ -435,6 +435,7 @@ def test_what_further_rewards_add_is_shown_and_not_counted(capsys):
     assert any(line.startswith("the sum of all rewards differs within") for line in found["notices"])
 
 
+@pytest.mark.e2e
 def test_a_recipe_can_be_probed_and_flags_win_over_it(tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -497,6 +498,7 @@ def test_answers_that_do_not_join_are_counted_and_named(tmp_path, monkeypatch, c
     assert any("1 answers do not join at the seam and are left out (row-1)" in notice for notice in found["notices"])
 
 
+@pytest.mark.e2e
 def test_a_cold_chat_model_is_to_be_shown_worked_examples(tmp_path, capsys):
     data, shots = data_file(tmp_path / "own.jsonl", rows(16)), tmp_path / "shots.json"
     shots.write_text('[{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]')

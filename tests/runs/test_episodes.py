@@ -81,6 +81,7 @@ def test_an_environment_is_trained_in_evaluated_and_probed(asked, capsys, tmp_pa
     assert json.loads(said.out)
 
 
+@pytest.mark.e2e
 def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
     options = {**SHORT, **asked, "tools": "user_games:count", "steps": 1}
     status, said = run(capsys, "train", **options, output=tmp_path / "run")
@@ -90,6 +91,7 @@ def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
     assert status == 0, said.err
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("asking", "counted"),
     [

@@ -139,6 +139,7 @@ def test_keep_and_probe_need_each_other(given):
         TrainOptions(**given)
 
 
+@pytest.mark.e2e
 def test_a_probe_writes_the_file_that_train_reads(tmp_path, capsys):
     data, network, file = tmp_path / "data", model_folder(tmp_path / "model"), tmp_path / "probe.jsonl"
     data.mkdir()

@@ -27,6 +27,7 @@ def events(folder):
     return found
 
 
+@pytest.mark.e2e
 def test_every_number_of_metrics_jsonl_is_scalar_in_tensorboard(tmp_path, capsys):
     chosen = {
         "task": "pocket-hotpot",

@@ -20,6 +20,7 @@ from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.share import share_prefix
 from qredit.trl import QreditTrainer
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
+from tests.support.marks import e2e
 from tests.support.runs import questions, settings
 from tests.support.tiny import model, tokenizer
 
@@ -88,6 +89,7 @@ def test_a_generation_config_that_can_be_saved_stays(folder):
     assert {name: getattr(loaded.generation_config, name) for name in kept} == kept
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_run_with_such_a_config_saves_resumes_and_merges(folder, tmp_path, capsys, lora):
     write(folder, "generation_config.json", UNSAVABLE[0])
@@ -311,6 +313,7 @@ def test_the_record_says_what_was_computed_in(folder, tmp_path, dtype, type, mon
 # --- paths and ids
 
 
+@pytest.mark.e2e
 def test_a_run_on_a_relative_model_goes_on_from_elsewhere(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data_file(Path("rows.jsonl"))
@@ -324,6 +327,7 @@ def test_a_run_on_a_relative_model_goes_on_from_elsewhere(folder, tmp_path, monk
     assert main(["train", "--quiet", "--resume", *flags(output=tmp_path / "run", steps=3)]) == 0
 
 
+@pytest.mark.e2e
 def test_adapters_whose_model_is_gone_name_it(folder, tmp_path, capsys):
     chosen = {"task": "jsonl", "data": data_file(tmp_path / "rows.jsonl"), "model": folder, "output": tmp_path / "run"}
     assert main(["train", "--quiet", *flags(**chosen, **SHORT, lora=True, lora_r=4)]) == 0
@@ -384,8 +388,8 @@ def test_the_warmup_is_a_tenth_of_the_run_at_most(steps, asked, warmup):
 @pytest.mark.parametrize(
     ("options", "rates"),
     [
-        ({}, [1, 1, 1, 1]),
-        ({"warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
+        e2e({}, [1, 1, 1, 1]),
+        e2e({"warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
         ({"warmup": 2, "lr_scheduler_type": "linear"}, [1 / 2, 1, 2 / 3, 1 / 3]),
     ],
 )

@@ -30,6 +30,7 @@ def is_gone() -> bool:
     return _held[0]() is None
 
 
+@pytest.mark.e2e
 def test_a_job_leaves_no_garbage_to_the_next():
     jobs = [partial(hold_a_cycle), partial(is_gone)]
 

@@ -79,6 +79,7 @@ def test_a_card_that_imitates_bf16_is_told_so(tmp_path, monkeypatch):
     check_precision(TrainOptions(training={"fp16": True}))
 
 
+@pytest.mark.e2e
 def test_fp16_takes_the_place_of_bf16(tmp_path, chosen, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(TrainOptions, "half", True)  # as on an accelerator

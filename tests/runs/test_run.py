@@ -29,6 +29,7 @@ from qredit.stats.interval import Interval
 from qredit.tasks.jsonl import make_jsonl_task
 from qredit.utils.sanitize import escape_control_chars, summarize_error
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder, rows
+from tests.support.marks import e2e
 from tests.support.paths import ROOT
 from tests.support.tiny import tokenizer
 from tests.tasks.test_tasks import FILES, copies, write
@@ -158,17 +159,21 @@ def test_the_final_model_is_loadable_and_has_learned(finished, network):
     assert not same(weights(run.final), weights(network))
 
 
+@pytest.mark.e2e
 def test_learning_raises_the_likelihood_of_the_answers(train):
     run, _ = train(steps=16, m=4, lr=3e-2)
     likelihood = [line["p_hat/log10_q50"] for line in lines(run.metrics) if "p_hat/log10_q50" in line]
     assert sum(likelihood[-5:]) / 5 > sum(likelihood[:5]) / 5 + 1
 
 
-@pytest.mark.parametrize("objective", ["grpo", "paft(q=0.5)", "verifree", "maxrl", "dr_grpo", "sft_then_rlvr"])
+@pytest.mark.parametrize(
+    "objective", ["grpo", "paft(q=0.5)", *map(e2e, ("verifree", "maxrl", "dr_grpo", "sft_then_rlvr"))]
+)
 def test_objectives_are_trained_by_name_or_in_full(train, objective):
     assert train(objective=objective, steps=1)[1]["objective"].startswith(objective.split("(")[0])
 
 
+@pytest.mark.e2e
 def test_chat_messages_may_be_prompts(train, tmp_path):
     folder = model_folder(tmp_path / "chat", chat=True)
     message = rows(prompt=lambda n: [{"role": "user", "content": f"What is {n}?"}])
@@ -183,6 +188,7 @@ def test_gold_answers_that_no_reward_can_read_are_counted(train, data):
     assert train(reward="numeric", steps=1)[1]["unparseable_golds"] == 2
 
 
+@pytest.mark.e2e
 def test_dtype_sets_the_computation_and_weights_stay_float32(train):
     plain, half = train("plain", dtype="float32")[0], train("half", dtype="bfloat16")[0]
     assert {tensor.dtype for tensor in weights(half.final).values()} == {torch.float32}
@@ -222,7 +228,7 @@ def cut(monkeypatch, capsys, network, data, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("in_step", [1, 3, 5])
+@pytest.mark.parametrize("in_step", [e2e(1), 3, e2e(5)])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(whole, cut, tmp_path, in_step):
     """Checkpoints at 2 and 4: the steps since the last one are done again, before the first all of them."""
     run = cut("cut", in_step, **WHOLE)
@@ -257,7 +263,7 @@ def signalled(monkeypatch, capsys, network, data, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, e2e(signal.SIGTERM)])
 def test_an_interrupted_run_ends_later_as_if_never_stopped(whole, signalled, number):
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     run, said = signalled("cut", 2, number, steps=STEPS, save_every=100)
@@ -270,6 +276,7 @@ def test_an_interrupted_run_ends_later_as_if_never_stopped(whole, signalled, num
     assert same(weights(run.final), weights(whole.path / f"checkpoint-{STEPS}"))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("save_every", "said_of_it"),
     [(0, f"nothing saved yet (3 of {STEPS} steps lost)"), (2, f"saved at step 2 of {STEPS} (1 step lost)")],
@@ -299,6 +306,7 @@ def test_a_resumed_run_keeps_every_command(trained, monkeypatch):
     assert json.loads(trained.record.read_text())["commands"] == [*first, ["qredit", "train", "--resume"]]
 
 
+@pytest.mark.e2e
 def test_resuming_a_finished_run_with_more_steps_goes_on(trained, train):
     long, _ = train("long", steps=4, save_every=1)
     assert not same(weights(trained.final), weights(long.final))
@@ -342,6 +350,7 @@ def test_a_finished_run_is_not_thrown_away_by_a_resume(trained, capsys, checkpoi
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == kept
 
 
+@pytest.mark.e2e
 def test_a_torn_checkpoint_is_named_and_one_before_it_is_taken(whole, cut, capsys):
     run = cut("cut", 5, steps=STEPS, save_every=2)
     torn = run.path / "checkpoint-4" / "model.safetensors"
@@ -375,7 +384,7 @@ def scripted(monkeypatch, values):
     monkeypatch.setattr(validate, "summarize", pretended)
 
 
-@pytest.mark.parametrize(("values", "best"), [((0.1, 0.6, 0.2), 2), ((0.5, 0.5, 0.2), 1), ((0.0, 0.1, 0.2), 3)])
+@pytest.mark.parametrize(("values", "best"), [((0.1, 0.6, 0.2), 2), e2e((0.5, 0.5, 0.2), 1), e2e((0.0, 0.1, 0.2), 3)])
 def test_the_final_model_is_the_best_checkpoint_by_validation(train, monkeypatch, values, best):
     scripted(monkeypatch, values)
     run, told = train(steps=3, eval_every=1, eval_k=2)
@@ -389,6 +398,7 @@ def test_the_final_model_is_the_best_checkpoint_by_validation(train, monkeypatch
     assert not (run.final / "manifest.json").exists()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("value", [0.0, 0.4])
 def test_a_tie_is_not_best(train, monkeypatch, value):
     """Where all validations are equal no checkpoint is better than another: the last weights are the model."""
@@ -398,6 +408,7 @@ def test_a_tie_is_not_best(train, monkeypatch, value):
     assert same(weights(run.final), weights(run.path / "checkpoint-2"))
 
 
+@pytest.mark.e2e
 def test_a_run_without_a_reward_ends_with_what_to_try(network, data, tmp_path, capsys):
     chosen = {"task": "jsonl", "data": data, "model": network, **SHORT, "eval_every": 1, "eval_k": 2}
     data_file(data / "train.jsonl", rows(answer=lambda n: "Paris is big, London is bigger."))
@@ -412,6 +423,7 @@ def test_a_run_without_a_reward_ends_with_what_to_try(network, data, tmp_path, c
     assert "such as garl" not in capsys.readouterr().out
 
 
+@pytest.mark.e2e
 def test_the_best_checkpoint_survives_a_limit_on_checkpoints(train, monkeypatch):
     scripted(monkeypatch, (0.1, 0.6, 0.2, 0.3))
     run, told = train(steps=4, eval_every=1, eval_k=2, save_total_limit=2)
@@ -420,6 +432,7 @@ def test_the_best_checkpoint_survives_a_limit_on_checkpoints(train, monkeypatch)
     assert same(weights(run.final), weights(run.path / "checkpoint-2"))
 
 
+@pytest.mark.e2e
 def test_the_best_step_is_known_after_a_resume(train, cut, monkeypatch):
     scripted(monkeypatch, (0.6, 0.1, 0.2, 0.3))
     run = cut("cut", 2, steps=4, eval_every=1, eval_k=2, save_total_limit=1)
@@ -429,6 +442,7 @@ def test_the_best_step_is_known_after_a_resume(train, cut, monkeypatch):
     assert same(weights(run.final), weights(run.path / "checkpoint-1"))
 
 
+@pytest.mark.e2e
 def test_validation_does_not_disturb_the_training(train):
     watched, _ = train("watched", steps=4, eval_every=2, eval_k=2)
     plain, _ = train("plain", steps=4, save_every=4)
@@ -440,7 +454,7 @@ def test_validation_does_not_disturb_the_training(train):
 # --- adapters
 
 
-@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("validated", [False, e2e(True)])
 def test_merged_adapters_are_a_plain_model_with_the_same_logits(train, validated, network):
     extra = {"eval_every": 2, "eval_k": 2} if validated else {}
     adapters, _ = train("adapters", lora=True, lora_r=4, **extra)
@@ -453,6 +467,7 @@ def test_merged_adapters_are_a_plain_model_with_the_same_logits(train, validated
     assert not torch.allclose(logits(merged.final), logits(network), atol=1e-5)
 
 
+@pytest.mark.e2e
 def test_a_run_with_adapters_resumes_and_is_evaluated(train, cut, evaluated):
     options = {"steps": 4, "save_every": 2, "lora": True, "lora_r": 4}
     whole, _ = train("whole", **options)
@@ -463,6 +478,7 @@ def test_a_run_with_adapters_resumes_and_is_evaluated(train, cut, evaluated):
     assert evaluated(model=run.path, k=2)["questions"] == 4
 
 
+@pytest.mark.e2e
 def test_adapters_alone_are_no_model_to_train_from(train, capsys, tmp_path, data):
     run, _ = train("adapters", lora=True, lora_r=4)
     words = flags(task="jsonl", data=data, model=run.final, output=tmp_path / "next", **SHORT)
@@ -606,6 +622,7 @@ def test_given_options_win_over_those_of_the_run(trained, evaluated, tmp_path):
     assert evaluated(model=run.path, data=other, k=1)["questions"] == 2
 
 
+@pytest.mark.e2e
 def test_template_switches_of_a_run_are_used_in_its_evaluation(train, evaluated, tmp_path, monkeypatch):
     folder = model_folder(tmp_path / "chat", chat=True)
     run, _ = train(model=folder, chat_template_kwargs="{'opened': True}")
@@ -685,6 +702,7 @@ def test_the_table_of_an_evaluation_says_how_ties_count(trained, capsys):
 # --- an official data set with a model that thinks
 
 
+@pytest.mark.e2e
 def test_finqa_is_trained_cold_and_evaluated_with_a_chat_model(train, evaluated, tmp_path):
     folder, records = tmp_path / "finqa", copies("finqa", 6)
     folder.mkdir()
@@ -706,6 +724,7 @@ def test_finqa_is_trained_cold_and_evaluated_with_a_chat_model(train, evaluated,
 RECIPES = ROOT / "recipes"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("recipe", ["finqa-cold.yaml", "hotpotqa-warm.yaml"])
 def test_a_recipe_runs_on_records_in_the_official_format(recipe, evaluated, tmp_path, capsys):
     """As published but for the model, the lengths and the number of steps: groups of 32, row chunks, validation."""
@@ -730,6 +749,7 @@ def test_a_recipe_runs_on_records_in_the_official_format(recipe, evaluated, tmp_
 # --- one file of data
 
 
+@pytest.mark.e2e
 def test_a_single_file_is_divided_where_the_run_validates(train, tmp_path):
     path = data_file(tmp_path / "all.jsonl", rows(8))
     run, told = train(data=path, eval_every=1, eval_questions=3, eval_k=2)
@@ -747,6 +767,7 @@ def test_a_single_file_too_small_to_be_divided_is_refused(network, tmp_path, cap
     assert "eval_questions=3 of them are held out for validation" in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_a_run_is_not_evaluated_on_the_file_it_was_trained_on(train, evaluated, tmp_path, capsys):
     path = data_file(tmp_path / "all.jsonl")
     run, _ = train(data=path)
@@ -763,6 +784,7 @@ def test_an_evaluations_samples_are_kept_under_a_free_name(trained, evaluated):
     assert len(lines(run.path / "eval-test.jsonl")) == first["questions"]
 
 
+@pytest.mark.e2e
 def test_what_the_data_lacks_is_said_once_before_the_run(network, tmp_path, capsys):
     path = data_file(tmp_path / "all.jsonl", rows(answer=lambda n: "one two three four five six seven eight nine"))
     chosen = {"task": "jsonl", "data": path, "model": network, **SHORT, "reward": "numeric"}
@@ -778,6 +800,7 @@ def test_what_the_data_lacks_is_said_once_before_the_run(network, tmp_path, caps
     assert (plan["unparseable_golds"], plan["answers_over_budget"]) == (6, 6)
 
 
+@pytest.mark.e2e
 def test_a_run_resumed_inside_a_generation_ends_the_same(train, cut):
     options = {"steps": 4, "save_every": 1, "num_iterations": 2}
     whole, _ = train("whole", **options)
@@ -786,6 +809,7 @@ def test_a_run_resumed_inside_a_generation_ends_the_same(train, cut):
     assert same(weights(whole.final), weights(run.final))
 
 
+@pytest.mark.e2e
 def test_template_switches_may_be_json(train, evaluated, tmp_path):
     folder = model_folder(tmp_path / "chat", chat=True)
     run, _ = train(model=folder, chat_template_kwargs='{"enable_thinking": true}')
@@ -811,17 +835,21 @@ def test_of_an_error_by_others_first_line_is_said_or_its_type(error, said):
     assert summarize_error(error) == said
 
 
-@pytest.fixture
-def easy(tmp_path):
-    """Questions with one answer, learned within a few steps, so that q falls."""
-    return data_file(tmp_path / "easy.jsonl", rows(8, answer=lambda n: "7"))
+@pytest.fixture(scope="module")
+def guided(network, tmp_path_factory):
+    """A run whose q falls, on questions with one answer, learned within a few steps; and what its view was told."""
+    folder, told = tmp_path_factory.mktemp("guided"), []
+    chosen = {"task": "jsonl", "data": data_file(folder / "easy.jsonl", rows(8, answer=lambda n: "7"))}
+    chosen |= {"model": network, **SHORT, "q": "auto", "steps": 14, "m": 4, "lr": 2e-2, "warmup": 0, "save_every": 7}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("qredit.runs.live.LiveView.note", lambda self, text: told.append(text))
+        assert main(["train", "--quiet", *flags(**chosen, output=folder / "run")]) == 0
+    return RunFolder(folder / "run"), told
 
 
-EASY = {"q": "auto", "steps": 14, "m": 4, "lr": 2e-2, "warmup": 0, "save_every": 7}
-
-
-def test_decisions_after_the_checkpoint_are_made_anew(train, easy, tmp_path):
-    run, _ = train("guided", data=easy, **EASY)
+@pytest.mark.e2e
+def test_decisions_after_the_checkpoint_are_made_anew(guided, tmp_path):
+    run = RunFolder(shutil.copytree(guided[0].path, tmp_path / "run"))
     kept = lines(run.decisions)
     assert kept[0]["step"] == 0
     assert len(kept) > 2
@@ -833,18 +861,18 @@ def test_decisions_after_the_checkpoint_are_made_anew(train, easy, tmp_path):
     shutil.rmtree(run.final)
     for path in list_checkpoints(run.path)[:-1]:
         shutil.rmtree(path)
-    train("guided", "--resume", data=easy, **EASY)
+    assert main(["train", "--quiet", "--resume", "--output", str(run.path)]) == 0
     assert lines(run.decisions) == kept
 
 
-def test_the_newest_decision_is_told_to_the_view(train, easy, monkeypatch):
-    told = []
-    monkeypatch.setattr("qredit.runs.live.LiveView.note", lambda self, text: told.append(text))
-    run, _ = train("told", data=easy, **EASY)
+@pytest.mark.e2e
+def test_the_newest_decision_is_told_to_the_view(guided):
+    run, told = guided
     newest = [lines(run.decisions)[0], lines(run.decisions)[-1]]
     assert [told[0], told[-1]] == [f"after step {one['step']}: {one['change']}; {one['reason']}" for one in newest]
 
 
+@pytest.mark.e2e
 def test_ranks_try_a_folder_at_the_same_time(tmp_path):
     """Each with a file of its own, which another one does not take away."""
     folder = tmp_path / "run"

@@ -26,6 +26,7 @@ from qredit.trl import QreditConfig
 from qredit.trl.dataset_encoding import encode_datasets
 from qredit.trl.sft_trainer import IGNORED_LABEL, make_sft_dataset
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder, rows
+from tests.support.marks import e2e
 from tests.support.tiny import chat_tokenizer, tokenizer
 
 THOUGHTS = {"thought": lambda n: f"the cat is {n}" if n else None}
@@ -148,6 +149,7 @@ def evaluated(capsys, *words):
     return json.loads(capsys.readouterr().out)["metrics"]["p@1"]["value"]
 
 
+@pytest.mark.e2e
 def test_answers_that_were_shown_are_given(tmp_path, capsys):
     """Without rationales a pocket model closes its thinking at once, and knows the few answers by heart."""
     asked = ["--split", "train", "--limit", "4"]
@@ -157,12 +159,14 @@ def test_answers_that_were_shown_are_given(tmp_path, capsys):
     assert evaluated(capsys, "--model", str(tmp_path / "run"), *asked) > 0.9
 
 
+@pytest.mark.e2e
 def test_rationales_once_shown_are_thought_on_new_questions(tmp_path, capsys):
     options = {"steps": 12, "subset": 96, "output": tmp_path / "run", "rationales": True}
     assert main(["sft", "--quiet", *flags(**options)]) == 0
     assert evaluated(capsys, "--model", str(tmp_path / "run"), "--limit", "4") > 0.5
 
 
+@pytest.mark.e2e
 def test_training_goes_on_from_it(sft, data, tmp_path):
     run, _ = sft(eval_every=2, eval_questions=2, eval_k=2, max_completion_length=8, answer_budget=3)
     assert [set(line) >= {"p@1", "p@2", "m@2"} for line in lines(run.validation)] == [True]
@@ -171,6 +175,7 @@ def test_training_goes_on_from_it(sft, data, tmp_path):
     assert yaml.safe_load((tmp_path / "next" / "config.yaml").read_text())["model"] == str(run.final)
 
 
+@pytest.mark.e2e
 def test_adapters_are_trained_and_merged(sft, network):
     run, _ = sft("adapters", lora=True)
     assert (run.final / "adapter_config.json").is_file()
@@ -198,7 +203,7 @@ def send_signal():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
-@pytest.mark.parametrize(("step", "act", "save_every"), [(3, raise_interrupt, 2), (2, send_signal, 100)])
+@pytest.mark.parametrize(("step", "act", "save_every"), [(3, raise_interrupt, 2), e2e(2, send_signal, 100)])
 def test_a_resumed_run_ends_as_an_unbroken_one(sft, monkeypatch, capsys, step, act, save_every):
     """Five steps of two of six rows: the second epoch, shuffled anew, is cut. A signal saves the step it came in."""
     options = {"steps": 5, "save_every": save_every, "rationale_column": "thought", "seed": 3}

@@ -16,6 +16,7 @@ from qredit.samplers.think_then_answer import think, think_by_requests
 from qredit.samplers.transformers import TransformersSampler, sample
 from qredit.shared_prefix.share import share_prefix
 from tests.rollouts.test_rollout import Scripted, say, text, tokens
+from tests.support.marks import e2e
 from tests.support.tiny import model, tokenizer
 
 END = 1
@@ -311,7 +312,7 @@ def greedy(seed=0, shared=True):
     return TransformersSampler(made, 0, SamplingParams(temperature=0.0))
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, e2e(False)])
 def test_without_noise_two_calls_of_a_model_give_what_one_gives(shared):
     prompts = [encode(tokenizer(), words) for words in ("What is two?", "the cat", "Paris is big, London")]
     made = [tokens(closing=closing, opening="", end=end) for closing, end in (("o", "a"), ("x", "<end>"), ("in", "o"))]

@@ -520,6 +520,7 @@ def test_official_questions_that_were_trained_on_are_counted(tmp_path):
     assert count_trained_on(examples, replace(asked, task="hotpotqa"), run) is None
 
 
+@pytest.mark.e2e
 def test_questions_that_a_run_was_trained_on_are_counted(tmp_path):
     path = put(tmp_path / "a.jsonl", *({"prompt": f"{n}?", "answer": "1"} for n in range(8)))
     run = TrainOptions(task="jsonl", data=path, eval_every=1, eval_questions=3, system_prompt="S")
@@ -613,6 +614,7 @@ def test_floats_of_a_data_set_that_are_whole_are_integers(answers, texts):
         assert encoded["answer"] == texts
 
 
+@pytest.mark.e2e
 def test_an_evaluation_names_its_rows_and_dry_run_shows_wording(tmp_path, capsys):
     from qredit.cli.main import main
 

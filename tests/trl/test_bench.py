@@ -113,6 +113,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(timing, "peak_memory", lambda name, *more: memory[name])
 
 
+@pytest.mark.e2e
 def test_sampling_is_measured_too(capsys, quick):
     words = "bench step --sizes 12/12/2 --objectives garl --phases sample --runs 1 --threads 1 --cpu --json --quiet"
     assert main(words.split()) == 0

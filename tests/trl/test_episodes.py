@@ -9,6 +9,7 @@ from qredit.environments import Step
 from qredit.rollouts.trajectory import EndReason
 from qredit.utils.errors import QreditError
 from tests.support.episodes import Counting, add
+from tests.support.marks import e2e
 from tests.support.runs import first_step_gradients, length_reward, questions, relative_difference, trainer
 from tests.support.tiny import model
 
@@ -45,7 +46,7 @@ def test_one_turn_has_todays_gradients_bit_for_bit(tmp_path, objective):
     assert all(torch.equal(plain[name], played[name]) for name in plain)
 
 
-@pytest.mark.parametrize("objective", ["garl(q=0.75)", "paft(q=0.5)", "grpo()"])
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", e2e("paft(q=0.5)"), "grpo()"])
 def test_it_trains_over_turns(tmp_path, objective):
     data = questions(steps=[3] * 16)
     made = trainer(tmp_path, objective, data, environment=Counting, max_turns=3, max_steps=2, **SMALL)

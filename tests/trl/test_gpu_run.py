@@ -18,6 +18,7 @@ from qredit.trl.bench.size import Size
 from tests.support.paths import ROOT
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_the_whole_run_at_toy_size(tmp_path, capsys):
     """Every section measures, and a result goes into a page with card and date, unless it is a toy's."""

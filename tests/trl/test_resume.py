@@ -12,6 +12,7 @@ import torch
 
 from qredit import QreditError
 from qredit.engine.checkpoint import MANIFEST, find_damage, find_newest_complete, list_checkpoints, trim_lines
+from tests.support.marks import e2e
 from tests.support.paths import ROOT, SUPPORT
 from tests.support.runs import length_reward, questions, trainer
 from tests.support.tiny import model
@@ -36,6 +37,7 @@ def killed(folder, kills, objectives):
     return reports
 
 
+@pytest.mark.e2e
 def test_a_run_killed_at_random_moments_ends_with_same_weights(tmp_path):
     """SIGKILL inside a checkpoint's write, and at a random moment; bitwise equal. The long test kills more, of both."""
     killed(tmp_path, 2, STATEFUL[1:])
@@ -79,13 +81,14 @@ def resumed(folder, step, **changes):
     return made
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [e2e(1), e2e(2), 3, e2e(4), e2e(5)])
 def test_every_checkpoint_leads_to_the_same_end(whole, step):
     """Steps 1, 3 and 5 fall inside a generation, 4 is the end of the first epoch, 5 lies in the second."""
     folder, end = whole
     assert torch.equal(weights(resumed(folder, step)), end)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "changes", [{"num_iterations": 2}, {"gradient_accumulation_steps": 2, "steps_per_generation": 4}]
 )
@@ -139,6 +142,7 @@ def test_nothing_to_resume_and_another_objective_are_refused(tmp_path):
         other.train(resume_from_checkpoint=True)
 
 
+@pytest.mark.e2e
 def test_old_checkpoints_are_rotated_and_the_best_is_kept(tmp_path):
     made = trainer(
         tmp_path, save_strategy="steps", save_steps=1, max_steps=5, save_total_limit=2, eval_dataset=questions(4),

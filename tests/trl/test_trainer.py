@@ -29,24 +29,15 @@ from qredit.penalties.entropy import entropy_bonus
 from qredit.rollouts.trajectory import make_one_turn
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.generation_metrics import collect_length_stats, compute_length_metrics
+from tests.support.marks import e2e
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
 from tests.support.tiny import chat_tokenizer, model, tokenizer
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
-OBJECTIVES = [
-    "garl(q=0.75)",
-    "paft(q=0.5)",
-    "grpo()",
-    "dapo()",
-    "dr_grpo(length=10)",
-    "rloo()",
-    "maxrl()",
-    "delta()",
-    BATCH_STD,
-]
 KINDS = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", BATCH_STD]
 """One of a likelihood, one that draws, a mean over rows, a mean over tokens, a statistic of the step."""
+OBJECTIVES = [*KINDS, *map(e2e, ("dr_grpo(length=10)", "rloo()", "maxrl()", "delta()"))]
 
 
 def test_lengths_that_are_logged_add_up_and_keep_to_the_budget():
@@ -93,6 +84,7 @@ def test_group_statistics_taken_over_chunks_would_be_seen(tmp_path, monkeypatch)
     assert relative_difference(first_step_gradients(mutant), whole) > 1e-2
 
 
+@pytest.mark.e2e
 def test_a_mixed_objective_learns_from_both_tails_as_from_each(tmp_path):
     """garl + 0.5·reward on two-tailed rows has the sum of the two gradients: rollouts are counted once."""
     source = garl(0.5).source
@@ -149,7 +141,7 @@ def test_later_updates_on_a_generation_are_off_policy(tmp_path):
     assert seen == [False, True, True, True]
 
 
-@pytest.mark.parametrize("objective", [garl(0.5), paft(0.5), garl(0.5, ratio=token_truncate(2.0))], ids=str)
+@pytest.mark.parametrize("objective", [garl(0.5), e2e(paft(0.5)), e2e(garl(0.5, ratio=token_truncate(2.0)))], ids=str)
 def test_off_policy_coefficients_are_those_of_rationales_ratio(tmp_path, objective):
     """The credit sees log-probabilities of whole rationales, also where the draw would need the answers alone."""
     made = trainer(tmp_path, objective, steps_per_generation=2, num_iterations=2, max_steps=4, learning_rate=1e-2)
@@ -185,6 +177,7 @@ def test_a_generation_serves_micro_batches_by_whole_groups(tmp_path):
     assert not set(first.tolist()) & set(second.tolist())
 
 
+@pytest.mark.e2e
 def test_the_entropy_bonus_reaches_the_gradient(tmp_path):
     plain = Objective(garl(0.5).source)
     bonus = Objective(garl(0.5).source, penalties=(entropy_bonus(0.5),))
@@ -211,6 +204,7 @@ def test_state_moves_once_a_step_from_all_its_micro_batches(tmp_path):
     assert state["mean"] == pytest.approx(0.5 * rewards[0] + 0.5 * rewards[1], rel=1e-5)
 
 
+@pytest.mark.e2e
 def test_state_behind_a_steps_statistic_ignores_its_cutting(tmp_path):
     objective = Objective(on_span("sampled", reward() | scale_by_batch_std() | subtract_running_mean(0.5)))
 
@@ -252,6 +246,7 @@ def test_a_generations_coefficients_are_the_samplers(tmp_path):
     assert not torch.allclose(moved, expected, atol=1e-3)
 
 
+@pytest.mark.e2e
 def test_state_behind_a_generations_statistic_moves_once(tmp_path):
     source = reward() | _of_the_generation() | subtract_running_mean(0.5)
     made = trainer(
@@ -317,6 +312,7 @@ def test_lora_trains_adapters_only_and_saves_them(tmp_path):
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.e2e
 def test_gradient_checkpointing_has_the_same_gradient(tmp_path):
     plain = first_step_gradients(trainer(tmp_path))
     assert (
@@ -325,6 +321,7 @@ def test_gradient_checkpointing_has_the_same_gradient(tmp_path):
     )
 
 
+@pytest.mark.e2e
 def test_bf16_autocast_trains_float32_weights(tmp_path):
     made = trainer(tmp_path, bf16=True)
     made.train()
@@ -345,6 +342,7 @@ def test_half_precision_is_refused_where_the_trainer_loads(tmp_path):
         trainer(tmp_path / "run", network=str(tmp_path / "model"), model_init_kwargs={"dtype": "bfloat16"})
 
 
+@pytest.mark.e2e
 def test_callbacks_evaluation_and_tensorboard(tmp_path):
     steps = []
 
@@ -385,6 +383,7 @@ def test_metrics_beside_trls(tmp_path):
     assert 0 < logged["entropy"] < math.log(len(tokenizer()))
 
 
+@pytest.mark.e2e
 def test_logged_entropy_does_not_depend_on_the_rows_per_forward(tmp_path):
     def entropy(**cut):
         made = trainer(tmp_path, max_steps=1, **cut)
@@ -394,6 +393,7 @@ def test_logged_entropy_does_not_depend_on_the_rows_per_forward(tmp_path):
     assert entropy(rows_per_forward=3) == pytest.approx(entropy(), rel=1e-5)
 
 
+@pytest.mark.e2e
 def test_quantiles_run_over_the_groups_of_the_whole_step(tmp_path):
     def logged(rows, accumulated):
         made = trainer(tmp_path, per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated, max_steps=1)
@@ -406,6 +406,7 @@ def test_quantiles_run_over_the_groups_of_the_whole_step(tmp_path):
         assert cut[name] == pytest.approx(whole[name], rel=1e-5), name
 
 
+@pytest.mark.e2e
 def test_completions_are_logged_as_trl_does(tmp_path):
     import pandas
 
@@ -475,6 +476,7 @@ def test_chat_prompts_go_through_the_template(tmp_path):
     assert text == "<|user|>What is 0?\n<|assistant|><think>\n"
 
 
+@pytest.mark.e2e
 def test_the_final_model_loads(tmp_path):
     made = trainer(tmp_path)
     made.train()
@@ -503,6 +505,7 @@ def hub(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.e2e
 def test_a_push_sends_the_model_and_its_card(tmp_path, hub):
     made = trainer(tmp_path / "run", push_to_hub=False)
     made.train()
@@ -514,6 +517,7 @@ def test_a_push_sends_the_model_and_its_card(tmp_path, hub):
     assert (hub / "model.safetensors").exists()
 
 
+@pytest.mark.e2e
 def test_checkpoints_are_pushed_once_they_are_whole(tmp_path, hub):
     made = trainer(
         tmp_path / "run",
@@ -628,6 +632,7 @@ def test_settings_for_loading_are_refused_with_a_loaded_model(tmp_path):
         trainer(tmp_path, model_init_kwargs={"attn_implementation": "eager"})
 
 
+@pytest.mark.e2e
 def test_tempered_sampling_is_allowed_to_grpo_and_by_request(tmp_path):
     trainer(tmp_path, "grpo()", temperature=0.7, max_steps=1).train()
     made = trainer(tmp_path, temperature=0.7, biased_sampling=True, max_steps=1)
@@ -733,6 +738,7 @@ def flat_groups(made):
     return int((reward == reward[:, :1]).all(1).sum())
 
 
+@pytest.mark.e2e
 def test_groups_of_equal_rewards_make_room_for_others(tmp_path):
     assert flat_groups(dynamic(tmp_path, 0)) > 0
     made = dynamic(tmp_path, 12)

@@ -16,6 +16,8 @@ from tests.support.tiny import model
 from tests.support.toy_server import ToyServer
 from tests.support.vllm_engines import wide_model
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):

@@ -14,6 +14,7 @@ from qredit.rollouts.sampling_params import TokenBudget
 from qredit.trl.answer_stops import list_answer_stops, ready_to_serve
 from qredit.trl.usage import Usage, make_snippet, render_usage
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
+from tests.support.marks import e2e
 from tests.support.tiny import chat_tokenizer, tokenizer
 from tests.support.vllm_engines import needs_vllm, wide_model
 
@@ -34,7 +35,7 @@ def asked(folder, question):
     return found["thinking"], found["answer"]
 
 
-@pytest.mark.parametrize("form", ["plain", "chat"])
+@pytest.mark.parametrize("form", ["plain", e2e("chat")])
 def test_the_cards_lines_answer_as_an_evaluation(tmp_path, form):
     source = pocket.get_model_path("hotpot")
     if form == "chat":
@@ -107,7 +108,7 @@ def test_a_saved_model_stops_there_and_the_one_in_use_does_not(tmp_path):
     assert saved.config.use_cache
 
 
-@pytest.mark.parametrize("more", [{}, {"lora": True, "lora_r": 2, "merge_lora": True}], ids=str)
+@pytest.mark.parametrize("more", [{}, e2e({"lora": True, "lora_r": 2, "merge_lora": True})], ids=str)
 def test_what_a_run_leaves_stops_where_its_answers_end(tmp_path, more):
     chosen = {"task": "jsonl", "data": data_file(tmp_path / "rows.jsonl"), "model": model_folder(tmp_path / "model")}
     chosen |= {"answer_end": "<pad>", "output": tmp_path / "run"}

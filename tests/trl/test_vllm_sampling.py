@@ -19,13 +19,14 @@ from qredit.rollouts.sampling_params import SamplingParams
 from qredit.samplers.vllm.server import ServerEngine
 from qredit.tasks.base import Example
 from qredit.trl import vllm_sampling
+from tests.support.marks import e2e
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, questions, relative_difference, settings, trainer
 from tests.support.vllm_engines import TransformersEngine, needs_vllm, real_engine, real_server, wide_model
 from tests.trl.test_resume import weights
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
-OBJECTIVES = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "logprob()", BATCH_STD]
+OBJECTIVES = ["garl(q=0.75)", "grpo()", *map(e2e, ("paft(q=0.5)", "logprob()", BATCH_STD))]
 
 
 REAL = [needs_vllm, pytest.mark.vllm]
@@ -82,6 +83,7 @@ def test_weights_that_are_not_pushed_would_be_seen(tmp_path, engine):
     assert max(logged(made, "sampling/sampling_logp_difference/max")) > 1e-2
 
 
+@pytest.mark.e2e
 def test_adapters_are_sampled_with_as_they_learn(tmp_path, engine):
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     made = sampled_by_vllm(tmp_path, max_steps=4, learning_rate=3e-2, peft_config=lora)
@@ -115,6 +117,7 @@ def test_answers_come_from_the_weights_of_the_moment(tmp_path, engine, monkeypat
     assert len(set(first[0].rationales)) > 1
 
 
+@pytest.mark.e2e
 def test_weights_taken_back_are_pushed_again(tmp_path, engine):
     made = sampled_by_vllm(tmp_path, max_steps=3, learning_rate=1e-2, save_strategy="steps", save_steps=1)
     made.train()
@@ -135,7 +138,7 @@ def gap(made, one):
     return max(abs(a - b) for a, b in zip(own, one.logp, strict=True) if b != 0)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, e2e(2), e2e(3)])
 def test_a_run_that_is_resumed_ends_with_the_same_weights(tmp_path, engine, step):
     shared = {"max_steps": 4, "steps_per_generation": 2, "save_strategy": "steps", "save_steps": 1}
     whole = sampled_by_vllm(tmp_path, data=questions(8), **shared)
@@ -157,7 +160,7 @@ RATIOS = [
 
 
 @pytest.mark.parametrize(
-    "objective", [*RATIOS, "grpo()", "grpo() | weigh_by_ratio()", BATCH_STD, "paft(q=0.5)"], ids=str
+    "objective", [*RATIOS, "grpo()", *map(e2e, ("grpo() | weigh_by_ratio()", BATCH_STD, "paft(q=0.5)"))], ids=str
 )
 def test_gradient_is_that_of_ratios_to_the_engine(tmp_path, monkeypatch, objective):
     """The gradient of a step is that of the objective on the same rows, with the engine's log-probabilities in them."""
@@ -169,6 +172,7 @@ def test_gradient_is_that_of_ratios_to_the_engine(tmp_path, monkeypatch, objecti
     assert relative_difference(gradients, by_hand(made, rows, None)) > 1e-3
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("objective", ["garl(q=0.75)", "grpo()"])
 def test_without_correction_rollouts_count_as_the_policys_own(tmp_path, monkeypatch, objective):
     install(monkeypatch, TransformersEngine(wide_model(), noise=0.3))
