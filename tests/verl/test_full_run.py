@@ -51,13 +51,12 @@ def run(folder, data, objective, kill_after=None, **changes):
         kill_after: a step after whose checkpoint all of its processes are killed.
         **changes: of verl's options.
     """
-    from qredit.engine.sequences import from_text
     from tests.support.verl_cpu.tiny_run import start, write_config
 
     folder.mkdir(exist_ok=True)
     said = start(folder, write_config(folder, MODEL, data, objective, **changes), kill_after)
     lines = (folder / "rollouts.jsonl").read_text().splitlines()
-    rollouts = [from_text(text, group) for group, text in map(json.loads, lines)]
+    rollouts = [recorded_rows.from_text(text, group) for group, text in map(json.loads, lines)]
     steps = max(int(path.stem.split("-")[1]) for path in folder.glob("weights-*.pt"))
     weights = [[torch.load(folder / f"weights-{step}-{rank}.pt") for rank in (0, 1)] for step in range(steps + 1)]
     return said, rollouts, weights

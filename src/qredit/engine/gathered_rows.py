@@ -14,8 +14,8 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, When
 from qredit.core.objective import Credited, Objective
 from qredit.engine.columns import Place, find_places, gather_tokens
+from qredit.engine.rollout_bytes import from_bytes
 from qredit.engine.scorer import Scorer
-from qredit.engine.sequences import from_text, index_of
 from qredit.engine.stage_state import UPDATE_CADENCES, StageState, accumulate_sums
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
@@ -84,15 +84,15 @@ class GatheredRows:
 
 
 def gather_rollouts(
-    texts: Mapping[str, str], keys: Sequence[str], tails: Sequence[Tail], pad: int, first: int, seed: int
+    packed: Mapping[str, bytes], keys: Sequence[str], tails: Sequence[Tail], pad: int, first: int, seed: int
 ) -> GatheredRows:
-    """The rows of rollouts that came as text, and whose sequences lie elsewhere.
+    """The rows of rollouts that came as bytes, and whose sequences lie elsewhere.
 
     Groups are numbered by the place of their prompts in the data: keys may be drawn at random, and a resumed run is to
     number its groups alike.
 
     Args:
-        texts: of each rollout, by PROMPT_NUMBER.
+        packed: each rollout, by PROMPT_NUMBER.
         keys: of all sequences, PROMPT_NUMBER_SEQUENCE.
         tails: what rows end in.
         pad: id of the padding token.
@@ -102,9 +102,10 @@ def gather_rollouts(
     Raises:
         QreditError: other sequences came than the rollouts are made of.
     """
-    order = sorted(texts, key=lambda key: (index_of(texts[key]), *_split(key)))
+    told = {key: from_bytes(data) for key, data in packed.items()}
+    order = sorted(told, key=lambda key: (told[key][0], *_split(key)))
     groups = {prompt: first + number for number, prompt in enumerate(dict.fromkeys(_split(key)[0] for key in order))}
-    trajectories = [from_text(texts[key], groups[_split(key)[0]]) for key in order]
+    trajectories = [replace(told[key][1], group=groups[_split(key)[0]]) for key in order]
     rows = collate(trajectories, tails, pad, seed, torch.device("cpu"))
     places = find_places(rows.batch)
     counts: dict[str, int] = {}

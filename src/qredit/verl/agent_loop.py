@@ -15,7 +15,8 @@ from qredit import tasks
 from qredit.data.encoding import encode, encode_aliases
 from qredit.data.rows import RowNames
 from qredit.engine.judging import judge_rollout
-from qredit.engine.sequences import list_sequences, to_text
+from qredit.engine.rollout_bytes import to_bytes
+from qredit.engine.sequences import list_sequences
 from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.collate import Tail, choose_tails
 from qredit.rollouts.sampling_params import SamplingParams
@@ -75,7 +76,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
         reward, each = await asyncio.to_thread(judge_rollout, self.format, asked, drawn, given)
         whole = replace(drawn, golds=golds, reward=reward)
         rows = list_sequences(whole, ("response",) if validates else self.tails)
-        text = to_text(whole, int(row.get("index", 0)))
+        packed = to_bytes(whole, int(row.get("index", 0)))
         score = 0.0 if math.isnan(reward) else reward
         return [
             AgentLoopOutput(
@@ -90,7 +91,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
                     "reward_extra_info": each,
                     "min_global_steps": self._version,
                     "max_global_steps": self._version,
-                    **({ROLLOUT: text} if number == 0 else {}),
+                    **({ROLLOUT: packed} if number == 0 else {}),
                 },
             )
             for number, one in enumerate(rows)

@@ -1,5 +1,6 @@
 """verl's synchronous trainer with an Objective: credits on the driver over the whole step, the loss in the workers."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,20 +109,19 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
     # --- scores, at temperature 1 whatever that of the rollout
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        return self._score(batch)
+        self.since = time.process_time()
+        self.told = self._score(batch)
+        return batch
 
-    def _score(self, batch: Any) -> Any:
-        """The batch with old_log_probs and entropy, as the current weights see each token of its responses."""
+    def _score(self, batch: Any) -> Told:
+        """logp and entropy of each sequence, by its key, as the current weights see each token of its responses."""
         batch.extra_info.update(calculate_entropy=True, compute_loss=False, temperature=1.0)
         self.actor_rollout_wg.compute_log_prob(batch)
         told = fetch(batch, ["log_probs", "entropy", "response_mask"])
-        return store(
-            batch,
-            {
-                kept: list(response_from_nested(told[name], told["response_mask"]).unbind())
-                for name, kept in (("log_probs", "old_log_probs"), ("entropy", "entropy"))
-            },
-        )
+        return {
+            name: dict(zip(batch.keys, response_from_nested(told[column], told["response_mask"]).unbind(), strict=True))
+            for name, column in (("logp", "log_probs"), ("entropy", "entropy"))
+        }
 
     # --- credit
 
@@ -141,11 +141,11 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         real = pick(batch, list_real(batch))
         extras = fetch(real, ["extra_fields"])["extra_fields"]
         told = [one if isinstance(one, dict) else one.data for one in extras]
-        texts = {
+        packed = {
             key.rsplit("_", 1)[0]: one[ROLLOUT] for key, one in zip(real.keys, told, strict=True) if ROLLOUT in one
         }
         gathered = gather_rollouts(
-            texts,
+            packed,
             real.keys,
             self.tails,
             self.tokenizer.pad_token_id,
@@ -153,15 +153,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             first=(self.global_steps - 1) * int(self.config.data.train_batch_size),
             seed=derive_seed(self.settings.seed, self.global_steps - 1),
         )
-        return gathered.attach(self._read_scores(real), self.scorer)
-
-    def _read_scores(self, batch: Any) -> Told:
-        """What verl's workers told of each sequence, by its key."""
-        told = fetch(batch, ["old_log_probs", "entropy"])
-        return {
-            name: dict(zip(batch.keys, told[column].unbind(), strict=True))
-            for name, column in (("logp", "old_log_probs"), ("entropy", "entropy"))
-        }
+        return gathered.attach(self.told, self.scorer)
 
     # --- the update
 
@@ -182,7 +174,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         for number, part in enumerate(parts):
             sub = batch if len(parts) == 1 else self._sub_batch(part, batch)
             if number and known is None:  # the weights have moved
-                scored = part.attach(self._read_scores(self._score(sub)), self.scorer, off_policy=True)
+                scored = part.attach(self._score(sub), self.scorer, off_policy=True)
             else:
                 scored = part.move_off_policy() if number else part
             credited = credit_now(objective, scored, self.stages) if known is None else known[number]
@@ -199,6 +191,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             metrics["guide/paft"] = float(self.guide.estimator == "paft")
             self.guide.observe(self.global_steps, facts)
         decided = [] if self.guide is None else self.guide.list_decisions()
+        metrics["driver/cpu_seconds"] = time.process_time() - self.since
         self.files.write(self.global_steps, metrics, learned, decided)
         return batch
 

@@ -18,6 +18,7 @@ from verl.trainer.main_ppo import run_ppo
 from qredit.verl.launch import configure
 from qredit.verl.task_runner import QreditTaskRunner
 from tests.support.ports import free_port
+from tests.support.recorded_rows import to_text
 from tests.support.verl_cpu.environment import FOLDER
 from tests.support.verl_cpu.planned import plan_rollouts, plan_steps, read_plan
 
@@ -30,14 +31,14 @@ class RecordingTaskRunner(_Runner):
     def run(self, config):
         import qredit.engine.gathered_rows as module
 
-        kept = module.from_text
+        collate = module.collate
 
-        def keep(text, group):
+        def keep(trajectories, *given):
             with (Path(os.environ[FOLDER]) / "rollouts.jsonl").open("a") as file:
-                file.write(json.dumps([group, text]) + "\n")
-            return kept(text, group)
+                file.writelines(json.dumps([one.group, to_text(one, 0)]) + "\n" for one in trajectories)
+            return collate(trajectories, *given)
 
-        module.from_text = keep
+        module.collate = keep
         if read_plan():
             from qredit.verl.trainer import QreditTrainer
 
