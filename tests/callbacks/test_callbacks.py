@@ -12,7 +12,7 @@ from qredit.callbacks.collapse_guard import LEARNING_RATE_FACTOR, CollapseGuard
 from qredit.callbacks.decisions import DecisionWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
-from qredit.engine.checkpoint import commit_checkpoint
+from qredit.engine.checkpoint import commit_checkpoint, find_newest_before
 from qredit.engine.collective import SingleProcess
 from qredit.evaluation.metrics import QuestionResult
 from qredit.objectives.parsing import parse
@@ -32,12 +32,16 @@ def lines(path):
 class Run:
     """Good until a step and again after another, bad between them; says what it was asked to do."""
 
-    def __init__(self, until, again=math.inf):
+    def __init__(self, folder, until, again=math.inf):
+        self.folder = folder
         self.objective, self.until, self.again = parse("garl(q=0.75)"), until, again
         self.step_success, self.asked, self.collective = None, [], SingleProcess()
 
     def check_revertible(self, slower):
         self.asked.append(("check", slower))
+
+    def find_checkpoint(self, step):
+        return find_newest_before(self.folder, step)
 
     def restore_weights(self, checkpoint):
         self.asked.append(("restore", checkpoint.name))
@@ -52,7 +56,7 @@ class Run:
 
 def guarded(folder, action, steps, until=12, every=2, again=math.inf, now=None):
     """A guard after so many steps of such a run, which was saved every few steps."""
-    run, guard, args = Run(until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder))
+    run, guard, args = Run(folder, until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder))
     now = now or state()
     guard.attach(run)
     for number in range(1, steps + 1):

@@ -52,7 +52,7 @@ def test_an_objective_may_stand_in_a_file(tmp_path):
 
 def test_a_forced_closing_has_room_in_the_response():
     settings = VerlSettings(objective="grpo()", answer_budget=5)
-    tokens = settings.make_format(tokenizer())
+    tokens = settings.format.make(tokenizer())
     closing = len(tokens.close_ids)
     assert settings.make_budget(20 + closing, tokens) == TokenBudget(thinking=15, answer=5)
     with pytest.raises(QreditError, match="data.max_response_length"):
@@ -62,11 +62,11 @@ def test_a_forced_closing_has_room_in_the_response():
 def test_messages_are_the_prompt_where_there_is_a_template():
     settings = VerlSettings(objective="grpo()")
     one, two = [{"role": "user", "content": "1+1?"}], [{"role": "system", "content": "x"}]
-    assert settings.prompt_of(one, chat_tokenizer()) == one
-    assert settings.prompt_of(one, tokenizer()) == "1+1?"
+    assert settings.format.prompt_of(one, chat_tokenizer()) == one
+    assert settings.format.prompt_of(one, tokenizer()) == "1+1?"
     with pytest.raises(QreditError, match="a prompt of 2 messages needs a chat template"):
-        settings.prompt_of([*one, *two], tokenizer())
+        settings.format.prompt_of([*one, *two], tokenizer())
     plain = VerlSettings.read({"objective": "grpo()", "format": {"chat": False}})
-    assert plain.prompt_of(one, chat_tokenizer()) == "1+1?"
+    assert plain.format.prompt_of(one, chat_tokenizer()) == "1+1?"
     with pytest.raises(QreditError, match="no chat template"):
-        VerlSettings.read({"objective": "grpo()", "format": {"chat": True}}).prompt_of(one, tokenizer())
+        VerlSettings.read({"objective": "grpo()", "format": {"chat": True}}).format.prompt_of(one, tokenizer())

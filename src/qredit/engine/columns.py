@@ -106,6 +106,27 @@ def make_columns(
     return columns
 
 
+def fill_up(
+    columns: Mapping[str, Sequence[Tensor]], keys: Sequence[str], wanted: Sequence[str], lengths: Sequence[int]
+) -> dict[str, list[Tensor]]:
+    """The columns for sequences in another order, with zeros for those that are added to fill a batch up.
+
+    Args:
+        columns: of some sequences.
+        keys: of these sequences.
+        wanted: keys of all sequences, in order.
+        lengths: their tokens.
+    """
+    where = {key: number for number, key in enumerate(keys)}
+    return {
+        name: [
+            values[where[key]] if key in where else torch.zeros(length, dtype=values[0].dtype)
+            for key, length in zip(wanted, lengths, strict=True)
+        ]
+        for name, values in columns.items()
+    }
+
+
 def _to_numbers(value: Tensor) -> Tensor:
     """In few bytes; truth values as numbers, since not every operation on ragged tensors knows them."""
     return value.to(_FEW_BYTES.get(value.dtype, value.dtype))

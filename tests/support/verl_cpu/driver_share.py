@@ -7,6 +7,7 @@ work: driver, agent loop, rollout servers, workers, TransferQueue. With any larg
 import argparse
 import contextlib
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -101,11 +102,10 @@ def main():
         write_verl_data(TrainOptions(task="pocket-dial", subset="96"), data)
         for size in SIZES:
             tokens, own, driver, whole = measure(*size, objective, data, Path(name) / "x".join(map(str, size)))
-            print(
+            sys.stdout.write(
                 f"{' x '.join(map(str, size))}: {tokens:.0f} tokens a step, {own:.2f} s of {whole:.1f} s for the part "
                 f"of a step that is the driver's ({own / whole:.1%}), {driver:.2f} s ({driver / whole:.1%}) for all "
-                "that its process does",
-                flush=True,
+                "that its process does\n"
             )
 
 
