@@ -10,7 +10,7 @@ import torch
 from qredit.core.objective import sum_terms
 from qredit.core.reduce import mean_per_rollout
 from qredit.core.right_answers import join_answers
-from qredit.engine.columns import find_places, gather_tokens, make_columns, read_columns
+from qredit.engine.columns import fill_up, find_places, gather_tokens, make_columns, read_columns
 from qredit.engine.rollout_bytes import from_bytes, to_bytes
 from qredit.engine.sequences import list_sequences
 from qredit.objectives import REGISTRY
@@ -169,3 +169,18 @@ def test_a_rollout_survives_its_way_to_the_driver(reward):
     told, was = (collate([of], ("answer", "response"), 0, 0, torch.device("cpu")).batch for of in (back, one))
     assert torch.equal(told.ids, was.ids)
     assert torch.equal(told.sampler_logp, was.sampler_logp)
+
+
+def test_columns_are_put_in_another_order_and_filled_up():
+    columns = {"a": [torch.tensor([1, 2]), torch.tensor([3])]}
+    filled = fill_up(columns, ["x", "y"], ["y", "padding", "x"], [1, 3, 2])["a"]
+    assert [one.tolist() for one in filled] == [[3], [0, 0, 0], [1, 2]]
+    assert {one.dtype for one in filled} == {torch.long}
+
+
+def test_columns_travel_in_few_bytes():
+    """A step's columns pass through one process."""
+    batch = make_batch_for(parse("grpo()"), 0)
+    credited = parse("grpo()").evaluate(batch)
+    columns = make_columns(batch, credited, find_places(batch))
+    assert max(values[0].element_size() for values in columns.values()) <= 4

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qredit.engine.gathered_rows import credit_before, credit_now, gather_rollouts
+from qredit.engine.gathered_rows import credit_before, credit_now, gather_rollouts, iterate_updates
 from qredit.engine.rollout_bytes import to_bytes
 from qredit.engine.scorer import Scorer
 from qredit.engine.sequences import list_sequences
@@ -103,3 +103,33 @@ def test_later_updates_compare_with_the_weights_that_sampled():
     there = found.batch.mask
     torch.testing.assert_close(moved.batch.logp[there], found.batch.logp[there] - 0.25)
     assert torch.equal(found.move_off_policy().batch.sampler_logp, found.batch.logp)
+
+
+def test_groups_with_failed_sessions_are_counted():
+    objective = parse("garl(q=0.75)")
+    assert gathered(objective).count_complete(3) == 2
+    packed, keys = made(objective)
+    lost = {key: data for key, data in packed.items() if key != "z_1"}
+    tails = choose_tails(objective.needs)
+    short = gather_rollouts(lost, [key for key in keys if not key.startswith("z_1_")], tails, 0, first=0, seed=0)
+    assert short.count_complete(3) == 1
+
+
+@pytest.mark.parametrize(("text", "rescored"), [("garl(q=0.75)", [1, 2, 3]), ("grpo()", [])])
+def test_later_updates_are_scored_anew_where_they_follow_the_policy(text, rescored):
+    """Two mini-batches, twice: four updates."""
+    objective = parse(text).at(0.0)
+    found, asked = gathered(objective), []
+    parts = found.split(1) * 2
+
+    def rescore(number):
+        asked.append(number)
+        return told(parts[number], 0.25)
+
+    taken = list(iterate_updates(objective, found, parts, StageState(objective), scorer(objective), rescore))
+    assert asked == rescored
+    assert [part.keys for part, _ in taken] == [part.keys for part in parts]
+    there = parts[1].batch.mask
+    moved = taken[1][0].batch.logp[there] - parts[1].batch.logp[there]
+    assert torch.allclose(moved, torch.tensor(-0.25 if rescored else 0.0))
+    assert torch.equal(taken[1][0].batch.sampler_logp, parts[1].batch.logp)

@@ -66,9 +66,9 @@ def wait_for_nodes():
 def main(folder, file, *overrides):
     os.environ[FOLDER] = folder
     wait_for_nodes()
-    config, _ = configure(file, overrides)
+    config, settings = configure(file, overrides)
     if read_plan():
-        plan_rollouts(config)
+        plan_rollouts(config, settings)
     nodes = start_nodes(config)
     try:
         run_ppo(config, task_runner_class=RecordingTaskRunner)
