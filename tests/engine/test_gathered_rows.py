@@ -116,7 +116,7 @@ def test_groups_with_failed_sessions_are_counted():
 
 
 @pytest.mark.parametrize(("text", "rescored"), [("garl(q=0.75)", [1, 2, 3]), ("grpo()", [])])
-def test_later_updates_are_scored_anew_where_they_follow_the_policy(text, rescored):
+def test_later_updates_that_follow_the_policy_are_scored_anew(text, rescored):
     """Two mini-batches, twice: four updates."""
     objective = parse(text).at(0.0)
     found, asked = gathered(objective), []

@@ -5,13 +5,14 @@ Rollouts stand in FOLDER/rollouts.jsonl, weights that a server was given in FOLD
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import ray
 from omegaconf import open_dict
-from ray._private import services
+from ray._private import ray_constants, services
 from ray.cluster_utils import Cluster
 from verl.trainer.main_ppo import run_ppo
 
@@ -63,9 +64,26 @@ def wait_for_nodes():
     services.get_node = get_node_patiently
 
 
+def tell_raylets_ports():
+    """Tell raylets the port that their agent listens on, as Ray tells them the others, which it leaves out.
+
+    A raylet that is not told waits 15 seconds for its agent to say it, and then ends.
+    """
+    start = services.start_ray_process
+
+    def start_told(command, process_type, *given, **named):
+        port = re.search(r"--listen-port=(\d+)", " ".join(command))
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET and port is not None:
+            command = [*command, f"--dashboard_agent_listen_port={port[1]}"]
+        return start(command, process_type, *given, **named)
+
+    services.start_ray_process = start_told
+
+
 def main(folder, file, *overrides):
     os.environ[FOLDER] = folder
     wait_for_nodes()
+    tell_raylets_ports()
     config, settings = configure(file, overrides)
     if read_plan():
         plan_rollouts(config, settings)
