@@ -6,7 +6,9 @@ TransferQueue takes to carry them is not measured. The largest size is then scal
 """
 
 import argparse
+import gc
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,20 +20,21 @@ from rich.table import Table
 from qredit.core.objective import Objective
 from qredit.engine.columns import make_columns
 from qredit.engine.gathered_rows import gather_rollouts
+from qredit.engine.rollout_bytes import to_bytes
 from qredit.engine.scorer import Scorer
-from qredit.engine.sequences import list_sequences, to_text
+from qredit.engine.sequences import list_sequences
 from qredit.objectives.parsing import parse
 from qredit.rollouts.collate import choose_tails
 from qredit.rollouts.trajectory import Trajectory, make_one_turn
 
 Size = tuple[int, int, int]  # prompts, rollouts of each, tokens of a rollout
-SIZES: tuple[Size, ...] = ((8, 8, 256), (16, 8, 512), (16, 16, 1024))
+SIZES: tuple[Size, ...] = ((8, 8, 256), (16, 16, 1024), (32, 16, 4096))
 CLUSTER: tuple[Size, ...] = ((256, 16, 4096), (1024, 32, 8192))
-PARTS = ("read s", "evaluate s", "columns s", "texts MB", "scores MB", "columns MB")
+PARTS = ("read s", "evaluate s", "columns s", "rollouts MB", "scores MB", "columns MB")
 PROMPT, ANSWER, VOCABULARY = 64, 8, 150_000
 
 
-def draw(prompts: int, m: int, length: int) -> list[Trajectory]:
+def draw(prompts: int, m: int, length: int) -> Iterator[Trajectory]:
     """Rollouts of random ids, each as long as it may be.
 
     Args:
@@ -40,30 +43,27 @@ def draw(prompts: int, m: int, length: int) -> list[Trajectory]:
         length: tokens of a rollout.
     """
     generator = np.random.default_rng(0)
-    found = []
     for number in range(prompts * m):
         prompt, ids, gold = (generator.integers(0, VOCABULARY, size).tolist() for size in (PROMPT, length, ANSWER))
         logp = (-generator.random(length, dtype=np.float32)).tolist()
         end = length - ANSWER
         one = make_one_turn(prompt, ids, logp, end - 2, end, forced=True, ended=True)
-        found.append(replace(one, golds=(tuple(gold),), group=number // m, reward=float(number % 2)))
-    return found
+        yield replace(one, golds=(tuple(gold),), group=number // m, reward=float(number % 2))
 
 
 def measure(objective: Objective, size: Size) -> list[float]:
     """What each of PARTS takes of the driver, as `qredit.verl.trainer` does it."""
     tails, m = choose_tails(objective.needs), size[1]
-    rollouts = draw(*size)
-    texts = {f"{n // m}_{n % m}": to_text(one, n // m) for n, one in enumerate(rollouts)}
-    lengths = {
-        f"{n // m}_{n % m}_{place}": len(row.ids)
-        for n, one in enumerate(rollouts)
-        for place, row in enumerate(list_sequences(one, tails))
-    }
+    packed, lengths = {}, {}
+    for number, one in enumerate(draw(*size)):  # other processes hold them, as Python's numbers
+        key = f"{number // m}_{number % m}"
+        packed[key] = to_bytes(one, number // m)
+        lengths.update((f"{key}_{place}", len(row.ids)) for place, row in enumerate(list_sequences(one, tails)))
+    gc.collect()
     told = {name: {key: -torch.rand(length) for key, length in lengths.items()} for name in ("logp", "entropy")}
     scorer = Scorer(objective.needs, tails, 1.0, None, lambda: None, torch.device("cpu"), lambda: 0.0)
     clock = [time.process_time()]
-    gathered = gather_rollouts(texts, list(lengths), tails, 0, first=0, seed=0)
+    gathered = gather_rollouts(packed, list(lengths), tails, 0, first=0, seed=0)
     clock.append(time.process_time())
     scored = gathered.attach(told, scorer)
     credited = objective.evaluate(scored.batch)
@@ -71,7 +71,7 @@ def measure(objective: Objective, size: Size) -> list[float]:
     columns = make_columns(scored.batch, credited, scored.places)
     clock.append(time.process_time())
     carried = [list(told["logp"].values()), list(told["entropy"].values())], list(columns.values())
-    bytes_ = [sum(map(len, texts.values())), *(sum(one.nbytes for of in kind for one in of) for kind in carried)]
+    bytes_ = [sum(map(len, packed.values())), *(sum(one.nbytes for of in kind for one in of) for kind in carried)]
     return [end - start for start, end in pairwise(clock)] + [value / 1e6 for value in bytes_]
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState
 
 from qredit.callbacks.collapse_guard import LEARNING_RATE_FACTOR, CollapseGuard
 from qredit.callbacks.decisions import DecisionWriter
 from qredit.callbacks.sample_writer import SampleWriter
+from qredit.callbacks.steering import Steering
 from qredit.callbacks.validation import ValidationCallback
-from qredit.engine.checkpoint import commit_checkpoint
+from qredit.engine.checkpoint import commit_checkpoint, find_newest_before
 from qredit.engine.collective import SingleProcess
 from qredit.evaluation.metrics import QuestionResult
 from qredit.objectives.parsing import parse
@@ -32,12 +34,16 @@ def lines(path):
 class Run:
     """Good until a step and again after another, bad between them; says what it was asked to do."""
 
-    def __init__(self, until, again=math.inf):
+    def __init__(self, folder, until, again=math.inf):
+        self.folder = folder
         self.objective, self.until, self.again = parse("garl(q=0.75)"), until, again
         self.step_success, self.asked, self.collective = None, [], SingleProcess()
 
     def check_revertible(self, slower):
         self.asked.append(("check", slower))
+
+    def find_checkpoint(self, step):
+        return find_newest_before(self.folder, step)
 
     def restore_weights(self, checkpoint):
         self.asked.append(("restore", checkpoint.name))
@@ -50,9 +56,17 @@ class Run:
         self.step_success = [0.8 + 0.01 * n if good else 0.01 * n for n in range(8)]
 
 
+def save(folder, step):
+    """A whole checkpoint."""
+    written = folder / "_writing" / f"checkpoint-{step}"
+    written.mkdir(parents=True)
+    (written / "weights").write_text(str(step))
+    commit_checkpoint(written, folder / written.name)
+
+
 def guarded(folder, action, steps, until=12, every=2, again=math.inf, now=None):
     """A guard after so many steps of such a run, which was saved every few steps."""
-    run, guard, args = Run(until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder))
+    run, guard, args = Run(folder, until, again), CollapseGuard(action), SimpleNamespace(output_dir=str(folder))
     now = now or state()
     guard.attach(run)
     for number in range(1, steps + 1):
@@ -60,10 +74,7 @@ def guarded(folder, action, steps, until=12, every=2, again=math.inf, now=None):
         now.global_step, control = number, TrainerControl(should_save=number % every == 0)
         guard.on_step_end(args, now, control)
         if control.should_save:
-            written = folder / "_writing" / f"checkpoint-{number}"
-            written.mkdir(parents=True)
-            (written / "weights").write_text(str(number))
-            commit_checkpoint(written, folder / written.name)
+            save(folder, number)
         if control.should_training_stop:
             break
     return run, guard, number
@@ -106,6 +117,36 @@ def test_a_guard_goes_on_from_its_state(tmp_path):
     again.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     assert again.state_dict() == guard.state_dict()
     assert again.now() == guard.now() is not None
+
+
+def test_a_guard_needs_no_callbacks(tmp_path):
+    """An engine that has none tells its steering of each step: the guard does as it does among callbacks."""
+    run = Run(tmp_path, 12, again=18)
+    steering, facts = Steering(run, "roll_back"), {"p_hat": torch.zeros(1)}
+    for number in range(1, 20):
+        run.step(number)
+        steering.end_step(number, facts, saves=number % 2 == 0)
+        if number % 2 == 0:
+            save(tmp_path, number)
+    assert run.asked[:2] == [("check", True), ("restore", "checkpoint-10")]
+    assert [one["step"] for one in steering.list_decisions()] == [18]
+    assert (steering.learning_rate_share, steering.ended) == (LEARNING_RATE_FACTOR, False)
+    assert steering.now() == run.objective
+
+
+def test_steering_goes_on_with_what_a_part_asks_for(tmp_path):
+    run = Run(tmp_path, 12)
+    run.objective = parse("garl(q=auto())")
+    steering = Steering(run, "paft")
+    facts = {name: torch.full((4,), -0.5) for name in ("p_hat", "largest", "ess")}
+    steering.guide.begin(facts, 4)
+    assert steering.now() == steering.guide.now()
+    assert steering.end_step(1, facts, saves=False) == {"guide/paft": 0.0}
+    before = len(steering.guide.controller.recent)
+    steering.guard.instead = True
+    assert steering.now() == parse("paft(q=0.75)")
+    assert steering.end_step(2, facts, saves=False) == {"guide/paft": 1.0}
+    assert len(steering.guide.controller.recent) == before  # the guide is silent
 
 
 # --- records

@@ -10,8 +10,9 @@ import torch
 from qredit.core.objective import sum_terms
 from qredit.core.reduce import mean_per_rollout
 from qredit.core.right_answers import join_answers
-from qredit.engine.columns import find_places, gather_tokens, make_columns, read_columns
-from qredit.engine.sequences import from_text, index_of, list_sequences, to_text
+from qredit.engine.columns import fill_up, find_places, gather_tokens, make_columns, read_columns
+from qredit.engine.rollout_bytes import from_bytes, to_bytes
+from qredit.engine.sequences import list_sequences
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example, parse
 from qredit.rollouts.collate import choose_tails, collate
@@ -50,11 +51,8 @@ def whole_and_cut(objective, batch, logp, entropy, seed):
             name: torch.nn.utils.rnn.pad_sequence([values[one] for one in piece], batch_first=True)
             for name, values in columns.items()
         }
-        at = [torch.tensor(places[one].columns) for one in piece]
         own, lively = (
-            torch.nn.utils.rnn.pad_sequence(
-                [value[places[one].row, columns_] for one, columns_ in zip(piece, at, strict=True)], batch_first=True
-            )
+            torch.nn.utils.rnn.pad_sequence([places[one].read(value) for one in piece], batch_first=True)
             for value in (logp, entropy)
         )
         rebuilt, coefficients = read_columns(padded, own, lively)
@@ -141,7 +139,7 @@ def test_scores_of_sequences_find_their_tokens():
     objective = parse("garl(q=0.75)")
     rows, batch = aliased_batch(objective)
     places = find_places(batch)
-    told = [batch.ids[place.row, torch.tensor(place.columns)].float() for place in places]
+    told = [place.read(batch.ids).float() for place in places]
     for place, values in zip(places, told, strict=True):
         values[: place.fork] = -1.0
     torch.testing.assert_close(gather_tokens(places, told, rows), torch.where(batch.mask, batch.ids, 0).float())
@@ -153,17 +151,36 @@ def test_sequences_of_a_rollout_are_those_of_its_rows(tails):
     rows = collate([one], tails, 0, 0, torch.device("cpu"))
     places = find_places(rows.batch)
     sequences = list_sequences(one, tails)
-    assert [tuple(rows.batch.ids[p.row, list(p.columns)].tolist()) for p in places] == [s.ids for s in sequences]
-    assert [tuple(rows.batch.sampled[p.row, list(p.columns)].tolist()) for p in places] == [
-        s.sampled for s in sequences
-    ]
+    assert [tuple(p.read(rows.batch.ids).tolist()) for p in places] == [s.ids for s in sequences]
+    assert [tuple(p.read(rows.batch.sampled).tolist()) for p in places] == [s.sampled for s in sequences]
 
 
 @pytest.mark.parametrize("reward", [0.5, math.nan])
 def test_a_rollout_survives_its_way_to_the_driver(reward):
     one = replace(rollouts(2)[1], reward=reward)
-    text = to_text(one, 17)
-    back = from_text(text, one.group)
-    assert index_of(text) == 17
+    index, back = from_bytes(to_bytes(one, 17))
+    assert index == 17
     assert math.isnan(back.reward) if math.isnan(reward) else back.reward == reward
-    assert replace(back, reward=0.0) == replace(one, reward=0.0)
+    as_tuples = tuple(
+        replace(part, ids=tuple(part.ids), logp=None if part.logp is None else tuple(part.logp))
+        for part in back.segments
+    )
+    assert replace(back, segments=as_tuples, group=one.group, reward=0.0) == replace(one, reward=0.0)
+    told, was = (collate([of], ("answer", "response"), 0, 0, torch.device("cpu")).batch for of in (back, one))
+    assert torch.equal(told.ids, was.ids)
+    assert torch.equal(told.sampler_logp, was.sampler_logp)
+
+
+def test_columns_are_put_in_another_order_and_filled_up():
+    columns = {"a": [torch.tensor([1, 2]), torch.tensor([3])]}
+    filled = fill_up(columns, ["x", "y"], ["y", "padding", "x"], [1, 3, 2])["a"]
+    assert [one.tolist() for one in filled] == [[3], [0, 0, 0], [1, 2]]
+    assert {one.dtype for one in filled} == {torch.long}
+
+
+def test_columns_travel_in_few_bytes():
+    """A step's columns pass through one process."""
+    batch = make_batch_for(parse("grpo()"), 0)
+    credited = parse("grpo()").evaluate(batch)
+    columns = make_columns(batch, credited, find_places(batch))
+    assert max(values[0].element_size() for values in columns.values()) <= 4

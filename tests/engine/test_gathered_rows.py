@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qredit.engine.gathered_rows import credit_before, credit_now, gather_rollouts
+from qredit.engine.gathered_rows import credit_before, credit_now, gather_rollouts, iterate_updates
+from qredit.engine.rollout_bytes import to_bytes
 from qredit.engine.scorer import Scorer
-from qredit.engine.sequences import list_sequences, to_text
+from qredit.engine.sequences import list_sequences
 from qredit.engine.stage_state import StageState
 from qredit.objectives.parsing import parse
 from qredit.rollouts.collate import choose_tails
@@ -16,31 +17,31 @@ from qredit.utils.errors import QreditError
 
 
 def made(objective, names=("z", "a"), m=3):
-    """Texts and keys of rollouts of two prompts, whose keys stand the other way round than their places in the data."""
-    texts, keys = {}, []
+    """Bytes and keys of rollouts of two prompts, whose keys stand the other way round than their places in the data."""
+    packed, keys = {}, []
     for place, name in enumerate(names):
         for number in range(m):
             one = make_one_turn(
                 (1, place + 2), range(10, 14 + number), [-0.5] * (4 + number), 2, 3, forced=False, ended=True
             )
             whole = replace(one, golds=((30, 31 + place),), reward=float(number == place))
-            texts[f"{name}_{number}"] = to_text(whole, place)
+            packed[f"{name}_{number}"] = to_bytes(whole, place)
             count = len(list_sequences(whole, choose_tails(objective.needs)))
             keys += [f"{name}_{number}_{sequence}" for sequence in range(count)]
-    return texts, keys
+    return packed, keys
 
 
 def gathered(objective, shift=0.0, **changes):
     """Their rows, each token scored by its id."""
-    texts, keys = made(objective, **changes)
+    packed, keys = made(objective, **changes)
     tails = choose_tails(objective.needs)
-    found = gather_rollouts(dict(reversed(texts.items())), keys[::-1], tails, 0, first=5, seed=1)
+    found = gather_rollouts(dict(reversed(packed.items())), keys[::-1], tails, 0, first=5, seed=1)
     return found.attach(told(found, shift), scorer(objective))
 
 
 def told(found, shift):
     values = {
-        key: -found.rows.batch.ids[place.row, list(place.columns)].float() / 10 - shift
+        key: -place.read(found.rows.batch.ids).float() / 10 - shift
         for key, place in zip(found.keys, found.places, strict=True)
     }
     return {"logp": values, "entropy": {key: -value for key, value in values.items()}}
@@ -63,9 +64,9 @@ def test_rows_stand_as_their_prompts_do_in_the_data():
 
 def test_sequences_that_are_missing_are_counted():
     objective = parse("grpo()")
-    texts, keys = made(objective)
+    packed, keys = made(objective)
     with pytest.raises(QreditError, match="rollouts of 6 sequences were sampled, and 5 sequences came"):
-        gather_rollouts(texts, keys[1:], ("response",), 0, first=0, seed=0)
+        gather_rollouts(packed, keys[1:], ("response",), 0, first=0, seed=0)
 
 
 @pytest.mark.parametrize("text", ["garl(q=0.75)", "grpo()", "reinforce_pp()", "kl_cov()"])
@@ -102,3 +103,33 @@ def test_later_updates_compare_with_the_weights_that_sampled():
     there = found.batch.mask
     torch.testing.assert_close(moved.batch.logp[there], found.batch.logp[there] - 0.25)
     assert torch.equal(found.move_off_policy().batch.sampler_logp, found.batch.logp)
+
+
+def test_groups_with_failed_sessions_are_counted():
+    objective = parse("garl(q=0.75)")
+    assert gathered(objective).count_complete(3) == 2
+    packed, keys = made(objective)
+    lost = {key: data for key, data in packed.items() if key != "z_1"}
+    tails = choose_tails(objective.needs)
+    short = gather_rollouts(lost, [key for key in keys if not key.startswith("z_1_")], tails, 0, first=0, seed=0)
+    assert short.count_complete(3) == 1
+
+
+@pytest.mark.parametrize(("text", "rescored"), [("garl(q=0.75)", [1, 2, 3]), ("grpo()", [])])
+def test_later_updates_that_follow_the_policy_are_scored_anew(text, rescored):
+    """Two mini-batches, twice: four updates."""
+    objective = parse(text).at(0.0)
+    found, asked = gathered(objective), []
+    parts = found.split(1) * 2
+
+    def rescore(number):
+        asked.append(number)
+        return told(parts[number], 0.25)
+
+    taken = list(iterate_updates(objective, found, parts, StageState(objective), scorer(objective), rescore))
+    assert asked == rescored
+    assert [part.keys for part, _ in taken] == [part.keys for part in parts]
+    there = parts[1].batch.mask
+    moved = taken[1][0].batch.logp[there] - parts[1].batch.logp[there]
+    assert torch.allclose(moved, torch.tensor(-0.25 if rescored else 0.0))
+    assert torch.equal(taken[1][0].batch.sampler_logp, parts[1].batch.logp)

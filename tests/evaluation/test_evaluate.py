@@ -11,6 +11,7 @@ import qredit.samplers.answers as answering
 from qredit.evaluation.metrics import (
     QuestionResult,
     compare_results,
+    estimate_success,
     pass_at_k,
     score_majority,
     summarize,
@@ -388,3 +389,10 @@ def test_samples_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "text_encoding", lambda encoding, stacklevel=2: encoding or "ascii")
     write_samples(path, [said("é")])
     assert json.loads(path.read_text(encoding="utf-8"))["predictions"] == ["é"]
+
+
+def test_success_of_samples_in_any_order():
+    """Question a: one of two right; b: one of one; c: a score that is missing, one below 1."""
+    found = estimate_success(["a", "b", "a", "c", "c"], [1.0, 1.0, 0.0, None, 0.5])
+    assert found.value == pytest.approx((0.5 + 1.0 + 0.0) / 3)
+    assert found.low < found.value < found.high

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qredit import pocket, tasks
-from qredit.engine.sequences import from_text, to_text
+from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
 from tests.support.paths import GOLDEN
 
 FILE = GOLDEN / "trl_rows.json"
@@ -38,6 +38,45 @@ def read():
 def read_rollouts():
     """The rollouts of the file, in groups of M."""
     return [from_text(text, number // M) for number, text in enumerate(read()["rollouts"])]
+
+
+def to_text(trajectory, index):
+    """A rollout as JSON, without its row of the data.
+
+    Args:
+        trajectory: with golds and reward.
+        index: of its prompt in the data.
+    """
+    told = {
+        "index": index,
+        "prompt": trajectory.prompt,
+        "segments": [
+            (str(one.role), one.sampled, list(one.ids), None if one.logp is None else list(one.logp))
+            for one in trajectory.segments
+        ],
+        "end": str(trajectory.end),
+        "dropped_ends": trajectory.dropped_ends,
+        "golds": trajectory.golds,
+        "reward": trajectory.reward,
+    }
+    return json.dumps(told)
+
+
+def from_text(text, group):
+    """The rollout that `to_text` wrote, as one of that group."""
+    told = json.loads(text)
+    return Trajectory(
+        prompt=tuple(told["prompt"]),
+        segments=tuple(
+            Segment(tuple(ids), Role(role), sampled, None if logp is None else tuple(logp))
+            for role, sampled, ids, logp in told["segments"]
+        ),
+        end=EndReason(told["end"]),
+        dropped_ends=told["dropped_ends"],
+        group=group,
+        golds=tuple(map(tuple, told["golds"])),
+        reward=told["reward"],
+    )
 
 
 def reward_by_length(completions, **columns):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from qredit.engine.sequences import from_text
 from tests.support import recorded_rows
 
 
@@ -15,7 +14,7 @@ def without_logp(one):
 def test_the_recorded_first_steps_are_todays(tmp_path, objective):
     kept = recorded_rows.read()
     rollouts, loss, norm = recorded_rows.record(objective, tmp_path, kept["questions"])
-    now, then = ([from_text(text, 0) for text in texts] for texts in (rollouts, kept["rollouts"]))
+    now, then = ([recorded_rows.from_text(text, 0) for text in texts] for texts in (rollouts, kept["rollouts"]))
     assert [without_logp(one) for one in now] == [without_logp(one) for one in then]
     assert loss == pytest.approx(kept["steps"][objective]["loss"], rel=1e-5, abs=1e-6)
     assert norm == pytest.approx(kept["steps"][objective]["grad_norm"], rel=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from qredit import pocket
-from qredit.engine.sequences import from_text
+from qredit.engine.rollout_bytes import from_bytes
 from qredit.rollouts.format import Format, TokenFormat
 from tests.support.recorded_rows import TWO_TAILS
 from tests.support.verl_cpu.environment import needs_verl
@@ -92,7 +92,7 @@ def test_a_gold_answer_never_makes_a_wrong_one_right(tokenizer, objective, kind)
     rows, gold, head = draw(tokenizer, answer, objective)
     assert [one.reward_score for one in rows] == [reward] * (1 + (objective == TWO_TAILS))
     assert rows[0].response_ids[head:] == gold  # though it stands there
-    assert from_text(rows[0].extra_fields["qredit_rollout"], 0).reward == reward
+    assert from_bytes(rows[0].extra_fields["qredit_rollout"])[1].reward == reward
     assert {value for one in rows for value in one.extra_fields["reward_extra_info"].values()} == {reward}
 
 

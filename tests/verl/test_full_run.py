@@ -22,6 +22,7 @@ from qredit.rollouts.format import Format, TokenFormat
 from qredit.runs.options import TrainOptions
 from qredit.runs.verl_data import write_verl_data
 from qredit.utils.seed import ANSWER_STREAM, derive_seed
+from qredit.verl.settings import REFERENCE_LOGP
 from tests.support import recorded_rows
 from tests.support.recorded_rows import TWO_TAILS, M
 from tests.support.toy_engine import ToyEngine
@@ -51,13 +52,12 @@ def run(folder, data, objective, kill_after=None, **changes):
         kill_after: a step after whose checkpoint all of its processes are killed.
         **changes: of verl's options.
     """
-    from qredit.engine.sequences import from_text
     from tests.support.verl_cpu.tiny_run import start, write_config
 
     folder.mkdir(exist_ok=True)
     said = start(folder, write_config(folder, MODEL, data, objective, **changes), kill_after)
     lines = (folder / "rollouts.jsonl").read_text().splitlines()
-    rollouts = [from_text(text, group) for group, text in map(json.loads, lines)]
+    rollouts = [recorded_rows.from_text(text, group) for group, text in map(json.loads, lines)]
     steps = max(int(path.stem.split("-")[1]) for path in folder.glob("weights-*.pt"))
     weights = [[torch.load(folder / f"weights-{step}-{rank}.pt") for rank in (0, 1)] for step in range(steps + 1)]
     return said, rollouts, weights
@@ -71,7 +71,7 @@ def read_metric(said, step, name):
     return float(re.search(rf"step:{step} - .*?{re.escape(name)}:([-+0-9.e]+|nan)", said).group(1))
 
 
-def reference(objective, rollouts, weights, step, state=None, groups=2, epochs=1):
+def reference(objective, rollouts, weights, step, state=None, groups=2, epochs=1, rate=RATE):
     """What one process makes of these rollouts with these weights, by an objective's own formula.
 
     Args:
@@ -82,6 +82,7 @@ def reference(objective, rollouts, weights, step, state=None, groups=2, epochs=1
         state: of stateful stages, before the step.
         groups: of a mini-batch.
         epochs: how often the rollouts are learned from.
+        rate: of learning.
 
     Returns:
         The mean loss and gradient norm of the updates, the weights behind them, and the state behind them.
@@ -94,8 +95,11 @@ def reference(objective, rollouts, weights, step, state=None, groups=2, epochs=1
     plain, scorer = toy.objective.at(0.0), toy.scorer
     state = plain.init_state() if state is None else state
     rows = toy.collator.rows(rollouts, derive_seed(0, step - 1), None)
+    if REFERENCE_LOGP in plain.needs:
+        told = scorer.score_batch_no_grad(load_model(), rows, False).logp
+        rows = replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, REFERENCE_LOGP: told}))
     before = scorer.score_batch_no_grad(model, rows, False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     losses, norms = [], []
     for update, part in enumerate([*rows.batch.group.unique().split(groups)] * epochs):
         chosen = torch.isin(rows.batch.group, part).nonzero()[:, 0]
@@ -120,14 +124,23 @@ def check_weights_are_shared(weights):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def check_step(said, rollouts, weights, step, objective, state=None, **changes):
-    """One step of a run is what `reference` makes of its rollouts; returns the state behind it."""
+def check_step(said, rollouts, weights, step, objective, state=None, lands=True, **changes):
+    """One step of a run is what `reference` makes of its rollouts; returns the state behind it.
+
+    Args:
+        said, rollouts, weights: as `run` gives them.
+        step: its number.
+        objective: its text.
+        state: of stateful stages, before the step.
+        lands: whether the servers are given the weights behind it.
+        **changes: for `reference`.
+    """
     own = [one for one in rollouts if one.group // 2 == step - 1]
     loss, norm, after, state = reference(objective, own, weights[step - 1][0], step, state, **changes)
     assert read_metric(said, step, "actor/loss") == pytest.approx(loss, rel=1e-5, abs=1e-6)
     assert read_metric(said, step, "actor/grad_norm") == pytest.approx(norm, rel=1e-5)
     assert norm > 1e-3
-    for name, value in after.items():
+    for name, value in after.items() if lands else ():
         torch.testing.assert_close(weights[step][0][name], value, rtol=1e-5, atol=1e-6)
     return state
 
@@ -182,6 +195,7 @@ PLAN = (
     {"objective": TWO_TAILS, "fails": [[18, session] for session in range(M)]},
     {"objective": AUTO},
     {"objective": AUTO},
+    {"objective": "grpo() | kl_to_reference(0.5)"},  # to the model that the run began with
 )
 
 
@@ -232,7 +246,7 @@ def test_failed_sessions_are_counted(planned):
     said, rollouts, _ = planned
     sizes = Counter(one.group for one in rollouts)
     assert [sizes[group] for group in range(20)] == [M] * 17 + [M - 1, M, 0]
-    assert [read_metric(said, step, "groups/incomplete") for step in range(1, 13)] == [0.0] * 8 + [1.0] * 2 + [0.0] * 2
+    assert [read_metric(said, step, "groups/incomplete") for step in range(1, 14)] == [0.0] * 8 + [1.0] * 2 + [0.0] * 3
     aliased = [len(one.golds) for one in rollouts if ALIASED <= one.group < 20]  # of groups 16, 17 and 18
     assert aliased == [1] * M + [3] * (2 * M - 1)
 
@@ -328,3 +342,43 @@ def test_a_killed_run_goes_on_as_the_unbroken_one(tmp_path, data, unbroken):
     check_states_are_equal(read_states(tmp_path, STEPS), read_states(folder, STEPS))
     (kept,) = collect_runs([tmp_path / "checkpoints"])
     assert [entry["step"] for entry in kept.metrics] == [*range(1, STEPS + 1)]
+
+
+GOOD, BAD = [0.8] * 40, [0.0] * 40  # what the groups of a step are said to show
+GUARDED = [{"objective": "garl(q=0.75)", "success": shown} for shown in (GOOD, GOOD, BAD, BAD, BAD, GOOD, GOOD)]
+FALLEN = 5  # the step behind which a collapse is seen
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory, data):
+    """A run whose guard rolls back behind its fifth step, to the checkpoint of its first; stopped behind the sixth."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / PLAN_FILE).write_text(json.dumps(GUARDED))
+    return folder, *run(folder, data, GUARDED[0]["objective"], **guard_changes(FALLEN + 1))
+
+
+def guard_changes(steps):
+    return {
+        "qredit.guard": "roll_back",
+        "trainer.save_freq": 1,
+        "trainer.resume_mode": "auto",
+        "trainer.total_training_steps": steps,
+    }
+
+
+def test_a_guarded_run_goes_back_and_on_at_half_the_rate(guarded):
+    folder, said, rollouts, weights = guarded
+    check_weights_are_shared(weights)
+    assert all(torch.equal(weights[FALLEN][0][name], value) for name, value in weights[1][0].items())
+    (told,) = map(json.loads, (folder / "checkpoints" / "decisions.jsonl").read_text().splitlines())
+    assert told["step"] == FALLEN
+    assert told["change"] == "on at 0.5 of the learning rate, with the weights of global_step_1"
+    check_step(said, rollouts, weights, FALLEN, GUARDED[0]["objective"], lands=False)
+    check_step(said, rollouts, weights, FALLEN + 1, GUARDED[0]["objective"], rate=RATE / 2)
+
+
+def test_what_a_guard_did_outlives_a_resume(guarded, data):
+    folder, *_ = guarded
+    (folder / "rollouts.jsonl").unlink()
+    said, rollouts, weights = run(folder, data, GUARDED[0]["objective"], **guard_changes(FALLEN + 2))
+    check_step(said, rollouts, weights, FALLEN + 2, GUARDED[0]["objective"], rate=RATE / 2)

@@ -25,9 +25,15 @@ NAMES = {
     f"{TRAINER}._load_checkpoint": ("self",),
     f"{TRAINER}._compute_advantage": ("self", "batch", "metrics"),
     f"{TRAINER}._update_actor": ("self", "batch", "metrics"),
+    f"{TRAINER}._compute_ref_log_prob": ("self", "batch", "metrics"),
+    f"{TRAINER}._init_resource_pool_mgr": ("self",),
+    f"{TRAINER}._val_metrics_update": ("self", "data_sources", "sample_uids", "reward_extra_infos_dict"),
     "verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn": ("self", "loss_fn"),
     "verl.workers.engine_workers:ActorRolloutRefWorker.compute_log_prob": ("self", "data"),
     "verl.workers.engine_workers:ActorRolloutRefWorker.update_actor": ("self", "data"),
+    "verl.workers.engine_workers:ActorRolloutRefWorker.compute_ref_log_prob": ("self", "data"),
+    "verl.workers.engine_workers:ActorRolloutRefWorker.load_checkpoint": ("self", "local_path", "del_local_after_load"),
+    "verl.single_controller.base.decorator:register": ("dispatch_mode",),
     "verl.workers.utils.padding:no_padding_2_padding": ("tensor", "data"),
     "verl.workers.utils.padding:response_from_nested": ("tensor", "response_mask"),
     "verl.utils.tensordict_utils:get": ("tensordict", "key"),
@@ -47,6 +53,13 @@ OPTIONS = (
     "trainer.default_local_dir",
     "trainer.resume_mode",
     "trainer.resume_from_path",
+    "trainer.save_freq",
+    "trainer.max_actor_ckpt_to_keep",
+    "trainer.del_local_ckpt_after_load",
+    "actor_rollout_ref.actor.checkpoint.async_save",
+    "actor_rollout_ref.actor.checkpoint.save_contents",
+    "actor_rollout_ref.actor.checkpoint.load_contents",
+    "actor_rollout_ref.actor.optim.lr",
     "algorithm.use_kl_in_reward",
     "algorithm.adv_estimator",
     "actor_rollout_ref.actor.use_kl_loss",
@@ -120,6 +133,28 @@ def test_an_agent_loop_may_tell_what_ours_does():
     assert told["rm_scores"].tolist() == [0.0, 1.0]
     assert told["extra_fields"]["text"] == "told"
     assert {"prompts", "responses", "response_mask", "rollout_log_probs"} <= set(told)
+
+
+def test_our_worker_takes_the_place_of_verls():
+    """It is put where verl names its own, and is asked what verl's workers are not."""
+    from verl.single_controller.base.decorator import MAGIC_ATTR
+    from verl.trainer.ppo.utils import Role
+
+    from qredit.verl.worker import QreditWorker
+
+    source = inspect.getsource(found(f"{TRAINER}._init_resource_pool_mgr"))
+    assert "self.role_worker_mapping[role] = ray.remote(ActorRolloutRefWorker)" in source
+    assert {"ActorRollout", "ActorRolloutRef"} <= set(Role.__members__)
+    assert hasattr(QreditWorker.set_learning_rate_share, MAGIC_ATTR)
+
+
+def test_a_reference_worker_comes_with_this_option():
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.utils import need_reference_policy
+
+    for wanted in (True, False):
+        actor = {"actor_rollout_ref": {"actor": {"use_kl_loss": wanted}}, "algorithm": {"use_kl_in_reward": False}}
+        assert need_reference_policy(OmegaConf.create(actor)) == wanted
 
 
 def test_filling_rows_are_marked():

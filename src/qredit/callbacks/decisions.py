@@ -9,7 +9,12 @@ from qredit.engine.protocols import ObjectiveOverride
 from qredit.utils.atomic_files import append_text
 from qredit.utils.sanitize import to_json_line
 
-__all__ = ["DecisionWriter"]
+__all__ = ["DecisionWriter", "merge_decisions"]
+
+
+def merge_decisions(parts: Sequence[ObjectiveOverride]) -> list[dict[str, Any]]:
+    """What several parts decided, by step; new decisions stand behind all former ones."""
+    return sorted((one for part in parts for one in part.list_decisions()), key=lambda one: int(one["step"]))
 
 
 class DecisionWriter(JsonLinesCallback):
@@ -40,10 +45,7 @@ class DecisionWriter(JsonLinesCallback):
         self._keep(state)
 
     def _keep(self, state: Any) -> None:
-        every = sorted(
-            (one for part in self.overrides for one in part.list_decisions()), key=lambda one: int(one["step"])
-        )
-        fresh = every[self._kept :]
+        fresh = merge_decisions(self.overrides)[self._kept :]
         self._kept += len(fresh)
         if state.is_world_process_zero and fresh:
             append_text(self.path, "".join(map(to_json_line, fresh)))

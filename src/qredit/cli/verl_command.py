@@ -51,6 +51,7 @@ def describe_run(config: Any, settings: "VerlSettings") -> dict[str, Any]:
         "objective": settings.text,
         "model": str(policy.model.path),
         "seed": settings.seed,
+        **({} if settings.guard is None else {"guard": settings.guard}),
         "m": int(policy.rollout.n),
         "prompts_per_step": int(data.train_batch_size),
         "max_completion_length": int(data.max_response_length),

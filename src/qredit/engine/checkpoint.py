@@ -90,6 +90,17 @@ def find_newest_complete(run: Path) -> tuple[Path | None, dict[str, str]]:
     return None, torn
 
 
+def find_newest_before(run: Path, step: int) -> Path | None:
+    """The newest whole checkpoint of a run that is of this step or of an earlier one.
+
+    Args:
+        run: folder of the checkpoints.
+        step: the last one that counts.
+    """
+    found = (path for path in list_checkpoints(run) if step_of(path) <= step and find_damage(path) is None)
+    return next(found, None)
+
+
 def trim_lines(path: Path, last_step: int) -> None:
     """Drop the lines of a JSONL file whose "step" is greater than `last_step`, and a last line that was cut off."""
     if not path.exists():

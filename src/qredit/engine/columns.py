@@ -22,27 +22,34 @@ _ALWAYS = frozenset({"mask", "rationale", "answer", "sampled", "group", "sampler
 """What surrogates and reductions read, and what a batch cannot be without."""
 _LIVE = frozenset({"logp", "entropy"})
 """What the worker's own forward pass tells."""
+_FEW_BYTES = {torch.bool: torch.uint8, torch.long: torch.int32}
+_AS_READ = {few: whole for whole, few in _FEW_BYTES.items()}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tokens of a sequence stand in the row that it is of.
+    """Where the tokens of a sequence stand in the row that it is of: first `fork` columns, then those of its own.
 
     Attributes:
         row: number of the row.
-        columns: of each token of the sequence.
-        fork: tokens at its beginning that carry their coefficients in another sequence.
+        own: its own columns.
+        fork: columns at the row's beginning that it goes on from; they carry their coefficients in another sequence.
     """
 
     row: int
-    columns: tuple[int, ...]
+    own: slice
     fork: int = 0
+
+    def read(self, value: Tensor) -> Tensor:
+        """What a (B, T) tensor holds of its tokens; a view of it where nothing is forked."""
+        own = value[self.row, self.own]
+        return torch.cat([value[self.row, : self.fork], own]) if self.fork else own
 
 
 def find_places(batch: RolloutBatch) -> list[Place]:
     """The sequences of a batch, in the order of its rows and of their answers."""
     return [
-        Place(number, (*range(stretch.start), *own), stretch.start)
+        Place(number, slice(own.start, own.stop), stretch.start)
         for number, row in enumerate(find_branches(batch))
         for own, stretch in zip(row.columns, row.places, strict=True)
     ]
@@ -58,7 +65,7 @@ def gather_tokens(places: Sequence[Place], told: Sequence[Tensor], rows: Rows) -
     """
     found = torch.zeros(rows.batch.mask.shape, dtype=torch.float32)
     for place, values in zip(places, told, strict=True):
-        found[place.row, torch.tensor(place.columns[place.fork :], dtype=torch.long)] = values[place.fork :].float()
+        found[place.row, place.own] = values[place.fork :].float()
     return found
 
 
@@ -89,9 +96,8 @@ def make_columns(
     }
     columns: dict[str, list[Tensor]] = {name: [] for name in spread}
     for place in places:
-        at = torch.tensor(place.columns, dtype=torch.long)
         for name, value in spread.items():
-            own = value[place.row, at].clone()
+            own = place.read(value)
             if place.fork and name.startswith((f"{_CREDIT}value", _PENALTY)):
                 own[: place.fork] = 0
             columns[name].append(own)
@@ -100,9 +106,30 @@ def make_columns(
     return columns
 
 
+def fill_up(
+    columns: Mapping[str, Sequence[Tensor]], keys: Sequence[str], wanted: Sequence[str], lengths: Sequence[int]
+) -> dict[str, list[Tensor]]:
+    """The columns for sequences in another order, with zeros for those that are added to fill a batch up.
+
+    Args:
+        columns: of some sequences.
+        keys: of these sequences.
+        wanted: keys of all sequences, in order.
+        lengths: their tokens.
+    """
+    where = {key: number for number, key in enumerate(keys)}
+    return {
+        name: [
+            values[where[key]] if key in where else torch.zeros(length, dtype=values[0].dtype)
+            for key, length in zip(wanted, lengths, strict=True)
+        ]
+        for name, values in columns.items()
+    }
+
+
 def _to_numbers(value: Tensor) -> Tensor:
-    """Truth values as bytes: not every operation on ragged tensors knows them."""
-    return value.to(torch.uint8) if value.dtype == torch.bool else value
+    """In few bytes; truth values as numbers, since not every operation on ragged tensors knows them."""
+    return value.to(_FEW_BYTES.get(value.dtype, value.dtype))
 
 
 def _list_fields(batch: RolloutBatch, names: Collection[str]) -> list[tuple[str, Tensor]]:
@@ -121,12 +148,11 @@ def _weigh_rows(batch: RolloutBatch, credited: Credited, places: Sequence[Place]
     weight = torch.ones(batch.mask.shape) if credited.weight is None else credited.weight
     counted = (batch.counted * weight).sum(1)
     split = batch.has_answer & (torch.zeros_like(batch.has_answer) if batch.alias is None else (batch.alias > 0).any(1))
-    found = []
+    found, trainable = [], batch.trainable
     for place in places:
-        at = torch.tensor(place.columns, dtype=torch.long)
-        own = weight[place.row, at].clone()
+        own = place.read(weight)
         if split[place.row]:
-            tokens = batch.trainable[place.row, at].sum().clamp(min=1)
+            tokens = place.read(trainable).sum().clamp(min=1)
             own = torch.full_like(own, float(counted[place.row]) / float(tokens))
         found.append(own)
     return found
@@ -146,7 +172,7 @@ def read_columns(columns: Mapping[str, Tensor], logp: Tensor, entropy: Tensor | 
     credit: dict[str, Tensor] = {}
     penalties: dict[int, Tensor] = {}
     for column, given in columns.items():
-        value = given.bool() if given.dtype == torch.uint8 else given
+        value = given.to(_AS_READ.get(given.dtype, given.dtype))
         if column.startswith(_BATCH):
             name = column.removeprefix(_BATCH)
             own[name] = value[:, 0] if name in per_row else value

@@ -19,10 +19,14 @@ class CurrentObjective:
     given: Objective
     overrides: Sequence[ObjectiveOverride] = ()
 
-    def at(self, progress: float) -> Objective:
-        """The plain objective after this share of the run's steps."""
+    def now(self) -> Objective:
+        """The objective with its schedules: the one given, unless a part asks for another."""
         chosen = self.given
         for part in self.overrides:
             asked = part.now()
             chosen = chosen if asked is None else asked
-        return chosen.at(progress)
+        return chosen
+
+    def at(self, progress: float) -> Objective:
+        """The plain objective after this share of the run's steps."""
+        return self.now().at(progress)

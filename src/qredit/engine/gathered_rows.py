@@ -4,7 +4,8 @@ An engine that spreads sequences over workers names each of them by a key. Credi
 the optimiser step, so that it does not depend on how the workers share them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,14 +14,16 @@ from torch import Tensor
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, When
 from qredit.core.objective import Credited, Objective
+from qredit.engine.collective import SingleProcess
 from qredit.engine.columns import Place, find_places, gather_tokens
+from qredit.engine.rollout_bytes import from_bytes
 from qredit.engine.scorer import Scorer
-from qredit.engine.sequences import from_text, index_of
 from qredit.engine.stage_state import UPDATE_CADENCES, StageState, accumulate_sums
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
 from qredit.utils.errors import QreditError
 
+_ALONE = SingleProcess()
 Told = Mapping[str, Mapping[str, Tensor]]  # batch field → key of a sequence → a number for each of its tokens
 
 
@@ -53,6 +56,11 @@ class GatheredRows:
             self.batch.select(chosen),
         )
 
+    def count_complete(self, m: int) -> int:
+        """How many groups have all of their m rollouts."""
+        rollouts = {key.rsplit("_", 1)[0] for key in self.keys}
+        return sum(size == m for size in Counter(_split(one)[0] for one in rollouts).values())
+
     def split(self, groups: int) -> list["GatheredRows"]:
         """Parts of so many groups."""
         own = self.batch.group.unique()
@@ -84,15 +92,15 @@ class GatheredRows:
 
 
 def gather_rollouts(
-    texts: Mapping[str, str], keys: Sequence[str], tails: Sequence[Tail], pad: int, first: int, seed: int
+    packed: Mapping[str, bytes], keys: Sequence[str], tails: Sequence[Tail], pad: int, first: int, seed: int
 ) -> GatheredRows:
-    """The rows of rollouts that came as text, and whose sequences lie elsewhere.
+    """The rows of rollouts that came as bytes, and whose sequences lie elsewhere.
 
     Groups are numbered by the place of their prompts in the data: keys may be drawn at random, and a resumed run is to
     number its groups alike.
 
     Args:
-        texts: of each rollout, by PROMPT_NUMBER.
+        packed: each rollout, by PROMPT_NUMBER.
         keys: of all sequences, PROMPT_NUMBER_SEQUENCE.
         tails: what rows end in.
         pad: id of the padding token.
@@ -102,16 +110,14 @@ def gather_rollouts(
     Raises:
         QreditError: other sequences came than the rollouts are made of.
     """
-    order = sorted(texts, key=lambda key: (index_of(texts[key]), *_split(key)))
+    told = {key: from_bytes(data) for key, data in packed.items()}
+    order = sorted(told, key=lambda key: (told[key][0], *_split(key)))
     groups = {prompt: first + number for number, prompt in enumerate(dict.fromkeys(_split(key)[0] for key in order))}
-    trajectories = [from_text(texts[key], groups[_split(key)[0]]) for key in order]
+    trajectories = [replace(told[key][1], group=groups[_split(key)[0]]) for key in order]
     rows = collate(trajectories, tails, pad, seed, torch.device("cpu"))
     places = find_places(rows.batch)
-    counts: dict[str, int] = {}
-    for key in keys:
-        rollout = key.rsplit("_", 1)[0]
-        counts[rollout] = counts.get(rollout, 0) + 1
-    own = [f"{rollout}_{number}" for rollout in order for number in range(counts.get(rollout, 0))]
+    counts = Counter(key.rsplit("_", 1)[0] for key in keys)
+    own = [f"{rollout}_{number}" for rollout in order for number in range(counts[rollout])]
     if len(own) != len(places) or len(own) != len(keys):
         raise QreditError(f"rollouts of {len(places)} sequences were sampled, and {len(keys)} sequences came")
     return GatheredRows(rows, places, own, rows.batch, [one for one in trajectories if one.group == first])
@@ -157,3 +163,32 @@ def credit_now(objective: Objective, part: GatheredRows, stages: StageState) -> 
     if objective.scope >= Scope.BATCH and stages.state:
         accumulate_sums(stages.pending, objective.statistics(part.batch, stages.state, UPDATE_CADENCES))
     return credited
+
+
+def iterate_updates(
+    objective: Objective,
+    whole: GatheredRows,
+    parts: Sequence[GatheredRows],
+    stages: StageState,
+    scorer: Scorer,
+    rescore: Callable[[int], Told],
+) -> Iterator[tuple[GatheredRows, Credited]]:
+    """The rows and coefficients of each update on one generation; the caller takes the step before it asks for more.
+
+    Args:
+        objective: the plain one of this moment.
+        whole: all rows of the generation, scored.
+        parts: those of each update, in order.
+        stages: state of stateful stages; it is moved on.
+        scorer: says what an objective reads of scores.
+        rescore: number of an update → what the weights of now tell of its sequences.
+    """
+    stages.begin(objective, [whole.batch], _ALONE)
+    known = credit_before(objective, whole, parts, stages)
+    for number, part in enumerate(parts):
+        if number and known is None:  # the weights have moved
+            scored = part.attach(rescore(number), scorer, off_policy=True)
+        else:
+            scored = part.move_off_policy() if number else part
+        yield scored, credit_now(objective, scored, stages) if known is None else known[number]
+        stages.update(objective, scored.batch, _ALONE, True, number == len(parts) - 1)

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
-from qredit.rewards.reward_spec import Reward
+from qredit import tasks
+from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import make_response
@@ -28,3 +30,9 @@ def judge_rollout(
     scored = [(one.weight, value) for one, value in zip(rewards, values, strict=True) if value is not None]
     total = sum(weight * value for weight, value in scored) if scored else math.nan
     return total, {one.name: math.nan if value is None else value for one, value in zip(rewards, values, strict=True)}
+
+
+@lru_cache(maxsize=64)
+def list_rewards(given: str | None, task: str) -> tuple[Reward, ...]:
+    """The rewards of a run, or those of a task."""
+    return parse_rewards(given or tasks.get(task).reward)

@@ -47,6 +47,9 @@ class RevertibleRun(Protocol):
             QreditError: naming the setting.
         """
 
+    def find_checkpoint(self, step: int) -> Path | None:
+        """The newest whole checkpoint of this step or of an earlier one; every process is told the same."""
+
     def restore_weights(self, checkpoint: Path) -> None:
         """Take back weights, the optimiser's moments and the state of stages; the data go on where they are."""
 

@@ -1,12 +1,10 @@
-"""A rollout on its way from an agent loop to the driver: as rows of token ids, and as text that tells how they came."""
+"""The sequences that a model runs over for a rollout."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from qredit.rollouts.collate import Tail, plan_rows
-from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
+from qredit.rollouts.trajectory import Role, Segment, Trajectory
 
 
 @dataclass(frozen=True)
@@ -40,44 +38,3 @@ def _join(segments: Sequence[Segment]) -> TokenRow:
         tuple(one.sampled for one in segments for _ in one.ids),
         tuple(value for one in segments for value in one.logp or (0.0,) * len(one.ids)),
     )
-
-
-def to_text(trajectory: Trajectory, index: int) -> str:
-    """A rollout as JSON, without its row of the data.
-
-    Args:
-        trajectory: with golds and reward.
-        index: of its prompt in the data.
-    """
-    told: dict[str, Any] = {
-        "index": index,
-        "prompt": trajectory.prompt,
-        "segments": [(str(one.role), one.sampled, one.ids, one.logp) for one in trajectory.segments],
-        "end": str(trajectory.end),
-        "dropped_ends": trajectory.dropped_ends,
-        "golds": trajectory.golds,
-        "reward": trajectory.reward,  # Python's JSON knows NaN
-    }
-    return json.dumps(told)
-
-
-def from_text(text: str, group: int) -> Trajectory:
-    """The rollout that `to_text` wrote, as one of that group."""
-    told = json.loads(text)
-    return Trajectory(
-        prompt=tuple(told["prompt"]),
-        segments=tuple(
-            Segment(tuple(ids), Role(role), sampled, None if logp is None else tuple(logp))
-            for role, sampled, ids, logp in told["segments"]
-        ),
-        end=EndReason(told["end"]),
-        dropped_ends=told["dropped_ends"],
-        group=group,
-        golds=tuple(map(tuple, told["golds"])),
-        reward=told["reward"],
-    )
-
-
-def index_of(text: str) -> int:
-    """The index of the prompt that `to_text` was given."""
-    return int(json.loads(text)["index"])

@@ -66,6 +66,13 @@ def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[s
     }
 
 
+def list_success(facts: Mapping[str, Tensor]) -> list[float]:
+    """The success of each group: its mean likelihood, or its mean reward where the objective reads no likelihood."""
+    likely = facts.get("p_hat")
+    success: list[float] = (10**likely if likely is not None else facts["success"]).tolist()
+    return success
+
+
 def move_to_cpu(facts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Facts as they are gathered: float64, on the CPU."""
     return {name: values.double().cpu() for name, values in facts.items()}

@@ -89,6 +89,19 @@ def summarize(answered: Sequence[QuestionResult], primary: str, k: int) -> dict[
     return found
 
 
+def estimate_success(questions: Sequence[str], scores: Sequence[float | None]) -> Interval:
+    """p@1 of samples that came in any order: a score of 1 or more is a success, none at all is not.
+
+    Args:
+        questions: which question each sample answers.
+        scores: its score.
+    """
+    right: dict[str, list[float]] = {}
+    for question, score in zip(questions, scores, strict=True):
+        right.setdefault(question, []).append(float(score is not None and score >= 1.0))
+    return mean_interval([sum(each) / len(each) for each in right.values()])
+
+
 def compute_question_metrics(question: QuestionResult, primary: str, k: int) -> dict[str, float]:
     """p@1, p@k and m@k of one question by the primary reward, of which 1 or more is a success.
 

@@ -1,6 +1,7 @@
 """From trajectories and gold answers to padded rows: the batch an objective reads and the ids a model scores."""
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ from qredit.core.batch import SPANS, RolloutBatch
 from qredit.rollouts.field_functions import make_field_tensor
 from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
 
+_KINDS = {"i": torch.int32, "f": torch.float32}
+"""What `array` calls the kinds of numbers in which rollouts travel."""
 Tail = Literal["answer", "response"]
 
 
@@ -147,11 +150,11 @@ def collate(
             spans["response"][at] = last
             spans["answer"][at] = segment.role == Role.GOLD
             spans["observation"][at] = segment.role == Role.OBSERVATION
-            ids[at], turn[at] = torch.tensor(segment.ids), segment.turn
+            ids[at], turn[at] = _to_tensor(segment.ids), segment.turn
             if segment.role == Role.GOLD:
                 alias[at], answers = answers, answers + 1
             if segment.logp is not None:
-                logp[at] = torch.tensor(segment.logp)
+                logp[at] = _to_tensor(segment.logp)
             start += len(segment.ids)
     observed = bool(spans["observation"].any())
     batch = RolloutBatch(
@@ -180,6 +183,13 @@ def collate(
         prompt_ids[number, prompt_width - len(prompt) :] = torch.tensor(prompt)
         prompt_mask[number, prompt_width - len(prompt) :] = 1
     return Rows(prompt_ids=prompt_ids.to(device), prompt_mask=prompt_mask.to(device), batch=batch)
+
+
+def _to_tensor(values: Sequence[int] | Sequence[float]) -> Tensor:
+    """Numbers as a tensor, which shares the memory of an `array`; of other sequences each is read."""
+    if isinstance(values, array) and values:
+        return torch.frombuffer(values, dtype=_KINDS[values.typecode])
+    return torch.tensor(values)
 
 
 def _shared(rows: Sequence[RowSpec], device: torch.device) -> Int[Tensor, " B"]:

@@ -48,7 +48,7 @@ class Segment:
     """A run of tokens that play one part.
 
     Attributes:
-        ids: token ids.
+        ids: token ids; a tuple, or an `array` where they came from another process.
         role: the part.
         sampled: whether the policy drew them; a closing that was forced is not, nor is an observation.
         logp: log-probability of each token in nats, under the model at the sampling temperature, before any truncation
@@ -59,10 +59,10 @@ class Segment:
         QreditError: as many log-probabilities as tokens are needed; an observation or a gold answer is not sampled.
     """
 
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     role: Role
     sampled: bool
-    logp: tuple[float, ...] | None = None
+    logp: Sequence[float] | None = None
     turn: int = 0
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ class Trajectory:
     @property
     def answer_ids(self) -> tuple[int, ...]:
         """The sampled answer, its end included when it ended."""
-        return () if self.answer is None else self.answer.ids
+        return () if self.answer is None else tuple(self.answer.ids)
 
     @cached_property
     def close_end(self) -> int:

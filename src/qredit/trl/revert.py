@@ -1,7 +1,5 @@
 """What it takes to return to an earlier checkpoint inside a run of transformers' Trainer."""
 
-from typing import Any
-
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError
 
@@ -25,18 +23,3 @@ def check_revertible(args: QreditConfig, whole: bool, slower: bool) -> None:
         raise QreditError("the guard keeps the best checkpoint itself; leave load_best_model_at_end out")
     if slower and args.lr_scheduler_type == "reduce_lr_on_plateau":
         raise QreditError("guard=roll_back halves the rates of a schedule; reduce_lr_on_plateau has none")
-
-
-def scale_learning_rate(optimizer: Any, scheduler: Any, factor: float) -> None:
-    """Multiply the learning rate of this and all later steps, by the schedule as it stands now.
-
-    Args:
-        optimizer: of the run.
-        scheduler: of the run; its base rates are changed.
-        factor: what the rates are multiplied by.
-    """
-    inner = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
-    inner.base_lrs = [factor * rate for rate in inner.base_lrs]
-    inner._last_lr = [factor * rate for rate in inner._last_lr]
-    for group, rate in zip(optimizer.param_groups, inner._last_lr, strict=True):
-        group["lr"] = rate

@@ -35,12 +35,14 @@ from qredit.data.encoding import PROMPT_IDS
 from qredit.data.prompt_sampler import PromptSampler
 from qredit.data.shuffled import ShuffledPrompts
 from qredit.data.uniform import UniformPrompts
+from qredit.engine.checkpoint import find_newest_before
 from qredit.engine.collation import Collator
 from qredit.engine.current_objective import CurrentObjective
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.hinted_retry import HintedRetry
 from qredit.engine.initial_likelihood import InitialLikelihood
 from qredit.engine.learner import Learner, LearnerFile, Learners
+from qredit.engine.learning_rate import scale_learning_rate
 from qredit.engine.making import GenerationMaker
 from qredit.engine.memory import estimate_optimizer_bytes, get_free_bytes
 from qredit.engine.mismatch import collect_mismatch_stats
@@ -53,7 +55,7 @@ from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step import MicrobatchPosition, ScoredMicrobatch, Step
 from qredit.engine.step_credit import StepCredit
-from qredit.engine.step_log import StepLog, compute_metrics
+from qredit.engine.step_log import StepLog, compute_metrics, list_success
 from qredit.engine.teacher import Teacher
 from qredit.environments.episode import EpisodePlayer
 from qredit.environments.protocol import EnvironmentFactory
@@ -98,7 +100,7 @@ from qredit.trl.dataset_encoding import (
 from qredit.trl.model_setup import choose_layout, score_at_temperature_one
 from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
 from qredit.trl.refused_settings import check_arguments
-from qredit.trl.revert import check_revertible, scale_learning_rate
+from qredit.trl.revert import check_revertible
 from qredit.trl.reward_calculator import RewardCalculator
 from qredit.trl.run_trainer import RunTrainer
 from qredit.trl.teachers import TeacherSpec, teachers_of
@@ -490,6 +492,11 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
     def check_revertible(self, slower: bool) -> None:
         check_revertible(self.args, whole=not (self.is_deepspeed_enabled or self.is_fsdp_enabled), slower=slower)
 
+    def find_checkpoint(self, step: int) -> Path | None:
+        found = find_newest_before(Path(self.args.output_dir), step)  # the main process chooses, for all
+        name = self.collective.gather([None if found is None else found.name])[0]
+        return None if name is None else Path(self.args.output_dir) / str(name)
+
     def restore_weights(self, checkpoint: Path) -> None:
         """Go back to a checkpoint's weights; rollouts of those that are given up are dropped."""
         self._load_from_checkpoint(str(checkpoint), self.accelerator.unwrap_model(self.model_wrapped))
@@ -746,13 +753,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
 
     def _update_control(self, facts: Mapping[str, Tensor], found: dict[str, float]) -> None:
         """Tell guide and guard what this step's groups showed; `found` is what will be logged of it."""
-        likely = facts.get("p_hat")
-        self.step_success = (10**likely if likely is not None else facts["success"]).tolist()
+        self.step_success = list_success(facts)
         if self.auto_q is None:
             return
         replaced = self.guard is not None and self.guard.instead
         found["guide/paft"] = float(replaced or self.auto_q.estimator == "paft")
-        decision = None if replaced or likely is None else self.auto_q.observe(self.state.global_step + 1, facts)
+        decision = None if replaced or "p_hat" not in facts else self.auto_q.observe(self.state.global_step + 1, facts)
         if decision is not None:
             _log.info(f"{decision.estimator}(q={decision.q:g}) from step {decision.step + 1}: {decision.reason}")
 

@@ -1,7 +1,7 @@
 """The one exception a user is meant to read: a single line that names the thing, the value and the choices."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
@@ -26,6 +26,22 @@ def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditEr
     nearest = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     return QreditError(f"unknown {kind} '{name}'; {hint}Choices: {', '.join(names)}")
+
+
+def check_names(kind: str, given: Iterable[str], choices: Collection[str]) -> None:
+    """Refuse names that are not among `choices`.
+
+    Args:
+        kind: as `unknown_name_error`.
+        given: names as they were given.
+        choices: names that there are.
+
+    Raises:
+        QreditError: the first of them that is not there.
+    """
+    for name in given:
+        if name not in choices:
+            raise unknown_name_error(kind, str(name), choices)
 
 
 def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:

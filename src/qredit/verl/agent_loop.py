@@ -11,20 +11,18 @@ from typing import Any
 from transformers import GenerationConfig
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
-from qredit import tasks
 from qredit.data.encoding import encode, encode_aliases
 from qredit.data.rows import RowNames
-from qredit.engine.judging import judge_rollout
-from qredit.engine.sequences import list_sequences, to_text
-from qredit.rewards.reward_spec import Reward, parse_rewards
+from qredit.engine.judging import judge_rollout, list_rewards
+from qredit.engine.rollout_bytes import to_bytes
+from qredit.engine.sequences import list_sequences
 from qredit.rollouts.collate import Tail, choose_tails
-from qredit.rollouts.sampling_params import SamplingParams
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.protocol import Completion, Request, check_completions
 from qredit.samplers.think_then_answer import NOTHING_DRAWN, ThinkThenAnswer
-from qredit.samplers.vllm.colocate import list_sampling_arguments
+from qredit.samplers.vllm.colocate import list_length_arguments
 from qredit.samplers.vllm.drawn import DrawnCompletion
-from qredit.samplers.vllm.engine import EngineOutput, EngineRow
+from qredit.samplers.vllm.engine import EngineOutput
 from qredit.tasks.cells import drop_nulls
 from qredit.tasks.verl_row import read_verl_row
 from qredit.utils.seed import ANSWER_STREAM, EVALUATION_STREAM, derive_seed
@@ -62,7 +60,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
         validates = bool(row.get(VALIDATES, False))
         info = row.get("extra_info") or {}
         example = read_verl_row(row, self.settings.alias_use.in_reward)
-        prompt = self.settings.prompt_of(drop_nulls(row["raw_prompt"]), self.tokenizer)
+        prompt = self.settings.format.prompt_of(drop_nulls(row["raw_prompt"]), self.tokenizer)
         ids, golds = self._encode(prompt, example.answer, info)
         stream = EVALUATION_STREAM if validates else 0
         seed = derive_seed(
@@ -75,7 +73,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
         reward, each = await asyncio.to_thread(judge_rollout, self.format, asked, drawn, given)
         whole = replace(drawn, golds=golds, reward=reward)
         rows = list_sequences(whole, ("response",) if validates else self.tails)
-        text = to_text(whole, int(row.get("index", 0)))
+        packed = to_bytes(whole, int(row.get("index", 0)))
         score = 0.0 if math.isnan(reward) else reward
         return [
             AgentLoopOutput(
@@ -90,7 +88,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
                     "reward_extra_info": each,
                     "min_global_steps": self._version,
                     "max_global_steps": self._version,
-                    **({ROLLOUT: text} if number == 0 else {}),
+                    **({ROLLOUT: packed} if number == 0 else {}),
                 },
             )
             for number, one in enumerate(rows)
@@ -124,7 +122,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
             told = await self.server_manager.generate(
                 request_id=f"{seed:x}",
                 prompt_ids=list(row.prompt_ids),
-                sampling_params={**sampling_params, **list_arguments(row)},
+                sampling_params={**sampling_params, **list_length_arguments(row), "logprobs": True},
             )
             self._version = int(told.extra_fields.get("global_steps") or 0)
             drawn = drawn.extend(EngineOutput(tuple(told.token_ids), tuple(told.log_probs or ())))
@@ -143,23 +141,10 @@ def make_layout(
         response_length: verl's.
         model: folder or id, for the tokens that end a text by its own settings.
     """
-    tokens = settings.make_format(tokenizer)
+    tokens = settings.format.make(tokenizer)
     ends = {tokenizer.eos_token_id}
     with contextlib.suppress(OSError, ValueError):  # a model need not have such settings
         own = GenerationConfig.from_pretrained(model).eos_token_id
         ends |= set(own if isinstance(own, list) else [own])
     asked = ThinkThenAnswer(tokens, settings.make_budget(response_length, tokens), tuple(sorted(ends - {None})))
     return asked, choose_tails(settings.make_objective().needs)
-
-
-@functools.lru_cache(maxsize=64)
-def list_rewards(given: str | None, task: str) -> tuple[Reward, ...]:
-    """The rewards of a run, or those of a task."""
-    return parse_rewards(given or tasks.get(task).reward)
-
-
-def list_arguments(row: EngineRow) -> dict[str, Any]:
-    """What is asked of verl's rollout servers, in vLLM's names; the distribution is verl's to say."""
-    asked = list_sampling_arguments(row, SamplingParams())
-    left_out = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
-    return {name: value for name, value in asked.items() if name not in left_out} | {"logprobs": True}

@@ -11,7 +11,7 @@ from qredit.engine.identified_state import read_state
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 from qredit.verl.check_data import check_data
-from qredit.verl.checkpoint import describe_own, find_resumed
+from qredit.verl.checkpoint import check_revertible, describe_own, find_resumed
 from qredit.verl.settings import VerlSettings
 
 VERSION = "0.9.1"
@@ -33,7 +33,7 @@ def configure(file: str, overrides: Sequence[str]) -> tuple[Any, VerlSettings]:
     settings = VerlSettings.read(config.get("qredit"))
     check_config(config, settings)
     tokenizer = load_tokenizer(config.actor_rollout_ref.model)
-    settings.make_budget(int(config.data.max_response_length), settings.make_format(tokenizer))
+    settings.make_budget(int(config.data.max_response_length), settings.format.make(tokenizer))
     check_data(config.data, settings, tokenizer)
     resumed = find_resumed(config.trainer)
     if resumed is not None:
@@ -127,6 +127,8 @@ def check_config(config: Any, settings: VerlSettings) -> None:
         value = OmegaConf.select(config, name)
         if value != wanted:
             raise QreditError(f"{name}={value} must be {wanted}: {objective} says what is learned")
+    if settings.guard is not None:
+        check_revertible(config)
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
     if rollout.n < 2:
         raise QreditError(f"actor_rollout_ref.rollout.n, the rollouts of a prompt, must be at least 2, got {rollout.n}")
@@ -153,6 +155,8 @@ def prepare(config: Any, settings: VerlSettings) -> None:
         config.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(Path(__file__).with_name("agents.yaml"))
         config.actor_rollout_ref.rollout.calculate_log_probs = True
         config.algorithm.adv_estimator = "grpo"  # ours replaces it; of the others some want a critic
+        # the name under which verl starts a reference worker; its KL is not added, since the loss is ours
+        config.actor_rollout_ref.actor.use_kl_loss = settings.needs_reference
         config.data.filter_overlong_prompts = False  # prompts are rendered by our format, not by verl
 
 

@@ -8,6 +8,7 @@ import transfer_queue
 from tensordict import TensorDict
 from torch import Tensor
 from transfer_queue import KVBatchMeta
+from verl.workers.utils.padding import response_from_nested
 
 PADDING = "is_padding"
 
@@ -15,6 +16,13 @@ PADDING = "is_padding"
 def fetch(batch: KVBatchMeta, names: Sequence[str]) -> Any:
     """Some fields of the samples of a batch, in its order."""
     return transfer_queue.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
+
+
+def read_responses(batch: KVBatchMeta, names: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
+    """What verl's workers told of each token of a response, renamed from columns: key of a sample → (T,), T its own."""
+    told = fetch(batch, [*names.values(), "response_mask"])
+    each = {name: response_from_nested(told[column], told["response_mask"]).unbind() for name, column in names.items()}
+    return {name: dict(zip(batch.keys, values, strict=True)) for name, values in each.items()}
 
 
 def store(batch: KVBatchMeta, columns: Mapping[str, Sequence[Tensor]]) -> KVBatchMeta:

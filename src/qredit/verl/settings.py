@@ -3,39 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from qredit.callbacks.collapse_response import Action, check_takes_over
 from qredit.control.auto_objective import find_auto
-from qredit.core.chain import field_kinds
+from qredit.core.field_names import LOGP_PREFIX, REFERENCE
 from qredit.core.objective import Objective
 from qredit.engine.scorer import SAMPLER_ENTROPY
+from qredit.engine.served_fields import check_served
 from qredit.objectives.parsing import parse
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
-from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.format_settings import FormatSettings
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.tasks.alias_use import AliasUse
-from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.errors import QreditError, check_names
 
 FILLED = frozenset(
     {"ids", "group", "turn", "rollout", "seed", "reward", "logp", "entropy", "answer_logp", "sampler_logp"}
     | {"mask", "rationale", "close", "response", "answer", "sampled", SAMPLER_ENTROPY}
 )
-"""Batch fields that a run on verl fills."""
-
-
-@dataclass(frozen=True)
-class FormatSettings:
-    """The strings around rationale and answer; None is chosen by the tokenizer.
-
-    Attributes:
-        chat: whether prompts go through the chat template; None if there is one.
-    """
-
-    opening: str | None = None
-    closing: str | None = None
-    seam: str | None = None
-    end: str | None = None
-    chat: bool | None = None
+"""Batch fields that a run on verl fills, beside the next."""
+REFERENCE_LOGP = f"{LOGP_PREFIX}{REFERENCE}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +38,7 @@ class VerlSettings:
         aliases: what aliases count for, as `--aliases`.
         answer_budget: tokens kept for the answer; None is 128, at most half of a completion.
         seed: of samples and of stages that draw.
+        guard: what is done about a collapse, as `--guard`; None is nothing.
         format: the strings around rationale and answer.
 
     Raises:
@@ -61,6 +51,7 @@ class VerlSettings:
     aliases: str = "both"
     answer_budget: int | None = None
     seed: int = 0
+    guard: Action | None = None
     format: FormatSettings = field(default_factory=FormatSettings)
 
     def __post_init__(self) -> None:
@@ -69,6 +60,8 @@ class VerlSettings:
         if self.answer_budget is not None and self.answer_budget < 1:
             raise QreditError(f"qredit.answer_budget must be at least 1, got {self.answer_budget}")
         AliasUse.parse(self.aliases)
+        if self.guard is not None:
+            check_names("value of qredit.guard", [self.guard], get_args(Action))
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> "VerlSettings":
@@ -78,8 +71,8 @@ class VerlSettings:
             QreditError: an unknown key, with the nearest; as at construction.
         """
         own, strings = dict(given or {}), dict((given or {}).get("format") or {})
-        _check_keys("key of qredit", own, cls)
-        _check_keys("key of qredit.format", strings, FormatSettings)
+        check_names("key of qredit", own, [one.name for one in fields(cls)])
+        check_names("key of qredit.format", strings, [one.name for one in fields(FormatSettings)])
         return cls(**{**own, "format": FormatSettings(**strings)})
 
     @property
@@ -106,34 +99,21 @@ class VerlSettings:
         """The objective, if a run on verl can fill what it reads.
 
         Raises:
-            QreditError: an unknown one; a field that nobody fills; a proposal, which nobody draws from.
+            QreditError: an unknown one; a teacher or a field that nobody fills; a proposal, which nobody draws from;
+                a guard that cannot take over from it.
         """
         objective = parse(self.text)
         find_auto(objective)  # refuses an auto() that is no q
-        missing = sorted(field_kinds(objective.needs | objective.needs_off_policy) - FILLED)
-        if missing:
-            raise QreditError(
-                f"{objective} needs {', '.join(missing)}, which nothing fills on verl yet; train it on TRL"
-            )
-        if objective.proposal is not None:
-            raise QreditError(f"{objective} draws from a proposal, which is not done on verl yet; train it on TRL")
+        check_served(objective, FILLED, {REFERENCE_LOGP}, "verl")
+        if self.guard is not None:
+            check_takes_over(self.guard, objective)
         return objective
 
-    def make_format(self, tokenizer: Any) -> TokenFormat:
-        """The layout of completions, as ids of a tokenizer."""
-        own = self.format
-        strings = Format.of(tokenizer, own.opening, own.closing, own.seam, own.end, chat=self.uses_chat(tokenizer))
-        return TokenFormat(strings, tokenizer)
-
-    def uses_chat(self, tokenizer: Any) -> bool:
-        """Whether prompts go through the chat template.
-
-        Raises:
-            QreditError: they are to, and there is none.
-        """
-        if self.format.chat and not tokenizer.chat_template:
-            raise QreditError("qredit.format.chat is on, but the tokenizer has no chat template")
-        return bool(tokenizer.chat_template) if self.format.chat is None else self.format.chat
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the objective compares with the model that the run began with."""
+        objective = self.make_objective()
+        return REFERENCE_LOGP in objective.needs | objective.needs_off_policy
 
     def make_budget(self, response_length: int, tokens: TokenFormat) -> TokenBudget:
         """What of verl's `data.max_response_length` is for the rationale, a forced closing counted off, and the answer.
@@ -149,22 +129,3 @@ class VerlSettings:
                 f"closing and qredit.answer_budget={answer}"
             )
         return TokenBudget(thinking=total - answer, answer=answer)
-
-    def prompt_of(self, messages: Any, tokenizer: Any) -> Any:
-        """The prompt that a row's messages are: themselves, or, without a chat template, the text of the only one.
-
-        Raises:
-            QreditError: several messages, which nothing can put into one text.
-        """
-        if isinstance(messages, str) or self.uses_chat(tokenizer):
-            return messages
-        if len(messages) != 1:
-            raise QreditError(f"a prompt of {len(messages)} messages needs a chat template")
-        return messages[0]["content"]
-
-
-def _check_keys(kind: str, given: Mapping[str, Any], known: type) -> None:
-    names = [one.name for one in fields(known)]  # type: ignore[arg-type]
-    for name in given:
-        if name not in names:
-            raise unknown_name_error(kind, str(name), names)

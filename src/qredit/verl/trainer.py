@@ -1,37 +1,41 @@
 """verl's synchronous trainer with an Objective: credits on the driver over the whole step, the loss in the workers."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from omegaconf import open_dict
 from torch import Tensor
+from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.workers.utils.padding import response_from_nested
 
-from qredit.callbacks.auto_q import AutoQ
+from qredit.callbacks.steering import Steering
 from qredit.callbacks.step_records import StepRecords
-from qredit.control.auto_objective import find_auto
 from qredit.core.objective import Credited, Objective
 from qredit.engine.collective import SingleProcess
-from qredit.engine.columns import make_columns
-from qredit.engine.gathered_rows import GatheredRows, Told, credit_before, credit_now, gather_rollouts
+from qredit.engine.columns import fill_up, make_columns
+from qredit.engine.gathered_rows import GatheredRows, Told, gather_rollouts, iterate_updates
 from qredit.engine.identified_state import read_state, write_state
+from qredit.engine.judging import list_rewards
 from qredit.engine.mismatch import collect_mismatch_stats
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step import ScoredMicrobatch
-from qredit.engine.step_log import StepLog, compute_metrics
+from qredit.engine.step_log import StepLog, compute_metrics, list_success
+from qredit.evaluation.metrics import estimate_success
 from qredit.rollouts.collate import choose_tails
 from qredit.utils.seed import derive_seed
 from qredit.utils.stateful import Stateful
 from qredit.verl.agent_loop import ROLLOUT, VALIDATES
-from qredit.verl.checkpoint import describe_own, find_resumed
-from qredit.verl.queue import fetch, list_real, pick, store
-from qredit.verl.settings import VerlSettings
+from qredit.verl.checkpoint import check_revertible, describe_own, find_newest_before, find_resumed
+from qredit.verl.queue import fetch, list_real, pick, read_responses, store
+from qredit.verl.settings import REFERENCE_LOGP, VerlSettings
+from qredit.verl.worker import QreditWorker
 from qredit.verl.worker_loss import DENOMINATORS, OBJECTIVE, PROGRESS, compute_loss
 
 MODE = "qredit"
@@ -49,8 +53,8 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this name where it means this class's base
         super().__init__(config)
-        self.alone = SingleProcess()
-        self.step_log = StepLog(self.alone)
+        self.collective = SingleProcess()
+        self.step_log = StepLog(self.collective)
         self._learn_by(VerlSettings.read(config.qredit))
 
     def _learn_by(self, settings: VerlSettings) -> None:
@@ -58,8 +62,9 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.objective = settings.make_objective()
         self.tails = choose_tails(self.objective.needs)
         self.stages = StageState(self.objective)
-        self.guide = AutoQ(self.objective) if find_auto(self.objective) is not None else None
-        self.parts: list[Stateful] = [one for one in (self.stages, self.guide) if one is not None]
+        self.step_success: list[float] | None = None
+        self.steering = Steering(self, settings.guard)
+        self.parts: list[Stateful] = [self.stages, *self.steering.overrides]
         self.scorer = Scorer(
             needs=self.objective.needs,
             tails=self.tails,
@@ -69,6 +74,12 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             device=torch.device("cpu"),
             free_bytes=lambda: 0.0,
         )
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        trains = (Role.ActorRollout, Role.ActorRolloutRef)
+        worker = ray.remote(QreditWorker)
+        self.role_worker_mapping |= {role: worker for role in trains if role in self.role_worker_mapping}
 
     def _setup(self) -> None:
         super()._setup()
@@ -103,25 +114,34 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             state = read_state(folder, self.objective, self.model)
             for part in self.parts:
                 part.load_state_dict(state[part.name])
+        if self.steering.learning_rate_share != 1:
+            self.scale_learning_rate(1.0)
+        self._end_if_told()
         self.files.begin(self.global_steps)
 
     # --- scores, at temperature 1 whatever that of the rollout
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        return self._score(batch)
+        self.since = time.process_time()
+        self.told = self._score(batch)
+        return batch
 
-    def _score(self, batch: Any) -> Any:
-        """The batch with old_log_probs and entropy, as the current weights see each token of its responses."""
+    def _score(self, batch: Any) -> Told:
+        """logp and entropy of each sequence, by its key, as the current weights see each token of its responses."""
         batch.extra_info.update(calculate_entropy=True, compute_loss=False, temperature=1.0)
         self.actor_rollout_wg.compute_log_prob(batch)
-        told = fetch(batch, ["log_probs", "entropy", "response_mask"])
-        return store(
-            batch,
-            {
-                kept: list(response_from_nested(told[name], told["response_mask"]).unbind())
-                for name, kept in (("log_probs", "old_log_probs"), ("entropy", "entropy"))
-            },
-        )
+        return read_responses(batch, {"logp": "log_probs", "entropy": "entropy"})
+
+    def _compute_ref_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        batch.extra_info.update(calculate_entropy=False, compute_loss=False, temperature=1.0)
+        if self.ref_in_actor:  # adapters, which are switched off
+            batch.extra_info.update(no_lora_adapter=True)
+            self.actor_rollout_wg.compute_log_prob(batch)
+            batch.extra_info.update(no_lora_adapter=False)
+        else:
+            self.ref_policy_wg.compute_ref_log_prob(batch)
+        self.told = {**self.told, **read_responses(batch, {REFERENCE_LOGP: "log_probs"})}
+        return batch
 
     # --- credit
 
@@ -129,8 +149,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.drawn = self._collect(batch)
         reward = self.drawn.batch.require("reward", "the log")
         metrics["reward"] = float(reward[~reward.isnan()].mean())
-        sizes = self.drawn.batch.group.unique(return_counts=True)[1] // max(len(self.tails), 1)
-        whole = int((sizes == self.config.actor_rollout_ref.rollout.n).sum())
+        whole = self.drawn.count_complete(self.config.actor_rollout_ref.rollout.n)
         # Failed sessions leave groups short. A group all of whose sessions failed is not there at all.
         metrics["groups/incomplete"] = float(self.config.data.train_batch_size - whole)
         zeros = [torch.zeros(tag["response_len"]) for tag in batch.tags]
@@ -141,11 +160,11 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         real = pick(batch, list_real(batch))
         extras = fetch(real, ["extra_fields"])["extra_fields"]
         told = [one if isinstance(one, dict) else one.data for one in extras]
-        texts = {
+        packed = {
             key.rsplit("_", 1)[0]: one[ROLLOUT] for key, one in zip(real.keys, told, strict=True) if ROLLOUT in one
         }
         gathered = gather_rollouts(
-            texts,
+            packed,
             real.keys,
             self.tails,
             self.tokenizer.pad_token_id,
@@ -153,54 +172,77 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             first=(self.global_steps - 1) * int(self.config.data.train_batch_size),
             seed=derive_seed(self.settings.seed, self.global_steps - 1),
         )
-        return gathered.attach(self._read_scores(real), self.scorer)
-
-    def _read_scores(self, batch: Any) -> Told:
-        """What verl's workers told of each sequence, by its key."""
-        told = fetch(batch, ["old_log_probs", "entropy"])
-        return {
-            name: dict(zip(batch.keys, told[column].unbind(), strict=True))
-            for name, column in (("logp", "old_log_probs"), ("entropy", "entropy"))
-        }
+        return gathered.attach(self.told, self.scorer)
 
     # --- the update
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """One optimiser step for each mini-batch of whole groups, and for each epoch."""
         actor = self.config.actor_rollout_ref.actor
-        if self.guide is not None and not self.guide.begun:
-            # Before any update, the first rollouts are what q is to be chosen for. A look of its own would need more.
-            self.step_log.add(self.guide.now().at(0.0), self.drawn.batch)
-            self.guide.begin(self.step_log.take(), self.config.actor_rollout_ref.rollout.n)
-        wanted = self.objective if self.guide is None else self.guide.now()
-        text = self.settings.text if self.guide is None else str(wanted)
+        self.steering.look(self.drawn.batch, self.config.actor_rollout_ref.rollout.n, self.step_log)
+        wanted = self.steering.now()
         objective = wanted.at(self._progress)
-        self.stages.begin(objective, [self.drawn.batch], self.alone)
+        # workers cannot tell a schedule from the numbers of this moment, so they get the text where it was given
+        text = self.settings.text if wanted is self.objective else str(wanted)
         parts = self.drawn.split(int(actor.ppo_mini_batch_size)) * int(actor.ppo_epochs)
-        known = credit_before(objective, self.drawn, parts, self.stages)
-        kept = []
-        for number, part in enumerate(parts):
-            sub = batch if len(parts) == 1 else self._sub_batch(part, batch)
-            if number and known is None:  # the weights have moved
-                scored = part.attach(self._read_scores(self._score(sub)), self.scorer, off_policy=True)
-            else:
-                scored = part.move_off_policy() if number else part
-            credited = credit_now(objective, scored, self.stages) if known is None else known[number]
-            if number == 0:
-                state = dict(self.stages.state)
-                learned = ScoredMicrobatch(objective, scored.rows, scored.batch, credited, state, self.drawn.first)
-            kept.append(self._take_step(sub, scored, objective, credited, text))
-            self.stages.update(objective, scored.batch, self.alone, True, number == len(parts) - 1)
-            self.step_log.add(objective, scored.batch, self._compare(objective, scored) if number == 0 else None)
+        subs = [batch] if len(parts) == 1 else [self._sub_batch(part, batch) for part in parts]
+        kept: list[dict[str, float]] = []
+        for part, credited in iterate_updates(
+            objective, self.drawn, parts, self.stages, self.scorer, lambda number: self._score(subs[number])
+        ):
+            if not kept:
+                state, compared = dict(self.stages.state), self._compare(objective, part)
+                learned = ScoredMicrobatch(objective, part.rows, part.batch, credited, state, self.drawn.first)
+            self.step_log.add(objective, part.batch, None if kept else compared)
+            kept.append(self._take_step(subs[len(kept)], part, objective, credited, text))
         metrics.update({name: sum(one[name] for one in kept) / len(kept) for name in kept[0]})
         facts = self.step_log.take()
         metrics.update(compute_metrics(objective, facts))
-        if self.guide is not None:
-            metrics["guide/paft"] = float(self.guide.estimator == "paft")
-            self.guide.observe(self.global_steps, facts)
-        decided = [] if self.guide is None else self.guide.list_decisions()
-        self.files.write(self.global_steps, metrics, learned, decided)
+        self.step_success = list_success(facts)
+        metrics.update(self.steering.end_step(self.global_steps, facts, self._saves))
+        if self.steering.ended and not self._saves:
+            self._save_checkpoint()
+        self._end_if_told()
+        metrics["driver/cpu_seconds"] = time.process_time() - self.since
+        self.files.write(self.global_steps, metrics, learned, self.steering.list_decisions())
         return batch
+
+    @property
+    def _saves(self) -> bool:
+        """Whether verl saves this step."""
+        every, step = self.config.trainer.save_freq, self.global_steps
+        return bool(every > 0 and (step >= self.total_training_steps or step % every == 0))
+
+    def _end_if_told(self) -> None:
+        if self.steering.ended:
+            self.total_training_steps = self.global_steps  # verl stops behind it
+
+    # --- what the guard asks of a run
+
+    def check_revertible(self, slower: bool) -> None:
+        check_revertible(self.config)
+
+    def find_checkpoint(self, step: int) -> Path | None:
+        return find_newest_before(Path(self.config.trainer.default_local_dir), step)
+
+    def restore_weights(self, checkpoint: Path) -> None:
+        """Take back weights, the optimiser's moments with their schedule, and the state of stages; the data go on."""
+        self.actor_rollout_wg.load_checkpoint(local_path=str(checkpoint / "actor"), del_local_after_load=False)
+        self.stages.load_state_dict(read_state(checkpoint, self.objective, self.model)[self.stages.name])
+
+    def scale_learning_rate(self, factor: float) -> None:
+        self.actor_rollout_wg.set_learning_rate_share(factor * self.steering.learning_rate_share)
+
+    # --- validation
+
+    def _val_metrics_update(
+        self, sources: list[str], questions: list[str], scores: Mapping[str, list[Any]], *given: Any, **named: Any
+    ) -> dict[str, float]:
+        found: dict[str, float] = super()._val_metrics_update(sources, questions, scores, *given, **named)
+        primary = list_rewards(self.settings.reward, sources[0])[0].name
+        success = estimate_success(questions, scores[primary])
+        self.steering.check(self.global_steps, success)
+        return {**found, "validation/p@1": success.value}
 
     def _compare(self, objective: Objective, part: GatheredRows) -> Mapping[str, Tensor]:
         """What the rollout engine and the workers make of the same tokens; at another temperature they differ by it."""
@@ -231,16 +273,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         """
         needs = objective.surrogate.needs.union(*(penalty.needs for penalty in objective.penalties))
         columns = make_columns(part.batch, credited, part.places, needs)
-        where = {key: number for number, key in enumerate(part.keys)}
-        kinds = {name: values[0].dtype for name, values in columns.items()}
-        filled = {
-            name: [
-                values[where[key]] if key in where else torch.zeros(tag["response_len"], dtype=kinds[name])
-                for key, tag in zip(sub.keys, sub.tags, strict=True)
-            ]
-            for name, values in columns.items()
-        }
-        sub = store(sub, filled)
+        sub = store(sub, fill_up(columns, part.keys, sub.keys, [tag["response_len"] for tag in sub.tags]))
         sub.extra_info = {
             "calculate_entropy": "entropy" in needs,
             "distillation_use_topk": False,

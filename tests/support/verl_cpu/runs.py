@@ -5,19 +5,21 @@ Rollouts stand in FOLDER/rollouts.jsonl, weights that a server was given in FOLD
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import ray
 from omegaconf import open_dict
-from ray._private import services
+from ray._private import ray_constants, services
 from ray.cluster_utils import Cluster
 from verl.trainer.main_ppo import run_ppo
 
 from qredit.verl.launch import configure
 from qredit.verl.task_runner import QreditTaskRunner
 from tests.support.ports import free_port
+from tests.support.recorded_rows import to_text
 from tests.support.verl_cpu.environment import FOLDER
 from tests.support.verl_cpu.planned import plan_rollouts, plan_steps, read_plan
 
@@ -30,14 +32,14 @@ class RecordingTaskRunner(_Runner):
     def run(self, config):
         import qredit.engine.gathered_rows as module
 
-        kept = module.from_text
+        collate = module.collate
 
-        def keep(text, group):
+        def keep(trajectories, *given):
             with (Path(os.environ[FOLDER]) / "rollouts.jsonl").open("a") as file:
-                file.write(json.dumps([group, text]) + "\n")
-            return kept(text, group)
+                file.writelines(json.dumps([one.group, to_text(one, 0)]) + "\n" for one in trajectories)
+            return collate(trajectories, *given)
 
-        module.from_text = keep
+        module.collate = keep
         if read_plan():
             from qredit.verl.trainer import QreditTrainer
 
@@ -62,12 +64,29 @@ def wait_for_nodes():
     services.get_node = get_node_patiently
 
 
+def tell_raylets_ports():
+    """Tell raylets the port that their agent listens on, as Ray tells them the others, which it leaves out.
+
+    A raylet that is not told waits 15 seconds for its agent to say it, and then ends.
+    """
+    start = services.start_ray_process
+
+    def start_told(command, process_type, *given, **named):
+        port = re.search(r"--listen-port=(\d+)", " ".join(command))
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET and port is not None:
+            command = [*command, f"--dashboard_agent_listen_port={port[1]}"]
+        return start(command, process_type, *given, **named)
+
+    services.start_ray_process = start_told
+
+
 def main(folder, file, *overrides):
     os.environ[FOLDER] = folder
     wait_for_nodes()
-    config, _ = configure(file, overrides)
+    tell_raylets_ports()
+    config, settings = configure(file, overrides)
     if read_plan():
-        plan_rollouts(config)
+        plan_rollouts(config, settings)
     nodes = start_nodes(config)
     try:
         run_ppo(config, task_runner_class=RecordingTaskRunner)

@@ -265,6 +265,13 @@ def list_sampling_arguments(row: EngineRow, draw: SamplingParams) -> dict[str, A
     }
 
 
+def list_length_arguments(row: EngineRow) -> dict[str, Any]:
+    """What `list_sampling_arguments` asks but for the distribution, where that is another's to say."""
+    asked = list_sampling_arguments(row, SamplingParams())
+    left_out = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+    return {name: value for name, value in asked.items() if name not in left_out}
+
+
 def check_complete(network: Any, found: Iterable[str] | None) -> None:
     """Refuse an engine some of whose weights are not the policy's.
 
