@@ -219,6 +219,7 @@ def test_look_before_first_step_leaves_no_trace_in_its_numbers(tmp_path):
         assert logged(looked, name) == logged(plain, name), name
 
 
+@pytest.mark.e2e
 def test_a_resumed_run_decides_as_if_never_stopped(tmp_path):
     """From the step of a decision, whose statistics it has used up, and from the step after it."""
     whole = easy(tmp_path, save_strategy="steps", save_steps=1)

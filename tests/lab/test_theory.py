@@ -228,6 +228,7 @@ def test_the_constants_of_escape_times_are_the_theorems(error, agrees, monkeypat
     assert make_claim("", found, wanted, escape.CONSTANT_TOLERANCE, relative=True).holds is agrees
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
     told = json.loads(json.dumps(finding_to_dict(true("bias"))))
@@ -286,6 +287,7 @@ def test_a_curve_leaves_out_what_was_not_reached():
 # --- the command
 
 
+@pytest.mark.e2e
 def test_the_command_writes_a_plot_and_its_points(tmp_path, capsys):
     assert main(["lab", "coverage", "--output", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -300,7 +302,6 @@ def test_the_command_writes_a_plot_and_its_points(tmp_path, capsys):
     assert float(points[0]["y"]) == pytest.approx(curves[0].y[0], rel=1e-5)
 
 
-@pytest.mark.e2e
 def test_the_command_prints_table_and_verdict(tmp_path, capsys):
     assert main(["lab", "coverage", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -299,7 +299,7 @@ def test_environment_that_overrides_option_is_refused_by_name(folder, said, monk
         AcceleratorState._reset_state(True)
 
 
-@pytest.mark.parametrize(("dtype", "type"), [("float32", "float32"), ("bfloat16", "bfloat16")])
+@pytest.mark.parametrize(("dtype", "type"), [e2e("float32", "float32"), ("bfloat16", "bfloat16")])
 def test_the_record_says_what_was_computed_in(folder, tmp_path, dtype, type, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = data_file(tmp_path / "rows.jsonl")
