@@ -385,11 +385,12 @@ def test_the_warmup_is_a_tenth_of_the_run_at_most(steps, asked, warmup):
     assert choose_warmup_steps(steps, asked) == warmup
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("options", "rates"),
     [
-        e2e({}, [1, 1, 1, 1]),
-        e2e({"warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
+        ({}, [1, 1, 1, 1]),
+        ({"warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
         ({"warmup": 2, "lr_scheduler_type": "linear"}, [1 / 2, 1, 2 / 3, 1 / 3]),
     ],
 )
