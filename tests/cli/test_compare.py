@@ -176,6 +176,7 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("own_reward", None)
 
 
+@pytest.mark.e2e
 def test_own_data_model_and_reward_are_compared(own, tmp_path, capsys, monkeypatch):
     """In a process of its own, which has to find the reward's module too; what it kept is then read in this one."""
     argv = ["compare", "grpo()", *flags(**own), "--json", "--quiet"]

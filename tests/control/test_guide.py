@@ -219,6 +219,7 @@ def test_look_before_first_step_leaves_no_trace_in_its_numbers(tmp_path):
         assert logged(looked, name) == logged(plain, name), name
 
 
+@pytest.mark.e2e
 def test_a_resumed_run_decides_as_if_never_stopped(tmp_path):
     """From the step of a decision, whose statistics it has used up, and from the step after it."""
     whole = easy(tmp_path, save_strategy="steps", save_steps=1)
@@ -232,6 +233,7 @@ def test_a_resumed_run_decides_as_if_never_stopped(tmp_path):
         assert weights(again) == weights(whole)
 
 
+@pytest.mark.e2e
 def test_a_cut_up_step_decides_like_a_whole_one(tmp_path):
     whole = easy(tmp_path / "whole", per_device_train_batch_size=16)
     cut = easy(tmp_path / "cut", gradient_accumulation_steps=2)
@@ -412,6 +414,7 @@ def test_stop_ends_the_run_with_the_best_checkpoints_weights(stopped):
     assert guard.done[0]["change"] == "stopped, with the weights of checkpoint-10"
 
 
+@pytest.mark.e2e
 def test_roll_back_goes_on_at_half_the_rate(tmp_path):
     made, script, guard = guarded(tmp_path, "roll_back", again=24)
     made.train()

@@ -51,6 +51,7 @@ def test_it_has_the_gradients_of_trls_adapter_on_the_same_rows(tmp_path, objecti
     assert relative_difference(ours, theirs) < gradient_bound(torch.float32)
 
 
+@pytest.mark.e2e
 def test_it_learns_where_rewards_are_zero():
     """GARL on a pocket model whose every reward is 0: the likelihood of the answers rises."""
     task, folder = tasks.get("pocket-dial"), pocket.get_model_path("dial-2")

@@ -228,6 +228,7 @@ def test_the_constants_of_escape_times_are_the_theorems(error, agrees, monkeypat
     assert make_claim("", found, wanted, escape.CONSTANT_TOLERANCE, relative=True).holds is agrees
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
     told = json.loads(json.dumps(finding_to_dict(true("bias"))))
@@ -237,6 +238,8 @@ def test_bias_prints_a_coefficient_and_a_formula_for_each_row():
         assert row["coefficient"] == pytest.approx(row["formula"], rel=0.05)
 
 
+LONGER = ("noise", "bias", "saturation")
+"""What takes more than a second to measure."""
 WRONG = {
     "escape": (tsallis, "loss", lambda right: lambda p, q: right(p, max(q - 0.1, 0.0))),
     "optimum": (tsallis, "loss", lambda right: lambda p, q: (1 + 0.01 * (1 - q)) * right(p, q)),
@@ -257,7 +260,10 @@ def test_the_verdict_is_that_they_agree(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param("escape", marks=pytest.mark.long), *list(WRONG)[1:]])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("escape", marks=pytest.mark.long), *(e2e(n) if n in LONGER else n for n in list(WRONG)[1:])],
+)
 def test_the_verdict_says_so_when_a_theorem_is_wrong(name, monkeypatch):
     """Each formula replaced by a wrong one; for escape, the loss of another q; for optimum, one that is faster.
 
@@ -286,6 +292,7 @@ def test_a_curve_leaves_out_what_was_not_reached():
 # --- the command
 
 
+@pytest.mark.e2e
 def test_the_command_writes_a_plot_and_its_points(tmp_path, capsys):
     assert main(["lab", "coverage", "--output", str(tmp_path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -300,7 +307,6 @@ def test_the_command_writes_a_plot_and_its_points(tmp_path, capsys):
     assert float(points[0]["y"]) == pytest.approx(curves[0].y[0], rel=1e-5)
 
 
-@pytest.mark.e2e
 def test_the_command_prints_table_and_verdict(tmp_path, capsys):
     assert main(["lab", "coverage", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out

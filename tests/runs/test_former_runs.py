@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from qredit.cli.train_command import merge_options
 from qredit.engine.run_state import load_state
 from qredit.runs.train import train
+from tests.support.marks import e2e
 from tests.support.paths import GOLDEN
 
 pytestmark = pytest.mark.whole_tasks
@@ -34,7 +35,7 @@ the checkpoint by .2 (full) and .004 (lora), the moments of the optimiser by mor
 (lora)."""
 
 
-@pytest.mark.parametrize("name", ["full", "lora"])
+@pytest.mark.parametrize("name", ["full", e2e("lora")])
 def test_it_goes_on_to_weights_and_records_of_former_version(name, tmp_path):
     """A copy of a former run, gone on with, against what it was."""
     former, folder = FORMER / name, tmp_path / "run"

@@ -299,7 +299,7 @@ def test_environment_that_overrides_option_is_refused_by_name(folder, said, monk
         AcceleratorState._reset_state(True)
 
 
-@pytest.mark.parametrize(("dtype", "type"), [("float32", "float32"), ("bfloat16", "bfloat16")])
+@pytest.mark.parametrize(("dtype", "type"), [e2e("float32", "float32"), ("bfloat16", "bfloat16")])
 def test_the_record_says_what_was_computed_in(folder, tmp_path, dtype, type, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = data_file(tmp_path / "rows.jsonl")
@@ -385,11 +385,12 @@ def test_the_warmup_is_a_tenth_of_the_run_at_most(steps, asked, warmup):
     assert choose_warmup_steps(steps, asked) == warmup
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("options", "rates"),
     [
-        e2e({}, [1, 1, 1, 1]),
-        e2e({"warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
+        ({}, [1, 1, 1, 1]),
+        ({"warmup": 3}, [1 / 3, 2 / 3, 1, 1]),
         ({"warmup": 2, "lr_scheduler_type": "linear"}, [1 / 2, 1, 2 / 3, 1 / 3]),
     ],
 )

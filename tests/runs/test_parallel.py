@@ -4,6 +4,7 @@ import gc
 import weakref
 from functools import partial
 
+import pytest
 from rich.console import Console
 
 from qredit.runs.parallel import run_parallel

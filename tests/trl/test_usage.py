@@ -35,7 +35,8 @@ def asked(folder, question):
     return found["thinking"], found["answer"]
 
 
-@pytest.mark.parametrize("form", ["plain", e2e("chat")])
+@pytest.mark.e2e
+@pytest.mark.parametrize("form", ["plain", "chat"])
 def test_the_cards_lines_answer_as_an_evaluation(tmp_path, form):
     source = pocket.get_model_path("hotpot")
     if form == "chat":

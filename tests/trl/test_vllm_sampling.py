@@ -26,7 +26,7 @@ from tests.support.vllm_engines import TransformersEngine, needs_vllm, real_engi
 from tests.trl.test_resume import weights
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
-OBJECTIVES = ["garl(q=0.75)", "grpo()", *map(e2e, ("paft(q=0.5)", "logprob()", BATCH_STD))]
+OBJECTIVES = ["garl(q=0.75)", *map(e2e, ("paft(q=0.5)", "grpo()", "logprob()", BATCH_STD))]
 
 
 REAL = [needs_vllm, pytest.mark.vllm]
@@ -75,6 +75,7 @@ def test_engine_and_trainer_agree_at_every_step(tmp_path, engine, objective):
     assert all(value > 0.999 for value in logged(made, "sampling/importance_sampling_ratio/ess"))
 
 
+@pytest.mark.e2e
 def test_weights_that_are_not_pushed_would_be_seen(tmp_path, engine):
     """The mutant of the test above."""
     made = sampled_by_vllm(tmp_path, max_steps=4, learning_rate=1e-2)
@@ -92,6 +93,7 @@ def test_adapters_are_sampled_with_as_they_learn(tmp_path, engine):
     assert any(float(p.detach().abs().max()) > 1e-2 for name, p in made.model.named_parameters() if "lora_B" in name)
 
 
+@pytest.mark.e2e
 def test_one_push_serves_all_draws_of_a_generation(tmp_path, stand_in):
     """Rounds of dynamic sampling, several steps of a generation, and questions that are answered in between."""
     made = sampled_by_vllm(
@@ -104,6 +106,7 @@ def test_one_push_serves_all_draws_of_a_generation(tmp_path, stand_in):
     assert calls.count("generate") > 4
 
 
+@pytest.mark.e2e
 def test_answers_come_from_the_weights_of_the_moment(tmp_path, engine, monkeypatch):
     made = sampled_by_vllm(tmp_path, max_steps=2, learning_rate=1e-1, temperature=0.5, biased_sampling=True)
     made.train()
@@ -138,7 +141,8 @@ def gap(made, one):
     return max(abs(a - b) for a, b in zip(own, one.logp, strict=True) if b != 0)
 
 
-@pytest.mark.parametrize("step", [1, e2e(2), e2e(3)])
+@pytest.mark.e2e
+@pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_run_that_is_resumed_ends_with_the_same_weights(tmp_path, engine, step):
     shared = {"max_steps": 4, "steps_per_generation": 2, "save_strategy": "steps", "save_steps": 1}
     whole = sampled_by_vllm(tmp_path, data=questions(8), **shared)
