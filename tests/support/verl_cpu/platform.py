@@ -5,6 +5,7 @@ import types
 from contextlib import contextmanager
 
 import torch
+import torch.distributed.fsdp
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
@@ -95,6 +96,16 @@ def init_process_group(backend=None, *args, **kwargs):
 
 
 torch.distributed.init_process_group = init_process_group
+
+
+class UnpinnedOffload(torch.distributed.fsdp.CPUOffloadPolicy):
+    """verl has its reference worker pin memory, which takes a device to pin it for."""
+
+    def __init__(self, pin_memory=False):
+        super().__init__(pin_memory=False)
+
+
+torch.distributed.fsdp.CPUOffloadPolicy = UnpinnedOffload
 
 
 def _load_replica():

@@ -14,6 +14,7 @@ from qredit.verl.checkpoint import MARKER
 from tests.support.paths import ROOT, SOURCE
 from tests.support.verl_cpu.environment import ENVIRONMENT
 
+WHOLE = dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")
 PATIENCE = 1500  # seconds for a run, on a machine that does other work
 
 
@@ -41,9 +42,10 @@ def write_config(folder, model, data, objective, **changes):
         "actor_rollout_ref.actor.optim": {"optimizer": "SGD", "lr": 0.01, "weight_decay": 0.0, "clip_grad": 1e9},
         "actor_rollout_ref.actor.fsdp_config.strategy": "fsdp2",
         "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
-        "actor_rollout_ref.actor.fsdp_config.mixed_precision": dict.fromkeys(
-            ("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32"
-        ),
+        "actor_rollout_ref.actor.fsdp_config.mixed_precision": WHOLE,
+        "actor_rollout_ref.ref.fsdp_config.strategy": "fsdp2",
+        "actor_rollout_ref.ref.fsdp_config.use_torch_compile": False,
+        "actor_rollout_ref.ref.fsdp_config.mixed_precision": WHOLE,
         "actor_rollout_ref.rollout.name": "cpu",
         "actor_rollout_ref.rollout.n": 4,
         "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
