@@ -11,7 +11,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
@@ -23,8 +23,10 @@ from rich.progress import track
 from qredit.catalog import about
 from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance, list_costs
 from qredit.core.objective import Objective, sum_terms
+from qredit.fields.parsing import list_makers
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
+from qredit.rollouts.field_functions import FIELD_FUNCTIONS
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import train
@@ -39,6 +41,7 @@ GROUPS, WIDTHS = (16,) * 8, (32, 1, 8)  # the sizes of a pocket step
 STEPS, REPEATS = 4, 7
 RESULTS = Path("docs/results.md")
 NOWHERE = "Not compared in a trained run."
+_FILLED = ("logp@reference", "logp@hint", "kl@reference")
 ELSEWHERE = "Not among the credit rules side by side. Other tables of [results](../results.md) have rows of it."
 
 
@@ -115,7 +118,7 @@ def measured(found: Cost | None) -> str:
         return "Coefficients, loss and a training step were not measured."
     share = "" if found.share is None else f", {found.share} % of a GRPO step"
     told = f"Coefficients and loss of 128 rollouts of up to 41 tokens take {found.credit:.1f} ms{share}."
-    step = "A training step was not measured: a field must be supplied."
+    step = "A training step was not measured: what it takes depends on who makes its field."
     if found.step is not None:
         step = f"A training step takes {found.times:.2f} times one of `grpo()` ({found.step:.2f} s)."
     return f"{told} {step} Measured by `make pages`."
@@ -154,15 +157,35 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
         provenance=f"> **{warned}**" if told["known"] == SECOND_HAND else warned,
         signature=f"{name}{told['signature']}",
         source=told["source"],
-        certainty=CERTAINTY[told["certainty"]] + (", a formula over supplied fields" if told["formula_only"] else ""),
+        certainty=CERTAINTY[told["certainty"]],
         family=told["family"],
         doc=inspect.getdoc(REGISTRY[name]),
         example=str(objective),
         expansion="\n".join(f"    {line}" for line in objective.expansion.splitlines()),
         needs=", ".join(f"`{need}`" for need in told["needs"]),
+        makers=list_makers_of(told["needs"]),
         cost="".join(f"{words[0].upper()}{words[1:]}. " for words in list_costs(objective)) + measured(found),
         effect=said or kept_effect(name) or (ELSEWHERE if has_results(name) else NOWHERE),
     )
+
+
+def list_makers_of(needs: Sequence[str]) -> str:
+    """Which makers fill the fields that nothing else does, a sentence for each."""
+    filled: dict[tuple[str, ...], list[str]] = {}
+    for need in needs:
+        if need not in _FILLED and (makers := list_makers(need)):
+            filled.setdefault(tuple(makers), []).append(f"`{need}`")
+    told = [
+        f" {', '.join(fields)} {_say_filled(fields)} by {' or '.join(f'`{maker}`' for maker in makers)}."
+        for makers, fields in filled.items()
+    ]
+    return f"{''.join(told)} See [fields](../fields.md)." if told else ""
+
+
+def _say_filled(fields: Sequence[str]) -> str:
+    if all(field.strip("`") in FIELD_FUNCTIONS for field in fields):
+        return "can also be filled"
+    return "is filled" if len(fields) == 1 else "are filled"
 
 
 def index(costs: Mapping[str, Cost]) -> str:

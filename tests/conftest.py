@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # in processes that tests start, 
 from jaxtyping import install_import_hook
 
 from tests.support import typecheck
+from tests.support.endpoint import serve  # noqa: F401  # a fixture
 from tests.support.imports import ENGINES, needs_engine
 
 # core/batch.py and core/chain.py are left out: they check what they are given, and the tests look at their messages.

@@ -60,7 +60,6 @@ def about(name: str, made: "Method[Any]") -> dict[str, Any]:
         "certainty": made.certainty,
         "known": made.known,
         "official": made.official,
-        "formula_only": made.formula_only,
         "needs": sorted(example(name).needs),
     }
 

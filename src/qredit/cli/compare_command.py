@@ -9,6 +9,7 @@ held out of training; of other data, the test split is asked. Runs that are done
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ class CompareOptions:
     steps: int = option(60, "optimiser steps of every run")
     lr: float | None = option(None, "learning rate of every run; default: 3e-4 (pocket), otherwise as in train")
     iterations: int = option(1, "times that each generation is learned from; ratios differ from 1 from the second on")
+    field: tuple[str, ...] = dataclass_field(default=(), metadata=TrainOptions.__dataclass_fields__["field"].metadata)
     seeds: int = option(3, "number of seeds")
     questions: int = option(128, "held-out questions, 16 samples each")
     workers: int | None = option(None, "runs side by side; default: 2, one thread each (pocket), or 1")
@@ -120,6 +122,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         iterations=options.iterations,
         seeds=tuple(range(options.seeds)),
         questions=options.questions,
+        fields=options.field,
         base=base,
     )
     asked = load_held_out(settings)

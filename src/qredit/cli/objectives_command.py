@@ -49,9 +49,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
             table.add_column(column, overflow="fold")
         for row in objectives:
             if row["family"] == family:
-                only = " (formula only)" if row["formula_only"] else ""
                 known = f"[bold yellow]{row['known']}[/]" if row["known"] == SECOND_HAND else row["known"]
-                table.add_row(row["name"], known, escape(row["summary"]) + only, row["source"])
+                table.add_row(row["name"], known, escape(row["summary"]), row["source"])
         out.print(table)
         out.print()
     for title in PARTS:
@@ -92,7 +91,7 @@ def _explain(name: str, out: Console) -> Mapping[str, Any]:
     if name in REGISTRY:
         made = example(name)
         found |= {"expansion": made.expansion, "example": str(made)}
-        known = CERTAINTY[found["certainty"]] + ("; a formula over supplied fields" if found["formula_only"] else "")
+        known = CERTAINTY[found["certainty"]]
         out.print(f"\nfamily {found['family']}, {escape(found['source'])}, known from {known}")
         found["cost"] = list_costs(made)
         out.print(f"needs {', '.join(found['needs']) or 'nothing'}")

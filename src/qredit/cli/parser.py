@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str) -> N
     for field in dataclasses.fields(options):
         if field.name == "training":
             continue
-        default = "" if field.default in (None, False) else f" (default: {field.default})"
+        default = "" if field.default in (None, False, ()) else f" (default: {field.default})"
         settings: dict[str, Any] = {
             "dest": field.name,
             "default": argparse.SUPPRESS,
@@ -64,6 +64,8 @@ def add_options(parser: argparse.ArgumentParser, options: type, title: str) -> N
         settings["help"] = (field.metadata["help"] + default).replace("%", "%%")
         if bool in get_field_types(options, field.name):
             settings |= {"nargs": "?", "const": "true"}
+        if field.metadata.get("repeats"):
+            settings |= {"action": "append"}
         group.add_argument(make_flag(field.name), **settings)
 
 
@@ -162,6 +164,9 @@ def build_options(
     for where, source in sources:
         for key, value in source.items():
             if key in fields:
+                if fields[key].metadata.get("repeats"):
+                    values[key] = _list_repeated(key, value)
+                    continue
                 choices, words = (fields[key].metadata.get(name, ()) for name in ("choices", "words"))
                 if isinstance(value, list) and "joined_by" in fields[key].metadata:
                     value = fields[key].metadata["joined_by"].join(map(str, value))
@@ -173,6 +178,23 @@ def build_options(
     if training:
         values["training"] = training
     return options(**values)
+
+
+def _list_repeated(name: str, value: Any) -> tuple[str, ...]:
+    """The values of an option that may be given several times: a list of texts, or in YAML also NAME: text.
+
+    Args:
+        name: of the option, for errors.
+        value: as it was given.
+
+    Raises:
+        QreditError: it is neither.
+    """
+    listed = [f"{key}={text}" for key, text in value.items()] if isinstance(value, Mapping) else value
+    listed = [listed] if isinstance(listed, str) else listed
+    if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
+        raise QreditError(f"{name} must be a list of texts such as NAME=value, got {value!r}")
+    return tuple(listed)
 
 
 def convert_value(

@@ -16,9 +16,11 @@ from qredit.engine.collective import Collective
 from qredit.engine.prompts import Prompts
 from qredit.rollouts.collate import has_equal_rewards, split_groups
 from qredit.rollouts.field_functions import FieldFunction
+from qredit.rollouts.field_maker import FieldTools, RolloutMaker, make_fields
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.trajectory import EndReason, Trajectory
-from qredit.utils.seed import DYNAMIC_SAMPLING_STREAM, derive_seed
+from qredit.rollouts.trajectory import EndReason, FieldValues, Role, Segment, Trajectory
+from qredit.utils.errors import QreditError
+from qredit.utils.seed import DYNAMIC_SAMPLING_STREAM, FORK_STREAM, derive_seed
 
 
 @dataclass
@@ -28,8 +30,11 @@ class RolloutSampler:
     Attributes:
         draw: (ids of each prompt, a number that the seed depends on) → a trajectory for each.
         reward: trajectories with their texts and rows → rewards; called on every process alike.
-        field_functions: of batch fields.
+        field_functions: who makes each batch field.
         play: (rows of the data set, ids of each prompt, the number) → an episode for each, in the place of `draw`.
+        answer: (trajectories in which thinking is closed, a number that the seed depends on) → the same with an answer.
+        score: as `reward`, of rollouts that are not learned from.
+        log: is told what makers of fields log, as means over all processes.
         seconds: spent so far; for its reader to set back.
     """
 
@@ -38,8 +43,11 @@ class RolloutSampler:
     tokenizer: PreTrainedTokenizerBase
     draw: Callable[[list[list[int]], int], list[Trajectory]]
     reward: Callable[[Sequence[Trajectory]], list[float]]
-    field_functions: Mapping[str, FieldFunction]
+    field_functions: Mapping[str, FieldFunction | RolloutMaker]
     play: Callable[[Sequence[Mapping[str, Any]], list[list[int]], int], list[Trajectory]] | None = None
+    log: Callable[[Mapping[str, float]], None] = lambda told: None
+    answer: Callable[[Sequence[Trajectory], int], list[Trajectory]] | None = None
+    score: Callable[[Sequence[Trajectory]], list[float]] | None = None
     seconds: float = 0.0
 
     def sampled(
@@ -72,12 +80,40 @@ class RolloutSampler:
         # an episode that an error ended was not played to its end, and says nothing of the policy
         values = [math.nan if one.end is EndReason.ERROR else value for one, value in zip(read, values, strict=True)]
         read = [replace(one, reward=value) for one, value in zip(read, values, strict=True)]
-        made = {name: maker(read, self.tokenizer) for name, maker in self.field_functions.items()}
+        made = self._make_fields(read, number)
         self.seconds += time.perf_counter() - start
         return [
             replace(one, fields={name: values[index] for name, values in made.items()})
             for index, one in enumerate(read)
         ]
+
+    def _make_fields(self, trajectories: Sequence[Trajectory], number: int) -> dict[str, Sequence[FieldValues]]:
+        """The fields of scored rollouts; what their makers log is averaged over processes."""
+        told: list[tuple[str, float]] = []
+        tools = FieldTools(
+            self.tokenizer,
+            lambda name, value: told.append((name, value)),
+            lambda asked, cuts: self._answer_cut(asked, cuts, FORK_STREAM + derive_seed(number) % FORK_STREAM),
+        )
+        made = make_fields(self.field_functions, trajectories, tools)
+        if any(isinstance(maker, RolloutMaker) for maker in self.field_functions.values()):
+            values: dict[str, list[float]] = {}
+            for name, value in self.collective.gather(told):
+                values.setdefault(name, []).append(value)
+            self.log({name: math.fsum(each) / len(each) for name, each in values.items()})
+        return made
+
+    def _answer_cut(self, trajectories: Sequence[Trajectory], cuts: Sequence[int], number: int) -> list[Trajectory]:
+        """The trajectories with their thinking cut, closed by force and answered anew, scored."""
+        if self.answer is None:
+            raise QreditError("rollouts of this run cannot be cut and answered again")
+        closing = Segment(tuple(self.format.close_ids), Role.CLOSE, sampled=False)
+        heads = [
+            replace(one, segments=(Segment(one.ids[:cut], Role.THINK, sampled=True, logp=one.logp[:cut]), closing))
+            for one, cut in zip(trajectories, cuts, strict=True)
+        ]
+        read = [self._decoded(one) for one in self.answer(heads, number)]
+        return [replace(one, reward=value) for one, value in zip(read, (self.score or self.reward)(read), strict=True)]
 
     def _drawn(self, inputs: Sequence[Mapping[str, Any]], number: int, hinted: Sequence[bool]) -> list[Trajectory]:
         """A trajectory for each row, drawn behind its plain or its hinted prompt, that stands behind the plain one."""

@@ -122,7 +122,9 @@ def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str
             if name not in known:
                 raise QreditError(
                     f"the batch field '{told}{name}' is needed, but there is no teacher '{name}'; there is "
-                    f"{', '.join(map(repr, known))}; give the trainer teachers={{'{name}': model}}"
+                    f"{', '.join(map(repr, known))}; give the trainer teachers={{'{name}': model}}, or "
+                    f"--field {told}{name}=teacher_model(path)"
+                    + (f" or --field {told}{name}=behind_prompt(template)" if told == LOGP_PREFIX else "")
                 )
     read = {*list_teachers(needs), *list_teachers(needs, KL_PREFIX)}
     idle = [name for name in given if name not in read]

@@ -25,7 +25,6 @@ class Method(Generic[P]):
         certainty: what its formula is known from: the paper's text, the authors' own code, others (their notes, or a
             port in their library), or our derivation.
         example: arguments, as text, for those that have no default: numbers to look at the method with, no advice.
-        formula_only: its inputs are supplied; nothing here produces them, and nothing is claimed of training with it.
     """
 
     make: Callable[P, Objective]
@@ -33,7 +32,6 @@ class Method(Generic[P]):
     source: str
     certainty: Certainty
     example: str = ""
-    formula_only: bool = False
 
     def __post_init__(self) -> None:
         for attribute in ("__name__", "__doc__", "__module__"):
@@ -70,7 +68,6 @@ def method(
     source: str,
     certainty: Certainty,
     example: str = "",
-    formula_only: bool = False,
 ) -> Callable[[Callable[P, Objective]], Method[P]]:
     """Make a `Method` of a function that returns an Objective."""
-    return lambda make: Method(make, family, source, certainty, example, formula_only)
+    return lambda make: Method(make, family, source, certainty, example)

@@ -8,13 +8,14 @@ from qredit.credit.budget import budget_advantage
 from qredit.objectives._method import method
 
 
-@method("step", "arXiv 2505.13438", "code", formula_only=True, example="prior=(0.25, 0.25, 0.25, 0.25), length=64")
+@method("step", "arXiv 2505.13438", "code", example="prior=(0.25, 0.25, 0.25, 0.25), length=64")
 def brpo(prior: tuple[float, ...], length: int, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
     """Maximise the accuracy of answers given at several thinking budgets, averaged under a prior over budgets.
 
     The thinking between cut s-1 and cut s gets J_s = Σ_{j≥s} P_j r̄_j less a baseline made of the rollout's own earlier
     cuts and of the group's mean J_s: the formula of `budget_advantage`. No standard deviation. Zero outside the
-    rationale and in rows with an unscored budget.
+    rationale and in rows with an unscored budget. `--field 'budget=truncated_answers((…))'` makes all fields, for as
+    many budgets as the prior has.
 
         loss = -(1/(N·length)) Σ_i Σ_t min(ρ A_s, clip(ρ) A_s)
 

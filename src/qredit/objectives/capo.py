@@ -16,8 +16,9 @@ def capo(whole: float = 2.0, process: float = 1.0, epsilon_low: float = 0.2, eps
 
         R_{i,t} = whole · r_i - process · 1[t ∈ E_i],   A_{i,t} = (R_{i,t} - mean) / std
 
-    E_i are the tokens of `wrong_step`. Mean and std (n - 1) run over all tokens of all rollouts of the group. A group
-    of equal rewards still learns from its wrong steps. Zero where all R of a group are equal.
+    E_i are the tokens of `wrong_step`, by `--field 'wrong_step=judge_wrong_steps(url, model)'`. Mean and std (n - 1)
+    run over all tokens of all rollouts of the group. A group of equal rewards still learns from its wrong steps. Zero
+    where all R of a group are equal.
 
     Args:
         whole, process: weights of the outcome and of a wrong step.

@@ -22,6 +22,8 @@ def hicra(strength: float = 0.2, epsilon_low: float = 0.2, epsilon_high: float =
         strength: 0.2 in third-party code, second-hand. The paper's own number is not known to us.
         epsilon_low, epsilon_high: half-widths of the trust region of the ratio.
 
+    `planning` is made by `--field 'planning=planning_grams()'` or `planning_phrases()`.
+
     Source: arXiv 2509.03646, from others' notes. A version by its authors marks tokens by the highest 30 % of entropy
     in place of planning n-grams. Difference: clip and reduction are GRPO's, for want of a source. The strategic n-grams
     are found among token ids alone (`qredit.rollouts.ngrams`), without clusters of their meaning.

@@ -10,7 +10,7 @@ from qredit.credit.reward import reward
 from qredit.objectives._method import method
 
 
-@method("step", "arXiv 2410.02743", "code", formula_only=True)
+@method("step", "arXiv 2410.02743", "code")
 def ma_rlhf(
     discount: float = 1.0, trace_decay: float = 0.95, epsilon_low: float = 0.2, epsilon_high: float = 0.2
 ) -> Objective:
@@ -18,8 +18,9 @@ def ma_rlhf(
 
         R_τ, V_τ = means over macro τ,   δ_τ = R_τ + γ V_{τ+1} - V_τ,   A_{i,t} = A_τ = δ_τ + γ λ A_{τ+1}
 
-    Ratio and clip stay per token. `value` is a critic's and `macro` numbers the runs, such as those of
-    `fixed_macros(sampled, 5)`. Zero on tokens of no macro.
+    Ratio and clip stay per token. `value` is a critic's, by `--field 'value=critic()'`, and `macro` numbers the runs,
+    by `--field 'macro=macros_by_length(5)'`, `macros_by_punctuation()` or `macros_by_perplexity()`. Zero on tokens of
+    no macro.
 
     Args:
         discount, trace_decay: γ and λ, per macro.
@@ -27,7 +28,7 @@ def ma_rlhf(
 
     Source: arXiv 2410.02743, the authors' code. Difference: rows have boundaries of their own, there those of the
     first row. No empty macro before the last token where (L-1) % n = 0. No KL term in the reward and no clip of it at
-    ±2.5. The critic is trained elsewhere.
+    ±2.5. The critic is a linear head.
     """
     advantage = reward() | at_last_token() | macro_advantage(discount, trace_decay)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -73,16 +73,31 @@ def parse(text: str) -> Objective:
         QreditError: a syntax error, an unknown name (with the nearest known one), a wrong argument, or anything else
             than a call, a constant, a tuple or one of `|`, `+`, `*`.
     """
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise QreditError(f"objective {text!r} cannot be read: {error.msg} at column {error.offset}") from None
-    value = _Reader(text).read(tree.body)
+    value = read_expression(text, NAMES, "objective", "objective or stage")
     if isinstance(value, Source):
         value = Objective(value)
     if not isinstance(value, Objective):
         raise QreditError(f"objective {text!r} is not an objective or a source, but {value!r}")
     return replace(value, text=text.strip())
+
+
+def read_expression(text: str, names: Mapping[str, Callable[..., Any]], what: str, callee: str) -> Any:
+    """What an expression stands for: calls of these names or of a user's own by import path, as described above.
+
+    Args:
+        text: the expression.
+        names: what may be called.
+        what: what the text is, for errors, such as objective.
+        callee: what the names are, for errors.
+
+    Raises:
+        QreditError: as `parse`.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise QreditError(f"{what} {text!r} cannot be read: {error.msg} at column {error.offset}") from None
+    return _Reader(f"{what} {text!r}", names, callee).read(tree.body)
 
 
 def example(name: str) -> Objective:
@@ -91,8 +106,8 @@ def example(name: str) -> Objective:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, subject: str, names: Mapping[str, Callable[..., Any]], callee: str) -> None:
+        self.subject, self.names, self.callee = subject, names, callee
 
     def read(self, node: ast.expr) -> Any:
         match node:
@@ -107,10 +122,10 @@ class _Reader:
             case ast.Call(func=function, args=arguments, keywords=keywords):
                 return self._call(function, arguments, keywords)
             case ast.Name(id=name):
-                hint = f"; write {name}()" if name in NAMES else ""
-                raise QreditError(f"objective {self.text!r}: '{name}' is not a call{hint}")
+                hint = f"; write {name}()" if name in self.names else ""
+                raise QreditError(f"{self.subject}: '{name}' is not a call{hint}")
         raise QreditError(
-            f"objective {self.text!r}: {ast.unparse(node)!r} is not allowed; only calls, constants, tuples, |, + and *"
+            f"{self.subject}: {ast.unparse(node)!r} is not allowed; only calls, constants, tuples, |, + and *"
         )
 
     def _combine(self, left: Any, op: ast.operator, right: Any) -> Any:
@@ -122,12 +137,12 @@ class _Reader:
             return left * right if isinstance(left, Source) else right.__rmul__(left)
         except (TypeError, AttributeError):
             sign = {ast.BitOr: "|", ast.Add: "+", ast.Mult: "*"}[type(op)]
-            raise QreditError(f"objective {self.text!r}: '{sign}' cannot join {left} and {right}") from None
+            raise QreditError(f"{self.subject}: '{sign}' cannot join {left} and {right}") from None
 
     def _call(self, function: ast.expr, arguments: list[ast.expr], keywords: list[ast.keyword]) -> Any:
         make = self._callee(function)
         if any(isinstance(argument, ast.Starred) for argument in arguments) or any(k.arg is None for k in keywords):
-            raise QreditError(f"objective {self.text!r}: * and ** are not allowed in {ast.unparse(function)}(…)")
+            raise QreditError(f"{self.subject}: * and ** are not allowed in {ast.unparse(function)}(…)")
         positional = [self.read(argument) for argument in arguments]
         named = {str(keyword.arg): self.read(keyword.value) for keyword in keywords}
         if isinstance(function, ast.Name):
@@ -135,7 +150,7 @@ class _Reader:
         try:
             return make(*positional, **named)
         except TypeError as error:
-            raise QreditError(f"objective {self.text!r}: {error}") from None
+            raise QreditError(f"{self.subject}: {str(error).replace('.__init__()', '()')}") from None
 
     def _check_names(
         self, name: str, takes: inspect.Signature, positional: Sequence[Any], named: Mapping[str, Any]
@@ -144,21 +159,29 @@ class _Reader:
         try:
             takes.bind_partial(*positional, **named)
         except TypeError as error:
-            raise QreditError(
-                f"objective {self.text!r}: {name} {error}; it takes {', '.join(takes.parameters)}"
-            ) from None
+            raise QreditError(f"{self.subject}: {name} {error}; it takes {', '.join(takes.parameters)}") from None
 
     def _callee(self, function: ast.expr) -> Callable[..., Any]:
         if isinstance(function, ast.Name):
-            if function.id not in NAMES:
-                raise unknown_name_error("objective or stage", function.id, NAMES)
-            return NAMES[function.id]
+            if function.id not in self.names:
+                raise unknown_name_error(self.callee, function.id, self.names)
+            return self.names[function.id]
         path = ast.unparse(function)
         if not all(part.isidentifier() for part in path.split(".")):
-            raise QreditError(f"objective {self.text!r}: {path!r} is not a name or an import path")
+            raise QreditError(f"{self.subject}: {path!r} is not a name or an import path")
         return import_object(path)
 
 
-__all__ = ["Credit", "NAMES", "PENALTIES", "STAGES", "SURROGATES", "example", "import_object", "parse"]
+__all__ = [
+    "Credit",
+    "NAMES",
+    "PENALTIES",
+    "STAGES",
+    "SURROGATES",
+    "example",
+    "import_object",
+    "parse",
+    "read_expression",
+]
 
 __getattr__ = former_names(__name__, {"imported": "import_object"})

@@ -20,8 +20,9 @@ def pure(
         w = softmax_n(-s_n / temperature),   b_i = Σ_{j≠i} Σ_n w_n s_n / Σ_{j≠i} |o_j|
         A_{i,t} = Σ_{n at or after t} (w_n s_n - |step n| b_i) + verifiable · (r_i - mean_{j≠i} r_j)
 
-    s_n in [-1, 1] is a process reward model's P(good) - P(bad) of step n. Zero on the last token of each step, its
-    separator, and on tokens after the last step where no reward tells rollouts apart.
+    s_n in [-1, 1] is a process reward model's P(good) - P(bad) of step n: `step_score`, by `--field
+    'step_score=process_reward_model(path)'` or `judge_step_scores(url, model)`. Zero on the last token of each step,
+    its separator, and on tokens after the last step where no reward tells rollouts apart.
 
     Args:
         temperature: of the soft minimum, in units of the score.

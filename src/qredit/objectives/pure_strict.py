@@ -18,7 +18,8 @@ def pure_strict(verifiable: float = 1.0, epsilon_low: float = 0.2, epsilon_high:
         R_{i,t} = min of s_n over the steps n that end at or after t; 0 where none does
         A_{i,t} = R_{i,t} - Σ_{j≠i} Σ_u R_{j,u} / Σ_{j≠i} |o_j| + verifiable · (r_i - mean_{j≠i} r_j)
 
-    Zero on the last token of each step, its separator.
+    s_n is `step_score`, by `--field 'step_score=process_reward_model(path)'` or `judge_step_scores(url, model)`. Zero
+    on the last token of each step, its separator.
 
     Args:
         verifiable: weight of the outcome reward.

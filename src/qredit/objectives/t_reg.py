@@ -10,13 +10,14 @@ from qredit.credit.reward import reward
 from qredit.objectives._method import method
 
 
-@method("token", "arXiv 2412.02685", "notes", formula_only=True, example="strength=0.1")
+@method("token", "arXiv 2412.02685", "notes", example="strength=0.1")
 def t_reg(strength: float, epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
     """GRPO's advantage plus a token reward that a reference model gives under two contrastive prompts.
 
         A_t = A_i + strength · r̂_t,   r̂_t = sigmoid(log p_better(y_t) - log p_worse(y_t)) - ½
 
-    Zero on tokens that were not sampled. Where all rewards of a group are equal, r̂_t alone remains.
+    The two prompts are `--field 'logp@better=behind_prompt("{prompt} …")'` and the same with `logp@worse`. Zero on
+    tokens that were not sampled. Where all rewards of a group are equal, r̂_t alone remains.
 
     Args:
         strength: of the token reward. The source's own factors are 0.1 to 0.5 times the β of its preference loss.

@@ -10,14 +10,15 @@ from qredit.credit.wrong_step import settle_unused_steps
 from qredit.objectives._method import method
 
 
-@method("step", "arXiv 2507.23317", "notes", formula_only=True, example="alpha=0.5")
+@method("step", "arXiv 2507.23317", "notes", example="alpha=0.5")
 def tp_grpo(alpha: float, epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float = 1e-4) -> Objective:
     """GRPO's advantage A_i, except on the tokens of `unused_step`:
 
         right rollout, step taken back later: A_i - alpha · p̂        wrong rollout, step not adopted: 0
 
-    p̂ is the share of right rollouts of the group. A wrong rollout is blamed only for the steps its answer adopted.
-    Zero in a group without a right rollout. Where all are right, unused steps get -alpha and the rest 0.
+    `unused_step` is made by `--field 'unused_step=judge_unused_steps(url, model)'`. p̂ is the share of right rollouts
+    of the group. A wrong rollout is blamed only for the steps its answer adopted. Zero in a group without a right
+    rollout. Where all are right, unused steps get -alpha and the rest 0.
 
     Args:
         alpha: weight of the process reward. The source's value is still open, so it has no default.

@@ -49,6 +49,11 @@ def mark_grams(ids: Sequence[int], grams: Set[Gram]) -> list[bool]:
     return marked
 
 
+def count_grams(ids: Sequence[int], grams: Set[Gram]) -> Counter[Gram]:
+    """How often each of the grams occurs; occurrences may overlap."""
+    return Counter(gram for _, gram in _grams(ids, sorted({len(gram) for gram in grams})) if gram in grams)
+
+
 def _grams(ids: Sequence[int], lengths: Iterable[int]) -> Iterator[tuple[int, Gram]]:
     """(start, gram) of every run of one of these lengths."""
     for length in lengths:

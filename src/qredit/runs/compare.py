@@ -13,6 +13,7 @@ from rich.console import Console
 from qredit.rewards.reward_spec import parse_rewards
 from qredit.runs.curve_plots import smooth
 from qredit.runs.experiment import EvalSpec, Variant, read_curves, run_variant
+from qredit.runs.fields import check_all_read, check_fields, select_read
 from qredit.runs.folder import ensure_writable
 from qredit.runs.load import check_objective_of_task, is_single_file, load_data, resolve_model_path
 from qredit.runs.options import TrainOptions
@@ -35,6 +36,7 @@ class ComparisonSettings:
         lr: None is 3e-4 for pocket models, and what training takes for others.
         steps: optimiser steps; with several iterations as many fewer generations are sampled.
         iterations: how often each generation is learned from.
+        fields: of batch fields and their makers, as the option `field` of training: each run takes those it reads.
         base: all other options of training: model, data, rewards, sizes.
     """
 
@@ -45,6 +47,7 @@ class ComparisonSettings:
     iterations: int = 1
     seeds: tuple[int, ...] = (0, 1, 2)
     questions: int = 128
+    fields: tuple[str, ...] = ()
     base: TrainOptions = field(default_factory=TrainOptions)
 
     def options(self, objective: str, seed: int) -> TrainOptions:
@@ -55,6 +58,7 @@ class ComparisonSettings:
             task=self.task,
             style=self.style,
             objective=objective,
+            field=select_read(self.fields, objective),
             steps=self.steps,
             lr=3e-4 if self.lr is None and self.base.is_pocket else self.lr,
             seed=seed,
@@ -125,8 +129,10 @@ def compare_objectives(
         for text, shown, objective in arms
         for seed in settings.seeds
     ]
+    check_all_read(settings.fields, [objective for _, _, objective in arms])
     for _, arm in wanted:
         check_objective_of_task(arm.options)
+        check_fields(arm.options)
         if arm.warm_start is not None:
             arm.warm_start.make_options(arm.options)  # refused now, and not after other runs
     ensure_writable(folder)

@@ -16,6 +16,7 @@ from qredit.control.diagnostics import get_q
 from qredit.evaluation.metrics import QuestionResult, summarize
 from qredit.rewards.reward_spec import parse_rewards
 from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
+from qredit.runs.fields import read_sources
 from qredit.runs.load import (
     get_stop_tokens,
     is_adapter,
@@ -215,6 +216,8 @@ def _own_facts(options: TrainOptions, held: EvalSpec) -> dict[str, str]:
     sources = [reward.source.read_bytes() for reward in parse_rewards(options.rewards) if reward.source is not None]
     if sources:
         found["rewards"] = sha256(b"".join(sources)).hexdigest()
+    if makers := read_sources(options):
+        found["fields"] = sha256(b"".join(makers)).hexdigest()
     return found
 
 

@@ -5,7 +5,8 @@ import contextlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING, Any, Literal
 
 from qredit import tasks
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from qredit.core.objective import Objective
+    from qredit.rollouts.field_functions import FieldFunction
+    from qredit.rollouts.field_maker import FieldMaker
 
 __all__ = ["TrainOptions"]
 
@@ -56,7 +59,7 @@ _LEAST = {
 
 def option(default: Any, help: str, *choices: str) -> Any:
     """A dataclass field with a help text, and the values it may take if they are few."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+    return dataclass_field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class TrainOptions:
         None, "train on the examples of --probe that this accepts, such as 'success < 0.9 and log10_p_hat > -12'"
     )
     probe: str | None = option(None, "file of `qredit probe --per-prompt` that keep reads")
-    reward: str | None = field(
+    reward: str | None = dataclass_field(
         default=None,
         metadata={
             "help": "scorer, or function of yours as package.module:name; several with weights: 'math_equal, 0.1 * "
@@ -107,7 +110,7 @@ class TrainOptions:
     )
     coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
     chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
-    objective: str = field(
+    objective: str = dataclass_field(
         default="garl",
         metadata={
             "help": "objective by name or in full, such as 'garl(q=0.75)'; in YAML also a list of parts; "
@@ -115,7 +118,15 @@ class TrainOptions:
             "joined_by": " | ",
         },
     )
-    q: float | str | None = field(
+    field: tuple[str, ...] = dataclass_field(
+        default=(),
+        metadata={
+            "help": "batch field that the objective reads and what makes it, as NAME=maker(…) or "
+            "NAME=package.module:function, once for each; in YAML a list, or NAME: maker(…) (docs/fields.md)",
+            "repeats": True,
+        },
+    )
+    q: float | str | None = dataclass_field(
         default=None,
         metadata={
             "help": "commitment, 0 to 1, of an objective given by name, or 'auto': chosen before the first step and "
@@ -152,7 +163,7 @@ class TrainOptions:
         "environment that rollouts are episodes of, as module:Class or pocket-search; its own rewards are then the "
         "default reward",
     )
-    tools: str | None = field(
+    tools: str | None = dataclass_field(
         default=None,
         metadata={
             "help": "functions that the model may call, as module:function, …, or calculator, sql; a rollout is then "
@@ -193,7 +204,9 @@ class TrainOptions:
     )
     save_every: int = option(50, "steps between checkpoints, the last 3 of which are kept; 0: only at validations")
     log_every: int = option(1, "steps between entries of metrics.jsonl")
-    training: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "further fields of QreditConfig"})
+    training: Mapping[str, Any] = dataclass_field(
+        default_factory=dict, metadata={"help": "further fields of QreditConfig"}
+    )
 
     def __post_init__(self) -> None:
         tasks.get(self.task).show_passages(self.passages)
@@ -233,7 +246,17 @@ class TrainOptions:
             )
         if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
             raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
-        self.make_objective()
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        """Refuse an objective that cannot be read, and makers of fields that it does not read."""
+        objective = self.make_objective()
+        for name, maker in self.make_fields().items():
+            check_read(name, maker, objective)
+            if (self.env or self.tools) and getattr(maker, "one_turn", False):
+                raise QreditError(
+                    f"field {name}: {type(maker).__name__} takes rollouts of one turn; leave env and tools out"
+                )
 
     def _check_episodes(self) -> None:
         if self.env is not None and self.tools is not None:
@@ -359,6 +382,18 @@ class TrainOptions:
         arguments = _arguments(text, self.q, self.budget[0])
         return parse(f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})")
 
+    def make_fields(self) -> "Mapping[str, FieldMaker | FieldFunction]":
+        """What makes each batch field that `field` names.
+
+        Raises:
+            QreditError: as `qredit.fields.parsing.parse_fields`.
+        """
+        if not self.field:
+            return {}
+        from qredit.fields.parsing import parse_fields  # here, as for objectives
+
+        return parse_fields(self.field)
+
     def get_subset_size(self) -> int | None:
         """How many training examples are used; None is all.
 
@@ -375,6 +410,26 @@ class TrainOptions:
         if not self.subset.isdecimal() or int(self.subset) < 1:
             raise QreditError(f"subset must be a number of examples, at least 1, or 'paper', got {self.subset!r}")
         return int(self.subset)
+
+
+def check_read(name: str, maker: "FieldMaker | FieldFunction", objective: "Objective") -> None:
+    """Refuse a maker of fields that an objective does not read.
+
+    Args:
+        name: of the field that it was given for.
+        maker: of that field, and of others where it makes several.
+        objective: of the run.
+
+    Raises:
+        QreditError: names the field, and what is read.
+    """
+    from qredit.rollouts.field_maker import RolloutMaker
+
+    made = maker.list_fields(name) if isinstance(maker, RolloutMaker) else {name}
+    for one in sorted(made - objective.needs):
+        raise QreditError(
+            f"field {name}: nothing reads '{one}'; {objective} reads {', '.join(sorted(objective.needs)) or 'nothing'}"
+        )
 
 
 def _arguments(name: str, q: float | str | None, length: int) -> dict[str, str]:

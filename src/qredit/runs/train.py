@@ -26,6 +26,7 @@ from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.runs import plan as planning
 from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
+from qredit.runs.fields import check_fields
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import (
@@ -79,6 +80,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     """The trainer of a run, and what is worth recording about its data."""
     given = parse_rewards(options.rewards)
     check_objective_of_task(options)
+    made = check_fields(options)
     parse_vllm(options)
     source = load_source(options)
     path = resolve_trainable_model(options)
@@ -117,7 +119,9 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             make_dataset(
                 examples,
                 apply_chat_format(examples, tokenizer, options.chat),
-                further=any(reward.own for reward in given) or (source is not None and source.reads_columns),
+                further=any(reward.own for reward in given)
+                or made.reads_columns
+                or (source is not None and source.reads_columns),
             ),
             reward_funcs=[reward.function for reward in given],
             processing_class=tokenizer,
@@ -125,6 +129,9 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             peft_config=make_lora_config(options),
             tools=None if source is None else [tool.function for tool in source.tools],
             environment=None if source is None else source.make,
+            fields=made.functions,
+            teachers=made.teachers,
+            learners=made.learners,
         )
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides

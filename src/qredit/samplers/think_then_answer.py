@@ -79,7 +79,7 @@ def think_by_requests(
     ]
 
 
-Head = tuple[Segment, Segment]
+Head = Sequence[Segment]
 NOTHING_DRAWN = Completion((), (), StopReason.LENGTH)
 
 

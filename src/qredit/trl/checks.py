@@ -18,7 +18,9 @@ from qredit.engine.learner import Learners
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
 from qredit.environments.source import EpisodeSource
+from qredit.fields.parsing import suggest_makers
 from qredit.rollouts.field_functions import EPISODE_FIELDS, FIELD_FUNCTIONS, FieldFunction
+from qredit.rollouts.field_maker import RolloutMaker
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
 from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
@@ -123,8 +125,11 @@ def check_episodes(
 
 
 def resolve_field_functions(
-    objective: Objective, given: Mapping[str, FieldFunction], teachers: Collection[str], learners: Learners
-) -> dict[str, FieldFunction]:
+    objective: Objective,
+    given: Mapping[str, FieldFunction | RolloutMaker],
+    teachers: Collection[str],
+    learners: Learners,
+) -> dict[str, FieldFunction | RolloutMaker]:
     """Who makes each batch field that objective and learners need and neither rollouts, passes nor learners hold.
 
     Args:
@@ -145,7 +150,7 @@ def resolve_field_functions(
         INFLUENCE,
         SAMPLER_ENTROPY,
     }
-    given = {resolve_field_name(name): maker for name, maker in given.items()}
+    given = spread_makers(given)
     proposes = objective.proposal is not None
     told |= {f"{LOGP_PREFIX}{name}" for name in (REFERENCE, *teachers, *([HINT] if proposes else []))}
     for name in given:
@@ -161,10 +166,31 @@ def resolve_field_functions(
     for name in wanted:
         if name not in given and name not in FIELD_FUNCTIONS:
             raise QreditError(
-                f"{objective} needs the batch field '{name}', which nothing here fills; give the trainer "
-                f"fields={{'{name}': maker}}, see qredit.rollouts.field_functions"
+                f"{objective} needs the batch field '{name}', which nothing here fills; give {suggest_makers(name)} "
+                f"(in Python QreditTrainer(fields={{'{name}': maker}}))"
             )
     return {name: given[name] if name in given else FIELD_FUNCTIONS[name] for name in wanted}
+
+
+def spread_makers(given: Mapping[str, FieldFunction | RolloutMaker]) -> dict[str, FieldFunction | RolloutMaker]:
+    """Who makes each field, makers of several under each of their names.
+
+    Args:
+        given: by one of the fields that each makes.
+
+    Raises:
+        QreditError: a maker of other fields, a field that two make.
+    """
+    found: dict[str, FieldFunction | RolloutMaker] = {}
+    for former, maker in given.items():
+        name = resolve_field_name(former)
+        if isinstance(maker, RolloutMaker):
+            maker.check_name(name)
+        for one in maker.list_fields(name) if isinstance(maker, RolloutMaker) else (name,):
+            if one in found:
+                raise QreditError(f"fields: '{one}' is made by two of those that are given")
+            found[one] = maker
+    return found
 
 
 def check_steps(objective: Objective, args: QreditConfig) -> None:

@@ -1,7 +1,6 @@
 """The teachers of a run on TRL: the models and prompts that it was given, loaded, and checked before any compute."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -12,6 +11,7 @@ from qredit.engine.base_probability import BASE
 from qredit.engine.hinted import Hinted, Ids, PolicyTeacher
 from qredit.engine.model_limits import get_context_length
 from qredit.engine.named_model import NamedModel
+from qredit.engine.prompt_teacher import Hint, Prompt
 from qredit.engine.reference_model import ReferenceModel
 from qredit.engine.sampling import strip_id_columns
 from qredit.engine.teacher import Teacher, check_heads
@@ -19,22 +19,7 @@ from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
-Prompt = str | list[dict[str, Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Hint:
-    """A teacher that reads another prompt before the same completion.
-
-    Args:
-        prompt: a data set's row → the other prompt, text or messages as the row's own `prompt` is; the thinking that
-            the row's prompt opens is opened behind it, too.
-        model: who reads it; None is the policy itself, by its weights when the rollouts are made.
-    """
-
-    prompt: Callable[[Mapping[str, Any]], Prompt]
-    model: str | PreTrainedModel | None = None
-
+__all__ = ["Hint", "TeacherSpec", "teachers_of"]
 
 TeacherSpec: TypeAlias = str | PreTrainedModel | Hint | Teacher
 

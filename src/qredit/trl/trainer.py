@@ -67,12 +67,13 @@ from qredit.rewards.reward_spec import environment as environment_reward
 from qredit.rollouts.answer_end import describe_end_conflict, describe_plain_prompts, get_eos_token_ids
 from qredit.rollouts.collate import Rows, choose_tails
 from qredit.rollouts.field_functions import FieldFunction
+from qredit.rollouts.field_maker import RolloutMaker
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.think_then_answer import think
+from qredit.samplers.think_then_answer import NOTHING_DRAWN, ThinkThenAnswer, draw_completions, think
 from qredit.samplers.transformers import TransformersSampler
 from qredit.samplers.vllm.choice import measure_longest
 from qredit.samplers.vllm.sampler import VllmSampler
@@ -132,7 +133,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
         fields: makers of batch fields that the objective needs and nothing here fills by itself
-            (`rollouts/field_functions.py`).
+            (`rollouts/field_functions.py`), or those of `qredit.fields`.
         teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
             path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
         prompts: which prompts come next, by their index in `train_dataset` (`args.skip_long` drops rows of it first).
@@ -182,7 +183,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         reward_funcs: Callable[..., Any] | str | list[Any] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        fields: Mapping[str, FieldFunction] | None = None,
+        fields: Mapping[str, FieldFunction | RolloutMaker] | None = None,
         teachers: Mapping[str, TeacherSpec] | None = None,
         prompts: PromptSampler | None = None,
         learners: Sequence[Learner] = (),
@@ -319,7 +320,10 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 _log.warning(notice)
 
     def _build(
-        self, makers: Mapping[str, FieldFunction], teachers: Mapping[str, Teacher], given: PromptSampler | None
+        self,
+        makers: Mapping[str, FieldFunction | RolloutMaker],
+        teachers: Mapping[str, Teacher],
+        given: PromptSampler | None,
     ) -> None:
         """The parts of a step, given what only this engine knows."""
         args, needs = self.args, self._fields_read
@@ -335,7 +339,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self._further = given
         rewards = RewardCalculator(self)
         play = None if self.player is None else self._play
-        self.rollout_sampler = RolloutSampler(together, self.format, self._tokenizer, self._draw, rewards, makers, play)
+        self.rollout_sampler = RolloutSampler(
+            *(together, self.format, self._tokenizer, self._draw, rewards, makers, play),
+            log=self._log_made_fields,
+            answer=self._answer,
+            score=rewards.score,
+        )
         self.hinted_retry = self._make_hinted_retry(rewards)
         self.collator = Collator(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
@@ -621,6 +630,19 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
             )
 
+    def _answer(self, heads: Sequence[Trajectory], number: int) -> list[Trajectory]:
+        """An answer behind each trajectory that ends in a closing."""
+        asked = ThinkThenAnswer(self.format, self.args.budget, tuple(self.eos_token_ids))
+        requests = [asked.answer_request(one.prompt, one.segments) for one in heads]
+        with self._ready_to_sample():
+            seed = derive_seed(self.args.seed, number, self.accelerator.process_index)
+            answers = draw_completions(self.sampler, requests, seed)
+        joined = [
+            asked.join(one.prompt, one.segments, NOTHING_DRAWN, answer)
+            for one, answer in zip(heads, answers, strict=True)
+        ]
+        return [replace(one, segments=two.segments, end=two.end) for one, two in zip(heads, joined, strict=True)]
+
     def _play(self, rows: Sequence[Mapping[str, Any]], prompts: list[list[int]], number: int) -> list[Trajectory]:
         """One episode behind each prompt."""
         assert self.player is not None
@@ -650,6 +672,11 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self.sampler.sync(unwrapped)
             self._log_sync()
             yield
+
+    def _log_made_fields(self, told: Mapping[str, float]) -> None:
+        """Log what makers of fields say of the rollouts of training or of an evaluation."""
+        for name, value in told.items():
+            self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     def _log_sync(self) -> None:
         """Log what the push of weights took, where there was one, and how many there were."""

@@ -21,6 +21,8 @@ TURN_STREAM = 1 << 45
 """Turns of an episode behind its first: mixed with the seed of that, by the number of the turn."""
 ENVIRONMENT_STREAM = 1 << 46
 """What an environment draws by itself: mixed with the seed of the first turns, by the number of the episode."""
+FORK_STREAM = 1 << 47
+"""Answers behind rationales that were cut: from here on, by a hash of the generation."""
 
 
 def derive_seed(*numbers: int) -> int:

@@ -1,0 +1,111 @@
+"""Batch fields that options name: who makes them, and that everything which an objective reads is made."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qredit.engine.learner import Learner, Learners
+from qredit.fields._kinds import LearnerMaker, TeacherMaker
+from qredit.fields.parsing import parse_field
+from qredit.objectives.parsing import parse
+from qredit.rollouts.field_functions import FieldFunction
+from qredit.rollouts.field_maker import FieldMaker, RolloutMaker
+from qredit.runs.options import TrainOptions
+from qredit.trl.checks import resolve_field_functions
+from qredit.trl.teachers import TeacherSpec
+from qredit.utils.errors import QreditError
+
+
+@dataclass(frozen=True)
+class MadeFields:
+    """The makers of a run, by what a trainer takes them as.
+
+    Attributes:
+        functions: by the field that each makes.
+        teachers: by name.
+        learners: models that learn beside the policy.
+    """
+
+    functions: Mapping[str, FieldFunction | RolloutMaker]
+    teachers: Mapping[str, TeacherSpec]
+    learners: Sequence[Learner]
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether a function of the user's may read further columns of the data."""
+        return any(not isinstance(maker, RolloutMaker) for maker in self.functions.values())
+
+
+def load_fields(options: TrainOptions) -> MadeFields:
+    """The makers that options name, sorted by kind.
+
+    Raises:
+        QreditError: as `parse_fields`; two makers for one teacher.
+    """
+    given = options.make_fields()
+    teachers: dict[str, TeacherSpec] = {}
+    for name, maker in given.items():
+        if isinstance(maker, TeacherMaker):
+            teacher = name.partition("@")[2]
+            if teacher in teachers:
+                raise QreditError(f"field {name}: one maker tells both logp@{teacher} and kl@{teacher}; give it once")
+            teachers[teacher] = maker.make_teacher()
+    return MadeFields(
+        {
+            name: maker
+            for name, maker in given.items()
+            if isinstance(maker, RolloutMaker) or not isinstance(maker, FieldMaker)
+        },
+        teachers,
+        [maker.make_learner() for maker in given.values() if isinstance(maker, LearnerMaker)],
+    )
+
+
+def check_fields(options: TrainOptions) -> MadeFields:
+    """The makers that options name, if everything that the objective reads is made.
+
+    Raises:
+        QreditError: as `load_fields` and `resolve_field_functions`.
+    """
+    made = load_fields(options)
+    resolve_field_functions(options.make_objective(), made.functions, made.teachers, Learners(made.learners))
+    return made
+
+
+def select_read(fields: Sequence[str], objective: str) -> tuple[str, ...]:
+    """Those of several fields, as the option takes them, that an objective reads.
+
+    Args:
+        fields: each with its maker, `NAME=maker(…)`.
+        objective: as text.
+
+    Raises:
+        QreditError: as `parse_field` and `parse`.
+    """
+    if not fields:
+        return ()
+    needs = parse(objective).needs
+    return tuple(text for text in fields if parse_field(text)[0] in needs)
+
+
+def check_all_read(fields: Sequence[str], objectives: Sequence[str]) -> None:
+    """Refuse a field that none of several objectives reads.
+
+    Args:
+        fields: each with its maker.
+        objectives: as texts.
+
+    Raises:
+        QreditError: names the field.
+    """
+    read = {text for objective in objectives for text in select_read(fields, objective)}
+    for text in fields:
+        if text not in read:
+            raise QreditError(f"field {text}: none of {', '.join(objectives)} reads it")
+
+
+def read_sources(options: TrainOptions) -> list[bytes]:
+    """The files that the user's own functions are written in, as far as they are known."""
+    own = [maker for maker in options.make_fields().values() if inspect.isfunction(maker)]
+    return [Path(inspect.getfile(function)).read_bytes() for function in own]

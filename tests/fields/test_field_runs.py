@@ -1,0 +1,238 @@
+"""Every objective whose field a maker gives trains from the command line alone; what makers do inside a run."""
+
+import shutil
+from copy import deepcopy
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from qredit.cli import main
+from qredit.cli.parser import build_options
+from qredit.engine.collective import SingleProcess
+from qredit.engine.critic import LinearCritic
+from qredit.fields import behind_prompt, planning_grams, truncated_answers
+from qredit.rollouts.collate import collate
+from qredit.runs.compare import ComparisonSettings
+from qredit.runs.options import TrainOptions
+from qredit.samplers.transformers import TransformersSampler
+from tests.fields.rollouts import Spoken, rollout
+from tests.support.endpoint import said
+from tests.support.folders import SHORT, data_file, flags, lines, model_folder
+from tests.support.runs import first_step_gradients, length_reward, trainer
+from tests.support.tiny import model
+
+JUDGE = "'{url}', 'judge'"
+RUNS = {  # the fields of each objective, and what is logged of them
+    "hicra()": (["planning=planning_phrases(('a', 'e', 'the', 'o'))"], {"planning/share"}),
+    "ma_rlhf()": (["macro=macros_by_length(2)", "value=critic(lr=0.01)"], {"critic/loss"}),
+    "t_reg(strength=0.5)": (
+        [
+            f"logp@{side}=behind_prompt('{{{{prompt}}}} Be {how}: ')"
+            for side, how in (("better", "right"), ("worse", "odd"))
+        ],
+        set(),
+    ),
+    "capo()": ([f"wrong_step=judge_wrong_steps({JUDGE})"], {"judge/wrong_steps", "judge/unreadable"}),
+    "pure()": ([f"step_score=judge_step_scores({JUDGE})"], {"judge/unanswered"}),
+    "pure_strict()": ([f"step_score=judge_step_scores({JUDGE})"], {"judge/unanswered"}),
+    "tp_grpo(alpha=0.5)": ([f"unused_step=judge_unused_steps({JUDGE})"], {"judge/unreadable"}),
+    "brpo(prior=(0.5, 0.5), length=8)": (
+        ["budget=truncated_answers((1, 3), answers=2)"],
+        {"budget/reward@1", "budget/reward@3"},
+    ),
+    "empo()": ([f"cluster={__name__}:pairs"], set()),
+}
+
+
+def varied(completions, **columns):
+    """A reward that differs within groups."""
+    return [len(text) % 3 / 2 for text in completions]
+
+
+def pairs(trajectories, tokenizer):
+    """A field function of a user's: the first two rollouts of a group are one answer, the others none."""
+    return [max(place % 4, 1) for place, _ in enumerate(trajectories)]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return model_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def train(network, tmp_path, capsys):
+    """Trains by the command line; returns the run folder."""
+    data = data_file(tmp_path / "data.jsonl")
+
+    def run(name, objective, *fields, **changes):
+        chosen = {"task": "jsonl", "data": data, "model": network, "reward": f"{__name__}:varied", **SHORT, "m": 4}
+        words = [word for text in fields for word in ("--field", text)]
+        words += flags(**chosen | changes, objective=objective, output=tmp_path / name)
+        assert main(["train", "--quiet", "--cpu", *words]) == 0
+        return tmp_path / name
+
+    return run
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", RUNS)
+def test_it_trains_from_one_command(objective, train, network, serve):
+    endpoint = serve(lambda number, body: said("[1]" if number % 2 else "[]"))
+    texts, logged = RUNS[objective]
+    fields = [text.format(url=endpoint.url) for text in texts]
+    run = train("run", objective, *fields, steps=1, save_every=0)
+    before, after = weights(network), weights(run / "final")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert yaml.safe_load((run / "config.yaml").read_text())["field"] == fields
+    assert logged <= lines(run / "metrics.jsonl")[0].keys()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_with_its_critic(train):
+    fields = ("macro=macros_by_length(2)", "value=critic(lr=0.1)")
+    whole = train("whole", "ma_rlhf()", *fields, save_every=1)
+    cut = shutil.copytree(whole, whole.parent / "cut")
+    for gone in ("final", "checkpoint-2"):
+        shutil.rmtree(cut / gone)
+    assert main(["train", "--quiet", "--resume", *flags(output=cut)]) == 0
+    first, second = weights(whole / "final"), weights(cut / "final")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    told = [
+        [line["critic/loss"] for line in lines(run / "metrics.jsonl") if "critic/loss" in line] for run in (whole, cut)
+    ]
+    assert told[0] == told[1]
+    assert len(told[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said_of_it"),
+    [
+        (["--objective", "hicra()"], "give --field planning=planning_grams(…)"),
+        (["--objective", "hicra()", "--field", "planning=planing_grams()"], "did you mean 'planning_grams'"),
+        (["--objective", "grpo()", "--field", "planning=planning_grams()"], "nothing reads 'planning'"),
+        (["--objective", "capo()", "--field", "wrong_step=judge_wrong_steps()"], "'url' and 'model'"),
+    ],
+)
+def test_what_cannot_be_made_is_said_before_a_run(words, said_of_it, tmp_path, capsys):
+    assert main(["train", *words, "--output", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said_of_it in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"planning": "planning_grams(shortest=2)"},
+        ["planning=planning_grams(shortest=2)"],
+        "planning=planning_grams(shortest=2)",
+    ],
+    ids=["mapping", "list", "text"],
+)
+def test_a_recipe_gives_fields_as_a_list_or_by_name(given):
+    made = build_options(TrainOptions, [("a file", {"objective": "hicra()", "field": given})])
+    assert made.make_fields() == {"planning": planning_grams(shortest=2)}
+    again = build_options(TrainOptions, [("a file", yaml.safe_load(yaml.safe_dump(made.as_dict())))])
+    assert again == made
+
+
+def test_each_run_of_a_comparison_has_the_fields_it_reads():
+    fields = ("planning=planning_grams()",)
+    settings = ComparisonSettings(fields=fields)
+    assert settings.options("hicra()", 0).field == fields
+    assert settings.options("grpo()", 0).field == ()
+
+
+# --- inside a run
+
+
+def test_the_other_prompt_stands_before_the_same_ids(tmp_path):
+    made = trainer(
+        tmp_path,
+        "t_reg(strength=1)",
+        reward_funcs=length_reward,
+        teachers={
+            "better": behind_prompt("{prompt} It is {answer}. ").make_teacher(),
+            "worse": behind_prompt("{prompt}").make_teacher(),
+        },
+    )
+    first_step_gradients(made)
+    batch = made._generation.microbatches[0].rows.batch
+    row = made.train_dataset[made.prompts.share(made.prompts.asked)[0]]
+    ids = batch.ids[0][batch.mask[0]].tolist()
+    for name, prompt in (("better", f"{row['prompt']} It is {row['answer']}. "), ("worse", row["prompt"])):
+        before = made.format.prompt_ids(prompt)
+        with torch.no_grad():
+            logits = model()(input_ids=torch.tensor([[*before, *ids]])).logits[0, len(before) - 1 : -1]
+        expected = logits.log_softmax(-1)[range(len(ids)), ids]
+        assert torch.allclose(batch.extra[f"logp@{name}"][0, : len(ids)], expected, atol=1e-4)
+
+
+def test_answers_are_drawn_behind_cut_and_closed_thinking(tmp_path, monkeypatch):
+    asked, plain = [], TransformersSampler.sample
+
+    def sample(self, requests, seed):
+        asked.append([request.prompt_ids for request in requests])
+        return plain(self, requests, seed)
+
+    monkeypatch.setattr(TransformersSampler, "sample", sample)
+
+    def fields_of(folder):
+        made = trainer(
+            folder,
+            "brpo(prior=(0.5, 0.5), length=8)",
+            reward_funcs=length_reward,
+            fields={"budget": truncated_answers((1, 4), answers=2)},
+        )
+        first_step_gradients(made)
+        return made, made._generation.microbatches[0].rows
+
+    made, rows = fields_of(tmp_path / "one")
+    prompt = rows.prompt_ids[0][rows.prompt_mask[0].bool()].tolist()
+    thought = rows.batch.ids[0][rows.batch.rationale[0]].tolist()
+    closing = made.format.close_ids
+    assert len(thought) >= 4
+    assert asked[0][:4] == [(*prompt, *thought[:cut], *closing) for cut in (1, 1, 4, 4)]
+    assert len(asked[0]) == 8 * 2 * 2
+    assert len(made._metrics["train"]["rewards/length_reward/mean"]) == 1  # of the rollouts alone
+    _, again = fields_of(tmp_path / "two")
+    for name in ("budget", "budget_reward@0", "budget_reward@1"):
+        assert torch.equal(rows.batch.extra[name], again.batch.extra[name])
+
+
+class States:
+    """A forward pass that tells these states."""
+
+    model = None
+
+    def __init__(self, states):
+        self.states = states
+
+    def scores(self, network, rows, wanted):
+        return {"hidden": self.states}
+
+
+def test_a_critic_learns_rewards_from_states():
+    speech = Spoken()
+    rollouts = [rollout(speech, "a", "b", reward=1.0), rollout(speech, "a", "b", reward=float("nan"))]
+    rows = collate(rollouts, ("response",), 0, 0, torch.device("cpu"))  # token, forced closing, answer
+    states = torch.tensor([[[1.0, 0.0], [9.0, 9.0], [0.0, -1.0]]] * 2)
+    critic = LinearCritic(lr=0.5)
+    assert torch.equal(critic.fill(rows, States(states))["value"], torch.zeros(2, 3))
+    assert critic.learn([rows], States(states), SingleProcess()) == {"loss": 1.0}
+    # Adam's first step is lr in the direction of each gradient: w = (0.5, -0.5), b = 0.5
+    assert torch.allclose(critic.fill(rows, States(states))["value"][0], torch.tensor([1.0, 0.5, 1.0]), atol=1e-5)
+    other = LinearCritic(lr=0.5)
+    other.load_state_dict(deepcopy(critic.state_dict()))  # as a file holds it
+    for one in (critic, other):
+        one.learn([rows], States(states), SingleProcess())
+    assert torch.equal(critic.fill(rows, States(states))["value"], other.fill(rows, States(states))["value"])
+    untouched = LinearCritic(lr=0.5)
+    untouched.load_state_dict(LinearCritic(lr=0.5).state_dict())
+    assert torch.equal(untouched.fill(rows, States(states))["value"], torch.zeros(2, 3))
