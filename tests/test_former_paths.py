@@ -38,6 +38,7 @@ def test_the_longest_former_path_counts():
     assert path_now("other.batch") is None
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_names_that_scripts_import_are_there():
     """And no file of a former package is read a second time, in a process that knows none of them yet."""

@@ -30,6 +30,7 @@ def test_links_lead_to_files(page):
     assert [link for link in targets if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.e2e
 @pytest.mark.engine
 @pytest.mark.parametrize("script", ["basic.py", "loop.py"])
 def test_an_example_runs(script, tmp_path, monkeypatch, capsys):

@@ -760,6 +760,7 @@ def test_a_reward_that_is_not_finite_names_itself_and_its_row(command, monkeypat
     assert err.endswith(f"qredit: {error}\n")
 
 
+@pytest.mark.e2e
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(command, monkeypatch, tmp_path):
     from qredit.engine.checkpoint import find_damage
     from qredit.trl import QreditTrainer

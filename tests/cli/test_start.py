@@ -86,6 +86,7 @@ def told(tmp_path_factory):
     return [(folder / str(number)).read_text() for number in range(len(LIGHT))]
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(LIGHT)), ids=lambda number: " ".join(LIGHT[number][1]))
 def test_what_shows_or_refuses_text_imports_no_heavy_library(number, told):
@@ -107,6 +108,7 @@ def test_every_name_of_the_package_is_what_its_module_calls_it(name):
     assert name in dir(qredit)
 
 
+@pytest.mark.e2e
 @pytest.mark.slow
 def test_chain_stays_the_function_beside_a_module_of_that_name():
     """In a new process, which has not imported the former module."""

@@ -206,6 +206,7 @@ def test_a_run_with_auto_follows_its_controller(tmp_path, monkeypatch):
     assert decisions[-1].estimator == "paft", decisions
 
 
+@pytest.mark.e2e
 def test_look_before_first_step_leaves_no_trace_in_its_numbers(tmp_path):
     plain = trainer(tmp_path / "plain", "garl(q=1.0)", max_steps=1)
     looked = trainer(tmp_path / "looked", "garl(q=auto())", max_steps=1)

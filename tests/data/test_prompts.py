@@ -274,10 +274,10 @@ def curriculum_run(folder, data=None, resume=None, network=None, objective="garl
     ("changes", "generations"),
     [
         ({}, 4),
-        ({"steps_per_generation": 2, "num_iterations": 2}, 1),
+        e2e({"steps_per_generation": 2, "num_iterations": 2}, 1),
         ({"gradient_accumulation_steps": 2, "steps_per_generation": 1}, 8),
-        ({"gradient_accumulation_steps": 2, "steps_per_generation": 4}, 2),
-        ({"dataloader_num_workers": 2, "dataloader_prefetch_factor": 4}, 4),
+        e2e({"gradient_accumulation_steps": 2, "steps_per_generation": 4}, 2),
+        e2e({"dataloader_num_workers": 2, "dataloader_prefetch_factor": 4}, 4),
     ],
     ids=str,
 )
@@ -295,6 +295,7 @@ def test_a_generation_is_asked_for_after_all_before_it(tmp_path, changes, genera
     assert used.prompt_ids[-1][used.prompt_mask[-1].bool()].tolist() == last
 
 
+@pytest.mark.e2e
 def test_rollouts_that_the_guard_dropped_are_sampled_anew(tmp_path):
     class Drop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):

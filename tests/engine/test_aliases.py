@@ -384,6 +384,7 @@ def test_the_engines_own_pass_has_the_same_gradient(tmp_path, whole):
     assert relative_difference(first_step_gradients(made), whole("garl(q=0.75)")[0]) < gradient_bound()
 
 
+@pytest.mark.e2e
 def test_adapters_learn_and_rollouts_are_used_again(tmp_path):
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     moved = {}
@@ -395,6 +396,7 @@ def test_adapters_learn_and_rollouts_are_used_again(tmp_path):
     assert relative_difference(moved[True], moved[False]) < 50 * gradient_bound()
 
 
+@pytest.mark.e2e
 def test_a_run_with_aliases_resumes_inside_a_generation(tmp_path):
     def run(step=None):
         made = aliased(tmp_path, save_strategy="steps", save_steps=1, max_steps=2, num_iterations=2)

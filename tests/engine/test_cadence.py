@@ -79,6 +79,7 @@ def test_a_mean_over_steps_still_moves_every_step(tmp_path):
     assert [state[place]["steps"] for state in seen.states] == [1, 2, 3]
 
 
+@pytest.mark.e2e
 def test_a_run_stopped_inside_a_generation_goes_on_as_if_not(tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 9, "steps_per_generation": 4}
     whole = run(tmp_path, ADAPTED, max_steps=4, **settings)

@@ -20,6 +20,7 @@ from qredit.rollouts.field_functions import (
 )
 from qredit.rollouts.trajectory import EndReason, Trajectory, make_one_turn
 from qredit.stats import attention_roles
+from tests.support.marks import e2e
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, relative_difference, trainer
 from tests.support.tiny import model, tokenizer
@@ -127,7 +128,7 @@ def test_a_model_with_adapters_is_its_own_reference(tmp_path):
     assert not torch.allclose(batch.extra["logp@reference"], batch.logp, atol=1e-3)
 
 
-@pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)
+@pytest.mark.parametrize("changes", [{}, e2e({"shared_prefix": False}), e2e({"rows_per_forward": 3})], ids=str)
 def test_a_nucleus_penalty_has_one_gradient_on_every_path(tmp_path, changes):
     def gradients(penalties, **more):
         objective = Objective(on_span("sampled", reads("ids")), penalties=penalties)

@@ -14,7 +14,6 @@ from qredit.engine.learner import Learners
 from qredit.objectives.parsing import parse
 from qredit.trl import QreditTrainer
 from tests.support.critic import OBJECTIVE, Critic
-from tests.support.marks import e2e
 from tests.support.runs import length_reward, questions, settings, trainer
 from tests.support.tiny import model, tokenizer
 from tests.support.toy_engine import ToyEngine
@@ -106,6 +105,7 @@ def test_it_learns_beside_a_pocket_model(tmp_path):
     assert sum(shown[-3:]) < 0.5 * sum(shown[:3])
 
 
+@pytest.mark.e2e
 def test_it_learns_in_an_engine_without_trl(tmp_path):
     host = made(tmp_path, Critic(WIDTH))
     critic = Critic(WIDTH)
@@ -123,7 +123,8 @@ def test_it_learns_in_an_engine_without_trl(tmp_path):
     assert sum(shown[-3:]) < 0.5 * sum(shown[:3])
 
 
-@pytest.mark.parametrize("step", [1, e2e(2)])
+@pytest.mark.e2e
+@pytest.mark.parametrize("step", [1, 2])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, step):
     """Step 1 lies in the middle of a generation."""
     saved = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4, "steps_per_generation": 2}

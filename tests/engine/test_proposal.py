@@ -148,6 +148,7 @@ def test_rollouts_of_several_steps_keep_their_plain_density(tmp_path):
     assert torch.equal(again.extra["logp@hint"], rows.batch.extra["logp@hint"])
 
 
+@pytest.mark.e2e
 def test_a_run_logs_what_hints_are_worth_and_others_rewards(tmp_path):
     def reward(completions, **columns):
         return [float(number % 4 >= 2) for number in range(len(completions))]  # 1 where the answer was shown
@@ -206,6 +207,7 @@ def test_a_guide_judges_a_hinted_row_by_its_weight():
     assert 10 ** (facts["largest"] - facts["p_hat"]) <= 4  # no row has more than the group's sum
 
 
+@pytest.mark.e2e
 def test_a_guided_run_begins_without_hints_and_takes_them_later(tmp_path):
     made = trainer(tmp_path, "garl(q=auto(), proposal=hint(share=0.5))", max_steps=1)
     made.train()

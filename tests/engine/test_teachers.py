@@ -103,6 +103,7 @@ def test_a_policy_with_adapters_is_hinted_with_them(tmp_path):
     assert not torch.allclose(batch.extra["logp@reference"], batch.logp, atol=1e-3)
 
 
+@pytest.mark.e2e
 def test_distillation_from_a_second_model_moves_towards_it(tmp_path):
     """The gradient of a squared log-ratio to another model is not that to the reference, which is 0 at the start."""
     objective = "Objective(on_span('sampled', 0.0 * reward())) | kl_to_reference_k2(1.0, teacher='other')"

@@ -279,6 +279,7 @@ def test_a_model_is_as_cold_as_it_was_made_and_its_facts_say_so(name):
     assert facts["measured"]["warm"]["accuracy"] > 0.3
 
 
+@pytest.mark.e2e
 def test_the_facts_of_a_model_can_be_measured_again():
     from pocket_models.measure import measure
 

@@ -31,6 +31,7 @@ from qredit.report.write import write_report
 from qredit.stats.interval import Interval
 from qredit.utils.formatting import format_probability
 from tests.support.folders import SHORT, data_file, flags, model_folder
+from tests.support.marks import e2e
 from tests.support.runs import first_step_gradients, length_reward, trainer
 from tests.support.tiny import tokenizer
 
@@ -170,7 +171,7 @@ WHOLE_STEP = Objective(on_span("sampled", reward() | center_by_group() | scale_b
 
 
 @pytest.mark.parametrize(
-    "objective", ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "steer()", "maxrl()", WHOLE_STEP], ids=str
+    "objective", ["garl(q=0.75)", *map(e2e, ("paft(q=0.5)", "grpo()", "steer()", "maxrl()")), WHOLE_STEP], ids=str
 )
 def test_a_record_holds_the_trace_of_the_first_group(tmp_path, objective):
     records, seen = recorded(tmp_path, objective)
@@ -722,6 +723,7 @@ def test_page_stays_within_its_limit_by_keeping_fewer_records(tmp_path, monkeypa
         render_page(collect_runs([folder]))
 
 
+@pytest.mark.e2e
 def test_a_long_run_with_full_records_is_under_6_mb(tmp_path, monkeypatch):
     """A quarter of the records that such a run has, on a quarter of the page."""
     assert paging.MAX_PAGE_BYTES == 6_000_000

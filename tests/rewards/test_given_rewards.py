@@ -207,6 +207,7 @@ def test_train_takes_several_with_weights_and_columns(mine, command, tmp_path):
     assert step["reward"] == pytest.approx(0.5 * step["rewards/exact_match/mean"] + 2 * easy - 0.25 + 0.5)
 
 
+@pytest.mark.e2e
 def test_a_list_in_yaml_is_the_same(mine, command, tmp_path, data, network):
     (tmp_path / "run.yaml").write_text("reward: [exact_match, 0.5 * my_rewards:brevity]\n")
     status, _, _ = command("train", config=tmp_path / "run.yaml", steps=1)
@@ -253,6 +254,7 @@ def test_eval_and_probe_judge_by_a_function(mine, command):
     assert [any(row) for row in found["right"]].count(False) == 3
 
 
+@pytest.mark.e2e
 def test_a_run_is_evaluated_by_its_own_reward(mine, command, tmp_path, data):
     assert command("train", reward="my_rewards:by_column, exact_match", steps=1)[0] == 0
     options = {"model": tmp_path / "run", "split": "train", "k": 2}

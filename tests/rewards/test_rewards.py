@@ -359,6 +359,7 @@ def test_a_worker_that_dies_or_never_answers_is_replaced():
     assert time.monotonic() - start < 15
 
 
+@pytest.mark.e2e
 def test_interrupted_question_does_not_leave_its_answer_to_next(impatient, monkeypatch):
     module = sys.modules[Worker.__module__]
     real = module._exchange
@@ -395,6 +396,7 @@ def test_interrupted_start_does_not_leave_its_greeting_to_next(impatient, monkey
     assert impatient.ask("equal", "1", "1")
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_has_a_worker_of_its_own(impatient):
     assert impatient.ask("equal", "1", "1")

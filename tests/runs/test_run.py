@@ -198,6 +198,7 @@ def test_dtype_sets_the_computation_and_weights_stay_float32(train):
 # --- runs repeat and resume
 
 
+@pytest.mark.e2e
 def test_a_run_repeats_from_its_own_config(train, tmp_path):
     first, _ = train("first", seed=5, objective="paft", q=0.5, max_grad_norm=0.3)
     assert main(["train", "--quiet", "--config", str(first.config), "--output", str(tmp_path / "second")]) == 0

@@ -39,6 +39,7 @@ from qredit.shared_prefix.verify import verify
 from qredit.trl import model_setup as prepare
 from qredit.trl import trainer as trainer_module
 from tests.support import rounding
+from tests.support.marks import e2e
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, relative_difference, settings, trainer
 from tests.support.tiny import model
@@ -604,7 +605,7 @@ def test_a_scaled_head_is_not_served():
 # --- in the trainer
 
 
-@pytest.mark.parametrize("objective", ["garl(q=0.75)", "paft(q=0.75)", "grpo()", "dapo()"])
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", *map(e2e, ("paft(q=0.75)", "grpo()", "dapo()"))])
 def test_a_run_has_gradients_of_one_that_repeats_its_prompts(tmp_path, objective):
     packed = trainer(tmp_path, objective, reward_funcs=length_reward)
     plain = trainer(tmp_path, objective, reward_funcs=length_reward, shared_prefix=False)

@@ -76,6 +76,7 @@ def test_they_are_refused_where_they_cannot_be_read(tmp_path, changes):
         TrainOptions(few_shot=written(tmp_path, json.dumps(SHOTS)), **changes)
 
 
+@pytest.mark.e2e
 def test_a_file_that_is_gone_at_the_end_costs_no_model(tmp_path, monkeypatch):
     """The card names the worked examples; they are read before the first step."""
     shots, take_steps = written(tmp_path, json.dumps(SHOTS)), lifecycle._take_steps

@@ -69,6 +69,7 @@ def test_it_trains_over_turns(tmp_path, objective):
     assert entry["episode/reward"] == entry["reward"] == 2.0, "the environment's own rewards, summed over the turns"
 
 
+@pytest.mark.e2e
 def test_rows_of_several_turns_have_the_ordinary_gradient(tmp_path):
     data, played = questions(steps=[3] * 16), {"environment": Counting, "max_turns": 3, **SMALL}
     shared, plain = (
@@ -78,7 +79,7 @@ def test_rows_of_several_turns_have_the_ordinary_gradient(tmp_path):
     assert relative_difference(shared, plain) < 1e-4
 
 
-@pytest.mark.parametrize("objective", ["garl(q=0.75)", "grpo()"])
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", e2e("grpo()")])
 def test_episodes_that_fail_carry_nothing(tmp_path, objective):
     Faulty.made = 1  # one was made to see whether it is an environment
     made = trainer(
