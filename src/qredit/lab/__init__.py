@@ -1,4 +1,4 @@
-"""Theorems as measurements, on J_Q and on rewards: what is measured does not use the formula that it is compared with."""
+"""Theorems as measurements: what is measured does not use the formula that it is compared with."""
 
 import importlib
 from collections.abc import Callable, Mapping

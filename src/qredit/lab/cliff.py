@@ -1,4 +1,4 @@
-"""The policy cliff: between tied optima the smallest change of a reward moves all mass, and an entropy term slopes it."""
+"""The policy cliff: between tied optima the smallest change of a reward moves all mass; entropy makes a slope of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -18,11 +18,11 @@ def vpr(
     epsilon_std: float = 1e-8,
     dual_clip: float | None = 3.0,
 ) -> Objective:
-    """The reward of a turn less the mean of its state, and then standardised over the step.
+    """The reward of a turn less the mean of its state, over the spread of the whole step.
 
-        a_k = r_k - mean of r over the pool of turn k,   A_k = (a_k - mean a) / (std a + epsilon_std) over the step
+        a_k = r_k - mean of r over the pool of turn k,   A_k = a_k / (std a + epsilon_std), std over the step, with n
 
-    Pools whose rewards are all equal are no part of the step's statistics. Its standard deviation is with n.
+    Pools whose rewards are all equal are no part of that standard deviation. The mean of a is 0.
 
     Args:
         pool: 'state' for turns of the prompt that were taken in one state, 'sibling' for those that continue one text.
@@ -42,6 +42,6 @@ def vpr(
     rewards = turn_reward()
     earned = rewards + outcome * (reward() | at_last_turn()) if outcome else rewards
     centred = earned | skip_equal_pools(pool) | center_by_pool(pool)
-    whitened = centred | center_by_pool("batch") | scale_by_pool_std("batch", epsilon_std, correction=0)
+    whitened = centred | scale_by_pool_std("batch", epsilon_std, correction=0)
     surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)
     return Objective(on_span("sampled", whitened), surrogate, mean_per_token())
