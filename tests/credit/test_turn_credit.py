@@ -308,7 +308,9 @@ def test_what_is_missing_and_unknown_pools_are_named():
     for objective, name in ((gigpo(), "state"), (mt_grpo(), "turn_reward"), (igpo(), "answer_logp_at")):
         with pytest.raises(QreditError, match=f"needs the batch field '{name}'"):
             objective.credit(bare)
-    with pytest.raises(QreditError, match=r"center_by_pool\(pool='state'\) needs the batch field 'state'"):
+    with pytest.raises(
+        QreditError, match=r"center_by_pool\(pool='state', keep_lone=False\) needs the batch field 'state'"
+    ):
         center_by_pool("state")(reward()(bare), bare)
     for pool in ("prompts", "state@", "state@-1", "turn@1", ""):
         with pytest.raises(QreditError, match="no pool"):

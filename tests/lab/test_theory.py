@@ -15,7 +15,7 @@ from qredit.cli.lab_command import finding_to_dict
 from qredit.cli.main import main
 from qredit.core import tsallis
 from qredit.core.batch import RolloutBatch
-from qredit.lab import REGISTRY, bias, coverage, escape, escort, noise, optimum, saturation
+from qredit.lab import REGISTRY, bias, cliff, coverage, escape, escort, noise, optimum, saturation
 from qredit.lab.bias import GRADED, SPARSE
 from qredit.lab.cold_models import SigmoidModel, TabularModel
 from qredit.lab.escape import Descent, Escape, measure_flow_escape, measure_sgd_escape
@@ -155,6 +155,17 @@ def test_amplification_saturates_where_success_is_never_sampled():
     assert saturation.expected_amplification(make_graded_policy(p), q, m) == pytest.approx(5623, rel=0.02)
 
 
+def test_tied_optima_flip_and_entropy_holds_them():
+    """Rewards 1 ± .001: all or nothing. With τ = .1 and 1.05, .95, .5: e^0, e^-1, e^-5.5 over their sum 1.3720."""
+    for ahead in (0, 1):
+        reward = double(*([1.001, 0.999, 0.5], [0.999, 1.001, 0.5])[ahead])
+        assert cliff.find_best_policy(reward, 0.0)[ahead] > 1 - 1e-6
+    smooth = cliff.find_best_policy(double(1.05, 0.95, 0.5), 0.1)
+    assert smooth.tolist() == pytest.approx([0.7289, 0.2681, 0.0030], abs=1e-4)
+    assert cliff.share_of_first(0.1, 0.1) == pytest.approx(0.7311, abs=1e-4)
+    assert cliff.price(0.1) == pytest.approx(0.5 * math.exp(-5) / (2 + math.exp(-5)))
+
+
 def quick(name, budget=3000) -> Finding:
     """The measurement of a theorem, with fewer commitments and starts; `budget` is of steps of SGD."""
     with typecheck.unchecked():
@@ -170,6 +181,7 @@ def measurements(budget):
         "saturation": lambda: saturation.measure((0.75,)),
         "escort": lambda: escort.measure(((0.5, 0.3, 0.2),), (0.0, 0.5, 1.0)),
         "coverage": lambda: coverage.measure((0.5,)),
+        "cliff": lambda: cliff.measure((-0.01, 0.01), (0.1,)),
     }
 
 
@@ -248,6 +260,7 @@ WRONG = {
     "saturation": (saturation, "amplification", lambda right: lambda p, q: right(p, q * 0.98)),
     "escort": (tsallis, "escort", lambda right: lambda alpha, q: right(alpha, 1.0)),
     "coverage": (coverage, "second_order", lambda right: lambda p, q: 2 * right(p, q)),
+    "cliff": (cliff, "share_of_first", lambda right: lambda delta, tau: right(2 * delta, tau)),
 }
 
 
@@ -317,7 +330,10 @@ def test_the_command_prints_table_and_verdict(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["lab", "escpe"], "unknown theorem 'escpe'; did you mean 'escape'? Choices: all, bias, coverage, escape,"),
+        (
+            ["lab", "escpe"],
+            "unknown theorem 'escpe'; did you mean 'escape'? Choices: all, bias, cliff, coverage, escape,",
+        ),
         (["lab"], "the following arguments are required: theorem"),
         (["lab", "coverage", "--output", "{file}/sub"], "cannot write to {file}/sub"),
     ],

@@ -43,6 +43,10 @@ GIVEN = {
     "cluster": by_place(lambda number: number % 3),
     "turn_reward": per_token(lambda token, place: token % 5 / 5),
     "state": per_token(lambda token, place: token % 2),
+    "logp@prm": per_token(lambda token, place: -1.0 - token % 3),
+    "tree": by_place(lambda number: number % 2),
+    "support@before": per_token(lambda token, place: -1.0 - token % 3),
+    "support@after": per_token(lambda token, place: -1.0 - token % 5),
     "answer_logp_at": per_token(lambda token, place: -1.0 - token % 3),
 }
 

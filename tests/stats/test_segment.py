@@ -74,3 +74,14 @@ def test_rows_without_a_segment_have_none():
     empty = Segments.of(torch.zeros(2, 0, dtype=torch.long), torch.ones(2, 0, dtype=torch.bool))
     assert empty.total(torch.ones(2, 0)).tolist() == [[0.0], [0.0]]
     assert suffix_min(torch.ones(2, 0), torch.ones(2, 0, dtype=torch.bool)).shape == (2, 0)
+
+
+def test_a_segment_knows_its_first_and_its_last_token():
+    number = torch.tensor([[3, 3, -1, 5], [7, 7, 7, 7]])
+    counts = torch.tensor([[True, True, True, True], [False, True, True, False]])
+    segments = Segments.of(number, counts)
+    value = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
+    assert segments.start.tolist() == [[0, 3], [1, -1]]
+    assert segments.at_first(value).tolist() == [[1, 4], [6, 0]]
+    assert segments.at_last(value).tolist() == [[2, 4], [7, 0]]
+    assert segments.at_first(value[:, :0]).tolist() == [[0, 0], [0, 0]]

@@ -29,6 +29,7 @@ from tests.support.claims import reward as reward_claims
 from tests.support.claims import step as step_claims
 from tests.support.claims import token as token_claims
 from tests.support.claims import turn as turn_claims
+from tests.support.claims import turn_rules as turn_rule_claims
 
 getcontext().prec = 60
 COMMITMENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -155,7 +156,7 @@ _FOUNDATION_STAGES = (
 
 FAMILIES = (
     *(likelihood_claims, mixture_claims, group_claims, token_claims),
-    *(step_claims, turn_claims, penalty_claims, reward_claims),
+    *(step_claims, turn_claims, turn_rule_claims, penalty_claims, reward_claims),
 )
 BATTERY = (*_FOUNDATION, *(subject for family in FAMILIES for subject in family.BATTERY))
 STAGES = (*_FOUNDATION_STAGES, *(subject for family in FAMILIES for subject in family.STAGES))

@@ -1,4 +1,4 @@
-"""Measure the theorems on J_Q, and say whether the numbers agree with them.
+"""Measure the theorems, and say whether the numbers agree with them.
 
 Each one writes a plot (PNG) and every point of it (CSV), and prints a table and its verdict. `all` measures every one.
 """

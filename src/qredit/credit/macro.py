@@ -82,22 +82,24 @@ def generalized_advantage(
     reward: Float[Tensor, "B S"],
     value: Float[Tensor, "B S"],
     exists: Bool[Tensor, "B S"],
-    discount: float,
+    discount: float | Float[Tensor, "B S"],
     trace_decay: float,
 ) -> Float[Tensor, "B S"]:
-    """A_s = δ_s + γ λ A_{s+1}, δ_s = r_s + γ V_{s+1} - V_s, V after the last place that exists 0; 0 where none does.
+    """A_s = δ_s + γ_s λ A_{s+1}, δ_s = r_s + γ_s V_{s+1} - V_s, V = 0 after the last place; 0 where there is none.
 
     Args:
         reward: (B, S) r_s.
         value: (B, S) V_s.
         exists: (B, S) places that there are.
-        discount: γ, 0 … 1.
+        discount: γ, 0 … 1, one for all places or (B, S): that from place s to the next.
         trace_decay: λ, 0 … 1.
     """
     advantage = torch.zeros_like(reward)
+    gamma = torch.as_tensor(discount, dtype=reward.dtype, device=reward.device).expand_as(reward)
     carried, following = torch.zeros_like(reward[:, 0]), torch.zeros_like(reward[:, 0])
     for place in reversed(range(reward.shape[1])):
-        own = reward[:, place] + discount * following - value[:, place] + discount * trace_decay * carried
+        ahead = gamma[:, place] * (following + trace_decay * carried)
+        own = reward[:, place] + ahead - value[:, place]
         carried = torch.where(exists[:, place], own, 0.0)
         following = torch.where(exists[:, place], value[:, place], 0.0)
         advantage[:, place] = carried

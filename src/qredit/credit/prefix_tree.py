@@ -85,3 +85,24 @@ class add_tree_difference(Credit):
         ids = batch.require("ids", str(self))
         difference = tree_difference(value, keep, ids, batch.sampled, batch.groups.index)
         return replace(coefficient, value=coefficient.value + difference)
+
+
+@dataclass(frozen=True)
+class average_over_branches(Credit):
+    """c_t ← mean of c over the rollouts of the group that begin with the text up to and with token t.
+
+    Where rollouts branched off one another, or went the same way by chance, a token that several share has one number
+    in all of them. What a tool wrote is walked as well: rollouts part where its answers differ. Exactly c from the
+    token on that nobody shares, and where the sharing rollouts all have one c.
+    """
+
+    needs = frozenset({"ids"})
+    scope = Scope.GROUP
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, keep = coefficient.per_rollout(self)
+        ids, walked = batch.require("ids", str(self)), batch.mask & ~batch.answer
+        shared = value[:, None].repeat(1, ids.shape[1])
+        for t, node in enumerate(prefix_nodes(ids, walked, batch.groups.index)):
+            shared[:, t] = torch.where(walked[:, t] & keep, _mean_at(value, keep, node), value)
+        return replace(coefficient, value=shared)

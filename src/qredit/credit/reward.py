@@ -1,11 +1,13 @@
 """The reward of each rollout as a coefficient."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Coefficient, Source
+from qredit.core.chain import Coefficient, Credit, Source
+from qredit.core.schedule import check_range
 
 
 @dataclass(frozen=True)
@@ -21,3 +23,39 @@ class reward(Source):
         value = batch.require("reward", str(self)).double()
         scored = ~value.isnan()
         return Coefficient(torch.where(scored, value, 0.0)[:, None], keep=scored[:, None])
+
+
+@dataclass(frozen=True)
+class skip_unscored(Credit):
+    """Rollouts whose reward is NaN are kept out of statistics and get 0: for sources that read no reward."""
+
+    needs = frozenset({"reward"})
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        scored = ~batch.require("reward", str(self)).isnan()[:, None]
+        return replace(coefficient, keep=scored if coefficient.keep is None else coefficient.keep & scored)
+
+
+@dataclass(frozen=True)
+class scale_by_outcome(Credit):
+    """c ← right · c where the rollout's reward is above 0, wrong · c where it is not; c where it was not scored.
+
+    Args:
+        right: factor of rollouts that earned something.
+        wrong: factor of the others.
+    """
+
+    right: float
+    wrong: float
+    needs = frozenset({"reward"})
+
+    def __post_init__(self) -> None:
+        check_range("right", self.right, -math.inf, math.inf)
+        check_range("wrong", self.wrong, -math.inf, math.inf)
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        earned = batch.require("reward", str(self)).double()[:, None]
+        factor = (
+            torch.full_like(earned, self.wrong).masked_fill(earned > 0, self.right).masked_fill(earned.isnan(), 1.0)
+        )
+        return replace(coefficient, value=factor * coefficient.value)

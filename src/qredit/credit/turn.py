@@ -4,16 +4,7 @@ A turn is the sampled tokens of a row that share a number in `turn`. Its number 
 give all its tokens one value. Turns are never read off runs of the mask or off values: two turns without an observation
 between them stay two, and a turn of reward 0 stays a turn.
 
-A *pool* is the set of turns that a statistic runs over:
-
-    prompt    all turns of the group's rollouts
-    turn      those at one place: the first turns, the second turns, … of the group's rollouts
-    state     those of the group's rollouts that were taken in one state (`state`); one without a state is alone
-    state@n   the same, where the n turns before were taken in equal states, too; one with fewer before it is alone
-    batch     all turns of the optimiser step
-
-A rollout may stand in a pool several times. Only turns that are kept count: a pool may be empty, and one of a single
-turn has nothing to compare.
+What a turn is compared with, its *pool*, is named by a word: see `qredit.credit.turn_pool`.
 """
 
 import math
@@ -21,19 +12,17 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope, Source
 from qredit.core.schedule import check_range
 from qredit.credit.macro import generalized_advantage
+from qredit.credit.turn_pool import check_pool, get_pool_needs, number_pools
 from qredit.stats.division import divide_or_zero
 from qredit.stats.groups import Groups
 from qredit.stats.segment import Segments, suffix_sum
-from qredit.utils.errors import QreditError
-
-POOLS = ("prompt", "turn", "state", "batch")
 
 
 def segment_turns(batch: RolloutBatch, wanted_by: str) -> Segments:
@@ -177,21 +166,32 @@ def count_to_come(keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S"]:
 
 
 @dataclass(frozen=True)
+class sum_over_turns(TurnCredit):
+    """c_k ← Σ_t c_t over the tokens of turn k: a number of each token becomes one of each turn."""
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        turns = segment_turns(batch, str(self))
+        total = turns.spread(turns.total(coefficient.value.expand(batch.mask.shape)))
+        return super().__call__(replace(coefficient, value=total), batch)
+
+    def change(
+        self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
+    ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        return value, keep
+
+
+@dataclass(frozen=True)
 class _PoolCredit(TurnCredit):
     """What the statistics of pools share."""
 
     pool: str
 
     def __post_init__(self) -> None:
-        kind, at, number = self.pool.partition("@")
-        if kind not in POOLS or (at and (kind != "state" or not number.isdecimal())):
-            raise QreditError(
-                f"no pool '{self.pool}'; there are {', '.join(map(repr, POOLS))}, and 'state@n' for n ≥ 0"
-            )
+        check_pool(self.pool)
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"turn", "state"} if self.pool.startswith("state") else {"turn"})
+        return frozenset({"turn"}) | get_pool_needs(self.pool)
 
     @property
     def scope(self) -> Scope:
@@ -201,11 +201,14 @@ class _PoolCredit(TurnCredit):
         self, value: Float[Tensor, "B S"], keep: Bool[Tensor, "B S"], turns: Segments, batch: RolloutBatch
     ) -> tuple[Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
         pools = Groups.of(number_pools(self.pool, turns, batch, str(self)).flatten())
-        return self.compare(value.flatten(), keep.flatten(), pools).view_as(value), keep
+        found, kept = self.compare(value.flatten(), keep.flatten(), pools)
+        return found.view_as(value), kept.view_as(keep)
 
     @abstractmethod
-    def compare(self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups) -> Float[Tensor, " N"]:
-        """The new number of each turn.
+    def compare(
+        self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups
+    ) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
+        """The new number of each turn, and which turns count from here on.
 
         Args:
             value: of each turn, in row order: N = B·S of them.
@@ -216,14 +219,39 @@ class _PoolCredit(TurnCredit):
 
 @dataclass(frozen=True)
 class center_by_pool(_PoolCredit):
-    """c_k ← c_k - mean over the turn's pool, itself included. Exactly 0 where the whole pool is equal, or is one turn.
+    """c_k ← c_k - mean over the turn's pool, itself included. Exactly 0 where the whole pool is equal.
 
     Args:
-        pool: prompt, turn, state, state@n or batch, as this file says.
+        pool: prompt, turn, state, state@n, sibling, tree or batch, see `qredit.credit.turn_pool`.
+        keep_lone: a turn alone in its pool keeps c_k, as in verl. Else it gets 0: it is compared with nothing.
     """
 
-    def compare(self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups) -> Float[Tensor, " N"]:
-        return torch.where(pools.is_constant(value, keep), 0.0, value - pools.mean(value, keep))
+    keep_lone: bool = False
+
+    def compare(
+        self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups
+    ) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
+        centred = torch.where(pools.is_constant(value, keep), 0.0, value - pools.mean(value, keep))
+        return (torch.where(is_lone(keep, pools), value, centred) if self.keep_lone else centred), keep
+
+
+@dataclass(frozen=True)
+class subtract_pool_mean_of_others(_PoolCredit):
+    """c_k ← c_k - mean over the *other* turns of its pool, the leave-one-out baseline. A turn alone keeps c_k.
+
+    Exactly 0 where two or more turns are all equal.
+
+    Args:
+        pool: prompt, turn, state, state@n, sibling, tree or batch, see `qredit.credit.turn_pool`.
+    """
+
+    def compare(
+        self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups
+    ) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
+        count = pools.count(keep)
+        others = (value - pools.mean(value, keep)) * count / (count - 1).clamp(min=1)
+        less = torch.where(pools.is_constant(value, keep), 0.0, others)
+        return torch.where(is_lone(keep, pools), value, less), keep
 
 
 @dataclass(frozen=True)
@@ -233,52 +261,44 @@ class scale_by_pool_std(_PoolCredit):
     With epsilon = 0, a pool of one turn or of equal ones gets 0.
 
     Args:
-        pool: prompt, turn, state, state@n or batch, as this file says.
+        pool: prompt, turn, state, state@n, sibling, tree or batch, see `qredit.credit.turn_pool`.
         epsilon: in units of c.
         correction: 1 for a std with n-1, 0 for one with n.
+        keep_lone: a turn alone in its pool keeps c_k: its std counts as 1, as in verl.
     """
 
     epsilon: float = 1e-4
     correction: int = 1
+    keep_lone: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("epsilon", self.epsilon, 0.0, math.inf)
         check_range("correction", self.correction, 0, 1)
 
-    def compare(self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups) -> Float[Tensor, " N"]:
+    def compare(
+        self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups
+    ) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
         count = pools.count(keep).clamp(min=1)
         std = pools.std(value, keep) * ((count - 1).clamp(min=0) / (count - self.correction).clamp(min=1)).sqrt()
-        return divide_or_zero(value, std + self.epsilon)
+        scaled = divide_or_zero(value, std + self.epsilon)
+        return (torch.where(is_lone(keep, pools), value, scaled) if self.keep_lone else scaled), keep
 
 
-def number_pools(pool: str, turns: Segments, batch: RolloutBatch, wanted_by: str) -> Int[Tensor, "B S"]:
-    """The number of each turn's pool: turns of one pool have equal ones.
+@dataclass(frozen=True)
+class skip_equal_pools(_PoolCredit):
+    """Turns whose pool is all equal, or is one turn, are kept out: later statistics do not count their zeros.
 
     Args:
-        pool: prompt, turn, state, state@n or batch, as this file says.
-        turns: the turns of each row.
-        batch: whole groups, with `state` where the pool asks for it.
-        wanted_by: the stage, for errors.
+        pool: prompt, turn, state, state@n, sibling, tree or batch, see `qredit.credit.turn_pool`.
     """
-    if pool == "batch":
-        return torch.zeros_like(turns.size)
-    prompt = batch.groups.index[:, None].expand_as(turns.size)
-    if pool == "prompt":
-        return prompt
-    if pool == "turn":
-        return prompt * turns.size.shape[1] + torch.arange(turns.size.shape[1], device=turns.size.device)
-    state = turns.at_last(batch.require("state", wanted_by).long())
-    depth = int(pool.partition("@")[2] or 0)
-    history = [_shift(state, n) for n in range(depth + 1)]
-    unknown = torch.stack(history).lt(0).any(0)
-    alone = torch.where(unknown, torch.arange(1, unknown.numel() + 1, device=state.device).view_as(state), 0)
-    keys = torch.stack([prompt, alone, *history], -1).flatten(0, 1)
-    number: Tensor = torch.unique(keys, dim=0, return_inverse=True)[1]
-    return number.view_as(state)
+
+    def compare(
+        self, value: Float[Tensor, " N"], keep: Bool[Tensor, " N"], pools: Groups
+    ) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
+        return value, keep & ~pools.is_constant(value, keep)
 
 
-def _shift(state: Int[Tensor, "B S"], turns: int) -> Int[Tensor, "B S"]:
-    """The state of the turn so many before; -1 where there was none."""
-    width = state.shape[1]
-    return torch.nn.functional.pad(state, (turns, 0), value=-1)[:, :width]
+def is_lone(keep: Bool[Tensor, " N"], pools: Groups) -> Bool[Tensor, " N"]:
+    """Turns of pools in which one turn counts."""
+    return pools.count(keep) == 1

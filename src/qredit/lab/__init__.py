@@ -1,4 +1,4 @@
-"""The theorems on J_Q as measurements: what is measured does not use the formula that it is compared with."""
+"""Theorems as measurements: what is measured does not use the formula that it is compared with."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -16,5 +16,6 @@ def _measure(name: str) -> "Finding":
 
 # Each theorem's module is imported when it is measured: their names alone need no torch.
 REGISTRY: Mapping[str, Callable[[], "Finding"]] = {
-    name: partial(_measure, name) for name in ("escape", "optimum", "noise", "bias", "saturation", "escort", "coverage")
+    name: partial(_measure, name)
+    for name in ("escape", "optimum", "noise", "bias", "saturation", "escort", "coverage", "cliff")
 }

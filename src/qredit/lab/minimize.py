@@ -1,4 +1,7 @@
-"""The minimiser of J_Q over categorical distributions, found by descent."""
+"""Minimisers over categorical distributions, found by descent."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -28,16 +31,29 @@ def minimize_expected_loss(alpha: Float[Tensor, " K"], q: float, steps: int = 50
         q: commitment, 0 … 1.
         steps: of L-BFGS.
     """
-    logits = torch.zeros_like(alpha, requires_grad=True)
+    return minimize_over_distributions(partial(expected_loss, alpha, q=q), len(alpha), steps)
+
+
+def minimize_over_distributions(
+    loss: Callable[[Float[Tensor, " K"]], Float[Tensor, ""]], answers: int, steps: int = 500
+) -> Float[Tensor, " K"]:
+    """argmin of a loss over distributions (K,), by L-BFGS on logits from the uniform one.
+
+    Args:
+        loss: of a distribution, differentiable.
+        answers: K.
+        steps: of L-BFGS.
+    """
+    logits = torch.zeros(answers, dtype=torch.float64, requires_grad=True)
     search = torch.optim.LBFGS(
         [logits], max_iter=steps, tolerance_grad=1e-14, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         search.zero_grad()
-        loss = expected_loss(alpha, logits.softmax(0), q)
-        torch.autograd.backward(loss)
-        return loss
+        found = loss(logits.softmax(0))
+        torch.autograd.backward(found)
+        return found
 
     search.step(closure)
     return logits.detach().softmax(0)

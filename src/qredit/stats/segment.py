@@ -75,11 +75,27 @@ class Segments:
         """(B, S) → (B, T): to each token what its segment holds; 0 outside every segment."""
         return torch.where(self.inside, dense.gather(1, self._place()), torch.zeros_like(dense[:, :1]))
 
+    def at_first(self, value: Tensor) -> Tensor:
+        """(B, T) → (B, S): what stands on the first token of each segment; 0 where a row has fewer segments."""
+        return self._at(self.start, value)
+
     def at_last(self, value: Tensor) -> Tensor:
         """(B, T) → (B, S): what stands on the last token of each segment; 0 where a row has fewer segments."""
+        return self._at(self._end(), value)
+
+    @property
+    def start(self) -> Int[Tensor, "B S"]:
+        """The column of each segment's first token; -1 where a row has fewer segments."""
+        width = self.index.shape[1]
+        column = torch.arange(width, device=self.index.device).expand_as(self.index)
+        first = torch.full_like(self.size, width)
+        first = first.scatter_reduce(1, self._place(), column.masked_fill(~self.inside, width), "amin")
+        return torch.where(self.exists, first, -1)
+
+    def _at(self, column: Int[Tensor, "B S"], value: Tensor) -> Tensor:
         if value.shape[1] == 0:
             return torch.zeros_like(self.size, dtype=value.dtype)
-        found = value.gather(1, self._end().clamp(min=0))
+        found = value.gather(1, column.clamp(min=0))
         return torch.where(self.exists, found, torch.zeros_like(found))
 
     def _end(self) -> Int[Tensor, "B S"]:
