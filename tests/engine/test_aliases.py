@@ -39,6 +39,7 @@ from qredit.testing.laws.estimator import bias_coefficient
 from qredit.testing.moments import exact_moments
 from qredit.testing.policy import TabularPolicy
 from qredit.testing.transformer import TransformerPolicy
+from tests.support.marks import e2e
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, questions, relative_difference, trainer
 from tests.support.tiny import model, tokenizer
@@ -365,9 +366,9 @@ def test_a_step_has_the_gradient_of_the_definition(whole):
     ("objective", "changes"),
     [
         ("garl(q=0.75)", {"rows_per_forward": 3}),
-        ("garl(q=0.75)", {"gradient_checkpointing": True}),
+        e2e("garl(q=0.75)", {"gradient_checkpointing": True}),
         ("paft(q=0.5)", {"shared_prefix": False, "rows_per_forward": 3}),
-        ("paft(q=0.5)", {"gradient_checkpointing": True}),
+        e2e("paft(q=0.5)", {"gradient_checkpointing": True}),
         (STEP_WIDE, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}),
     ],
     ids=str,

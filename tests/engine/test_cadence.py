@@ -16,6 +16,7 @@ from qredit.engine.stage_state import accumulate_sums
 from qredit.objectives import canon, grpo, siren
 from qredit.penalties.entropy import adaptive_entropy
 from qredit.penalties.nucleus import nucleus_entropy_anchor
+from tests.support.marks import e2e
 from tests.support.runs import length_reward, trainer
 from tests.support.tiny import model
 
@@ -44,10 +45,10 @@ def run(folder, objective, **changes):
     ("changes", "expected"),
     [
         ({}, [1, 2, 3, 4]),
-        ({"steps_per_generation": 2}, [0, 1, 1, 2]),
-        ({"num_iterations": 2}, [0, 1, 1, 2]),
+        e2e({"steps_per_generation": 2}, [0, 1, 1, 2]),
+        e2e({"num_iterations": 2}, [0, 1, 1, 2]),
         ({"steps_per_generation": 2, "num_iterations": 2}, [0, 0, 0, 1]),
-        ({"gradient_accumulation_steps": 2, "steps_per_generation": 4}, [0, 1, 1, 2]),
+        e2e({"gradient_accumulation_steps": 2, "steps_per_generation": 4}, [0, 1, 1, 2]),
     ],
     ids=str,
 )
@@ -114,7 +115,7 @@ def first_evaluation(made):
     return found[0]
 
 
-@pytest.mark.parametrize("rows", [None, 3])
+@pytest.mark.parametrize("rows", [e2e(None), 3])
 def test_sirens_anchor_is_of_the_whole_first_generation(tmp_path, rows):
     # under this seed the first step's own mean is 1.2 % off, more than twice what is asked below
     changes = {"steps_per_generation": 2, "max_steps": 1, "reward_funcs": length_reward, "rows_per_forward": rows}

@@ -72,7 +72,7 @@ def stepped(tmp_path, name, also=(), **changes):
     return made, source.seen[0][-1]
 
 
-@pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_per_forward": 3}], ids=str)
+@pytest.mark.parametrize("changes", [{}, e2e({"shared_prefix": False}), e2e({"rows_per_forward": 3})], ids=str)
 def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     made, batch = stepped(tmp_path, "logp@reference", **changes)
     reference = batch.extra["logp@reference"]
@@ -90,7 +90,7 @@ def test_the_reference_is_the_model_that_the_run_began_with(tmp_path, changes):
     [
         {},
         {"rows_per_forward": 3},
-        {"shared_prefix": False},
+        e2e({"shared_prefix": False}),
         {"peft_config": LoraConfig(r=2, target_modules=["q_proj"])},
     ],
     ids=["whole", "chunks", "repeated", "adapters"],

@@ -25,6 +25,7 @@ from qredit.testing.batches import make_batch_for
 from qredit.utils.errors import QreditError
 from tests.engine.test_teachers import own, told
 from tests.support.batches import likelihood_batch
+from tests.support.marks import e2e
 from tests.support.runs import first_step_gradients, questions, settings, trainer
 from tests.support.tiny import model, tokenizer
 
@@ -93,7 +94,7 @@ WAYS = pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_
 
 
 @WAYS
-@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("exact", [True, e2e(False)])
 def test_hinted_rationales_are_trained_behind_the_plain_prompt(tmp_path, changes, exact):
     made = trainer(tmp_path, SHOWN, **changes)
     assert made.collator.exact_sampler

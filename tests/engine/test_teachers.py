@@ -16,6 +16,7 @@ from qredit.penalties.fork import fork_kl_to_reference
 from qredit.penalties.otsu_fork import otsu_fork_kl_to_reference
 from qredit.penalties.reference import kl_to_reference
 from qredit.trl import Hint
+from tests.support.marks import e2e
 from tests.support.runs import first_step_gradients, length_reward, questions, trainer
 from tests.support.tiny import chat_tokenizer, model, tokenizer
 
@@ -79,7 +80,7 @@ def test_a_second_model_tells_log_probabilities_and_divergence(tmp_path, changes
     assert not any(parameter.requires_grad for parameter in other.parameters())
 
 
-@pytest.mark.parametrize("given", ["policy", "other"])
+@pytest.mark.parametrize("given", ["policy", e2e("other")])
 @WAYS
 def test_a_hint_stands_before_the_same_completion(tmp_path, changes, given):
     reader = None if given == "policy" else model(seed=5)

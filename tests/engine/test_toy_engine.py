@@ -13,6 +13,7 @@ from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.samplers.transformers import sample
 from tests.support.imports import imports_when_read, loaded_with
+from tests.support.marks import e2e
 from tests.support.paths import SUPPORT
 from tests.support.rounding import gradient_bound
 from tests.support.runs import first_step_gradients, length_reward, relative_difference, trainer
@@ -33,7 +34,7 @@ def test_it_imports_no_other_engine():
 
 
 @pytest.mark.parametrize("window", [1, 2])
-@pytest.mark.parametrize("objective", ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "kl_cov()"])
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", e2e("paft(q=0.5)"), "grpo()", e2e("kl_cov()")])
 def test_it_has_the_gradients_of_trls_adapter_on_the_same_rows(tmp_path, objective, window):
     cut = {"per_device_train_batch_size": 8 // window, "gradient_accumulation_steps": window}
     made = trainer(tmp_path, objective, reward_funcs=length_reward, **cut)

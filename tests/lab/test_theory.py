@@ -229,6 +229,7 @@ def test_escape_prints_fits_of_sigmoid_model_once_for_each_q():
     assert told["q1"]["r2"] > 0.99
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("error", "agrees"), [(0.0, True), (0.1, False)])
 def test_the_constants_of_escape_times_are_the_theorems(error, agrees, monkeypatch):
     """From 1e-8, without the power of p0, q = 1/2 takes half the time of q = 3/4: (1 - 3/4)/(1 - 1/2)."""

@@ -455,7 +455,8 @@ def test_validation_does_not_disturb_the_training(train):
 # --- adapters
 
 
-@pytest.mark.parametrize("validated", [False, e2e(True)])
+@pytest.mark.e2e
+@pytest.mark.parametrize("validated", [False, True])
 def test_merged_adapters_are_a_plain_model_with_the_same_logits(train, validated, network):
     extra = {"eval_every": 2, "eval_k": 2} if validated else {}
     adapters, _ = train("adapters", lora=True, lora_r=4, **extra)
