@@ -56,6 +56,11 @@ class EpisodeSource:
         return cls(tools=make_tools(tools), seconds=seconds)
 
     @property
+    def speaks_first(self) -> bool:
+        """Whether something may be said at the end of the prompt."""
+        return self.make is not None
+
+    @property
     def reads_columns(self) -> bool:
         """Whether further columns of the data may be read."""
         return self.make is not None or any(tool.reads_example for tool in self.tools)
@@ -100,7 +105,7 @@ class EpisodeSource:
             tokens: the layout of a turn, as ids of this tokenizer.
         """
         closing = len(tokens.close_ids)
-        first = budget.observation if self.make is not None else 0  # what reset says stands in the prompt
+        first = budget.observation if self.speaks_first else 0  # what reset says stands in the prompt
         return _WholeEpisode(budget.longest(closing) - closing + first, budget.turn.answer)
 
 
