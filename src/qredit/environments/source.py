@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qredit.environments.adapters import adapt_factory
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import PLAIN, detect_call_form
 from qredit.environments.episode import EpisodePlayer
@@ -48,7 +49,8 @@ class EpisodeSource:
         if tools and environment is not None:
             raise QreditError("give tools or an environment: an environment with tools of its own calls them itself")
         if environment is not None:
-            return cls(make=check_factory(environment, getattr(environment, "__name__", type(environment).__name__)))
+            made = adapt_factory(environment)
+            return cls(make=check_factory(made, getattr(made, "__name__", type(made).__name__)))
         if not tools:
             return None
         if not seconds > 0:

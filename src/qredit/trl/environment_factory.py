@@ -334,7 +334,15 @@ class FactoryPlayer(EpisodePlayer):
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        """One episode for each prompt; see `EpisodePlayer.play`."""
+        """One episode for each prompt; see `EpisodePlayer.play`.
+
+        Args:
+            sampler: what draws tokens.
+            prompts: token ids, opening included.
+            examples: rows, whose objects are handed out first.
+            stop_tokens: ids that end a text.
+            seed: all draws are a function of it.
+        """
         self.source.hand_out(examples)
         return super().play(sampler, prompts, examples, stop_tokens=stop_tokens, seed=seed)
 
