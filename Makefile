@@ -10,10 +10,13 @@ CORE_VENV ?= .venv-core
 CORE_STAMP := $(CORE_VENV)/.installed
 VLLM_VENV ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
+GAMES := textworld,gymnasium,textarena,skyrl-gym,openenv,aviary
+TOOLS_VENV ?= .venv-tools
+TOOLS_STAMP := $(TOOLS_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -69,6 +72,11 @@ vllm-env: $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)
 	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/samplers tests/trl tests/cli
+
+# Environments of other packages, in an environment of its own. A package that is missing there is a failure; elsewhere
+# small stand-ins take its place. Ten minutes to install on two busy cores, two to run.
+test-tools: $(TOOLS_STAMP)
+	QREDIT_TOOLS=1 $(TOOLS_VENV)/bin/python -m pytest tests/environments/test_adapters.py
 
 # 4-bit weights, with bitsandbytes beside what is installed. Half a minute.
 test-quantization: $(STAMP)
@@ -215,6 +223,7 @@ test-verl: $(VERL_STAMP)
 # Dry-run every extra against the registry: the pins must resolve together.
 resolve: $(STAMP)
 	$(BIN)/pip install --dry-run --quiet --report /dev/null ".[$(EXTRAS)]"
+	$(BIN)/pip install --dry-run --quiet --report /dev/null ".[trl,$(GAMES)]"
 	@echo "every extra resolves"
 
 $(STAMP): pyproject.toml
@@ -236,6 +245,11 @@ $(VLLM_STAMP): pyproject.toml
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+$(TOOLS_STAMP): pyproject.toml
+	test -x $(TOOLS_VENV)/bin/python || $(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test,$(GAMES)]"
+	touch $@
+
 # Of verl's requirements, those that a run on a CPU takes; `pip install verl` brings more that it never imports.
 $(VERL_STAMP):
 	test -x $(VERL_VENV)/bin/python || $(PYTHON) -m venv $(VERL_VENV)
@@ -247,4 +261,4 @@ $(VERL_STAMP):
 	touch $@
 
 clean:
-	rm -rf $(WHEELS) $(VENV) $(CORE_VENV) $(VLLM_VENV) $(VERL_VENV) dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(WHEELS) $(VENV) $(CORE_VENV) $(VLLM_VENV) $(TOOLS_VENV) $(VERL_VENV) dist site .pytest_cache .mypy_cache .ruff_cache

@@ -103,7 +103,7 @@ def page() -> str:
             "|---|---|",
             *_refused(UNSUPPORTED),
             "",
-            "Of the arguments of `GRPOTrainer`, these are refused:",
+            "Of the arguments of `GRPOTrainer`, this one is refused:",
             "",
             _row("argument", "why"),
             "|---|---|",

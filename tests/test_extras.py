@@ -20,9 +20,15 @@ from tests.support.without_extras import CORE
 from tests.test_house import imports_by_module
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CALLED = {"yaml": "pyyaml", "hydra": "hydra-core", "transfer_queue": "TransferQueue"}
-# have environments of their own (make vllm-env, make verl-env), or are added by the tests that need them
-APART = {"vllm", "verl", "quantization"}
+CALLED = {
+    "yaml": "pyyaml",
+    "hydra": "hydra-core",
+    "transfer_queue": "TransferQueue",
+    "openenv": "openenv-core",
+    "aviary": "fhaviary",
+}
+# have environments of their own (make vllm-env, verl-env, test-tools), or are added by the tests that need them
+APART = {"vllm", "verl", "quantization", "textworld", "gymnasium", "textarena", "skyrl-gym", "openenv", "aviary"}
 
 
 def listed(requirements):

@@ -9,6 +9,7 @@ from qredit.cli import main
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder, rows
+from tests.support.stand_ins import stand_in
 
 GAMES = '''
 """Games and tools of a user."""
@@ -107,6 +108,19 @@ def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, a
     assert any(counted in entry for entry in lines(tmp_path / "run" / "metrics.jsonl"))
     asked_alone = lines(tmp_path / "run" / "samples.jsonl")[0]["prompt"]
     assert ("lives in" in str(asked_alone)) is False
+
+
+def test_a_game_of_another_package_is_trained_in(asked, capsys, tmp_path, monkeypatch):
+    stand_in("textarena", monkeypatch)
+    options = {**SHORT, **asked, "observation_budget": 400, "steps": 1, "objective": "grpo"}
+    status, said = run(capsys, "train", **options, env="textarena:GuessTheNumber-v0", output=tmp_path / "run")
+    assert status == 0, said.err
+    entry = next(entry for entry in lines(tmp_path / "run" / "metrics.jsonl") if "episode/turns" in entry)
+    assert entry["episode/invalid_moves"] > 0
+    status, said = run(capsys, "train", **options, env="textarena:GuessTheNumber-v9", output=tmp_path / "other")
+    assert (status, said.err.count("\n")) == (2, 1)
+    assert "unknown game of textarena 'GuessTheNumber-v9'; near are: GuessTheNumber-v0" in said.err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

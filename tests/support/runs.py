@@ -34,7 +34,7 @@ def settings(folder, **changes) -> QreditConfig:
 
 def trainer(folder, objective="garl(q=0.75)", data=None, network=None, **changes) -> QreditTrainer:
     taken = ("reward_funcs", "eval_dataset", "callbacks", "peft_config", "fields", "teachers", "learners", "prompts")
-    taken += ("tools", "environment")
+    taken += ("tools", "environment", "environment_factory")
     extra = {name: changes.pop(name) for name in taken if name in changes}
     return QreditTrainer(
         network if network is not None else model(),

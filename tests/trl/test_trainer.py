@@ -606,18 +606,9 @@ def test_objectives_that_do_not_fit_the_settings(tmp_path, objective, changes, w
         trainer(tmp_path, objective, **changes)
 
 
-class Room:
-    """An environment as TRL takes them."""
-
-    def reset(self, **columns):
-        return None
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"environment_factory": Room}, "environment_factory is not supported"),
-        ({"environment_factory": {"room": Room}}, "environment_factory is not supported"),
         ({"rollout_func": print}, "rollout_func is not supported"),
         ({"quantization_config": object()}, "quantization_config has no effect on a model that is loaded already"),
     ],

@@ -156,7 +156,7 @@ def test_a_setting_that_nothing_here_reads_is_refused_by_name(name, tmp_path):
 def test_every_argument_of_the_trainer_is_taken_or_refused():
     taken = """
         self model reward_funcs args train_dataset eval_dataset processing_class reward_processing_classes callbacks
-        optimizers quantization_config peft_config tools
+        optimizers quantization_config peft_config tools environment_factory
     """
     assert sorted(parameters(GRPOTrainer.__init__)) == sorted([*taken.split(), *ARGUMENTS])
 

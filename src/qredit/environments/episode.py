@@ -12,11 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from qredit.environments.beginning import Beginning
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import CallForm
 from qredit.environments.observation import ObservationFormat
-from qredit.environments.protocol import Environment, EnvironmentFactory, Step, check_step, close_quietly
-from qredit.environments.tools import append_text
+from qredit.environments.protocol import (
+    Environment,
+    EnvironmentFactory,
+    Step,
+    check_step,
+    close_quietly,
+    collect_earned,
+)
 from qredit.environments.turn import TurnSampler
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory, TurnRecord
@@ -72,6 +79,7 @@ class EpisodePlayer:
         observations: how observations are written.
         form: how tools are called; None where an environment reads whatever is said.
         most_faults: the largest share of episodes that may end by a fault of their environment.
+        beginning: how what reset says comes into the prompt.
     """
 
     make: EnvironmentFactory
@@ -80,6 +88,7 @@ class EpisodePlayer:
     observations: ObservationFormat
     form: CallForm | None = None
     most_faults: float = MOST_FAULTS
+    beginning: Beginning = field(default_factory=Beginning)
 
     def play(
         self,
@@ -127,6 +136,8 @@ class EpisodePlayer:
                 )
                 for one, said, final in zip(live, drawn, last, strict=True):
                     self._take(one, turn, said, final, turns)
+            for one in episodes:
+                _add_earned(one)
         finally:
             for one in episodes:
                 close_quietly(one.environment)
@@ -146,12 +157,17 @@ class EpisodePlayer:
 
     def _add_first(self, prompt: tuple[int, ...], begun: Step, example: Mapping[str, Any]) -> tuple[int, ...]:
         """The prompt with what the environment says first; its own ids where that is nothing."""
+        template = self.beginning.get_template(example)
+        if template is None:
+            template = self.observations.template
+        else:  # the row has one of its own, which whoever encoded the prompt did not know of
+            prompt = tuple(self.format.prompt_ids(example["prompt"], **template))
         if not begun.observation:
             return prompt
         if not isinstance(begun.observation, str):
             raise QreditError("what reset says must be a text: it is put at the end of the prompt")
-        asked = append_text(example["prompt"], self.observations.neutralize(begun.observation))
-        ids = tuple(self.format.prompt_ids(asked, **self.observations.template))
+        asked = self.beginning.join(example["prompt"], self.observations.neutralize(begun.observation))
+        ids = tuple(self.format.prompt_ids(asked, **template))
         if len(ids) - len(prompt) > self.budget.observation:
             raise QreditError(
                 f"what reset says takes {len(ids) - len(prompt)} tokens; observation_budget is "
@@ -215,6 +231,20 @@ class EpisodePlayer:
                 f"{len(faults)} of {len(episodes)} episodes ended by a fault of their environment, more than "
                 f"{100 * self.most_faults:g} %; the last: {faults[-1]}"
             )
+
+
+def _add_earned(one: _Episode) -> None:
+    """Add what the whole episode earned to the reward of its last turn, unless a fault ended it."""
+    if one.end is EndReason.ERROR:
+        return
+    try:
+        earned = collect_earned(one.environment)
+    except Exception as error:  # as a fault in a turn
+        one.fail(error)
+        return
+    if earned is not None:
+        last = one.turns[-1]
+        one.turns[-1] = replace(last, reward=earned + (0.0 if math.isnan(last.reward) else last.reward))
 
 
 def _align_beginnings(

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from qredit import tasks
+from qredit.environments.adapters import ADAPTERS
 from qredit.tasks.base import Task
 from qredit.tasks.pocket.search import make_search_task
 from qredit.utils.errors import QreditError, unknown_name_error
@@ -45,11 +46,15 @@ TOOLS: Mapping[str, Named] = {
 
 
 def find_environment(text: str) -> Callable[..., Any]:
-    """What makes the environments that --env names.
+    """What makes the environments that --env names: one of ours, one of another package as NAME:…, or an import path.
 
     Raises:
         QreditError: an unknown name, a path that cannot be imported, an extra that is not installed.
     """
+    prefix, _, rest = text.strip().partition(":")
+    if prefix in ADAPTERS:
+        require_extras(f"environment {text.strip()}", prefix)
+        return ADAPTERS[prefix].find(rest)
     return _find("environment", text.strip(), ENVIRONMENTS)
 
 
@@ -72,7 +77,8 @@ def check_names(env: str | None, tools: str | None, task: str) -> None:
     Raises:
         QreditError: names it, and what it goes with.
     """
-    asked = [("environment", env.strip(), ENVIRONMENTS)] if env is not None else []
+    apart = env is None or env.strip().partition(":")[0] in ADAPTERS  # goes with any task
+    asked = [] if env is None or apart else [("environment", env.strip(), ENVIRONMENTS)]
     asked += [("tool", name, TOOLS) for name in _split(tools or "")]
     for kind, name, registry in asked:
         if not _is_path(name) and (fit := _look_up(kind, name, registry).tasks) and task not in fit:
@@ -105,7 +111,10 @@ def _find(kind: str, name: str, registry: Mapping[str, Named]) -> Callable[..., 
 
 def _look_up(kind: str, name: str, registry: Mapping[str, Named]) -> Named:
     if name not in registry:
-        raise QreditError(f"{unknown_name_error(kind, name, registry)}; one of your own is written package.module:name")
+        others = [f"{prefix}:NAME" for prefix in ADAPTERS] if registry is ENVIRONMENTS else []
+        raise QreditError(
+            f"{unknown_name_error(kind, name, [*registry, *others])}; one of your own is written package.module:name"
+        )
     return registry[name]
 
 

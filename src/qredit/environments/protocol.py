@@ -33,7 +33,11 @@ class Step:
 
 
 class Environment(Protocol):
-    """One episode at a time. An object is made for each episode and closed behind it."""
+    """One episode at a time. An object is made for each episode and closed behind it.
+
+    It may have a method `finish()`, too: what the whole episode earned, a number or None. It is asked once, behind the
+    last turn, however the episode ended, and added to the reward of that turn.
+    """
 
     def reset(self, example: Mapping[str, Any], seed: int) -> Step:
         """Begin an episode. Its observation is put at the end of the prompt.
@@ -112,6 +116,19 @@ def check_step(value: Any) -> Step:
         if not isinstance(name, str) or not isinstance(count, int | float) or not math.isfinite(count):
             raise TypeError(f"info holds finite numbers by name, got {name!r}: {count!r}")
     return value
+
+
+def collect_earned(environment: Any) -> float | None:
+    """What an environment with a method `finish` says that the whole episode earned; None where there is none.
+
+    Raises:
+        ValueError: it is no finite number; whatever else `finish` raises.
+    """
+    finish = getattr(environment, "finish", None)
+    earned = finish() if callable(finish) else None
+    if earned is not None and not math.isfinite(earned):
+        raise ValueError(f"what an episode earned must be a finite number or None, got {earned}")
+    return None if earned is None else float(earned)
 
 
 def close_quietly(environment: Any) -> None:

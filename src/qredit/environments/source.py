@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qredit.environments.adapters import adapt_factory
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import PLAIN, detect_call_form
 from qredit.environments.episode import EpisodePlayer
@@ -48,12 +49,18 @@ class EpisodeSource:
         if tools and environment is not None:
             raise QreditError("give tools or an environment: an environment with tools of its own calls them itself")
         if environment is not None:
-            return cls(make=check_factory(environment, getattr(environment, "__name__", type(environment).__name__)))
+            made = adapt_factory(environment)
+            return cls(make=check_factory(made, getattr(made, "__name__", type(made).__name__)))
         if not tools:
             return None
         if not seconds > 0:
             raise QreditError(f"tool_seconds must be more than 0, got {seconds}")
         return cls(tools=make_tools(tools), seconds=seconds)
+
+    @property
+    def speaks_first(self) -> bool:
+        """Whether something may be said at the end of the prompt."""
+        return self.make is not None
 
     @property
     def reads_columns(self) -> bool:
@@ -100,7 +107,7 @@ class EpisodeSource:
             tokens: the layout of a turn, as ids of this tokenizer.
         """
         closing = len(tokens.close_ids)
-        first = budget.observation if self.make is not None else 0  # what reset says stands in the prompt
+        first = budget.observation if self.speaks_first else 0  # what reset says stands in the prompt
         return _WholeEpisode(budget.longest(closing) - closing + first, budget.turn.answer)
 
 

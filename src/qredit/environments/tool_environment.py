@@ -1,14 +1,14 @@
 """The environment that tools are: calls are run and their results shown, and a turn without a call is the answer."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from qredit.environments.calls import CallForm, FoundCall, MalformedCall
 from qredit.environments.protocol import Step
-from qredit.environments.tool_worker import MOST_CHARACTERS, SECONDS, ToolFault, ToolWorker
+from qredit.environments.tool_worker import MOST_CHARACTERS, SECONDS, ToolFault, ToolResult, ToolWorker
 from qredit.environments.tools import EXAMPLE, Tool
 from qredit.utils.sanitize import to_one_line
 
@@ -46,7 +46,7 @@ class ToolSet:
 
     def make(self) -> "ToolEnvironment":
         """An environment for one episode."""
-        return ToolEnvironment(self)
+        return ToolEnvironment(self.by_name, self.form, self.worker.call)
 
 
 @dataclass
@@ -55,9 +55,16 @@ class ToolEnvironment:
 
     Step.info counts tool_calls (those that were run), tool_errors, tool_timeouts, malformed_calls (unreadable, of an
     unknown tool, or with wrong arguments), and long_results (cut).
+
+    Attributes:
+        tools: what may be called, by name.
+        form: how calls are written.
+        run: gives what a call of a tool, by its name, with arguments that fit, results in.
     """
 
-    tools: ToolSet
+    tools: Mapping[str, Tool]
+    form: CallForm
+    run: Callable[[str, Mapping[str, Any]], ToolResult]
     counts: Counter[str] = field(default_factory=Counter)
     example: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,7 +75,7 @@ class ToolEnvironment:
 
     def step(self, action: str) -> Step:
         """Run the calls of a text, in order. Without a call the text is the answer, and the episode is over."""
-        calls = self.tools.form.find(action)
+        calls = self.form.find(action)
         if not calls:
             return Step(done=True)
         self.counts = Counter()
@@ -84,16 +91,16 @@ class ToolEnvironment:
     def _answer(self, call: FoundCall) -> dict[str, Any]:
         if isinstance(call, MalformedCall):
             return self._refuse("tool", call.reason)
-        tool = self.tools.by_name.get(call.name)
+        tool = self.tools.get(call.name)
         if tool is None:
             shown = to_one_line(call.name)[:60]
-            return self._refuse("tool", f"there is no tool {shown!r}; there are {', '.join(self.tools.by_name)}")
+            return self._refuse("tool", f"there is no tool {shown!r}; there are {', '.join(self.tools)}")
         fault = tool.find_fault(call.arguments)
         if fault is not None:
             return self._refuse(tool.name, fault)
         self.counts["tool_calls"] += 1
         given = {EXAMPLE: dict(self.example)} if tool.reads_example else {}
-        result = self.tools.worker.call(tool.name, {**call.arguments, **given})
+        result = self.run(tool.name, {**call.arguments, **given})
         if result.fault is not None:
             self.counts[_FAULTS[result.fault]] += 1
             return _message(tool.name, f"error: {result.text}")

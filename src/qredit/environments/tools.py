@@ -130,7 +130,7 @@ def describe_tools(prompt: Prompt, tools: Sequence[Tool]) -> Prompt:
         prompt: a text, or chat messages: then it stands in the last user message.
         tools: what may be called.
     """
-    return append_text(prompt, _tell(tools))
+    return append_text(prompt, tell_tools(tools))
 
 
 def append_text(prompt: Prompt, text: str) -> Prompt:
@@ -148,7 +148,8 @@ def append_text(prompt: Prompt, text: str) -> Prompt:
     return [*prompt[: users[-1]], {**last, "content": f"{last['content']}\n\n{text}"}, *prompt[users[-1] + 1 :]]
 
 
-def _tell(tools: Sequence[Tool]) -> str:
+def tell_tools(tools: Sequence[Tool]) -> str:
+    """What a model reads of tools where no chat template tells them."""
     lines = ["You may call these tools:"]
     for tool in tools:
         properties = tool.parameters.get("properties", {})

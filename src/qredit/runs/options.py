@@ -160,8 +160,8 @@ class TrainOptions:
     )
     env: str | None = option(
         None,
-        "environment that rollouts are episodes of, as module:Class or pocket-search; its own rewards are then the "
-        "default reward",
+        "environment that rollouts are episodes of, as module:Class, pocket-search, or one of another package, such as "
+        "textworld:GAME.z8; its own rewards are then the default reward",
     )
     tools: str | None = dataclass_field(
         default=None,

@@ -99,7 +99,6 @@ UNCHANGED: Mapping[str, Sequence[Any]] = {
 """Other values than the default that change nothing either."""
 
 ARGUMENTS = {
-    "environment_factory": "give environment=, a class with reset(example, seed) and step(action)",
     "rollout_func": "rollouts are sampled here, so that thinking is closed and the gold answer can follow",
 }
 """Arguments of TRL's trainer that are refused, and why."""

@@ -98,6 +98,7 @@ from qredit.trl.dataset_encoding import (
     encode_datasets,
     list_eval_datasets,
 )
+from qredit.trl.environment_factory import FactorySource, choose_source, make_rewards, with_weights
 from qredit.trl.model_setup import choose_layout, score_at_temperature_one
 from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
 from qredit.trl.refused_settings import check_arguments
@@ -146,9 +147,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             episode of up to `args.max_turns` turns (docs/environments.md).
         environment: a class of environments, or a function that makes one (`qredit.environments`), in the place of
             tools. Without `reward_funcs` its own rewards, summed over the turns, are the reward.
+        environment_factory: as in TRL (`trl/environment_factory.py`): a class whose public methods are the tools of an
+            episode, or several by the name that a row's column `environment` holds. `get_reward`, where they have it,
+            counts beside `reward_funcs` with the weight 1, under the name of the class.
         processing_class, callbacks: as in TRL.
         **kwargs: optimizers, quantization_config, peft_config and reward_processing_classes, as in TRL. Its
-            environment_factory and rollout_func are refused.
+            rollout_func is refused.
 
     Raises:
         QreditError: a data set, model or setting that cannot be used, before any compute.
@@ -189,6 +193,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         learners: Sequence[Learner] = (),
         tools: Sequence[Callable[..., Any]] | None = None,
         environment: EnvironmentFactory | None = None,
+        environment_factory: Callable[[], Any] | Mapping[str, Callable[[], Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
@@ -199,7 +204,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         check_sampling(self.objective, args)
         check_vllm_settings(args)
         self.learners = Learners(learners)
-        self.episodes = EpisodeSource.of(tools, environment, args.tool_seconds)
+        self.episodes = choose_source(tools, environment, environment_factory, args.tool_seconds)
         check_episodes(self.objective, args, self.episodes, fields or {})
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
@@ -208,7 +213,10 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         for name, dataset in list_eval_datasets(eval_dataset).items():
             check_columns(dataset, args.answer_column, name)
         own = environment_reward if environment is not None else make_reward_function("exact_match")
-        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs or own]
+        earned = make_rewards(self.episodes) if isinstance(self.episodes, FactorySource) else []
+        given = reward_funcs if reward_funcs is not None else [] if earned else [own]
+        rewards = [*(given if isinstance(given, list) else [given]), *earned]
+        args = with_weights(args, earned)
         self.auto_q = AutoQ(self.objective) if find_auto(self.objective) is not None else None
         looks = (
             []
@@ -256,6 +264,9 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             likely="answer" in self.tails,
             budget=self.whole_budget,
         )
+        if isinstance(self.episodes, FactorySource):
+            for name, dataset in {"train_dataset": self.train_dataset, **list_eval_datasets(self.eval_dataset)}.items():
+                self.episodes.check_rows(dataset, name)
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)
         self._validation = next((one for one in callbacks or () if isinstance(one, ValidationCallback)), None)
@@ -647,13 +658,16 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         """One episode behind each prompt."""
         assert self.player is not None
         with self._ready_to_sample():
-            return self.player.play(
+            played = self.player.play(
                 self.sampler,
                 prompts,
                 rows,
                 stop_tokens=self.eos_token_ids,
                 seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
             )
+        if isinstance(self.episodes, FactorySource):
+            self.environments = self.episodes.pool.playing  # TRL hands them to the reward functions
+        return played
 
     @contextmanager
     def _ready_to_sample(self) -> Iterator[None]:

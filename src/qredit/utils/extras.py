@@ -16,6 +16,12 @@ EXTRAS: Mapping[str, Sequence[str]] = {
     "smollm2": ("gguf",),
     "reasoning-gym": ("reasoning_gym",),
     "tools": ("bm25s",),
+    "textworld": ("textworld",),
+    "gymnasium": ("gymnasium",),
+    "textarena": ("textarena",),
+    "skyrl-gym": ("skyrl_gym",),
+    "openenv": ("openenv",),
+    "aviary": ("aviary",),
 }
 """The modules by which an extra is known to be there. pyproject.toml lists all that it installs."""
 
