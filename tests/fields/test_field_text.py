@@ -1,5 +1,7 @@
 """The text form of fields: what is read, and what is said of what cannot be."""
 
+from dataclasses import replace
+
 import pytest
 
 from qredit.fields import REGISTRY, behind_prompt, macros_by_length, planning_grams, truncated_answers
@@ -154,11 +156,12 @@ def test_makers_are_sorted_by_what_a_trainer_takes():
 
 def test_a_comparison_gives_each_run_what_it_reads():
     fields = ("planning=planning_grams()", "macro=macros_by_length()")
-    assert select_read(fields, "hicra()") == fields[:1]
-    assert select_read(fields, "grpo()") == ()
-    check_all_read(fields, ["hicra()", "ma_rlhf()", "grpo()"])
-    with pytest.raises(QreditError, match="none of hicra\\(\\), grpo\\(\\) reads it"):
-        check_all_read(fields, ["hicra()", "grpo()"])
+    runs = [options(objective) for objective in ("hicra()", "grpo()", "ma_rlhf")]  # a name alone is an objective, too
+    runs = [replace(run, field=select_read(fields, run)) for run in runs]
+    assert [run.field for run in runs] == [fields[:1], (), fields[1:]]
+    check_all_read(fields, runs)
+    with pytest.raises(QreditError, match="macros_by_length.*: none of hicra\\(\\), grpo\\(\\) reads it"):
+        check_all_read(fields, runs[:2])
 
 
 class pair(RolloutMaker):

@@ -53,12 +53,11 @@ class ComparisonSettings:
     def options(self, objective: str, seed: int) -> TrainOptions:
         """One run."""
         again = {"num_iterations": self.iterations} if self.iterations > 1 else {}
-        return replace(
+        made = replace(
             self.base,
             task=self.task,
             style=self.style,
             objective=objective,
-            field=select_read(self.fields, objective),
             steps=self.steps,
             lr=3e-4 if self.lr is None and self.base.is_pocket else self.lr,
             seed=seed,
@@ -67,6 +66,7 @@ class ComparisonSettings:
             cpu=self.base.cpu or self.base.is_pocket,
             training={**self.base.training, **again},
         )
+        return replace(made, field=select_read(self.fields, made))
 
     @property
     def held(self) -> EvalSpec:
@@ -129,7 +129,7 @@ def compare_objectives(
         for text, shown, objective in arms
         for seed in settings.seeds
     ]
-    check_all_read(settings.fields, [objective for _, _, objective in arms])
+    check_all_read(settings.fields, [arm.options for _, arm in wanted])
     for _, arm in wanted:
         check_objective_of_task(arm.options)
         check_fields(arm.options)

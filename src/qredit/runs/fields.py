@@ -8,7 +8,6 @@ from pathlib import Path
 from qredit.engine.learner import Learner, Learners
 from qredit.fields._kinds import LearnerMaker, TeacherMaker
 from qredit.fields.parsing import parse_field
-from qredit.objectives.parsing import parse
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.field_maker import FieldMaker, RolloutMaker
 from qredit.runs.options import TrainOptions
@@ -73,35 +72,29 @@ def check_fields(options: TrainOptions) -> MadeFields:
     return made
 
 
-def select_read(fields: Sequence[str], objective: str) -> tuple[str, ...]:
-    """Those of several fields, as the option takes them, that an objective reads.
-
-    Args:
-        fields: each with its maker, `NAME=maker(…)`.
-        objective: as text.
+def select_read(fields: Sequence[str], options: TrainOptions) -> tuple[str, ...]:
+    """Those of several fields, as the option takes them, that the objective of a run reads.
 
     Raises:
-        QreditError: as `parse_field` and `parse`.
+        QreditError: as `parse_field`.
     """
-    if not fields:
-        return ()
-    needs = parse(objective).needs
+    needs = options.make_objective().needs if fields else frozenset()
     return tuple(text for text in fields if parse_field(text)[0] in needs)
 
 
-def check_all_read(fields: Sequence[str], objectives: Sequence[str]) -> None:
-    """Refuse a field that none of several objectives reads.
+def check_all_read(fields: Sequence[str], runs: Sequence[TrainOptions]) -> None:
+    """Refuse a field that none of several runs has taken.
 
     Args:
         fields: each with its maker.
-        objectives: as texts.
+        runs: with the fields that each reads.
 
     Raises:
         QreditError: names the field.
     """
-    read = {text for objective in objectives for text in select_read(fields, objective)}
     for text in fields:
-        if text not in read:
+        if not any(text in run.field for run in runs):
+            objectives = dict.fromkeys(str(run.make_objective()) for run in runs)
             raise QreditError(f"field {text}: none of {', '.join(objectives)} reads it")
 
 
