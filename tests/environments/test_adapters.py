@@ -61,14 +61,14 @@ class Untyped(Echo):
         return Heard(text="")
 """
 CALL = '<tool_call>{{"name": "{}", "arguments": {{"story": "Once."}}}}</tool_call>'
-# (name, what is said in turn)
+# (name, what is said in turn, whether that ends it, and the least that it earns)
 EPISODES = {
-    "textworld": ("textworld:{folder}/game.z8", ["look", "save", "EXPERT"]),
-    "gymnasium": ("gymnasium:FrozenLake-v1", ["1", "go down: 1", "north", "2"]),
-    "textarena": ("textarena:GuessTheNumber-v0", ["[5]", "none", "[6]", "none", "none"]),
-    "skyrl-gym": ("skyrl-gym:gsm8k_multi_turn", ["#### 4", "#### 3"]),
-    "openenv": ("openenv:open_game:Echo", ["hello", "stop"]),
-    "aviary": ("aviary:dummy", ["hello", CALL.format("tell"), CALL.format("print_story")]),
+    "textworld": ("textworld:{folder}/game.z8", ["look", "save", "EXPERT"], True, 2),
+    "gymnasium": ("gymnasium:FrozenLake-v1", ["1", "go down: 1", "north", "2"], False, 0),
+    "textarena": ("textarena:GuessTheNumber-v0", ["[5]", "none", "[6]", "none", "none"], True, 0.01),
+    "skyrl-gym": ("skyrl-gym:gsm8k_multi_turn", ["#### 4", "#### 3"], True, 1),
+    "openenv": ("openenv:open_game:Echo", ["hello", "stop"], True, 3),
+    "aviary": ("aviary:dummy", ["hello", CALL.format("tell"), CALL.format("print_story")], True, 1),
 }
 ROW = {"prompt": "Play.", "answer": "3", "seed": 3, "max_turns": 3}
 
@@ -102,7 +102,7 @@ def games(tmp_path, monkeypatch, compiled):
 
 def get_episode(name, folder):
     """What makes environments, and what is said."""
-    asked, actions = EPISODES[name]
+    asked, actions, *_ = EPISODES[name]
     make = EpisodeSource.of(None, find_environment(asked.format(folder=folder))).make
     if "EXPERT" in actions:
         actions = [*actions[:-1], *list_expert_commands(str(folder / "game.z8"))]
@@ -143,6 +143,9 @@ def test_ids_are_prompt_sampled_and_observed(name, games):
             seen.append(list(observations.encode(step.observation, 2000, ended=True).ids))
             ids += seen[-1]
     alone.close()
+    ended, least = EPISODES[name][2:]
+    assert step.done is ended
+    assert found.episode_reward >= least
     assert [*found.prompt, *found.ids] == ids
     assert sampler.calls[-1][0] == tuple(ids[: len(ids) - len(encode(actions[-1] + "<end>"))])
     assert found.end is (EndReason.ANSWER if step.done else EndReason.BUDGET)
@@ -191,6 +194,7 @@ def test_the_last_move_of_a_game_has_its_reward(games):
     game.reset(ROW, 0)
     steps = [game.step(said) for said in ("[5]", "none", "[6]", "none", "none")]
     assert [step.reward for step in steps[:-1]] == [None] * 4
+    assert steps[0].observation == "The target number is higher.", "the move itself is not said again"
     assert steps[-1].done
     assert 0 <= steps[-1].reward < 1
     assert [dict(step.info) for step in steps[1:4]] == [{"invalid_moves": 1}, {}, {"invalid_moves": 1}]

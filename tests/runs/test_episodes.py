@@ -110,6 +110,7 @@ def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, a
     assert ("lives in" in str(asked_alone)) is False
 
 
+@pytest.mark.e2e
 def test_a_game_of_another_package_is_trained_in(asked, capsys, tmp_path, monkeypatch):
     stand_in("textarena", monkeypatch)
     options = {**SHORT, **asked, "observation_budget": 400, "steps": 1, "objective": "grpo"}
