@@ -96,7 +96,9 @@ def reference(objective, rollouts, weights, step, state=None, groups=2, epochs=1
     state = plain.init_state() if state is None else state
     rows = toy.collator.rows(rollouts, derive_seed(0, step - 1), None)
     if REFERENCE_LOGP in plain.needs:
-        told = scorer.score_batch_no_grad(load_model(), rows, False).logp
+        model.load_state_dict(load_model().state_dict())
+        told = scorer.score_batch_no_grad(model, rows, False).logp
+        model.load_state_dict(weights)
         rows = replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, REFERENCE_LOGP: told}))
     before = scorer.score_batch_no_grad(model, rows, False)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
