@@ -96,9 +96,11 @@ def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
     ("asking", "counted"),
     [
         ({"task": "pocket-hotpot", "env": "pocket-search", "objective": "garl"}, "episode/reward"),
+        ({"task": "pocket-hotpot", "env": "pocket-search", "objective": "igpo"}, "belief/last"),
+        ({"task": "pocket-musique", "env": "pocket-search", "objective": "a2tgpo"}, "belief/first"),
         ({"task": "pocket-finqa", "tools": "sql, calculator", "objective": "grpo"}, "episode/turns"),
     ],
-    ids=["search", "tables"],
+    ids=["search", "gains", "gains by place", "tables"],
 )
 def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, asking, counted):
     options = {**SHORT, **asked, **asking, "steps": 1, "subset": 8}

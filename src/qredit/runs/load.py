@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from qredit import pocket, tasks
+from qredit.core.field_names import ANSWER_FIELDS
 from qredit.data.rows import RowNames, find_too_long
 from qredit.engine.model_limits import check_vocabulary, get_context_length
 from qredit.engine.savable import repair_generation_config
@@ -257,7 +258,7 @@ def check_objective_of_task(options: TrainOptions) -> None:
         QreditError: as `check_single_answer`.
     """
     objective = options.make_objective()
-    if "answer_logp" in objective.needs:
+    if ANSWER_FIELDS & objective.needs:
         check_single_answer(options, f"objective {objective}")
 
 
