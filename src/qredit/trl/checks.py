@@ -128,7 +128,10 @@ def check_episodes(
             )
         return
     if objective.proposal is not None:
-        raise QreditError(f"{objective} draws behind the gold answer, and episodes are played behind plain prompts")
+        raise QreditError(
+            f"{objective} draws behind the gold answer, and episodes are played behind plain prompts alone; leave the "
+            "proposal out with tools or an environment"
+        )
     if args.hint_failed is not None:
         raise QreditError("hint_failed samples rollouts of one turn again; leave it out with tools or an environment")
 
