@@ -122,7 +122,7 @@ def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, a
         ({"env": "pocket-search"}, "environment pocket-search is for task pocket-hotpot, pocket-musique, pocket-dial"),
         ({"env": "pocket-serch"}, "unknown environment 'pocket-serch'; did you mean 'pocket-search'?"),
         ({"tools": "calculator, sq"}, "unknown tool 'sq'; did you mean 'sql'?"),
-        ({"env": "user_games:Guess", "m": 4, "objective": "garl(q=0.5, proposal=hint(share=0.5))"}, "leave the proposal"),
+        ({"env": "user_games:Guess", "m": 4, "objective": "garl(0.5, proposal=hint(share=0.5))"}, "leave the proposal"),
     ],
 )
 def test_what_cannot_be_played_ends_with_status_2(asked, capsys, tmp_path, changes, message):
