@@ -42,7 +42,7 @@ from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
 
-def resolve_model_path(model: str, task: str, coldness: int | None) -> str:
+def resolve_model_path(model: str, task: str, coldness: int | None, env: str | None = None) -> str:
     """Where the weights are: the pocket model's folder, that of `smollm2` in the cache, another on disk, or a model id.
 
     A folder is given as an absolute path, since runs are moved.
@@ -51,13 +51,14 @@ def resolve_model_path(model: str, task: str, coldness: int | None) -> str:
         model: as it was given.
         task: name of the task, whose own model pocket is.
         coldness: which pocket-dial model.
+        env: name of the environment, some of which have a pocket model of their own.
 
     Raises:
         QreditError: a folder that no model can be loaded from, a path that does not exist, a task that has no pocket
             model, a run.
     """
     if model == POCKET:
-        return str(pocket.get_model_path(pocket.get_model_name(task, coldness)))
+        return str(pocket.get_model_path(pocket.get_model_name(task, coldness, env)))
     folder = Path(model).expanduser()
     if model == SMOLLM2 and not folder.exists():
         return str(smollm2_path())
