@@ -111,6 +111,7 @@ def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, a
     assert ("lives in" in str(asked_alone)) is False
 
 
+@pytest.mark.e2e
 def test_the_search_agent_is_evaluated_and_probed_without_options(capsys, tmp_path):
     """The defaults fit its context, in both styles."""
     asked = {"task": "pocket-hotpot", "env": "pocket-search", "json": True}

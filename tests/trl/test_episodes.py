@@ -69,7 +69,7 @@ def test_it_trains_over_turns(tmp_path, objective):
     assert entry["episode/reward"] == entry["reward"] == 2.0, "the environment's own rewards, summed over the turns"
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("shared", [True, e2e(False)], ids=["packed", "padded"])
 def test_beliefs_are_those_of_the_policy_that_sampled(tmp_path, shared):
     data, objective = questions(steps=[3] * 16), "a2tgpo()"
     made = trainer(
@@ -90,6 +90,7 @@ def test_beliefs_are_those_of_the_policy_that_sampled(tmp_path, shared):
     assert entry["belief/last"] == pytest.approx(float(batch.extra["answer_logp_after"].exp().mean()))
 
 
+@pytest.mark.e2e
 def test_right_answers_of_a_belief_may_be_several(tmp_path):
     data = questions(steps=[2] * 16, aliases=[["a", "bc"]] * 16)
     played = {"environment": Counting, "max_turns": 2, "max_steps": 1, **SMALL}

@@ -147,6 +147,7 @@ def test_damage_of_the_same_size_is_seen_by_its_hash(tmp_path):
     assert find_damage(tmp_path / "checkpoint-1") == "model.safetensors is damaged: its hash differs"
 
 
+@pytest.mark.e2e
 def test_a_run_killed_inside_an_episode_ends_with_same_weights(tmp_path):
     """SIGKILL in the second generation: some of its episodes are over, one is in its second turn."""
     asked = {"data": questions(8, steps=[2, 3] * 4), "environment": Deadly, "max_turns": 3, "observation_budget": 40}
