@@ -16,7 +16,7 @@ TOOLS_STAMP := $(TOOLS_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -115,6 +115,10 @@ results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_lengths.py
 
+# A cold search agent by six objectives, in docs/results.md: it goes on where it was stopped. MINUTES as above.
+results-agents: $(STAMP)
+	$(BIN)/python experiments/agents.py --minutes $(MINUTES)
+
 # The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a half from scratch.
 results-paper: $(STAMP)
 	$(BIN)/python experiments/paper_tables.py
@@ -206,6 +210,10 @@ pages-text: $(STAMP)
 # Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
 pocket: $(STAMP)
 	PYTHONPATH=experiments $(BIN)/python -m pocket_models.pretrain $(NAMES)
+
+# Make the pocket search model anew, from that of hotpot. A few minutes of CPU.
+pocket-search: $(STAMP)
+	PYTHONPATH=experiments $(BIN)/python -m pocket_models.search
 
 # Compute tests/golden/verl.json anew, in an environment of its own: verl and this package cannot share one.
 golden-verl: $(VERL_STAMP)

@@ -97,9 +97,11 @@ def test_tools_are_trained_with_and_evaluated(asked, capsys, tmp_path):
     ("asking", "counted"),
     [
         ({"task": "pocket-hotpot", "env": "pocket-search", "objective": "garl"}, "episode/reward"),
+        ({"task": "pocket-hotpot", "env": "pocket-search", "objective": "igpo"}, "belief/last"),
+        ({"task": "pocket-musique", "env": "pocket-search", "objective": "a2tgpo"}, "belief/first"),
         ({"task": "pocket-finqa", "tools": "sql, calculator", "objective": "grpo"}, "episode/turns"),
     ],
-    ids=["search", "tables"],
+    ids=["search", "gains", "gains by place", "tables"],
 )
 def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, asking, counted):
     options = {**SHORT, **asked, **asking, "steps": 1, "subset": 8}
@@ -124,6 +126,17 @@ def test_a_game_of_another_package_is_trained_in(asked, capsys, tmp_path, monkey
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.e2e
+def test_the_search_agent_is_evaluated_and_probed_without_options(capsys, tmp_path):
+    """The defaults fit its context, in both styles."""
+    asked = {"task": "pocket-hotpot", "env": "pocket-search", "json": True}
+    status, said = run(capsys, "eval", **asked, style="warm", limit=2, k=2, samples=tmp_path / "samples.jsonl")
+    assert status == 0, said.err
+    assert len(lines(tmp_path / "samples.jsonl")) == 2
+    status, said = run(capsys, "probe", **asked, style="cold", examples=2, m=2)
+    assert status == 0, said.err
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -135,6 +148,7 @@ def test_a_game_of_another_package_is_trained_in(asked, capsys, tmp_path, monkey
         ({"env": "pocket-search"}, "environment pocket-search is for task pocket-hotpot, pocket-musique, pocket-dial"),
         ({"env": "pocket-serch"}, "unknown environment 'pocket-serch'; did you mean 'pocket-search'?"),
         ({"tools": "calculator, sq"}, "unknown tool 'sq'; did you mean 'sql'?"),
+        ({"env": "user_games:Guess", "m": 4, "objective": "garl(0.5, proposal=hint(share=0.5))"}, "leave the proposal"),
     ],
 )
 def test_what_cannot_be_played_ends_with_status_2(asked, capsys, tmp_path, changes, message):
@@ -153,6 +167,7 @@ def test_what_cannot_be_played_ends_with_status_2(asked, capsys, tmp_path, chang
         ({"env": "a:b", "tool_seconds": 1.0}, "tool_seconds needs tools"),
         ({"tools": "a:b", "tool_seconds": 0.0}, "tool_seconds must be more than 0"),
         ({"tools": "a:b", "max_turns": 0}, "max_turns must be at least 1"),
+        ({"tools": "a:b", "observation_budget": 0}, "observation_budget must be at least 1"),
         ({"tools": "a:b", "episode_budget": 39}, "episode_budget=39 holds no turn"),
     ],
 )
@@ -160,4 +175,6 @@ def test_options_of_episodes_that_do_not_fit_are_refused(given, message):
     with pytest.raises(QreditError, match=message):
         TrainOptions(**given)
     assert TrainOptions(env="a:b").rewards == "environment"
+    assert [TrainOptions(env="a:b", model=name).episodes.observation for name in ("pocket", "other")] == [40, 256]
+    assert TrainOptions(env="a:b", observation_budget=100).episodes.observation == 100
     assert TrainOptions(tools="a:b").rewards == TrainOptions().rewards

@@ -69,6 +69,39 @@ def test_it_trains_over_turns(tmp_path, objective):
     assert entry["episode/reward"] == entry["reward"] == 2.0, "the environment's own rewards, summed over the turns"
 
 
+@pytest.mark.parametrize("shared", [True, e2e(False)], ids=["packed", "padded"])
+def test_beliefs_are_those_of_the_policy_that_sampled(tmp_path, shared):
+    data, objective = questions(steps=[3] * 16), "a2tgpo()"
+    made = trainer(
+        tmp_path, objective, data, environment=Counting, max_turns=3, max_steps=1, shared_prefix=shared, **SMALL
+    )
+    made.train()
+    (micro,) = made._generation.microbatches
+    batch, network, close = micro.rows.batch, model(), made.format.close_ids
+    for row, one in enumerate(micro.first):
+        for turn in range(3):
+            before = [token for segment in one.segments if segment.turn < turn for token in segment.ids]
+            ids = torch.tensor([[*one.prompt, *before, *close, *one.golds[0]]])
+            with torch.no_grad():
+                logp = network(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            found = batch.extra["answer_logp_at"][row][batch.turn[row].eq(turn) & batch.sampled[row]]
+            assert torch.allclose(found, logp[-len(one.golds[0]) :].mean().double(), atol=1e-5)
+    entry = next(entry for entry in made.state.log_history if "belief/first" in entry)
+    assert entry["belief/last"] == pytest.approx(float(batch.extra["answer_logp_after"].exp().mean()))
+
+
+@pytest.mark.e2e
+def test_right_answers_of_a_belief_may_be_several(tmp_path):
+    data = questions(steps=[2] * 16, aliases=[["a", "bc"]] * 16)
+    played = {"environment": Counting, "max_turns": 2, "max_steps": 1, **SMALL}
+    made = trainer(tmp_path, "igpo()", data, aliases="both", **played)
+    made.train()
+    (micro,) = made._generation.microbatches
+    assert len(micro.first[0].golds) == 3
+    assert not micro.rows.batch.answer.any(), "they are scored, and stand in no row"
+    assert micro.rows.batch.extra["answer_logp_at"][micro.rows.batch.mask].isfinite().all()
+
+
 @pytest.mark.e2e
 def test_rows_of_several_turns_have_the_ordinary_gradient(tmp_path):
     data, played = questions(steps=[3] * 16), {"environment": Counting, "max_turns": 3, **SMALL}
@@ -112,6 +145,7 @@ def test_tools_are_told_called_and_trained_over(tmp_path):
     [
         ({"max_turns": 2}, "max_turns is read where there are tools or an environment"),
         ({"tool_seconds": 3.0}, "tool_seconds is read where"),
+        ({"objective": "igpo()"}, "needs the batch field 'answer_logp_at', which an environment gives"),
         ({"tools": [add], "environment": Counting}, "give tools or an environment"),
         ({"tools": [lambda a: a]}, "must be a function with a name"),
         ({"tools": [add], "tool_seconds": 0.0}, "tool_seconds must be more than 0"),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,25 @@ import torch
 
 from qredit import QreditError
 from qredit.engine.checkpoint import MANIFEST, find_damage, find_newest_complete, list_checkpoints, trim_lines
+from tests.support.episodes import Counting
 from tests.support.marks import e2e
 from tests.support.paths import ROOT, SUPPORT
 from tests.support.runs import length_reward, questions, trainer
 from tests.support.tiny import model
 
 STATEFUL = ("paft(q=linear(1, 0.2))", "on_span('sampled', reward() | subtract_running_mean(decay=0.5))")
+
+
+class Deadly(Counting):
+    """Kills its process at a step, counted over all episodes; none where `last` is None."""
+
+    steps, last = 0, None
+
+    def step(self, action):
+        Deadly.steps += 1
+        if Deadly.steps == Deadly.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
 
 
 def killed(folder, kills, objectives):
@@ -131,6 +145,27 @@ def test_damage_of_the_same_size_is_seen_by_its_hash(tmp_path):
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     assert find_damage(tmp_path / "checkpoint-1") == "model.safetensors is damaged: its hash differs"
+
+
+@pytest.mark.e2e
+def test_a_run_killed_inside_an_episode_ends_with_same_weights(tmp_path):
+    """SIGKILL in the second generation: some of its episodes are over, one is in its second turn."""
+    asked = {"data": questions(8, steps=[2, 3] * 4), "environment": Deadly, "max_turns": 3, "observation_budget": 40}
+    asked |= {"save_strategy": "steps", "save_steps": 1, "max_steps": 2, "reward_funcs": length_reward}
+    unbroken = trainer(tmp_path / "whole", **asked)
+    unbroken.train()
+    Deadly.steps = 0
+    child = os.fork()
+    if child == 0:
+        Deadly.last = 20 + 13  # a generation of one prompt with two turns and one with three takes 4·(2 + 3)
+        trainer(tmp_path / "killed", **asked).train()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert [path.name for path in list_checkpoints(tmp_path / "killed")] == ["checkpoint-1"]
+    again = trainer(tmp_path / "killed", network=model(seed=5), **asked)
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(weights(again), weights(unbroken))
 
 
 def test_nothing_to_resume_and_another_objective_are_refused(tmp_path):

@@ -293,7 +293,7 @@ def _check_model(name: str, weights: str, samples: Path | None, quiz: _EvalSetup
     from qredit.runs.load import load_tokenizer, resolve_model_path
     from qredit.runs.train import make_token_format
 
-    path = resolve_model_path(weights, quiz.options.task, quiz.options.coldness)
+    path = resolve_model_path(weights, quiz.options.task, quiz.options.coldness, quiz.options.env)
     return _Candidate(name, path, make_token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
 
 

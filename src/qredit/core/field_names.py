@@ -1,4 +1,4 @@
-"""Names of batch fields that a teacher tells, and the names that fields had in former versions.
+"""Names of batch fields that a teacher tells or that tell of right answers, and names of former versions.
 
     logp@NAME   log-probability of each completion token under the teacher NAME, (B, T), in nats
     kl@NAME     KL(policy ‖ NAME) over the whole vocabulary at each completion token, (B, T), in nats
@@ -16,6 +16,9 @@ from torch import Tensor
 LOGP_PREFIX, KL_PREFIX = "logp@", "kl@"
 REFERENCE, HINT = "reference", "hint"
 HINTED_LOGP = f"{LOGP_PREFIX}{HINT}"
+ANSWER_AT, ANSWER_AFTER = "answer_logp_at", "answer_logp_after"
+ANSWER_FIELDS = frozenset({"answer_logp", ANSWER_AT, ANSWER_AFTER})
+"""Fields that tell how likely right answers are."""
 FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "reference_logp": "logp@reference",

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from qredit.core.chain import field_kinds
-from qredit.core.field_names import HINT, HINTED_LOGP, KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
+from qredit.core.field_names import (
+    ANSWER_AFTER,
+    ANSWER_AT,
+    HINT,
+    HINTED_LOGP,
+    KL_PREFIX,
+    LOGP_PREFIX,
+    REFERENCE,
+    list_teachers,
+)
+from qredit.engine.answer_at_turns import score_answer_at_turns, spread_over_turns
 from qredit.engine.attention_maps import INFLUENCE, LOCALITY, compute_token_roles, parse_horizons
 from qredit.engine.base_probability import BASE, base_probability, drop_rationales
 from qredit.engine.collective import Collective
@@ -90,6 +100,9 @@ class Collator:
             closed = collate(drop_rationales(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)
             bare = teachers[REFERENCE].logp(closed, forward)
             told[BASE] = base_probability(trajectories, closed, bare, self.tails)
+        if {ANSWER_AT, ANSWER_AFTER} & (self.needs - rows.batch.extra.keys()):
+            at = score_answer_at_turns(trajectories, self.close, self.pad, forward, self.scorer.device)
+            told |= spread_over_turns(at, trajectories, self.tails, rows)
         if SAMPLER_ENTROPY in self.needs and self.scorer.policy().training and self.serves_several_steps:
             told[SAMPLER_ENTROPY] = self.scorer.score_batch_no_grad(model, rows).extra[SAMPLER_ENTROPY]
         if {LOCALITY, INFLUENCE} & field_kinds(self.needs):

@@ -14,6 +14,7 @@ from qredit.control.diagnostics import (
     success,
 )
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT
 from qredit.core.objective import Objective
 from qredit.engine.collective import Collective
 from qredit.engine.mismatch import LOG_RATIO, compute_mismatch_metrics
@@ -45,6 +46,7 @@ class StepLog:
             "no_success": no_success(batch),
             "success": success(batch),
             "entropy": torch.stack([entropy[scored].sum().double(), scored.sum().double()])[None],
+            **_collect_beliefs(batch),
             **(further or {}),
         }
         self._facts.append(move_to_cpu(facts))
@@ -63,6 +65,7 @@ def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[s
         "entropy": float(facts["entropy"][:, 0].sum() / facts["entropy"][:, 1].sum().clamp(min=1)),
         **(compute_likelihood_metrics(get_q(objective), facts) if "p_hat" in facts else {}),
         **(compute_mismatch_metrics(facts) if LOG_RATIO in facts else {}),
+        **{name: mean_or_nan(facts[name][~facts[name].isnan()]) for name in _BELIEFS if name in facts},
     }
 
 
@@ -71,6 +74,16 @@ def list_success(facts: Mapping[str, Tensor]) -> list[float]:
     likely = facts.get("p_hat")
     success: list[float] = (10**likely if likely is not None else facts["success"]).tolist()
     return success
+
+
+_BELIEFS = ("belief/first", "belief/last")
+
+
+def _collect_beliefs(batch: RolloutBatch) -> dict[str, Tensor]:
+    """(B,) the geometric mean of the right answer's likelihood per token, before the first turn and after the last."""
+    if ANSWER_AT not in batch.extra or ANSWER_AFTER not in batch.extra:
+        return {}
+    return dict(zip(_BELIEFS, (batch.extra[ANSWER_AT][:, 0].exp(), batch.extra[ANSWER_AFTER].exp()), strict=True))
 
 
 def move_to_cpu(facts: Mapping[str, Tensor]) -> dict[str, Tensor]:

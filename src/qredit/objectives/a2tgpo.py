@@ -40,8 +40,8 @@ def a2tgpo(
         epsilon_std: added to standard deviations.
 
     Zero where all rewards of a group are equal and all gains at each place. A rollout of one turn has the outcome
-    alone. It needs the field `answer_logp_at`, which no engine fills yet: a maker gives it (docs/architecture.md).
-    Without it the objective is refused by name.
+    alone. It needs the field `answer_logp_at`. Where rollouts are episodes the trainer fills it, under the policy that
+    sampled and without a gradient. Elsewhere the objective is refused by name.
 
     Source: arXiv 2605.06200. Difference: widths are the same for all turns. In the paper they are wider for turns of
     large gain, times 1 + 0.3 · (2 sigmoid(z_j(g)) - 1). A surrogate here sees coefficients, not gains. The released

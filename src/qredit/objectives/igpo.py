@@ -36,8 +36,8 @@ def igpo(
         dual_clip: the loss of A < 0 is capped at -dual_clip · A, None for no cap. verl takes 3.
 
     Zero where all gains and outcomes of a group are equal. A rollout of one turn has the outcome alone, and so have
-    turns whose belief is not known. It needs the field `answer_logp_at`, which no engine fills yet: a maker gives it
-    (docs/architecture.md). Without it the objective is refused by name.
+    turns whose belief is not known. It needs the field `answer_logp_at`. Where rollouts are episodes the trainer fills
+    it, under the policy that sampled and without a gradient. Elsewhere the objective is refused by name.
 
     Source: arXiv 2510.14967, eq. 5. Difference: the released estimator subtracts the group's mean at the same token
     position, divides by nothing, and cuts the sum at observations. Here is the paper's form. `joint` and `logarithm`

@@ -13,15 +13,20 @@ TASKS: Mapping[str, str] = {
     "musique": "pocket-musique",
     "finqa": "pocket-finqa",
     **{f"dial-{level}": "pocket-dial" for level in LEVELS},
+    "search": "pocket-hotpot",
 }
 """The task that each model is a base model for, by the model's name."""
+OF_ENVIRONMENTS: Mapping[str, str] = {"pocket-search": "search"}
+"""The model that has seen the format of an environment, by the environment's name."""
 
 
-def get_model_name(task: str, coldness: int | None = None) -> str:
+def get_model_name(task: str, coldness: int | None = None, env: str | None = None) -> str:
     """The name of a task's pocket model.
 
     Args:
+        task: name of the task.
         coldness: -log10 p0, for pocket-dial alone, which has a model at each of `LEVELS`; None is `DEFAULT_LEVEL`.
+        env: name of the environment that is played, if one is.
 
     Raises:
         QreditError: the task has no pocket model, or not at that coldness.
@@ -31,6 +36,8 @@ def get_model_name(task: str, coldness: int | None = None) -> str:
         if level not in LEVELS:
             raise QreditError(f"coldness must be one of {', '.join(map(str, LEVELS))}, got {level}")
         return f"dial-{level}"
+    if env in OF_ENVIRONMENTS and TASKS[OF_ENVIRONMENTS[env]] == task:
+        return OF_ENVIRONMENTS[env]
     found = [name for name, own in TASKS.items() if own == task]
     if not found:
         tasks = ", ".join(dict.fromkeys(TASKS.values()))

@@ -128,7 +128,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     check_four_bit(options, lora=True)
     rewards = parse_rewards(options.rewards)
     reward = rewards[0]
-    path = resolve_model_path(options.model, options.task, options.coldness)
+    path = resolve_model_path(options.model, options.task, options.coldness, options.env)
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
     found = data.examples
     tokens = make_token_format(options, load_tokenizer(path), found)

@@ -40,6 +40,8 @@ class Rows:
         vocabulary: the ids that occur in the generation, gold answers included, where prediction errors are asked for.
         teacher_hidden: (B, T, E) the state of each teacher that predicts each completion token, where a divergence
             from it over the whole vocabulary is asked for.
+        forks: (B, A) how many of a row's first tokens each right answer continues, the first one all before it; None
+            where all continue the whole rationale.
     """
 
     prompt_ids: Int[Tensor, "B P"]
@@ -47,6 +49,7 @@ class Rows:
     batch: RolloutBatch
     vocabulary: Int[Tensor, " V"] | None = None
     teacher_hidden: Mapping[str, Float[Tensor, "B T E"]] = field(default_factory=dict)
+    forks: Int[Tensor, "B A"] | None = None
 
     def select(self, rows: slice | Tensor) -> "Rows":
         """Some of the rows."""
@@ -56,6 +59,7 @@ class Rows:
             prompt_mask=self.prompt_mask[rows],
             batch=self.batch.select(rows),
             teacher_hidden={name: hidden[rows] for name, hidden in self.teacher_hidden.items()},
+            forks=None if self.forks is None else self.forks[rows],
         )
 
 

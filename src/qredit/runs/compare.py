@@ -161,7 +161,7 @@ def load_held_out(settings: ComparisonSettings) -> ExamplesWithNotes:
     """
     options = settings.options("grpo", 0)
     parse_rewards(options.rewards)
-    resolve_model_path(options.model, options.task, options.coldness)
+    resolve_model_path(options.model, options.task, options.coldness, options.env)
     held = settings.held
     load_data(options, "train", options.get_subset_size())
     return load_data(options, held.split, held.questions)

@@ -223,7 +223,7 @@ def _own_facts(options: TrainOptions, held: EvalSpec) -> dict[str, str]:
 
 def hash_initial_weights(options: TrainOptions) -> str:
     """SHA-256 of the weights that a run starts from, or the model's id where they are not on this disk."""
-    return hash_weights(Path(resolve_model_path(options.model, options.task, options.coldness)))
+    return hash_weights(Path(resolve_model_path(options.model, options.task, options.coldness, options.env)))
 
 
 def hash_weights(path: Path) -> str:
@@ -265,7 +265,7 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
         weights: folder of the trained model; None is the base model.
         held: which questions, and how many samples of each.
     """
-    path = resolve_model_path(weights or options.model, options.task, options.coldness)
+    path = resolve_model_path(weights or options.model, options.task, options.coldness, options.env)
     as_trained = make_quantization_config(options) if weights is None or is_adapter(path) else None
     tokenizer, network = load_tokenizer(path), load_model(path, options.device, quantization=as_trained)
     asked = load_examples(options, held.split, held.questions)

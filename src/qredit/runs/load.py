@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from qredit import pocket, tasks
+from qredit.core.field_names import ANSWER_FIELDS
 from qredit.data.rows import RowNames, find_too_long
 from qredit.engine.model_limits import check_vocabulary, get_context_length
 from qredit.engine.savable import repair_generation_config
@@ -41,7 +42,7 @@ from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
 
-def resolve_model_path(model: str, task: str, coldness: int | None) -> str:
+def resolve_model_path(model: str, task: str, coldness: int | None, env: str | None = None) -> str:
     """Where the weights are: the pocket model's folder, that of `smollm2` in the cache, another on disk, or a model id.
 
     A folder is given as an absolute path, since runs are moved.
@@ -50,13 +51,14 @@ def resolve_model_path(model: str, task: str, coldness: int | None) -> str:
         model: as it was given.
         task: name of the task, whose own model pocket is.
         coldness: which pocket-dial model.
+        env: name of the environment, some of which have a pocket model of their own.
 
     Raises:
         QreditError: a folder that no model can be loaded from, a path that does not exist, a task that has no pocket
             model, a run.
     """
     if model == POCKET:
-        return str(pocket.get_model_path(pocket.get_model_name(task, coldness)))
+        return str(pocket.get_model_path(pocket.get_model_name(task, coldness, env)))
     folder = Path(model).expanduser()
     if model == SMOLLM2 and not folder.exists():
         return str(smollm2_path())
@@ -257,7 +259,7 @@ def check_objective_of_task(options: TrainOptions) -> None:
         QreditError: as `check_single_answer`.
     """
     objective = options.make_objective()
-    if "answer_logp" in objective.needs:
+    if ANSWER_FIELDS & objective.needs:
         check_single_answer(options, f"objective {objective}")
 
 

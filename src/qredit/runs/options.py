@@ -37,6 +37,8 @@ EPISODE_OPTIONS = ("max_turns", "observation_budget", "episode_budget", "tool_se
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
+POCKET_OBSERVATION = 40
+"""Three facts, and room for four turns in a context of 512 tokens."""
 BUDGET = (2048, DEFAULT_ANSWER_BUDGET)
 ROLLOUTS_PER_PROMPT = 16
 """Of training and of the probe alike: what the probe advises holds for groups of this size."""
@@ -173,7 +175,7 @@ class TrainOptions:
     )
     max_turns: int | None = option(None, "with env or tools: the most turns of an episode; default: 4")
     observation_budget: int | None = option(
-        None, "with env or tools: tokens of one observation, beside max_completion_length; default: 256"
+        None, "with env or tools: tokens of one observation, beside max_completion_length; default: 256 (pocket: 40)"
     )
     episode_budget: int | None = option(
         None, "with env or tools: tokens sampled in all turns together; default: max_turns whole turns"
@@ -359,7 +361,9 @@ class TrainOptions:
     @property
     def episodes(self) -> EpisodeBudget:
         """The most that an episode may take, with env or tools."""
-        given = {"turns": self.max_turns, "observation": self.observation_budget, "sampled": self.episode_budget}
+        short = self.observation_budget is None and self.is_pocket
+        observation = POCKET_OBSERVATION if short else self.observation_budget
+        given = {"turns": self.max_turns, "observation": observation, "sampled": self.episode_budget}
         return EpisodeBudget(self.sampling_budget, **{k: v for k, v in given.items() if v is not None})
 
     def make_objective(self) -> "Objective":

@@ -159,7 +159,7 @@ def resolve_trainable_model(options: TrainOptions) -> str:
         QreditError: as `resolve_model_path` and `check_four_bit`; a folder of adapters alone.
     """
     check_four_bit(options, options.lora)
-    path = resolve_model_path(options.model, options.task, options.coldness)
+    path = resolve_model_path(options.model, options.task, options.coldness, options.env)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
     return path
@@ -205,6 +205,7 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
         "answer_end": options.answer_end,
         "skip_long": options.skip_long,
         **{name: value for name in EPISODE_OPTIONS if (value := getattr(options, name)) is not None},
+        **({"observation_budget": options.episodes.observation} if options.env or options.tools else {}),
         **{name: value for name, value in options.training.items() if name != "report_to"},
     }
     with reraise_as_qredit_error(ValueError, TypeError):

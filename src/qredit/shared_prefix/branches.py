@@ -3,8 +3,10 @@
     columns of a row    rationale, closing | gold answer | alias 1 | alias 2
     what each sees      all before it      | rationale   | rationale, and its own tokens before it
 
+A further answer may also branch off earlier, and sees no more than the first tokens of the rationale (`Rows.forks`).
+
 In a packing the rationale is computed once and every answer branches off it. Where rows are padded, each answer has a
-row with a copy of the rationale.
+row with a copy of what it continues.
 """
 
 from collections.abc import Sequence
@@ -24,12 +26,12 @@ class Branches:
     """How the tokens of a row follow one another.
 
     Attributes:
-        fork: tokens that all right answers continue; 0 where there is only one.
-        lengths: tokens of these and of the first answer together, then of each further answer.
+        lengths: tokens of the rationale and the first answer together, then of each further answer.
+        forks: of the first ones, how many each branch continues; 0 for the first branch.
     """
 
-    fork: int
     lengths: tuple[int, ...]
+    forks: tuple[int, ...] = (0,)
 
     @property
     def columns(self) -> list[range]:
@@ -40,21 +42,28 @@ class Branches:
     @property
     def places(self) -> list[range]:
         """For each branch the numbers of its tokens behind the prompt, as positions count them."""
-        starts = [0, *[self.fork] * (len(self.lengths) - 1)]
-        return [range(start, start + length) for start, length in zip(starts, self.lengths, strict=True)]
+        return [range(fork, fork + length) for fork, length in zip(self.forks, self.lengths, strict=True)]
 
 
-def find_branches(batch: RolloutBatch) -> list[Branches]:
-    """The branches of each row; one where a row has no aliases."""
+def find_branches(batch: RolloutBatch, forks: Int[Tensor, "B A"] | None = None) -> list[Branches]:
+    """The branches of each row; one where a row has no aliases.
+
+    Args:
+        batch: the rows.
+        forks: as in `Rows`; None: all answers of a row continue its whole rationale.
+    """
     lengths = batch.mask.sum(1).tolist()
     if batch.alias is None:
-        return [Branches(0, (length,)) for length in lengths]
+        return [Branches((length,)) for length in lengths]
     answers = torch.zeros(len(lengths), int(batch.alias.max()) + 1, dtype=torch.long, device=batch.alias.device)
     found = []
-    for length, counts in zip(lengths, answers.scatter_add(1, batch.alias, batch.answer.long()).tolist(), strict=True):
-        further = tuple(filter(None, counts[1:]))
-        fork = length - sum(counts) if further else 0
-        found.append(Branches(fork, (length - sum(further), *further)))
+    each = answers.scatter_add(1, batch.alias, batch.answer.long()).tolist()
+    for row, (length, counts) in enumerate(zip(lengths, each, strict=True)):
+        further = [number for number, count in enumerate(counts) if number and count]
+        whole = length - sum(counts)
+        own = [whole] * len(further) if forks is None else forks[row, further].tolist()
+        sizes = [counts[number] for number in further]
+        found.append(Branches((length - sum(sizes), *sizes), (0, *own)))
     return found
 
 
@@ -69,15 +78,16 @@ def make_visibility(rows: Sequence[Branches], prompt: int) -> Bool[Tensor, "M W 
     """
     if all(len(row.lengths) == 1 for row in rows):
         return None
-    of_rows = []
+    branches, forks = [], []
     for row in rows:
-        sizes = [max(length - 1, 0) for length in row.lengths]
-        branch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-        branch[: row.fork] = -1  # all answers continue these
-        of_rows.append(branch)
-    branch = torch.nn.utils.rnn.pad_sequence(of_rows, batch_first=True, padding_value=-2)
+        sizes = torch.tensor([max(length - 1, 0) for length in row.lengths])
+        branches.append(torch.repeat_interleave(torch.arange(len(sizes)), sizes))
+        forks.append(torch.repeat_interleave(torch.tensor(row.forks), sizes))
+    pad = torch.nn.utils.rnn.pad_sequence
+    branch = pad(branches, batch_first=True, padding_value=-1)
     query, key = branch[:, :, None], branch[:, None, :]
-    own = ((key == -1) | (key == query) | (query == -2)).tril()
+    continued = torch.arange(branch.shape[1]) < pad(forks, batch_first=True)[:, :, None]
+    own = ((key == query) | continued | (query == -1)).tril()
     return torch.cat([own.new_ones(*branch.shape, prompt), own], 2)
 
 
@@ -90,7 +100,7 @@ def repeat_for_answers(rows: Rows) -> tuple[Rows, Int[Tensor, "B T"]]:
     """
     ids, mask, device = rows.batch.ids, rows.batch.mask, rows.batch.mask.device
     assert ids is not None
-    branches = find_branches(rows.batch)
+    branches = find_branches(rows.batch, rows.forks)
     source: list[int] = []
     columns: list[Tensor] = []
     place = torch.zeros(mask.shape, dtype=torch.long)

@@ -50,7 +50,7 @@ def _packed(rows: Rows, skip_prompts: bool) -> dict[str, Any]:
     """What a packing holds; of prompts that are skipped the last token alone."""
     ids, mask = rows.batch.ids, rows.batch.mask
     assert ids is not None
-    branches = find_branches(rows.batch)
+    branches = find_branches(rows.batch, rows.forks)
     parts: list[Tensor] = []
     positions: list[Tensor] = []
     groups: list[PackedGroup] = []
@@ -133,18 +133,16 @@ def _predictors(
 ) -> Iterator[tuple[Int[Tensor, " C"], int, int]]:
     """For each row its tokens' predictors, its number and its length.
 
-    What the first token of a further answer continues is the last one before the fork, or the prompt.
+    What the first token of a further answer continues is the last one before its fork, or the prompt.
     """
     # The first token of every row is predicted by the last one of the prompt that they share.
     place, last = group.start + group.prompt, group.start + group.prompt - 1
     for row, made in zip(numbers, members, strict=True):
-        fork = place + made.fork - 1 if made.fork else last
-        before = last
-        found = []
-        for length in made.lengths:
-            stands = max(length - 1, 0)
+        begin, found = place, []
+        for length, fork in zip(made.lengths, made.forks, strict=True):
+            before, stands = begin + fork - 1 if fork else last, max(length - 1, 0)
             found.append(torch.cat([torch.tensor([before]), torch.arange(place, place + stands)])[:length])
-            place, before = place + stands, fork
+            place += stands
         yield torch.cat(found), row, sum(made.lengths)
 
 

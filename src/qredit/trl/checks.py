@@ -10,7 +10,16 @@ from torch import nn
 from qredit.control.diagnostics import find_likelihood_stage
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, field_kinds
-from qredit.core.field_names import HINT, HINTED_LOGP, LOGP_PREFIX, REFERENCE, resolve_field_name
+from qredit.core.field_names import (
+    ANSWER_AFTER,
+    ANSWER_AT,
+    ANSWER_FIELDS,
+    HINT,
+    HINTED_LOGP,
+    LOGP_PREFIX,
+    REFERENCE,
+    resolve_field_name,
+)
 from qredit.core.objective import Objective
 from qredit.engine.attention_maps import INFLUENCE, LOCALITY
 from qredit.engine.base_probability import BASE
@@ -28,7 +37,7 @@ from qredit.trl.config import EPISODE_OPTIONS, QreditConfig
 from qredit.utils.errors import QreditError
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(
-    {"answer_logp", "cluster", "step_score", "wrong_step", "difficulty_tag", "logp@better", "logp@worse"}
+    {*ANSWER_FIELDS, "cluster", "step_score", "wrong_step", "difficulty_tag", "logp@better", "logp@worse"}
 )
 
 
@@ -112,14 +121,17 @@ def check_episodes(
         for name, default in EPISODE_OPTIONS.items():
             if getattr(args, name) != default:
                 raise QreditError(f"{name} is read where there are tools or an environment; give one of them")
-        for name in sorted((objective.needs & EPISODE_FIELDS.keys()) - set(given)):
+        for name in sorted((objective.needs & {*EPISODE_FIELDS, ANSWER_AT, ANSWER_AFTER}) - set(given)):
             raise QreditError(
                 f"{objective} needs the batch field '{name}', which an environment gives; give the trainer one "
                 "(environment=…, --env)"
             )
         return
     if objective.proposal is not None:
-        raise QreditError(f"{objective} draws behind the gold answer, and episodes are played behind plain prompts")
+        raise QreditError(
+            f"{objective} draws behind the gold answer, and episodes are played behind plain prompts alone; leave the "
+            "proposal out with tools or an environment"
+        )
     if args.hint_failed is not None:
         raise QreditError("hint_failed samples rollouts of one turn again; leave it out with tools or an environment")
 
@@ -150,6 +162,7 @@ def resolve_field_functions(
         INFLUENCE,
         SAMPLER_ENTROPY,
     }
+    made = {ANSWER_AT, ANSWER_AFTER}  # a maker may stand for these
     given = spread_makers(given)
     proposes = objective.proposal is not None
     told |= {f"{LOGP_PREFIX}{name}" for name in (REFERENCE, *teachers, *([HINT] if proposes else []))}
@@ -162,6 +175,7 @@ def resolve_field_functions(
     learners.check_read(objective.needs)
     needs = objective.needs | learners.needs
     check_named(needs, teachers, filled={*given, *learners.fills}, proposes=proposes)
+    told |= made - given.keys()
     wanted = sorted(name for name in needs - learners.fills if name not in told and not field_kinds({name}) & told)
     for name in wanted:
         if name not in given and name not in FIELD_FUNCTIONS:

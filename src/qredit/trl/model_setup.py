@@ -8,7 +8,7 @@ from accelerate.utils import is_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from qredit.core.chain import field_kinds
-from qredit.core.field_names import LOGP_PREFIX
+from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT, LOGP_PREFIX
 from qredit.core.objective import Objective
 from qredit.engine.base_probability import BASE
 from qredit.rollouts.collate import Rows
@@ -52,7 +52,8 @@ def choose_layout(model: Any, objective: Objective, args: QreditConfig) -> Calla
     reason = share_prefix(model) if args.shared_prefix else "it was asked for"
     if reason is None:
         return pack
-    told = field_kinds(objective.needs) & {NUCLEUS, *VECTOR_FIELDS, DIVERGENCE, LOGP_PREFIX, BASE}
+    scored = {NUCLEUS, *VECTOR_FIELDS, DIVERGENCE, LOGP_PREFIX, BASE, ANSWER_AT, ANSWER_AFTER}
+    told = field_kinds(objective.needs) & scored
     if told and not enable_token_scoring(model):
         named = sorted(name for name in objective.needs if field_kinds({name}) & told)
         raise QreditError(f"{objective} needs {', '.join(named)}, which this model's head cannot tell")

@@ -30,6 +30,7 @@ from qredit.callbacks.initial_q import InitialQCallback
 from qredit.callbacks.validation import ValidationCallback
 from qredit.control.auto_objective import find_auto
 from qredit.core.batch import RolloutBatch
+from qredit.core.field_names import ANSWER_FIELDS
 from qredit.core.objective import Objective, sum_terms
 from qredit.data.encoding import PROMPT_IDS
 from qredit.data.prompt_sampler import PromptSampler
@@ -261,7 +262,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             get_context_length(self.model),
             self.chat_template_kwargs,
             choose_hint_template(self.objective),
-            likely="answer" in self.tails,
+            likely=bool(ANSWER_FIELDS & self.objective.needs),
             budget=self.whole_budget,
         )
         if isinstance(self.episodes, FactorySource):

@@ -1,0 +1,126 @@
+"""A cold search agent, trained by six objectives on equal rollouts: `make results-agents`, in docs/results.md.
+
+The plan, written before the first run: the pocket search model (`pocket_models.search`) behind cold prompts. It
+searches now and then, and its answers have a form that is as good as never right. Seeds 0 to 2, one learning rate,
+`STEPS` steps of 8 questions × 8 rollouts. Success is held-out p@1, searches and turns are means over the training
+rollouts of the last five steps. Expected: GRPO and GiGPO see no reward; log-prob, GARL and PAFT see likelihoods from
+the first step. IGPO alone among the rules of rewards sees gains in the answer's likelihood. Seeds come one after the
+other, within a seed the arms in the order of `ARMS`, so that what is cut off has whole seeds.
+
+Runs are kept in runs/results/agents, their small results in experiments/kept/agents. `--minutes` begins no run after so
+many, `--write` writes the table of what is there and trains nothing.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from open_questions import plain
+from page import RUNS, insert, kept, machine_line, percent_cell
+from rich.console import Console
+
+from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
+from qredit.runs.library_logging import silence_libraries
+from qredit.runs.options import TrainOptions
+from qredit.runs.train import train
+
+FOLDER, PAGE = RUNS / "agents", Path("docs/results.md")
+TEXT = Path(__file__).with_name("agents.md.in")
+ARMS = ("garl(q=0.75)", "grpo()", "paft(q=0.75)", "logprob()", "igpo()", "gigpo()")
+SEEDS, STEPS, LAST = (0, 1, 2), 40, 5
+HELD = EvalSpec(questions=64, k=8)
+COLD = TrainOptions(
+    task="pocket-hotpot",
+    env="pocket-search",
+    style="cold",
+    lr=3e-4,
+    steps=STEPS,
+    m=8,
+    prompts_per_step=8,
+    max_turns=4,
+    max_completion_length=32,
+    answer_budget=8,
+    observation_budget=48,
+    save_every=0,
+    cpu=True,
+)
+COUNTED = {"searches": "episode/searches", "turns": "episode/turns"}
+
+
+def read_episodes(metrics: Path) -> dict[str, list[float]]:
+    """Of each step, searches and turns of an episode; what no episode of a step did is 0."""
+    entries = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [entry for entry in entries if "episode/turns" in entry]
+    return {name: [entry.get(metric, 0.0) for entry in steps] for name, metric in COUNTED.items()}
+
+
+def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | None:
+    """One run and its success on held-out questions; None where it is not there and none is to be made.
+
+    Args:
+        objective: in its text form.
+        seed: of the run.
+        train_anew: whether a missing run is made.
+    """
+    options = replace(COLD, objective=objective, seed=seed)
+    folder = FOLDER / f"{plain(objective)}-{seed}"
+    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
+        return None
+
+    def make() -> dict[str, Any]:
+        final = str(train(options, folder / "run", Console(quiet=True)).final)
+        metrics = folder / "run" / "metrics.jsonl"
+        return evaluate_model(options, final, HELD) | read_curves(metrics) | read_episodes(metrics)
+
+    facts = {"train": options.changed(), "weights": hash_initial_weights(options), "held": asdict(HELD)}
+    return load_or_compute(folder, facts, make, kept(folder))
+
+
+def write_table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
+    """One line for each objective that has a run: mean and range over its seeds."""
+    lines = []
+    for objective in ARMS:
+        own = [result for (name, _), result in found.items() if name == objective]
+        if not own:
+            continue
+        cells = [percent_cell([one["p@1"]["value"] for one in own])]
+        cells += [_cell([statistics.mean(one[name][-LAST:]) for one in own]) for name in COUNTED]
+        lines.append(f"| `{objective}` | {len(own)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def main() -> None:
+    """Run what is missing and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
+    parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
+    asked = parser.parse_args()
+    silence_libraries()
+    torch.set_num_threads(1)
+    console, start = Console(highlight=False), time.perf_counter()
+    found = {}
+    for seed in SEEDS:
+        for objective in ARMS:
+            late = asked.write or time.perf_counter() - start > 60 * asked.minutes
+            result = run_arm(objective, seed, not late)
+            if result is not None:
+                found[objective, seed] = result
+                console.print(f"{objective} seed {seed}: p@1 {result['p@1']['value']:.3f}")
+    if found:
+        whole = Template(TEXT.read_text()).safe_substitute(rows=write_table(found), machine=machine_line())
+        insert(PAGE, "agents", whole)
+
+
+if __name__ == "__main__":
+    main()
