@@ -112,7 +112,7 @@ def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, a
 
 
 @pytest.mark.e2e
-def test_the_search_agent_is_evaluated_and_probed_without_options(capsys, tmp_path):
+def test_the_search_agent_is_evaluated_and_probed(capsys, tmp_path):
     """The defaults fit its context, in both styles."""
     asked = {"task": "pocket-hotpot", "env": "pocket-search", "json": True}
     status, said = run(capsys, "eval", **asked, style="warm", limit=2, k=2, samples=tmp_path / "samples.jsonl")

@@ -36,8 +36,9 @@ def get_model_name(task: str, coldness: int | None = None, env: str | None = Non
         if level not in LEVELS:
             raise QreditError(f"coldness must be one of {', '.join(map(str, LEVELS))}, got {level}")
         return f"dial-{level}"
-    if env in OF_ENVIRONMENTS and TASKS[OF_ENVIRONMENTS[env]] == task:
-        return OF_ENVIRONMENTS[env]
+    own_of_env = None if env is None else OF_ENVIRONMENTS.get(env)
+    if own_of_env is not None and TASKS[own_of_env] == task:
+        return own_of_env
     found = [name for name, own in TASKS.items() if own == task]
     if not found:
         tasks = ", ".join(dict.fromkeys(TASKS.values()))
