@@ -127,7 +127,7 @@ def test_a_game_of_another_package_is_trained_in(asked, capsys, tmp_path, monkey
 
 
 @pytest.mark.e2e
-def test_the_search_agent_is_evaluated_and_probed_without_options(capsys, tmp_path):
+def test_the_search_agent_is_evaluated_and_probed(capsys, tmp_path):
     """The defaults fit its context, in both styles."""
     asked = {"task": "pocket-hotpot", "env": "pocket-search", "json": True}
     status, said = run(capsys, "eval", **asked, style="warm", limit=2, k=2, samples=tmp_path / "samples.jsonl")
