@@ -26,6 +26,7 @@ FORMER_BEHAVIOUR = {
     "load_in_4bit": False,
     "bnb_4bit_quant_type": "nf4",
     "use_bnb_nested_quant": False,
+    "field": [],
 }
 """What runs did whose config.yaml does not say so, for it is older than the option."""
 
