@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from string import Template
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line, percent_cell
+from page import RUNS, insert, kept, machine_line, percent_cell, range_cell
 from rich.console import Console
 
 from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
@@ -91,13 +91,9 @@ def write_table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
         if not own:
             continue
         cells = [percent_cell([one["p@1"]["value"] for one in own])]
-        cells += [_cell([statistics.mean(one[name][-LAST:]) for one in own]) for name in COUNTED]
+        cells += [range_cell([statistics.mean(one[name][-LAST:]) for one in own]) for name in COUNTED]
         lines.append(f"| `{objective}` | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _cell(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
 def main() -> None:

@@ -43,9 +43,15 @@ def machine_line() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}, one thread for each run"
 
 
+def range_cell(values: Sequence[float], decimals: int = 2) -> str:
+    """Mean and range over seeds; of one seed there is no range."""
+    told = [f"{value:.{decimals}f}" for value in (statistics.mean(values), min(values), max(values))]
+    return told[0] if len(values) == 1 else f"{told[0]} [{told[1]}, {told[2]}]"
+
+
 def percent_cell(values: Sequence[float]) -> str:
-    """Mean and range over seeds, in percent."""
-    return f"{100 * statistics.mean(values):.1f} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
+    """The same in percent."""
+    return range_cell([100 * value for value in values], decimals=1)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

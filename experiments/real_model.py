@@ -19,7 +19,7 @@ from typing import Any
 
 import real_plan as plan
 import torch
-from page import KEPT, RUNS, insert, list_other_golds, write_jsonl
+from page import KEPT, RUNS, insert, list_other_golds, percent_cell, write_jsonl
 from real_plan import Arm, Wording
 from rich.console import Console
 
@@ -362,7 +362,9 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         if not own:
             continue
         rival = {seed: found[key] for seed in own if (key := (task, best, seed, flipped)) in found}
-        cells = [mean_cell([result[name] for result in own.values()]) for name in ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")]
+        cells = [
+            percent_cell([result[name] for result in own.values()]) for name in ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")
+        ]
         shared = sorted(own.keys() & rival.keys())
         gap = paired_difference([own[s] for s in shared], [rival[s] for s in shared]) if shared else None
         told = (
@@ -370,7 +372,7 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
             if arm.name == best or gap is None
             else f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
         )
-        train_success = mean_cell([statistics.mean(result["curve"][-5:]) for result in own.values()])
+        train_success = percent_cell([statistics.mean(result["curve"][-5:]) for result in own.values()])
         stuck = all(result.get("flat") for result in own.values())
         rollouts = sum(result["rollouts"] for result in own.values())
         note = f"no success in {rollouts} rollouts, weights unmoved" if stuck else train_success
@@ -379,12 +381,6 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         counted = " | ".join((*cells, told, note, f"{tokens:.1f}", f"{seconds:.0f}"))
         lines.append(f"| {arm.name} | {len(own)} | {counted} |")
     return "\n".join(lines) or "| none was run yet | | | | | | | | |"
-
-
-def mean_cell(values: Sequence[float]) -> str:
-    """Mean and range over seeds, in percent."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} [{100 * min(values):.1f}, {100 * max(values):.1f}]"
 
 
 def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
