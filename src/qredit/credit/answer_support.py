@@ -62,15 +62,17 @@ class support_gain(Source):
 class scale_by_answer_share(Credit):
     """c ← f · c, f the share of the group's answered rollouts whose answer means the same; 0 without an answer.
 
-    Rows of a gold answer are not counted.
+    Rows of a gold answer are not counted, nor are rollouts that were not scored: an episode that an error ended says
+    nothing of what the group would answer.
     """
 
-    needs = frozenset({"cluster"})
+    needs = frozenset({"cluster", "reward"})
     scope = Scope.GROUP
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         cluster, groups = batch.require("cluster", str(self)).long(), batch.groups
-        answered = ~batch.has_answer & (cluster >= 0)
+        scored = ~batch.require("reward", str(self)).isnan()
+        answered = ~batch.has_answer & scored & (cluster >= 0)
         theirs, present = groups.dense(cluster, -1), groups.dense(answered, False)
         alike = (theirs[:, :, None] == theirs[:, None, :]) & present[:, :, None] & present[:, None, :]
         share = groups.rows(alike.double().sum(2)) / groups.count(answered).clamp(min=1)

@@ -44,6 +44,8 @@ class LinearCritic:
         counted = [one.batch.sampled & ~_reward(one).isnan()[:, None] for one in rows]
         device = rows[0].batch.mask.device
         count = float(collective.sum(torch.tensor(float(sum(int(tokens.sum()) for tokens in counted)), device=device)))
+        if count == 0:  # Adam would move by what it remembers
+            return {"loss": 0.0}
         total = torch.zeros((), device=device)
         for one, tokens in zip(rows, counted, strict=True):
             gap = self._values(one, forward) - _reward(one)[:, None].float()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from qredit.fields._arguments import check_count
 from qredit.rewards.judge.endpoint import EndpointJudge, JudgeCase, parse_step_list, show_case
@@ -61,6 +61,7 @@ class StepJudge(EndpointMaker):
         show_answer: the judge is shown the gold answer.
     """
 
+    one_turn: ClassVar[bool] = True  # results of tools stand between the steps of a longer episode
     critiques: int = 1
     temperature: float = 0.0
     show_answer: bool = True

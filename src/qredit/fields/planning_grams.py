@@ -37,6 +37,7 @@ class planning_grams(RolloutMaker):
     longest: int = 5
     least_rollouts: int = 3
     fills: ClassVar[tuple[str, ...]] = ("planning",)
+    one_turn: ClassVar[bool] = True  # results of tools stand between the tokens of a longer episode
 
     def __post_init__(self) -> None:
         check_count("shortest", self.shortest, 1)

@@ -37,6 +37,7 @@ class process_reward_model(RolloutMaker):
     separator: str = "\n\n"
     most_tokens: int = 8192
     fills: ClassVar[tuple[str, ...]] = ("step_score",)
+    one_turn: ClassVar[bool] = True  # results of tools stand between the tokens of a longer episode
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:

@@ -37,13 +37,13 @@ def r3_rag(
 
     A turn without a reward has reward 0. Zero on rollouts that were not scored.
 
-    Source: arXiv 2505.23794, rewards of the official code, compared. Difference: an episode here always ends in an
-    answer, so there is no factor 0.9 for rollouts without one. A reward of -0.9 for a step of wrong format belongs to
+    Source: arXiv 2505.23794, rewards of the official code, compared. Differences: there a rollout that comes to no
+    answer has a factor of 0.9 of its own, here it takes `wrong`. A reward of -0.9 for a step of wrong format belongs to
     the environment. One token mean; there a step is a row. No KL term in the reward (0.01 there), and rewards are not
     divided by a running spread.
 
-    `value` comes of `--field 'value=critic()'`, a head that is fitted to the whole episode's reward, or of your own
-    `Learner`.
+    `value` comes of a `Learner` of yours. `--field 'value=critic()'` is fitted to the whole episode's reward and not to
+    these rewards, and so biases A.
     """
     steps = turn_reward() | skip_last_turn() | scale_by_outcome(right, wrong)
     earned = steps + answer * (reward() | at_last_turn())

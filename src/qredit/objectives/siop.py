@@ -5,6 +5,7 @@ from qredit.core.objective import Objective
 from qredit.core.reduce import mean_per_token
 from qredit.core.surrogate import clipped_ratio
 from qredit.credit.answer_support import scale_by_answer_share, support_gain
+from qredit.credit.reward import skip_unscored
 from qredit.credit.turn import center_by_pool, scale_by_pool_std, sum_turns_to_come
 from qredit.objectives._method import method
 
@@ -35,15 +36,16 @@ def siop(
         dual_clip: the loss of A < 0 is capped at -dual_clip · A, None for no cap. verl takes 3.
 
     Zero where all rewards of a group's turns are equal. A rollout without an answer has rewards of 0, which stay in
-    the pool. One of a single turn has `terminal` alone. It needs the fields `support@before` and `support@after`, from
-    a maker of yours, see `support_gain`. `cluster` is by equal texts unless a maker gives it by meaning.
+    the pool. One that was not scored is in no pool and gets 0. One of a single turn has `terminal` alone. It needs the
+    fields `support@before` and `support@after`, from a maker of yours, see `support_gain`. `cluster` is by equal texts
+    unless a maker gives it by meaning.
 
     Source: arXiv 2605.04984, compared with official code. Difference: f may there be weighed by how far observations
     entail the answer (exp(η · entailment)). η is 0 by default in the code and 1 in its launcher. A spread below
     epsilon_std counts as 1 there. The divergence from a reference model (0.005 there) is added by
     `| kl_to_reference(…)`.
     """
-    gains = support_gain(terminal) | scale_by_answer_share()
+    gains = support_gain(terminal) | skip_unscored() | scale_by_answer_share()
     pooled = gains | center_by_pool("prompt") | scale_by_pool_std("prompt", epsilon_std) | sum_turns_to_come(discount)
     surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)
     return Objective(on_span("sampled", pooled), surrogate, mean_per_token())

@@ -27,11 +27,12 @@ def turn_ppo(
 
     A turn without a reward has reward 0. Zero on rollouts that were not scored, and on those without any turn's reward.
 
-    Source: arXiv 2512.17008, known from others' notes, and so are γ, λ and the ratio. The widths of the clip are PPO's,
+    Source: arXiv 2512.17008, known from others' notes. They leave γ, λ and the ratio open or tell them
+    second-hand: check them before use. The widths of the clip are PPO's,
     our choice.
 
-    `value` comes of `--field 'value=critic()'`, a head that is fitted to the whole episode's reward, or of your own
-    `Learner`.
+    `value` comes of a `Learner` of yours, or of `--field 'value=critic()'`. That head is fitted to the whole episode's
+    reward, which is V where all is paid at the end. Elsewhere it holds what was earned already, too, and biases A.
     """
     advantage = turn_reward() | turn_advantage(discount, trace_decay)
     surrogate = clipped_turn_ratio(epsilon_low, epsilon_high)

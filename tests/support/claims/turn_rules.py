@@ -165,10 +165,12 @@ def siop_reference(terminal=0.5, discount=1.0):
         before, after = (read_turns(batch, f"support@{when}") for when in ("before", "after"))
         cluster = batch.extra["cluster"].tolist()
         earned = {}
+        scored = (~batch.reward.isnan()).tolist()
         for row, k in every_turn(batch):
-            answered = [
-                cluster[n] for n in range(len(cluster)) if batch.group[n] == batch.group[row] and cluster[n] >= 0
-            ]
+            if not scored[row]:
+                continue
+            own = [n for n in range(len(cluster)) if batch.group[n] == batch.group[row] and scored[n]]
+            answered = [cluster[n] for n in own if cluster[n] >= 0]
             share = answered.count(cluster[row]) / len(answered) if cluster[row] >= 0 else 0.0
             gain = math.log(math.exp(after[row, k]) + 1e-8) - math.log(math.exp(before[row, k]) + 1e-8)
             gain = gain if len(turns_of(batch, row)) > 1 else 0.0
@@ -323,8 +325,8 @@ BATTERY: tuple[Subject, ...] = (
     ),
     Subject(f_grpo(), reference=f_grpo_reference(), zero=(UNSCORED,), unused=BUT_THAT_IT_IS_NAN),
     Subject(f_grpo(0.3), reference=f_grpo_reference(0.3), unused=BUT_THAT_IT_IS_NAN),
-    Subject(siop(), reference=siop_reference()),
-    Subject(siop(0.2, 0.5), reference=siop_reference(0.2, 0.5)),
+    Subject(siop(), reference=siop_reference(), unused=frozenset({"reward"})),
+    Subject(siop(0.2, 0.5), reference=siop_reference(0.2, 0.5), unused=frozenset({"reward"})),
     # off policy the base is what the sampler said, and `logp` stands for it on policy alone
     Subject(istar("prm"), reference=istar_reference(), zero=(UNSCORED,), unused=frozenset({"logp"})),
     Subject(istar("prm", "reference", 0.5, 0.1), reference=istar_reference(0.5, 0.1, "logp@reference")),
