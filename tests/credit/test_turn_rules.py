@@ -97,6 +97,14 @@ def test_siop_gives_the_worked_numbers():
     assert found[1:, 0].tolist() == pytest.approx([0.375, 0.375, 0.125])  # one turn: what the answer is paid alone
 
 
+def test_siop_asks_no_rollout_that_was_not_scored_what_it_answers():
+    """Two agree, a third answers otherwise and was not scored: f = 1 and not 2/3."""
+    flat = [[-1.0]] * 3
+    batch = told(turned([0.0, 0.0, NAN], [1] * 3), support_at_before=flat, support_at_after=flat, cluster=[0, 0, 1])
+    found = values(batch, support_gain(), scale_by_answer_share())
+    assert found[:2, 0].tolist() == [0.5, 0.5]
+
+
 def test_istar_gives_the_worked_numbers():
     batch = turned([1.0, 0.0], [2, 2], size=2)
     batch = replace(batch, logp=torch.zeros(2, 4).double())
