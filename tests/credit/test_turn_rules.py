@@ -97,7 +97,7 @@ def test_siop_gives_the_worked_numbers():
     assert found[1:, 0].tolist() == pytest.approx([0.375, 0.375, 0.125])  # one turn: what the answer is paid alone
 
 
-def test_siop_asks_no_rollout_that_was_not_scored_what_it_answers():
+def test_siop_shares_are_of_scored_rollouts():
     """Two agree, a third answers otherwise and was not scored: f = 1 and not 2/3."""
     flat = [[-1.0]] * 3
     batch = told(turned([0.0, 0.0, NAN], [1] * 3), support_at_before=flat, support_at_after=flat, cluster=[0, 0, 1])
