@@ -295,3 +295,23 @@ def test_commands_that_leave_the_game_are_not_passed_on():
         assert not is_refused(said), said
     assert clean("You look.\n\n>          -= Cell =-0/2") == "You look."
     assert clean("Sure?           -= Cell =-0/3") == "Sure?"
+
+
+def test_what_is_made_to_be_looked_at_is_closed():
+    open_now = []
+
+    class Held:
+        def __init__(self):
+            open_now.append(self)
+
+        def reset(self, example, seed):
+            return Step()
+
+        def step(self, action):
+            return Step(done=True)
+
+        def close(self):
+            open_now.remove(self)
+
+    assert EpisodeSource.of(None, lambda: Held()).make is not None
+    assert open_now == []

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-EXTRA = "tools"
 _WORD = re.compile(r"\w+")
 
 

@@ -4,7 +4,6 @@ A file of this folder defines one `adapter`. It is imported where its package is
 """
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from pkgutil import iter_modules
 from types import MappingProxyType
@@ -23,22 +22,20 @@ ADAPTERS: Mapping[str, Adapter] = MappingProxyType({one.name: one for one in _FO
 
 
 def adapt_factory(make: Any) -> Any:
-    """What makes environments, where it makes those of another package; anything else unchanged.
+    """What makes the same environments, those of another package wrapped; what cannot be called unchanged.
+
+    An object is looked at when it is made: none is made for that alone, since one may hold a server or a game.
 
     Args:
         make: a class, or a function without parameters.
     """
-    try:
-        kind = make if inspect.isclass(make) else type(make())
-    except Exception:  # said by whoever checks what makes environments
+    if not callable(make):  # said by whoever checks what makes environments
         return make
-    fitting = next((one for one in ADAPTERS.values() if one.fits(kind)), None)
-    if fitting is None:
-        return make
-    wrap = fitting.wrap
 
     def made() -> Any:
-        return wrap(make())
+        one = make()
+        fitting = next((adapter for adapter in ADAPTERS.values() if adapter.fits(type(one))), None)
+        return one if fitting is None else fitting.wrap(one)
 
-    made.__name__ = getattr(make, "__name__", kind.__name__)
+    made.__name__ = getattr(make, "__name__", type(make).__name__)
     return made
