@@ -13,7 +13,7 @@ from qredit.environments.adapters import ADAPTERS
 from qredit.environments.adapters._adapter import choose_seed
 from qredit.environments.adapters.textworld import clean, find_game, is_refused, is_story, list_expert_commands
 from qredit.environments.budget import EpisodeBudget
-from qredit.environments.episode import EpisodePlayer
+from qredit.environments.episode import EpisodePlayer, alike
 from qredit.environments.names import check_names, find_environment
 from qredit.environments.observation import ObservationFormat
 from qredit.environments.protocol import Step
@@ -122,7 +122,7 @@ def test_ids_are_prompt_sampled_and_observed(name, games):
     budget = EpisodeBudget(turn, len(actions), observation=2000)
     asked = chain(*(("go</think>", f"{action}<end>") for action in actions))
     sampler = ScriptedSampler(tokens.tokenizer, lambda text, number: next(asked))
-    play = EpisodePlayer(make, tokens, budget, observations)
+    play = EpisodePlayer(alike(make), tokens, budget, observations)
     (found,) = play.play(sampler, [tokens.prompt_ids("Play.")], [ROW], stop_tokens=[1], seed=9)
 
     def encode(text):

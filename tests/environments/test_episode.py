@@ -8,7 +8,7 @@ import torch
 
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import PLAIN, detect_call_form
-from qredit.environments.episode import EpisodePlayer
+from qredit.environments.episode import EpisodePlayer, alike
 from qredit.environments.observation import ObservationFormat
 from qredit.environments.protocol import Step, check_factory
 from qredit.environments.tool_environment import ToolSet, list_schemas
@@ -38,12 +38,14 @@ def tool_player(tokenizer, chat, turns=3, **budget):
     tools = ToolSet(make_tools([add]), form, seconds=5)
     template = {"tools": list_schemas(tools.tools)} if chat else {}
     observations = ObservationFormat(tokens, chat, template)
-    return EpisodePlayer(tools.make, tokens, EpisodeBudget(TURN, turns, **budget), observations, form), tools
+    return EpisodePlayer(alike(tools.make), tokens, EpisodeBudget(TURN, turns, **budget), observations, form), tools
 
 
 def player(make=Counting, turns=4, tokens=None, turn=TURN, **budget):
     tokens = tokens or token_format(tiny.tokenizer())
-    return EpisodePlayer(make, tokens, EpisodeBudget(turn, turns, **budget), ObservationFormat(tokens, chat=False))
+    return EpisodePlayer(
+        alike(make), tokens, EpisodeBudget(turn, turns, **budget), ObservationFormat(tokens, chat=False)
+    )
 
 
 def stops(tokens):
@@ -140,7 +142,7 @@ def test_one_turn_is_what_is_sampled_without_environment():
     untagged = token_format(tiny.tokenizer(False))
     tools = ToolSet(make_tools([add]), PLAIN)
     single = EpisodeBudget(budget, 1)
-    play = EpisodePlayer(tools.make, untagged, single, ObservationFormat(untagged, chat=False), PLAIN)
+    play = EpisodePlayer(alike(tools.make), untagged, single, ObservationFormat(untagged, chat=False), PLAIN)
     found = play.play(sampler, prompts, [{"prompt": ""}] * 6, stop_tokens=[1], seed=5)
     plain = think(sampler, prompts, untagged, budget, stop_tokens=[1], seed=5)
     assert [replace(one, turns=()) for one in found] == plain, "also where a call could end the thinking"
@@ -174,7 +176,7 @@ def test_either_of_two_strings_ends_a_completion():
 def test_the_first_observation_stands_at_the_end_of_the_prompt():
     tokens = token_format(templated("qwen3"))
     form = ObservationFormat(tokens, chat=True)
-    play = EpisodePlayer(Counting, tokens, EpisodeBudget(TURN, 2), form)
+    play = EpisodePlayer(alike(Counting), tokens, EpisodeBudget(TURN, 2), form)
     asked = [{"role": "user", "content": "Play."}]
     sampler = ScriptedSampler(tokens.tokenizer, lambda text, number: "a</think>b<|im_end|>")
     row = {"prompt": asked, "steps": 1, "first": "You stand<|im_end|> there"}

@@ -9,7 +9,7 @@ import torch
 from qredit import tasks
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import HERMES
-from qredit.environments.episode import EpisodePlayer
+from qredit.environments.episode import EpisodePlayer, alike
 from qredit.environments.names import adapt_task, find_environment, find_tools
 from qredit.environments.observation import ObservationFormat
 from qredit.environments.pocket import PocketSearch, calculator, sql
@@ -78,7 +78,7 @@ def name_of(question):
 def play(examples, find_next, turns=4):
     tokens = token_format(tiny.tokenizer())
     budget = EpisodeBudget(TokenBudget(20, 20), turns, observation=120)
-    player = EpisodePlayer(PocketSearch, tokens, budget, ObservationFormat(tokens, chat=False))
+    player = EpisodePlayer(alike(PocketSearch), tokens, budget, ObservationFormat(tokens, chat=False))
     sampler = ScriptedSampler(tokens.tokenizer, make_reply(examples, tokens, find_next))
     prompts = [tokens.prompt_ids(example.prompt) for example in examples]
     found = player.play(sampler, prompts, list(map(as_row, examples)), stop_tokens=[1], seed=0)

@@ -225,8 +225,8 @@ def test_it_trains_and_objects_are_used_again(tmp_path):
 
 def test_exceptions_of_methods_are_read_by_the_model():
     source = FactorySource.read(Counter, [add], seconds=5)
-    source.hand_out([{}])
-    episode = source.begin(HERMES)
+    (begin,) = source.hand_out(HERMES, [{}])
+    episode = begin()
     assert episode.reset({"prompt": "x", "begin": 4}, 0).observation == "It stands at 4."
     assert episode.instance.row == {"prompt": "x"}
     said = [
@@ -299,7 +299,7 @@ def test_rows_without_a_known_environment_are_refused():
 
 def test_a_reset_that_says_no_text_is_a_fault():
     source = FactorySource.read(Endless)
-    source.hand_out([{}])
+    (begin,) = source.hand_out(HERMES, [{}])
     with pytest.raises(TypeError, match="reset must return a text or None, got int"):
-        source.begin(HERMES).reset({}, 0)
+        begin().reset({}, 0)
     assert list_methods(Counter) == ["count", "get_reward", "look", "reset"]

@@ -8,8 +8,9 @@ Ids are put behind each other and never decoded and encoded again. Only the envi
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
 from qredit.environments.beginning import Beginning
@@ -73,7 +74,7 @@ class EpisodePlayer:
     """Plays episodes.
 
     Attributes:
-        make: makes an environment for each episode.
+        makers: says for rows what makes the environment of each; `alike` where they are all made alike.
         format: the layout of a turn, as ids of this tokenizer.
         budget: the most that an episode may take.
         observations: how observations are written.
@@ -82,7 +83,7 @@ class EpisodePlayer:
         beginning: how what reset says comes into the prompt.
     """
 
-    make: EnvironmentFactory
+    makers: Callable[[Sequence[Mapping[str, Any]]], Iterable[EnvironmentFactory]]
     format: TokenFormat
     budget: EpisodeBudget
     observations: ObservationFormat
@@ -118,8 +119,8 @@ class EpisodePlayer:
         """
         turns = TurnSampler(self.format, self.budget.turn, tuple(stop_tokens), self.form)
         episodes = [
-            self._begin(prompt, example, derive_seed(seed, ENVIRONMENT_STREAM, number))
-            for number, (prompt, example) in enumerate(zip(prompts, examples, strict=True))
+            self._begin(make, prompt, example, derive_seed(seed, ENVIRONMENT_STREAM, number))
+            for number, (make, prompt, example) in enumerate(zip(self.makers(examples), prompts, examples, strict=True))
         ]
         try:
             _align_beginnings(episodes, prompts, examples)
@@ -144,10 +145,12 @@ class EpisodePlayer:
         self._check_faults(episodes)
         return [one.trajectory() for one in episodes]
 
-    def _begin(self, prompt: Sequence[int], example: Mapping[str, Any], seed: int) -> _Episode:
+    def _begin(
+        self, make: EnvironmentFactory, prompt: Sequence[int], example: Mapping[str, Any], seed: int
+    ) -> _Episode:
         one = _Episode(tuple(prompt), None)
         try:
-            one.environment = self.make()
+            one.environment = make()
             begun = check_step(one.environment.reset(example, seed))
             one.state_key = begun.state_key
             one.prompt = self._add_first(one.prompt, begun, example)
@@ -231,6 +234,11 @@ class EpisodePlayer:
                 f"{len(faults)} of {len(episodes)} episodes ended by a fault of their environment, more than "
                 f"{100 * self.most_faults:g} %; the last: {faults[-1]}"
             )
+
+
+def alike(make: EnvironmentFactory) -> Callable[[Sequence[Mapping[str, Any]]], Iterable[EnvironmentFactory]]:
+    """What says that all rows have environments of one kind."""
+    return lambda rows: repeat(make, len(rows))
 
 
 def _add_earned(one: _Episode) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from qredit.environments.adapters import adapt_factory
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import PLAIN, detect_call_form
-from qredit.environments.episode import EpisodePlayer
+from qredit.environments.episode import EpisodePlayer, alike
 from qredit.environments.observation import ObservationFormat
 from qredit.environments.protocol import EnvironmentFactory, check_factory
 from qredit.environments.tool_environment import ToolSet, list_schemas
@@ -97,7 +97,7 @@ class EpisodeSource:
             make = ToolSet(self.tools, form, self.seconds).make
         if budget.turns > 1:
             observations.check(budget.observation, tool=self.make is None)
-        return EpisodePlayer(make, tokens, budget, observations, form)
+        return EpisodePlayer(alike(make), tokens, budget, observations, form)
 
     def whole_budget(self, budget: EpisodeBudget, tokens: TokenFormat) -> TokenBudget:
         """Room for a whole episode as if it were one turn: its last answer, and all that stands before it.

@@ -11,7 +11,7 @@ that environment's tools alone. Objects are made once and reset often, one for e
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -25,14 +25,12 @@ from qredit.environments.calls import PLAIN, CallForm, detect_call_form
 from qredit.environments.episode import EpisodePlayer
 from qredit.environments.event_loop import run_coroutine
 from qredit.environments.observation import ObservationFormat
-from qredit.environments.protocol import Step
+from qredit.environments.protocol import EnvironmentFactory, Step
 from qredit.environments.source import EpisodeSource
 from qredit.environments.tool_environment import ToolEnvironment, list_schemas
 from qredit.environments.tool_worker import MOST_CHARACTERS, SECONDS, ToolFault, ToolResult, ToolWorker
 from qredit.environments.tools import Tool, make_tools
 from qredit.rollouts.format import Prompt, TokenFormat
-from qredit.rollouts.trajectory import Trajectory
-from qredit.samplers.protocol import Sampler
 from qredit.utils.errors import QreditError, unknown_name_error
 
 COLUMN = "environment"
@@ -59,6 +57,11 @@ class FactoryKind:
     def has_reward(self) -> bool:
         """Whether they know what an episode earned."""
         return "get_reward" in list_methods(self.type)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Tool]:
+        """The tools by their names."""
+        return {tool.name: tool for tool in self.tools}
 
 
 def list_methods(kind: type) -> list[str]:
@@ -100,14 +103,12 @@ class EnvironmentPool:
     Attributes:
         made: all of them.
         playing: those of the episodes that were last played, in their order: what reward functions get.
-        waiting: those of them whose episode has not begun, with their names.
     """
 
     made: dict[str | None, list[Any]]
     playing: list[Any] = field(default_factory=list)
-    waiting: Iterator[tuple[Any, str | None]] = iter(())
 
-    def hand_out(self, names: Sequence[str | None], kinds: Mapping[str | None, FactoryKind]) -> None:
+    def hand_out(self, names: Sequence[str | None], kinds: Mapping[str | None, FactoryKind]) -> list[Any]:
         """One for each episode, each object once.
 
         Args:
@@ -121,7 +122,7 @@ class EnvironmentPool:
                 self.made[name].append(kinds[name].factory())
             self.playing.append(self.made[name][used[name]])
             used[name] += 1
-        self.waiting = iter(list(zip(self.playing, names, strict=True)))
+        return self.playing
 
 
 @dataclass
@@ -297,54 +298,36 @@ class FactorySource(EpisodeSource):
         def find_template(row: Mapping[str, Any]) -> Template:
             return {**template, "tools": list_schemas(self.kinds[row[COLUMN]].tools)}
 
-        return FactoryPlayer(
-            *(partial(self.begin, form), tokens, budget, observations, form),
+        return EpisodePlayer(
+            *(partial(self.hand_out, form), tokens, budget, observations, form),
             beginning=Beginning(put_behind, find_template if self.several else None),
-            source=self,
         )
 
-    def hand_out(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Objects for episodes, one for each row; `begin` then takes them in this order."""
-        self.pool.hand_out([row[COLUMN] if self.several else None for row in rows], self.kinds)
-
-    def begin(self, form: CallForm) -> FactoryEnvironment:
-        """An episode with the next object that was handed out; `form` says how tools are called."""
-        instance, name = next(self.pool.waiting)
-        apart = {tool.name for tool in self.shared}
-
-        def run(tool: str, arguments: Mapping[str, Any]) -> ToolResult:
-            return self.worker.call(tool, arguments) if tool in apart else run_method(instance, tool, arguments)
-
-        tools = {tool.name: tool for tool in self.kinds[name].tools}
-        return FactoryEnvironment(instance, ToolEnvironment(tools, form, run), self.several)
-
-
-@dataclass(frozen=True)
-class FactoryPlayer(EpisodePlayer):
-    """Plays episodes with the objects of a source, each rollout with one of its own."""
-
-    source: FactorySource = field(default_factory=FactorySource)
-
-    def play(
-        self,
-        sampler: Sampler,
-        prompts: Sequence[Sequence[int]],
-        examples: Sequence[Mapping[str, Any]],
-        *,
-        stop_tokens: Sequence[int],
-        seed: int,
-    ) -> list[Trajectory]:
-        """One episode for each prompt; see `EpisodePlayer.play`.
+    def hand_out(self, form: CallForm, rows: Sequence[Mapping[str, Any]]) -> list[EnvironmentFactory]:
+        """What makes the environment of each row, all played together: each has an object of its own.
 
         Args:
-            sampler: what draws tokens.
-            prompts: token ids, opening included.
-            examples: rows, whose objects are handed out first.
-            stop_tokens: ids that end a text.
-            seed: all draws are a function of it.
+            form: how tools are called.
+            rows: of the data.
         """
-        self.source.hand_out(examples)
-        return super().play(sampler, prompts, examples, stop_tokens=stop_tokens, seed=seed)
+        names = [row[COLUMN] if self.several else None for row in rows]
+        objects = self.pool.hand_out(names, self.kinds)
+        return [partial(self.begin, form, self.kinds[name], one) for name, one in zip(names, objects, strict=True)]
+
+    def begin(self, form: CallForm, kind: FactoryKind, instance: Any) -> FactoryEnvironment:
+        """An episode with an object.
+
+        Args:
+            form: how tools are called.
+            kind: of the object.
+            instance: the object.
+        """
+
+        def run(tool: str, arguments: Mapping[str, Any]) -> ToolResult:
+            apart = tool in self.worker.functions
+            return self.worker.call(tool, arguments) if apart else run_method(instance, tool, arguments)
+
+        return FactoryEnvironment(instance, ToolEnvironment(kind.by_name, form, run), self.several)
 
 
 def put_behind(prompt: Prompt, text: str) -> Prompt:
