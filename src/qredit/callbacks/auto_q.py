@@ -63,6 +63,8 @@ class AutoQ:
     def observe(self, step: int, facts: Mapping[str, Tensor]) -> Decision | None:
         """Take in what a step's groups showed; what is changed from the next step on, if anything."""
         assert self.controller is not None
+        if "p_hat" not in facts:  # no row had a right answer
+            return None
         self.controller, decision = self.controller.observe(step, _groups(facts))
         if decision is not None:
             self.decisions.append(decision)

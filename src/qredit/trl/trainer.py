@@ -800,7 +800,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             return
         replaced = self.guard is not None and self.guard.instead
         found["guide/paft"] = float(replaced or self.auto_q.estimator == "paft")
-        decision = None if replaced or "p_hat" not in facts else self.auto_q.observe(self.state.global_step + 1, facts)
+        decision = None if replaced else self.auto_q.observe(self.state.global_step + 1, facts)
         if decision is not None:
             _log.info(f"{decision.estimator}(q={decision.q:g}) from step {decision.step + 1}: {decision.reason}")
 
