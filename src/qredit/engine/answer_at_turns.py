@@ -20,7 +20,7 @@ from qredit.core.batch import RolloutBatch
 from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT
 from qredit.core.right_answers import sum_per_answer
 from qredit.engine.teacher import Forward
-from qredit.rollouts.collate import Rows, Tail, plan_rows
+from qredit.rollouts.collate import Rows, Tail, pad_prompts, plan_rows
 from qredit.rollouts.trajectory import EndReason, Trajectory
 
 _Ids = tuple[int, ...]
@@ -80,10 +80,7 @@ def branch_answers(trajectories: Sequence[Trajectory], close: Sequence[int], pad
         group=torch.tensor([one.group for one in trajectories], device=device),
     )
     forks = torch.nn.utils.rnn.pad_sequence([torch.tensor([one.fork for one in own]) for own in branches], True)
-    longest = max(len(one.prompt) for one in trajectories)
-    prompts = torch.tensor([(*[pad] * (longest - len(one.prompt)), *one.prompt) for one in trajectories])
-    there = torch.arange(longest) >= longest - torch.tensor([len(one.prompt) for one in trajectories])[:, None]
-    return Rows(prompts.to(device), there.long().to(device), batch, forks=forks.to(device))
+    return Rows(*pad_prompts([one.prompt for one in trajectories], pad, device), batch, forks=forks.to(device))
 
 
 def _list_branches(one: Trajectory, close: _Ids) -> Iterator[_Branch]:

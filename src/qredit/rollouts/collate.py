@@ -179,14 +179,26 @@ def collate(
             for name in (trajectories[0].fields if trajectories else ())
         },
     )
-    prompts = [row.trajectory.prompt for row in rows]
-    prompt_width = max(map(len, prompts))
-    prompt_ids = torch.full((len(rows), prompt_width), pad)
-    prompt_mask = torch.zeros_like(prompt_ids)
+    return Rows(*pad_prompts([row.trajectory.prompt for row in rows], pad, device), batch)
+
+
+def pad_prompts(
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:
+    """Prompts filled up on the left, and a mask that is 1 on their own tokens.
+
+    Args:
+        prompts: token ids.
+        pad: id of the padding token.
+        device: where both are put.
+    """
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(ids)
     for number, prompt in enumerate(prompts):
-        prompt_ids[number, prompt_width - len(prompt) :] = torch.tensor(prompt)
-        prompt_mask[number, prompt_width - len(prompt) :] = 1
-    return Rows(prompt_ids=prompt_ids.to(device), prompt_mask=prompt_mask.to(device), batch=batch)
+        ids[number, width - len(prompt) :] = torch.tensor(prompt)
+        mask[number, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
 
 
 def _to_tensor(values: Sequence[int] | Sequence[float]) -> Tensor:
