@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -19,7 +20,6 @@ from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker, make_fields
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import EndReason, FieldValues, Role, Segment, Trajectory
-from qredit.utils.errors import QreditError
 from qredit.utils.seed import DYNAMIC_SAMPLING_STREAM, FORK_STREAM, derive_seed
 
 
@@ -93,7 +93,7 @@ class RolloutSampler:
         tools = FieldTools(
             self.tokenizer,
             lambda name, value: told.append((name, value)),
-            lambda asked, cuts: self._answer_cut(asked, cuts, FORK_STREAM + derive_seed(number) % FORK_STREAM),
+            None if self.answer is None else partial(self._answer_cut, FORK_STREAM + derive_seed(number) % FORK_STREAM),
         )
         made = make_fields(self.field_functions, trajectories, tools)
         if any(isinstance(maker, RolloutMaker) for maker in self.field_functions.values()):
@@ -103,10 +103,9 @@ class RolloutSampler:
             self.log({name: math.fsum(each) / len(each) for name, each in values.items()})
         return made
 
-    def _answer_cut(self, trajectories: Sequence[Trajectory], cuts: Sequence[int], number: int) -> list[Trajectory]:
+    def _answer_cut(self, number: int, trajectories: Sequence[Trajectory], cuts: Sequence[int]) -> list[Trajectory]:
         """The trajectories with their thinking cut, closed by force and answered anew, scored."""
-        if self.answer is None:
-            raise QreditError("rollouts of this run cannot be cut and answered again")
+        assert self.answer is not None
         closing = Segment(tuple(self.format.close_ids), Role.CLOSE, sampled=False)
         heads = [
             replace(one, segments=(Segment(one.ids[:cut], Role.THINK, sampled=True, logp=one.logp[:cut]), closing))
