@@ -119,14 +119,14 @@ def describe_provenance(row: Mapping[str, Any]) -> str:
 def list_costs(objective: "Objective") -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
     from qredit.core.chain import Scope, field_kinds
-    from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT
+    from qredit.core.field_names import ANSWER_AT_TURNS
 
     read = field_kinds(objective.needs)
-    at_turns = {ANSWER_AT, ANSWER_AFTER}
     second, maps = {"logp@", "base_probability", "kl"}, {"attention_influence", "attention_locality"}
+    at_turns = bool(ANSWER_AT_TURNS & read)
     costs = {
         "a forward pass of a second model, held in memory, for each generation": bool(second & read),
-        "a forward pass over each episode with the answer at every turn, for each generation": bool(at_turns & read),
+        "a forward pass over each episode with the answer at every turn, for each generation": at_turns,
         "attention maps of every rollout, computed the slow way, for each generation": bool(maps & read),
         "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,
         "last-layer states and prediction errors of every token": "prediction_error" in read,

@@ -15,9 +15,11 @@ from torch import Tensor
 
 LOGP_PREFIX, KL_PREFIX = "logp@", "kl@"
 REFERENCE, HINT = "reference", "hint"
-HINTED_LOGP = f"{LOGP_PREFIX}{HINT}"
+HINTED_LOGP, REFERENCE_LOGP = f"{LOGP_PREFIX}{HINT}", f"{LOGP_PREFIX}{REFERENCE}"
 ANSWER_AT, ANSWER_AFTER = "answer_logp_at", "answer_logp_after"
-ANSWER_FIELDS = frozenset({"answer_logp", ANSWER_AT, ANSWER_AFTER})
+ANSWER_AT_TURNS = frozenset({ANSWER_AT, ANSWER_AFTER})
+"""Of an episode: in the place of each turn, and behind the last."""
+ANSWER_FIELDS = ANSWER_AT_TURNS | {"answer_logp"}
 """Fields that tell how likely right answers are."""
 FORMER_NAMES: Mapping[str, str] = MappingProxyType(
     {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, Scope, Source
-from qredit.core.field_names import LOGP_PREFIX, REFERENCE
+from qredit.core.field_names import REFERENCE_LOGP
 from qredit.core.importance import DEFAULT_RATIO, RationaleRatio
 from qredit.core.schedule import check_range
 from qredit.credit.likelihood import log_importance_weight, log_weight, mark_ratio
@@ -99,14 +99,14 @@ class subtract_reference_log_ratio(Credit):
     """
 
     strength: float
-    needs = frozenset({"logp", f"{LOGP_PREFIX}{REFERENCE}"})
+    needs = frozenset({"logp", REFERENCE_LOGP})
 
     def __post_init__(self) -> None:
         check_range("strength", self.strength, 0.0, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, _ = coefficient.per_rollout(self)
-        now, reference = (batch.require(name, str(self)).double() for name in ("logp", f"{LOGP_PREFIX}{REFERENCE}"))
+        now, reference = (batch.require(name, str(self)).double() for name in ("logp", REFERENCE_LOGP))
         drift = apply_mask(now - reference, batch.rationale & batch.sampled).sum(1)
         return coefficient.with_row(value - self.strength * drift)
 

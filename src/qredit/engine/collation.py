@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from qredit.core.chain import field_kinds
 from qredit.core.field_names import (
-    ANSWER_AFTER,
-    ANSWER_AT,
+    ANSWER_AT_TURNS,
     HINT,
     HINTED_LOGP,
     KL_PREFIX,
@@ -100,7 +99,7 @@ class Collator:
             closed = collate(drop_rationales(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)
             bare = teachers[REFERENCE].logp(closed, forward)
             told[BASE] = base_probability(trajectories, closed, bare, self.tails)
-        if {ANSWER_AT, ANSWER_AFTER} & (self.needs - rows.batch.extra.keys()):
+        if ANSWER_AT_TURNS & (self.needs - rows.batch.extra.keys()):
             at = score_answer_at_turns(trajectories, self.close, self.pad, forward, self.scorer.device)
             told |= spread_over_turns(at, trajectories, self.tails, rows)
         if SAMPLER_ENTROPY in self.needs and self.scorer.policy().training and self.serves_several_steps:

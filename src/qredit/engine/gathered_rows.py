@@ -58,7 +58,7 @@ class GatheredRows:
 
     def count_complete(self, m: int) -> int:
         """How many groups have all of their m rollouts."""
-        rollouts = {key.rsplit("_", 1)[0] for key in self.keys}
+        rollouts = {rollout_of(key) for key in self.keys}
         return sum(size == m for size in Counter(_split(one)[0] for one in rollouts).values())
 
     def split(self, groups: int) -> list["GatheredRows"]:
@@ -116,11 +116,16 @@ def gather_rollouts(
     trajectories = [replace(told[key][1], group=groups[_split(key)[0]]) for key in order]
     rows = collate(trajectories, tails, pad, seed, torch.device("cpu"))
     places = find_places(rows.batch)
-    counts = Counter(key.rsplit("_", 1)[0] for key in keys)
+    counts = Counter(map(rollout_of, keys))
     own = [f"{rollout}_{number}" for rollout in order for number in range(counts[rollout])]
     if len(own) != len(places) or len(own) != len(keys):
         raise QreditError(f"rollouts of {len(places)} sequences were sampled, and {len(keys)} sequences came")
     return GatheredRows(rows, places, own, rows.batch, [one for one in trajectories if one.group == first])
+
+
+def rollout_of(key: str) -> str:
+    """The rollout of a sequence: PROMPT_NUMBER of PROMPT_NUMBER_SEQUENCE."""
+    return key.rsplit("_", 1)[0]
 
 
 def _split(key: str) -> tuple[str, int]:

@@ -11,8 +11,7 @@ from qredit.control.diagnostics import find_likelihood_stage
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Scope, field_kinds
 from qredit.core.field_names import (
-    ANSWER_AFTER,
-    ANSWER_AT,
+    ANSWER_AT_TURNS,
     ANSWER_FIELDS,
     HINT,
     HINTED_LOGP,
@@ -121,7 +120,7 @@ def check_episodes(
         for name, default in EPISODE_OPTIONS.items():
             if getattr(args, name) != default:
                 raise QreditError(f"{name} is read where there are tools or an environment; give one of them")
-        for name in sorted((objective.needs & {*EPISODE_FIELDS, ANSWER_AT, ANSWER_AFTER}) - set(given)):
+        for name in sorted((objective.needs & {*EPISODE_FIELDS, *ANSWER_AT_TURNS}) - set(given)):
             raise QreditError(
                 f"{objective} needs the batch field '{name}', which an environment gives; give the trainer one "
                 "(environment=…, --env)"
@@ -162,7 +161,6 @@ def resolve_field_functions(
         INFLUENCE,
         SAMPLER_ENTROPY,
     }
-    made = {ANSWER_AT, ANSWER_AFTER}  # a maker may stand for these
     given = spread_makers(given)
     proposes = objective.proposal is not None
     told |= {f"{LOGP_PREFIX}{name}" for name in (REFERENCE, *teachers, *([HINT] if proposes else []))}
@@ -175,7 +173,7 @@ def resolve_field_functions(
     learners.check_read(objective.needs)
     needs = objective.needs | learners.needs
     check_named(needs, teachers, filled={*given, *learners.fills}, proposes=proposes)
-    told |= made - given.keys()
+    told |= ANSWER_AT_TURNS - given.keys()  # a maker may stand for these
     wanted = sorted(name for name in needs - learners.fills if name not in told and not field_kinds({name}) & told)
     for name in wanted:
         if name not in given and name not in FIELD_FUNCTIONS:

@@ -8,7 +8,7 @@ from accelerate.utils import is_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from qredit.core.chain import field_kinds
-from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT, LOGP_PREFIX
+from qredit.core.field_names import ANSWER_AT_TURNS, LOGP_PREFIX
 from qredit.core.objective import Objective
 from qredit.engine.base_probability import BASE
 from qredit.rollouts.collate import Rows
@@ -52,7 +52,7 @@ def choose_layout(model: Any, objective: Objective, args: QreditConfig) -> Calla
     reason = share_prefix(model) if args.shared_prefix else "it was asked for"
     if reason is None:
         return pack
-    scored = {NUCLEUS, *VECTOR_FIELDS, DIVERGENCE, LOGP_PREFIX, BASE, ANSWER_AT, ANSWER_AFTER}
+    scored = {NUCLEUS, *VECTOR_FIELDS, DIVERGENCE, LOGP_PREFIX, BASE, *ANSWER_AT_TURNS}
     told = field_kinds(objective.needs) & scored
     if told and not enable_token_scoring(model):
         named = sorted(name for name in objective.needs if field_kinds({name}) & told)

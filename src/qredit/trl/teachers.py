@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX, REFERENCE
+from qredit.core.field_names import KL_PREFIX, REFERENCE, REFERENCE_LOGP
 from qredit.data.encoding import PROMPT_IDS
 from qredit.engine.base_probability import BASE
 from qredit.engine.hinted import Hinted, Ids, PolicyTeacher
@@ -38,7 +38,7 @@ def teachers_of(trainer: Any, given: Mapping[str, TeacherSpec], needs: Collectio
     """
     policy = trainer.model
     teachers = {name: _teacher(trainer, name, one) for name, one in given.items()}
-    if {f"{LOGP_PREFIX}{REFERENCE}", f"{KL_PREFIX}{REFERENCE}", BASE} & set(needs):
+    if {REFERENCE_LOGP, f"{KL_PREFIX}{REFERENCE}", BASE} & set(needs):
         teachers[REFERENCE] = ReferenceModel(policy)
     check_heads(needs, teachers, policy)
     return teachers

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from qredit.callbacks.collapse_response import Action, check_takes_over
 from qredit.control.auto_objective import find_auto
-from qredit.core.field_names import LOGP_PREFIX, REFERENCE
+from qredit.core.field_names import REFERENCE_LOGP
 from qredit.core.objective import Objective
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.served_fields import check_served
@@ -24,7 +24,6 @@ FILLED = frozenset(
     | {"mask", "rationale", "close", "response", "answer", "sampled", SAMPLER_ENTROPY}
 )
 """Batch fields that a run on verl fills, beside the next."""
-REFERENCE_LOGP = f"{LOGP_PREFIX}{REFERENCE}"
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from qredit.callbacks.steering import Steering
 from qredit.callbacks.step_records import StepRecords
+from qredit.core.field_names import REFERENCE_LOGP
 from qredit.core.objective import Credited, Objective
 from qredit.engine.collective import SingleProcess
 from qredit.engine.columns import fill_up, make_columns
-from qredit.engine.gathered_rows import GatheredRows, Told, gather_rollouts, iterate_updates
+from qredit.engine.gathered_rows import GatheredRows, Told, gather_rollouts, iterate_updates, rollout_of
 from qredit.engine.identified_state import read_state, write_state
 from qredit.engine.judging import list_rewards
 from qredit.engine.mismatch import collect_mismatch_stats
@@ -34,7 +35,7 @@ from qredit.utils.stateful import Stateful
 from qredit.verl.agent_loop import ROLLOUT, VALIDATES
 from qredit.verl.checkpoint import check_revertible, describe_own, find_newest_before, find_resumed
 from qredit.verl.queue import fetch, list_real, pick, read_responses, store
-from qredit.verl.settings import REFERENCE_LOGP, VerlSettings
+from qredit.verl.settings import VerlSettings
 from qredit.verl.worker import QreditWorker
 from qredit.verl.worker_loss import DENOMINATORS, OBJECTIVE, PROGRESS, compute_loss
 
@@ -160,9 +161,7 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
         real = pick(batch, list_real(batch))
         extras = fetch(real, ["extra_fields"])["extra_fields"]
         told = [one if isinstance(one, dict) else one.data for one in extras]
-        packed = {
-            key.rsplit("_", 1)[0]: one[ROLLOUT] for key, one in zip(real.keys, told, strict=True) if ROLLOUT in one
-        }
+        packed = {rollout_of(key): one[ROLLOUT] for key, one in zip(real.keys, told, strict=True) if ROLLOUT in one}
         gathered = gather_rollouts(
             packed,
             real.keys,
