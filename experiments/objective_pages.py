@@ -174,16 +174,20 @@ def list_makers_of(needs: Sequence[str]) -> str:
     filled: dict[tuple[str, ...], list[str]] = {}
     for need in needs:
         if need not in _FILLED and (makers := list_makers(need)):
-            filled.setdefault(tuple(makers), []).append(f"`{need}`")
+            filled.setdefault(tuple(makers), []).append(need)
     told = [
-        f" {', '.join(fields)} {_say_filled(fields)} by {' or '.join(f'`{maker}`' for maker in makers)}."
+        f" {', '.join(map(_quote, fields))} {_say_filled(fields)} by {' or '.join(map(_quote, makers))}."
         for makers, fields in filled.items()
     ]
     return f"{''.join(told)} See [fields](../fields.md)." if told else ""
 
 
+def _quote(name: str) -> str:
+    return f"`{name}`"
+
+
 def _say_filled(fields: Sequence[str]) -> str:
-    if all(field.strip("`") in FIELD_FUNCTIONS for field in fields):
+    if all(field in FIELD_FUNCTIONS for field in fields):
         return "can also be filled"
     return "is filled" if len(fields) == 1 else "are filled"
 

@@ -7,7 +7,7 @@ meaning, -1 where there is none.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -76,6 +76,4 @@ class scale_by_answer_share(Credit):
         theirs, present = groups.dense(cluster, -1), groups.dense(answered, False)
         alike = (theirs[:, :, None] == theirs[:, None, :]) & present[:, :, None] & present[:, None, :]
         share = groups.rows(alike.double().sum(2)) / groups.count(answered).clamp(min=1)
-        return Coefficient(
-            share[:, None] * coefficient.value, coefficient.keep, coefficient.weight, coefficient.holds_ratio
-        )
+        return replace(coefficient, value=share[:, None] * coefficient.value)

@@ -5,7 +5,7 @@ between two turns is skipped: after a turn's last token comes the next turn's fi
 is 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -116,6 +116,4 @@ class token_advantage(Credit):
         discount = torch.full_like(reward, self.discount).masked_fill(last, self.turn_discount)
         advantage = generalized_advantage(reward, critic, tokens.exists, discount, self.trace_decay)
         counts = turns.spread(keep_whole_rollouts(keep, turns))
-        return Coefficient(
-            torch.where(counts, tokens.spread(advantage), 0.0), counts, coefficient.weight, coefficient.holds_ratio
-        )
+        return replace(coefficient, value=torch.where(counts, tokens.spread(advantage), 0.0), keep=counts)

@@ -105,17 +105,18 @@ def make_batch(entry: Mapping[str, Any], rollouts: Sequence[Record]) -> RolloutB
                 marked[row, start:end] = True
         return marked
 
+    def spread(name: str, filled: Tensor) -> Tensor:
+        for row, one in enumerate(rollouts):
+            filled[row, : len(one["ids"])] = torch.tensor([value for value, count in one[name] for _ in range(count)])
+        return filled
+
     lengths = torch.tensor([len(one["ids"]) for one in rollouts])
     ids = torch.zeros(len(rollouts), width, dtype=torch.long)
     for row, one in enumerate(rollouts):
         ids[row, : len(one["ids"])] = torch.tensor(one["ids"])
     numbers = [one["rollout"] for one in rollouts]
-    share = torch.ones(len(rollouts), width, dtype=torch.float64)
-    for row, one in enumerate(rollouts):
-        share[row, : len(one["ids"])] = torch.tensor([value for value, count in one["share"] for _ in range(count)])
-    turn = torch.zeros(len(rollouts), width, dtype=torch.long)
-    for row, one in enumerate(rollouts):
-        turn[row, : len(one["ids"])] = torch.tensor([value for value, count in one["turns"] for _ in range(count)])
+    share = spread("share", torch.ones(len(rollouts), width, dtype=torch.float64))
+    turn = spread("turns", torch.zeros(len(rollouts), width, dtype=torch.long))
     spans: dict[str, Any] = {name: span(name) for name in SPANS}
     return RolloutBatch(
         mask=torch.arange(width)[None] < lengths[:, None],

@@ -52,15 +52,13 @@ class Segments:
     @property
     def last(self) -> Bool[Tensor, "B T"]:
         """The last token of each segment."""
-        column = torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
-        return self.inside & (self.spread(self._end()) == column)
+        return self.inside & (self.spread(self._end()) == self._column())
 
     @property
     def rank(self) -> Int[Tensor, "B T"]:
         """Position of each token inside its segment, 0 for the first; 0 outside every one."""
         order = self.index.masked_fill(~self.inside, self.size.shape[1]).argsort(dim=1, stable=True)
-        column = torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
-        position = torch.empty_like(self.index).scatter_(1, order, column)
+        position = torch.empty_like(self.index).scatter_(1, order, self._column())
         return (position - self.spread(self.size.cumsum(1) - self.size)) * self.inside
 
     def total(self, value: Float[Tensor, "B T"]) -> Float[Tensor, "B S"]:
@@ -87,9 +85,8 @@ class Segments:
     def start(self) -> Int[Tensor, "B S"]:
         """The column of each segment's first token; -1 where a row has fewer segments."""
         width = self.index.shape[1]
-        column = torch.arange(width, device=self.index.device).expand_as(self.index)
         first = torch.full_like(self.size, width)
-        first = first.scatter_reduce(1, self._place(), column.masked_fill(~self.inside, width), "amin")
+        first = first.scatter_reduce(1, self._place(), self._column().masked_fill(~self.inside, width), "amin")
         return torch.where(self.exists, first, -1)
 
     def _at(self, column: Int[Tensor, "B S"], value: Tensor) -> Tensor:
@@ -100,9 +97,11 @@ class Segments:
 
     def _end(self) -> Int[Tensor, "B S"]:
         """The column of each segment's last token; -1 where a row has fewer segments."""
-        column = torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
         end = torch.full_like(self.size, -1)
-        return end.scatter_reduce(1, self._place(), column.masked_fill(~self.inside, -1), "amax")
+        return end.scatter_reduce(1, self._place(), self._column().masked_fill(~self.inside, -1), "amax")
+
+    def _column(self) -> Int[Tensor, "B T"]:
+        return torch.arange(self.index.shape[1], device=self.index.device).expand_as(self.index)
 
     def _place(self) -> Int[Tensor, "B T"]:
         return self.index.clamp(min=0)
