@@ -283,6 +283,13 @@ def test_a_lasting_failure_is_one_clear_line(serve):
     assert len(endpoint.seen) == 2
 
 
+def test_a_lasting_failure_ends_the_questions_behind_it(serve):
+    endpoint = serve(lambda number, body: (503, "busy"))
+    with pytest.raises(QreditError, match="did not answer in 2 tries"):
+        judge_of(endpoint, tries=2, at_once=2).wrong_steps([CASE] * 60)
+    assert len(endpoint.seen) < 60
+
+
 def test_a_refusal_is_not_tried_again(serve):
     endpoint = serve(lambda number, body: (401, "who?"))
     with pytest.raises(QreditError, match="refused: status 401"):

@@ -14,9 +14,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
-from typing import Any
+from typing import Any, TypeVar
 
 from qredit.utils.errors import QreditError
+
+Question = tuple[str, str]  # a task and what it is about
+Reply = TypeVar("Reply")
 
 _LIST = re.compile(r"\[\s*(?:\d{1,6}\s*(?:,\s*\d{1,6}\s*)*)?\]")
 _VERDICT = 200  # characters at the end of a reply that a word is looked for in
@@ -85,13 +88,13 @@ class EndpointJudge:
             QreditError: the endpoint refuses, or does not answer after all tries.
         """
         asked = [(WRONG_STEPS_TASK, show_case(case)) for case in cases if case.steps for _ in range(self.critiques)]
-        replies = iter([_raise_if_missing(reply) for reply in self._replies(asked)])
+        replies = iter(self._replies(self._reply, asked))
         return [
             [parse_wrong_steps(next(replies) if case.steps else "", len(case.steps)) for _ in range(self.critiques)]
             for case in cases
         ]
 
-    def ask(self, questions: Sequence[tuple[str, str]]) -> list[str | None]:
+    def ask(self, questions: Sequence[Question]) -> list[str | None]:
         """The reply to each question; None where none came after all tries.
 
         Args:
@@ -100,16 +103,23 @@ class EndpointJudge:
         Raises:
             QreditError: the endpoint refuses, or answers none of them.
         """
-        replies = self._replies(questions)
+        replies = self._replies(self._reply_if_any, questions)
         if questions and all(isinstance(reply, NoReply) for reply in replies):
             raise replies[0]  # type: ignore[misc]
         return [None if isinstance(reply, NoReply) else reply for reply in replies]
 
-    def _replies(self, questions: Sequence[tuple[str, str]]) -> "list[str | NoReply]":
+    def _replies(self, reply: Callable[[Question], Reply], questions: Sequence[Question]) -> list[Reply]:
+        """What `reply` makes of each question; its first error ends the questions that are not asked yet."""
         with ThreadPoolExecutor(self.at_once) as workers:
-            return list(workers.map(self._reply, questions))
+            return list(workers.map(reply, questions))
 
-    def _reply(self, question: tuple[str, str]) -> "str | NoReply":
+    def _reply_if_any(self, question: Question) -> "str | NoReply":
+        try:
+            return self._reply(question)
+        except NoReply as error:
+            return error
+
+    def _reply(self, question: Question) -> str:
         task, about = question
         body = {
             "model": self.model,
@@ -117,10 +127,7 @@ class EndpointJudge:
             "messages": [{"role": "system", "content": task}, {"role": "user", "content": about}],
         }
         request = urllib.request.Request(self.url, json.dumps(body).encode(), self._headers())
-        try:
-            return _content(_retry(lambda: self._fetched(request), self.tries, self.pause, self.url))
-        except NoReply as error:
-            return error
+        return _content(_retry(lambda: self._fetched(request), self.tries, self.pause, self.url))
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self.key_variable)
@@ -158,12 +165,6 @@ def parse_yes_or_no(reply: str) -> bool | None:
 
 class NoReply(QreditError):
     """An endpoint did not answer after all tries."""
-
-
-def _raise_if_missing(reply: str | NoReply) -> str:
-    if isinstance(reply, NoReply):
-        raise reply
-    return reply
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
