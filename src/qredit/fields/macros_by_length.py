@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 
 from qredit.credit.macro import fixed_macros
-from qredit.fields._arguments import check_count
 from qredit.fields._macros import list_sampled
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
+from qredit.utils.errors import check_count
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-from qredit.fields._arguments import check_count
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, check_count
 
 
 @dataclass(frozen=True)

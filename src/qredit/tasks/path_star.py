@@ -27,7 +27,7 @@ from qredit.tasks.pocket.scene import (
     refuse_source,
 )
 from qredit.tasks.task_call import TaskCall
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, check_count
 
 NAME = "path-star"
 _TRIES = 10_000
@@ -58,8 +58,7 @@ def make_path_star_task(
     given = {"degree": degree, "length": length, "nodes": nodes, "size": size, "seed": seed}
     for name, value in given.items():
         least = {"degree": 2, "length": 2, "size": 1, "seed": 0}.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise QreditError(f"{NAME}: {name} must be a whole number, at least {least}, got {value!r}")
+        check_count(f"{NAME}: {name}", value, least)
     if nodes < 1 + degree * (length - 1):
         raise QreditError(
             f"{NAME}: {degree} arms of {length} nodes need {1 + degree * (length - 1)} nodes, and nodes is {nodes}"

@@ -9,7 +9,7 @@ from typing import Any
 from qredit.tasks.base import PLACE_KEY, Example, Record, RecordsWithNotes, Split, Style, Task, hash_id
 from qredit.tasks.pocket.scene import refuse_source
 from qredit.tasks.task_call import TaskCall, parse_task_call
-from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.errors import QreditError, check_count, unknown_name_error
 from qredit.utils.extras import require_extras
 from qredit.utils.sanitize import summarize_error
 
@@ -49,9 +49,7 @@ def make_reasoning_gym_task(member: str, **knobs: Any) -> Task:
     """
     require_extras(f"task {FAMILY}:{member}", FAMILY)
     for name, least in (("seed", 0), ("size", 1)):
-        value = knobs.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise QreditError(f"{FAMILY}:{member}: {name} must be a whole number, at least {least}, got {value!r}")
+        check_count(f"{FAMILY}:{member}: {name}", knobs.get(name, least), least)
     call = TaskCall(FAMILY, member, knobs)
     scored = type(_generator(call.text))
     sizes = {**SIZES, "train": knobs.get("size", SIZES["train"])}
