@@ -290,10 +290,10 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
 
 def _check_model(name: str, weights: str, samples: Path | None, quiz: _EvalSetup) -> _Candidate:
     """A model of that name, as far as it can be checked without loading it."""
-    from qredit.runs.load import load_tokenizer, resolve_model_path
+    from qredit.runs.load import find_weights, load_tokenizer
     from qredit.runs.train import make_token_format
 
-    path = resolve_model_path(weights, quiz.options.task, quiz.options.coldness, quiz.options.env)
+    path = find_weights(quiz.options, weights)
     return _Candidate(name, path, make_token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
 
 

@@ -21,12 +21,12 @@ from qredit.runs.episodes import get_asked_template, get_whole_budget, make_play
 from qredit.runs.example_filter import HASH_KEY, hash_example
 from qredit.runs.load import (
     check_single_answer,
+    find_weights,
     get_stop_tokens,
     load_data,
     load_model,
     load_tokenizer,
     prepare_examples,
-    resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
@@ -128,7 +128,7 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     check_four_bit(options, lora=True)
     rewards = parse_rewards(options.rewards)
     reward = rewards[0]
-    path = resolve_model_path(options.model, options.task, options.coldness, options.env)
+    path = find_weights(options)
     data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
     found = data.examples
     tokens = make_token_format(options, load_tokenizer(path), found)

@@ -15,7 +15,7 @@ from qredit.runs.curve_plots import smooth
 from qredit.runs.experiment import EvalSpec, Variant, read_curves, run_variant
 from qredit.runs.fields import check_all_read, check_fields, select_read
 from qredit.runs.folder import ensure_writable
-from qredit.runs.load import check_objective_of_task, is_single_file, load_data, resolve_model_path
+from qredit.runs.load import check_objective_of_task, find_weights, is_single_file, load_data
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
 from qredit.runs.quantization import check_four_bit
@@ -161,7 +161,7 @@ def load_held_out(settings: ComparisonSettings) -> ExamplesWithNotes:
     """
     options = settings.options("grpo", 0)
     parse_rewards(options.rewards)
-    resolve_model_path(options.model, options.task, options.coldness, options.env)
+    find_weights(options)
     held = settings.held
     load_data(options, "train", options.get_subset_size())
     return load_data(options, held.split, held.questions)

@@ -18,13 +18,13 @@ from qredit.rewards.reward_spec import parse_rewards
 from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
 from qredit.runs.fields import read_sources
 from qredit.runs.load import (
+    find_weights,
     get_stop_tokens,
     is_adapter,
     load_examples,
     load_model,
     load_tokenizer,
     prepare_examples,
-    resolve_model_path,
 )
 from qredit.runs.options import TrainOptions
 from qredit.runs.quantization import make_quantization_config
@@ -223,7 +223,7 @@ def _own_facts(options: TrainOptions, held: EvalSpec) -> dict[str, str]:
 
 def hash_initial_weights(options: TrainOptions) -> str:
     """SHA-256 of the weights that a run starts from, or the model's id where they are not on this disk."""
-    return hash_weights(Path(resolve_model_path(options.model, options.task, options.coldness, options.env)))
+    return hash_weights(Path(find_weights(options)))
 
 
 def hash_weights(path: Path) -> str:
@@ -265,7 +265,7 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
         weights: folder of the trained model; None is the base model.
         held: which questions, and how many samples of each.
     """
-    path = resolve_model_path(weights or options.model, options.task, options.coldness, options.env)
+    path = find_weights(options, weights or None)
     as_trained = make_quantization_config(options) if weights is None or is_adapter(path) else None
     tokenizer, network = load_tokenizer(path), load_model(path, options.device, quantization=as_trained)
     asked = load_examples(options, held.split, held.questions)

@@ -42,6 +42,16 @@ from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
 
+def find_weights(options: TrainOptions, model: str | None = None) -> str:
+    """Where the weights of a run are, or those of another model on its task; see `resolve_model_path`.
+
+    Args:
+        options: of the run.
+        model: in the place of the run's own.
+    """
+    return resolve_model_path(options.model if model is None else model, options.task, options.coldness, options.env)
+
+
 def resolve_model_path(model: str, task: str, coldness: int | None, env: str | None = None) -> str:
     """Where the weights are: the pocket model's folder, that of `smollm2` in the cache, another on disk, or a model id.
 

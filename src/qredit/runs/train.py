@@ -33,6 +33,7 @@ from qredit.runs.load import (
     apply_chat_format,
     check_objective_of_task,
     check_trainable,
+    find_weights,
     is_adapter,
     load_data,
     load_examples,
@@ -40,7 +41,6 @@ from qredit.runs.load import (
     load_tokenizer,
     make_dataset,
     prepare_examples,
-    resolve_model_path,
 )
 from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
@@ -159,7 +159,7 @@ def resolve_trainable_model(options: TrainOptions) -> str:
         QreditError: as `resolve_model_path` and `check_four_bit`; a folder of adapters alone.
     """
     check_four_bit(options, options.lora)
-    path = resolve_model_path(options.model, options.task, options.coldness, options.env)
+    path = find_weights(options)
     if is_adapter(path):
         raise QreditError(f"model folder {path} holds LoRA adapters only; train from a run that was given --merge-lora")
     return path
