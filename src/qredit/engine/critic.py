@@ -49,7 +49,7 @@ class LinearCritic:
         total = torch.zeros((), device=device)
         for one, tokens in zip(rows, counted, strict=True):
             gap = self._values(one, forward) - _reward(one)[:, None].float()
-            total = total + torch.where(tokens, gap, 0.0).square().sum() / max(count, 1.0)
+            total = total + torch.where(tokens, gap, 0.0).square().sum() / count
         total.backward()
         assert self._optimizer is not None
         step_together(self._optimizer, collective)

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-Prompt = str | list[dict[str, Any]]
+from qredit.rollouts.format import Prompt
 
 
 @dataclass(frozen=True, eq=False)

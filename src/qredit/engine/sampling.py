@@ -187,7 +187,7 @@ class RolloutSampler:
 
     def _decoded(self, trajectory: Trajectory) -> Trajectory:
         """With the sampled answer and the rationale as text, as reward functions and makers of fields read them."""
-        thought = self.tokenizer.decode(trajectory.ids[: trajectory.rationale_length], skip_special_tokens=True)
+        thought = self.tokenizer.decode(trajectory.rationale_ids, skip_special_tokens=True)
         response = self.format.response_text(trajectory.answer_ids)
         return replace(trajectory, rationale=str(thought), response=response)
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from qredit.fields._arguments import check_count
 from qredit.rewards.judge.endpoint import EndpointJudge, JudgeCase, parse_step_list, show_case
-from qredit.rewards.judge.steps import number_steps, split_step_texts
+from qredit.rewards.judge.steps import split_step_texts
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import Trajectory
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, check_count
 
 Critiques = Sequence[frozenset[int]]
 
@@ -113,20 +112,10 @@ class StepJudge(EndpointMaker):
     def _case(self, one: Trajectory, tokenizer: Any) -> JudgeCase:
         return JudgeCase(
             show_prompt(one.example["prompt"]),
-            tuple(split_step_texts(get_rationale(one), tokenizer)),
+            tuple(split_step_texts(one.rationale_ids, tokenizer)),
             str(one.example["answer"]) if self.show_answer and "answer" in one.example else None,
             one.response,
         )
-
-
-def get_rationale(trajectory: Trajectory) -> tuple[int, ...]:
-    """The ids of the rationale: what the batch field `step` numbers."""
-    return trajectory.ids[: trajectory.rationale_length]
-
-
-def list_steps(trajectory: Trajectory, tokenizer: Any) -> list[int]:
-    """The number of the reasoning step of each token of the rationale."""
-    return number_steps(get_rationale(trajectory), tokenizer)
 
 
 def show_prompt(prompt: Any) -> str:

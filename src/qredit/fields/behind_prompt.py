@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from qredit.core.hint import fill_places, find_missing_places
-from qredit.engine.prompt_teacher import Hint, Prompt
+from qredit.engine.prompt_teacher import Hint
 from qredit.fields._kinds import TeacherMaker
+from qredit.rollouts.format import Prompt
 from qredit.rollouts.hinted_prompt import show_answer
 from qredit.utils.errors import QreditError
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qredit.fields._step_judge import Critiques, StepJudge, list_steps
+from qredit.fields._step_judge import Critiques, StepJudge
 from qredit.rewards.judge.endpoint import WRONG_STEPS_TASK
 from qredit.rewards.judge.steps import place_at_step_ends
+from qredit.rollouts.field_functions import reasoning_steps
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 
@@ -35,7 +36,7 @@ class judge_step_scores(StepJudge):
 
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
         critiques = self._ask([(WRONG_STEPS_TASK, one) for one in trajectories], tools)
-        numbers = [list_steps(one, tools.tokenizer) for one in trajectories]
+        numbers = reasoning_steps(trajectories, tools.tokenizer)
         return {
             "step_score": [
                 place_at_step_ends(own, score_steps(found, max(own, default=-1) + 1))

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qredit.fields._step_judge import StepJudge, list_steps
+from qredit.fields._step_judge import StepJudge
 from qredit.rewards.judge.steps import mark_steps
 from qredit.rewards.judge.vote import majority
+from qredit.rollouts.field_functions import reasoning_steps
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 
@@ -52,7 +53,7 @@ class judge_unused_steps(StepJudge):
         unused = {place: majority(found) for place, found in zip(scored, self._ask(asked, tools), strict=True)}
         return {
             "unused_step": [
-                mark_steps(list_steps(one, tools.tokenizer), unused.get(place, ()))
-                for place, one in enumerate(trajectories)
+                mark_steps(numbers, unused.get(place, ()))
+                for place, numbers in enumerate(reasoning_steps(trajectories, tools.tokenizer))
             ]
         }

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qredit.fields._step_judge import Critiques, StepJudge, list_steps
+from qredit.fields._step_judge import Critiques, StepJudge
 from qredit.rewards.judge.endpoint import WRONG_STEPS_TASK
 from qredit.rewards.judge.steps import mark_steps
 from qredit.rewards.judge.vote import intersection, majority, union
+from qredit.rollouts.field_functions import reasoning_steps
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import look_up
@@ -52,7 +53,7 @@ class judge_wrong_steps(StepJudge):
         tools.log_metric("judge/wrong_steps", sum(map(len, wrong)) / max(len(wrong), 1))
         return {
             "wrong_step": [
-                mark_steps(list_steps(one, tools.tokenizer), steps)
-                for one, steps in zip(trajectories, wrong, strict=True)
+                mark_steps(numbers, steps)
+                for numbers, steps in zip(reasoning_steps(trajectories, tools.tokenizer), wrong, strict=True)
             ]
         }

@@ -10,6 +10,7 @@ Expressions are read by the rules of `qredit.objectives.parsing`: nothing is eva
 
 import inspect
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from qredit.core.field_names import field_kind, resolve_field_name
@@ -35,7 +36,7 @@ def parse_field(text: str) -> tuple[str, FieldMaker | FieldFunction]:
     if not (equals and given and source):
         raise QreditError(f"field {text!r}: write NAME=maker(…) or NAME=package.module:function")
     name = resolve_field_name(given)
-    maker = import_object(source) if _is_path(source) else _read_call(name, source)
+    maker = _make(name, source)
     if isinstance(maker, FieldMaker):
         maker.check_name(name)
     elif inspect.isclass(maker) or not callable(maker):
@@ -86,5 +87,8 @@ def _is_path(source: str) -> bool:
     return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
-def _read_call(name: str, source: str) -> Any:
+@cache  # options are looked at several times, and a call of the user's own may load what it needs
+def _make(name: str, source: str) -> Any:
+    if _is_path(source):
+        return import_object(source)
     return read_expression(source, REGISTRY, f"field {name}:", "maker of fields")

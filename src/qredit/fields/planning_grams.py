@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qredit.fields._arguments import check_count
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.ngrams import Gram, count_grams, find_strategic_grams, mark_grams
 from qredit.rollouts.trajectory import FieldValues, Trajectory
+from qredit.utils.errors import check_count
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class planning_grams(RolloutMaker):
         check_count("least_rollouts", self.least_rollouts, 2)
 
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
-        right = {one.group: _rationale(one) for one in reversed(trajectories) if one.reward >= 1}
+        right = {one.group: one.rationale_ids for one in reversed(trajectories) if one.reward >= 1}
         grams = find_strategic_grams(right.values(), self.shortest, self.longest, self.least_rollouts)
-        marked = [mark_grams(_rationale(one), grams) for one in trajectories]
-        used: Counter[Gram] = sum((count_grams(_rationale(one), grams) for one in trajectories), Counter())
+        marked = [mark_grams(one.rationale_ids, grams) for one in trajectories]
+        used: Counter[Gram] = sum((count_grams(one.rationale_ids, grams) for one in trajectories), Counter())
         tools.log_metric("planning/grams", len(grams))
         tools.log_metric("planning/share", sum(map(sum, marked)) / max(sum(map(len, marked)), 1))
         tools.log_metric("planning/entropy", compute_frequency_entropy(used.values()))
@@ -60,7 +60,3 @@ def compute_frequency_entropy(counts: Iterable[int]) -> float:
     counts = list(counts)
     whole = sum(counts)
     return -math.fsum(count / whole * math.log(count / whole) for count in counts if count)
-
-
-def _rationale(trajectory: Trajectory) -> tuple[int, ...]:
-    return trajectory.ids[: trajectory.rationale_length]

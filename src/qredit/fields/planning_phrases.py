@@ -42,7 +42,7 @@ class planning_phrases(RolloutMaker):
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
         alternatives = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in self.phrases)
         pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
-        marked = [mark_matches(one.ids[: one.rationale_length], pattern, tools.tokenizer) for one in trajectories]
+        marked = [mark_matches(one.rationale_ids, pattern, tools.tokenizer) for one in trajectories]
         tools.log_metric("planning/share", sum(map(sum, marked)) / max(sum(map(len, marked)), 1))
         return {"planning": marked}
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from qredit.fields._arguments import check_count
-from qredit.fields._step_judge import get_rationale, list_steps, show_prompt
+from qredit.fields._step_judge import show_prompt
 from qredit.rewards.judge.model import ProcessRewardModel
-from qredit.rewards.judge.steps import place_at_step_ends, split_step_texts
+from qredit.rollouts.field_functions import make_step_scorer
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, check_count
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,5 @@ class process_reward_model(RolloutMaker):
         return ProcessRewardModel.load_causal(self.path, self.good, self.bad, self.separator, self.most_tokens)
 
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
-        return {"step_score": [self._scores(one, tools) for one in trajectories]}
-
-    def _scores(self, one: Trajectory, tools: FieldTools) -> list[float]:
-        steps = split_step_texts(get_rationale(one), tools.tokenizer)
-        scores = self._model.score(show_prompt(one.example["prompt"]), steps)
-        return place_at_step_ends(list_steps(one, tools.tokenizer), scores)
+        score = make_step_scorer(lambda *given: self._model.score(*given), show_prompt)
+        return {"step_score": score(trajectories, tools.tokenizer)}

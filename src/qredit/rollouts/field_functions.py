@@ -39,18 +39,24 @@ def difficulty_tags(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[
 
 def reasoning_steps(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[int]]:
     """`step`: the number of the reasoning step of each rationale token; a blank line ends a step."""
-    return [number_steps(one.ids[: one.rationale_length], tokenizer) for one in trajectories]
+    return [number_steps(one.rationale_ids, tokenizer) for one in trajectories]
 
 
-def make_step_scorer(score: Callable[[str, Sequence[str]], Sequence[float]]) -> FieldFunction:
-    """A maker of `step_score` from a judge: (prompt, texts of the steps) → a score for each step."""
+def make_step_scorer(
+    score: Callable[[str, Sequence[str]], Sequence[float]], show: Callable[[Any], str] = str
+) -> FieldFunction:
+    """A maker of `step_score` from a judge: (prompt, texts of the steps) → a score for each step.
+
+    Args:
+        score: the judge.
+        show: a prompt as the judge reads it.
+    """
 
     def make(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[float]]:
         found = []
         for one in trajectories:
-            thought = one.ids[: one.rationale_length]
-            scores = score(str(one.example["prompt"]), split_step_texts(thought, tokenizer))
-            found.append(place_at_step_ends(number_steps(thought, tokenizer), scores))
+            scores = score(show(one.example["prompt"]), split_step_texts(one.rationale_ids, tokenizer))
+            found.append(place_at_step_ends(number_steps(one.rationale_ids, tokenizer), scores))
         return found
 
     return make

@@ -173,6 +173,11 @@ class Trajectory:
         return self.close_start
 
     @property
+    def rationale_ids(self) -> tuple[int, ...]:
+        """Its ids, those of observations between its turns among them."""
+        return self.ids[: self.rationale_length]
+
+    @property
     def thought(self) -> int:
         """`rationale_length`, by the name that makers of fields know it by."""
         warnings.warn("Trajectory.thought is now Trajectory.rationale_length", DeprecationWarning, stacklevel=2)

@@ -11,10 +11,11 @@ from qredit.engine.base_probability import BASE
 from qredit.engine.hinted import Hinted, Ids, PolicyTeacher
 from qredit.engine.model_limits import get_context_length
 from qredit.engine.named_model import NamedModel
-from qredit.engine.prompt_teacher import Hint, Prompt
+from qredit.engine.prompt_teacher import Hint
 from qredit.engine.reference_model import ReferenceModel
 from qredit.engine.sampling import strip_id_columns
 from qredit.engine.teacher import Teacher, check_heads
+from qredit.rollouts.format import Prompt
 from qredit.shared_prefix.support import unwrap_peft
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error

@@ -34,7 +34,10 @@ def number_steps(ids: Sequence[int], tokenizer: Any) -> list[int]:
     A step ends at a blank line: two line breaks with nothing but white space between them. The tokens of the blank
     line belong to the step that it ends. A token that holds both sides of one belongs to the step before it.
     """
-    texts = decode_pieces(ids, tokenizer)
+    return _number_pieces(decode_pieces(ids, tokenizer))
+
+
+def _number_pieces(texts: Sequence[str]) -> list[int]:
     numbers = list(_numbers(texts))
     for place in reversed(range(len(numbers) - 1)):
         if texts[place] == "":  # the first bytes of a character belong where its last does
@@ -59,7 +62,7 @@ def _numbers(texts: Sequence[str]) -> Iterator[int]:
 def split_step_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
     """The text of each step, without white space around it."""
     texts = decode_pieces(ids, tokenizer)
-    numbers = number_steps(ids, tokenizer)
+    numbers = _number_pieces(texts)
     found = [""] * (max(numbers, default=-1) + 1)
     for number, text in zip(numbers, texts, strict=True):
         found[number] += text
