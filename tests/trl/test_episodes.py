@@ -141,8 +141,40 @@ def test_tools_are_told_called_and_trained_over(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("objective", "rule", "ended"),
+    [("tree_grpo()", "trees(roots=1, nodes=3)", 1.0), e2e("slate()", "candidates(k=2, temperature=0.5)", 0.5)],
+)
+def test_it_trains_on_branches(tmp_path, objective, rule, ended):
+    made = trainer(
+        *(tmp_path, objective, questions(steps=[3] * 16)),
+        **{"environment": Counting, "max_turns": 3, "max_steps": 2, "branching": rule, **SMALL},
+        reward_funcs=length_reward,
+    )
+    made.train()
+    (micro,) = made._generation.microbatches
+    batch, branches = micro.rows.batch, [one.branch for one in micro.first]
+    assert any(branches)
+    if objective == "tree_grpo()":
+        assert batch.extra["tree"].tolist() == [0] * 8, "each group is one tree"
+    else:
+        firsts = [int(batch.turn[row][batch.sampled[row]].min()) for row in range(len(branches))]
+        assert firsts == branches, "a shared beginning gets no credit"
+    entry = next(entry for entry in made.state.log_history if "episode/branched" in entry)
+    assert 0 < entry["episode/branched"] <= entry["episode/shared_turns"]
+    assert (entry["episode/ended/pruned"] == 0) == (ended == 1.0)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"branching": "trees()"}, "branching is read where there are tools or an environment"),
+        ({"environment": Counting, "objective": "tree_grpo()"}, "'tree', which a rule of branching gives"),
+        ({"environment": Counting, "objective": "grpo()", "branching": "trees()"}, "trees.* makes 6 rollouts"),
+        ({"environment": Counting, "branching": "unsure_turns()"}, "as independent draws"),
+        (
+            {"environment": Counting, "objective": "grpo()", "branching": "candidates(k=2)"},
+            "reads no rewards of turns; take one that does, such as slate",
+        ),
         ({"max_turns": 2}, "max_turns is read where there are tools or an environment"),
         ({"tool_seconds": 3.0}, "tool_seconds is read where"),
         ({"objective": "igpo()"}, "needs the batch field 'answer_logp_at', which an environment gives"),

@@ -21,7 +21,7 @@ from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT
 from qredit.core.right_answers import sum_per_answer
 from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows, Tail, pad_prompts, plan_rows
-from qredit.rollouts.trajectory import EndReason, Trajectory
+from qredit.rollouts.trajectory import Trajectory
 
 _Ids = tuple[int, ...]
 
@@ -101,7 +101,7 @@ def score_answer_at_turns(
         log p_k = (1/|y*|) Σ_t log π(y*_t | prompt, turns before k, closing, y*_<t)
 
     p_K is that behind the last turn's thinking and its own closing. Of several right answers it is the largest one's.
-    All are NaN for an episode that an error ended: it was not on its way to an answer.
+    All are NaN for an episode that was not played to its end: it was not on its way to an answer.
 
     Args:
         trajectories: sampled episodes, in order, with the ids of their right answers.
@@ -118,7 +118,7 @@ def score_answer_at_turns(
     found = []
     for one, total, tokens in zip(trajectories, each.total, each.tokens, strict=True):
         mean = (total / tokens)[tokens > 0].unflatten(0, (_count_turns(one) + 1, -1)).amax(1)
-        found.append(mean.roll(-1) if one.end is not EndReason.ERROR else torch.full_like(mean, torch.nan))
+        found.append(mean.roll(-1) if one.is_whole else torch.full_like(mean, torch.nan))
     return found
 
 

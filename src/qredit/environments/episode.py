@@ -4,16 +4,21 @@
              turn 0                                    turn 1
 
 Ids are put behind each other and never decoded and encoded again. Only the environment reads text.
+
+Where a rule branches episodes (`environments/branching`), a further one takes over the ids of another up to a turn. Its
+environment is made anew and played to there again, by the same example, seed and actions.
 """
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import count, repeat
+from random import Random
 from typing import Any
 
 from qredit.environments.beginning import Beginning
+from qredit.environments.branching.protocol import Branching, PlayedEpisode, PlayedTurn, check_decision
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.calls import CallForm
 from qredit.environments.observation import ObservationFormat
@@ -31,23 +36,49 @@ from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory, Tur
 from qredit.samplers.protocol import Sampler
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error, to_one_line
-from qredit.utils.seed import ENVIRONMENT_STREAM, TURN_STREAM, derive_seed
+from qredit.utils.seed import BRANCH_STREAM, ENVIRONMENT_STREAM, TURN_STREAM, derive_seed
 
 MOST_FAULTS = 0.25
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What an episode begins from, and can be begun from again."""
+
+    make: EnvironmentFactory
+    prompt: tuple[int, ...]
+    example: Mapping[str, Any]
+    seed: int
+
+
 @dataclass
 class _Episode:
-    """One that is going on."""
+    """One that is going on.
 
+    Attributes:
+        steps: each action that its environment was given, and what came of it.
+        branch: number of its first own turn.
+        shows_prefix: what stands before its branch was sampled by another and is its context.
+    """
+
+    start: _Start
     prompt: tuple[int, ...]
     environment: Environment | None
+    tree: int = -1
+    branch: int = 0
+    shows_prefix: bool = False
+    steps: list[tuple[str, Step]] = field(default_factory=list)
     state_key: str | None = None
     segments: list[Segment] = field(default_factory=list)
     turns: list[TurnRecord] = field(default_factory=list)
     dropped_ends: int = 0
     end: EndReason | None = None
     fault: str | None = None
+
+    @property
+    def is_going(self) -> bool:
+        """Whether a turn is to be played; one that could not be reset has one, too, so that it is a rollout."""
+        return self.end is None or not self.segments
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -62,10 +93,37 @@ class _Episode:
         self.fault = to_one_line(f"{type(error).__name__}: {summarize_error(error)}")
         self.end = EndReason.ERROR
 
+    def prune(self) -> None:
+        """It is not gone on from; what it was answered is read by nobody."""
+        self.end = EndReason.PRUNED
+        if self.segments[-1].role == Role.OBSERVATION:
+            del self.segments[-1]
+
     def trajectory(self) -> Trajectory:
         assert self.end is not None
+        segments = [
+            replace(segment, sampled=False, logp=None) if self.shows_prefix and segment.turn < self.branch else segment
+            for segment in self.segments
+        ]
         return Trajectory(
-            self.prompt, tuple(self.segments), self.end, dropped_ends=self.dropped_ends, turns=tuple(self.turns)
+            self.prompt,
+            tuple(segments),
+            self.end,
+            dropped_ends=self.dropped_ends,
+            turns=tuple(self.turns),
+            branch=self.branch,
+            tree=self.tree,
+        )
+
+    def show(self, new: bool) -> PlayedEpisode:
+        """What a rule of branching sees of it."""
+        drawn: list[list[float]] = [[] for _ in self.turns]
+        for segment in self.segments:
+            if segment.sampled:
+                drawn[segment.turn] += [-logp for logp in segment.logp or ()]
+        return PlayedEpisode(
+            tuple(PlayedTurn(tuple(own), turn.reward) for own, turn in zip(drawn, self.turns, strict=True)),
+            *(self.branch, self.tree, new, self.end is not None, self.end is EndReason.ERROR),
         )
 
 
@@ -99,6 +157,7 @@ class EpisodePlayer:
         *,
         stop_tokens: Sequence[int],
         seed: int,
+        branching: Branching | None = None,
     ) -> list[Trajectory]:
         """One episode for each prompt; repeat a prompt to get several.
 
@@ -112,50 +171,114 @@ class EpisodePlayer:
                 with one and the same.
             stop_tokens: ids that end a text.
             seed: all draws are a function of it.
+            branching: by which rule the episodes of a prompt branch; None begins all of them at the prompt.
 
         Raises:
-            QreditError: more than `most_faults` of the environments failed, or one whose first observation differs
-                between rollouts of one prompt.
+            QreditError: more than `most_faults` of the environments failed, one whose first observation differs
+                between rollouts of one prompt, or one that cannot be played again to where another was.
         """
         turns = TurnSampler(self.format, self.budget.turn, tuple(stop_tokens), self.form)
-        episodes = [
-            self._begin(make, prompt, example, derive_seed(seed, ENVIRONMENT_STREAM, number))
+        starts = [
+            _Start(make, tuple(prompt), example, derive_seed(seed, ENVIRONMENT_STREAM, number))
             for number, (make, prompt, example) in enumerate(zip(self.makers(examples), prompts, examples, strict=True))
         ]
+        groups: list[_Group] = []
         try:
-            _align_beginnings(episodes, prompts, examples)
-            for turn in range(self.budget.turns):
-                live = [one for one in episodes if one.end is None or not one.segments]
+            for place, slots in enumerate(_split_prompts(starts)):
+                roots = len(slots) if branching is None else branching.count_roots(len(slots))
+                # the list is in `groups` while it is filled: what was begun is closed whatever happens
+                groups.append(group := _Group(slots, [], derive_seed(seed, BRANCH_STREAM, place)))
+                for slot in slots[:roots]:
+                    group.episodes.append(self._begin(slot))
+                _align_beginnings(group.episodes)
+                if branching is not None:
+                    group.number_trees()
+            for number in count():
+                live = [one for group in groups for one in group.episodes if one.is_going]
                 if not live:
                     break
-                last = [self._is_last(one, turn) for one in live]
-                drawn = turns.sample(
-                    sampler,
-                    [one.context for one in live],
-                    last,
-                    derive_seed(seed, TURN_STREAM, turn) if turn else seed,
-                )
-                for one, said, final in zip(live, drawn, last, strict=True):
-                    self._take(one, turn, said, final, turns)
+                self._play_turn(live, turns, sampler, derive_seed(seed, TURN_STREAM, number) if number else seed)
+                if branching is not None:
+                    for group in groups:
+                        self._branch(group, branching, live, number)
+            episodes = [one for group in groups for one in group.episodes]
             for one in episodes:
                 _add_earned(one)
         finally:
-            for one in episodes:
-                close_quietly(one.environment)
+            for group in groups:
+                for one in group.episodes:
+                    close_quietly(one.environment)
         self._check_faults(episodes)
         return [one.trajectory() for one in episodes]
 
-    def _begin(
-        self, make: EnvironmentFactory, prompt: Sequence[int], example: Mapping[str, Any], seed: int
-    ) -> _Episode:
-        one = _Episode(tuple(prompt), None)
+    def _play_turn(self, live: Sequence[_Episode], turns: TurnSampler, sampler: Sampler, seed: int) -> None:
+        last = [self._is_last(one) for one in live]
+        drawn = turns.sample(sampler, [one.context for one in live], last, seed)
+        for one, said, final in zip(live, drawn, last, strict=True):
+            self._take(one, len(one.turns), said, final, turns)
+
+    def _begin(self, start: _Start) -> _Episode:
+        one = _Episode(start, start.prompt, None)
         try:
-            one.environment = make()
-            begun = check_step(one.environment.reset(example, seed))
+            one.environment = start.make()
+            begun = check_step(one.environment.reset(start.example, start.seed))
             one.state_key = begun.state_key
-            one.prompt = self._add_first(one.prompt, begun, example)
+            one.prompt = self._add_first(one.prompt, begun, start.example)
         except Exception as error:  # whatever it raises ends this episode alone
             one.fail(error)
+        return one
+
+    def _branch(self, group: "_Group", branching: Branching, played: Sequence[_Episode], number: int) -> None:
+        """Add the episodes that branch off now; those that nobody branches are begun at the prompt in the end.
+
+        Args:
+            group: of one prompt.
+            branching: the rule.
+            played: episodes of all groups that played a turn just now.
+            number: of the turn, among all.
+        """
+        if not group.free:
+            return
+        new = set(map(id, played))
+        shown = [one.show(id(one) in new) for one in group.episodes]
+        decision = branching.decide(shown, group.free, Random(derive_seed(group.seed, number)))
+        check_decision(decision, shown, group.free)
+        branches = list(decision.branches)
+        for branch in branches:
+            source = group.episodes[branch.episode]
+            if branch.turn == 0:
+                group.add_root(self._begin(group.next_slot), source.tree)
+            else:
+                group.episodes.append(self._go_along(source, branch.turn, shows_prefix=not branching.trains_prefix))
+        for place in decision.pruned:
+            group.episodes[place].prune()
+        if not any(one.is_going for one in group.episodes):
+            while group.free:
+                group.add_root(self._begin(group.next_slot), 1 + max(one.tree for one in group.episodes))
+
+    def _go_along(self, source: _Episode, turn: int, shows_prefix: bool) -> _Episode:
+        """An episode that went as another one until some turn, its environment played again to there."""
+        one = self._begin(source.start)
+        one.prompt, one.tree, one.branch, one.shows_prefix = source.prompt, source.tree, turn, shows_prefix
+        one.segments = [segment for segment in source.segments if segment.turn < turn]
+        one.turns = source.turns[:turn]
+        for action, before in source.steps[:turn]:
+            if one.fault is not None:
+                break
+            assert one.environment is not None
+            try:
+                again = check_step(one.environment.step(action))
+            except Exception as error:  # whatever it raises ends this episode alone
+                one.fail(error)
+                break
+            if again != before:
+                close_quietly(one.environment)
+                raise QreditError(
+                    f"environment {type(one.environment).__name__} says something else when the same actions are "
+                    "played again with the same example and seed; episodes branch where it does not"
+                )
+            one.steps.append((action, again))
+            one.state_key = again.state_key
         return one
 
     def _add_first(self, prompt: tuple[int, ...], begun: Step, example: Mapping[str, Any]) -> tuple[int, ...]:
@@ -178,8 +301,9 @@ class EpisodePlayer:
             )
         return ids
 
-    def _is_last(self, one: _Episode, turn: int) -> bool:
-        return one.end is not None or self.budget.is_last(turn, one.count(observed=False), one.count(observed=True))
+    def _is_last(self, one: _Episode) -> bool:
+        spent = one.count(observed=False), one.count(observed=True)
+        return one.end is not None or self.budget.is_last(len(one.turns), *spent)
 
     def _take(self, one: _Episode, turn: int, said: Trajectory, last: bool, turns: TurnSampler) -> None:
         """Put a turn behind an episode, and what comes of it.
@@ -209,6 +333,7 @@ class EpisodePlayer:
             one.turns.append(TurnRecord(state_key=one.state_key))
             one.fail(error)
             return
+        one.steps.append((action, step))
         counts = Counter({name: float(count) for name, count in step.info.items()})
         if step.truncated or (last and not step.done):
             one.end = EndReason.BUDGET
@@ -242,8 +367,8 @@ def alike(make: EnvironmentFactory) -> Callable[[Sequence[Mapping[str, Any]]], I
 
 
 def _add_earned(one: _Episode) -> None:
-    """Add what the whole episode earned to the reward of its last turn, unless a fault ended it."""
-    if one.end is EndReason.ERROR:
+    """Add what the whole episode earned to the reward of its last turn, if it was played to its end."""
+    if one.end in (EndReason.ERROR, EndReason.PRUNED):
         return
     try:
         earned = collect_earned(one.environment)
@@ -255,28 +380,61 @@ def _add_earned(one: _Episode) -> None:
         one.turns[-1] = replace(last, reward=earned + (0.0 if math.isnan(last.reward) else last.reward))
 
 
-def _align_beginnings(
-    episodes: Sequence[_Episode], prompts: Sequence[Sequence[int]], examples: Sequence[Mapping[str, Any]]
-) -> None:
-    """Refuse rollouts of one prompt that do not begin alike; one whose reset failed begins as the others do.
+@dataclass
+class _Group:
+    """The episodes of one prompt.
 
-    Args:
-        episodes: as they were begun; those of one prompt are neighbours.
-        prompts: as they were asked, by which those of one prompt are known,
-        examples: and by the row.
+    Attributes:
+        slots: what each begins from, if it begins at the prompt.
+        episodes: those that were begun.
+        seed: of what is drawn of where they branch.
     """
+
+    slots: Sequence[_Start]
+    episodes: list[_Episode]
+    seed: int
+
+    @property
+    def free(self) -> int:
+        """How many more are to come."""
+        return len(self.slots) - len(self.episodes)
+
+    def number_trees(self) -> None:
+        """Each is the root of a tree."""
+        for tree, one in enumerate(self.episodes):
+            one.tree = tree
+
+    @property
+    def next_slot(self) -> _Start:
+        """What the next episode begins from, if it begins at the prompt."""
+        return self.slots[len(self.episodes)]
+
+    def add_root(self, one: _Episode, tree: int) -> None:
+        """One more that begins at the prompt."""
+        one.tree = tree
+        self.episodes.append(one)
+        _align_beginnings(self.episodes)
+
+
+def _split_prompts(starts: Sequence[_Start]) -> Iterator[Sequence[_Start]]:
+    """The neighbours of each prompt, known by its ids and its row."""
     first = 0
-    for number in range(1, len(episodes) + 1):
-        same = number < len(episodes) and (prompts[number], examples[number]) == (prompts[first], examples[first])
-        if same:
-            continue
-        group = episodes[first:number]
-        begun = {one.prompt for one in group if one.fault is None}
-        if len(begun) > 1:
-            raise QreditError(
-                "what reset says differs between two rollouts of one prompt; it must be a function of the example: put "
-                "what differs into a column of the data"
-            )
-        for one in group:
-            one.prompt = next(iter(begun), one.prompt)
-        first = number
+    for number in range(1, len(starts) + 1):
+        same = number < len(starts) and (
+            (starts[number].prompt, starts[number].example) == (starts[first].prompt, starts[first].example)
+        )
+        if not same:
+            yield starts[first:number]
+            first = number
+
+
+def _align_beginnings(group: Sequence[_Episode]) -> None:
+    """Refuse rollouts of one prompt that do not begin alike; one whose reset failed begins as the others do."""
+    begun = {one.prompt for one in group if one.fault is None or one.segments}
+    if len(begun) > 1:
+        raise QreditError(
+            "what reset says differs between two rollouts of one prompt; it must be a function of the example: put "
+            "what differs into a column of the data"
+        )
+    for one in group:
+        one.prompt = next(iter(begun), one.prompt)

@@ -27,8 +27,8 @@ def arpo(
 
     Source: arXiv 2507.19849, the "hard" estimate of its text, known from others' notes. Its released code takes the
     "soft" one, which is `grpo()`: the ratios of shared tokens are equal, so both have one gradient wherever no ratio is
-    clipped. Difference: advantages alone. Branching where a tool's result makes the policy unsure belongs to the
-    sampler. Rollouts that went the same way by chance share, too.
+    clipped. Difference: advantages alone. Branching where a tool's result makes the policy unsure is
+    `--branching 'unsure_turns()'`. Rollouts that went the same way by chance share, too.
     """
     advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std) | average_over_branches()
     surrogate = clipped_ratio(epsilon_low, epsilon_high, dual_clip)

@@ -22,10 +22,10 @@ def slate(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: floa
     a group are siblings. Later ones are where a sampler branched, or where rollouts went the same way until then.
 
     Source: arXiv 2602.23440, eq. 5, compared with official code. Difference: advantages alone. Drawing k candidates
-    at every step, and going on from one of them with probability ∝ exp(A/0.7), belongs to the sampler. The judge that
-    scores thoughts, queries and answers by -1, 0 or 1 is the environment's, and so is the bonus for early answers. The
-    objective is there a sum over steps; the token mean is our choice. The divergence from a reference model (0.001
-    there) is added by `| kl_to_reference(…)`.
+    at every step, and going on from one of them with probability ∝ exp(A/0.7), is `--branching 'candidates()'`. The
+    judge that scores thoughts, queries and answers by -1, 0 or 1 is the environment's, and so is the bonus for early
+    answers. The objective is there a sum over steps; the token mean is our choice. The divergence from a reference
+    model (0.001 there) is added by `| kl_to_reference(…)`.
     """
     advantage = turn_reward() | center_by_pool("sibling") | scale_by_pool_std("sibling", epsilon_std)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -29,10 +29,10 @@ def tree_grpo(
         epsilon_std: added to standard deviations.
 
     The first part is zero where all rewards of a group are equal, the second where all of a tree are. A rollout without
-    a tree (-1) is a tree alone. `tree` comes from a sampler or a maker of yours.
+    a tree (-1) is a tree alone. `tree` comes from `--branching 'trees()'`, which grows trees by going on from nodes
+    that are drawn at random, or from a maker of yours.
 
-    Source: arXiv 2509.21240, compared with official code. Difference: advantages alone. Growing trees, by going on from
-    nodes that are drawn at random, belongs to the sampler. The divergence from a reference model (0.001 there) is added
+    Source: arXiv 2509.21240, compared with official code. The divergence from a reference model (0.001 there) is added
     by `| kl_to_reference(…)`.
     """
 

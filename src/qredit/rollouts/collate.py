@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qredit.core.batch import SPANS, RolloutBatch
 from qredit.rollouts.field_functions import make_field_tensor
-from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
+from qredit.rollouts.trajectory import Role, Segment, Trajectory
 
 _KINDS = {"i": torch.int32, "f": torch.float32}
 """What `array` calls the kinds of numbers in which rollouts travel."""
@@ -107,15 +107,15 @@ def plan_rows(trajectories: Sequence[Trajectory], tails: Sequence[Tail]) -> list
     """The rows of some trajectories, in order: one for each tail, its sampled answer or all of its right answers.
 
     A rationale with several right answers is one row, so that it counts once wherever rows are counted. An answer that
-    is given twice stands there once. An episode that an error ended stands as it was sampled, without a right answer.
-    It was not on its way to one, and likelihood stages leave such rows out.
+    is given twice stands there once. An episode that was not played to its end stands as it was sampled, without a
+    right answer. It was not on its way to one, and likelihood stages leave such rows out.
     """
     return [
         RowSpec(number, one, golds if tail == "answer" else ())
         for number, one in enumerate(trajectories)
-        for golds in [() if one.end is EndReason.ERROR else tuple(dict.fromkeys(one.golds))]
+        for golds in [tuple(dict.fromkeys(one.golds)) if one.is_whole else ()]
         for tail in tails
-        if tail == "response" or golds or (one.end is EndReason.ERROR and "response" not in tails)
+        if tail == "response" or golds or (not one.is_whole and "response" not in tails)
     ]
 
 

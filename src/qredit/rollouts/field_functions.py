@@ -88,6 +88,11 @@ def states(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[list[int]
     ]
 
 
+def trees(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
+    """`tree`: the number of the tree of its group that each rollout was branched in; -1 where nothing branches."""
+    return [one.tree for one in trajectories]
+
+
 def _with_turns(trajectories: Sequence[Trajectory], name: str) -> Sequence[Trajectory]:
     if not all(one.turns for one in trajectories):
         raise QreditError(f"the batch field '{name}' is given by an environment, and these rollouts have none")
@@ -96,8 +101,16 @@ def _with_turns(trajectories: Sequence[Trajectory], name: str) -> Sequence[Traje
 
 EPISODE_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"turn_reward": turn_rewards, "state": states})
 """Fields that are there where an environment is."""
+BRANCHING_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"tree": trees})
+"""Fields that are there where episodes branch."""
 FIELD_FUNCTIONS: Mapping[str, FieldFunction] = MappingProxyType(
-    {"cluster": clusters, "difficulty_tag": difficulty_tags, "step": reasoning_steps, **EPISODE_FIELDS}
+    {
+        "cluster": clusters,
+        "difficulty_tag": difficulty_tags,
+        "step": reasoning_steps,
+        **EPISODE_FIELDS,
+        **BRANCHING_FIELDS,
+    }
 )
 
 

@@ -35,12 +35,15 @@ class Role(StrEnum):
 
 
 class EndReason(StrEnum):
-    """How a trajectory ended: by its own answer, at a turn's cap on tokens, at its whole budget, or by an error."""
+    """How a trajectory ended: by its own answer, at a turn's cap on tokens, at its whole budget, by an error, or by a
+    rule of branching that did not go on from it.
+    """
 
     ANSWER = "answer"
     CAP = "cap"
     BUDGET = "budget"
     ERROR = "error"
+    PRUNED = "pruned"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Trajectory:
         hinted: token ids of the prompt with its gold answer shown; empty where nobody needs it.
         proposal: its tokens were drawn after `hinted`, not after `prompt`.
         turns: what the environment said of each turn, in order; empty where there is no environment.
+        branch: number of its first turn that is its own; those before it are another's of the group.
+        tree: number of the tree of the group that it was branched in; -1 where nothing branches.
     """
 
     prompt: tuple[int, ...]
@@ -126,6 +131,8 @@ class Trajectory:
     hinted: tuple[int, ...] = ()
     proposal: bool = False
     turns: tuple[TurnRecord, ...] = ()
+    branch: int = 0
+    tree: int = -1
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -198,6 +205,11 @@ class Trajectory:
         """The sum of its turns' rewards; NaN where the environment gave none."""
         given = [turn.reward for turn in self.turns if not math.isnan(turn.reward)]
         return math.fsum(given) if given else math.nan
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was played to its end, and not left by an error or by a rule of branching."""
+        return self.end not in (EndReason.ERROR, EndReason.PRUNED)
 
     @property
     def ended(self) -> bool:

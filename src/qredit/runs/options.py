@@ -33,7 +33,7 @@ __all__ = ["TrainOptions"]
 
 OWN_COLUMNS = ("prompt_column", "answer_column", "aliases_column")
 OWN_WORDING = ("system_prompt", "instruction", "few_shot")
-EPISODE_OPTIONS = ("max_turns", "observation_budget", "episode_budget", "tool_seconds")
+EPISODE_OPTIONS = ("max_turns", "observation_budget", "episode_budget", "tool_seconds", "branching")
 POCKET = "pocket"
 AUTO = "auto"
 POCKET_BUDGET = (40, 8)
@@ -181,6 +181,11 @@ class TrainOptions:
         None, "with env or tools: tokens sampled in all turns together; default: max_turns whole turns"
     )
     tool_seconds: float | None = option(None, "with tools: the most seconds that one call may take; default: 10")
+    branching: str | None = option(
+        None,
+        "with env or tools: the rule by which the episodes of a prompt branch, such as 'trees(roots=2, nodes=2)'; "
+        "default: all begin at the prompt",
+    )
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")
@@ -249,6 +254,10 @@ class TrainOptions:
         if self.guard in ("roll_back", "paft") and not (self.save_every or self.eval_every):
             raise QreditError(f"guard={self.guard} needs checkpoints to return to; give save_every or eval_every")
         self._check_fields()
+        if self.branching is not None:
+            from qredit.environments.branching.parsing import parse_branching  # here, as for objectives
+
+            parse_branching(self.branching).check_size(self.m)
 
     def _check_fields(self) -> None:
         """Refuse an objective that cannot be read, and makers of fields that it does not read."""

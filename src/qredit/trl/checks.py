@@ -27,12 +27,13 @@ from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
 from qredit.environments.source import EpisodeSource
 from qredit.fields.parsing import suggest_makers
-from qredit.rollouts.field_functions import EPISODE_FIELDS, FIELD_FUNCTIONS, FieldFunction
+from qredit.rollouts.field_functions import BRANCHING_FIELDS, EPISODE_FIELDS, FIELD_FUNCTIONS, FieldFunction
 from qredit.rollouts.field_maker import RolloutMaker
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
 from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
 from qredit.trl.config import EPISODE_OPTIONS, QreditConfig
+from qredit.trl.environment_factory import FactorySource
 from qredit.utils.errors import QreditError
 
 _CARRIED_BY_EQUAL_REWARDS = frozenset(
@@ -126,6 +127,7 @@ def check_episodes(
                 "(environment=…, --env)"
             )
         return
+    check_branching(objective, args, episodes, given)
     if objective.proposal is not None:
         raise QreditError(
             f"{objective} draws behind the gold answer, and episodes are played behind plain prompts alone; leave the "
@@ -133,6 +135,40 @@ def check_episodes(
         )
     if args.hint_failed is not None:
         raise QreditError("hint_failed samples rollouts of one turn again; leave it out with tools or an environment")
+
+
+def check_branching(objective: Objective, args: QreditConfig, episodes: EpisodeSource, given: Collection[str]) -> None:
+    """Refuse a rule of branching that the objective does not go with, and an objective that needs one.
+
+    Args:
+        objective: of the run.
+        args: of the trainer.
+        episodes: tools or an environment.
+        given: batch fields that the user makes.
+
+    Raises:
+        QreditError: names the rule, the field, or the objective.
+    """
+    rule = args.branching_of_run
+    if rule is None:
+        for name in sorted((objective.needs & set(BRANCHING_FIELDS)) - set(given)):
+            raise QreditError(
+                f"{objective} needs the batch field '{name}', which a rule of branching gives; give one "
+                "(branching, --branching), such as trees()"
+            )
+        return
+    if isinstance(episodes, FactorySource):
+        raise QreditError(f"branching plays episodes again, which environment_factory does not; leave {rule} out")
+    if "answer_logp" in objective.needs and not args.biased_sampling:
+        raise QreditError(
+            f"{objective} takes the rollouts of a prompt as independent draws, and {rule} lets them share their "
+            "beginnings. Leave branching out, or set biased_sampling to accept the bias"
+        )
+    if not rule.trains_prefix and "turn_reward" not in objective.needs:
+        raise QreditError(
+            f"{rule} leaves most episodes after the turn that it compares, and {objective} reads no rewards of turns; "
+            "take one that does, such as slate()"
+        )
 
 
 def resolve_field_functions(

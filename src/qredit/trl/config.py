@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from qredit.environments.branching.parsing import parse_branching
+from qredit.environments.branching.protocol import Branching
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.tool_worker import SECONDS
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
@@ -21,6 +23,7 @@ EPISODE_OPTIONS = {
     "observation_budget": OBSERVATION_BUDGET,
     "episode_budget": None,
     "tool_seconds": SECONDS,
+    "branching": None,
 }
 """Fields that are read where there are tools or an environment, with their defaults."""
 DEFAULTS = {
@@ -136,6 +139,13 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     tool_seconds: float = field(
         default=SECONDS, metadata={"help": "The most seconds that one call of a tool may take."}
     )
+    branching: str | None = field(
+        default=None,
+        metadata={
+            "help": "With tools or an environment: the rule by which the episodes of a prompt branch in training, such "
+            "as trees(roots=2, nodes=2). Default: all begin at the prompt."
+        },
+    )
     skip_long: bool = field(
         default=False, metadata={"help": "Drop prompts that are too long for the context, with a count."}
     )
@@ -169,6 +179,19 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     def episode_budget_of_run(self) -> EpisodeBudget:
         """The most that an episode may take, where there are tools or an environment."""
         return EpisodeBudget(self.budget, self.max_turns, self.observation_budget, self.episode_budget)
+
+    @property
+    def branching_of_run(self) -> Branching | None:
+        """The rule by which episodes branch.
+
+        Raises:
+            QreditError: as `parse_branching`; groups of a size that the rule cannot fill.
+        """
+        if self.branching is None:
+            return None
+        rule = parse_branching(self.branching)
+        rule.check_size(self.num_generations)
+        return rule
 
     @property
     def draw(self) -> SamplingParams:

@@ -75,7 +75,7 @@ def compute_length_metrics(facts: Float[Tensor, "N 7"]) -> Mapping[str, float]:
 
 
 def collect_episode_counts(rollouts: Sequence[Trajectory]) -> list[dict[str, float]]:
-    """Per episode: its turns, tokens of observations, how it ended, and what its environment counted; none without."""
+    """Per episode: turns, tokens of observations, how it ended, where it branched, what was counted; none without."""
     return [_count_episode(one) for one in rollouts if one.turns]
 
 
@@ -83,6 +83,8 @@ def _count_episode(one: Trajectory) -> dict[str, float]:
     counts: dict[str, float] = {"turns": float(len(one.turns)), "reward": one.episode_reward}
     counts["observed"] = float(sum(len(s.ids) for s in one.segments if s.role == Role.OBSERVATION))
     counts |= {f"ended/{end.value}": float(one.end is end) for end in EndReason}
+    if one.tree >= 0:
+        counts |= {"branched": float(one.branch > 0), "shared_turns": float(one.branch)}
     for turn in one.turns:
         for name, count in turn.counts.items():
             counts[name] = counts.get(name, 0.0) + count

@@ -665,6 +665,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 rows,
                 stop_tokens=self.eos_token_ids,
                 seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+                branching=self.args.branching_of_run if self.model.training else None,
             )
         if isinstance(self.episodes, FactorySource):
             self.environments = self.episodes.pool.playing  # TRL hands them to the reward functions

@@ -23,6 +23,8 @@ ENVIRONMENT_STREAM = 1 << 46
 """What an environment draws by itself: mixed with the seed of the first turns, by the number of the episode."""
 FORK_STREAM = 1 << 47
 """Answers behind rationales that were cut: from here on, by a hash of the generation."""
+BRANCH_STREAM = 1 << 48
+"""Which episodes branch and where: mixed with the seed of the first turns, by the place of the group and the round."""
 
 
 def derive_seed(*numbers: int) -> int:
