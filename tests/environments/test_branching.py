@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from random import Random
 
@@ -55,6 +55,17 @@ class Fickle(Counting):
     def step(self, action):
         Fickle.said += 1
         return Step(f"again {Fickle.said}")
+
+
+class Seeded(Counting):
+    """Says its seed."""
+
+    def reset(self, example, seed):
+        self.seed = seed
+        return super().reset(example, seed)
+
+    def step(self, action):
+        return replace(super().step(action), observation=f"seed {self.seed}")
 
 
 class Failing(Counting):
@@ -258,6 +269,14 @@ def test_one_turn_cannot_branch():
     found = play(trees(), 6, steps=1)
     assert [one.branch for one in found] == [0] * 6
     assert [one.tree for one in found] == [0, 1, 0, 0, 1, 1]
+
+
+def test_a_branch_has_the_luck_of_what_it_shares():
+    found = play(trees(nodes=5), 12, make=Seeded)
+    assert any(one.branch for one in found)
+    said = [{s.ids for s in one.segments if s.role == Role.OBSERVATION} for one in found]
+    assert all(len(own) == 1 for own in said), "one seed in the whole episode"
+    assert len(set(map(frozenset, said))) > 2, "further roots have seeds of their own"
 
 
 def test_an_environment_that_changes_its_word_is_refused():

@@ -35,10 +35,9 @@ def vpr(
     one before the last).
 
     Source: arXiv 2605.10325, compared with official code: its mode `mean_then_batch_whiten`. Difference: advantages
-    alone. Drawing four candidates in every state, and going on with the best, is
-    `--branching 'candidates(k=4, temperature=0)'`. Tokens of equal
-    pools stay in the denominator; there they are masked. An older mode, not here, compares the turns at one place over
-    all prompts.
+    alone. Drawing four candidates in every state, and going on with the best, is `--branching 'candidates(k=4,
+    temperature=0)'`. Tokens of equal pools stay in the denominator; there they are masked. An older mode, not here,
+    compares the turns at one place over all prompts.
     """
     rewards = turn_reward()
     earned = rewards + outcome * (reward() | at_last_turn()) if outcome else rewards
