@@ -7,7 +7,7 @@ import torch
 
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
-from qredit.rollouts.field_functions import EPISODE_FIELDS, FIELD_FUNCTIONS
+from qredit.rollouts.field_functions import BRANCHING_FIELDS, EPISODE_FIELDS, FIELD_FUNCTIONS
 from tests.support.marks import e2e
 from tests.support.runs import questions, trainer
 
@@ -91,4 +91,4 @@ def test_it_trains_and_is_evaluated(name, tmp_path):
 
 
 def test_supplied_fields_are_filled_by_nothing_but_episodes():
-    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster", *EPISODE_FIELDS}
+    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster", *EPISODE_FIELDS, *BRANCHING_FIELDS}

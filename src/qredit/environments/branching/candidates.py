@@ -56,7 +56,13 @@ class candidates:
         return self.k
 
     def decide(self, group: Sequence[PlayedEpisode], free: int, rng: Random) -> Decision:
-        """Go on from one of the turns that were played just now."""
+        """Go on from one of the turns that were played just now.
+
+        Args:
+            group: the episodes, in the order in which they were begun.
+            free: how many more there may be.
+            rng: all that is drawn is drawn from it.
+        """
         drawn = [place for place, one in enumerate(group) if one.new and not one.failed]
         if not drawn:
             return Decision((Branch(0, 0),) * min(self.k, free))

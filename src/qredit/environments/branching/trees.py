@@ -54,7 +54,13 @@ class trees:
         return self.roots
 
     def decide(self, group: Sequence[PlayedEpisode], free: int, rng: Random) -> Decision:
-        """A round of branches, when all episodes are over."""
+        """A round of branches, when all episodes are over.
+
+        Args:
+            group: the episodes, in the order in which they were begun.
+            free: how many more there may be.
+            rng: all that is drawn is drawn from it.
+        """
         if not all(one.ended for one in group):
             return Decision()
         return Decision(

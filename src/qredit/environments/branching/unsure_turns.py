@@ -66,7 +66,13 @@ class unsure_turns:
         return max(1, int(self.share * size))
 
     def decide(self, group: Sequence[PlayedEpisode], free: int, rng: Random) -> Decision:
-        """Copies of the turns that were played just now."""
+        """Copies of the turns that were played just now.
+
+        Args:
+            group: the episodes, in the order in which they were begun.
+            free: how many more there may be.
+            rng: all that is drawn is drawn from it.
+        """
         branches: list[Branch] = []
         for place, one in enumerate(group):
             turn = len(one.turns) - 1
