@@ -43,11 +43,13 @@ RUNS = {  # the fields of each objective, and what is logged of them
         ["budget=truncated_answers((1, 3), answers=2)"],
         {"budget/reward@1", "budget/reward@3"},
     ),
+    "istar('prm')": (["logp@prm=implicit_prm(lr=0.01)"], {"implicit_prm/loss", "implicit_prm/terms"}),
     "empo()": ([f"cluster={__name__}:pairs"], set()),
 }
 
 
-ALIKE = ("pure()", "pure_strict()", "tp_grpo(alpha=0.5)", "empo()")  # made as another one's: by a judge, by a function
+# made as another one's: by a judge, by a learner, by a function
+ALIKE = ("pure()", "pure_strict()", "tp_grpo(alpha=0.5)", "istar('prm')", "empo()")
 
 
 def varied(completions, **columns):

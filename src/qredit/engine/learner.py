@@ -1,11 +1,13 @@
 """Models that learn beside the policy and fill batch fields: critics, implicit reward models."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
@@ -166,17 +168,29 @@ class LearnerFile:
         self.learner.load_state_dict(state)
 
 
-def step_together(optimizer: torch.optim.Optimizer, collective: Collective) -> None:
+def step_together(
+    optimizer: torch.optim.Optimizer, collective: Collective, largest_norm: float = math.inf
+) -> Float[Tensor, ""]:
     """The optimiser's step by the gradients of all processes, summed; every process ends with the same weights.
 
     The loss of each is to be divided by a count over all processes, so that the sum is the gradient of one mean.
+
+    Args:
+        optimizer: whose parameters have the gradients of this process.
+        collective: the processes that train together.
+        largest_norm: a longer sum is scaled to this length.
+
+    Returns:
+        The length of the sum, before it is scaled.
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = collective.sum(own)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for parameter in parameters:
+        own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = collective.sum(own)
+    norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
     optimizer.step()
     optimizer.zero_grad()
+    return norm
 
 
 def _constant(batch: RolloutBatch) -> RolloutBatch:

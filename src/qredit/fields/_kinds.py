@@ -21,5 +21,9 @@ class LearnerMaker(FieldMaker):
     """A maker of the fields that a learner fills."""
 
     @abstractmethod
-    def make_learner(self) -> Learner:
-        """A new learner, without anything learned yet."""
+    def make_learner(self, field: str) -> Learner:
+        """A new learner, without anything learned yet.
+
+        Args:
+            field: that it is given for.
+        """

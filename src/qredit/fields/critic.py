@@ -32,5 +32,5 @@ class critic(LearnerMaker):
     def __post_init__(self) -> None:
         check_range("lr", self.lr, 1e-12, 1.0)
 
-    def make_learner(self) -> LinearCritic:
+    def make_learner(self, field: str) -> LinearCritic:
         return LinearCritic(self.lr)

@@ -36,10 +36,10 @@ def istar(
         dual_clip: the loss of A < 0 is capped at -dual_clip · A, None for no cap. verl takes 3.
 
     Not zero where all rewards of a group are equal: the turns' part stays. A rollout alone in its group keeps its
-    reward, and a turn that is the only one its own. M is given as a teacher, or its field by a maker.
+    reward, and a turn that is the only one its own. M learns beside the policy with `--field logp@prm=implicit_prm()`,
+    or is a teacher that has learned.
 
-    Source: arXiv 2509.19199, official code in its leave-one-out form, which its launchers take. Difference: M is fixed
-    here. There it learns beside the policy, by DPO on all pairs of a success and a failure of the prompt. The mean of
+    Source: arXiv 2509.19199, official code in its leave-one-out form, which its launchers take. Difference: the mean of
     the others is over all turns. The code takes the first turn of each rollout that it meets.
     """
     turns = implicit_reward(model, base, beta) | skip_unscored() | sum_over_turns()

@@ -57,7 +57,7 @@ def load_fields(options: TrainOptions) -> MadeFields:
             if isinstance(maker, RolloutMaker) or not isinstance(maker, FieldMaker)
         },
         teachers,
-        [maker.make_learner() for maker in given.values() if isinstance(maker, LearnerMaker)],
+        [maker.make_learner(name) for name, maker in given.items() if isinstance(maker, LearnerMaker)],
     )
 
 
