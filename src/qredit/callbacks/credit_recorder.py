@@ -1,8 +1,7 @@
 """What a run's tokens were credited with, step by step, written down for the credit viewer of `qredit report`."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from qredit.core.chain import Scope
 from qredit.core.objective import trace
 from qredit.engine.step import ScoredMicrobatch
 from qredit.utils.atomic_files import append_text
-from qredit.utils.run_lengths import round_significant, run_length_encode
+from qredit.utils.run_lengths import list_stretches, round_significant, run_length_encode
 from qredit.utils.sanitize import to_json_line
 
 MAX_RECORDS = 200  # at most, over a run
@@ -161,7 +160,7 @@ def _row(
         "credit_sum": round_significant(float(shown["credit"][number].double().sum())),
         "cut": [len(ids) // 2, left_out] if left_out else None,
         "ids": ids,
-        "spans": {name: list(_marked(span[number].cpu()[columns].tolist())) for name, span in spans.items()},
+        "spans": {name: list_stretches(span[number].cpu()[columns].tolist()) for name, span in spans.items()},
         "values": [run_length_encode(value[number][columns].tolist()) for value in shown.values()],
         **_shares(batch, number, columns),
         **_turns(batch, number, columns),
@@ -180,9 +179,3 @@ def _turns(batch: RolloutBatch, number: int, columns: Int[Tensor, " K"]) -> dict
         return {}
     turns = batch.turn[number].cpu()[columns].tolist()
     return {"turns": run_length_encode(turns)} if len(set(turns)) > 1 else {}
-
-
-def _marked(span: Sequence[bool]) -> Iterator[list[int]]:
-    """The stretches of True, as [start, end)."""
-    edges = [place for place, (before, after) in enumerate(pairwise([False, *span, False])) if before != after]
-    yield from ([start, end] for start, end in zip(edges[::2], edges[1::2], strict=True))

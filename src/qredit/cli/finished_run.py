@@ -3,12 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from qredit.runs.folder import RunFolder
+from qredit.runs.folder import Command, RunFolder
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from qredit.runs.lifecycle import TrainResult
 
 
-def find_resumed(output: str | None, command: Literal["train", "sft"]) -> Path:
+def find_resumed(output: str | None, command: Command) -> Path:
     """The folder of the run that --resume goes on with.
 
     Args:
         output: what --output was given.
-        command: whose run it must be: train, sft.
+        command: whose run it must be.
 
     Raises:
         QreditError: no folder was given, or it holds no run of that command.
@@ -39,7 +39,7 @@ def tell_how_to_resume(output: Path, steps: int, command: str) -> Iterator[None]
     Args:
         output: the run folder.
         steps: that were asked for.
-        command: train, sft.
+        command: whose run it is.
     """
     try:
         yield

@@ -6,7 +6,6 @@ there. Any field of TRL's SFTConfig that has an effect can be given too, as --na
 YAML file.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
-from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, get_field_types, read_yaml, select_fields
-from qredit.cli.shared_options import TEMPLATE_OPTIONS
+from qredit.cli.offline_options import Source, list_config_fields, split_sources
+from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, read_yaml, select_fields
 from qredit.runs.options import TrainOptions
 from qredit.runs.sft_options import SHARED_WITH_TRAIN, RationaleOptions, SftOptions
-from qredit.utils.errors import QreditError
 
 _OURS = ("output", "resume", "config")
 _HELP = {"lr": "learning rate; default 3e-4 (pocket), 1e-4 (--lora), 1e-5 (full fine-tuning)"}
@@ -40,9 +38,7 @@ def list_sft_fields() -> dict[str, FieldTypes]:
     """Fields of SFTConfig that can be given beside the options, with the types each may have."""
     from qredit.trl.sft_config import NOT_READ, SftConfig
 
-    own = {field.name for field in dataclasses.fields(TrainOptions)} | {"output_dir", "config"}
-    names = [field.name for field in dataclasses.fields(SftConfig) if field.name not in own | NOT_READ]
-    return {name: get_field_types(SftConfig, name) for name in names} | dict(TEMPLATE_OPTIONS)
+    return list_config_fields(SftConfig, NOT_READ)
 
 
 def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
@@ -77,20 +73,13 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     Raises:
         QreditError: an unknown key (with the nearest one), or a value that cannot be used.
     """
-    sources: list[tuple[str, Mapping[str, Any]]] = []
+    sources: list[Source] = []
     if resumed is not None:
         sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
     if config is not None:
         sources.append((config, read_yaml(config)))
     sources.append(("the command line", given))
-    about = {field.name for field in dataclasses.fields(RationaleOptions)}
-    allowed = {*SHARED_WITH_TRAIN, *about}
-    for where, source in sources:
-        for key in source:
-            if key in TrainOptions.__dataclass_fields__ and key not in allowed:
-                raise QreditError(f"{key} in {where} is an option of `qredit train`, which fine-tuning does not have")
-    shown = [(where, {key: value for key, value in source.items() if key in about}) for where, source in sources]
-    rest = [(where, {key: value for key, value in source.items() if key not in about}) for where, source in sources]
+    shown, rest = split_sources(sources, RationaleOptions, SHARED_WITH_TRAIN)
     return SftOptions(
         build_options(TrainOptions, rest, further=list_sft_fields), build_options(RationaleOptions, shown)
     )

@@ -18,7 +18,9 @@ from qredit.utils.errors import QreditError
 from qredit.utils.extras import get_installed_version
 
 RECORDED_PACKAGES = ("qredit", "torch", "transformers", "trl", "accelerate", "peft", "datasets")
-SFT_MARK = "rationales"  # an option that the config of supervised fine-tuning holds, and no other
+MARKS = {"rationales": "sft", "pairs_per_prompt": "dpo"}
+"""An option that the config of a command's runs holds, and no other's; those of `qredit train` hold none of them."""
+Command = Literal["train", "sft", "dpo"]
 RESUMABLE_CHANGES = ("steps", "save_every", "log_every", "data", "model")
 FORMER_BEHAVIOUR = {
     "aliases": "reward",
@@ -27,6 +29,7 @@ FORMER_BEHAVIOUR = {
     "bnb_4bit_quant_type": "nf4",
     "use_bnb_nested_quant": False,
     "field": [],
+    "keep_rollouts": False,
 }
 """What runs did whose config.yaml does not say so, for it is older than the option."""
 
@@ -54,7 +57,8 @@ class RunFolder:
     """Paths of a run.
 
     config.yaml: its options, to be run again. record.json: seed, versions, objective in full, data, machine.
-    metrics.jsonl, samples.jsonl, credit.jsonl, validation.jsonl, decisions.jsonl: one line per entry.
+    metrics.jsonl, samples.jsonl, credit.jsonl, validation.jsonl, decisions.jsonl, rollouts.jsonl: one line per entry.
+    pairs.jsonl: the preference pairs that it learns from.
     checkpoint-*: to resume from.
     final: the model.
     """
@@ -90,6 +94,19 @@ class RunFolder:
         return self.path / "decisions.jsonl"
 
     @property
+    def rollouts(self) -> Path:
+        return self.path / "rollouts.jsonl"
+
+    @property
+    def pairs(self) -> Path:
+        return self.path / "pairs.jsonl"
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """The files that grow while the run goes on."""
+        return (self.metrics, self.samples, self.credit, self.validation, self.decisions, self.rollouts)
+
+    @property
     def final(self) -> Path:
         return self.path / "final"
 
@@ -112,7 +129,7 @@ class RunFolder:
         ensure_writable(self.path)
         return made
 
-    def require_existing(self, command: Literal["train", "sft"] | None = None) -> None:
+    def require_existing(self, command: Command | None = None) -> None:
         """Find the run in the folder that is to be resumed.
 
         Args:
@@ -126,7 +143,7 @@ class RunFolder:
         kept = None
         with contextlib.suppress(OSError, ValueError, yaml.YAMLError):  # said where the options are read
             kept = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        its_own = "sft" if isinstance(kept, dict) and SFT_MARK in kept else "train"
+        its_own = _find_command(kept)
         if command not in (its_own, None):
             raise QreditError(
                 f"the run in {self.path} is one of `qredit {its_own}`; go on with it: "
@@ -140,7 +157,7 @@ class RunFolder:
         Args:
             options: the run's, by name; those that were not chosen are left out.
         """
-        places = {name: _absolute(options[name]) for name in ("model", "data", "few_shot") if name in options}
+        places = {name: _absolute(options[name]) for name in ("model", "data", "few_shot", "run") if name in options}
         write_text_atomic(self.config, _as_yaml({**options, **places}))
 
     def check_same_options(self, options: Mapping[str, Any]) -> None:
@@ -192,6 +209,11 @@ class RunFolder:
         except (OSError, ValueError):
             return []
         return list(kept.get("commands", [kept["command"]] if "command" in kept else []))
+
+
+def _find_command(config: Any) -> str:
+    """The command whose run has this config."""
+    return next((name for mark, name in MARKS.items() if isinstance(config, dict) and mark in config), "train")
 
 
 def _absolute(text: str) -> str:

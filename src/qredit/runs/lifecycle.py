@@ -173,7 +173,7 @@ def _find_checkpoint(folder: RunFolder, options: TrainOptions, console: Console)
         if folder.final.exists():
             raise QreditError(f"the run in {folder.path} is finished, and kept no checkpoint to go on from")
         console.print("no whole checkpoint yet: starting from the beginning")
-        for path in (folder.metrics, folder.samples, folder.credit, folder.validation, folder.decisions):
+        for path in folder.logs:
             path.unlink(missing_ok=True)
     elif step_of(found) > options.steps:
         raise QreditError(f"the run in {folder.path} has done {step_of(found)} steps, more than steps={options.steps}")

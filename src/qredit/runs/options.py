@@ -211,6 +211,9 @@ class TrainOptions:
     )
     save_every: int = option(50, "steps between checkpoints, the last 3 of which are kept; 0: only at validations")
     log_every: int = option(1, "steps between entries of metrics.jsonl")
+    keep_rollouts: bool = option(
+        False, "write the token ids of every rollout to rollouts.jsonl, for `qredit dpo` to make pairs of"
+    )
     training: Mapping[str, Any] = dataclass_field(
         default_factory=dict, metadata={"help": "further fields of QreditConfig"}
     )

@@ -13,13 +13,12 @@ from qredit.data.demonstrations import encode_demonstrations, leave_out_long
 from qredit.data.rows import RowNames
 from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
-from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import apply_chat_format, load_data, load_tokenizer
+from qredit.runs.offline import list_model_facts, make_offline_config
 from qredit.runs.sft_options import SftOptions
 from qredit.runs.train import (
-    list_shared_arguments,
     load_trainable_model,
     make_lora_config,
     make_token_format,
@@ -31,7 +30,6 @@ from qredit.runs.warmup import WarmupSftTrainer
 from qredit.tasks.base import Example
 from qredit.tasks.table import get_field, has_field
 from qredit.trl.dataset_encoding import check_enough
-from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.sft_config import SftConfig
 from qredit.utils.errors import QreditError, unknown_name_error
 
@@ -62,7 +60,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     run = options.run
     rewards = parse_rewards(run.rewards)
     path = resolve_trainable_model(run)
-    args = make_sft_config(options, folder.path)
+    args = make_offline_config(SftConfig, run, options.learning_rate, folder.path)
     data = load_data(run, "train", run.get_subset_size())
     rationales = read_rationales(options, data.examples)
     tokenizer = load_tokenizer(path)
@@ -103,33 +101,9 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
         "unparseable_golds": len(rewards[0].unparseable(data.examples)),
         "answers_over_budget": sum(len(tokens.answer_ids(answer)) > budget for answer in answers),
         "data_notes": list(data.notes),
-        "model_path": path,
-        "model_notes": notes,
-        "computed_in": get_compute_dtype(trainer.accelerator),
-        "environment": collect_variables(),
-        "end": tokens.format.end,
-        "end_notice": describe_end_conflict(tokens, get_eos_token_ids(model), run.template),
+        **list_model_facts(trainer, model, path, notes),
     }
     return trainer, facts
-
-
-def make_sft_config(options: SftOptions, output: Path) -> SftConfig:
-    """The training arguments that the options stand for.
-
-    Raises:
-        QreditError: sizes that do not divide over the processes; whatever TRL refuses.
-    """
-    run = options.run
-    shared, each, at_once = list_shared_arguments(run, options.learning_rate, output)
-    chosen = {
-        **shared,
-        "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": each // at_once,
-        "gradient_checkpointing": run.device.type != "cpu",
-        **{name: value for name, value in run.training.items() if name not in ("chat_template_kwargs", "report_to")},
-    }
-    with reraise_as_qredit_error(ValueError, TypeError):
-        return SftConfig(**chosen)
 
 
 def read_rationales(options: SftOptions, examples: Sequence[Example]) -> list[str]:

@@ -17,6 +17,7 @@ from qredit.callbacks.collapse_guard import CollapseGuard
 from qredit.callbacks.credit_recorder import CreditRecorder
 from qredit.callbacks.decisions import DecisionWriter
 from qredit.callbacks.metrics_file import MetricsWriter
+from qredit.callbacks.rollout_writer import RolloutWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
 from qredit.data.encoding import ALIAS_IDS
@@ -105,6 +106,8 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     samples = SampleWriter(folder.samples, options.log_every)
     recorder = CreditRecorder(folder.credit, options.log_every, tokenizer)
     watchers: list[Any] = [MetricsWriter(folder.metrics), samples, recorder]
+    if options.keep_rollouts:
+        watchers.append(RolloutWriter(folder.rollouts))
     decisions = DecisionWriter(folder.decisions)
     guard = None if options.guard is None else CollapseGuard(options.guard)
     notes: list[str] = []

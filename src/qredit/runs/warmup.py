@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from qredit.trl import QreditTrainer
+from qredit.trl.dpo_trainer import DpoTrainer
 from qredit.trl.sft_trainer import SftTrainer
 
 MAX_WARMUP_STEPS = 5
@@ -49,6 +50,10 @@ class WarmupTrainer(WarmupSchedule, QreditTrainer):
 
 class WarmupSftTrainer(WarmupSchedule, SftTrainer):
     """SftTrainer with this warmup."""
+
+
+class WarmupDpoTrainer(WarmupSchedule, DpoTrainer):
+    """DpoTrainer with this warmup."""
 
 
 def _one_later(factor: Callable[[int], float]) -> Callable[[int], float]:

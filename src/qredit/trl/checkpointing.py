@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from transformers import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
-from trl import SFTConfig
+from trl import DPOConfig, SFTConfig
 
 from qredit.engine import checkpoint
 from qredit.engine.run_state import collect_state, load_state, restore_parts, save_state
@@ -50,7 +50,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        args: QreditConfig | SFTConfig,
+        args: QreditConfig | SFTConfig | DPOConfig,
         accelerator: Accelerator,
         objective: str,
         expansion: str,

@@ -10,7 +10,7 @@ from accelerate.logging import get_logger
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
-from trl import SFTConfig
+from trl import DPOConfig, SFTConfig
 
 from qredit.engine.model_limits import check_vocabulary
 from qredit.engine.savable import check_savable, repair_generation_config
@@ -57,7 +57,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]
         player: plays episodes, where there are tools or an environment.
     """
 
-    args: QreditConfig | SFTConfig
+    args: QreditConfig | SFTConfig | DPOConfig
     objective: Any
     format: TokenFormat
     sampler: Sampler

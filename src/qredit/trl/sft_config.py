@@ -4,21 +4,12 @@ from dataclasses import dataclass
 
 from trl import SFTConfig
 
-NOT_READ = frozenset(
-    {
-        # of data: ids and labels are made before TRL sees them
-        *("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "eos_token", "pad_token", "max_length"),
-        *("shuffle_dataset", "truncation_mode", "packing", "packing_strategy", "padding_free", "eval_packing"),
-        *("completion_only_loss", "assistant_only_loss", "chat_template_path", "remove_unused_columns", "label_names"),
-        # of evaluation: there is no evaluation data set; validations sample answers
-        *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps", "do_eval"),
-        *("eval_use_gather_object", "eval_do_concat_batches", "batch_eval_metrics", "include_for_metrics"),
-        *("per_device_eval_batch_size", "prediction_loss_only", "bf16_full_eval", "fp16_full_eval", "do_train"),
-        *("do_predict", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-        # of models and resuming: models are loaded before, whole checkpoints are found by --resume
-        *("model_init_kwargs", "trust_remote_code", "resume_from_checkpoint", "auto_find_batch_size"),
-    }
-)
+from qredit.trl.unread_settings import UNREAD_SETTINGS
+
+NOT_READ = UNREAD_SETTINGS | {
+    *("dataset_text_field", "dataset_kwargs", "eos_token", "shuffle_dataset", "packing", "packing_strategy"),
+    *("eval_packing", "completion_only_loss", "assistant_only_loss", "chat_template_path"),
+}
 """Fields of SFTConfig that have no effect on an SftTrainer."""
 
 

@@ -27,11 +27,13 @@ from qredit.callbacks.auto_q import NUM_INITIAL_PROMPTS, AutoQ
 from qredit.callbacks.collapse_guard import CollapseGuard
 from qredit.callbacks.credit_recorder import CreditRecorder
 from qredit.callbacks.initial_q import InitialQCallback
+from qredit.callbacks.rollout_writer import RolloutWriter
 from qredit.callbacks.validation import ValidationCallback
 from qredit.control.auto_objective import find_auto
 from qredit.core.batch import RolloutBatch
 from qredit.core.field_names import ANSWER_FIELDS
 from qredit.core.objective import Objective, sum_terms
+from qredit.data.completions import group_by_prompt
 from qredit.data.encoding import PROMPT_IDS
 from qredit.data.prompt_sampler import PromptSampler
 from qredit.data.shuffled import ShuffledPrompts
@@ -269,6 +271,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             for name, dataset in {"train_dataset": self.train_dataset, **list_eval_datasets(self.eval_dataset)}.items():
                 self.episodes.check_rows(dataset, name)
         self.recorder = next((one for one in callbacks or () if isinstance(one, CreditRecorder)), None)
+        self._rollout_writer = next((one for one in callbacks or () if isinstance(one, RolloutWriter)), None)
         self.guard = next((one for one in callbacks or () if isinstance(one, CollapseGuard)), None)
         self._validation = next((one for one in callbacks or () if isinstance(one, ValidationCallback)), None)
         if self.guard is not None:
@@ -628,6 +631,9 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if self.hinted_retry is not None:
             sampled, told = self.hinted_retry.retry(sampled, rows, number, m)
             self.log_with_step(told)
+        if self._rollout_writer is not None:
+            groups = self.collective.gather(group_by_prompt(sampled))
+            self._rollout_writer.observe(self.state.global_step + 1, groups)
         return self.generations.make(self.model_wrapped, sampled, self.current_objective(), self.state.global_step, m)
 
     def _draw(self, prompts: list[list[int]], number: int) -> list[Trajectory]:

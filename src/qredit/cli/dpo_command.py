@@ -1,0 +1,124 @@
+"""Training on preferences: of two rollouts of one prompt, the one with the larger reward is made more likely.
+
+--run RUN names a run folder. Its final model is trained, on pairs of the rollouts that it kept (`qredit train
+--keep-rollouts`), or of --rollouts N fresh ones for each of its training questions. The losses are TRL's. What RUN says
+of data, format and reward holds here, too. `qredit train --model RUN/final` goes on from what is made. Any field of
+TRL's DPOConfig that has an effect can be given too, as --name-of-field VALUE or as a key of the YAML file.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
+from qredit.cli.offline_options import Source, list_config_fields, split_sources
+from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, read_yaml, select_fields
+from qredit.cli.shared_options import list_template_options
+from qredit.runs.dpo_options import DEFAULT_RATES, SAMPLING_OPTIONS, SHARED_WITH_TRAIN, DpoOptions, PairOptions
+from qredit.runs.folder import RunFolder
+from qredit.runs.options import TrainOptions
+from qredit.utils.errors import QreditError
+
+_OURS = ("output", "resume", "config")
+_HELP = {
+    "lr": "learning rate; default 1e-4 (after a run of a pocket model), 1e-5 (--lora), 1e-6 (full fine-tuning)",
+    "model": "model folder or id, in the place of RUN's final model",
+    "prompts_per_step": "pairs per optimiser step, over all processes",
+    "prompts_per_forward": "pairs per forward pass; default: all of a process's",
+}
+
+
+def add_arguments(parser: Parser) -> None:
+    """The flags of the run itself, then one for every option."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
+    run.add_argument("--output", metavar="DIR", help="run folder; default: runs/TASK-dpo-TIME")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
+    add_options(parser, PairOptions, "pairs and loss")
+    add_options(parser, select_fields(TrainOptions, SHARED_WITH_TRAIN, _HELP), "options, as in `qredit train`")
+    parser.extra_types = list_dpo_fields
+
+
+def list_dpo_fields() -> dict[str, FieldTypes]:
+    """Fields of DPOConfig that can be given beside the options, with the types each may have."""
+    from qredit.trl.dpo_config import NOT_READ, DpoConfig
+
+    return list_config_fields(DpoConfig, {*NOT_READ, *PairOptions.__dataclass_fields__})
+
+
+def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, Any]:
+    """Train on preferences, and say where the model is.
+
+    Args:
+        given: flags by name, as they were given.
+        out: where results are shown.
+        progress: where what goes on is shown.
+    """
+    own = {name: given.pop(name, None) for name in _OURS}
+    options = merge_options(given, own["config"], find_resumed(own["output"], "dpo") if own["resume"] else None)
+    from accelerate.utils import broadcast_object_list
+
+    from qredit.runs.dpo import train_on_preferences
+
+    name = f"runs/{options.run.task}-dpo-{datetime.now():%Y%m%d-%H%M%S}"
+    output = Path(broadcast_object_list([own["output"] or name])[0])  # one clock names the folder
+    with tell_how_to_resume(output, options.run.steps, "dpo"):
+        finished = train_on_preferences(options, output, progress, resume=bool(own["resume"]))
+    return show_finished(finished, options.label, out, progress.quiet)
+
+
+def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> DpoOptions:
+    """The options from the resumed run, then the YAML file, then the flags; what RUN says comes before them all.
+
+    Args:
+        given: the flags, by name.
+        config: a YAML file.
+        resumed: the folder of the run to go on with, which says everything itself.
+
+    Raises:
+        QreditError: an unknown key (with the nearest one), a value that cannot be used, no RUN.
+    """
+    sources: list[Source] = []
+    if resumed is not None:
+        sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
+    if config is not None:
+        sources.append((config, read_yaml(config)))
+    sources.append(("the command line", given))
+    own, rest = split_sources(sources, PairOptions, SHARED_WITH_TRAIN)
+    pairs = build_options(PairOptions, own)
+    if resumed is not None:
+        return DpoOptions(build_options(TrainOptions, rest, further=list_dpo_fields), pairs)
+    trained, inherited = _read_source(pairs.run)
+    name = str(RunFolder(Path(str(pairs.run))).config)
+    if not any("model" in source for source in (inherited, *(source for _, source in rest))):
+        raise QreditError(f"the run in {pairs.run} has neither a final model nor a whole checkpoint; give model")
+    options = build_options(TrainOptions, [(name, inherited), *rest], further=list_dpo_fields)
+    for option in SAMPLING_OPTIONS:
+        if pairs.rollouts is None and getattr(options, option) != getattr(trained, option):
+            raise QreditError(
+                f"{option} needs rollouts: those that the run in {pairs.run} kept were drawn and scored before"
+            )
+    return DpoOptions(options, pairs)
+
+
+def _read_source(run: str | None) -> tuple[TrainOptions, Mapping[str, Any]]:
+    """The options of the run that is gone on from, and what is taken of it, its final model included.
+
+    Raises:
+        QreditError: no run is named, or there is none in that folder.
+    """
+    if run is None:
+        raise QreditError("run is needed: the folder of the run whose rollouts are paired (--run RUN)")
+    folder = RunFolder(Path(run).expanduser())
+    if not folder.config.is_file():
+        raise QreditError(f"no run in {run}: there is no {folder.config.name}")
+    from qredit.runs.source_run import READ_OPTIONS, find_run_model, inherit_options
+
+    kept = {key: value for key, value in read_yaml(str(folder.config)).items() if key in READ_OPTIONS}
+    trained = build_options(TrainOptions, [(str(folder.config), kept)], further=list_template_options)
+    model = find_run_model(folder)
+    rate = {"lr": DEFAULT_RATES["pocket"]} if trained.is_pocket else {}
+    return trained, {**inherit_options(trained), **rate, **({} if model is None else {"model": str(model)})}

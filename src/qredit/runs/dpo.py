@@ -1,0 +1,231 @@
+"""A run of training on preferences: from rollouts to pairs, from pairs to a run folder with a final model."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+
+from qredit import tasks
+from qredit.callbacks.metrics_file import MetricsWriter
+from qredit.data.completions import CompletionGroup
+from qredit.data.preferences import PreferencePair, describe_left_out, make_pairs
+from qredit.engine.model_limits import get_context_length
+from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
+from qredit.runs.dpo_options import DpoOptions, PairOptions
+from qredit.runs.folder import RunFolder
+from qredit.runs.fresh_rollouts import sample_groups
+from qredit.runs.lifecycle import TrainResult, run_to_the_end
+from qredit.runs.load import load_model, load_tokenizer
+from qredit.runs.offline import list_model_facts, make_offline_config
+from qredit.runs.source_run import find_run_model, read_kept_rollouts, read_records
+from qredit.runs.train import (
+    load_trainable_model,
+    make_lora_config,
+    make_token_format,
+    make_validation,
+    reraise_as_qredit_error,
+    resolve_trainable_model,
+)
+from qredit.runs.warmup import WarmupDpoTrainer
+from qredit.trl.dpo_config import DpoConfig
+from qredit.utils.atomic_files import write_text_atomic
+from qredit.utils.errors import QreditError
+from qredit.utils.sanitize import to_json_line
+
+
+@dataclass(frozen=True)
+class FoundPairs:
+    """The pairs of a run.
+
+    Attributes:
+        pairs: in order.
+        facts: how they were made, for the record.
+        notes: what has to be said of it.
+    """
+
+    pairs: Sequence[PreferencePair]
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def train_on_preferences(options: DpoOptions, output: Path, console: Console, resume: bool = False) -> TrainResult:
+    """Make the pairs and train on them; progress goes to `console`.
+
+    Args:
+        options: of the run.
+        output: the run folder.
+        console: where progress is shown.
+        resume: go on from its newest whole checkpoint, with the pairs that it has.
+
+    Raises:
+        QreditError: anything that cannot be used, before any compute; a run folder in use, or another run's.
+    """
+
+    def build(folder: RunFolder) -> tuple[WarmupDpoTrainer, dict[str, Any]]:
+        return build_dpo_trainer(options, folder, console, resume)
+
+    return run_to_the_end(output, options.run, options.as_dict(), build, console, resume)
+
+
+def build_dpo_trainer(
+    options: DpoOptions, folder: RunFolder, console: Console, resume: bool
+) -> tuple[WarmupDpoTrainer, dict[str, Any]]:
+    """The trainer of a run, and what is worth recording about its pairs, which are written to pairs.jsonl.
+
+    Args:
+        options: of the run.
+        folder: of the run.
+        console: where progress is shown.
+        resume: take the pairs that the folder holds.
+
+    Raises:
+        QreditError: anything that cannot be used; where pairs are made of kept rollouts, before the model is loaded.
+    """
+    run, rewards = options.run, parse_rewards(options.run.rewards)
+    path = resolve_trainable_model(run)
+    args = make_offline_config(
+        DpoConfig,
+        run,
+        options.learning_rate,
+        folder.path,
+        beta=options.pairs.beta,
+        loss_type=options.pairs.loss_types,
+    )
+    tokenizer = load_tokenizer(path)
+    tokens = make_token_format(run, tokenizer)
+    notes: list[str] = []
+    model: PreTrainedModel | None = None
+    if resume:
+        found = FoundPairs(read_records(folder.pairs, PreferencePair.from_record))
+    elif options.pairs.rollouts is None:
+        source = RunFolder(Path(str(options.pairs.run)))
+        check_same_tokenizer(source, path, tokenizer)
+        found = pair_up(read_kept_rollouts(source), options, f"the rollouts that the run in {source.path} kept")
+    else:
+        model = load_trainable_model(run, path, notes).to(run.device)
+        drawn = sample_groups(run, model, tokens, options.pairs.rollouts, console)
+        found = pair_up(drawn, options, "the rollouts that were sampled")
+    model = model or load_trainable_model(run, path, notes)
+    pairs = leave_out_unreadable(found.pairs, model, run.skip_long)
+    check_enough_pairs(len(pairs), run.prompts_per_step)
+    alone = run.lora or args.precompute_ref_log_probs  # without its adapters, or at its start, a model is the reference
+    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics)
+    validation = make_validation(run, judged, tokenizer, model, folder, guard=None)
+    with reraise_as_qredit_error(ValueError, ImportError, NotImplementedError):
+        trainer = WarmupDpoTrainer(
+            model,
+            args,
+            pairs,
+            tokens,
+            run.sampling_budget,
+            run.template,
+            tokenizer,
+            reference=None if alone else load_model(path),
+            objective=options.label,
+            chat=bool(tokenizer.chat_template) if run.chat is None else run.chat,
+            callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
+            peft_config=make_lora_config(run),
+        )
+    trainer.remove_callback(PrinterCallback)
+    if validation is not None:
+        validation.run = trainer
+    if not resume and trainer.is_world_process_zero():
+        write_text_atomic(folder.pairs, "".join(to_json_line(pair.as_record()) for pair in found.pairs))
+    left = len(found.pairs) - len(pairs)
+    facts = {
+        "train_examples": len(pairs),
+        "train_prompts": len(pairs),
+        "unparseable_golds": 0,
+        "answers_over_budget": 0,
+        **found.facts,
+        "data_notes": [*found.notes, *([f"{left} pairs do not fit the context and are left out"] if left else [])],
+        **list_model_facts(trainer, model, path, notes),
+    }
+    return trainer, facts
+
+
+def pair_up(groups: Sequence[CompletionGroup], options: DpoOptions, where: str) -> FoundPairs:
+    """The pairs of some rollouts.
+
+    Args:
+        groups: the rollouts.
+        options: of the run.
+        where: what errors call the rollouts.
+
+    Raises:
+        QreditError: there is none; it says what became of the prompts.
+    """
+    asked: PairOptions = options.pairs
+    pairs, counts = make_pairs(groups, asked.pairs_per_prompt, asked.margin, options.run.seed)
+    told = describe_left_out(counts, asked.margin)
+    if not pairs:
+        why = "; ".join(told) or "there are none"
+        raise QreditError(f"no pair can be made of {where}: {why}")
+    return FoundPairs(pairs, {"pairs": asdict(counts)}, told)
+
+
+def check_same_tokenizer(source: RunFolder, path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse ids of another vocabulary than the model's.
+
+    Args:
+        source: the run that kept the ids.
+        path: of the model that is trained.
+        tokenizer: its own.
+
+    Raises:
+        QreditError: the run's model has another vocabulary, or the run has no model to ask.
+    """
+    own = find_run_model(source)
+    if own is None:
+        raise QreditError(f"the run in {source.path} has neither a final model nor a whole checkpoint to read ids with")
+    if str(own.resolve()) != path and load_tokenizer(str(own)).get_vocab() != tokenizer.get_vocab():
+        raise QreditError(
+            f"the ids of the rollouts that the run in {source.path} kept are not those of model '{path}', whose "
+            "vocabulary differs; give rollouts to sample with it"
+        )
+
+
+def leave_out_unreadable(
+    pairs: Sequence[PreferencePair], model: PreTrainedModel, skip_long: bool
+) -> list[PreferencePair]:
+    """The pairs that fit the model's context.
+
+    Args:
+        pairs: all of them.
+        model: that reads them.
+        skip_long: leave the others out, instead of refusing them.
+
+    Raises:
+        QreditError: some do not fit and are not to be left out, or none fits; ids that are none of the model's.
+    """
+    size = model.get_input_embeddings().num_embeddings
+    largest = max(
+        (id for pair in pairs for ids in (pair.prompt_ids, pair.chosen.ids, pair.rejected.ids) for id in ids), default=0
+    )
+    if largest >= size:
+        raise QreditError(f"the pairs hold the token id {largest}, and the model has {size} ids")
+    context = get_context_length(model)
+    fitting = [pair for pair in pairs if context is None or pair.length <= context]
+    if len(fitting) < len(pairs) and not (skip_long and fitting):
+        raise QreditError(
+            f"{len(pairs) - len(fitting)} of {len(pairs)} pairs do not fit the context of {context} tokens (longest "
+            f"{max(pair.length for pair in pairs)} tokens)" + ("; set skip_long to drop them" if fitting else "")
+        )
+    return fitting
+
+
+def check_enough_pairs(pairs: int, per_step: int) -> None:
+    """Refuse fewer pairs than one step learns from.
+
+    Raises:
+        QreditError: names what to change.
+    """
+    if pairs < per_step:
+        raise QreditError(
+            f"there are {pairs} pairs, but one step needs {per_step}; lower prompts_per_step, or raise "
+            "pairs_per_prompt or rollouts"
+        )
