@@ -13,6 +13,8 @@ from qredit.runs.folder import RunFolder
 from qredit.utils.errors import QreditError
 
 Entry = Mapping[str, Any]
+PREFERRED = "rewards/accuracies"
+"""TRL's metric of pairs: the share in which the chosen completion has gained more likelihood than the rejected one."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class RunData:
 
     Attributes:
         name: short, and different for each run of a report.
-        metrics: the entries of steps, in order: those that hold a reward or, of supervised fine-tuning, a loss.
+        metrics: the entries of steps, in order: those that hold a reward or, of runs without rollouts, a loss.
         decisions: what guide and guard changed: step, change and reason.
         held: p@1, p@k, m@k as {value, low, high}, where an experiment evaluated the final model.
         unreadable_lines: lines of its files that could not be read.
@@ -42,6 +44,11 @@ class RunData:
     def objective(self) -> str:
         """The objective in its short form."""
         return str(self.record.get("objective") or self.config.get("objective") or "unknown objective")
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether it learned from pairs."""
+        return bool(self.series(PREFERRED)[0])
 
     @property
     def steps(self) -> int:

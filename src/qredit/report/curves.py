@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from qredit.report.chart import ChartLine, ChartPanel
-from qredit.report.collect import RunData
+from qredit.report.collect import PREFERRED, RunData
 from qredit.stats.interval import Interval, normal_interval
 
 
@@ -50,6 +50,13 @@ def make_panels(runs: Sequence[RunData]) -> list[ChartPanel]:
             "Supervised fine-tuning: mean negative log-likelihood of the completions that are shown.",
         ),
         ChartPanel(
+            "Chosen over rejected",
+            "pairs (%)",
+            _lines(runs, PREFERRED, scale=100.0, band=True),
+            "Pairs of a step whose chosen rollout gained more likelihood than the rejected one; 0 at the first step.",
+            (0.0, 100.0),
+        ),
+        ChartPanel(
             "Likelihood of the gold answer",
             "p̂ (log axis)",
             [line for place, run in enumerate(runs) for line in _fan(place, run)],
@@ -84,8 +91,8 @@ def make_panels(runs: Sequence[RunData]) -> list[ChartPanel]:
 
 
 def _without_rollouts(run: RunData) -> RunData:
-    """The run, or an empty one where it has rollouts: their loss is no likelihood."""
-    return replace(run, metrics=()) if run.series("reward")[0] else run
+    """The run, or an empty one where it has rollouts or pairs: their loss is no likelihood."""
+    return replace(run, metrics=()) if run.series("reward")[0] or run.is_preference else run
 
 
 def _is_share(runs: Sequence[RunData]) -> bool:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from qredit.report.collect import RunData, parse_finite
+from qredit.report.collect import PREFERRED, RunData, parse_finite
 from qredit.report.curves import choose_window, compute_first_and_last
 from qredit.stats.interval import Interval
 from qredit.utils.formatting import format_probability
@@ -21,6 +21,7 @@ def describe_run(run: RunData) -> list[str]:
         _what,
         _success,
         _shown,
+        _preferred,
         _held_out,
         _stalled,
         _advice,
@@ -36,7 +37,7 @@ def describe_run(run: RunData) -> list[str]:
 
 def describe_end(run: RunData) -> list[str]:
     """What is to be said when a run ends: how its reward moved, whether it stalled, and what to try then."""
-    return [sentence for tell in (_success, _shown, _held_out, _stalled, _advice) for sentence in tell(run)]
+    return [sentence for tell in (_success, _shown, _preferred, _held_out, _stalled, _advice) for sentence in tell(run)]
 
 
 def compare_runs(runs: Sequence[RunData]) -> list[str]:
@@ -73,7 +74,8 @@ def format_reward(run: RunData, value: float) -> str:
 def _what(run: RunData) -> Iterator[str]:
     prompts, m = parse_finite(run.config.get("prompts_per_step")), parse_finite(run.config.get("m"))
     rollouts = f" × {m:.0f} rollouts" if m else ""
-    size = f" of {prompts:.0f} prompts{rollouts}" if prompts and (m or not run.series("reward")[0]) else ""
+    what = "pairs" if run.is_preference else "prompts"
+    size = f" of {prompts:.0f} {what}{rollouts}" if prompts and (m or not run.series("reward")[0]) else ""
     style = f" ({run.config['style']} prompts)" if "style" in run.config else ""
     task = f" on {run.config['task']}{style}" if "task" in run.config else ""
     wanted = parse_finite(run.config.get("steps"))
@@ -100,7 +102,7 @@ def _success(run: RunData) -> Iterator[str]:
 def _shown(run: RunData) -> Iterator[str]:
     """How the loss of demonstrations moved, in a run without rollouts."""
     found = compute_first_and_last(run, "loss")
-    if found is None or run.series("reward")[0]:
+    if found is None or run.series("reward")[0] or run.is_preference:
         return
     known = [value for value in run.series("loss")[1] if value is not None]
     first, last = found
@@ -112,6 +114,20 @@ def _shown(run: RunData) -> Iterator[str]:
         f"Loss of the demonstrations, in nats a token, went from {first.value:.3g} (first {over} logged steps) to "
         f"{last.format('{:.3g}'.format)} (last {over})."
     )
+
+
+def _preferred(run: RunData) -> Iterator[str]:
+    """How often the chosen completion of a pair gained more likelihood than the rejected one."""
+    found = compute_first_and_last(run, PREFERRED)
+    if found is None:
+        return
+    known = [value for value in run.series(PREFERRED)[1] if value is not None]
+    over, last = choose_window(len(known)), found[1].format(lambda value: f"{100 * value:.0f} %")
+    told = "Pairs whose chosen rollout gained more likelihood than the rejected one"
+    if len(known) < 2 * over:
+        yield f"{told}: {100 * known[0]:.0f} % at first, {100 * known[-1]:.0f} % at last."
+        return
+    yield f"{told}: {100 * found[0].value:.0f} % (first {over} logged steps), then {last} (last {over})."
 
 
 def _mean(run: RunData, of: Interval) -> str:

@@ -85,36 +85,23 @@ def build_dpo_trainer(
     Raises:
         QreditError: anything that cannot be used; where pairs are made of kept rollouts, before the model is loaded.
     """
-    run, rewards = options.run, parse_rewards(options.run.rewards)
+    run, asked = options.run, options.pairs
+    rewards = choose_eval_rewards(parse_rewards(run.rewards), tasks.get(run.task).metrics)
     path = resolve_trainable_model(run)
-    args = make_offline_config(
-        DpoConfig,
-        run,
-        options.learning_rate,
-        folder.path,
-        beta=options.pairs.beta,
-        loss_type=options.pairs.loss_types,
-    )
+    losses = {"beta": asked.beta, "loss_type": asked.loss_types}
+    args = make_offline_config(DpoConfig, run, options.learning_rate, folder.path, **losses)
     tokenizer = load_tokenizer(path)
     tokens = make_token_format(run, tokenizer)
+    known = find_made_pairs(options, folder, path, tokenizer, resume)
     notes: list[str] = []
-    model: PreTrainedModel | None = None
-    if resume:
-        found = FoundPairs(read_records(folder.pairs, PreferencePair.from_record))
-    elif options.pairs.rollouts is None:
-        source = RunFolder(Path(str(options.pairs.run)))
-        check_same_tokenizer(source, path, tokenizer)
-        found = pair_up(read_kept_rollouts(source), options, f"the rollouts that the run in {source.path} kept")
-    else:
-        model = load_trainable_model(run, path, notes).to(run.device)
-        drawn = sample_groups(run, model, tokens, options.pairs.rollouts, console)
-        found = pair_up(drawn, options, "the rollouts that were sampled")
-    model = model or load_trainable_model(run, path, notes)
+    model = load_trainable_model(run, path, notes)
+    found = known or pair_up(
+        sample_groups(run, model, tokens, asked.rollouts or 0, console), options, "the rollouts that were sampled"
+    )
     pairs = leave_out_unreadable(found.pairs, model, run.skip_long)
     check_enough_pairs(len(pairs), run.prompts_per_step)
+    validation = make_validation(run, rewards, tokenizer, model, folder, guard=None)
     alone = run.lora or args.precompute_ref_log_probs  # without its adapters, or at its start, a model is the reference
-    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics)
-    validation = make_validation(run, judged, tokenizer, model, folder, guard=None)
     with reraise_as_qredit_error(ValueError, ImportError, NotImplementedError):
         trainer = WarmupDpoTrainer(
             model,
@@ -133,7 +120,7 @@ def build_dpo_trainer(
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer
-    if not resume and trainer.is_world_process_zero():
+    if trainer.is_world_process_zero() and not resume:
         write_text_atomic(folder.pairs, "".join(to_json_line(pair.as_record()) for pair in found.pairs))
     left = len(found.pairs) - len(pairs)
     facts = {
@@ -146,6 +133,32 @@ def build_dpo_trainer(
         **list_model_facts(trainer, model, path, notes),
     }
     return trainer, facts
+
+
+def find_made_pairs(
+    options: DpoOptions, folder: RunFolder, path: str, tokenizer: PreTrainedTokenizerBase, resume: bool
+) -> FoundPairs | None:
+    """The pairs that need no model: those of the run that is resumed, or of kept rollouts; None where there are none.
+
+    Args:
+        options: of the run.
+        folder: of the run.
+        path: of the model that is trained.
+        tokenizer: its own.
+        resume: the folder holds the pairs.
+
+    Raises:
+        QreditError: as `read_records`, `read_kept_rollouts`, `check_same_tokenizer` and `pair_up`.
+    """
+    if resume:
+        return FoundPairs(read_records(folder.pairs, PreferencePair.from_record))
+    if options.pairs.rollouts is not None:
+        return None
+    source = RunFolder(Path(str(options.pairs.run)).expanduser())
+    groups = read_kept_rollouts(source)
+    found = pair_up(groups, options, f"the rollouts that the run in {source.path} kept")
+    check_same_tokenizer(source, path, tokenizer)
+    return found
 
 
 def pair_up(groups: Sequence[CompletionGroup], options: DpoOptions, where: str) -> FoundPairs:

@@ -32,7 +32,7 @@ def sample_groups(
 
     Args:
         options: of the run; draws are a function of its seed, of m and of the number of processes.
-        model: on the device that computes.
+        model: as it was loaded; it is moved to the device that computes.
         tokens: the layout of a completion, as ids of its tokenizer.
         m: rollouts of a prompt.
         console: where a bar is shown.
@@ -43,6 +43,8 @@ def sample_groups(
     state = PartialState()
     examples = load_examples(options, "train", options.get_subset_size())
     asked = prepare_examples(examples, tokens, model, options, f"{options.task} train")
+    if model.device.type != options.device.type:  # one with 4-bit weights was loaded there, and cannot be moved
+        model.to(options.device)
     own = asked[state.process_index :: state.num_processes]
     size = max(ROWS_PER_BATCH // m, 1)
     drawn: list[CompletionGroup] = []
