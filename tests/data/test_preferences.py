@@ -39,9 +39,10 @@ def test_a_margin_is_reached_within_rounding():
     assert make_pairs([group(1, a=0.7, b=0.201)], 1, 0.5, seed=0)[0] == []
 
 
-def test_equal_margins_spread_over_the_completions():
+@pytest.mark.parametrize("seed", range(8))
+def test_equal_margins_spread_over_the_completions(seed):
     """Two right, three wrong, six pairs of one margin: three pairs hold each wrong one once and each right one."""
-    made, _ = make_pairs([group(1, a=1, b=1, c=0, d=0, e=0)], 3, 0.5, seed=4)
+    made, _ = make_pairs([group(1, a=1, b=1, c=0, d=0, e=0)], 3, 0.5, seed)
     chosen, rejected = (Counter(pair[side] for pair in told(made)) for side in (1, 2))
     assert sorted(rejected.values()) == [1, 1, 1]
     assert sorted(chosen.values()) == [1, 2]
