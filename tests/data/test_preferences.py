@@ -74,14 +74,14 @@ def test_what_is_left_out_is_counted():
     ]
 
 
-def test_groups_of_one_prompt_are_one_and_equal_rollouts_count_once():
+def test_groups_of_one_prompt_are_one_group():
     """A prompt that came in two epochs: its right rollout of the first is paired with the wrong one of the second."""
     made, counts = make_pairs([group(1, a=1), group(2, a=1), group(1, a=1, b=0), group(1, b=0)], 9, 0.5, seed=0)
     assert told(made) == [(1, "a", "b")]
     assert (counts.prompts, counts.completions) == (2, 3)
 
 
-def test_tokens_that_were_not_drawn_are_marked_and_survive_a_file():
+def test_marks_of_drawn_tokens_survive_a_file():
     drawn = Trajectory(
         prompt=(7, 8),
         segments=(

@@ -511,6 +511,8 @@ def test_each_command_resumes_its_own_runs(source, dpo, capsys):
         assert f"is one of `qredit dpo`; go on with it: qredit dpo --resume --output {run.path}" in told
 
 
-def test_options_that_are_shared_are_those_of_training():
-    assert set(SHARED_WITH_TRAIN) <= {field.name for field in fields(TrainOptions)}
-    assert not set(SHARED_WITH_TRAIN) & {field.name for field in fields(PairOptions)}
+def test_every_option_of_training_is_shared_or_of_rollouts():
+    rollouts = {"objective", "q", "m", "rows_per_forward", "keep", "probe", "guard", "field", "coldness"}
+    rollouts |= {"keep_rollouts", "training"}
+    assert {*SHARED_WITH_TRAIN} | rollouts == {field.name for field in fields(TrainOptions)}
+    assert not {*SHARED_WITH_TRAIN} & (rollouts | {field.name for field in fields(PairOptions)})

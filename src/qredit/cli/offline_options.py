@@ -40,7 +40,7 @@ def split_sources(sources: Sequence[Source], own: type, shared: Collection[str])
     for where, source in sources:
         for key in source:
             if key in TrainOptions.__dataclass_fields__ and key not in {*shared, *mine}:
-                raise QreditError(f"{key} in {where} is an option of `qredit train`, which fine-tuning does not have")
+                raise QreditError(f"{key} in {where} is an option of `qredit train`, which this command does not have")
     picked: list[Source] = []
     rest: list[Source] = []
     for where, source in sources:
