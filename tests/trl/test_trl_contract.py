@@ -12,7 +12,8 @@ import torch
 import trl_options
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer
+from trl import DPOTrainer, GRPOConfig, GRPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import add_fused_lm_head
 
 import qredit.trl
@@ -41,6 +42,16 @@ def parameters(function):
 )
 def test_methods_that_are_replaced_have_the_signatures_they_had(method, expected):
     assert parameters(getattr(GRPOTrainer, method)) == expected
+
+
+def test_pairs_are_prepared_by_the_method_that_is_replaced():
+    """It is the only one that makes ids of texts, and it is called for the columns that the collator reads."""
+    assert parameters(DPOTrainer._prepare_dataset) == ["self", "dataset", "processing_class", "args", "dataset_name"]
+    code = inspect.getsource(DPOTrainer)
+    assert code.count("_tokenize(") == inspect.getsource(DPOTrainer._prepare_dataset).count("_tokenize(") > 0
+    names = re.findall(r'example\["(\w+)"\]', inspect.getsource(DataCollatorForPreference.torch_call))
+    precomputed = {"ref_chosen_logps", "ref_rejected_logps"}
+    assert set(names) - precomputed == {"prompt_ids", "chosen_ids", "rejected_ids"}
 
 
 def test_the_scoring_method_takes_ids_mask_and_what_to_keep():

@@ -1,4 +1,4 @@
-"""Training on preferences: of two rollouts of one prompt, the one with the larger reward is made more likely.
+"""Training on preferences: of two rollouts of one prompt, the model learns to prefer the one with the larger reward.
 
 --run RUN names a run folder. Its final model is trained, on pairs of the rollouts that it kept (`qredit train
 --keep-rollouts`), or of --rollouts N fresh ones for each of its training questions. The losses are TRL's. What RUN says
