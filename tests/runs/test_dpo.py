@@ -291,28 +291,29 @@ def test_a_run_that_was_not_asked_keeps_none(train):
 
 
 def test_fresh_rollouts_are_drawn_for_the_questions(source, dpo):
-    """A reward of ours is 1 half of the time; the same seed draws the same pairs and weights, another seed others."""
+    """A reward of ours is 1 half of the time; the same seed draws the same rollouts and pairs, another seed others."""
     first = source(groups=None, reward="tests.runs.test_dpo:is_even")
     runs = [
-        dpo(first, name, rollouts=6, steps=1, seed=seed, prompts_per_step=2)
+        dpo(first, name, rollouts=6, steps=1, seed=seed, prompts_per_step=2, pairs_per_prompt=99)
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
-    told = [json.dumps(lines(run.pairs)) for run, _ in runs]
-    assert told[0] == told[1] != told[2]
+    told = [lines(run.pairs) for run, _ in runs]
+    assert told[0] == told[1]
     assert same(runs[0][0], runs[1][0])
-    run, facts = runs[0]
-    assert facts["pairs"]["prompts"] == 6
+    drawn = [{tuple(line[side]["ids"]) for line in pairs for side in ("chosen", "rejected")} for pairs in told]
+    assert len(drawn[0] & drawn[2]) < len(drawn[0]) / 2
+    assert runs[0][1]["pairs"]["prompts"] == 6
     words = tokenizer()
-    asked = {f"What is {n}? <think>" for n in range(6)}
-    for line in lines(run.pairs):
-        assert words.decode(line["prompt_ids"]) in asked
+    asked = {f"What is {n}? <think>": n for n in range(6)}
+    for line in told[0]:
+        number = asked[words.decode(line["prompt_ids"])]
         for side, reward in (("chosen", 1.0), ("rejected", 0.0)):
-            assert line[side]["reward"] == reward == float(sum(line[side]["ids"]) % 2 == 0)
+            assert line[side]["reward"] == reward == float((sum(line[side]["ids"]) + number) % 2 == 0)
 
 
-def is_even(completion_ids, **columns):
-    """A reward that a model without skill gets half of the time: the sum of its ids is even."""
-    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
+def is_even(completion_ids, answer, **columns):
+    """A reward that a model without skill gets half of the time: ids and answer add up to an even number."""
+    return [float((sum(ids) + int(gold)) % 2 == 0) for ids, gold in zip(completion_ids, answer, strict=True)]
 
 
 def test_subset_says_which_questions_are_asked(source, dpo):
