@@ -135,7 +135,16 @@ def test_labels_are_ids_where_tokens_count():
 
 def test_every_option_of_training_is_shared_or_of_rollouts():
     rollouts = {"objective", "aliases", "q", "m", "rows_per_forward", "keep", "probe", "guard", "keep_rollouts"}
-    rollouts |= {"field", "env", "tools", "max_turns", "observation_budget", "episode_budget", "tool_seconds"}
+    rollouts |= {
+        "field",
+        "env",
+        "tools",
+        "max_turns",
+        "observation_budget",
+        "episode_budget",
+        "tool_seconds",
+        "branching",
+    }
     assert {*SHARED_WITH_TRAIN} | rollouts | {"training"} == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & rollouts
 
