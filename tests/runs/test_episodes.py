@@ -112,6 +112,14 @@ def test_pocket_questions_are_searched_and_calculated(asked, capsys, tmp_path, a
     assert ("lives in" in str(asked_alone)) is False
 
 
+def test_tools_fit_a_pocket_model_at_default_budgets(capsys):
+    """A call's result has room, and so has the prompt that tells of two tools."""
+    asked = {"task": "pocket-finqa", "tools": "calculator,sql", "subset": 8, "dry_run": True, "cpu": True, "json": True}
+    status, said = run(capsys, "train", **asked)
+    assert status == 0, said.err
+    assert json.loads(said.out)["prompt_tokens"]["max"] > 200
+
+
 @pytest.mark.e2e
 def test_a_game_of_another_package_is_trained_in(asked, capsys, tmp_path, monkeypatch):
     stand_in("textarena", monkeypatch)
@@ -135,6 +143,70 @@ def test_the_search_agent_is_evaluated_and_probed(capsys, tmp_path):
     assert len(lines(tmp_path / "samples.jsonl")) == 2
     status, said = run(capsys, "probe", **asked, style="cold", examples=2, m=2)
     assert status == 0, said.err
+
+
+@pytest.fixture
+def unanswered(asked, tmp_path):
+    """The same, of rows without reference answers, played in an environment that has rewards of its own."""
+    data = data_file(tmp_path / "bare.jsonl", rows(answer=None, secret=lambda n: f"word{n}"))
+    return {**asked, "data": data, "env": "user_games:Guess"}
+
+
+@pytest.mark.e2e
+def test_rows_without_answers_are_trained_on_and_judged(unanswered, capsys, tmp_path):
+    options = {**SHORT, **unanswered, "steps": 1, "objective": "grpo()", "eval_every": 1, "eval_questions": 2}
+    status, said = run(capsys, "train", **options, eval_k=2, output=tmp_path / "run")
+    assert status == 0, said.err
+    samples = tmp_path / "samples.jsonl"
+    evaluated = {"model": tmp_path / "run", "k": 2, "limit": 3, "split": "train", "samples": samples, "json": True}
+    status, said = run(capsys, "eval", **evaluated)
+    assert status == 0, said.err
+    assert [[*one["scores"]] for one in lines(samples)] == [["environment"]] * 3, "nothing judges by answers"
+    assert {one["answer"] for one in lines(samples)} == {None}
+    assert lines(tmp_path / "run" / "credit.jsonl").pop()["gold"] is None
+    assert main(["report", "--quiet", str(tmp_path / "run"), "--output", str(tmp_path / "r.html")]) == 0
+    assert "rows have no reference answers" in (tmp_path / "run" / "record.json").read_text()
+
+
+def test_a_dry_run_tells_that_there_are_no_answers(unanswered, capsys):
+    status, said = run(capsys, "train", **{**SHORT, **unanswered, "objective": "grpo()", "dry_run": True})
+    assert status == 0, said.err
+    assert "no gold answers" in said.out
+    assert "answer tokens" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "reader"),
+    [
+        ("train", {"objective": "garl(q=0.75)"}, "objective garl(q=0.75) reads its likelihood"),
+        ("train", {"objective": "igpo()"}, "objective igpo() reads its likelihood"),
+        ("train", {"objective": "grpo()", "reward": "exact_match"}, "reward exact_match judges by it"),
+        ("train", {"objective": "grpo()", "reward": "environment, 0.1 * f1"}, "reward f1 judges by it"),
+        ("train", {"objective": "grpo()", "answer_column": "gold"}, "no field 'gold'"),
+        ("probe", {"m": 2}, "the probe reads its likelihood"),
+        ("eval", {"metric": "exact_match"}, "reward exact_match judges by it"),
+        ("sft", {}, "supervised fine-tuning shows it"),
+    ],
+)
+def test_who_reads_answers_is_named_where_rows_have_none(unanswered, capsys, tmp_path, command, changes, reader):
+    read = {"sft": ("task", "data", "model")}.get(command, [*unanswered])
+    written = {"train": {**SHORT, "output": tmp_path / "run"}, "sft": {"output": tmp_path / "run"}}.get(command, {})
+    status, said = run(capsys, command, **{**written, **{name: unanswered[name] for name in read}, **changes})
+    assert status == 2
+    assert reader in said.err
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_comparison_names_the_arm_that_reads_answers(unanswered, capsys, tmp_path):
+    sizes = {"m": 2, "prompts_per_step": 2, "steps": 1, "questions": 2, "output": tmp_path / "arms"}
+    asked = flags(**unanswered, **sizes)
+    capsys.readouterr()
+    assert main(["compare", "grpo()", "garl(q=0.75)", "--quiet", *asked]) == 2
+    said = capsys.readouterr().err
+    assert "objective garl(q=0.75) reads its likelihood" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "arms").exists()
 
 
 @pytest.mark.parametrize(
@@ -177,4 +249,7 @@ def test_options_of_episodes_that_do_not_fit_are_refused(given, message):
     assert TrainOptions(env="a:b").rewards == "environment"
     assert [TrainOptions(env="a:b", model=name).episodes.observation for name in ("pocket", "other")] == [40, 256]
     assert TrainOptions(env="a:b", observation_budget=100).episodes.observation == 100
+    assert TrainOptions(env="a:b").episodes.turns == TrainOptions(tools="a:b", model="other").episodes.turns == 4
+    tools = TrainOptions(tools="a:b", observation_budget=90).episodes
+    assert (tools.turns, tools.observation, TrainOptions(tools="a:b").episodes.observation) == (2, 90, 64)
     assert TrainOptions(tools="a:b").rewards == TrainOptions().rewards

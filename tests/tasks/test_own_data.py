@@ -264,6 +264,23 @@ def test_several_possible_columns_or_none_are_refused(tmp_path, row, option):
     assert option in refusal(put(tmp_path / "a.jsonl", row))
 
 
+def test_rows_are_without_answers_where_nobody_reads_them(tmp_path):
+    """A column of answers that is there is read and checked as ever; aliases of nothing are nothing."""
+    task = make_jsonl_task(needed=None)
+    found = task.loaded(
+        str(put(tmp_path / "a.jsonl", {"prompt": "q", "aliases": ["b", "c"]}, {"prompt": "r"})), "train", "cold"
+    )
+    told = [(one.prompt, one.answer, one.aliases) for one in found.examples]
+    assert told == [("q", None, ()), ("r", None, ())]
+    assert found.notes == ("prompts are column 'prompt', and rows have no reference answers",)
+    (chat,) = task.load(str(put(tmp_path / "b.jsonl", {"messages": CHAT})), "train", "cold")
+    assert (chat.prompt, chat.answer) == (CHAT, None)
+    (chat,) = task.load(str(put(tmp_path / "c.jsonl", {"messages": [*CHAT, ROME]})), "train", "cold")
+    assert (chat.prompt, chat.answer) == (CHAT, "Rome")
+    with pytest.raises(QreditError, match="record 2: field 'answer'"):
+        task.load(str(put(tmp_path / "d.jsonl", ROW, {"prompt": "q", "answer": ""})), "train", "cold")
+
+
 def test_the_last_message_of_a_chat_is_the_answer(tmp_path):
     path = put(tmp_path / "a.jsonl", {"messages": [*CHAT, ROME]})
     assert read(path) == [(CHAT, "Rome")]

@@ -69,6 +69,34 @@ def test_it_trains_over_turns(tmp_path, objective):
     assert entry["episode/reward"] == entry["reward"] == 2.0, "the environment's own rewards, summed over the turns"
 
 
+def test_without_answers_rewards_alone_give_todays_gradients(tmp_path):
+    """Answers that nobody reads change nothing, and their column need not be there."""
+    data = questions(steps=[3] * 16)
+    settings = {"environment": Counting, "max_turns": 3, **SMALL}
+    told, bare = (trainer(tmp_path, "grpo()", one, **settings) for one in (data, data.remove_columns("answer")))
+    assert "answer" not in bare.train_dataset.column_names
+    wanted, found = first_step_gradients(told), first_step_gradients(bare)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def judged_by_answer(completions, answer, **columns):
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("objective", "reward", "reader"),
+    [
+        ("garl(q=0.75)", None, r"'answer'.*: objective garl\(q=0.75\) reads its likelihood"),
+        ("igpo()", None, r"'answer'.*: objective igpo\(.*\) reads its likelihood"),
+        ("grpo()", judged_by_answer, "'answer'.*: reward judged_by_answer judges by it"),
+    ],
+)
+def test_who_reads_answers_is_named_where_there_are_none(tmp_path, objective, reward, reader):
+    data = questions(steps=[3] * 16).remove_columns("answer")
+    with pytest.raises(QreditError, match=reader):
+        trainer(tmp_path, objective, data, environment=Counting, reward_funcs=reward, **SMALL)
+
+
 @pytest.mark.parametrize("shared", [True, e2e(False)], ids=["packed", "padded"])
 def test_beliefs_are_those_of_the_policy_that_sampled(tmp_path, shared):
     data, objective = questions(steps=[3] * 16), "a2tgpo()"

@@ -103,7 +103,7 @@ def make_record(learned: ScoredMicrobatch, texts: TokenTexts) -> dict[str, Any]:
         "group": int(batch.group[0]),
         "seed": batch.seed,
         "prompt": texts.decode(learned.rows.prompt_ids[rows[0]].tolist()[-width:])[-_PROMPT:],
-        "gold": texts.decode(learned.first[0].golds[0]) if learned.first else None,
+        "gold": texts.decode(learned.first[0].golds[0]) if learned.first and learned.first[0].golds else None,
         **_further_answers(learned, texts),
         "responses": [texts.decode(one.answer_ids) for one in learned.first],
         "texts": texts.of([number for ids in own_ids for number in ids]),

@@ -266,6 +266,7 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
     if asked.metric is not None:
         first = parse_rewards(asked.metric)
         rewards = (*first, *(reward for reward in rewards if reward.name != first[0].name))
+    from qredit.engine.gold_reader import find_gold_reward
     from qredit.runs.load import is_single_file, load_data
     from qredit.runs.quantization import check_four_bit
     from qredit.runs.samplers import parse_vllm
@@ -274,13 +275,14 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
     parse_vllm(options)
     check_four_bit(options, lora=True)
 
-    data = load_data(options, asked.split, asked.limit)  # type: ignore[arg-type]
+    needed = find_gold_reward(reward.function for reward in rewards)
+    data = load_data(options, asked.split, asked.limit, needed)  # type: ignore[arg-type]
     rows_of = str(options.data) if options.task == "jsonl" and is_single_file(options) else None
     seen = count_trained_on(data.examples, options, trained)
     return _EvalSetup(
         options=options,
         examples=data.examples,
-        rewards=choose_eval_rewards(rewards, tasks.get(options.task).metrics),
+        rewards=choose_eval_rewards(rewards, tasks.get(options.task).metrics, data.examples),
         rows_of=rows_of,
         seen=seen,
         notes=data.notes,

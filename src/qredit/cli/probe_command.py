@@ -104,7 +104,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         []
         if measured.right.any()
         else summary.format_rejected(
-            [example.answer for example in subject.examples], measured.said, measured.right.tolist()
+            [example.gold for example in subject.examples], measured.said, measured.right.tolist()
         )
     )
     _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, shown, details, out)

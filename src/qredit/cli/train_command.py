@@ -8,6 +8,7 @@ a key of the YAML file: --report-to tensorboard,wandb sends every metric there a
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def show_plan(found: "Plan", out: Console) -> None:
     for name in ("closing", "appended", "end"):
         out.print(f"{name:<9} {escape(escape_control_chars(_listed(found.seam[name])))}", soft_wrap=True)
     lengths = {"prompt tokens": found.prompt_tokens, "answer tokens": found.answer_tokens}
-    for name, spread in lengths.items():
+    for name, spread in filter(itemgetter(1), lengths.items()):
         out.print(f"{name}: {spread['min']:g} to {spread['max']:g}, median {spread['median']:g}")
     facts = (
         found.as_dict()
@@ -133,10 +134,10 @@ def show_plan(found: "Plan", out: Console) -> None:
         soft_wrap=True,
     )
     thinking = found.max_completion_length - found.answer_budget
+    gold = f"the longest gold answer has {found.answer_tokens['max']:g}" if found.answer_tokens else "no gold answers"
     out.print(
         f"max_completion_length={found.max_completion_length}: {thinking} tokens for the rationale and "
-        f"answer_budget={found.answer_budget} for the answer (the longest gold answer has "
-        f"{found.answer_tokens['max']:g})",
+        f"answer_budget={found.answer_budget} for the answer ({gold})",
         soft_wrap=True,
     )
     out.print(f"{found.parameters:,} parameters")

@@ -66,6 +66,24 @@ def encode(
     )
 
 
+def encode_prompts_alone(
+    prompts: Sequence[Any], rows: RowNames, tokens: TokenFormat, template: Mapping[str, Any]
+) -> Encoded:
+    """The same of rows without answers: their ids are empty.
+
+    Args:
+        prompts: texts, or chat messages.
+        rows: their names, for errors.
+        tokens: the layout of a completion, as ids of this tokenizer.
+        template: switches of the chat template.
+
+    Raises:
+        QreditError: a prompt that the chat template refuses; the row is named.
+    """
+    nothing = len(prompts)
+    return Encoded(rows.encode_prompts(tokens, prompts, template), [""] * nothing, [[]] * nothing, [()] * nothing)
+
+
 def encode_aliases(
     aliases: Sequence[Sequence[str]], answer_ids: Sequence[Sequence[int]], rows: RowNames, tokens: TokenFormat
 ) -> list[list[list[int]]]:

@@ -193,14 +193,14 @@ class RolloutSampler:
 
 
 def attach_row(trajectory: Trajectory, row: Mapping[str, Any], group: int) -> Trajectory:
-    """A trajectory with its row of the data set, and with the right answers that stand there.
+    """A trajectory with its row of the data set, and with the right answers that stand there, if any do.
 
     Args:
         trajectory: as it was sampled.
         row: of the data set.
         group: number of its group.
     """
-    golds = tuple(map(tuple, (row[ANSWER_IDS], *row.get(ALIAS_IDS, ()))))
+    golds = tuple(map(tuple, filter(None, (row[ANSWER_IDS], *row.get(ALIAS_IDS, ())))))
     return replace(trajectory, example=strip_id_columns(row), golds=golds, group=group)
 
 

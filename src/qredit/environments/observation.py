@@ -73,7 +73,8 @@ class ObservationFormat:
                 return replace(self.encode([lost], limit, ended), cut=True)
             if not any(sizes):  # nothing is left but the framing
                 raise QreditError(
-                    f"observation_budget={limit} holds no observation: what stands around one takes {len(ids)} tokens"
+                    f"observation_budget={limit} holds no observation: what stands around one takes {len(ids)} tokens; "
+                    "set it to more"
                 )
             share = min(limit / len(ids), 0.95)
             sizes = [int(size * share) for size in sizes]

@@ -17,6 +17,7 @@ class QuestionResult:
     """What a model said to one question.
 
     Attributes:
+        answer: the gold one; None where the data has none.
         predictions: its k sampled answers.
         rationales: what it thought before each.
         scores: for each reward, one number per prediction; None where it gives none.
@@ -25,7 +26,7 @@ class QuestionResult:
     """
 
     id: str
-    answer: str
+    answer: str | None
     predictions: tuple[str, ...]
     rationales: tuple[str, ...]
     scores: Mapping[str, tuple[float | None, ...]]

@@ -42,6 +42,10 @@ class behind_prompt(TeacherMaker):
         if self.model is not None and not isinstance(self.model, str):
             raise QreditError(f"model of behind_prompt must be a path, got {self.model!r}")
 
+    @property
+    def reads_gold(self) -> bool:
+        return not find_missing_places(self.template, ("answer",))
+
     def make_teacher(self) -> Hint:
         return Hint(self._prompt, self.model)
 

@@ -129,7 +129,8 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     rewards = parse_rewards(options.rewards)
     reward = rewards[0]
     path = find_weights(options)
-    data = load_data(options, "train", min(limit, options.get_subset_size() or limit))
+    most = min(limit, options.get_subset_size() or limit)
+    data = load_data(options, "train", most, "the probe reads its likelihood")
     found = data.examples
     tokens = make_token_format(options, load_tokenizer(path), found)
     joined, apart = _split_by_alignment(found, tokens, options.alias_use)
@@ -172,7 +173,7 @@ def _split_by_alignment(
     joined, apart = [], []
     for example in examples:
         try:
-            answers = (example.answer, *(example.aliases if use.in_likelihood else ()))
+            answers = example.right if use.in_likelihood else (example.gold,)
             golds = dict.fromkeys(tuple(tokens.answer_ids(answer)) for answer in answers if answer.strip())
             joined.append((example, tuple(golds)))
         except QreditError as error:

@@ -144,7 +144,7 @@ def _lead_share(plain: Float[Tensor, "N A"], hinted: Float[Tensor, "N K"]) -> fl
 
 def _hinted_ids(subject: ProbeSetup, number: int, template: str) -> tuple[int, ...]:
     example = subject.examples[number]
-    shown = show_answer(example.prompt, example.answer, lambda text, answer: fill_template(template, text, answer))
+    shown = show_answer(example.prompt, example.gold, lambda text, answer: fill_template(template, text, answer))
     return tuple(subject.tokens.prompt_ids(shown, **subject.template))
 
 

@@ -39,6 +39,7 @@ class Scorer:
         normal_form: what of a prediction counts. Predictions with equal normal forms are one answer in a vote.
         alike: whether two different normal forms are one answer all the same.
         extras: optional parts of the installation without which it cannot judge; see `qredit.utils.extras`.
+        reads_gold: whether it looks at the golds.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Scorer:
     normal_form: Callable[[str], Hashable] = str.strip
     alike: Callable[[Hashable, Hashable], bool] = operator.eq
     extras: tuple[str, ...] = ()
+    reads_gold: bool = True
 
     def __call__(self, prediction: str, golds: Sequence[str]) -> float:
         return self.score(prediction, golds)

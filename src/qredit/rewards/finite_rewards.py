@@ -45,9 +45,23 @@ def add_reward_checks(function: Any, name: str | None = None) -> Any:
     return _like(function, checked, known)
 
 
+def reads_gold(function: Any) -> bool:
+    """Whether a reward function reads the column `answer`: our scorers say so, others have a parameter of that name
+    that must be given. A model or its id reads texts alone."""
+    said = getattr(function, "reads_gold", None)
+    if said is not None or not callable(function) or hasattr(function, "parameters"):
+        return bool(said)
+    try:
+        own = inspect.signature(function).parameters.get("answer")
+    except ValueError:  # a built-in one
+        return False
+    return own is not None and own.default is own.empty
+
+
 def _like(function: Any, checked: Any, name: str) -> Any:
     functools.update_wrapper(checked, function, assigned=("__doc__",), updated=())
     checked.__name__ = name
+    checked.reads_gold = reads_gold(function)
     return checked
 
 

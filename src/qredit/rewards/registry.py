@@ -56,7 +56,13 @@ REGISTRY: Mapping[str, Scorer] = MappingProxyType(
                 are_same_math,
                 extras=("math",),
             ),
-            Scorer("format", "thinking closed once, then an answer", closed_thinking, lambda gold: True),
+            Scorer(
+                "format",
+                "thinking closed once, then an answer",
+                closed_thinking,
+                lambda gold: True,
+                reads_gold=False,
+            ),
         )
     }
 )
@@ -97,14 +103,16 @@ def make_reward_function(name: str) -> Callable[..., list[float]]:
         aliases: Sequence[Sequence[str] | None] | None = None,
         **columns: Any,
     ) -> list[float]:
-        if answer is None:
+        if answer is None and scorer.reads_gold:
             raise QreditError(f"reward '{name}' needs a column 'answer'; there are: {', '.join(sorted(columns))}")
         said = response if response is not None else [strip_thinking(_text(completion)) for completion in completions]
-        others = aliases if aliases is not None else [None] * len(answer)
-        rows = zip(said, answer, others, strict=True)
+        right = answer if answer is not None else [""] * len(said)
+        others = aliases if aliases is not None else [None] * len(right)
+        rows = zip(said, right, others, strict=True)
         return [scorer(text, _golds(gold, more)) for text, gold, more in rows]
 
     reward.__name__ = name
+    reward.reads_gold = scorer.reads_gold  # type: ignore[attr-defined]
     return reward
 
 

@@ -87,7 +87,7 @@ class Reward:
             "completion_ids": [list(response.ids) for response in responses],
             "response": [response.answer for response in responses],
             "rationale": [response.rationale for response in responses],
-            "answer": [example.answer for example in examples],
+            **({"answer": [example.answer for example in examples]} if any(one.right for one in examples) else {}),
             "aliases": [list(example.aliases) for example in examples],
             "id": [example.id for example in examples],
         }
@@ -100,8 +100,11 @@ class Reward:
         return [None if value is None else float(value) for value in values]
 
     def unparseable(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples that can never be rewarded, because neither the answer nor an alias can be read."""
-        return [example for example in examples if not any(map(self.parses, (example.answer, *example.aliases)))]
+        """The examples that can never be rewarded, because neither the answer nor an alias can be read.
+
+        Those without an answer are for rewards that read none.
+        """
+        return [example for example in examples if example.right and not any(map(self.parses, example.right))]
 
 
 def environment(
@@ -190,10 +193,19 @@ def _named(part: str) -> tuple[float, str]:
     return number, name
 
 
-def choose_eval_rewards(rewards: Sequence[Reward], metrics: Sequence[str]) -> tuple[Reward, ...]:
-    """What an evaluation judges by: the rewards of training, the first of which decides, then further metrics."""
-    known = {reward.name for reward in rewards}
-    return (*rewards, *(reward for name in metrics if name not in known for reward in parse_rewards(name)))
+def choose_eval_rewards(
+    rewards: Sequence[Reward], metrics: Sequence[str], examples: Sequence[Example]
+) -> tuple[Reward, ...]:
+    """What an evaluation judges by: the rewards of training, the first of which decides, then further metrics.
+
+    Args:
+        rewards: of training.
+        metrics: names of scorers; those that read gold answers are left out where there are none.
+        examples: what is asked.
+    """
+    known, answered = {reward.name for reward in rewards}, any(one.right for one in examples)
+    fit = [name for name in metrics if name not in known and (answered or not get(name).reads_gold)]
+    return (*rewards, *(reward for name in fit for reward in parse_rewards(name)))
 
 
 def find_unparseable(name: str, examples: Iterable[Example]) -> list[Example]:

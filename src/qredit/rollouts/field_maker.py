@@ -20,6 +20,11 @@ class FieldMaker(ABC):
 
     fills: ClassVar[tuple[str, ...]]
 
+    @property
+    def reads_gold(self) -> bool:
+        """Whether it cannot do without reference answers."""
+        return False
+
     def list_fields(self, name: str) -> frozenset[str]:
         """The fields that it fills where it is given for `name`, that one among them."""
         return frozenset({name})

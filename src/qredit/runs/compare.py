@@ -15,11 +15,19 @@ from qredit.runs.curve_plots import smooth
 from qredit.runs.experiment import EvalSpec, Variant, read_curves, run_variant
 from qredit.runs.fields import check_all_read, check_fields, select_read
 from qredit.runs.folder import ensure_writable
-from qredit.runs.load import check_objective_of_task, find_weights, is_single_file, load_data
+from qredit.runs.load import (
+    check_objective_of_task,
+    explain_gold_need,
+    find_weights,
+    is_single_file,
+    load_data,
+    load_examples,
+)
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
 from qredit.runs.quantization import check_four_bit
 from qredit.runs.samplers import parse_vllm
+from qredit.runs.sft_options import SHOWN
 from qredit.runs.warm_start import THEN, split_arm
 from qredit.tasks.base import ExamplesWithNotes
 from qredit.utils.atomic_files import atomic_write
@@ -135,6 +143,7 @@ def compare_objectives(
         check_fields(arm.options)
         if arm.warm_start is not None:
             arm.warm_start.make_options(arm.options)  # refused now, and not after other runs
+    _check_golds([arm for _, arm in wanted])
     ensure_writable(folder)
     held = settings.held
     jobs = [partial(_run_one, arm, folder / f"{slugify(name)}-{arm.options.seed}", held, kept) for name, arm in wanted]
@@ -163,8 +172,18 @@ def load_held_out(settings: ComparisonSettings) -> ExamplesWithNotes:
     parse_rewards(options.rewards)
     find_weights(options)
     held = settings.held
-    load_data(options, "train", options.get_subset_size())
-    return load_data(options, held.split, held.questions)
+    needed = explain_gold_need(options)
+    load_data(options, "train", options.get_subset_size(), needed)
+    return load_data(options, held.split, held.questions, needed)
+
+
+def _check_golds(arms: Sequence[Variant]) -> None:
+    """Refuse data without reference answers where an arm reads them."""
+    for arm in arms:
+        needed = SHOWN if arm.warm_start is not None else explain_gold_need(arm.options)
+        if needed is not None:
+            load_examples(arm.options, "train", arm.options.get_subset_size(), needed)
+            return  # all arms have the same data
 
 
 def _run_one(arm: Variant, folder: Path, held: EvalSpec, kept: Path | None) -> dict[str, Any]:

@@ -23,9 +23,10 @@ def format_samples(answered: Sequence[QuestionResult], primary: str, most: int =
     for question in answered[:most]:
         score = question.scores[primary][0]
         told = "not scored" if score is None else f"{score:g}"
+        gold = "" if question.answer is None else f"gold {_short(question.answer)!r}, "
         lines.append(
             f"{_short(question.id, 40)}: thought {_short(question.rationales[0])!r}, answered "
-            f"{_short(question.predictions[0])!r}, gold {_short(question.answer)!r}, {primary} {told}"
+            f"{_short(question.predictions[0])!r}, {gold}{primary} {told}"
         )
     return lines
 
@@ -62,8 +63,10 @@ def suggest_fixes(answered: Sequence[QuestionResult], primary: str) -> list[str]
     return []
 
 
-def _holds(text: str, gold: str) -> bool:
-    """Whether the gold answer is in the text as a word of its own, in any case."""
+def _holds(text: str, gold: str | None) -> bool:
+    """Whether there is a gold answer, and it is in the text as a word of its own, in any case."""
+    if gold is None:
+        return False
     wanted, there = normalize_text(gold).casefold(), normalize_text(text).casefold()
     start = r"(?<!\w)(?<!\d[.,])" if wanted[:1].isalnum() else ""
     end = r"(?!\w)(?![.,]\d)" if wanted[-1:].isalnum() else ""

@@ -18,6 +18,7 @@ from qredit.rewards.reward_spec import parse_rewards
 from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
 from qredit.runs.fields import read_sources
 from qredit.runs.load import (
+    explain_gold_need,
     find_weights,
     get_stop_tokens,
     is_adapter,
@@ -210,8 +211,9 @@ def _own_facts(options: TrainOptions, held: EvalSpec) -> dict[str, str]:
     """What a result rests on beside the options where data or rewards are the user's: what is in the files now."""
     found = {}
     if options.data is not None:
-        trained = load_examples(options, "train", options.get_subset_size())
-        asked = load_examples(options, held.split, held.questions)
+        needed = explain_gold_need(options)
+        trained = load_examples(options, "train", options.get_subset_size(), needed)
+        asked = load_examples(options, held.split, held.questions, needed)
         found["examples"] = sha256(repr((trained, asked)).encode()).hexdigest()
     sources = [reward.source.read_bytes() for reward in parse_rewards(options.rewards) if reward.source is not None]
     if sources:
@@ -268,7 +270,7 @@ def sample_answers(options: TrainOptions, weights: str | None, held: EvalSpec) -
     path = find_weights(options, weights or None)
     as_trained = make_quantization_config(options) if weights is None or is_adapter(path) else None
     tokenizer, network = load_tokenizer(path), load_model(path, options.device, quantization=as_trained)
-    asked = load_examples(options, held.split, held.questions)
+    asked = load_examples(options, held.split, held.questions, explain_gold_need(options))
     tokens = make_token_format(options, tokenizer, asked)
     questions = prepare_examples(asked, tokens, network, options, f"{options.task} {held.split}")
     told = [question.prompt for question in questions]

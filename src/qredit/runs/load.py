@@ -21,10 +21,12 @@ from transformers import (
 from qredit import pocket, tasks
 from qredit.core.field_names import ANSWER_FIELDS
 from qredit.data.rows import RowNames, find_too_long
+from qredit.engine.gold_reader import find_gold_reader
 from qredit.engine.model_limits import check_vocabulary, get_context_length
 from qredit.engine.savable import repair_generation_config
 from qredit.environments.names import adapt_task
-from qredit.rewards.reward_spec import collect_columns
+from qredit.rewards.reward_spec import collect_columns, parse_rewards
+from qredit.rollouts.field_maker import FieldMaker
 from qredit.rollouts.format import TokenFormat
 from qredit.runs.episodes import get_whole_budget, tell_tools
 from qredit.runs.hub_access import resolve_load_kwargs
@@ -32,7 +34,7 @@ from qredit.runs.model_files import check_base_model, check_model_folder, get_qu
 from qredit.runs.options import POCKET, TrainOptions
 from qredit.runs.smollm2 import SMOLLM2, smollm2_path
 from qredit.tasks.alias_use import keep_rewarded
-from qredit.tasks.base import Example, ExamplesWithNotes, Split, Task
+from qredit.tasks.base import NEEDED, Example, ExamplesWithNotes, Split, Task
 from qredit.tasks.few_shot import read_few_shot
 from qredit.tasks.files import find_single_file
 from qredit.tasks.jsonl import make_jsonl_task
@@ -207,18 +209,23 @@ def get_stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return sorted(ids)
 
 
-def load_examples(options: TrainOptions, split: Split, limit: int | None = None) -> list[Example]:
+def load_examples(
+    options: TrainOptions, split: Split, limit: int | None = None, needed: str | None = NEEDED
+) -> list[Example]:
     """The examples of `load_data`, without its notes.
 
     Args:
         options: of the run.
         split: train, validation or test.
         limit: how many at most; None is all.
+        needed: as in `load_data`.
     """
-    return load_data(options, split, limit).examples
+    return load_data(options, split, limit, needed).examples
 
 
-def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> ExamplesWithNotes:
+def load_data(
+    options: TrainOptions, split: Split, limit: int | None = None, needed: str | None = NEEDED
+) -> ExamplesWithNotes:
     """The examples of a split of the run's task, and what has to be said about how they were read.
 
     A single file has no splits. Its first `held_out` examples, in the order of the hash of their id, are kept for
@@ -228,12 +235,13 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
         options: of the run.
         split: train, validation or test.
         limit: how many at most; None is all.
+        needed: why every example must have an answer, for errors (`explain_gold_need`); None where none need have one.
 
     Raises:
         QreditError: as `Task.loaded`; holding them out leaves nothing to train on; `hold_out` for data with
             splits.
     """
-    task = get_task(options)
+    task = get_task(options, needed)
     if options.hold_out and not is_single_file(options):
         raise QreditError(f"hold_out is for a single file; {options.data or options.task} has splits of its own")
     if split != "test" and options.held_out and is_single_file(options):
@@ -255,10 +263,28 @@ def load_data(options: TrainOptions, split: Split, limit: int | None = None) -> 
     return ExamplesWithNotes(asked, found.notes)
 
 
-def get_task(options: TrainOptions) -> Task:
-    """The run's task, with the passages and for the environment that the options choose; of own rows, their columns."""
+def explain_gold_need(options: TrainOptions) -> str | None:
+    """Why every example of a run must have an answer, for errors; None where the run reads none.
+
+    Raises:
+        QreditError: as `parse_rewards`, `make_objective` and `make_fields`.
+    """
+    for name, maker in options.make_fields().items():
+        if isinstance(maker, FieldMaker) and maker.reads_gold:
+            return f"field {name} shows it"
+    rewards = [reward.function for reward in parse_rewards(options.rewards)]
+    return find_gold_reader(options.make_objective(), rewards, options.training.get("hint_failed"))
+
+
+def get_task(options: TrainOptions, needed: str | None = NEEDED) -> Task:
+    """The run's task, with the passages and for the environment that the options choose; of own rows, their columns.
+
+    Args:
+        options: of the run.
+        needed: as in `load_data`.
+    """
     if options.task == "jsonl":
-        return make_jsonl_task(options.answer_column, options.prompt_column, options.aliases_column)
+        return make_jsonl_task(options.answer_column, options.prompt_column, options.aliases_column, needed)
     return adapt_task(options.env, tasks.get(options.task).show_passages(options.passages))
 
 
@@ -374,7 +400,7 @@ def make_dataset(examples: Sequence[Example], prompts: Sequence[Any], further: b
         infer_column_type(name, values)
     columns = {
         "prompt": list(prompts),
-        "answer": [example.answer for example in examples],
+        **({"answer": [one.answer for one in examples]} if any(one.right for one in examples) else {}),
         "aliases": [list(example.aliases) for example in examples],
         "id": [example.id for example in examples],
         **others,

@@ -39,6 +39,8 @@ AUTO = "auto"
 POCKET_BUDGET = (40, 8)
 POCKET_OBSERVATION = 40
 """Three facts, and room for four turns in a context of 512 tokens."""
+POCKET_TOOLS = {"turns": 2, "observation": 64}
+"""One call, and the answer. Its tags alone take a pocket model 43 tokens, and the tools stand in the prompt, too."""
 BUDGET = (2048, DEFAULT_ANSWER_BUDGET)
 ROLLOUTS_PER_PROMPT = 16
 """Of training and of the probe alike: what the probe advises holds for groups of this size."""
@@ -173,9 +175,13 @@ class TrainOptions:
             "joined_by": ", ",
         },
     )
-    max_turns: int | None = option(None, "with env or tools: the most turns of an episode; default: 4")
+    max_turns: int | None = option(
+        None, "with env or tools: the most turns of an episode; default: 4 (pocket, tools: 2)"
+    )
     observation_budget: int | None = option(
-        None, "with env or tools: tokens of one observation, beside max_completion_length; default: 256 (pocket: 40)"
+        None,
+        "with env or tools: tokens of one observation, beside max_completion_length; default: 256 (pocket: 40, with "
+        "tools 64)",
     )
     episode_budget: int | None = option(
         None, "with env or tools: tokens sampled in all turns together; default: max_turns whole turns"
@@ -373,10 +379,10 @@ class TrainOptions:
     @property
     def episodes(self) -> EpisodeBudget:
         """The most that an episode may take, with env or tools."""
-        short = self.observation_budget is None and self.is_pocket
-        observation = POCKET_OBSERVATION if short else self.observation_budget
-        given = {"turns": self.max_turns, "observation": observation, "sampled": self.episode_budget}
-        return EpisodeBudget(self.sampling_budget, **{k: v for k, v in given.items() if v is not None})
+        chosen = {"turns": self.max_turns, "observation": self.observation_budget, "sampled": self.episode_budget}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        short = {} if not self.is_pocket else POCKET_TOOLS if self.tools else {"observation": POCKET_OBSERVATION}
+        return EpisodeBudget(self.sampling_budget, **{**short, **given})
 
     def make_objective(self) -> "Objective":
         """The objective that `objective` and `q` stand for.

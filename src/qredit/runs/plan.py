@@ -103,13 +103,15 @@ def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[l
     return [[token, tokenizer.decode([token])] for token in ids]
 
 
-def describe_layout(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str) -> dict[str, Any]:
+def describe_layout(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, answer: str | None) -> dict[str, Any]:
     """The layout around one answer: its strings, and the ids at the seam and at the end, each with its text.
+
+    Without an answer nothing is appended, and `answer` is null.
 
     Args:
         tokens: the layout of a completion, as ids of this tokenizer.
         tokenizer: of the model.
-        answer: the reference answer.
+        answer: the reference answer; None where the data has none.
     """
     form = tokens.format
     return {
@@ -117,14 +119,14 @@ def describe_layout(tokens: TokenFormat, tokenizer: PreTrainedTokenizerBase, ans
         "layout": {"opening": form.opening, "closing": form.closing, "seam": form.seam, "end": form.end},
         "end_from": form.end_from,
         "closing": decode_ids(tokenizer, tokens.close_ids),
-        "appended": decode_ids(tokenizer, tokens.answer_ids(answer)),
+        "appended": [] if answer is None else decode_ids(tokenizer, tokens.answer_ids(answer)),
         "end": decode_ids(tokenizer, tokens.end_ids),
     }
 
 
 def summarize_lengths(lengths: Sequence[int]) -> dict[str, float]:
-    """Smallest, median and largest."""
-    return {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
+    """Smallest, median and largest; empty of none."""
+    return {} if not lengths else {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
 
 
 def format_memory(memory: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import apply_chat_format, load_data, load_tokenizer
 from qredit.runs.offline import list_model_facts, make_offline_config
-from qredit.runs.sft_options import SftOptions
+from qredit.runs.sft_options import SHOWN, SftOptions
 from qredit.runs.train import (
     load_trainable_model,
     make_lora_config,
@@ -61,19 +61,19 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     rewards = parse_rewards(run.rewards)
     path = resolve_trainable_model(run)
     args = make_offline_config(SftConfig, run, options.learning_rate, folder.path)
-    data = load_data(run, "train", run.get_subset_size())
+    data = load_data(run, "train", run.get_subset_size(), SHOWN)
     rationales = read_rationales(options, data.examples)
     tokenizer = load_tokenizer(path)
     tokens = make_token_format(run, tokenizer, data.examples)
     rows = RowNames.of([example.id for example in data.examples], len(data.examples), f"{run.task} train")
     prompts = apply_chat_format(data.examples, tokenizer, run.chat)
-    answers = [example.answer for example in data.examples]
+    answers = [example.gold for example in data.examples]
     encoded = encode_demonstrations(prompts, answers, rationales, rows, tokens, run.template)
     notes: list[str] = []
     model = load_trainable_model(run, path, notes)
     shown = leave_out_long(encoded, rows, get_context_length(model), run.skip_long)
     check_enough(len(shown), run.prompts_per_step, f"{run.task} train")
-    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics)
+    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics, data.examples)
     validation = make_validation(run, judged, tokenizer, model, folder, guard=None)
     with reraise_as_qredit_error(ValueError, ImportError):
         trainer = WarmupSftTrainer(

@@ -40,6 +40,8 @@ SHARED_WITH_TRAIN = (
     *("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"),
 )
 """Options of training that fine-tuning has, too, with the same meaning."""
+SHOWN = "supervised fine-tuning shows it"
+"""Why data must have reference answers there."""
 DEFAULT_RATES = {"pocket": 3e-4, "lora": 1e-4, "full": 1e-5}
 
 

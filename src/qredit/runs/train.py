@@ -34,6 +34,7 @@ from qredit.runs.load import (
     apply_chat_format,
     check_objective_of_task,
     check_trainable,
+    explain_gold_need,
     find_weights,
     is_adapter,
     load_data,
@@ -88,7 +89,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
     args.reward_weights = None if set(weights) == {1.0} else weights
-    data = load_data(options, "train", options.get_subset_size())
+    data = load_data(options, "train", options.get_subset_size(), explain_gold_need(options))
     examples: Sequence[Example] = data.examples
     filtered: dict[str, int] = {}
     if options.keep is not None and options.probe is not None:
@@ -112,7 +113,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     guard = None if options.guard is None else CollapseGuard(options.guard)
     notes: list[str] = []
     model = load_trainable_model(options, path, notes)
-    judged = choose_eval_rewards(given, tasks.get(options.task).metrics)
+    judged = choose_eval_rewards(given, tasks.get(options.task).metrics, examples)
     validation = make_validation(options, judged, tokenizer, model, folder, guard)
     with reraise_as_qredit_error(ValueError, ImportError):
         trainer = WarmupTrainer(
@@ -208,11 +209,16 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
         "answer_end": options.answer_end,
         "skip_long": options.skip_long,
         **{name: value for name in EPISODE_OPTIONS if (value := getattr(options, name)) is not None},
-        **({"observation_budget": options.episodes.observation} if options.env or options.tools else {}),
+        **(_list_episode_sizes(options) if options.env or options.tools else {}),
         **{name: value for name, value in options.training.items() if name != "report_to"},
     }
     with reraise_as_qredit_error(ValueError, TypeError):
         return QreditConfig(**chosen)
+
+
+def _list_episode_sizes(options: TrainOptions) -> dict[str, int]:
+    """Those of episodes that the command line has defaults of its own for."""
+    return {"max_turns": options.episodes.turns, "observation_budget": options.episodes.observation}
 
 
 def list_shared_arguments(options: TrainOptions, learning_rate: float, output: Path) -> tuple[dict[str, Any], int, int]:
@@ -323,9 +329,11 @@ def make_plan(options: TrainOptions) -> planning.Plan:
         prompts=planning.render_prompts(trainer.format, rows["prompt"], 3, trainer.chat_template_kwargs),
         prompt_ids=tuple(planning.decode_ids(trainer._tokenizer, ids) for ids in rows["prompt_ids"][:3]),
         end_notice=facts["end_notice"],
-        seam=planning.describe_layout(trainer.format, trainer._tokenizer, rows["answer"][0]),
+        seam=planning.describe_layout(
+            trainer.format, trainer._tokenizer, rows["answer"][0] if "answer" in rows.column_names else None
+        ),
         prompt_tokens=planning.summarize_lengths(prompt_lengths),
-        answer_tokens=planning.summarize_lengths([len(ids) for ids in rows["answer_ids"]]),
+        answer_tokens=planning.summarize_lengths([len(ids) for ids in rows["answer_ids"] if ids]),
         examples=len(rows),
         left_out=facts["train_examples"] - len(rows),
         model_notes=tuple(facts["model_notes"]),
@@ -386,7 +394,7 @@ def make_validation(
     """
     if not options.eval_every:
         return None
-    asked = load_examples(options, "validation", options.eval_questions)
+    asked = load_examples(options, "validation", options.eval_questions, explain_gold_need(options))
     examples = prepare_examples(
         asked,
         make_token_format(options, tokenizer, asked),

@@ -32,7 +32,7 @@ def count_trained_on(examples: Sequence[Example], options: TrainOptions, trained
         return None
     alike = replace(trained, **{name: getattr(options, name) for name in WORDING_OPTIONS})
     try:
-        rows = load_examples(alike, "train", trained.get_subset_size())
+        rows = load_examples(alike, "train", trained.get_subset_size(), needed=None)
     except QreditError:  # the file has moved or changed since
         return None
     known = {normalize_prompt(example.prompt) for example in rows}

@@ -119,7 +119,7 @@ def make_verl_table(examples: Sequence[Example], task: str, split: Split) -> pya
     prompts = [list_messages(one.prompt) for one in examples]
     with check_message_keys():
         messages = pyarrow.array(prompts)
-    judged = [{"style": "rule", "ground_truth": one.answer} for one in examples]
+    judged = [{"style": "rule", "ground_truth": one.gold} for one in examples]
     return pyarrow.table(
         {
             "data_source": pyarrow.array([task] * len(examples), pyarrow.string()),

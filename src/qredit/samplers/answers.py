@@ -41,8 +41,9 @@ class Play(Protocol):
 
 def as_row(example: Example) -> dict[str, Any]:
     """An example as the row that a trainer would hold of it."""
-    own = {"prompt": example.prompt, "answer": example.answer, "aliases": list(example.aliases), "id": example.id}
-    return {**example.columns, **own}
+    own = {"prompt": example.prompt, "aliases": list(example.aliases), "id": example.id}
+    gold = {} if example.answer is None else {"answer": example.answer}
+    return {**example.columns, **own, **gold}
 
 
 def answer_all(

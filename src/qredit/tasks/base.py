@@ -13,6 +13,8 @@ Style = Literal["cold", "warm"]
 Split = Literal["train", "validation", "test"]
 Passages = Literal["all", "supporting", "none"]
 Record = Mapping[str, Any]
+NEEDED = "every row needs one"
+"""Why rows must have an answer, where nobody says it better."""
 PLACE_KEY = "(place)"
 
 
@@ -22,7 +24,8 @@ class Example:
 
     Attributes:
         prompt: the text shown to the model, without any chat template, or chat messages.
-        answer: the canonical gold answer: the string that is trained to be likely.
+        answer: the canonical gold answer: the string that is trained to be likely. None where the data has none, which
+            is read only for those who need none (`runs.load.load_data`).
         id: unique within its task.
         aliases: other answers that count as right; what they count for is the run's option `aliases`.
         rationale: a gold rationale, known for pocket tasks only and used only to pretrain their model.
@@ -31,12 +34,23 @@ class Example:
     """
 
     prompt: str | list[Message]
-    answer: str
+    answer: str | None
     id: str = ""
     aliases: tuple[str, ...] = ()
     rationale: str | None = None
     place: str = field(default="", compare=False)
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def gold(self) -> str:
+        """The answer, for those who were promised one."""
+        assert self.answer is not None, f"example {self.id!r} has no answer"
+        return self.answer
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """All right answers; none where the data has none."""
+        return () if self.answer is None else (self.answer, *self.aliases)
 
 
 @dataclass(frozen=True)
@@ -134,13 +148,13 @@ class Task:
 
 
 def _check_texts(name: str, examples: Sequence[Example]) -> None:
-    empty = [example for example in examples if not example.answer.strip()]
+    empty = [example for example in examples if example.answer is not None and not example.answer.strip()]
     if empty:
         first = empty[0].place or f"'{empty[0].id}'"
         raise QreditError(f"{name}: {len(empty)} of {len(examples)} answers are empty, first in {first}")
     for example in examples:
-        parts = {"prompt": example.prompt, "answer": example.answer, "aliases": list(example.aliases), "id": example.id}
-        for part, value in parts.items():
+        parts = {"prompt": example.prompt, "answer": list(example.right[:1]), "aliases": list(example.aliases)}
+        for part, value in {**parts, "id": example.id}.items():
             if bad := find_unreadable(value):
                 raise QreditError(f"{example.place or name}: the {part} holds {bad}")
 
@@ -175,7 +189,7 @@ def _note_conflicting_answers(examples: Sequence[Example]) -> list[str]:
     pairs = []
     for example in examples:
         other = first.setdefault(normalize_prompt(example.prompt), example)
-        if other is not example and normalize_text(other.answer) != normalize_text(example.answer):
+        if other is not example and _form(other)[1:2] != _form(example)[1:2]:
             pairs.append((other, example))
     if not pairs or not pairs[0][0].place:
         return []
@@ -184,7 +198,7 @@ def _note_conflicting_answers(examples: Sequence[Example]) -> list[str]:
 
 
 def _form(example: Example) -> tuple[str, ...]:
-    return (normalize_prompt(example.prompt), *map(normalize_text, (example.answer, *example.aliases)))
+    return (normalize_prompt(example.prompt), *map(normalize_text, example.right))
 
 
 def hash_id(id: str) -> str:

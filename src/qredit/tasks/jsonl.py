@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from qredit.tasks.base import PLACE_KEY, Example, Record, RecordsWithNotes, Split, Style, Task
+from qredit.tasks.base import NEEDED, PLACE_KEY, Example, Record, RecordsWithNotes, Split, Style, Task
 from qredit.tasks.cells import Message, parse_answers, parse_chat, split_chat
 from qredit.tasks.columns import Columns
 from qredit.tasks.files import SPLITS, SplitLayout, read_table
@@ -19,7 +19,9 @@ LAYOUT = SplitLayout(
 )
 
 
-def make_jsonl_task(answer: str | None = None, prompt: str | None = None, aliases: str | None = None) -> Task:
+def make_jsonl_task(
+    answer: str | None = None, prompt: str | None = None, aliases: str | None = None, needed: str | None = NEEDED
+) -> Task:
     """The task over rows of prompt, answer and, if wanted, aliases and id.
 
     A prompt, a text or a list of chat messages with role and content, is used as it is, in both styles. An answer is
@@ -31,16 +33,18 @@ def make_jsonl_task(answer: str | None = None, prompt: str | None = None, aliase
     Args:
         answer, prompt, aliases: the columns that hold them, perhaps inside others: "reward_model.ground_truth". None
             goes by the usual names; see `Columns.found`.
+        needed: why every row must have an answer, for errors. None: rows may all be without; a column that is there is
+            read, and checked as ever.
     """
 
     def read(source: str | None, split: Split) -> RecordsWithNotes:
         table = read_table(source, split, LAYOUT)
         first = next((record for record in table.records if isinstance(record, Mapping)), {})
-        columns = Columns(prompt, answer, aliases).found(table.place(1), first)
+        columns = Columns(prompt, answer, aliases).found(table.place(1), first, needed)
         if aliases is not None and not any(has_field(one, aliases) for one in table.records if isinstance(one, dict)):
             raise unknown_name_error(f"aliases column of {table.where}", aliases, first)
-        needed = tuple(filter(None, (columns.prompt, columns.answer)))
-        rows = [_row(table, number, record, columns) for number, record in table.iter_records(lambda record: needed)]
+        fields = tuple(filter(None, (columns.prompt, columns.answer)))
+        rows = [_row(table, number, record, columns) for number, record in table.iter_records(lambda record: fields)]
         return RecordsWithNotes(_with_ids(rows), tuple(filter(None, (table.note, columns.told()))))
 
     return Task(
@@ -63,11 +67,11 @@ JSONL = make_jsonl_task()
 def _row(table: Table, number: int, record: Record, columns: Columns) -> dict[str, Any]:
     """prompt, answer, id and aliases as the strings of an `Example`, and all columns; the id may be missing."""
     prompt, answers = _question(table, number, record, columns)
-    aliases = _aliases(table, number, record, str(columns.aliases))
+    aliases = _aliases(table, number, record, str(columns.aliases)) if columns.answered else ()
     id = record.get("id")
     return {
         "prompt": prompt,
-        "answer": answers[0],
+        "answer": next(iter(answers), None),
         "id": None if id in (None, "") else str(id),
         "aliases": tuple(dict.fromkeys((*answers, *aliases)))[1:],
         "number": number,
@@ -85,6 +89,8 @@ def _question(
     prompt = given if isinstance(given, str) and given.strip() else parse_chat(given)
     if prompt is None:
         raise table.error(number, f"field '{name}' must be text or a list of chat messages, not {given!r}")
+    if not columns.answered:
+        return prompt, ()
     if columns.answer is None:
         parts = split_chat(prompt) if isinstance(prompt, list) else None
         if parts is None or not parts[1].strip():
@@ -121,6 +127,7 @@ def _with_ids(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     seen: dict[tuple[str, ...], str] = {}
     for row in rows:
         if row["id"] is None:
-            said = (normalize_prompt(row["prompt"]), *map(normalize_text, (row["answer"], *row["aliases"])))
+            right = (*filter(None, (row["answer"],)), *row["aliases"])
+            said = (normalize_prompt(row["prompt"]), *map(normalize_text, right))
             row["id"] = seen.setdefault(said, str(row["number"]))
     return rows

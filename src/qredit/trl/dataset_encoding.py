@@ -14,27 +14,30 @@ from qredit.data.encoding import (
     encode,
     encode_aliases,
     encode_hinted,
+    encode_prompts_alone,
 )
 from qredit.data.rows import RowNames, find_too_long
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.retry_hint import HintLevel
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.tasks.alias_use import AliasUse
+from qredit.tasks.base import NEEDED
 from qredit.tasks.table import get_field, has_field
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError, unknown_name_error
 
-ALIASES = "aliases"
+ALIASES, ANSWER = "aliases", "answer"
 _log = get_logger(__name__)
 
 
-def check_columns(dataset: Any, answer_column: str, name: str) -> None:
+def check_columns(dataset: Any, answer_column: str, name: str, needed: str | None = NEEDED) -> None:
     """Refuse what is not a data set with `prompt` and the answer column, naming the nearest column there is.
 
     Args:
         dataset: as the user gave it.
         answer_column: column of the reference answer.
         name: what errors call it.
+        needed: why every row must have an answer; None where none need have one, if the column has its usual name.
 
     Raises:
         QreditError: a streaming or other data set, or a missing column.
@@ -45,8 +48,10 @@ def check_columns(dataset: Any, answer_column: str, name: str) -> None:
         )
     for column in ("prompt", answer_column):
         outer = column if column in dataset.column_names else column.split(".")[0]
-        if outer not in dataset.column_names:
-            raise unknown_name_error(f"column of {name}", column, dataset.column_names)
+        if outer in dataset.column_names or (column == ANSWER and needed is None):
+            continue
+        unknown = unknown_name_error(f"column of {name}", column, dataset.column_names)
+        raise unknown if column == "prompt" or needed is None else QreditError(f"{unknown}: {needed}")
     if answer_column != "answer" and "answer" in dataset.column_names:
         raise QreditError(
             f"{name} has a column 'answer' beside answer_column='{answer_column}'; remove or rename one of them"
@@ -68,6 +73,8 @@ def encode_examples(
 ) -> tuple[Dataset, int]:
     """The data set with the columns `answer`, `prompt_ids` and `answer_ids`, and how many long prompts were dropped.
 
+    Without a column of answers there is no `answer`, and `answer_ids` are empty.
+
     Args:
         dataset: with prompt and answer columns.
         answer_column: column of the reference answer.
@@ -88,7 +95,12 @@ def encode_examples(
     """
     rows = _name_rows(dataset, name)
     prompts = dataset["prompt"][:]
-    encoded = encode(prompts, _column(dataset, answer_column, rows), rows, tokens, template)
+    answered = answer_column.split(".")[0] in dataset.column_names or answer_column in dataset.column_names
+    encoded = (
+        encode(prompts, _column(dataset, answer_column, rows), rows, tokens, template)
+        if answered
+        else encode_prompts_alone(prompts, rows, tokens, template)
+    )
     kept = [max(len(ids), budget.answer) for ids in encoded.answer_ids]
     long = find_too_long(encoded.prompt_ids, kept, tokens, budget, context)
     rows.check_long(long, encoded.prompt_ids, budget, context, skip_long)
@@ -99,7 +111,7 @@ def encode_examples(
         rows.check_long(too_long, shown, budget, context, skip_long, "prompts with the hint")
         hinted, long = {HINTED_IDS: shown}, sorted({*long, *too_long})
     known = dataset[ALIASES][:] if ALIASES in dataset.column_names else [[]] * len(dataset)
-    texts = [[*given, *_list(more)] for given, more in zip(encoded.aliases, known, strict=True)]
+    texts = [[*given, *_list(more)] if answered else [] for given, more in zip(encoded.aliases, known, strict=True)]
     further: dict[str, Any] = {}
     if likely and aliases.in_likelihood and any(texts):
         alias_ids = encode_aliases(texts, encoded.answer_ids, rows, tokens)
@@ -112,7 +124,7 @@ def encode_examples(
     if answer_column in dataset.column_names and answer_column != "answer":
         dataset = dataset.rename_column(answer_column, "answer")
     ids = {PROMPT_IDS: encoded.prompt_ids, ANSWER_IDS: encoded.answer_ids, **hinted, **further}
-    columns: dict[str, Any] = {"answer": encoded.answers, **ids}
+    columns: dict[str, Any] = {ANSWER: encoded.answers, **ids} if answered else ids
     if any(encoded.aliases) and aliases.in_reward:
         columns[ALIASES] = texts
     unread = {ALIAS_IDS, *columns, *(() if aliases.in_reward else (ALIASES,))}

@@ -179,7 +179,9 @@ def _rows(trainer: Any, thinking: int, prompt: int | None) -> Rows:
     close = tuple(trainer.format.close_ids)
     ids = (*[close[0]] * thinking, *close, *[close[0]] * args.budget.answer)
     aliases = data[ALIAS_IDS][:] if ALIAS_IDS in data.column_names else [[]] * len(data)
-    answers = (tuple(map(tuple, (gold, *more))) for gold, more in zip(data[ANSWER_IDS][:], aliases, strict=True))
+    answers = (
+        tuple(map(tuple, filter(None, (gold, *more)))) for gold, more in zip(data[ANSWER_IDS][:], aliases, strict=True)
+    )
     golds = max(answers, key=lambda ids: sum(map(len, ids)))
     drawn = [
         make_one_turn(prompt, ids, (0.0,) * len(ids), thinking, thinking + len(close), forced=True, ended=False)

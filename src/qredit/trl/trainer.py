@@ -42,6 +42,7 @@ from qredit.engine.checkpoint import find_newest_before
 from qredit.engine.collation import Collator
 from qredit.engine.current_objective import CurrentObjective
 from qredit.engine.generation import Generation, Microbatch
+from qredit.engine.gold_reader import find_gold_reader
 from qredit.engine.hinted_retry import HintedRetry
 from qredit.engine.initial_likelihood import InitialLikelihood
 from qredit.engine.learner import Learner, LearnerFile, Learners
@@ -131,9 +132,9 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         model: a model id or path, or a loaded model (full fine-tuning needs float32 weights; autocast does the rest).
         objective: an `Objective`, or its text form such as "garl(q=0.75)".
         args: a QreditConfig.
-        train_dataset, eval_dataset: columns `prompt` (text or chat messages) and `args.answer_column`; `aliases` (list
-            of text), other right answers, counts as `args.aliases` says; other columns pass through to the reward
-            functions.
+        train_dataset, eval_dataset: columns `prompt` (text or chat messages) and `args.answer_column`, which may be
+            missing where neither objective nor rewards read it; `aliases` (list of text), other right answers, counts
+            as `args.aliases` says; other columns pass through to the reward functions.
         reward_funcs: TRL reward functions; None is exact match of the sampled answer. They also receive `response` (the
             sampled answer as text) and `rationale`.
         fields: makers of batch fields that the objective needs and nothing here fills by itself
@@ -212,14 +213,14 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
         check_hints(self.objective, args)
-        check_columns(train_dataset, args.answer_column, "train_dataset")
-        for name, dataset in list_eval_datasets(eval_dataset).items():
-            check_columns(dataset, args.answer_column, name)
         own = environment_reward if environment is not None else make_reward_function("exact_match")
         earned = make_rewards(self.episodes) if isinstance(self.episodes, FactorySource) else []
         given = reward_funcs if reward_funcs is not None else [] if earned else [own]
         rewards = [*(given if isinstance(given, list) else [given]), *earned]
         args = with_weights(args, earned)
+        needed = find_gold_reader(self.objective, rewards, args.hint_failed)
+        for name, dataset in {"train_dataset": train_dataset, **list_eval_datasets(eval_dataset)}.items():
+            check_columns(dataset, args.answer_column, name, needed)
         self.auto_q = AutoQ(self.objective) if find_auto(self.objective) is not None else None
         looks = (
             []

@@ -61,7 +61,7 @@ class QreditAgentLoop(AgentLoopBase):  # type: ignore[misc]
         info = row.get("extra_info") or {}
         example = read_verl_row(row, self.settings.alias_use.in_reward)
         prompt = self.settings.format.prompt_of(drop_nulls(row["raw_prompt"]), self.tokenizer)
-        ids, golds = self._encode(prompt, example.answer, info)
+        ids, golds = self._encode(prompt, example.gold, info)
         stream = EVALUATION_STREAM if validates else 0
         seed = derive_seed(
             self.settings.seed, stream, int(row["global_steps"]), int(row.get("index", 0)), int(row["session_id"])
