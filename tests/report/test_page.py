@@ -69,6 +69,18 @@ def test_turns_have_their_credit_and_observations_are_apart(tmp_path):
     assert "style" not in observed, "no coefficient, no colour"
 
 
+def test_what_a_turn_says_behind_its_thinking_is_its_action(tmp_path):
+    told = record_of_turns()
+    told["rollouts"][0]["spans"] |= {"rationale": [[0, 2], [3, 4]], "close": [[0, 1], [3, 4]], "response": [[4, 5]]}
+    told["rollouts"][0]["spans"]["answer"] = []
+    page, console = opened(
+        write_report([made_run(tmp_path / "made", credit=[told])], tmp_path / "r.html"), "#credit?sort=3"
+    )
+    assert console == []
+    parts = [one["data-told"].split(" · ")[2] for one in with_class(page, "token") if " · turn " in one["data-told"]]
+    assert parts == ["closing", "action", "observation", "closing", "sampled answer"]
+
+
 @pytest.mark.parametrize(("sort", "first"), [(0, "reward 0"), (1, "reward 1"), (3, "reward 0")])
 def test_rollouts_are_sorted_by_weight_or_reward(folder, tmp_path, sort, first):
     page, _ = opened(write_report([folder], tmp_path / "r.html"), f"#credit?sort={sort}")

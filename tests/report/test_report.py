@@ -490,6 +490,14 @@ def test_a_stall_is_said(tmp_path):
     assert told[3].startswith("In every logged group all rewards were equal")
 
 
+def test_of_a_few_steps_no_first_and_last_are_told_apart(tmp_path):
+    metrics = [entry(step, reward=0.25 * step, entropy=2.0 - step / 10) for step in range(1, 4)]
+    told = describe_run(collect_runs([made_run(tmp_path / "made", metrics)])[0])
+    assert told[1].startswith("Mean reward of the training rollouts was 50.0 % [")
+    assert told[1].endswith("] over 3 logged steps, too few to compare.")
+    assert any("entropy 1.9 nats a token → 1.7 nats a token" in sentence for sentence in told)
+
+
 def test_rewards_that_are_no_shares_are_not_shown_in_per_cent(tmp_path):
     metrics = [entry(step, reward=-2.0 + step) for step in range(1, 9)]
     told = describe_run(collect_runs([made_run(tmp_path / "made", metrics)])[0])

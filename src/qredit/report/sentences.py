@@ -88,7 +88,13 @@ def _success(run: RunData) -> Iterator[str]:
     if found is None:
         return
     first, last = found
+    known = [value for value in run.series("reward")[1] if value is not None]
     over = min(choose_window(len(run.series("reward")[1])), len(run.metrics))
+    if over == len(run.metrics) and min(known) < max(known):  # first and last are the same steps
+        yield (
+            f"Mean reward of the training rollouts was {_mean(run, last)} over {over} logged steps, too few to compare."
+        )
+        return
     if first.value == last.value:
         yield f"Mean reward of the training rollouts stayed at {_mean(run, last)} (first and last {over} logged steps)."
         return
@@ -216,6 +222,9 @@ def _shape(run: RunData) -> Iterator[str]:
 
 
 def _moved(run: RunData, name: str, label: str, show: Callable[[float], str]) -> str:
+    known = [value for value in run.series(name)[1] if value is not None]
+    if len(known) <= choose_window(len(known)):
+        return f"{label} {show(known[0])} → {show(known[-1])}" if known else ""
     found = compute_first_and_last(run, name)
     return "" if found is None else f"{label} {show(found[0].value)} → {show(found[1].value)}"
 

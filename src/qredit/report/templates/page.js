@@ -138,7 +138,7 @@
   }
 
   const NAMES = {
-    rationale: "rationale", close: "closing", response: "sampled answer", answer: "gold answer",
+    rationale: "rationale", close: "closing", action: "action", response: "sampled answer", answer: "gold answer",
     observation: "observation", other: "other",
   };
 
@@ -204,9 +204,13 @@
     const turns = spread(one.turns);
     const several = one.turns.length > 1;
     let before = null;
+    let closed = false; // whether the turn's thinking was: what a turn says behind that, but for the last, is its action
     one.ids.forEach(function (id, position) {
       if (one.cut && one.cut[0] === position) box.append(make("span", "mark", one.cut[1] + " tokens left out"));
-      const where = place(one, position);
+      if (turns[position] !== turns[position - 1]) closed = false;
+      const part = place(one, position);
+      closed = closed || part === "close";
+      const where = closed && several && part === "rationale" ? "action" : part;
       if (several && turns[position] !== turns[position - 1]) {
         box.append(make("div", "turn", "turn " + (turns[position] + 1) + " · Σ coefficient " +
           shown(sumOfTurn(values, turns, turns[position])) + (one.cut ? " of the tokens shown" : "")));
