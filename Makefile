@@ -115,9 +115,11 @@ results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_lengths.py
 
-# A cold search agent by six objectives, in docs/results.md: it goes on where it was stopped. MINUTES as above.
+# A cold search agent by six objectives, and a warm one that loses the likelihood of right episodes, in docs/results.md: both go on
+# where they were stopped. MINUTES as above, for each.
 results-agents: $(STAMP)
 	$(BIN)/python experiments/agents.py --minutes $(MINUTES)
+	$(BIN)/python experiments/likelihood_decay.py --minutes $(MINUTES)
 
 # The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a half from scratch.
 results-paper: $(STAMP)

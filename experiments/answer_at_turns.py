@@ -9,7 +9,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -23,6 +23,9 @@ from qredit.shared_prefix.share import share_prefix
 from qredit.trl.bench.size import ModelShape
 
 CLOSE, PAD, CPU = (3,), 0, torch.device("cpu")
+SIZES: Mapping[str, int] = {
+    "turns": 4, "prompt": 64, "thinking": 24, "answer": 8, "observation": 64, "rollouts": 8
+}  # fmt: skip
 
 
 def draw_episodes(asked: argparse.Namespace, shape: ModelShape) -> list[Trajectory]:
@@ -71,33 +74,53 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    sizes: Mapping[str, int] = {
-        "turns": 4, "prompt": 64, "thinking": 24, "answer": 8, "observation": 64, "rollouts": 8, "rounds": 21
-    }  # fmt: skip
-    for name, size in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=size)
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    shape = ModelShape()
+@dataclass(frozen=True)
+class Ratios:
+    """Medians over rounds: K + 1 likelihoods in one pass and in passes of their own, as multiples of one likelihood.
+
+    Attributes:
+        seconds: CPU seconds of the one.
+    """
+
+    packed: float
+    alone: float
+    seconds: float
+
+
+def measure_answers_at_turns(shape: ModelShape, rounds: int, **sizes: int) -> Ratios:
+    """What K + 1 likelihoods take.
+
+    Args:
+        shape: of the model, whose weights are random.
+        rounds: measured ones, after one that warms up.
+        **sizes: those of `SIZES`.
+    """
     network = shape.model(4096).eval()
     assert share_prefix(network) is None
     forward = Forward(network, network, pack, lambda rows: [torch.arange(len(rows.batch.mask))], 1.0)
-    episodes = draw_episodes(asked, shape)
+    episodes = draw_episodes(argparse.Namespace(**sizes), shape)
     ways = {
         "last": lambda: score_last(episodes, forward),
         "packed": lambda: score_answer_at_turns(episodes, CLOSE, PAD, forward, CPU),
-        "alone": lambda: score_at_each_turn_alone(episodes, forward, asked.turns),
+        "alone": lambda: score_at_each_turn_alone(episodes, forward, sizes["turns"]),
     }
-    rounds = [{name: cpu_seconds(work) for name, work in ways.items()} for _ in range(asked.rounds + 1)][1:]
-    packed, alone = (statistics.median(one[name] / one["last"] for one in rounds) for name in ("packed", "alone"))
+    found = [{name: cpu_seconds(work) for name, work in ways.items()} for _ in range(rounds + 1)][1:]
+    packed, alone = (statistics.median(one[name] / one["last"] for one in found) for name in ("packed", "alone"))
+    return Ratios(packed, alone, statistics.median(one["last"] for one in found))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, size in {**SIZES, "rounds": 21}.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure_answers_at_turns(ModelShape(), asked.rounds, **{name: getattr(asked, name) for name in SIZES})
     Console().print(
         f"K = {asked.turns} turns of {asked.thinking} + {asked.answer} tokens and {asked.observation} observed, prompt "
-        f"of {asked.prompt}, {asked.rollouts} rollouts: K + 1 likelihoods in one pass {packed:.2f} times one "
-        f"({statistics.median(one['last'] for one in rounds):.3f} s), in passes of their own {alone:.2f} times; "
-        f"{asked.rounds} rounds",
+        f"of {asked.prompt}, {asked.rollouts} rollouts: K + 1 likelihoods in one pass {found.packed:.2f} times one "
+        f"({found.seconds:.3f} s), in passes of their own {found.alone:.2f} times; {asked.rounds} rounds",
         soft_wrap=True,
     )
 
