@@ -42,7 +42,7 @@ from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weight
 from qredit.runs.folder import RunFolder
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.lifecycle import run_to_the_end
-from qredit.runs.load import get_stop_tokens, load_examples, load_model, load_tokenizer, resolve_model_path
+from qredit.runs.load import find_weights, get_stop_tokens, load_examples, load_model, load_tokenizer
 from qredit.runs.options import TrainOptions
 from qredit.runs.samplers import make_answer_sampler
 from qredit.runs.train import build_trainer, make_token_format
@@ -83,7 +83,7 @@ LADDER = (Rung(3e-4, 2), Rung(1e-3, 4), Rung(2e-3, 4))
 @cache
 def record_right_episodes() -> Rows:
     """The fixed set: right episodes of the initial model that searched, one group for each question."""
-    path = resolve_model_path(WARM.model, WARM.task, WARM.coldness, WARM.env)
+    path = find_weights(WARM)
     tokenizer, network = load_tokenizer(path), load_model(path, WARM.device)
     asked = load_examples(WARM, "validation", KEPT_QUESTIONS)
     tokens, told = make_token_format(WARM, tokenizer, asked), [one.prompt for one in asked]
