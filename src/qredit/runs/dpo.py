@@ -19,7 +19,7 @@ from qredit.runs.dpo_options import DpoOptions, PairOptions
 from qredit.runs.folder import RunFolder
 from qredit.runs.fresh_rollouts import sample_groups
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
-from qredit.runs.load import load_model, load_tokenizer
+from qredit.runs.load import load_examples, load_model, load_tokenizer
 from qredit.runs.offline import list_model_facts, make_offline_config
 from qredit.runs.source_run import find_run_model, read_kept_rollouts, read_records
 from qredit.runs.train import (
@@ -86,7 +86,8 @@ def build_dpo_trainer(
         QreditError: anything that cannot be used; where pairs are made of kept rollouts, before the model is loaded.
     """
     run, asked = options.run, options.pairs
-    rewards = choose_eval_rewards(parse_rewards(run.rewards), tasks.get(run.task).metrics)
+    judged = load_examples(run, "validation", run.eval_questions) if run.eval_every else ()
+    rewards = choose_eval_rewards(parse_rewards(run.rewards), tasks.get(run.task).metrics, judged)
     path = resolve_trainable_model(run)
     losses = {"beta": asked.beta, "loss_type": asked.loss_types}
     args = make_offline_config(DpoConfig, run, options.learning_rate, folder.path, **losses)
