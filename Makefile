@@ -115,11 +115,15 @@ results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_lengths.py
 
-# A cold search agent by six objectives, and a warm one that loses the likelihood of right episodes, in docs/results.md: both go on
-# where they were stopped. MINUTES as above, for each.
+# Agents, in docs/results.md: a cold search agent by six objectives, a warm one that loses the likelihood of right episodes,
+# TextWorld's games by three objectives, and, with GSM8K=FOLDER of its official files, a real model with a calculator. All
+# go on where they were stopped. MINUTES as above, for each.
 results-agents: $(STAMP)
+	$(BIN)/pip install -q 'textworld>=1.7,<2'
 	$(BIN)/python experiments/agents.py --minutes $(MINUTES)
 	$(BIN)/python experiments/likelihood_decay.py --minutes $(MINUTES)
+	$(BIN)/python experiments/text_games.py --minutes $(MINUTES)
+	$(BIN)/python experiments/tool_calls.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)
 
 # The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a half from scratch.
 results-paper: $(STAMP)

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from qredit.stats.interval import Interval
 from qredit.utils.atomic_files import write_text_atomic
 
 RUNS, KEPT = Path("runs/results"), Path("experiments/kept")
+RESAMPLES = 2000
 
 
 def kept(folder: Path) -> Path:
@@ -52,6 +54,28 @@ def range_cell(values: Sequence[float], decimals: int = 2) -> str:
 def percent_cell(values: Sequence[float]) -> str:
     """The same in percent."""
     return range_cell([100 * value for value in values], decimals=1)
+
+
+def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> Interval:
+    """By how much the first arm's p@1 lies above the second's: 95 % over seeds and questions, both redrawn in pairs."""
+    gaps = torch.tensor(
+        [
+            [a - b for a, b in zip(one["each"]["p@1"], other["each"]["p@1"], strict=True)]
+            for one, other in zip(ones, others, strict=True)
+        ],
+        dtype=torch.float64,
+    )
+    generator = torch.Generator().manual_seed(0)
+    seeds = torch.randint(len(gaps), (RESAMPLES, len(gaps)), generator=generator)
+    asked = torch.randint(gaps.shape[1], (RESAMPLES, gaps.shape[1]), generator=generator)
+    means = torch.stack([gaps[s][:, q].mean() for s, q in zip(seeds, asked, strict=True)])
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(gaps.mean()), low, high)
+
+
+def gap_cell(gap: Interval) -> str:
+    """A difference with its interval, in points."""
+    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import pairwise
@@ -19,7 +19,7 @@ from typing import Any
 
 import real_plan as plan
 import torch
-from page import KEPT, RUNS, insert, list_other_golds, percent_cell, write_jsonl
+from page import KEPT, RUNS, gap_cell, insert, list_other_golds, paired_difference, percent_cell, write_jsonl
 from real_plan import Arm, Wording
 from rich.console import Console
 
@@ -44,7 +44,6 @@ from qredit.runs.sft import finetune
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
 from qredit.runs.warm_start import split_arm, start_from
-from qredit.stats.interval import Interval
 from qredit.tasks.base import Split
 
 PICTURE = Path("docs/real-model.png")
@@ -55,7 +54,6 @@ HELD = EvalSpec(questions=plan.HELD_QUESTIONS, k=plan.HELD_SAMPLES)
 CHOOSING = EvalSpec(questions=plan.CHOOSING_QUESTIONS, k=plan.CHOOSING_SAMPLES, seed=2, split="train")
 THREADS = 1  # of each run; results depend on it to rounding. Two runs at once are faster than one on two threads
 SAVE_EVERY = 10
-RESAMPLES = 2000
 BARE = Wording()
 SUCCESS = "rewards/exact_match/mean"
 
@@ -337,23 +335,6 @@ def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
         yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[plan.LEADING[-1] :])
 
 
-def paired_difference(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> Interval:
-    """By how much the first arm's p@1 lies above the second's: 95 % over seeds and questions, both redrawn in pairs."""
-    gaps = torch.tensor(
-        [
-            [a - b for a, b in zip(one["each"]["p@1"], other["each"]["p@1"], strict=True)]
-            for one, other in zip(ones, others, strict=True)
-        ],
-        dtype=torch.float64,
-    )
-    generator = torch.Generator().manual_seed(0)
-    seeds = torch.randint(len(gaps), (RESAMPLES, len(gaps)), generator=generator)
-    asked = torch.randint(gaps.shape[1], (RESAMPLES, gaps.shape[1]), generator=generator)
-    means = torch.stack([gaps[s][:, q].mean() for s, q in zip(seeds, asked, strict=True)])
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(float(gaps.mean()), low, high)
-
-
 def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: str, flipped: float, best: str) -> str:
     """One line for each arm that was run: success, the paired difference from `best`, length, seconds a step."""
     lines = []
@@ -367,11 +348,7 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         ]
         shared = sorted(own.keys() & rival.keys())
         gap = paired_difference([own[s] for s in shared], [rival[s] for s in shared]) if shared else None
-        told = (
-            ""
-            if arm.name == best or gap is None
-            else f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-        )
+        told = "" if arm.name == best or gap is None else gap_cell(gap)
         train_success = percent_cell([statistics.mean(result["curve"][-5:]) for result in own.values()])
         stuck = all(result.get("flat") for result in own.values())
         rollouts = sum(result["rollouts"] for result in own.values())

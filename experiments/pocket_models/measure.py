@@ -15,8 +15,13 @@ from torch import Tensor
 
 from qredit.rollouts.collate import Rows, collate
 from qredit.rollouts.format import Format, TokenFormat
+from qredit.rollouts.sampling_params import SamplingParams
+from qredit.rollouts.trajectory import Trajectory
+from qredit.runs.episodes import make_player
 from qredit.runs.options import POCKET, TrainOptions
-from qredit.samplers.transformers import sample
+from qredit.runs.train import make_token_format
+from qredit.samplers.answers import as_row
+from qredit.samplers.transformers import TransformersSampler, sample
 from qredit.tasks.base import Example, Task
 
 BUDGET = TrainOptions(model=POCKET).sampling_budget
@@ -89,6 +94,26 @@ def draws(model: Any, tokenizer: Any, examples: Sequence[Example], rollouts: int
         answer_logp=table([float(row.sum()) for row in tokens]),
         tokens=tokens,
     )
+
+
+def play_episodes(
+    options: TrainOptions, model: Any, tokenizer: Any, asked: Sequence[Example], seed: int
+) -> list[Trajectory]:
+    """An episode for each example, as a run with these options would sample it.
+
+    Args:
+        options: of the run, with an environment or tools.
+        model: a pocket model.
+        tokenizer: the model's.
+        asked: repeat an example to get several.
+        seed: of the draws.
+    """
+    tokens, prompts = make_token_format(options, tokenizer, asked), [one.prompt for one in asked]
+    player = make_player(options, tokens, prompts)
+    assert player is not None
+    sampler, end = TransformersSampler(model, tokenizer.pad_token_id, SamplingParams()), [tokenizer.eos_token_id]
+    ids, rows = [tokens.prompt_ids(one) for one in prompts], [as_row(one) for one in asked]
+    return player.play(sampler, ids, rows, stop_tokens=end, seed=seed)
 
 
 @torch.no_grad()

@@ -31,19 +31,16 @@ from transformers import AutoModelForCausalLM
 
 from pocket_models import tokenizer as pocket_tokenizer
 from pocket_models.loss import Targets, Tokens, pretraining_loss, targets
-from pocket_models.measure import answer_logps
+from pocket_models.measure import answer_logps, play_episodes
 from pocket_models.tokenizer import CLOSING, END, OPENING
 from qredit.environments.pocket.search import SHOWN
 from qredit.environments.retrieval import split_words
 from qredit.pocket.models import get_model_path
 from qredit.rollouts.collate import collate
-from qredit.rollouts.sampling_params import SamplingParams
-from qredit.runs.episodes import make_player
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import load_examples, load_model, load_tokenizer
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import make_token_format
-from qredit.samplers.transformers import TransformersSampler
 from qredit.tasks.base import Style
 from qredit.tasks.pocket.chains import Context, Fact, draw_context
 from qredit.tasks.pocket.language import AS_A_SENTENCE, FILLERS
@@ -194,14 +191,9 @@ def measure(style: Style) -> dict[str, float]:
     tokenizer, model = load_tokenizer(str(get_model_path(NAME))), load_model(str(get_model_path(NAME)), options.device)
     asked = [one for one in load_examples(options, "validation", QUESTIONS) for _ in range(ROLLOUTS)]
     tokens = make_token_format(options, tokenizer, asked)
-    prompts = [one.prompt for one in asked]
-    player = make_player(options, tokens, prompts)
-    assert player is not None
-    rows = [{"prompt": one.prompt, "answer": one.answer, **one.columns} for one in asked]
-    sampler, end = TransformersSampler(model, tokenizer.pad_token_id, SamplingParams()), [tokenizer.eos_token_id]
-    played = player.play(sampler, [tokens.prompt_ids(one) for one in prompts], rows, stop_tokens=end, seed=SEED)
+    played = play_episodes(options, model, tokenizer, asked, SEED)
     golds = [
-        replace(one, golds=(tuple(tokens.answer_ids(row["answer"])),)) for one, row in zip(played, rows, strict=True)
+        replace(one, golds=(tuple(tokens.answer_ids(asks.answer)),)) for one, asks in zip(played, asked, strict=True)
     ]
     logp = answer_logps(model, collate(golds, ("answer",), tokenizer.pad_token_id, SEED, model.device), 0)
     likely = torch.stack([row.sum() for row in logp])

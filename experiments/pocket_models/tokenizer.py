@@ -1,5 +1,6 @@
 """The tokenizer of the pocket models: one token per piece of the pocket language, one per byte of anything else."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -12,15 +13,15 @@ _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _MAX_LENGTH = 512
 
 
-def build() -> Any:
+def build(pieces: Sequence[str] = PIECES) -> Any:
     """A transformers tokenizer: fewest pieces, so that a name is its two syllables and a digit is one token.
 
     Nothing is added around a text, there is no chat template, and decoding gives back the text that was encoded. Text
-    outside the pocket language is spelt in UTF-8 bytes, which no pocket model was trained on.
+    outside these pieces is spelt in UTF-8 bytes, which no pocket model was trained on.
     """
     specials = (PAD, END, OPENING, CLOSING)
-    pieces = (*specials, *PIECES, *_BYTES)
-    core = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0, byte_fallback=True))
+    vocabulary = (*specials, *pieces, *_BYTES)
+    core = Tokenizer(models.Unigram([(piece, -1.0) for piece in vocabulary], unk_id=0, byte_fallback=True))
     core.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     core.add_special_tokens([AddedToken(special, special=True, normalized=False) for special in specials])
     return PreTrainedTokenizerFast(

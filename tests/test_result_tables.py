@@ -1,0 +1,93 @@
+"""The tables of experiments: paired differences, and a line for each arm that was run."""
+
+import pytest
+import text_games
+import tool_calls
+from page import gap_cell, paired_difference
+from pocket_models.tokenizer import build
+
+from qredit.environments.calls import HERMES, ToolCall, detect_call_form
+from qredit.environments.pocket import calculator
+from qredit.environments.tool_environment import list_schemas
+from qredit.environments.tools import make_tools
+from qredit.rollouts.trajectory import EndReason, Trajectory, TurnRecord
+from qredit.stats.interval import Interval
+
+
+def wins(*each, score=1.0, turns=4.0, **others):
+    return {"p@1": sum(each) / len(each), "each": {"p@1": list(each)}, "score": score, "turns": turns, **others}
+
+
+def test_a_paired_difference_leaves_out_how_hard_questions_are():
+    hard, easy = wins(0.0, 0.5, 0.9), wins(0.1, 0.6, 1.0)
+    gap = paired_difference([easy, easy], [hard, hard])
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_a_paired_difference_varies_over_seeds_and_questions():
+    even = [wins(0.5, 0.5), wins(0.5, 0.5)]
+    seeds = paired_difference([wins(0.5, 0.5), wins(1.0, 1.0)], even)
+    asked = paired_difference([wins(0.5, 1.0), wins(0.5, 1.0)], even)
+    for gap in (seeds, asked):
+        assert (gap.value, gap.low, gap.high) == pytest.approx((0.25, 0.0, 0.5))
+
+
+def test_a_difference_is_told_in_points():
+    assert gap_cell(Interval(0.125, -0.02, 0.3)) == "+12.5 [-2.0, +30.0]"
+
+
+def test_games_are_compared_on_seeds_that_both_arms_have():
+    found = {
+        ("untrained", 0): wins(0.0, 0.25, score=0.5, turns=6.0),
+        ("grpo()", 0): wins(0.0, 0.5, curve=[0.5] * 20 + [1.0] * 5),
+        ("gigpo()", 0): wins(0.25, 0.75, curve=[1.5] * 5),
+        ("gigpo()", 1): wins(0.0, 0.0, score=0.0, turns=6.0, curve=[0.5] * 5),
+    }
+    assert text_games.write_table(found).split("\n") == [
+        "| untrained | 1 | 12.5 |  | 0.50 | 6.00 |  |",
+        "| `grpo()` | 1 | 25.0 |  | 1.00 | 4.00 | 1.00 |",
+        "| `gigpo()` | 2 | 25.0 [0.0, 50.0] | +25.0 [+25.0, +25.0] | 0.50 [0.00, 1.00] | 5.00 [4.00, 6.00] "
+        "| 1.00 [0.50, 1.50] |",
+    ]
+
+
+def did(**counts):
+    turns = (TurnRecord(counts=counts), TurnRecord())
+    return Trajectory((1,), (), EndReason.ANSWER, turns=turns)
+
+
+def test_calls_are_counted_for_each_episode():
+    found = tool_calls.count_calls([did(tool_calls=2.0, malformed_calls=1.0), did(calls_not_run=1.0)])
+    assert found == {
+        "tool_calls": 1.0,
+        "tool_errors": 0.0,
+        "malformed_calls": 0.5,
+        "calls_not_run": 0.5,
+        "turns": 2.0,
+    }
+
+
+def test_calls_that_could_be_read_are_a_share_of_all():
+    one = {"tool_calls": 0.75, "malformed_calls": 0.25, "turns": 2.0, "gold_logp": -3.0, "success": 0.125}
+    silent = {**one, "tool_calls": 0.0, "malformed_calls": 0.0, "curve": [0.0, 0.25]}
+    assert tool_calls.write_table({"untrained": one, "grpo()": silent}).split("\n") == [
+        "| untrained | 0.75 | 75 | 2.00 | -3.00 | 12.5 |  |",
+        "| `grpo()` | 0.00 | – | 2.00 | -3.00 | 12.5 | 12.5 |",
+    ]
+
+
+def test_the_chat_template_holds_tools_and_the_examples_call_them():
+    tokenizer = build()
+    tokenizer.chat_template = tool_calls.CHAT_TEMPLATE.read_text()
+    assert detect_call_form(tokenizer) is HERMES
+    turns = [{"role": role, "content": content} for role, content in tool_calls.EXAMPLES]
+    schemas = list_schemas(make_tools([calculator]))
+    text = tokenizer.apply_chat_template(turns, tools=schemas, tokenize=False, add_generation_prompt=True)
+    assert "calculator(expression): Calculate with numbers" in text
+    assert text.endswith("<|im_start|>assistant\n")
+    assert text.count("<tool_response>") == text.count("<tool_call>") == 2
+    said = [content for role, content in tool_calls.EXAMPLES if role == "assistant"]
+    assert HERMES.find(said[0]) == [ToolCall("calculator", {"expression": "14 * 12 + 30"})]
+    results = [content for role, content in tool_calls.EXAMPLES if role == "tool"]
+    calls = [HERMES.find(one)[0] for one in said[::2]]
+    assert [calculator(**call.arguments) for call in calls] == results
