@@ -6,8 +6,8 @@
     You take the thing6 from the box1.
     <think></think>…
 
-Games have two rooms and two quests of two commands, each quest a point; what is told first names all commands in their
-order. A few games are compiled, and what their experts do and read is recorded. Whenever an episode is shown its
+Games have two rooms and two quests of at most two commands, each quest a point; what is told first names all of them in
+their order. A few games are compiled, and what their experts do and read is recorded. Whenever an episode is shown its
 numbers and the letters of its keys are exchanged for others: so the model learns to read names off, and not which
 there are. It is stopped while it still mixes them up.
 """
@@ -52,10 +52,10 @@ class Recipe:
     """
 
     base: str = "finqa"
-    steps: int = 550
+    steps: int = 600
     rows: int = 8
     learning_rate: float = 1.5e-3
-    reading: int = 300
+    reading: int = 250
 
 
 @dataclass(frozen=True)

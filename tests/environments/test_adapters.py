@@ -291,6 +291,8 @@ def find_environment_of_rows():
 def test_commands_that_leave_the_game_are_not_passed_on():
     for said in ("save", "SAVE game", "look. restore", "transcripts", "unscript", "take key then quit", "replay"):
         assert is_refused(said), said
+    for said in ("\\help", "go east\\x"):  # Frotz's own begin with a backslash
+        assert is_refused(said), said
     for said in ("look", "open safe", "inventory"):
         assert not is_refused(said), said
     assert clean("You look.\n\n>          -= Cell =-0/2") == "You look."

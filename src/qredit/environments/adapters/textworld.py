@@ -17,6 +17,7 @@ COLUMN = "game"
 _SUFFIX = re.compile(r"\.z[1-8]")
 _PROMPT = re.compile(r"\n>[^\n]*\Z|[ ]{8,}-= [^\n]*\Z")
 _MOST_COMMAND = 200
+_ESCAPE = "\\"
 _LETTERS = 9  # of a word, all that a story reads
 _OUTSIDE = ("save", "restore", "restart", "quit", "script", "transcript", "recording", "replay")
 _REFUSED = frozenset(word[:_LETTERS] for word in _OUTSIDE)
@@ -27,8 +28,8 @@ class TextWorldGame:
     """One game. An action is a command, such as `open fridge`.
 
     The reward of a turn is the difference that it makes to the score, so that the rewards of an episode sum to the
-    final score. Two states are equal where the same facts hold. Commands that read or write files or begin anew are not
-    passed on; `Step.info` counts them as refused_commands.
+    final score. Two states are equal where the same facts hold. Commands that read or write files, begin anew, or are
+    for the interpreter itself, are not passed on; `Step.info` counts them as refused_commands.
 
     Attributes:
         path: of the compiled game; None reads it in the row's column `game`.
@@ -125,7 +126,12 @@ def is_story(data: bytes) -> bool:
 
 
 def is_refused(command: str) -> bool:
-    """Whether a command would read or write files, or begin anew. Several can stand in one line."""
+    """Whether a command would read or write files, or begin anew. Several can stand in one line.
+
+    A backslash is refused, too: Frotz, which interprets the games, takes it for the beginning of a command of its own.
+    """
+    if _ESCAPE in command:
+        return True
     words = re.findall(r"\w+", command.lower())
     return any(word[:_LETTERS].removeprefix("un").removeprefix("no") in _REFUSED for word in words)
 
