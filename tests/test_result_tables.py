@@ -76,7 +76,7 @@ def test_calls_that_could_be_read_are_a_share_of_all():
     ]
 
 
-def test_the_chat_template_holds_tools_and_the_examples_call_them():
+def test_the_chat_template_holds_tools_that_examples_call():
     tokenizer = build()
     tokenizer.chat_template = tool_calls.CHAT_TEMPLATE.read_text()
     assert detect_call_form(tokenizer) is HERMES
