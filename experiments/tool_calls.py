@@ -162,8 +162,8 @@ def ask_questions(options: TrainOptions, model: Path) -> dict[str, Any]:
 
 def score_golds(subject: ProbeSetup, played: list[Trajectory]) -> list[float]:
     """The log-likelihood of the gold answer after each episode, in nats."""
-    golds = [one for one in subject.golds for _ in range(HELD_ROLLOUTS)]
-    items = [replace(one, golds=own) for one, own in zip(played, golds, strict=True)]
+    groups = [number // HELD_ROLLOUTS for number in range(len(played))]
+    items = [replace(one, group=at, golds=subject.golds[at]) for one, at in zip(played, groups, strict=True)]
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
     rows = collate(items, ("answer",), pad, HELD_SEED, subject.network.device)
     logp = score_rows(subject.network, rows, rows.batch.answer)
