@@ -1,0 +1,184 @@
+"""Rules over turns side by side on a search agent that succeeds now and then: part of `make results-agents`.
+
+The plan, written before the first run: the pocket search model behind warm prompts, which is right in about half of its
+episodes. The search pays a turn that first reads a document with the answer (`paid_search.py`), so that rules over
+rewards of turns have some; the outcome is the answer alone. `STEPS` steps of 8 questions × 8 rollouts at one learning
+rate, which none was tuned at. Seeds 0 to 2 for `LEADING`, seed 0 for their relatives: what lies within the range of the
+leading ones' seeds says nothing. All seeds 0 come first. Success is held-out p@1. Not run: `siop`, whose scorer is not
+here, and `f_grpo`, which ranks.
+
+Runs are kept in runs/results/turn-rules, their small results in experiments/kept/turn-rules. `--minutes` begins no run
+after so many, `--write` writes the table of what is there and trains nothing.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from agents import COLD, COUNTED, HELD, LAST, read_episodes
+from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, write_jsonl
+from rich.console import Console
+
+from qredit.runs.experiment import evaluate_model, hash_initial_weights, load_or_compute, read_curves
+from qredit.runs.library_logging import silence_libraries
+from qredit.runs.load import find_weights, load_examples
+from qredit.runs.options import TrainOptions
+from qredit.runs.train import train
+from qredit.samplers.answers import as_row
+from qredit.tasks.base import Split
+
+FOLDER, PAGE = RUNS / "turn-rules", Path("docs/results.md")
+TEXT = Path(__file__).with_name("turn_rules.md.in")
+SEEDS, STEPS = (0, 1, 2), 30
+ASKED = replace(COLD, style="warm")
+QUESTIONS: Mapping[Split, int] = {"train": 512, "test": HELD.questions}
+CRITIC = ("value=critic(lr=0.01)",)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One rule.
+
+    Attributes:
+        objective: in its text form.
+        branching: the rule by which its episodes branch.
+        field: makers of what it reads.
+        leading: it has three seeds.
+    """
+
+    objective: str
+    branching: str | None = None
+    field: tuple[str, ...] = ()
+    leading: bool = False
+
+    @property
+    def name(self) -> str:
+        """As a folder is called."""
+        text = self.objective + (self.branching or "")
+        return "".join(c for c in text if c.isalnum() or c in ".-_")
+
+    def options(self, seed: int) -> TrainOptions:
+        """One run."""
+        return replace(
+            ASKED,
+            task="jsonl",
+            data=str(write_questions()),
+            model=find_weights(ASKED),
+            env="paid_search:PaidSearch",
+            reward="exact_match",
+            steps=STEPS,
+            objective=self.objective,
+            branching=self.branching,
+            field=self.field,
+            seed=seed,
+        )
+
+
+@cache
+def write_questions() -> Path:
+    """The questions of the search agent, with their documents, as files: the search is not the one of the task."""
+    for split, count in QUESTIONS.items():
+        asked = load_examples(ASKED, split, count)
+        write_jsonl(FOLDER / "data" / f"{split}.jsonl", [as_row(one) | {"id": one.id} for one in asked])
+    return FOLDER / "data"
+
+
+ARMS = (
+    Arm("grpo()", leading=True),
+    Arm("gigpo()", leading=True),
+    Arm("igpo()", leading=True),
+    Arm("tree_grpo()", "trees(roots=2, nodes=3)", leading=True),
+    Arm("garl(q=0.75)", leading=True),
+    Arm("turn_ppo()", field=CRITIC),
+    Arm("mt_grpo()"),
+    Arm("a2tgpo()"),
+    Arm("matchtir()"),
+    Arm("mica()"),
+    Arm("gtpo(pool='turn')"),
+    Arm("empg(bonus=0.05)"),
+    Arm("aem()"),
+    Arm("epo(low=0.8, high=1.2, height=0.1, decay=1.0)"),
+    Arm("agentic_aepo()"),
+    Arm("arpo()", "unsure_turns()"),
+    Arm("slate()", "candidates(k=4)"),
+    Arm("vpr(pool='sibling')", "candidates(k=4, temperature=0)"),
+    Arm("vpr()"),
+    Arm("bi_level_gae()", field=CRITIC),
+    Arm("poad()", field=CRITIC),
+    Arm("r3_rag()", field=CRITIC),
+    Arm("istar('prm')", field=("logp@prm=implicit_prm(lr=0.0001)",)),
+    Arm("logprob()"),
+    Arm("gigpo(history=1)"),
+)
+
+
+def run_arm(arm: Arm, seed: int, train_anew: bool) -> dict[str, Any] | None:
+    """One run and its success on held-out questions; None where it is not there and none is to be made.
+
+    Args:
+        arm: the rule.
+        seed: of the run.
+        train_anew: whether a missing run is made.
+    """
+    options, folder = arm.options(seed), FOLDER / f"{arm.name}-{seed}"
+    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
+        return None
+
+    def make() -> dict[str, Any]:
+        final = str(train(options, folder / "run", Console(quiet=True)).final)
+        metrics = folder / "run" / "metrics.jsonl"
+        return evaluate_model(options, final, HELD) | read_curves(metrics) | read_episodes(metrics)
+
+    facts = {"train": options.changed(), "weights": hash_initial_weights(options), "held": asdict(HELD)}
+    return load_or_compute(folder, facts, make, kept(folder))
+
+
+def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
+    """One line for each rule that has a run, those with the most success first: mean and range over its seeds."""
+    rows = []
+    for arm in ARMS:
+        own = [result for (one, _), result in found.items() if one == arm]
+        if own:
+            success = [one["p@1"]["value"] for one in own]
+            cells = [
+                percent_cell(success),
+                *(range_cell([statistics.mean(o[n][-LAST:]) for o in own]) for n in COUNTED),
+            ]
+            made = ", ".join(f"`{part}`" for part in filter(None, (arm.branching, *arm.field)))
+            rows.append(
+                (statistics.mean(success), f"| `{arm.objective}` | {made} | {len(own)} | {' | '.join(cells)} |")
+            )
+    return "\n".join(line for _, line in sorted(rows, key=lambda row: -row[0]))
+
+
+def main() -> None:
+    """Run what is missing and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
+    parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
+    asked = parser.parse_args()
+    silence_libraries()
+    torch.set_num_threads(1)
+    console, start = Console(highlight=False), time.perf_counter()
+    found = {}
+    for seed in SEEDS:
+        for arm in (one for one in ARMS if seed == 0 or one.leading):
+            late = asked.write or time.perf_counter() - start > 60 * asked.minutes
+            result = run_arm(arm, seed, not late)
+            if result is not None:
+                found[arm, seed] = result
+                console.print(f"{arm.objective} seed {seed}: p@1 {result['p@1']['value']:.3f}")
+    if found:
+        whole = Template(TEXT.read_text()).safe_substitute(rows=write_table(found), machine=machine_line())
+        insert(PAGE, "turn rules", whole)
+
+
+if __name__ == "__main__":
+    main()
