@@ -14,20 +14,18 @@ many, `--write` writes the table of what is there and trains nothing.
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
 from open_questions import plain
 from page import RUNS, insert, kept, machine_line, percent_cell, range_cell
 from rich.console import Console
+from run_budget import parse_budget
 
 from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import train
 
@@ -69,8 +67,17 @@ def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | Non
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    options = replace(COLD, objective=objective, seed=seed)
-    folder = FOLDER / f"{plain(objective)}-{seed}"
+    return run_agent(replace(COLD, objective=objective, seed=seed), FOLDER / f"{plain(objective)}-{seed}", train_anew)
+
+
+def run_agent(options: TrainOptions, folder: Path, train_anew: bool) -> dict[str, Any] | None:
+    """A run, its success on held-out questions and what its episodes were like; None where there is none to be had.
+
+    Args:
+        options: of the run.
+        folder: that it is kept in.
+        train_anew: whether a missing run is made.
+    """
     if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
         return None
 
@@ -79,7 +86,9 @@ def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | Non
         metrics = folder / "run" / "metrics.jsonl"
         return evaluate_model(options, final, HELD) | read_curves(metrics) | read_episodes(metrics)
 
-    facts = {"train": options.changed(), "weights": hash_initial_weights(options), "held": asdict(HELD)}
+    # Of the model its weights say which it is: its path is that of this machine.
+    changed = {name: value for name, value in options.changed().items() if name != "model"}
+    facts = {"train": changed, "weights": hash_initial_weights(options), "held": asdict(HELD)}
     return load_or_compute(folder, facts, make, kept(folder))
 
 
@@ -98,18 +107,12 @@ def write_table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
-    asked = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(1)
-    console, start = Console(highlight=False), time.perf_counter()
+    _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
+    console = Console(highlight=False)
     found = {}
     for seed in SEEDS:
         for objective in ARMS:
-            late = asked.write or time.perf_counter() - start > 60 * asked.minutes
-            result = run_arm(objective, seed, not late)
+            result = run_arm(objective, seed, not budget.is_spent)
             if result is not None:
                 found[objective, seed] = result
                 console.print(f"{objective} seed {seed}: p@1 {result['p@1']['value']:.3f}")
