@@ -116,8 +116,8 @@ results-real: $(STAMP)
 	$(BIN)/python experiments/real_lengths.py
 
 # Agents, in docs/results.md: a cold search agent by six objectives, a warm one that loses the likelihood of right episodes
-# and one by the rules over turns, TextWorld's games by three objectives, and, with GSM8K=FOLDER of its official files, a real model with a calculator. All
-# go on where they were stopped. MINUTES as above, for each.
+# and one by the rules over turns, TextWorld's games by three objectives, and, with GSM8K=FOLDER of its official files, a
+# real model with a calculator. All go on where they were stopped. MINUTES as above, for each.
 results-agents: $(STAMP)
 	$(BIN)/pip install -q 'textworld>=1.7,<2'
 	$(BIN)/python experiments/agents.py --minutes $(MINUTES)

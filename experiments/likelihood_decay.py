@@ -20,7 +20,6 @@ begins no run after so many, `--write` writes the table of what is there and tra
 """
 
 import argparse
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -33,6 +32,7 @@ from agents import COLD
 from open_questions import plain
 from page import RUNS, insert, kept, machine_line, percent_cell, range_cell
 from rich.console import Console
+from run_budget import parse_budget
 from transformers import TrainerCallback
 
 from qredit.rollouts.collate import Rows, collate
@@ -40,7 +40,6 @@ from qredit.rollouts.trajectory import Trajectory
 from qredit.runs.episodes import get_asked_template, make_player
 from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.folder import RunFolder
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.lifecycle import run_to_the_end
 from qredit.runs.load import find_weights, get_stop_tokens, load_examples, load_model, load_tokenizer
 from qredit.runs.options import TrainOptions
@@ -225,18 +224,12 @@ def tell(found: Found) -> dict[str, str]:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
-    asked = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(1)
-    console, start = Console(highlight=False), time.perf_counter()
+    _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
+    console = Console(highlight=False)
     found: dict[tuple[Rung, str, int], dict[str, Any]] = {}
 
     def find(rung: Rung, objective: str, seed: int) -> None:
-        late = asked.write or time.perf_counter() - start > 60 * asked.minutes
-        result = run_arm(rung, objective, seed, not late)
+        result = run_arm(rung, objective, seed, not budget.is_spent)
         if result is not None:
             found[rung, objective, seed] = result
             along = result["likelihood"]["all"]

@@ -30,24 +30,22 @@ import argparse
 import hashlib
 import json
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
 from open_questions import plain
 from page import RUNS, gap_cell, insert, kept, machine_line, paired_difference, percent_cell, range_cell, write_jsonl
 from pocket_models.measure import play_episodes
 from pocket_models.text_games import BEST_SCORE, PROMPT, Recipe, compile_game, make_player
 from rich.console import Console
+from run_budget import parse_budget
 
 from qredit.environments.adapters.textworld import COLUMN
 from qredit.rollouts.trajectory import Trajectory
 from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_curves
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import load_examples, load_model, load_tokenizer
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import train
@@ -186,15 +184,10 @@ def write_table(found: Found) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--write", action="store_true", help="write what is kept, train nothing")
-    asked = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(1)
-    console, start = Console(highlight=False), time.perf_counter()
+    _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
+    console = Console(highlight=False)
     for objective, seed in list_jobs():
-        if asked.write or time.perf_counter() - start > 60 * asked.minutes:
+        if budget.is_spent:
             break
         result = run_arm(objective, seed)
         console.print(f"{objective} seed {seed}: wins {100 * result['p@1']:.1f} %")

@@ -26,7 +26,6 @@ import argparse
 import hashlib
 import json
 import statistics
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,10 +33,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
 from open_questions import plain
 from page import RUNS, insert, kept, machine_line, write_jsonl
 from rich.console import Console
+from run_budget import parse_budget
 
 from qredit import tasks
 from qredit.core.right_answers import join_answers
@@ -45,7 +44,6 @@ from qredit.probe.measure import ProbeSetup, load, score_rows
 from qredit.rollouts.collate import collate
 from qredit.rollouts.trajectory import Trajectory
 from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_curves
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import get_stop_tokens
 from qredit.runs.options import TrainOptions
 from qredit.runs.smollm2 import smollm2_path
@@ -221,18 +219,14 @@ def main() -> None:
     """Run what is missing and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="folder with the official train.jsonl and test.jsonl of GSM8K")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--write", action="store_true", help="write what is kept, train nothing")
-    asked = parser.parse_args()
+    asked, budget = parse_budget(parser)
     if not asked.write and asked.data is None:
         parser.error("give --data FOLDER, or --write")
-    silence_libraries()
-    torch.set_num_threads(1)
-    console, start = Console(highlight=False), time.perf_counter()
+    console = Console(highlight=False)
     if not asked.write:
         write_questions(asked.data)
-    for objective in () if asked.write else ARMS:
-        if time.perf_counter() - start > 60 * asked.minutes:
+    for objective in ARMS:
+        if budget.is_spent:
             break
         console.print(f"{objective}: success {100 * run_arm(objective)['success']:.1f} %")
     if found := read_kept():

@@ -13,24 +13,20 @@ after so many, `--write` writes the table of what is there and trains nothing.
 
 import argparse
 import statistics
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
-from agents import COLD, COUNTED, HELD, LAST, read_episodes
-from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, write_jsonl
+from agents import COLD, COUNTED, HELD, LAST, run_agent
+from page import RUNS, insert, machine_line, percent_cell, range_cell, write_jsonl
 from rich.console import Console
+from run_budget import parse_budget
 
-from qredit.runs.experiment import evaluate_model, hash_initial_weights, load_or_compute, read_curves
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.load import find_weights, load_examples
 from qredit.runs.options import TrainOptions
-from qredit.runs.train import train
 from qredit.samplers.answers import as_row
 from qredit.tasks.base import Split
 
@@ -127,17 +123,7 @@ def run_arm(arm: Arm, seed: int, train_anew: bool) -> dict[str, Any] | None:
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    options, folder = arm.options(seed), FOLDER / f"{arm.name}-{seed}"
-    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
-        return None
-
-    def make() -> dict[str, Any]:
-        final = str(train(options, folder / "run", Console(quiet=True)).final)
-        metrics = folder / "run" / "metrics.jsonl"
-        return evaluate_model(options, final, HELD) | read_curves(metrics) | read_episodes(metrics)
-
-    facts = {"train": options.changed(), "weights": hash_initial_weights(options), "held": asdict(HELD)}
-    return load_or_compute(folder, facts, make, kept(folder))
+    return run_agent(arm.options(seed), FOLDER / f"{arm.name}-{seed}", train_anew)
 
 
 def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
@@ -160,18 +146,12 @@ def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--write", action="store_true", help="write what is there, train nothing")
-    asked = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(1)
-    console, start = Console(highlight=False), time.perf_counter()
+    _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
+    console = Console(highlight=False)
     found = {}
     for seed in SEEDS:
         for arm in (one for one in ARMS if seed == 0 or one.leading):
-            late = asked.write or time.perf_counter() - start > 60 * asked.minutes
-            result = run_arm(arm, seed, not late)
+            result = run_arm(arm, seed, not budget.is_spent)
             if result is not None:
                 found[arm, seed] = result
                 console.print(f"{arm.objective} seed {seed}: p@1 {result['p@1']['value']:.3f}")
