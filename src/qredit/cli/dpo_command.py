@@ -7,14 +7,12 @@ TRL's DPOConfig that has an effect can be given too, as --name-of-field VALUE or
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
-from qredit.cli.offline_options import Source, list_config_fields, split_sources
+from qredit.cli.offline_options import add_run_arguments, list_config_fields, list_sources, run_offline, split_sources
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, read_yaml, select_fields
 from qredit.cli.shared_options import list_template_options
 from qredit.runs.dpo_options import DEFAULT_RATES, SAMPLING_OPTIONS, SHARED_WITH_TRAIN, DpoOptions, PairOptions
@@ -22,7 +20,6 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 
-_OURS = ("output", "resume", "config")
 _HELP = {
     "lr": "learning rate; default 1e-4 (after a run of a pocket model), 1e-5 (--lora), 1e-6 (full fine-tuning)",
     "model": "model folder or id, in the place of RUN's final model",
@@ -33,10 +30,7 @@ _HELP = {
 
 def add_arguments(parser: Parser) -> None:
     """The flags of the run itself, then one for every option."""
-    run = parser.add_argument_group("run")
-    run.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
-    run.add_argument("--output", metavar="DIR", help="run folder; default: runs/TASK-dpo-TIME")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
+    add_run_arguments(parser, "dpo")
     add_options(parser, PairOptions, "pairs and loss")
     add_options(parser, select_fields(TrainOptions, SHARED_WITH_TRAIN, _HELP), "options, as in `qredit train`")
     parser.extra_types = list_dpo_fields
@@ -57,17 +51,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where results are shown.
         progress: where what goes on is shown.
     """
-    own = {name: given.pop(name, None) for name in _OURS}
-    options = merge_options(given, own["config"], find_resumed(own["output"], "dpo") if own["resume"] else None)
-    from accelerate.utils import broadcast_object_list
+    return run_offline("dpo", given, merge_options, _learn, out, progress)
 
-    from qredit.runs.dpo import train_on_preferences
 
-    name = f"runs/{options.run.task}-dpo-{datetime.now():%Y%m%d-%H%M%S}"
-    output = Path(broadcast_object_list([own["output"] or name])[0])  # one clock names the folder
-    with tell_how_to_resume(output, options.run.steps, "dpo"):
-        finished = train_on_preferences(options, output, progress, resume=bool(own["resume"]))
-    return show_finished(finished, options.label, out, progress.quiet)
+def _learn(*args: Any, **kwargs: Any) -> Any:
+    from qredit.runs.dpo import train_on_preferences  # here, for it loads torch, which a misspelt option does not need
+
+    return train_on_preferences(*args, **kwargs)
 
 
 def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> DpoOptions:
@@ -81,12 +71,7 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     Raises:
         QreditError: an unknown key (with the nearest one), a value that cannot be used, no RUN.
     """
-    sources: list[Source] = []
-    if resumed is not None:
-        sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
-    if config is not None:
-        sources.append((config, read_yaml(config)))
-    sources.append(("the command line", given))
+    sources = list_sources(given, config, resumed)
     own, rest = split_sources(sources, PairOptions, SHARED_WITH_TRAIN)
     pairs = build_options(PairOptions, own)
     if resumed is not None:

@@ -7,28 +7,22 @@ YAML file.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
-from qredit.cli.offline_options import Source, list_config_fields, split_sources
-from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, read_yaml, select_fields
+from qredit.cli.offline_options import add_run_arguments, list_config_fields, list_sources, run_offline, split_sources
+from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, select_fields
 from qredit.runs.options import TrainOptions
 from qredit.runs.sft_options import SHARED_WITH_TRAIN, RationaleOptions, SftOptions
 
-_OURS = ("output", "resume", "config")
 _HELP = {"lr": "learning rate; default 3e-4 (pocket), 1e-4 (--lora), 1e-5 (full fine-tuning)"}
 
 
 def add_arguments(parser: Parser) -> None:
     """The flags of the run itself, then one for every option."""
-    run = parser.add_argument_group("run")
-    run.add_argument("--config", metavar="FILE", help="YAML file of options; flags win over it")
-    run.add_argument("--output", metavar="DIR", help="run folder; default: runs/TASK-sft-TIME")
-    run.add_argument("--resume", action="store_true", help="go on with the run in --output, with its own options")
+    add_run_arguments(parser, "sft")
     add_options(parser, RationaleOptions, "what is shown")
     add_options(parser, select_fields(TrainOptions, SHARED_WITH_TRAIN, _HELP), "options, as in `qredit train`")
     parser.extra_types = list_sft_fields
@@ -49,17 +43,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where results are shown.
         progress: where what goes on is shown.
     """
-    own = {name: given.pop(name, None) for name in _OURS}
-    options = merge_options(given, own["config"], find_resumed(own["output"], "sft") if own["resume"] else None)
-    from accelerate.utils import broadcast_object_list
+    return run_offline("sft", given, merge_options, _learn, out, progress)
 
-    from qredit.runs.sft import finetune
 
-    name = f"runs/{options.run.task}-sft-{datetime.now():%Y%m%d-%H%M%S}"
-    output = Path(broadcast_object_list([own["output"] or name])[0])  # one clock names the folder
-    with tell_how_to_resume(output, options.run.steps, "sft"):
-        finished = finetune(options, output, progress, resume=bool(own["resume"]))
-    return show_finished(finished, options.label, out, progress.quiet)
+def _learn(*args: Any, **kwargs: Any) -> Any:
+    from qredit.runs.sft import finetune  # here, for it loads torch, which a misspelt option does not need
+
+    return finetune(*args, **kwargs)
 
 
 def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | None) -> SftOptions:
@@ -73,12 +63,7 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     Raises:
         QreditError: an unknown key (with the nearest one), or a value that cannot be used.
     """
-    sources: list[Source] = []
-    if resumed is not None:
-        sources.append((str(resumed / "config.yaml"), read_yaml(str(resumed / "config.yaml"))))
-    if config is not None:
-        sources.append((config, read_yaml(config)))
-    sources.append(("the command line", given))
+    sources = list_sources(given, config, resumed)
     shown, rest = split_sources(sources, RationaleOptions, SHARED_WITH_TRAIN)
     return SftOptions(
         build_options(TrainOptions, rest, further=list_sft_fields), build_options(RationaleOptions, shown)
