@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
@@ -21,6 +21,7 @@ from qredit.engine.teacher import Forward
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.patch_forward import score
 from qredit.stats.masked import apply_mask
+from qredit.stats.segment import Segments
 from qredit.utils.errors import QreditError
 
 Loss = Callable[[Float[Tensor, " N"], Float[Tensor, " N"], Tensor], tuple[Float[Tensor, ""], float]]
@@ -141,7 +142,8 @@ class ImplicitRewardModel:
         batch = rows.batch
         before = batch.require("logp", self.name) if batch.sampler_logp is None else batch.sampler_logp
         total = apply_mask(logp.double() - before.double(), batch.sampled).sum(1)
-        return self.beta * total / _count_turns(rows)
+        turns = Segments.of(batch.require("turn", self.name), batch.sampled).exists.sum(1)
+        return self.beta * total / turns.clamp(min=1)
 
     def _differentiate(self, margin: Float[Tensor, " B"], rows: Rows) -> tuple[float, float, Float[Tensor, " B"]]:
         """The loss's sum, its number of terms, and the slope of the sum along each row's D."""
@@ -159,12 +161,3 @@ class ImplicitRewardModel:
                 part = rows.select(moved)
                 logp = score(model, forward.layout(part), forward.temperature)["logp"]
                 (slope[moved] * self._margin(part, logp)).sum().backward()
-
-
-def _count_turns(rows: Rows) -> Float[Tensor, " B"]:
-    """How many turns of each row were sampled, 1 at least."""
-    turn, sampled = rows.batch.require("turn", "the implicit reward model"), rows.batch.sampled
-    inside: Bool[Tensor, "B T K"] = (turn[..., None] == torch.arange(int(turn.max()) + 1, device=turn.device)) & (
-        sampled[..., None]
-    )
-    return inside.any(1).sum(1).clamp(min=1).double()

@@ -11,7 +11,7 @@ environment is made anew and played to there again, by the same example, seed an
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, repeat
 from random import Random
@@ -199,8 +199,9 @@ class EpisodePlayer:
                     break
                 self._play_turn(live, turns, sampler, derive_seed(seed, TURN_STREAM, number) if number else seed)
                 if branching is not None:
+                    new = set(map(id, live))
                     for group in groups:
-                        self._branch(group, branching, live, number)
+                        self._branch(group, branching, new, number)
             episodes = [one for group in groups for one in group.episodes]
             for one in episodes:
                 _add_earned(one)
@@ -228,18 +229,17 @@ class EpisodePlayer:
             one.fail(error)
         return one
 
-    def _branch(self, group: "_Group", branching: Branching, played: Sequence[_Episode], number: int) -> None:
+    def _branch(self, group: "_Group", branching: Branching, new: Collection[int], number: int) -> None:
         """Add the episodes that branch off now; those that nobody branches are begun at the prompt in the end.
 
         Args:
             group: of one prompt.
             branching: the rule.
-            played: episodes of all groups that played a turn just now.
+            new: `id` of the episodes of all groups that played a turn just now.
             number: of the turn, among all.
         """
         if not group.free:
             return
-        new = set(map(id, played))
         shown = [one.show(id(one) in new) for one in group.episodes]
         decision = branching.decide(shown, group.free, Random(derive_seed(group.seed, number)))
         check_decision(decision, shown, group.free)
