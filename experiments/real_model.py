@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -326,13 +325,18 @@ def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
     first, second = plan.TASKS
     of = {arm.name: arm for arm in plan.ARMS}
     seconds = [of[name] for name in plan.SECOND_TASK_ARMS]
-    for begin, end in pairwise((0, *plan.LEADING)):
-        for seed in plan.SEEDS:
-            yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[begin:end])
-            yield from ((second, arm, seed, 0.0) for arm in seconds[begin:end])
+    leading, further = plan.LEADING
+    for seed in plan.SEEDS:
+        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[:leading])
+        yield from ((second, arm, seed, 0.0) for arm in seconds[:leading])
+    for seed in plan.SEEDS:
+        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[leading:further])
     for seed in plan.SEEDS:
         yield from ((first, of[name], seed, plan.FLIPPED) for name in plan.NOISY_ARMS)
-        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[plan.LEADING[-1] :])
+    for seed in plan.SEEDS:
+        yield from ((second, arm, seed, 0.0) for arm in seconds[leading:])
+    for seed in plan.SEEDS:
+        yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[further:])
 
 
 def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: str, flipped: float, best: str) -> str:
