@@ -142,10 +142,10 @@ class Arm:
     reward: str | None = None
 
 
-# In the order in which they are run: each seed of the first six on both tasks; the next five on the first task; those with
-# wrong golds; the five on the second; the others last, seed by seed. After seven arms of seed 0, q = 0 was added (p̂ begins
-# near 1e-6, where a pocket model escapes with it), and rivals were moved before relatives of GARL. Wrong golds came
-# before the five's second task once seed 0 of those was known: what memorises is the question that is still open.
+# In the order in which they are run: each seed of the first six on both tasks; the next five on the first task; those
+# with wrong golds; the five on the second; the others last, seed by seed. After seven arms of seed 0, q = 0 was added
+# (p̂ begins near 1e-6, where a pocket model escapes with it), and rivals were moved before relatives of GARL. Wrong
+# golds came before the five's second task once seed 0 of those was known: who memorises is the question still open.
 LEADING = 6, 11
 ARMS = (
     Arm("GRPO", "grpo()", rewarded=True, rate_of="best prompt, GRPO"),
