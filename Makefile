@@ -109,11 +109,13 @@ results: $(STAMP)
 	$(BIN)/python experiments/guidance.py
 
 # A real pretrained model, SmolLM2-135M-Instruct, in docs/results.md: it goes on where it was stopped, inside a run too.
-# About nine hours of two cores from scratch; MINUTES=90 begins no run after so many.
+# With GSM8K=FOLDER of its official files some steps on those, too. About ten hours of two cores from scratch; MINUTES=90
+# begins no run after so many.
 MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_lengths.py
+	$(BIN)/python experiments/real_gsm8k.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)
 
 # Agents, in docs/results.md: a cold search agent by six objectives, a warm one that loses the likelihood of right episodes
 # and one by the rules over turns, TextWorld's games by three objectives, and, with GSM8K=FOLDER of its official files, a
