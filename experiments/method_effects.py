@@ -1,13 +1,13 @@
 """What each method did on one pocket task that tells methods apart: `make results-effects`; its page says it.
 
 The plan. Task: the sums of pocket-finqa behind warm prompts, where the base model is right in four of ten samples.
-`STEPS` steps of 8 questions × 16 rollouts, each generation used twice, so that rules about ratios have something to act
-on. So few steps are to leave the best methods below 85 %: nobody is done, and how fast one learns is seen. In a pilot of
-20 steps at 3e-4 eight methods ended between 48 % (pass@4) and 92 % (psr, rft), three seeds of GRPO between 82 and 90 %:
-that was late for the best, so steps were cut. The learning rate
-is chosen for `SWEPT` by a sweep of their own (seed 100, validation questions); methods that read the likelihood of the
-reference answer take GARL's, the others GRPO's. Seeds 0 to 2 for `LEADING`, seed 0 for their relatives: an effect of
-theirs that lies within the range of the leading ones' seeds says nothing, and their pages say so.
+`STEPS` steps of 8 questions × 16 rollouts, each generation used twice, so that rules about ratios have something to
+act on. So few steps are to leave the best methods below 85 %: nobody is done, and how fast one learns is seen. In a
+pilot of 20 steps at 3e-4 eight methods ended between 48 % (pass@4) and 92 % (psr, rft), three seeds of GRPO between
+82 and 90 %: that was late for the best, so steps were cut. The learning rate is chosen for `SWEPT` by a sweep of
+their own (seed 100, validation questions); methods that read the likelihood of the reference answer take GARL's, the
+others GRPO's. Seeds 0 to 2 for `LEADING`, seed 0 for their relatives: an effect of theirs that lies within the range
+of the leading ones' seeds says nothing, and their pages say so.
 
 Every registered method is there at its defaults, at the example values of its page where it has none. Left out are
 rules over turns (`turn_rules.py` has those) and the methods whose field a judge or another model fills.
@@ -182,7 +182,7 @@ def tell_effects() -> dict[str, str]:
         if gap is not None:
             seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
             seen = abs(gap.value) > spread and not gap.low <= 0.0 <= gap.high
-            verdict = "" if seen else " None seen: that is within what seeds differ by."
+            verdict = "" if seen else " None seen beyond what seeds differ by."
             told[arm.name] = (
                 f"p@1 {percent_cell([one['p@1'] for one in own])} %, {gap_cell(gap)} points from `grpo()` ({seeds}; "
                 f"[methods on one task](../results.md#methods-on-one-task)).{verdict}"

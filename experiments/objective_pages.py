@@ -17,8 +17,10 @@ from pathlib import Path
 from string import Template
 
 import torch
+from method_effects import tell_effects
 from rich.console import Console
 from rich.progress import track
+from turn_rules import tell_turn_effects
 
 from qredit.catalog import about
 from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance, list_costs
@@ -125,21 +127,24 @@ def measured(found: Cost | None) -> str:
 
 
 def effects() -> Mapping[str, Mapping[str, str]]:
-    """What the comparisons of `make results` found, by method and comparison."""
+    """What was measured, by method and comparison: side by side, on one task, over turns."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(COMPARED.glob("*.json")):
         for row in json.loads(path.read_text())["rows"]:
             if "|" not in row["objective"]:  # a method with more behind it shows that, not the method
                 found.setdefault(row["objective"].split("(")[0], {})[path.stem] = row["told"]
+    for kind, told in (("sums", tell_effects()), ("turns", tell_turn_effects())):
+        for name, text in told.items():
+            found.setdefault(name, {})[kind] = text
     return found
 
 
-def kept_effect(name: str) -> str:
-    """What the page says now of its effect."""
+def kept_effects(name: str) -> dict[str, str]:
+    """What the page says now of its effect, by comparison: those whose runs are not at hand stay."""
     path = PAGES / f"{name}.md"
     text = path.read_text() if path.exists() else ""
-    kept = text.partition("## Effect\n\n")[2].strip()
-    return "" if kept in (NOWHERE, ELSEWHERE) else kept
+    lines = text.partition("## Effect\n\n")[2].splitlines()
+    return dict(line.removeprefix("- ").split(": ", 1) for line in lines if line.startswith("- "))
 
 
 def has_results(name: str) -> bool:
@@ -150,7 +155,8 @@ def has_results(name: str) -> bool:
 def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
     """One method's page."""
     told, objective = about(name, REGISTRY[name]), example(name)
-    said = "\n".join(f"- {kind}: {text}" for kind, text in effect.items())
+    effects = kept_effects(name) | dict(effect)
+    said = "\n".join(f"- {kind}: {text}" for kind, text in effects.items())
     warned = describe_provenance(told)
     return Template(PAGE.read_text()).substitute(
         name=name,
@@ -165,7 +171,7 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
         needs=", ".join(f"`{need}`" for need in told["needs"]),
         makers=list_makers_of(told["needs"]),
         cost="".join(f"{words[0].upper()}{words[1:]}. " for words in list_costs(objective)) + measured(found),
-        effect=said or kept_effect(name) or (ELSEWHERE if has_results(name) else NOWHERE),
+        effect=said or (ELSEWHERE if has_results(name) else NOWHERE),
     )
 
 

@@ -12,6 +12,7 @@ after so many, `--write` writes the table of what is there and trains nothing.
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ TEXT = Path(__file__).with_name("turn_rules.md.in")
 SEEDS, STEPS = (0, 1, 2), 30
 ASKED = replace(COLD, style="warm")
 QUESTIONS: Mapping[Split, int] = {"train": 512, "test": HELD.questions}
+GRPO = "grpo()"
 CRITIC = ("value=critic(lr=0.01)",)
 
 
@@ -59,6 +61,10 @@ class Arm:
         """As a folder is called."""
         text = self.objective + (self.branching or "")
         return "".join(c for c in text if c.isalnum() or c in ".-_")
+
+    def describe(self) -> str:
+        """What it runs with, in code marks."""
+        return ", ".join(f"`{part}`" for part in filter(None, (self.branching, *self.field)))
 
     def options(self, seed: int) -> TrainOptions:
         """One run."""
@@ -87,7 +93,7 @@ def write_questions() -> Path:
 
 
 ARMS = (
-    Arm("grpo()", leading=True),
+    Arm(GRPO, leading=True),
     Arm("gigpo()", leading=True),
     Arm("igpo()", leading=True),
     Arm("tree_grpo()", "trees(roots=2, nodes=3)", leading=True),
@@ -137,11 +143,46 @@ def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
                 percent_cell(success),
                 *(range_cell([statistics.mean(o[n][-LAST:]) for o in own]) for n in COUNTED),
             ]
-            made = ", ".join(f"`{part}`" for part in filter(None, (arm.branching, *arm.field)))
             rows.append(
-                (statistics.mean(success), f"| `{arm.objective}` | {made} | {len(own)} | {' | '.join(cells)} |")
+                (
+                    statistics.mean(success),
+                    f"| `{arm.objective}` | {arm.describe()} | {len(own)} | {' | '.join(cells)} |",
+                )
             )
     return "\n".join(line for _, line in sorted(rows, key=lambda row: -row[0]))
+
+
+def tell_turn_effects() -> dict[str, str]:
+    """What the page of each rule says of its run here, by name; read from what is kept."""
+    found = read_kept()
+    leading: dict[str, list[float]] = {}
+    for (arm, _), result in found.items():
+        if arm.leading:
+            leading.setdefault(arm.name, []).append(result["p@1"]["value"])
+    spread = max((max(own) - min(own) for own in leading.values() if len(own) > 1), default=math.inf)
+    grpo = {seed: result for (arm, seed), result in found.items() if arm.objective == GRPO}
+    told = {}
+    for arm in (one for one in ARMS if one.objective != GRPO):
+        own = {seed: result for (one, seed), result in found.items() if one == arm and seed in grpo}
+        if own:
+            success = [result["p@1"]["value"] for result in own.values()]
+            gap = statistics.mean(success) - statistics.mean(grpo[seed]["p@1"]["value"] for seed in own)
+            seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
+            verdict = "" if abs(gap) > spread else " None seen beyond what seeds differ by."
+            made = f" with {arm.describe()}" if arm.describe() else ""
+            told.setdefault(
+                arm.objective.partition("(")[0],
+                f"p@1 {percent_cell(success)} %{made}, {100 * gap:+.1f} points from `grpo()` ({seeds}; "
+                f"[rules over turns](../results.md#rules-over-turns-side-by-side)).{verdict}",
+            )
+    return told
+
+
+def read_kept() -> dict[tuple[Arm, int], dict[str, Any]]:
+    """The results that are there."""
+    jobs = [(arm, seed) for seed in SEEDS for arm in ARMS if seed == 0 or arm.leading]
+    results = {job: run_arm(*job, False) for job in jobs}
+    return {job: result for job, result in results.items() if result is not None}
 
 
 def main() -> None:
