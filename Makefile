@@ -138,10 +138,12 @@ results-paper: $(STAMP)
 results-effects: $(STAMP)
 	$(BIN)/python experiments/method_effects.py --minutes $(MINUTES)
 
-# Who memorises wrong golds, and star graphs, on pocket models, in docs/results.md. About an hour from scratch.
+# Who memorises wrong golds, star graphs, and the warm collapse, on pocket models, in docs/results.md. About two hours from
+# scratch.
 results-noise: $(STAMP)
 	$(BIN)/python experiments/wrong_golds.py
 	$(BIN)/python experiments/path_star.py
+	$(BIN)/python experiments/warm_collapse.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)
