@@ -1,5 +1,8 @@
 """What a forward pass holds is measured, and how many rows fit follows from it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +24,15 @@ def test_what_autograd_saves_is_counted_once_and_no_weights():
         return model(x).exp().sum() + model(x).sum()  # exp keeps its result; both products keep one and the same x
 
     assert measure_bytes_per_token(run, 7, torch.device("cpu"), model) == 4 * (7 * 3 + 7 * 5) / 7
+
+
+def test_a_measured_pass_is_let_go():
+    model = nn.Linear(4, 4)
+    weight = weakref.ref(model.weight)
+    measure_bytes_per_token(lambda: torch.exp(model(torch.ones(2, 4))).sum(), 2, torch.device("cpu"), model)
+    del model
+    gc.collect()
+    assert weight() is None  # the node of exp saves its own output: held through Python, it would hold the pass
 
 
 def test_measuring_draws_no_random_numbers():

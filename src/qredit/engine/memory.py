@@ -55,7 +55,9 @@ def _saved(run: Callable[[], Tensor], known: set[int]) -> float:
         gathered = isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter)
         if storage.data_ptr() not in known and not gathered:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # Without its graph: a node that holds its own output through Python is a cycle that no collector sees, and the
+        # pass would lie in memory for as long as the process runs.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), torch.enable_grad():
         held = run()
