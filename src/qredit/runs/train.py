@@ -25,6 +25,7 @@ from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_reward
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.runs import plan as planning
+from qredit.runs.curriculum import prepare_curriculum
 from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
 from qredit.runs.fields import check_fields
@@ -96,6 +97,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         found = filter_examples(examples, ExampleFilter(options.keep), Path(options.probe), options.prompts_per_step)
         filtered = {"kept": len(found.examples), "left_out_by_keep": found.left_out, "unprobed": found.unprobed}
         examples = found.examples
+    curriculum, examples = prepare_curriculum(options, examples)
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     facts: dict[str, Any] = {
         "train_examples": len(examples),
@@ -124,6 +126,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
                 examples,
                 apply_chat_format(examples, tokenizer, options.chat),
                 further=any(reward.own for reward in given)
+                or curriculum is not None
                 or made.reads_columns
                 or (source is not None and source.reads_columns),
             ),
@@ -136,6 +139,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             fields=made.functions,
             teachers=made.teachers,
             learners=made.learners,
+            prompts=curriculum,
         )
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
