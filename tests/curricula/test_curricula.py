@@ -392,6 +392,7 @@ def test_a_run_by_a_curriculum_resumes_bit_for_bit(tmp_path, name):
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
     assert again.prompts.state_dict() == whole.prompts.state_dict()
     assert whole.prompts.sampler.name == name
+    assert getattr(whole.prompts.sampler, "generations", 6) == 6
     for now, then in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(now, then)
 
