@@ -227,7 +227,7 @@ def filter_calls(column: int, architecture: int) -> None:
     """
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06  # BPF: load a word, jump if equal, if at least, return
     allow, refuse, kill = 0x7FFF0000, 0x00050001, 0x80000000
-    numbers = sorted({pair[column] for pair in DENIED.values() if pair[column] is not None})
+    numbers = sorted({number for pair in DENIED.values() if (number := pair[column]) is not None})
     program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (end, 0, 0, kill), (load, 0, 0, 0)]
     program += [(at_least, 0, 1, 0x40000000), (end, 0, 0, kill)]  # x86's third set of numbers
     for number in numbers:

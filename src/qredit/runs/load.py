@@ -278,7 +278,8 @@ def load_held_out(options: TrainOptions) -> list[Example]:
     found = load_examples(options, "validation", needed=None) if options.eval_every or options.held_out else []
     if options.data is None or is_single_file(options) or not Path(options.data).expanduser().is_dir():
         return found
-    for split in ("test",) if found else ("validation", "test"):
+    beside: tuple[Split, ...] = ("test",) if found else ("validation", "test")
+    for split in beside:
         with contextlib.suppress(QreditError):  # it is not there, or cannot be read: the run reads none of it
             found += load_examples(options, split, needed=None)
     return found
