@@ -1,11 +1,15 @@
 """Constraints of an answer: what each check says, and the share that holds."""
 
+import json
+
 import pytest
 
+from qredit.cli.main import main
 from qredit.rewards import parse_rewards
 from qredit.rewards.constraints import CHECKS, parse_constraints, score_constraints
 from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError
+from tests.support.folders import SHORT, data_file, flags, model_folder
 
 TEXT = "One two three. Is it 3.5?\n- first\n2) second word"
 
@@ -82,3 +86,20 @@ def test_a_reward_of_constraints_reads_its_column():
     assert reward.function(completions=["One two three", "yes No"], constraints=rows) == [0, 0.5]
     with pytest.raises(QreditError, match="reward 'constraints', row b: unknown constraint 'nothing'"):
         reward.check([Example("?", None, id="b", columns={"constraints": ["nothing"]})])
+
+
+@pytest.mark.e2e
+def test_a_run_is_rewarded_by_columns(tmp_path, capsys):
+    """Rows need no answers; one that cannot be judged is refused before anything is written."""
+    rows = [
+        {"prompt": f"What is {n}? ", "constraints": ["words(most=9)"], "tests": ["assert f() == 1"]} for n in range(6)
+    ]
+    given = {"task": "jsonl", "data": data_file(tmp_path / "rows.jsonl", rows), "objective": "grpo", **SHORT}
+    given |= {"model": model_folder(tmp_path / "model"), "output": tmp_path / "run"}
+    assert main(["train", "--quiet", *flags(**given, reward="constraints, 0.5 * unit_tests")]) == 0
+    entry = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"rewards/constraints/mean", "rewards/unit_tests/mean"} <= set(entry)
+    data_file(tmp_path / "rows.jsonl", [*rows, {"prompt": "One? ", "constraints": ["word(most=9)"]}])
+    assert main(["train", "--quiet", *flags(**given | {"output": tmp_path / "other"}, reward="constraints")]) == 2
+    assert "unknown constraint 'word'" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
