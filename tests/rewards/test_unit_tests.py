@@ -49,7 +49,7 @@ def test_what_is_expected_never_enters_the_sandbox():
     assert [test.expected for test in made] == [(4, "secret"), "secret", True, False]
 
 
-def test_tests_are_read_as_a_list_as_json_and_as_tables_fill_them():
+def test_tests_are_read_as_lists_json_and_rows_of_tables():
     written = parse_tests(["assert f(2) == 4", "f(3) == 9"])
     assert parse_tests('["assert f(2) == 4", "f(3) == 9"]') == written
     assert parse_tests([{"assert": "f(2) == 4", "input": None}, {"assert": "f(3) == 9", "output": None}]) == written
@@ -313,7 +313,7 @@ def rows(*tests):
     return [Example("Square?", None, id=str(n), columns={"tests": one}) for n, one in enumerate(tests)]
 
 
-def test_rows_without_tests_are_refused_before_anything_is_sampled():
+def test_rows_without_tests_are_refused_at_once():
     (reward,) = parse_rewards("unit_tests")
     with pytest.raises(QreditError, match="reads column 'tests', which row 0 lacks; has: none"):
         reward.check([Example("Square?", None, id="0")])

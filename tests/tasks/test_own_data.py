@@ -679,7 +679,7 @@ def asked(*prompts):
     return [Example(prompt, "1", id=str(number)) for number, prompt in enumerate(prompts)]
 
 
-def test_overlaps_are_counted_within_training_and_with_what_is_held_out():
+def test_overlaps_in_training_and_with_held_out_rows_count():
     trained = asked("One?", "Two?", "one", "One?", [{"role": "user", "content": "Six?"}])
     held = asked("three", "two", "TWO?", "Two?", [{"role": "user", "content": "six"}], "Six?")
     found = count_overlap(trained, held)

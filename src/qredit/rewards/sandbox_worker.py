@@ -141,7 +141,15 @@ def enter_namespaces() -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
-    """The system's call of that name."""
+    """The system's call of that name.
+
+    Args:
+        source: what is mounted.
+        target: where.
+        kind: of file system; None for one that is mounted already.
+        flags: of the call.
+        data: options of the file system.
+    """
     returned = _libc.mount(
         source.encode(), target.encode(), None if kind is None else kind.encode(), ctypes.c_ulong(flags), data.encode()
     )
