@@ -142,7 +142,7 @@ def test_easier_graphs_stand_beside_those_to_be_learned():
     assert all(len(edges_of(record)) == record["difficulty"] for record in records)
     plain = list(islice(get(SMALL).read(None, "train"), 30))
     assert [{name: one[name] for name in plain[0]} for one in records[:30]] == plain
-    assert [one["difficulty"] for one in task.read(None, "validation")] == [9] * 512
+    assert {one["difficulty"] for one in task.read(None, "validation")} == {9}
     assert task.render(records[-1], "cold").columns == {"difficulty": 6}
     assert task.render(plain[0], "cold").columns == {}
     assert "easier=((2, 3), (3, 3))" in task.name
