@@ -16,7 +16,7 @@ TOOLS_STAMP := $(TOOLS_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise results-data theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -144,6 +144,10 @@ results-noise: $(STAMP)
 	$(BIN)/python experiments/wrong_golds.py
 	$(BIN)/python experiments/path_star.py
 	$(BIN)/python experiments/warm_collapse.py --minutes $(MINUTES)
+
+# Which prompts a run asks, on pocket models, in docs/results.md. MINUTES as above.
+results-data: $(STAMP)
+	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)

@@ -1,5 +1,6 @@
 """The tables of experiments: paired differences, and a line for each arm that was run."""
 
+import curricula
 import pytest
 import text_games
 import tool_calls
@@ -48,6 +49,22 @@ def test_games_are_compared_on_seeds_that_both_arms_have():
         "| `grpo()` | 1 | 25.0 |  | 1.00 | 4.00 | 1.00 |",
         "| `gigpo()` | 2 | 25.0 [0.0, 50.0] | +25.0 [+25.0, +25.0] | 0.50 [0.00, 1.00] | 5.00 [4.00, 6.00] "
         "| 1.00 [0.50, 1.50] |",
+    ]
+
+
+def test_curricula_are_compared_with_hard_prompts_alone():
+    rule = curricula.Arm("stars", "grpo()", curricula.MIXED)
+    found = {
+        (curricula.Arm("stars", None), 0): wins(0.0, 0.0, curve=[]),
+        (curricula.Arm("stars", "grpo()", alone=True), 0): wins(0.0, 0.5, curve=[0.0]),
+        (rule, 0): wins(0.25, 0.75, curve=[0.0] * 10 + [0.5] * 10),
+        (rule, 1): wins(0.0, 0.5, curve=[1.0]),
+        (curricula.Arm("pocket", "grpo()"), 0): wins(1.0, curve=[1.0]),
+    }
+    assert curricula.write_table(found, "stars").split("\n") == [
+        "| untrained |  | 1 | 0.0 |  |  |",
+        "| `grpo()` | hard alone | 1 | 25.0 |  | 0.0 |",
+        "| `grpo()` | `mix_easier(0.5)` | 2 | 37.5 [25.0, 50.0] | +25.0 [+25.0, +25.0] | 75.0 [50.0, 100.0] |",
     ]
 
 

@@ -362,7 +362,7 @@ def test_a_worker_that_dies_or_never_answers_is_replaced():
 @pytest.mark.e2e
 def test_interrupted_question_does_not_leave_its_answer_to_next(impatient, monkeypatch):
     module = sys.modules[Worker.__module__]
-    real = module._exchange
+    real = module.exchange_line
 
     def interrupted(process, line, seconds):
         if line is not None:
@@ -371,7 +371,7 @@ def test_interrupted_question_does_not_leave_its_answer_to_next(impatient, monke
             raise KeyboardInterrupt
         return real(process, line, seconds)
 
-    monkeypatch.setattr(module, "_exchange", interrupted)
+    monkeypatch.setattr(module, "exchange_line", interrupted)
     with pytest.raises(KeyboardInterrupt):
         impatient.ask("equal", "1", "1")
     monkeypatch.undo()
@@ -389,7 +389,7 @@ def test_interrupted_start_does_not_leave_its_greeting_to_next(impatient, monkey
     def interrupted(process, line, seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_exchange", interrupted)
+    monkeypatch.setattr(module, "exchange_line", interrupted)
     with pytest.raises(KeyboardInterrupt):
         impatient.ask("equal", "1", "1")
     monkeypatch.undo()

@@ -518,6 +518,7 @@ def test_the_json_of_a_dry_run(train, tmp_path):
     assert plan["answer_tokens"] == {"min": 2, "median": 2, "max": 2}
     assert (plan["groups_per_step"], plan["rollouts_per_group"], plan["steps_per_epoch"]) == (4, 2, 1)
     assert (plan["examples"], plan["left_out"]) == (6, 0)
+    assert (plan["overlap"]["trained"], plan["overlap"]["repeated_loosely"]) == (6, 0)
     assert plan["parameters"] == 19568
     assert set(plan["memory_gib"]["parts"]) == {"sampling", "scoring", "update"}
 

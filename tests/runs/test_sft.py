@@ -136,6 +136,7 @@ def test_labels_are_ids_where_tokens_count():
 def test_every_option_of_training_is_shared_or_of_rollouts():
     rollouts = {"objective", "aliases", "q", "m", "rows_per_forward", "keep", "probe", "guard", "keep_rollouts"}
     rollouts |= {
+        "curriculum",
         "field",
         "env",
         "tools",

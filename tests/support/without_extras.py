@@ -21,7 +21,7 @@ CORE = ("torch", "jaxtyping", "yaml", "rich", "jinja2", "markupsafe")
 """The modules of the core dependencies."""
 FOLDERS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
-    *("rollouts", "data", "pocket", "control", "evaluation", "report", "lab", "cli"),
+    *("rollouts", "data", "curricula", "pocket", "control", "evaluation", "report", "lab", "cli"),
 )
 """Those of the package of which every module is imported by the core alone."""
 SCRIPTS = ("qredit.rewards.math_worker",)

@@ -53,6 +53,9 @@ def test_a_task_is_a_name_a_member_and_constants(text, call):
         ("path-star(degree='3')", "degree must be a whole number, at least 2, got '3'"),
         ("path-star(length=1)", "length must be a whole number, at least 2"),
         ("path-star(degree=10, length=10, nodes=90)", "10 arms of 10 nodes need 91 nodes, and nodes is 90"),
+        ("path-star(easier=3)", r"easier must list shapes as \(degree, length\), such as \[\(2, 3\)\], got 3"),
+        ("path-star(easier=[(1, 3)])", "degree of an easier shape must be a whole number, at least 2, got 1"),
+        ("path-star(easier=[(3, 3)])", r"must differ and have fewer than 6 edges; \(3, 3\) has 6"),
         ("path-star:small", "is written path-star"),
         ("pathstar", "unknown task 'pathstar'; did you mean 'path-star'"),
         ("reasoning-gym", "is written reasoning-gym:NAME"),
@@ -129,6 +132,21 @@ def test_a_prompt_is_the_graph_and_the_question():
     assert (cold.prompt, cold.answer, cold.rationale) == ("4,9 9,7 4,2\n4,7=", "4,9,7", "7,9,4")
     assert warm.prompt.endswith("the graph is 4,9 9,7 4,2\nThe source node is 4\nThe destination node is 7")
     assert "comma separated integers" in warm.prompt
+
+
+def test_easier_graphs_stand_beside_those_to_be_learned():
+    """As many of each shape, in training alone, with the number of edges as difficulty; the others are as without."""
+    task = get("path-star(degree=3, length=4, nodes=12, size=30, easier=[(2, 3), (3, 3)])")
+    records = list(task.read(None, "train"))
+    assert [record["difficulty"] for record in records] == [9] * 30 + [4] * 30 + [6] * 30
+    assert all(len(edges_of(record)) == record["difficulty"] for record in records)
+    plain = list(islice(get(SMALL).read(None, "train"), 30))
+    assert [{name: one[name] for name in plain[0]} for one in records[:30]] == plain
+    assert {one["difficulty"] for one in task.read(None, "validation")} == {9}
+    assert task.render(records[-1], "cold").columns == {"difficulty": 6}
+    assert task.render(plain[0], "cold").columns == {}
+    assert "easier=((2, 3), (3, 3))" in task.name
+    assert get(task.name).name == task.name
 
 
 def test_too_few_graphs_for_a_split_and_data_are_refused(monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
-from qredit.runs.load import is_single_file, load_data
+from qredit.runs.load import is_single_file, load_data, load_held_out
 from qredit.runs.options import TrainOptions
 from qredit.runs.train_overlap import count_trained_on, describe_questions
 from qredit.tasks import get
@@ -21,6 +21,7 @@ from qredit.tasks.base import Example
 from qredit.tasks.jsonl import make_jsonl_task
 from qredit.tasks.normal_forms import normalize_prompt, normalize_text
 from qredit.tasks.number_text import VerbatimFloat, format_number
+from qredit.tasks.overlap import Overlap, count_overlap, normalize_loosely
 from qredit.tasks.prompt_text import add_instructions
 from qredit.trl.dataset_encoding import check_columns, encode_examples
 from qredit.utils.errors import QreditError
@@ -654,3 +655,52 @@ def test_an_evaluation_names_its_rows_and_dry_run_shows_wording(tmp_path, capsys
     assert main(["eval", *flags(model=tmp_path / "run", split="train", k=2, limit=3)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "first 3 rows of alias.jsonl, 3 of them trained on" in shown
+
+
+# --- what occurs twice
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Who wrote 'Emma'?", "who wrote  Emma", True),
+        ("Name it: (now).", "name it now", True),
+        ("What is 3.5?", "What is 35?", False),
+        ("What is 3 - 4?", "What is 3 4?", False),
+        ("What is 3-4?", "What is 34?", False),
+        ("Wo ist die STRASSE?", "wo ist die straße", True),
+    ],
+)
+def test_prompts_that_are_nearly_the_same(one, other, same):
+    assert (normalize_loosely(one) == normalize_loosely(other)) is same
+
+
+def asked(*prompts):
+    return [Example(prompt, "1", id=str(number)) for number, prompt in enumerate(prompts)]
+
+
+def test_overlaps_in_training_and_with_held_out_rows_count():
+    trained = asked("One?", "Two?", "one", "One?", [{"role": "user", "content": "Six?"}])
+    held = asked("three", "two", "TWO?", "Two?", [{"role": "user", "content": "six"}], "Six?")
+    found = count_overlap(trained, held)
+    assert found == Overlap(5, 1, 2, 6, 1, 4, first="1")
+    assert found.describe() == (
+        "2 of 5 training prompts repeat an earlier one (1 of them letter for letter, the others but for case and "
+        "punctuation); 4 of 6 held-out prompts are trained on, first '1' (1 of them letter for letter, the others but "
+        "for case and punctuation)"
+    )
+    assert count_overlap(trained[:2], held[:1]).describe() is None
+
+
+def test_files_beside_the_training_data_are_held_out(tmp_path):
+    for split, count in (("train", 6), ("validation", 3), ("test", 2)):
+        put(tmp_path / f"{split}.jsonl", *({"prompt": f"{split} {n}", "answer": "1"} for n in range(count)))
+    options = TrainOptions(task="jsonl", data=str(tmp_path))
+    assert len(load_held_out(options)) == 5
+    assert len(load_held_out(replace(options, eval_every=1))) == 5
+    (tmp_path / "test.jsonl").write_text("no json")
+    assert len(load_held_out(options)) == 3
+    alone = replace(options, data=str(tmp_path / "train.jsonl"))
+    assert load_held_out(alone) == []
+    assert len(load_held_out(replace(alone, hold_out=2))) == 2
+    assert load_held_out(TrainOptions()) == []

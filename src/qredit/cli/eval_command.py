@@ -277,6 +277,8 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
 
     needed = find_gold_reward(reward.function for reward in rewards)
     data = load_data(options, asked.split, asked.limit, needed)  # type: ignore[arg-type]
+    for reward in rewards:
+        reward.check(data.examples)
     rows_of = str(options.data) if options.task == "jsonl" and is_single_file(options) else None
     seen = count_trained_on(data.examples, options, trained)
     return _EvalSetup(

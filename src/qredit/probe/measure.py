@@ -132,6 +132,8 @@ def load(options: TrainOptions, limit: int) -> ProbeSetup:
     most = min(limit, options.get_subset_size() or limit)
     data = load_data(options, "train", most, "the probe reads its likelihood")
     found = data.examples
+    for one in rewards:
+        one.check(found)
     tokens = make_token_format(options, load_tokenizer(path), found)
     joined, apart = _split_by_alignment(found, tokens, options.alias_use)
     network = load_model(path, options.device, quantization=make_quantization_config(options))

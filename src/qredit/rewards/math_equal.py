@@ -20,6 +20,7 @@ from typing import cast
 from qredit.rewards import final_answer
 from qredit.rewards.answer_scorer import score_best
 from qredit.rewards.characters import normalize_characters
+from qredit.rewards.line_exchange import exchange_line
 from qredit.rewards.math_comparison import is_same_answer
 from qredit.rewards.math_parsing import (
     INFINITY,
@@ -63,7 +64,7 @@ class Worker:
         """
         with self._lock:
             try:
-                answer = _exchange(self._running(), json.dumps([operation, *arguments]), self.seconds)
+                answer = exchange_line(self._running(), json.dumps([operation, *arguments]), self.seconds)
             except BaseException:
                 self._discard()  # its line may still come, and would be taken for the next answer
                 raise
@@ -85,7 +86,7 @@ class Worker:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
             )
-            if _exchange(self._process, None, START_SECONDS) is None:
+            if exchange_line(self._process, None, START_SECONDS) is None:
                 raise QreditError(f"the worker process did not start: {' '.join(self.command)}")
         return self._process
 
@@ -94,32 +95,6 @@ class Worker:
         if process is not None:
             with contextlib.suppress(OSError), process:
                 process.kill()
-
-
-def _exchange(process: subprocess.Popen[str], line: str | None, seconds: float) -> str | None:
-    """Write a line, if there is one, and read one; None where the process died or its time was up: it is then dead."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    try:
-        if line is not None:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-    except OSError:
-        answer = ""
-    finally:
-        timer.cancel()
-        timer.join()
-    return None if expired.is_set() or not answer.endswith("\n") else answer
 
 
 # By path and without the folder on the import path (-P): importing qredit would load torch into the worker.

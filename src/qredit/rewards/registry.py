@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qredit.rewards.answer_scorer import Scorer
+from qredit.rewards.column_reward import get_text
 from qredit.rewards.math_equal import are_same_math, is_math, math_equal, normalize_math
 from qredit.rewards.numeric import (
     find_last_number,
@@ -105,7 +106,9 @@ def make_reward_function(name: str) -> Callable[..., list[float]]:
     ) -> list[float]:
         if answer is None and scorer.reads_gold:
             raise QreditError(f"reward '{name}' needs a column 'answer'; there are: {', '.join(sorted(columns))}")
-        said = response if response is not None else [strip_thinking(_text(completion)) for completion in completions]
+        said = (
+            response if response is not None else [strip_thinking(get_text(completion)) for completion in completions]
+        )
         right = answer if answer is not None else [""] * len(said)
         others = aliases if aliases is not None else [None] * len(right)
         rows = zip(said, right, others, strict=True)
@@ -119,11 +122,3 @@ def make_reward_function(name: str) -> Callable[..., list[float]]:
 def _golds(answer: str, aliases: Sequence[str] | None) -> tuple[str, ...]:
     """Answer and aliases; an alias column that holds plain strings has one alias per row, not one per letter."""
     return (answer, aliases) if isinstance(aliases, str) else (answer, *(aliases or ()))
-
-
-def _text(completion: Any) -> str:
-    """A completion's text: itself, or the content of its last chat message."""
-    if isinstance(completion, str):
-        return completion
-    content = completion[-1].get("content") if completion else None
-    return content if isinstance(content, str) else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qredit.rewards.answer_scorer import is_not_blank
+from qredit.rewards.column_reward import COLUMN_REWARDS, ColumnReward
 from qredit.rewards.finite_rewards import add_reward_checks
 from qredit.rewards.registry import REGISTRY, get, make_reward_function
 from qredit.tasks.base import Example
@@ -65,6 +66,7 @@ class Reward:
         parses: whether a gold answer can be judged at all; a function of the user's is not asked.
         own: a function of the user's, which may read further columns of the data.
         source: the file that such a function is written in, if it is known.
+        by_column: what it judges by where that is a column of the data.
     """
 
     name: str
@@ -73,6 +75,21 @@ class Reward:
     parses: Callable[[str], bool] = is_not_blank
     own: bool = False
     source: Path | None = None
+    by_column: ColumnReward | None = None
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether it may read further columns of the data."""
+        return self.own or self.by_column is not None
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse examples that it cannot judge, before anything is sampled.
+
+        Raises:
+            QreditError: as `ColumnReward.check`.
+        """
+        if self.by_column is not None:
+            self.by_column.check(examples)
 
     def __call__(self, responses: Sequence[Response]) -> list[float | None]:
         """The reward of each response, unweighted; None for one that is not scored.
@@ -144,6 +161,11 @@ def parse_rewards(text: str) -> tuple[Reward, ...]:
         if name == ENVIRONMENT:
             found.append(Reward(name, weight, environment, parses=lambda gold: True))
             continue
+        if name in COLUMN_REWARDS:
+            judge = COLUMN_REWARDS[name]
+            made = add_reward_checks(judge.make_function(), name)
+            found.append(Reward(name, weight, made, parses=lambda gold: True, by_column=judge))
+            continue
         if name in REGISTRY:
             found.append(Reward(name, weight, make_reward_function(name), REGISTRY[name].parses))
             continue
@@ -154,7 +176,7 @@ def parse_rewards(text: str) -> tuple[Reward, ...]:
                 f"reward '{name}' is {kind}; give a function with the signature of TRL's reward functions"
             )
         short = getattr(function, "__name__", name)
-        shown = name if short in REGISTRY or short in [other.name for other in found] else short
+        shown = name if short in (*REGISTRY, *COLUMN_REWARDS) or short in [other.name for other in found] else short
         found.append(Reward(shown, weight, add_reward_checks(function, shown), own=True, source=_file_of(function)))
     return tuple(found)
 
@@ -188,8 +210,8 @@ def _named(part: str) -> tuple[float, str]:
     number = float(weight) if times else 1.0
     if not math.isfinite(number):
         raise QreditError(f"reward '{part}': the weight must be finite, got '{weight}'")
-    if name not in (*REGISTRY, ENVIRONMENT) and ":" not in name and "." not in name:
-        raise unknown_name_error("reward", name, [*REGISTRY, ENVIRONMENT, "package.module:function"])
+    if name not in (*REGISTRY, *COLUMN_REWARDS, ENVIRONMENT) and ":" not in name and "." not in name:
+        raise unknown_name_error("reward", name, [*REGISTRY, *COLUMN_REWARDS, ENVIRONMENT, "package.module:function"])
     return number, name
 
 

@@ -169,12 +169,15 @@ def load_held_out(settings: ComparisonSettings) -> ExamplesWithNotes:
         QreditError: one of them cannot be used.
     """
     options = settings.options("grpo", 0)
-    parse_rewards(options.rewards)
+    rewards = parse_rewards(options.rewards)
     find_weights(options)
     held = settings.held
     needed = explain_gold_need(options)
-    load_data(options, "train", options.get_subset_size(), needed)
-    return load_data(options, held.split, held.questions, needed)
+    trained = load_data(options, "train", options.get_subset_size(), needed)
+    asked = load_data(options, held.split, held.questions, needed)
+    for reward in rewards:
+        reward.check((*trained.examples, *asked.examples))
+    return asked
 
 
 def _check_golds(arms: Sequence[Variant]) -> None:

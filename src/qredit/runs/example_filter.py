@@ -169,7 +169,7 @@ def filter_examples(examples: Sequence[Example], keep: ExampleFilter, path: Path
         if name not in columns:
             raise unknown_name_error("column", name, columns)
     hashes = [hash_example(example) for example in examples]
-    _check_same_data(rows, examples, hashes, path)
+    check_same_data(rows, examples, hashes, path)
     found = [row.numbers for hash in hashes if (row := rows.get(hash)) is not None]
     chosen = [
         example
@@ -226,10 +226,20 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return numbers | {"log10_p_hat": numbers.get("log10_p_hat", -math.inf)}
 
 
-def _check_same_data(
+def check_same_data(
     rows: Mapping[str, ProbedExample], examples: Sequence[Example], hashes: Sequence[str], path: Path
 ) -> None:
-    """Refuse a file of other data: an id with other content, or too few examples that are the same."""
+    """Refuse a file of other data.
+
+    Args:
+        rows: of the file, by the hash of their example.
+        examples: that are to be trained on.
+        hashes: of each of these.
+        path: of the file.
+
+    Raises:
+        QreditError: an id with other content, or too few examples that are the same.
+    """
     known = set(hashes)
     ids = {example.id for example in examples}
     changed = [row.id for hash, row in rows.items() if hash not in known and row.id in ids]

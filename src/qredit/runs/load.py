@@ -263,6 +263,28 @@ def load_data(
     return ExamplesWithNotes(asked, found.notes)
 
 
+def load_held_out(options: TrainOptions) -> list[Example]:
+    """What a model of the run is judged by, as far as it lies beside the training data.
+
+    That is what validation is drawn from, where rows are held out for it, and the validation and test files of a
+    folder. Generated tasks share no question between their splits.
+
+    Args:
+        options: of the run.
+
+    Raises:
+        QreditError: as `load_data`, of the rows that the run validates by.
+    """
+    found = load_examples(options, "validation", needed=None) if options.eval_every or options.held_out else []
+    if options.data is None or is_single_file(options) or not Path(options.data).expanduser().is_dir():
+        return found
+    beside: tuple[Split, ...] = ("test",) if found else ("validation", "test")
+    for split in beside:
+        with contextlib.suppress(QreditError):  # it is not there, or cannot be read: the run reads none of it
+            found += load_examples(options, split, needed=None)
+    return found
+
+
 def explain_gold_need(options: TrainOptions) -> str | None:
     """Why every example of a run must have an answer, for errors; None where the run reads none.
 

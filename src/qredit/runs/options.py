@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from qredit.core.objective import Objective
+    from qredit.curricula.protocol import Curriculum
     from qredit.rollouts.field_functions import FieldFunction
     from qredit.rollouts.field_maker import FieldMaker
 
@@ -100,7 +101,12 @@ class TrainOptions:
     keep: str | None = option(
         None, "train on the examples of --probe that this accepts, such as 'success < 0.9 and log10_p_hat > -12'"
     )
-    probe: str | None = option(None, "file of `qredit probe --per-prompt` that keep reads")
+    probe: str | None = option(None, "file of `qredit probe --per-prompt` that keep, or curriculum, reads")
+    curriculum: str | None = option(
+        None,
+        "rule by which prompts are chosen, such as 'success_band(0.2, 0.8)' or \"mix_easier(0.5, by='difficulty')\"; "
+        "default: all in each epoch (docs/data.md)",
+    )
     reward: str | None = dataclass_field(
         default=None,
         metadata={
@@ -249,11 +255,7 @@ class TrainOptions:
         for name in self.training:
             if name in RENAMED_OPTIONS:
                 raise QreditError(f"{name} is called {RENAMED_OPTIONS[name]} here; give it by that name")
-        if (self.keep is None) != (self.probe is None):
-            given, other = ("keep", "probe") if self.probe is None else ("probe", "keep")
-            raise QreditError(f"{given} needs {other}: keep reads what `qredit probe --per-prompt FILE` wrote")
-        if self.keep is not None:
-            ExampleFilter(self.keep)
+        self._check_probe()
         total, answer = self.budget
         if total < answer:
             raise QreditError(
@@ -267,6 +269,16 @@ class TrainOptions:
             from qredit.environments.branching.parsing import parse_branching  # here, as for objectives
 
             parse_branching(self.branching).check_size(self.m)
+
+    def _check_probe(self) -> None:
+        """Refuse a curriculum or a filter that cannot be read, and a probe's file that neither of them reads."""
+        rule = self.make_curriculum()
+        if self.keep is not None:
+            ExampleFilter(self.keep)
+            if self.probe is None:
+                raise QreditError("keep needs probe: it reads what `qredit probe --per-prompt FILE` wrote")
+        elif self.probe is not None and (rule is None or not list_probed(rule)):
+            raise QreditError("probe needs keep, or a curriculum that reads probe.NAME; nothing else reads the file")
 
     def _check_fields(self) -> None:
         """Refuse an objective that cannot be read, and makers of fields that it does not read."""
@@ -416,6 +428,18 @@ class TrainOptions:
 
         return parse_fields(self.field)
 
+    def make_curriculum(self) -> "Curriculum | None":
+        """The rule that `curriculum` stands for; None is the plain order.
+
+        Raises:
+            QreditError: as `qredit.curricula.parsing.parse_curriculum`.
+        """
+        if self.curriculum is None:
+            return None
+        from qredit.curricula.parsing import parse_curriculum  # here, as for objectives
+
+        return parse_curriculum(self.curriculum)
+
     def get_subset_size(self) -> int | None:
         """How many training examples are used; None is all.
 
@@ -432,6 +456,13 @@ class TrainOptions:
         if not self.subset.isdecimal() or int(self.subset) < 1:
             raise QreditError(f"subset must be a number of examples, at least 1, or 'paper', got {self.subset!r}")
         return int(self.subset)
+
+
+def list_probed(rule: "Curriculum") -> list[str]:
+    """The numbers of a probe's file that a curriculum reads, as names of its columns."""
+    from qredit.curricula.protocol import PROBE_PREFIX  # here, as for objectives
+
+    return [name for name in rule.columns if name.startswith(PROBE_PREFIX)]
 
 
 def check_read(name: str, maker: "FieldMaker | FieldFunction", objective: "Objective") -> None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qredit.rollouts.answer_end import describe_unended_answers
 from qredit.rollouts.format import TokenFormat
+from qredit.tasks.overlap import Overlap
 
 _DURING = {"sampling": "sampling", "scoring": "scoring without gradient", "update": "updating"}
 _NAMES = {
@@ -49,6 +50,7 @@ class Plan:
     answers_over_budget: int
     with_aliases: int
     data_notes: list[str]
+    overlap: dict[str, Any]
     filtered: dict[str, int]
     groups_per_step: int
     rollouts_per_group: int
@@ -81,7 +83,8 @@ def list_data_notices(facts: Mapping[str, Any]) -> list[str]:
             f"{facts['kept']} examples are kept, {facts['left_out_by_keep']} are left out by keep, "
             f"{facts['unprobed']} because they were not probed"
         )
-    return [*facts["data_notes"], *kept, *counted, *ending, *facts.get("model_notes", ())]
+    again = Overlap(**facts["overlap"]).describe() if "overlap" in facts else None
+    return [*facts["data_notes"], *kept, *counted, *filter(None, (again,)), *ending, *facts.get("model_notes", ())]
 
 
 def render_prompts(

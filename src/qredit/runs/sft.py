@@ -1,6 +1,7 @@
 """A run of supervised fine-tuning: from options to a run folder with a final model."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
-from qredit.runs.load import apply_chat_format, load_data, load_tokenizer
+from qredit.runs.load import apply_chat_format, load_data, load_held_out, load_tokenizer
 from qredit.runs.offline import list_model_facts, make_offline_config
 from qredit.runs.sft_options import SHOWN, SftOptions
 from qredit.runs.train import (
@@ -28,6 +29,7 @@ from qredit.runs.train import (
 )
 from qredit.runs.warmup import WarmupSftTrainer
 from qredit.tasks.base import Example
+from qredit.tasks.overlap import count_overlap
 from qredit.tasks.table import get_field, has_field
 from qredit.trl.dataset_encoding import check_enough
 from qredit.trl.sft_config import SftConfig
@@ -101,6 +103,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
         "unparseable_golds": len(rewards[0].unparseable(data.examples)),
         "answers_over_budget": sum(len(tokens.answer_ids(answer)) > budget for answer in answers),
         "data_notes": list(data.notes),
+        "overlap": asdict(count_overlap(data.examples, load_held_out(run))),
         **list_model_facts(trainer, model, path, notes),
     }
     return trainer, facts

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_reward
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.runs import plan as planning
+from qredit.runs.curriculum import prepare_curriculum
 from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
 from qredit.runs.fields import check_fields
@@ -39,6 +41,7 @@ from qredit.runs.load import (
     is_adapter,
     load_data,
     load_examples,
+    load_held_out,
     load_model,
     load_tokenizer,
     make_dataset,
@@ -51,6 +54,7 @@ from qredit.runs.samplers import parse_vllm
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
+from qredit.tasks.overlap import count_overlap
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.lora import make_lora
@@ -96,9 +100,13 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         found = filter_examples(examples, ExampleFilter(options.keep), Path(options.probe), options.prompts_per_step)
         filtered = {"kept": len(found.examples), "left_out_by_keep": found.left_out, "unprobed": found.unprobed}
         examples = found.examples
+    for reward in given:
+        reward.check(examples)
+    curriculum, examples = prepare_curriculum(options, examples)
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     facts: dict[str, Any] = {
         "train_examples": len(examples),
+        "overlap": asdict(count_overlap(examples, load_held_out(options))),
         "unparseable_golds": len(given[0].unparseable(keep_rewarded(examples, options.alias_use))),
         "data_notes": list(data.notes),
         "model_path": path,
@@ -123,7 +131,8 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             make_dataset(
                 examples,
                 apply_chat_format(examples, tokenizer, options.chat),
-                further=any(reward.own for reward in given)
+                further=any(reward.reads_columns for reward in given)
+                or curriculum is not None
                 or made.reads_columns
                 or (source is not None and source.reads_columns),
             ),
@@ -136,6 +145,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             fields=made.functions,
             teachers=made.teachers,
             learners=made.learners,
+            prompts=curriculum,
         )
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
@@ -341,6 +351,7 @@ def make_plan(options: TrainOptions) -> planning.Plan:
         answers_over_budget=facts["answers_over_budget"],
         with_aliases=facts["with_aliases"],
         data_notes=facts["data_notes"],
+        overlap=facts["overlap"],
         filtered={name: facts[name] for name in ("kept", "left_out_by_keep", "unprobed") if name in facts},
         groups_per_step=groups,
         rollouts_per_group=args.num_generations,
@@ -395,6 +406,8 @@ def make_validation(
     if not options.eval_every:
         return None
     asked = load_examples(options, "validation", options.eval_questions, explain_gold_need(options))
+    for reward in rewards:
+        reward.check(asked)
     examples = prepare_examples(
         asked,
         make_token_format(options, tokenizer, asked),

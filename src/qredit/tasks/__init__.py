@@ -53,7 +53,7 @@ class TaskFamily:
 FAMILIES: Mapping[str, TaskFamily] = MappingProxyType(
     {
         "path-star": TaskFamily(
-            "path-star(degree=3, length=3, nodes=300, size=4096, seed=0)",
+            "path-star(degree=3, length=3, nodes=300, size=4096, seed=0, easier=[])",
             "generated: the path to the end of one arm of a star graph (arXiv 2510.03971); arguments may be left out",
             "reward: exact_match",
             make_path_star_task,

@@ -38,7 +38,12 @@ _INSTRUCTION = (
 
 
 def make_path_star_task(
-    degree: int = 3, length: int = 3, nodes: int = 300, size: int = SIZES["train"], seed: int = 0
+    degree: int = 3,
+    length: int = 3,
+    nodes: int = 300,
+    size: int = SIZES["train"],
+    seed: int = 0,
+    easier: Sequence[Sequence[int]] = (),
 ) -> PocketTask:
     """The task over star graphs of one shape. A record holds the graph, source, destination and path, as in the paper.
 
@@ -51,9 +56,13 @@ def make_path_star_task(
         nodes: the numbers 0 … nodes - 1 that a graph's nodes are drawn from, without repetition.
         size: graphs of the train split; validation has `SIZES["validation"]` and test `SIZES["test"]`.
         seed: of the graphs; no two splits share one, whatever it is.
+        easier: shapes of easier graphs, each (degree, length). The train split has as many graphs of each as of the
+            task's own, and all of them have the column `difficulty`: the number of edges of the graph. The other splits
+            have graphs of the task's own shape alone.
 
     Raises:
-        QreditError: an argument that is no whole number or too small, or fewer nodes than a graph has.
+        QreditError: an argument that is no whole number or too small, fewer nodes than a graph has, or an easier shape
+            that has no fewer edges.
     """
     given = {"degree": degree, "length": length, "nodes": nodes, "size": size, "seed": seed}
     for name, value in given.items():
@@ -63,18 +72,22 @@ def make_path_star_task(
         raise QreditError(
             f"{NAME}: {degree} arms of {length} nodes need {1 + degree * (length - 1)} nodes, and nodes is {nodes}"
         )
+    shapes = check_easier(easier, degree * (length - 1))
     defaults = {"degree": None, "length": None, "nodes": 300, "size": SIZES["train"], "seed": 0}
-    told = {name: value for name, value in given.items() if value != defaults[name]}
+    told: dict[str, Any] = {name: value for name, value in given.items() if value != defaults[name]}
     draw = make_draw(degree, length, nodes)
     sizes = {**SIZES, "train": size}
 
     def read(source: str | None, split: Split) -> Iterable[Record]:
         refuse_source(NAME, source)
-        for _, scene in zip(range(sizes[split]), draw_scenes(draw, split, seed), strict=False):
-            yield scene.records[0]  # the arms are drawn alike, and their edges stand in any order
+        for arms, nodes_of_arm in ((degree, length), *(shapes if split == "train" else ())):
+            drawn = draw_scenes(make_draw(arms, nodes_of_arm, nodes), split, seed)
+            for _, scene in zip(range(sizes[split]), drawn, strict=False):
+                record = scene.records[0]  # the arms are drawn alike, and their edges stand in any order
+                yield {**record, "difficulty": arms * (nodes_of_arm - 1)} if shapes else record
 
     return PocketTask(
-        name=TaskCall(NAME, arguments=told).text,
+        name=TaskCall(NAME, arguments=told | ({"easier": shapes} if shapes else {})).text,
         summary=f"generated: the path to the end of one arm of a star graph, {degree} arms of {length} nodes",
         read=read,
         render=render,
@@ -82,6 +95,33 @@ def make_path_star_task(
         sizes=sizes,
         draw=draw,
     )
+
+
+def check_easier(shapes: Sequence[Sequence[int]], edges: int) -> tuple[tuple[int, int], ...]:
+    """Shapes of easier graphs, each (degree, length).
+
+    Args:
+        shapes: as they were given.
+        edges: those of the graphs that they are to be easier than.
+
+    Raises:
+        QreditError: something else than such pairs, a shape with as many edges, or one that is given twice.
+    """
+    found: list[tuple[int, int]] = []
+    given: Any = shapes if isinstance(shapes, tuple | list) else [shapes]
+    for shape in given:
+        if not isinstance(shape, tuple | list) or len(shape) != 2:
+            raise QreditError(f"{NAME}: easier must list shapes as (degree, length), such as [(2, 3)], got {shapes!r}")
+        for name, value in zip(("degree", "length"), shape, strict=True):
+            check_count(f"{NAME}: {name} of an easier shape", value, 2)
+        degree, length = shape
+        if degree * (length - 1) >= edges or (degree, length) in found:
+            raise QreditError(
+                f"{NAME}: easier shapes must differ and have fewer than {edges} edges; ({degree}, {length}) has "
+                f"{degree * (length - 1)}"
+            )
+        found.append((degree, length))
+    return tuple(found)
 
 
 def make_draw(degree: int, length: int, nodes: int) -> SceneDraw:
@@ -114,7 +154,8 @@ def render(record: Record, style: Style) -> Example:
     """The graph and the question. The rationale is the path from its end, which is how it can be found.
 
     Args:
-        record: id, graph (edges with | between them), source, destination and path, as in the paper's data.
+        record: id, graph (edges with | between them), source, destination and path, as in the paper's data; and
+            difficulty, where there are easier graphs.
     """
     graph = record["graph"].replace("|", " ")  # spaces, as in the paper's prompts
     source, destination = record["source"], record["destination"]
@@ -126,7 +167,8 @@ def render(record: Record, style: Style) -> Example:
             f"The destination node is {destination}"
         )
     path = record["path"].split(",")
-    return Example(prompt=prompt, answer=record["path"], id=record["id"], rationale=_think(path))
+    columns = {"difficulty": record["difficulty"]} if "difficulty" in record else {}
+    return Example(prompt=prompt, answer=record["path"], id=record["id"], rationale=_think(path), columns=columns)
 
 
 def _draw_arms(rng: random.Random, degree: int, length: int, nodes: int) -> list[list[int]]:

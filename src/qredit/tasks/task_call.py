@@ -33,21 +33,25 @@ class TaskCall:
         return f"{name}({given})" if given else name
 
 
-def parse_task_call(text: str) -> TaskCall:
+def parse_task_call(text: str, what: str = "task") -> TaskCall:
     """The parts of a task as it is written. Arguments are Python constants, and nothing is evaluated.
+
+    Args:
+        text: NAME, or NAME(key=value, …).
+        what: what is written so, for errors.
 
     Raises:
         QreditError: it is not written so.
     """
     found = _CALL.fullmatch(text.strip())
     if found is None:
-        raise QreditError(f"task '{text}' cannot be read; write NAME, or NAME(key=value, …)")
+        raise QreditError(f"{what} '{text}' cannot be read; write NAME, or NAME(key=value, …)")
     name, colon, member = found["name"].partition(":")
-    arguments = {} if found["arguments"] is None else _constants(text, found["arguments"])
+    arguments = {} if found["arguments"] is None else _constants(f"{what} '{text}'", found["arguments"])
     return TaskCall(name, member if colon else None, arguments)
 
 
-def _constants(text: str, arguments: str) -> dict[str, Any]:
+def _constants(subject: str, arguments: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"_({arguments})", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):  # "a(x=1)(y=2)" is a call of a call
@@ -57,4 +61,4 @@ def _constants(text: str, arguments: str) -> dict[str, Any]:
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         said = error.args[0] if isinstance(error, ValueError) and len(str(error)) < 40 else "not constants by name"
-        raise QreditError(f"task '{text}': {said}; write NAME(key=value, …) with numbers, texts and lists") from None
+        raise QreditError(f"{subject}: {said}; write NAME(key=value, …) with numbers, texts and lists") from None

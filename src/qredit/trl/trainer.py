@@ -33,10 +33,10 @@ from qredit.control.auto_objective import find_auto
 from qredit.core.batch import RolloutBatch
 from qredit.core.field_names import ANSWER_FIELDS
 from qredit.core.objective import Objective, sum_terms
+from qredit.curricula.protocol import Curriculum
 from qredit.data.completions import group_by_prompt
 from qredit.data.encoding import PROMPT_IDS
 from qredit.data.prompt_sampler import PromptSampler
-from qredit.data.shuffled import ShuffledPrompts
 from qredit.data.uniform import UniformPrompts
 from qredit.engine.checkpoint import find_newest_before
 from qredit.engine.collation import Collator
@@ -105,6 +105,7 @@ from qredit.trl.dataset_encoding import (
 from qredit.trl.environment_factory import FactorySource, choose_source, make_rewards, with_weights
 from qredit.trl.model_setup import choose_layout, score_at_temperature_one
 from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
+from qredit.trl.prompt_order import choose_prompt_order
 from qredit.trl.refused_settings import check_arguments
 from qredit.trl.revert import check_revertible
 from qredit.trl.reward_calculator import RewardCalculator
@@ -141,11 +142,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             (`rollouts/field_functions.py`), or those of `qredit.fields`.
         teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
             path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
-        prompts: which prompts come next, by their index in `train_dataset` (`args.skip_long` drops rows of it first).
-            None visits all of them in each epoch, by a permutation of its own; further prompts of
-            `args.dynamic_sampling` are then drawn from the whole data set, else they are the next ones of `prompts`. It
-            has observed every generation before the one that it is asked for, whatever the loader fetches ahead. An
-            epoch, as steps and schedules count it, stays as many prompts as the data set has.
+        prompts: which prompts come next, by their index in `train_dataset` (`args.skip_long` drops rows of it first),
+            or a curriculum (`qredit.curricula`) that makes such a sampler from the columns of the data. None visits all
+            of them in each epoch, by a permutation of its own; further prompts of `args.dynamic_sampling` are then
+            drawn from the whole data set, else they are the next ones of `prompts`. It has observed every generation
+            before the one that it is asked for, whatever the loader fetches ahead. An epoch, as steps and schedules
+            count it, stays as many prompts as the data set has.
         learners: models that learn beside the policy and fill batch fields (`engine/learner.py`), on its device.
         tools: functions that the model may call, with types and a docstring as TRL asks for. A rollout is then an
             episode of up to `args.max_turns` turns (docs/environments.md).
@@ -193,7 +195,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         callbacks: list[TrainerCallback] | None = None,
         fields: Mapping[str, FieldFunction | RolloutMaker] | None = None,
         teachers: Mapping[str, TeacherSpec] | None = None,
-        prompts: PromptSampler | None = None,
+        prompts: PromptSampler | Curriculum | None = None,
         learners: Sequence[Learner] = (),
         tools: Sequence[Callable[..., Any]] | None = None,
         environment: EnvironmentFactory | None = None,
@@ -339,7 +341,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self,
         makers: Mapping[str, FieldFunction | RolloutMaker],
         teachers: Mapping[str, Teacher],
-        given: PromptSampler | None,
+        given: PromptSampler | Curriculum | None,
     ) -> None:
         """The parts of a step, given what only this engine knows."""
         args, needs = self.args, self._fields_read
@@ -350,9 +352,16 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         accumulated, pad = args.gradient_accumulation_steps, self._tokenizer.pad_token_id
         self.sampler = self._make_sampler()
         self.scorer = self.make_scorer(teachers)
-        plain = ShuffledPrompts(len(self.train_dataset), args.seed, self.shuffle_dataset)
-        self.prompts = Prompts(self.train_dataset, plain if given is None else given, together, self._per_generation)
-        self._further = given
+        order = choose_prompt_order(
+            given,
+            self.train_dataset,
+            args,
+            shuffle=self.shuffle_dataset,
+            per_generation=self._per_generation,
+            period=self._period,
+        )
+        self.prompts = Prompts(self.train_dataset, order, together, self._per_generation)
+        self._further = None if given is None else order
         rewards = RewardCalculator(self)
         play = None if self.player is None else self._play
         self.rollout_sampler = RolloutSampler(
