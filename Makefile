@@ -16,7 +16,7 @@ TOOLS_STAMP := $(TOOLS_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise results-data theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -132,6 +132,10 @@ results-agents: $(STAMP)
 results-paper: $(STAMP)
 	$(BIN)/python experiments/paper_tables.py
 	$(BIN)/python experiments/coherence.py
+
+# Selection against majority, in docs/results.md. About a quarter of an hour of one core from scratch; MINUTES as above.
+results-data: $(STAMP)
+	$(BIN)/python experiments/selection.py --minutes $(MINUTES)
 
 # What each method did on one pocket task, in docs/results.md and, after `make pages-text`, on its page. About half an hour of
 # a core from scratch. MINUTES as above.

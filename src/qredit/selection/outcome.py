@@ -37,6 +37,7 @@ class Outcome:
         success: of what it chose, the mean over questions; ties count their expectation.
         gain: by how much that is above the majority of the same samples, question by question; None for the majority.
         selected: the choices, in the order of the questions.
+        each: the expected success of each choice.
         judge: None for a rule that played no games.
     """
 
@@ -44,6 +45,7 @@ class Outcome:
     success: Interval
     gain: Interval | None
     selected: Selected
+    each: tuple[float, ...]
     judge: JudgeRecord | None
 
 
@@ -96,6 +98,7 @@ def evaluate_selection(
         mean_interval(own),
         None if rule == majority() else difference_interval([a - b for a, b in zip(own, common, strict=True)]),
         selected,
+        tuple(own),
         _record_judge(selected.choices, right),
     )
 

@@ -9,7 +9,7 @@ from qredit.rollouts.tokenizer import encode
 from qredit.rollouts.trajectory import Role, Segment, Trajectory
 from qredit.samplers.answers import Play
 from qredit.samplers.drawing.protocol import Drawing, DrawingTools
-from qredit.samplers.protocol import Completion, Request, Sampler, StopReason
+from qredit.samplers.protocol import Completion, Request, Sampler
 from qredit.samplers.think_then_answer import ThinkThenAnswer, draw_completions
 from qredit.utils.errors import QreditError, check_count
 from qredit.utils.seed import ANSWER_STREAM, WAIT_STREAM, derive_seed
@@ -103,13 +103,13 @@ class _Row:
     before: list[Segment] = field(default_factory=list)
 
     def can_wait(self, asked: ThinkThenAnswer, text: tuple[int, ...]) -> bool:
-        """Whether it ended by itself, and the text would leave room for a token.
+        """Whether the text would leave room for a token; never where the budget is used up.
 
         Args:
             asked: the layout.
             text: ids of the text.
         """
-        if self.request is None or self.last.stop == StopReason.LENGTH:
+        if self.request is None:
             return False
         kept, _ = asked.close(self.last)
         return len(kept.ids) + len(text) < self.request.max_tokens
