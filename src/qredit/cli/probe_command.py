@@ -131,7 +131,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         )
     )
     _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, shown, details, out)
-    summaries = summarize_tracks(tracks, measured.right.flatten().tolist())
+    summaries = [] if asked.steps is None else summarize_tracks(tracks, measured.right.flatten().tolist())
     if summaries:
         show_steps(summaries, out)
     if file is not None:
