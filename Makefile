@@ -145,9 +145,11 @@ results-noise: $(STAMP)
 	$(BIN)/python experiments/path_star.py
 	$(BIN)/python experiments/warm_collapse.py --minutes $(MINUTES)
 
-# Which prompts a run asks, on pocket models, in docs/results.md. MINUTES as above.
+# What is asked and which sample is believed, in docs/results.md: curricula, entropy held at a target, the value of training
+# examples, selection against majority. Resumable; MINUTES as above, for each.
 results-data: $(STAMP)
 	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
+	$(BIN)/python experiments/selection.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)

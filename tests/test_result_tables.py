@@ -1,7 +1,11 @@
 """The tables of experiments: paired differences, and a line for each arm that was run."""
 
+import json
+from dataclasses import asdict, replace
+
 import curricula
 import pytest
+import selection
 import text_games
 import tool_calls
 from page import gap_cell, paired_difference
@@ -11,6 +15,7 @@ from qredit.environments.calls import HERMES, ToolCall, detect_call_form
 from qredit.environments.pocket import calculator
 from qredit.environments.tool_environment import list_schemas
 from qredit.environments.tools import make_tools
+from qredit.evaluation.metrics import QuestionResult
 from qredit.rollouts.trajectory import EndReason, Trajectory, TurnRecord
 from qredit.stats.interval import Interval
 
@@ -66,6 +71,28 @@ def test_curricula_are_compared_with_hard_prompts_alone():
         "| `grpo()` | hard alone | 1 | 25.0 |  | 0.0 |",
         "| `grpo()` | `mix_easier(0.5)` | 2 | 37.5 [25.0, 50.0] | +25.0 [+25.0, +25.0] | 75.0 [50.0, 100.0] |",
     ]
+
+
+def test_selection_is_compared_on_the_same_samples():
+    rules = [*selection.RULES, "p@k"]
+    one = {f"{text} {k}": {"each": [0.0, 0.5 if text == "majority()" else 1.0]} for text in rules for k in (4, 16)}
+    found = {selection.Part("rules", "pocket-finqa", seed): one for seed in (0, 1)}
+    lines = selection.write_rules(found).split("\n")
+    assert len(lines) == 2 * len(rules)
+    assert lines[0] == "| pocket-finqa | 4 | `majority()` | 25.0 [25.0, 25.0] | |"
+    assert lines[1].endswith("`weighted_majority(mean_logp())` | 50.0 [50.0, 50.0] | +25.0 [+0.0, +50.0] |")
+    assert lines[-1] == "| pocket-finqa | 16 | one of them right | 50.0 [50.0, 50.0] | |"
+
+
+def test_fewer_samples_are_the_first_ones_of_a_file():
+    one = QuestionResult(
+        "a", "x", ("x", "y"), ("r", "s"), {"exact_match": (1.0, 0.0)}, 2, 0, (-1.0, None), (-2.0, -3.0)
+    )
+    assert selection.read_result(json.loads(json.dumps(asdict(one)))) == one
+    assert selection.cut(one, 1) == replace(
+        one, predictions=("x",), rationales=("r",), scores={"exact_match": (1.0,)}, mean_logp=(-1.0,),
+        answer_logp=(-2.0,),
+    )  # fmt: skip
 
 
 def did(**counts):

@@ -413,6 +413,13 @@ def test_a_value_that_cannot_be_used(refused, options, words):
         ({"task": "jsnol"}, "did you mean 'jsonl'?"),
         ({"answer_budget": 9}, "max_completion_length=8 is less than answer_budget=9"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"select": "gen_select()"}, "gen_select needs a judge"),
+        ({"select": "majorty()"}, "did you mean 'majority'"),
+        ({"select": "best_of(mean_logp())", "k": 1}, "best_of needs k of at least 2, got 1"),
+        ({"select": "pairwise(local(model='./gone'))"}, "no model folder gone"),
+        ({"decode": "budget_focring()"}, "did you mean 'budget_forcing'"),
+        ({"decode": "budget_forcing()", "against": "pocket"}, "leave out against"),
+        ({"decode": "by_difficulty(pilot=2, alpha=0.7, beta=0.3, gamma=0.3)"}, "needs k of at least 3, got 2"),
     ],
 )
 def test_a_value_that_an_evaluation_cannot_use(refused, options, words):
@@ -740,6 +747,22 @@ def test_eval_writes_its_samples(command, tmp_path):
     assert (status, json.loads(out)["samples"]) == (0, str(path))
     assert {line["id"] for line in lines(path)} == set("123456")
     assert all(len(line["predictions"]) == 2 for line in lines(path))
+
+
+def test_eval_shows_what_a_rule_of_selection_is_worth(command):
+    status, out, _ = command("eval", "--json", select="weighted_majority(answer_logp())")
+    told = json.loads(out)["selection"]["weighted_majority(answer_logp())"]
+    assert (status, set(told)) == (0, {"success", "above_majority", "judge"})
+    assert told["above_majority"]["low"] <= told["above_majority"]["value"] <= told["above_majority"]["high"]
+
+
+def test_eval_shows_a_rule_of_drawing_beside_plain_samples(command, tmp_path):
+    path = tmp_path / "new" / "samples.jsonl"
+    status, out, _ = command("eval", "--json", decode="budget_forcing(text=' the')", samples=path)
+    told = json.loads(out)
+    assert (status, set(told["decode"]["difference"])) == (0, {"p@1", "p@2", "m@2"})
+    assert told["decode"]["samples"] == str(tmp_path / "new" / "samples-decode.jsonl")
+    assert 0 < told["tokens_per_sample"] <= 8
 
 
 # --- what stops a run that has begun

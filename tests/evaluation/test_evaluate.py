@@ -20,6 +20,7 @@ from qredit.evaluation.metrics import (
 from qredit.rewards import REGISTRY, get, parse_rewards
 from qredit.rollouts.format import Format, TokenFormat
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
+from qredit.rollouts.trajectory import make_one_turn
 from qredit.samplers.answers import answer_all
 from qredit.samplers.transformers import make_sampler
 from qredit.stats.interval import Interval, mean_interval
@@ -342,6 +343,15 @@ def test_samples_repeat_by_seed_and_differ_between_batches(network):
     )  # fmt: skip
     one, other = drawn
     assert one.rationales != other.rationales
+
+
+def test_log_probabilities_are_those_of_sampled_tokens(network, monkeypatch):
+    """Thinking -1 -2, a forced closing of two tokens, an answer -3 -6: mean -12/4, answer -9. Else unknown."""
+    one = make_one_turn([1], [2, 3, 4, 5, 6, 7], [-1, -2, -9, -9, -3, -6], 2, 4, forced=True, ended=True)
+    empty = make_one_turn([1], [4, 5], [0, 0], 0, 2, forced=True, ended=False)
+    monkeypatch.setattr(answering, "think", lambda *args, **settings: [one, empty])
+    (found,) = answers(network, count=1, k=2)
+    assert (found.mean_logp, found.answer_logp) == ((-3.0, None), (-9.0, None))
 
 
 def test_greedy_samples_of_a_question_are_all_alike(network):

@@ -15,16 +15,16 @@ from qredit.cli.lab_command import finding_to_dict
 from qredit.cli.main import main
 from qredit.core import tsallis
 from qredit.core.batch import RolloutBatch
-from qredit.lab import REGISTRY, bias, cliff, coverage, escape, escort, noise, optimum, saturation
+from qredit.lab import REGISTRY, best_of_n, bias, cliff, coverage, escape, escort, noise, optimum, saturation
 from qredit.lab.bias import GRADED, SPARSE
 from qredit.lab.cold_models import SigmoidModel, TabularModel
 from qredit.lab.escape import Descent, Escape, measure_flow_escape, measure_sgd_escape
 from qredit.lab.finding import Finding, make_claim, make_curve
 from qredit.lab.flow import integrate_gradient_flow
-from qredit.lab.line_fit import fit_line
 from qredit.lab.minimize import minimize_expected_loss
 from qredit.lab.policies import make_graded_policy, make_policy, make_sparse_policy
 from qredit.objectives import garl, paft
+from qredit.stats.line_fit import fit_line
 from qredit.testing.moments import exact_moments
 from tests.support import typecheck
 from tests.support.marks import e2e
@@ -166,6 +166,43 @@ def test_tied_optima_flip_and_entropy_holds_them():
     assert cliff.price(0.1) == pytest.approx(0.5 * math.exp(-5) / (2 + math.exp(-5)))
 
 
+COIN = best_of_n.Outcomes("coin", double(0.5, 0.5), double(0, 1))
+DIE = best_of_n.Outcomes("die", double(0.5, 0.25, 0.25), double(1, 0, 1))
+
+
+def test_best_of_two_by_hand():
+    """A coin: 1/4 and 3/4, KL 3/4 log 3/2 + 1/4 log 1/2. A tie: 0 wins 1/16, the rest is shared as 2 to 1."""
+    assert best_of_n.best_of(COIN, 2).tolist() == pytest.approx([0.25, 0.75])
+    kl = best_of_n.divergence(best_of_n.best_of(COIN, 2), COIN.p)
+    assert kl == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2))
+    assert kl < best_of_n.bound(2) == pytest.approx(math.log(2) - 0.5)
+    assert best_of_n.best_of(DIE, 2).tolist() == pytest.approx([0.625, 0.0625, 0.3125])
+
+
+def test_a_coin_tilted_to_a_divergence_has_it():
+    """e^s/(1 + e^s) = 3/4 at s = log 3."""
+    assert best_of_n.tilt(COIN, math.log(3)).tolist() == pytest.approx([0.25, 0.75])
+    kl = best_of_n.divergence(double(0.25, 0.75), COIN.p)
+    assert best_of_n.tilt_to(COIN, kl).tolist() == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "claim"),
+    [
+        ("best_of", lambda right: lambda o, n: right(o, n + 1), "distribution with ties"),
+        ("enumerate_best_of", lambda right: lambda o, n: right(o, n).flip(0), "distribution with ties"),
+        ("bound", lambda right: lambda n: math.log(n) - 1, "KL above the bound"),
+        ("bound", lambda right: lambda n: 1.01 * right(n), "equally likely outcomes"),
+        ("tilt_to", lambda right: lambda o, kl: right(o, 0.9 * kl), "reward above the tilted"),
+        ("tilt_to", lambda right: lambda o, kl: right(o, 1.01 * kl), "with two rewards"),
+    ],
+)  # fmt: skip
+def test_each_claim_about_best_of_n_can_fail(part, wrong, claim, monkeypatch):
+    monkeypatch.setattr(best_of_n, part, wrong(getattr(best_of_n, part)))
+    failed = [one.text for one in quick("best_of_n").claims if not one.holds]
+    assert any(claim in text for text in failed)
+
+
 def quick(name, budget=3000) -> Finding:
     """The measurement of a theorem, with fewer commitments and starts; `budget` is of steps of SGD."""
     with typecheck.unchecked():
@@ -182,6 +219,7 @@ def measurements(budget):
         "escort": lambda: escort.measure(((0.5, 0.3, 0.2),), (0.0, 0.5, 1.0)),
         "coverage": lambda: coverage.measure((0.5,)),
         "cliff": lambda: cliff.measure((-0.01, 0.01), (0.1,)),
+        "best_of_n": lambda: best_of_n.measure((2, 8), seeds=1),
     }
 
 
@@ -262,6 +300,7 @@ WRONG = {
     "escort": (tsallis, "escort", lambda right: lambda alpha, q: right(alpha, 1.0)),
     "coverage": (coverage, "second_order", lambda right: lambda p, q: 2 * right(p, q)),
     "cliff": (cliff, "share_of_first", lambda right: lambda delta, tau: right(2 * delta, tau)),
+    "best_of_n": (best_of_n, "bound", lambda right: lambda n: right(n) - 0.01),
 }
 
 
@@ -333,7 +372,7 @@ def test_the_command_prints_table_and_verdict(tmp_path, capsys):
     [
         (
             ["lab", "escpe"],
-            "unknown theorem 'escpe'; did you mean 'escape'? Choices: all, bias, cliff, coverage, escape,",
+            "unknown theorem 'escpe'; did you mean 'escape'? Choices: all, best_of_n, bias, cliff, coverage,",
         ),
         (["lab"], "the following arguments are required: theorem"),
         (["lab", "coverage", "--output", "{file}/sub"], "cannot write to {file}/sub"),

@@ -454,9 +454,11 @@ def test_the_probe_takes_the_group_size_of_train():
 
 
 def test_a_warm_pocket_model_is_advised_grpo_in_words(capsys):
-    status, said = probed(capsys, "--coldness", "6", "--style", "warm")
+    status, said = probed(capsys, "--coldness", "6", "--style", "warm", "--steps", "sentences")
     assert status == 0
-    assert "Train with grpo()" in " ".join(said.out.split())
+    words = " ".join(said.out.split())
+    assert "Train with grpo()" in words
+    assert "entropy of the first token of step 1, 2, …" in words
 
 
 @pytest.mark.parametrize(
@@ -466,6 +468,8 @@ def test_a_warm_pocket_model_is_advised_grpo_in_words(capsys):
         (["--examples", "0"], "examples must be at least 1"),
         (["--colness", "2"], "did you mean '--coldness'"),
         (["--model", "./nowhere"], "no model folder nowhere"),
+        (["--steps", "lines"], "steps must be blank_lines or sentences, got 'lines'"),
+        (["--steps", "sentences", "--tools", "calculator"], "leave them out with env or tools"),
     ],
 )
 def test_what_cannot_be_probed_is_said_in_one_line(more, says, capsys):

@@ -23,6 +23,7 @@ from qredit.report import page as paging
 from qredit.report.chart import ChartLine, ChartPanel, choose_ticks, draw_bars, draw_panel
 from qredit.report.collect import collect_runs
 from qredit.report.curves import compute_first_and_last, compute_moving_means, make_panels
+from qredit.report.entropy_law import fit_entropy_law
 from qredit.report.page import dump_script_json, render_page
 from qredit.report.records import make_batch, prepare_records
 from qredit.report.render import render
@@ -832,3 +833,45 @@ def test_decisions_are_told_and_shown_as_text(tmp_path):
     assert "median p̂ is 1e-14" in read.texts
     assert not any(tag == "img" for tag, _ in read.elements)
     assert "Decisions" not in Page(render_page(collect_runs([made_run(tmp_path / "plain")]))).texts
+
+
+# --- the entropy law
+
+
+def run_of(tmp_path, entropies, rewards):
+    """A run of these steps; five of them are a stretch."""
+    told = [entry(n, entropy=h, reward=r) for n, (h, r) in enumerate(zip(entropies, rewards, strict=True), 1)]
+    return collect_runs([made_run(tmp_path / "run", told)])[0]
+
+
+def on_law(a, b, entropies):
+    return [b - a * math.exp(h) for h in entropies]
+
+
+FALLING = [h for h in (1.0, 0.8, 0.6, 0.4, 0.2, 0.1) for _ in range(5)]
+
+
+def test_the_entropy_law_of_a_run_is_found(tmp_path):
+    run = run_of(tmp_path, FALLING, on_law(0.3, 1.1, FALLING))
+    law = fit_entropy_law(run)
+    assert (law.a, law.b, law.ceiling, law.r2, law.stretches) == pytest.approx((0.3, 1.1, 0.8, 1.0, 6))
+    told = " ".join(describe_run(run))
+    assert "R = 1.1 - 0.3·e^H (over 6 stretches, R² = 1.00) foretells a mean reward of 0.8" in told
+
+
+def test_a_law_that_does_not_hold_has_no_ceiling(tmp_path):
+    run = run_of(tmp_path, FALLING, on_law(-0.1, 0.1, FALLING))
+    assert "Reward did not rise as entropy fell" in " ".join(describe_run(run))
+    assert "foretells" not in " ".join(describe_run(run))
+
+
+def test_a_law_that_fits_poorly_has_no_ceiling(tmp_path):
+    bent = [r for r in (0.1, 0.9, 0.2, 0.8, 0.3, 0.9) for _ in range(5)]
+    told = " ".join(describe_run(run_of(tmp_path, FALLING, bent)))
+    assert "fits poorly" in told
+    assert "foretells" not in told
+
+
+@pytest.mark.parametrize("entropies", [FALLING[:24], [0.5] * 30, [0.5, 0.51] * 15])
+def test_no_law_is_read_from_few_or_equal_entropies(tmp_path, entropies):
+    assert fit_entropy_law(run_of(tmp_path, entropies, [n / 30 for n in range(len(entropies))])) is None

@@ -3,13 +3,17 @@
 p@1 is the mean success of one sample; p@k is unbiased; m@k is majority voting over the k samples, a tie counting its
 expectation. Success is a reward of 1 or more, by the reward of training (its first one, where there are several) or by
 --metric. Intervals are 95 % bootstraps over questions, exact ones where all questions have the same value; --against
-asks another model the same questions, and shows the difference.
+asks another model the same questions, and shows the difference. --select chooses one of the k samples by a rule, such
+as weighted_majority(answer_logp()) or gen_select(local(model='smollm2')), and shows it beside the majority of the same
+samples. --decode has the samples drawn by a rule, such as budget_forcing(), and shows them beside those without it
+(docs/selection.md).
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit import tasks
+from qredit.cli.eval_selection import record_outcome, show_outcomes
 from qredit.cli.parser import Parser, add_options, build_options, read_yaml
 from qredit.cli.shared_options import (
     FOUR_BIT_OPTIONS,
@@ -38,6 +43,10 @@ if TYPE_CHECKING:
     from qredit.evaluation.metrics import QuestionResult
     from qredit.rewards.reward_spec import Reward
     from qredit.rollouts.format import TokenFormat
+    from qredit.samplers.decoding.protocol import Decoding
+    from qredit.samplers.protocol import Sampler
+    from qredit.selection.outcome import Outcome
+    from qredit.selection.protocol import Selection
     from qredit.stats.interval import Interval
 
 
@@ -57,6 +66,18 @@ class EvalOptions:
     metric: str | None = option(None, "scorer or function that p@k and m@k count by; default: the reward of training")
     rows_per_batch: int = option(256, "samples drawn at once")
     seed: int = option(0, "seed of the samples")
+    select: tuple[str, ...] = dataclass_field(
+        default=(),
+        metadata={
+            "help": "rule that chooses one of the k samples, as RULE(…), once for each: majority(), "
+            "weighted_majority(SCORE), best_of(SCORE), pairwise(JUDGE), gen_select(JUDGE); see docs/selection.md",
+            "repeats": True,
+        },
+    )
+    decode: str | None = option(
+        None,
+        "rule that draws the samples, as RULE(…): budget_forcing(), by_difficulty(…); shown beside those without it",
+    )
 
     def __post_init__(self) -> None:
         check_minimums(self, {"k": 1, "limit": 1, "rows_per_batch": 1, "seed": 0})
@@ -66,6 +87,32 @@ class EvalOptions:
             raise QreditError(f"temperature 0 draws one and the same answer {self.k} times; leave out k, or give k=1")
         if self.metric is not None and len(parse_reward_names(self.metric)) > 1:
             raise QreditError(f"metric must be one scorer or function, got '{self.metric}'")
+        if len(set(self.select)) < len(self.select):
+            raise QreditError(f"select names a rule twice: {', '.join(self.select)}")
+        for rule in self.rules.values():
+            rule.check_size(self.samples)
+        if self.decoding is not None:
+            self.decoding.check_size(self.samples)
+            if self.against is not None:
+                raise QreditError("decode compares a model with itself; leave out against")
+
+    @property
+    def rules(self) -> "Mapping[str, Selection]":
+        """The rules of selection, by their text."""
+        if not self.select:
+            return {}
+        from qredit.selection.parsing import parse_selection  # here, for it loads torch
+
+        return {text: parse_selection(text) for text in self.select}
+
+    @property
+    def decoding(self) -> "Decoding | None":
+        """The rule that draws."""
+        if self.decode is None:
+            return None
+        from qredit.samplers.decoding.parsing import parse_decoding
+
+        return parse_decoding(self.decode)
 
     @property
     def samples(self) -> int:
@@ -95,18 +142,24 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     weights, options, trained = _model_and_options(asked, shared)
     quiz = _prepare_setup(asked, options, trained)
     path = Path(written) if written is not None else _free_name(asked)
+    for rule in asked.rules.values():
+        rule.check_model()
     models = {asked.model: weights}
     if asked.against is not None:
         models[asked.against] = _find_weights(asked.against)[0]
         if len(models) == 1:
             raise QreditError(f"against must be another model than {asked.model}")
-    files = [path, path and path.with_name(f"{path.stem}-against{path.suffix}")]
-    for file in files[: len(models)]:
+    also = "against" if asked.decode is None else "decode"
+    files = [path, path and path.with_name(f"{path.stem}-{also}{path.suffix}")]
+    for file in files[: len(models) + (asked.decode is not None)]:
         if file is not None and file.exists():
             raise QreditError(f"samples file {file} exists already; give another name")
     subjects = [
         _check_model(name, weights, file, quiz) for (name, weights), file in zip(models.items(), files, strict=False)
     ]
+    if asked.decode is not None:
+        shown = f"{asked.model} by {asked.decode}"
+        subjects.append(replace(subjects[0], name=shown, samples=files[1], decoding=asked.decoding))
     results = [_evaluate_model(subject, asked, quiz, progress) for subject in subjects]
     for result in results:
         _show(result, asked, quiz, out)
@@ -114,10 +167,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     if len(results) == 2:
         from qredit.evaluation.metrics import compare_results
 
-        found, shared_by = compare_results(results[0].answered, results[1].answered, quiz.scorer, asked.samples)
-        _show_difference(found, asked, shared_by, quiz, out)
+        one, other = results if asked.decode is None else reversed(results)
+        found, shared_by = compare_results(one.answered, other.answered, quiz.scorer, asked.samples)
+        title = f"{one.subject.name} less {other.subject.name}: {quiz.called}, {shared_by} questions of both"
+        _show_difference(title, found, out)
         told = {name: asdict(estimate) for name, estimate in found.items()}
-        record |= {"against": {**results[1].record(), "questions_of_both": shared_by, "difference": told}}
+        record |= {also: {**results[1].record(), "questions_of_both": shared_by, "difference": told}}
     return record
 
 
@@ -154,12 +209,13 @@ class _EvalSetup:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A model that can be loaded, and where its samples go."""
+    """A model that can be loaded, where its samples go, and what draws them where something does."""
 
     name: str
     path: str
     tokens: "TokenFormat"
     samples: Path | None
+    decoding: "Decoding | None" = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +226,7 @@ class _Result:
         skipped: how many prompts were too long for its context.
         unparseable: how many gold answers the first reward cannot read.
         notices: what has to be said.
+        outcomes: of the rules of selection.
     """
 
     subject: _Candidate
@@ -178,17 +235,25 @@ class _Result:
     skipped: int
     unparseable: int
     notices: Sequence[str]
+    outcomes: "Sequence[Outcome]"
+
+    @property
+    def tokens_per_sample(self) -> float:
+        """The mean number of tokens that were sampled for one."""
+        return sum(one.tokens for one in self.answered) / max(sum(len(one.predictions) for one in self.answered), 1)
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "model": self.subject.name,
             "questions": len(self.answered),
+            "tokens_per_sample": self.tokens_per_sample,
             "skipped": self.skipped,
             "unparseable_golds": self.unparseable,
             "metrics": {name: asdict(estimate) for name, estimate in self.found.items()},
             "notices": list(self.notices),
             "samples": None if self.subject.samples is None else str(self.subject.samples),
+            "selection": {one.rule: record_outcome(one) for one in self.outcomes},
         }
 
 
@@ -272,7 +337,9 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
     from qredit.runs.samplers import parse_vllm
     from qredit.runs.train_overlap import count_trained_on, describe_questions
 
-    parse_vllm(options)
+    engine = parse_vllm(options)
+    if asked.decoding is not None:
+        _check_decoding(asked.decoding, options, engine is not None)
     check_four_bit(options, lora=True)
 
     needed = find_gold_reward(reward.function for reward in rewards)
@@ -290,6 +357,23 @@ def _prepare_setup(asked: EvalOptions, options: TrainOptions, trained: TrainOpti
         notes=data.notes,
         called=describe_questions(asked.split, rows_of, asked.limit is None, len(data.examples), seen),
     )
+
+
+def _check_decoding(rule: "Decoding", options: TrainOptions, vllm: bool) -> None:
+    """Refuse a rule of decoding where it cannot be followed.
+
+    Args:
+        rule: what draws.
+        options: of the run.
+        vllm: whether an engine of vLLM draws.
+
+    Raises:
+        QreditError: episodes of several turns, or several temperatures of one engine.
+    """
+    if options.env is not None or options.tools is not None:
+        raise QreditError(f"decode: {rule} draws rollouts of one turn, not episodes with env or tools")
+    if vllm and rule.temperatures:
+        raise QreditError(f"decode: {rule} draws at several temperatures, an engine of vLLM at one; leave out use_vllm")
 
 
 def _check_model(name: str, weights: str, samples: Path | None, quiz: _EvalSetup) -> _Candidate:
@@ -319,7 +403,29 @@ def _evaluate_model(subject: _Candidate, asked: EvalOptions, quiz: _EvalSetup, p
         skipped=len(quiz.examples) - len(questions),
         unparseable=len(quiz.rewards[0].unparseable(questions)),
         notices=_notices(subject, network, quiz, answered),
+        outcomes=_select(asked, quiz, questions, answered, progress),
     )
+
+
+def _select(
+    asked: EvalOptions,
+    quiz: _EvalSetup,
+    questions: Sequence[Example],
+    answered: "Sequence[QuestionResult]",
+    progress: Console,
+) -> "list[Outcome]":
+    """What each rule of selection makes of the samples."""
+    if not asked.rules:
+        return []
+    from qredit.rewards.judge.endpoint import show_prompt
+    from qredit.selection.outcome import evaluate_selection
+
+    shown = [show_prompt(question.prompt) for question in questions]
+    found = []
+    for text, rule in asked.rules.items():
+        with progress.status(f"select: {escape(escape_control_chars(text))}"):
+            found.append(evaluate_selection(text, rule, answered, shown, quiz.scorer, asked.seed))
+    return found
 
 
 def _sample_answers(
@@ -331,30 +437,41 @@ def _sample_answers(
     progress: Console,
 ) -> "Iterator[QuestionResult]":
     """The questions as they are answered, under a bar."""
+    from qredit.rewards import REGISTRY
     from qredit.rollouts.sampling_params import SamplingParams
     from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
     from qredit.runs.load import get_stop_tokens
     from qredit.runs.progress_bars import make_progress_bars as bars_on
     from qredit.runs.samplers import make_answer_sampler, parse_vllm
-    from qredit.samplers.answers import answer_all
+    from qredit.samplers.answers import Play, answer_all
+    from qredit.samplers.decoding.protocol import DecodingTools
     from qredit.samplers.vllm.choice import measure_longest
 
     tokenizer: Any = subject.tokens.tokenizer
     told = [question.prompt for question in questions]
     template, player = get_asked_template(quiz.options, told), make_player(quiz.options, subject.tokens, told)
     prompts = [subject.tokens.prompt_ids(prompt, **template) for prompt in told]
-    sampler = make_answer_sampler(
-        network,
-        subject.tokens,
-        parse_vllm(quiz.options),
-        measure_longest(prompts, subject.tokens, get_whole_budget(quiz.options, subject.tokens)),
-        draw=SamplingParams(temperature=asked.temperature),
-        half=quiz.options.half,
-    )
+    longest = measure_longest(prompts, subject.tokens, get_whole_budget(quiz.options, subject.tokens))
+
+    def make_sampler_at(temperature: float) -> "Sampler":
+        return make_answer_sampler(
+            network,
+            subject.tokens,
+            parse_vllm(quiz.options),
+            longest,
+            draw=SamplingParams(temperature=temperature),
+            half=quiz.options.half,
+        )
+
+    play: Play | None = None if player is None else player.play
+    if subject.decoding is not None:
+        scorer = REGISTRY.get(quiz.scorer, REGISTRY["exact_match"])
+        budget = quiz.options.sampling_budget
+        play = subject.decoding.make_play(DecodingTools(subject.tokens, budget, scorer, make_sampler_at))
     with bars_on(progress) as bars:
         bar = bars.add_task("eval", total=len(questions), note="")
         for question in answer_all(
-            sampler,
+            make_sampler_at(asked.temperature),
             subject.tokens,
             questions,
             quiz.rewards,
@@ -364,7 +481,7 @@ def _sample_answers(
             stop_tokens=get_stop_tokens(network, tokenizer),
             rows_per_batch=asked.rows_per_batch,
             template=template,
-            play=None if player is None else player.play,
+            play=play,
         ):
             yield question
             bars.advance(bar)
@@ -418,6 +535,10 @@ def _show(result: _Result, asked: EvalOptions, quiz: _EvalSetup, out: Console) -
         ", the first of the rewards" if asked.metric is None and len(parse_reward_names(options.rewards)) > 1 else ""
     )
     out.print(f"p@k and m@k count success by {escape(quiz.scorer)}{first}; a tie in m@k counts its expectation")
+    if asked.decode is not None:
+        out.print(f"{result.tokens_per_sample:.1f} tokens sampled for one sample")
+    if result.outcomes:
+        show_outcomes(result.outcomes, asked.samples, out)
     for line in format_samples(result.answered, quiz.scorer):
         out.print(escape(escape_control_chars(line)), soft_wrap=True)
     for notice in (*quiz.notes, *result.notices):
@@ -430,12 +551,16 @@ def _show(result: _Result, asked: EvalOptions, quiz: _EvalSetup, out: Console) -
         out.print(f"samples: {escape(escape_control_chars(str(result.subject.samples)))}", soft_wrap=True)
 
 
-def _show_difference(
-    found: "Mapping[str, Interval]", asked: EvalOptions, questions: int, quiz: _EvalSetup, out: Console
-) -> None:
-    title = f"{asked.model} less {asked.against}: {quiz.called}, {questions} questions of both"
+def _show_difference(title: str, found: "Mapping[str, Interval]", out: Console) -> None:
+    """The differences of two evaluations.
+
+    Args:
+        title: which is compared with which.
+        found: by metric.
+        out: where they are shown.
+    """
     out.print(_table(title, found, lambda value: f"{100 * value:+.1f}"))
-    out.print("a difference in points; its interval redraws questions, each with the answers of both models")
+    out.print("a difference in points; its interval redraws questions, each with both sets of answers")
 
 
 def _table(title: str, found: "Mapping[str, Interval]", shown: Callable[[float], str]) -> Table:

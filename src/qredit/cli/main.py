@@ -33,7 +33,8 @@ COMMANDS: Mapping[str, str] = {
     "verl": "train on verl: one node with many GPUs, or several nodes",
     "verl-data": "write a task's examples as the parquet files that verl reads",
     "bench": "time a training step beside TRL's own",
-    "lab": "measure theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage, cliff",
+    "lab": "measure theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage, cliff, "
+    "best_of_n",
 }
 NEEDS: Mapping[str, Sequence[str]] = {
     "demo": ("trl", "report"),

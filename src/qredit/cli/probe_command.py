@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit.cli.parser import Parser, add_options, build_options, read_yaml
+from qredit.cli.probe_steps import show_steps
 from qredit.cli.shared_options import add_shared_options
 from qredit.cli.train_command import list_training_fields
 from qredit.core.hint import HINT_TEMPLATE, check_template
@@ -24,8 +25,10 @@ from qredit.utils.formatting import format_multiple, format_probability, format_
 from qredit.utils.sanitize import escape_control_chars, to_json_line
 
 if TYPE_CHECKING:
+    from qredit.engine.answer_after_steps import StepTrack
     from qredit.probe import Advice, Interval, Measurement, Prediction, ProbeSetup
     from qredit.probe.proposal import ProposalVerdict
+    from qredit.rollouts.trajectory import Trajectory
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class ProbeOptions:
     hint_template: str = option(
         HINT_TEMPLATE,
         "prompt that shows the gold answer, with {prompt} and {answer}: tried where plain rationales say nothing",
+    )
+
+    steps: str | None = option(
+        None,
+        "what ends a step of a rationale, blank_lines or sentences: shows how unsure the gold answer is after each",
+        *("blank_lines", "sentences"),
     )
 
     def __post_init__(self) -> None:
@@ -81,13 +90,27 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     from qredit.probe import load, measure, predict, recommend, summary
     from qredit.probe.measure import make_prompt_rows
     from qredit.probe.recommend import Case, advise_proposal
+    from qredit.probe.steps import summarize_tracks, track_steps
     from qredit.runs.progress_bars import make_progress_bars as bars_on
 
+    if asked.steps is not None and (options.env is not None or options.tools is not None):
+        raise QreditError("steps are those of one rationale; leave them out with env or tools")
     subject = load(options, asked.examples)
+    tracks: list[StepTrack] = []
+
+    def observe(rollouts: "Sequence[Trajectory]") -> None:
+        if asked.steps is not None:
+            tracks.extend(track_steps(subject, rollouts, asked.steps))
+
     with bars_on(progress) as bars:
         bar = bars.add_task("probe", total=len(subject.examples), note="")
         measured = measure(
-            subject, asked.m, asked.seed, asked.rows_per_batch, lambda count: bars.update(bar, completed=count)
+            subject,
+            asked.m,
+            asked.seed,
+            asked.rows_per_batch,
+            lambda count: bars.update(bar, completed=count),
+            observe,
         )
     predicted = predict(measured.log_w, measured.right, score=measured.score, total=measured.total)
     given_advice = recommend(predicted, float(measured.forced.double().mean()))
@@ -108,6 +131,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         )
     )
     _show(f"{asked.model}: {options.task} {options.style}", predicted, given_advice, notices, shown, details, out)
+    summaries = [] if asked.steps is None else summarize_tracks(tracks, measured.right.flatten().tolist())
+    if summaries:
+        show_steps(summaries, out)
     if file is not None:
         _write(Path(file), make_prompt_rows(subject, measured))
         out.print(f"per prompt: {escape(escape_control_chars(file))}", soft_wrap=True)
@@ -115,6 +141,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     return {
         **record,
         "proposal": _plain(None if verdict is None else asdict(verdict)),
+        "steps": _plain([asdict(one) for one in summaries]),
         "per_prompt": file,
         "shown": shown,
     }

@@ -27,7 +27,7 @@ _Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class _Branch:
+class AnswerBranch:
     """One right answer at one place of an episode.
 
     Attributes:
@@ -46,11 +46,8 @@ class _Branch:
 
 
 def branch_answers(trajectories: Sequence[Trajectory], close: Sequence[int], pad: int, device: torch.device) -> Rows:
-    """One row for each episode: all that was said and observed before its last answer, and the right answers that
-    branch off.
-
-    `alias` numbers the branches: every right answer behind the last thinking, then every one in the place of turn 0, of
-    turn 1, and so on. A closing that a branch begins with is in `close`.
+    """One row for each episode, as `lay_out_branches` makes them: every right answer behind the last thinking, then
+    every one in the place of turn 0, of turn 1, and so on.
 
     Args:
         trajectories: sampled episodes, in order; a rollout without environment is one of one turn.
@@ -58,8 +55,24 @@ def branch_answers(trajectories: Sequence[Trajectory], close: Sequence[int], pad
         pad: the id that fills rows up.
         device: where the rows are put.
     """
-    stems = [tuple(chain.from_iterable(segment.ids for segment in one.head)) for one in trajectories]
     branches = [list(_list_branches(one, tuple(close))) for one in trajectories]
+    return lay_out_branches(trajectories, branches, pad, device)
+
+
+def lay_out_branches(
+    trajectories: Sequence[Trajectory], branches: Sequence[Sequence[AnswerBranch]], pad: int, device: torch.device
+) -> Rows:
+    """One row for each episode: all that was said and observed before its last answer, and the answers that branch off.
+
+    `alias` numbers the branches of a row, in order. A closing that a branch begins with is in `close`.
+
+    Args:
+        trajectories: sampled episodes, in order.
+        branches: of each, one at least; the first continues all of it.
+        pad: the id that fills rows up.
+        device: where the rows are put.
+    """
+    stems = [tuple(chain.from_iterable(segment.ids for segment in one.head)) for one in trajectories]
     width = max(len(stem) + sum(len(one.ids) for one in own) for stem, own in zip(stems, branches, strict=True))
     mask, answer, closing = torch.zeros(3, len(stems), width, dtype=torch.bool).unbind()
     ids, alias = torch.full((len(stems), width), pad), torch.zeros(len(stems), width, dtype=torch.long)
@@ -83,10 +96,10 @@ def branch_answers(trajectories: Sequence[Trajectory], close: Sequence[int], pad
     return Rows(*pad_prompts([one.prompt for one in trajectories], pad, device), batch, forks=forks.to(device))
 
 
-def _list_branches(one: Trajectory, close: _Ids) -> Iterator[_Branch]:
+def _list_branches(one: Trajectory, close: _Ids) -> Iterator[AnswerBranch]:
     starts = [sum(len(s.ids) for s in one.segments if s.turn < turn) for turn in range(_count_turns(one))]
     for fork, before in [(one.close_end, ()), *((start, close) for start in starts)]:
-        yield from (_Branch(fork, before, gold) for gold in dict.fromkeys(one.golds))
+        yield from (AnswerBranch(fork, before, gold) for gold in dict.fromkeys(one.golds))
 
 
 def _count_turns(one: Trajectory) -> int:

@@ -15,7 +15,7 @@ from qredit.control.diagnostics import (
 )
 from qredit.core.batch import RolloutBatch
 from qredit.core.field_names import ANSWER_AFTER, ANSWER_AT
-from qredit.core.objective import Objective
+from qredit.core.objective import Credited, Objective
 from qredit.engine.collective import Collective
 from qredit.engine.mismatch import LOG_RATIO, compute_mismatch_metrics
 
@@ -65,6 +65,7 @@ def compute_metrics(objective: Objective, facts: Mapping[str, Tensor]) -> dict[s
         "entropy": float(facts["entropy"][:, 0].sum() / facts["entropy"][:, 1].sum().clamp(min=1)),
         **(compute_likelihood_metrics(get_q(objective), facts) if "p_hat" in facts else {}),
         **(compute_mismatch_metrics(facts) if LOG_RATIO in facts else {}),
+        **(_compute_covariance(facts[_COVARIANCE]) if _COVARIANCE in facts else {}),
         **{name: mean_or_nan(facts[name][~facts[name].isnan()]) for name in _BELIEFS if name in facts},
     }
 
@@ -74,6 +75,36 @@ def list_success(facts: Mapping[str, Tensor]) -> list[float]:
     likely = facts.get("p_hat")
     success: list[float] = (10**likely if likely is not None else facts["success"]).tolist()
     return success
+
+
+_COVARIANCE = "coefficient/covariance"
+
+
+def collect_covariance(credited: Credited | None, batch: RolloutBatch) -> dict[str, Tensor]:
+    """The moments of coefficient and log-probability over the sampled tokens, (1, 4): n, Σ c, Σ log p, Σ c·log p.
+
+    Both are there already, so nothing is computed that the step did not need. Nothing where coefficients were not known
+    before the loss. Tokens that were not scored do not count.
+
+    Args:
+        credited: the coefficients, if they were known.
+        batch: the scored rows.
+
+    Source: arXiv 2505.22617: entropy falls as this covariance is positive, which Clip-Cov and KL-Cov act on by token.
+    """
+    if credited is None or batch.logp is None:
+        return {}
+    logp = batch.logp.detach().double()
+    counted = batch.sampled & ~logp.isnan()
+    c, logp = credited.value.detach().double()[counted], logp[counted]
+    count = counted.sum().double()
+    return {_COVARIANCE: torch.stack([count, c.sum(), logp.sum(), (c * logp).sum()])[None]}
+
+
+def _compute_covariance(moments: Tensor) -> dict[str, float]:
+    """Cov(c, log p) of all tokens, from the moments of micro-batches; nothing where there is no token."""
+    n, c, logp, both = moments.sum(0).tolist()
+    return {_COVARIANCE: both / n - (c / n) * (logp / n)} if n else {}
 
 
 _BELIEFS = ("belief/first", "belief/last")

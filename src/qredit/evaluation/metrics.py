@@ -23,6 +23,10 @@ class QuestionResult:
         scores: for each reward, one number per prediction; None where it gives none.
         ended: how many of them ended by themselves, and not at the answer budget.
         forced: how many rationales were closed by force.
+        mean_logp: of each prediction, the mean log-probability of its sampled tokens, rationale included, in nats at
+            the sampling temperature; None where none is known, and empty where nobody asked.
+        answer_logp: of each, the log-probability of the answer given its rationale: a sum, likewise.
+        tokens: that were sampled, of all of them together.
     """
 
     id: str
@@ -32,6 +36,9 @@ class QuestionResult:
     scores: Mapping[str, tuple[float | None, ...]]
     ended: int = 0
     forced: int = 0
+    mean_logp: tuple[float | None, ...] = ()
+    answer_logp: tuple[float | None, ...] = ()
+    tokens: int = 0
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:

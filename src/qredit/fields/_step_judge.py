@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from qredit.rewards.judge.endpoint import EndpointJudge, JudgeCase, parse_step_list, show_case
+from qredit.rewards.judge.endpoint import EndpointJudge, JudgeCase, parse_step_list, show_case, show_prompt
 from qredit.rewards.judge.steps import split_step_texts
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import Trajectory
@@ -116,10 +116,3 @@ class StepJudge(EndpointMaker):
             str(one.example["answer"]) if self.show_answer and "answer" in one.example else None,
             one.response,
         )
-
-
-def show_prompt(prompt: Any) -> str:
-    """A prompt as a judge reads it: itself, or the texts of its messages."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(str(message.get("content")) for message in prompt)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qredit.fields._clusters import list_groups
-from qredit.fields._step_judge import EndpointMaker, show_prompt
-from qredit.rewards.judge.endpoint import parse_yes_or_no
+from qredit.fields._step_judge import EndpointMaker
+from qredit.rewards.judge.endpoint import parse_yes_or_no, show_prompt
 from qredit.rollouts.field_functions import clusters
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from qredit.fields._step_judge import show_prompt
+from qredit.rewards.judge.endpoint import show_prompt
 from qredit.rewards.judge.model import ProcessRewardModel
 from qredit.rollouts.field_functions import make_step_scorer
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker

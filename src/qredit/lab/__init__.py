@@ -17,5 +17,5 @@ def _measure(name: str) -> "Finding":
 # Each theorem's module is imported when it is measured: their names alone need no torch.
 REGISTRY: Mapping[str, Callable[[], "Finding"]] = {
     name: partial(_measure, name)
-    for name in ("escape", "optimum", "noise", "bias", "saturation", "escort", "coverage", "cliff")
+    for name in ("escape", "optimum", "noise", "bias", "saturation", "escort", "coverage", "cliff", "best_of_n")
 }

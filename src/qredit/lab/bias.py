@@ -9,9 +9,9 @@ from torch import Tensor
 
 from qredit.core import tsallis
 from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
-from qredit.lab.line_fit import fit_line
 from qredit.lab.policies import HIT_LIKELIHOOD, make_graded_policy, make_sparse_policy
 from qredit.objectives import garl, paft
+from qredit.stats.line_fit import fit_line
 from qredit.testing.moments import Moments, enumerate_groups, exact_moments, integrate_over_draws
 from qredit.testing.policy import EnumerablePolicy, TabularPolicy
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qredit.core import tsallis
 from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
-from qredit.lab.line_fit import fit_line
+from qredit.stats.line_fit import fit_line
 
 THEOREM = "J_Q ≥ -log_q(P̄), and to second order the excess is (q/2) P̄^{-q-1} Var(P)"
 RATIO_TOLERANCE, SLOPE_TOLERANCE, BOUND_TOLERANCE = 0.02, 0.05, 1e-12

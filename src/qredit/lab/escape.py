@@ -13,7 +13,7 @@ from qredit.core import tsallis
 from qredit.lab.cold_models import ColdModel, SigmoidModel, TabularModel
 from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_q_curve
 from qredit.lab.flow import integrate_gradient_flow
-from qredit.lab.line_fit import fit_line
+from qredit.stats.line_fit import fit_line
 
 THEOREM = "gradient flow on ℓ_q takes P from p0 to δ in T_q ≈ p0^{-(1-q)}/(1-q) for q < 1, in log(1/p0) for q = 1"
 SLOPE_TOLERANCE, LINEAR_TOLERANCE, TIME_TOLERANCE, SGD_TOLERANCE, CONSTANT_TOLERANCE = 0.05, 0.01, 0.01, 0.1, 0.05

@@ -11,8 +11,8 @@ from torch import Tensor
 from qredit.core import tsallis
 from qredit.lab.finding import Claim, Curve, Finding, FindingPanel, make_claim, make_curve, make_q_curve
 from qredit.lab.flow import FlowPath, integrate_gradient_flow
-from qredit.lab.line_fit import fit_line
 from qredit.lab.minimize import minimize_expected_loss
+from qredit.stats.line_fit import fit_line
 
 THEOREM = "with a share ε of two labels flipped, contamination settles at the escort and reaches η in η^{q+1}/((q+1)ε)"
 EQUILIBRIUM_TOLERANCE, SLOPE_TOLERANCE, TIME_TOLERANCE = 1e-3, 0.05, 0.05

@@ -12,7 +12,7 @@ from qredit.core import tsallis
 from qredit.lab.cold_models import SigmoidModel
 from qredit.lab.finding import Finding, FindingPanel, make_claim, make_q_curve
 from qredit.lab.flow import integrate_gradient_flow
-from qredit.lab.line_fit import fit_line
+from qredit.stats.line_fit import fit_line
 
 THEOREM = "gradient flow on ℓ_q takes P from 1-ε₀ to 1-ε₁ in a time that is the same for every q, up to 1 + O(ε₀)"
 ORDER_TOLERANCE, TIME_TOLERANCE = 0.1, 0.01

@@ -186,7 +186,12 @@ def _split_by_alignment(
 
 
 def measure(
-    subject: ProbeSetup, m: int, seed: int, rows_per_batch: int = 256, done: Callable[[int], None] = lambda count: None
+    subject: ProbeSetup,
+    m: int,
+    seed: int,
+    rows_per_batch: int = 256,
+    done: Callable[[int], None] = lambda count: None,
+    observe: Callable[[Sequence[Trajectory]], None] = lambda rollouts: None,
 ) -> Measurement:
     """Sample m rollouts of every example at temperature 1 and score its gold answer after each rationale.
 
@@ -196,13 +201,14 @@ def measure(
         seed: the draws are a function of it, of m and of `rows_per_batch`.
         rows_per_batch: rollouts that are sampled at once.
         done: told the number of examples that are ready.
+        observe: given the rollouts, example by example, with the ids of their right answers.
     """
     share_prefix(subject.network)
     size = max(rows_per_batch // m, 1)
     sampler = subject.make_sampler(subject.encode_prompts())
     parts, said = [], []
     for start in range(0, len(subject.examples), size):
-        *tables, texts = _part(subject, sampler, slice(start, start + size), m, derive_seed(seed, start))
+        *tables, texts = _part(subject, sampler, slice(start, start + size), m, derive_seed(seed, start), observe)
         parts.append(tables)
         said += texts
         done(min(start + size, len(subject.examples)))
@@ -230,9 +236,23 @@ def make_prompt_rows(subject: ProbeSetup, measured: Measurement) -> list[dict[st
 
 
 def _part(
-    subject: ProbeSetup, sampler: Sampler, chunk: slice, m: int, seed: int
+    subject: ProbeSetup,
+    sampler: Sampler,
+    chunk: slice,
+    m: int,
+    seed: int,
+    observe: Callable[[Sequence[Trajectory]], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[tuple[str, ...]]]:
-    """log w, forced, ended, the first reward, their weighted sum, and the answers of some examples."""
+    """log w, forced, ended, the first reward, their weighted sum, and the answers of some examples.
+
+    Args:
+        subject: model, format and examples.
+        sampler: what draws.
+        chunk: which examples.
+        m: rollouts of each.
+        seed: all draws are a function of it.
+        observe: given the rollouts.
+    """
     examples, golds = subject.examples[chunk], subject.golds[chunk]
     prompts = subject.encode_prompts(chunk)
     pad = int(subject.tokens.tokenizer.pad_token_id)  # type: ignore[attr-defined]
@@ -243,6 +263,7 @@ def _part(
             sampler, subject.tokens, subject.budget, examples, prompts, m, stop_tokens=stops, seed=seed, play=play
         )
         items = [replace(one, group=number // m, golds=golds[number // m]) for number, one in enumerate(rollouts)]
+        observe(items)
         log_w = _log_likelihood(subject.network, collate(items, ("answer",), pad, seed, subject.network.device))
 
     def table(values: Sequence[bool] | Sequence[float], dtype: torch.dtype = torch.bool) -> Tensor:
@@ -280,13 +301,16 @@ def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]
 
 
 @torch.no_grad()
-def score_rows(network: PreTrainedModel, rows: Rows, only: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T"]:
-    """Log-probability of each completion token in nats, in evaluation mode.
+def score_rows(
+    network: PreTrainedModel, rows: Rows, only: Bool[Tensor, "B T"] | None = None, what: str = "logp"
+) -> Float[Tensor, "B T"]:
+    """Log-probability of each completion token in nats, in evaluation mode, or the entropy that it was drawn at.
 
     Args:
         network: the model.
         rows: prompts and completions.
         only: tokens that suffice.
+        what: `logp` or `entropy`.
 
     Raises:
         QreditError: a head that cannot score tokens.
@@ -296,6 +320,6 @@ def score_rows(network: PreTrainedModel, rows: Rows, only: Bool[Tensor, "B T"] |
     layout: Layout = pad_rows(rows) if share_prefix(network) else pack(rows)
     was_training = network.training
     network.eval()
-    logp = score(network, layout if only is None else layout.only(only))["logp"]
+    told = score(network, layout if only is None else layout.only(only))[what]
     network.train(was_training)
-    return logp
+    return told

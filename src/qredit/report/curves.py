@@ -76,6 +76,12 @@ def make_panels(runs: Sequence[RunData]) -> list[ChartPanel]:
             "What the leave-one-out baseline leaves of the effective reward on rationale tokens.",
         ),
         ChartPanel("Entropy", "nats a token", _lines(runs, "entropy"), "Of the sampled tokens that were scored."),
+        ChartPanel(
+            "Covariance of coefficient and log-probability",
+            "coefficient × nats",
+            _lines(runs, "coefficient/covariance"),
+            "Over the sampled tokens of a step. Entropy falls while it is positive (arXiv 2505.22617).",
+        ),
         ChartPanel("Completion length", "tokens", _lines(runs, "completions/mean_length"), "Mean over the rollouts."),
         ChartPanel(
             "Effective sample size of the weights",

@@ -6,6 +6,7 @@ from functools import partial
 
 from qredit.report.collect import PREFERRED, RunData, parse_finite
 from qredit.report.curves import choose_window, compute_first_and_last
+from qredit.report.entropy_law import tell_entropy_law
 from qredit.stats.interval import Interval
 from qredit.utils.formatting import format_probability
 
@@ -28,6 +29,7 @@ def describe_run(run: RunData) -> list[str]:
         _likelihood,
         _decided,
         _shape,
+        tell_entropy_law,
         _faint,
         _time,
         _unreadable,

@@ -95,7 +95,21 @@ def answer_all(
                 scores={reward.name: tuple(reward(responses)) for reward in rewards},
                 ended=sum(rollout.ended for rollout in mine),
                 forced=sum(rollout.forced for rollout in mine),
+                mean_logp=tuple(map(mean_logp, mine)),
+                answer_logp=tuple(map(_answer_logp, mine)),
+                tokens=sum(len(segment.ids) for rollout in mine for segment in rollout.segments if segment.sampled),
             )
+
+
+def mean_logp(rollout: Trajectory) -> float | None:
+    """The mean log-probability of the tokens that were sampled; None where none is known."""
+    known = [logp for segment in rollout.segments if segment.sampled for logp in segment.logp or ()]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _answer_logp(rollout: Trajectory) -> float | None:
+    """The log-probability of the answer that it ended with; None where there is none, or none is known."""
+    return math.fsum(rollout.answer.logp) if rollout.answer is not None and rollout.answer.logp else None
 
 
 def sample_each(

@@ -59,7 +59,7 @@ from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step import MicrobatchPosition, ScoredMicrobatch, Step
 from qredit.engine.step_credit import StepCredit
-from qredit.engine.step_log import StepLog, compute_metrics, list_success
+from qredit.engine.step_log import StepLog, collect_covariance, compute_metrics, list_success
 from qredit.engine.teacher import Teacher
 from qredit.environments.episode import EpisodePlayer
 from qredit.environments.protocol import EnvironmentFactory
@@ -759,7 +759,11 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if self.recorder is not None:
             self.recorder.observe(self.state.global_step + 1, learned)
         self.log_with_step(learned.logged)
-        self._log_batch("train", objective, learned.batch, self._collect_mismatch(objective, learned))
+        further = {
+            **self._collect_mismatch(objective, learned),
+            **collect_covariance(learned.credited, learned.batch),
+        }
+        self._log_batch("train", objective, learned.batch, further)
         self._observe(learned.batch)
         return loss
 

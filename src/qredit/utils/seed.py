@@ -25,6 +25,10 @@ FORK_STREAM = 1 << 47
 """Answers behind rationales that were cut: from here on, by a hash of the generation."""
 BRANCH_STREAM = 1 << 48
 """Which episodes branch and where: mixed with the seed of the first turns, by the place of the group and the round."""
+WAIT_STREAM = 1 << 52
+"""Thinking that goes on behind a dropped end: from here on, by how often it was dropped before."""
+STRATEGY_STREAM = 1 << 53
+"""Samples of a question behind its pilots: from here on, by the strategy that those called for."""
 
 
 def derive_seed(*numbers: int) -> int:

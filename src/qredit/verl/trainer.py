@@ -27,7 +27,7 @@ from qredit.engine.mismatch import collect_mismatch_stats
 from qredit.engine.scorer import Scorer
 from qredit.engine.stage_state import StageState
 from qredit.engine.step import ScoredMicrobatch
-from qredit.engine.step_log import StepLog, compute_metrics, list_success
+from qredit.engine.step_log import StepLog, collect_covariance, compute_metrics, list_success
 from qredit.evaluation.metrics import estimate_success
 from qredit.rollouts.collate import choose_tails
 from qredit.utils.seed import derive_seed
@@ -192,7 +192,8 @@ class QreditTrainer(PPOTrainerSync):  # type: ignore[misc]
             if not kept:
                 state, compared = dict(self.stages.state), self._compare(objective, part)
                 learned = ScoredMicrobatch(objective, part.rows, part.batch, credited, state, self.drawn.first)
-            self.step_log.add(objective, part.batch, None if kept else compared)
+            further = {**({} if kept else compared), **collect_covariance(credited, part.batch)}
+            self.step_log.add(objective, part.batch, further)
             kept.append(self._take_step(subs[len(kept)], part, objective, credited, text))
         metrics.update({name: sum(one[name] for one in kept) / len(kept) for name in kept[0]})
         facts = self.step_log.take()

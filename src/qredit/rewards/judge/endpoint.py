@@ -209,3 +209,10 @@ def show_case(case: JudgeCase) -> str:
     known = "" if case.answer is None else f"\n\nThe right answer:\n{case.answer}"
     led = "" if case.response is None else f"\n\nFinal answer of the solution:\n{case.response}"
     return f"Question:\n{case.question}{known}\n\nSolution:\n\n{steps}{led}"
+
+
+def show_prompt(prompt: Any) -> str:
+    """A prompt as a judge reads it: itself, or the texts of its messages."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(str(message.get("content")) for message in prompt)

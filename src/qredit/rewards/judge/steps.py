@@ -1,6 +1,7 @@
 """Reasoning steps as runs of token ids: a blank line ends one."""
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -35,6 +36,16 @@ def number_steps(ids: Sequence[int], tokenizer: Any) -> list[int]:
     line belong to the step that it ends. A token that holds both sides of one belongs to the step before it.
     """
     return _number_pieces(decode_pieces(ids, tokenizer))
+
+
+def number_sentences(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """The number of the sentence of each token, from 0: one ends with a token that holds a full stop, ! ? or a break.
+
+    A run of such tokens, such as "." and a line break, ends one sentence and not several.
+    """
+    ends = [any(mark in text for mark in ".!?\n") for text in decode_pieces(ids, tokenizer)]
+    begins = [before and not here for before, here in zip([False, *ends], ends, strict=False)]
+    return list(accumulate(map(int, begins)))
 
 
 def _number_pieces(texts: Sequence[str]) -> list[int]:
