@@ -25,6 +25,9 @@ FORK_STREAM = 1 << 47
 """Answers behind rationales that were cut: from here on, by a hash of the generation."""
 BRANCH_STREAM = 1 << 48
 """Which episodes branch and where: mixed with the seed of the first turns, by the place of the group and the round."""
+DRAWING_STREAM = 1 << 49
+"""Rollouts that a rule of drawing draws beside the plain ones, and what it draws by itself: from here on, by a hash of
+the generation and the number of the draw."""
 
 
 def derive_seed(*numbers: int) -> int:
