@@ -15,8 +15,9 @@ from qredit.credit.difficulty import EASY, HARD, NO_TAG, add_difficulty_rewards,
 from qredit.credit.length import charge_length_above, grade_by_length, subtract_length, subtract_overlong
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
-from qredit.credit.reward import reward
-from qredit.objectives import adactrl, dapo, dapo_overlong, pear, rlpr
+from qredit.credit.reinforced import reinforce_drawn
+from qredit.credit.reward import punish_degenerate, reward
+from qredit.objectives import adactrl, aepo, dapo, dapo_overlong, pear, rlpr, t1
 from qredit.utils.errors import QreditError
 from tests.support.batches import reward_batch
 from tests.support.rounding import same
@@ -342,3 +343,58 @@ def test_a_price_settles_where_the_mean_is_the_target():
 def test_prices_out_of_range_are_refused(changes):
     with pytest.raises(QreditError, match=next(iter(changes))):
         charge_length_above(**({"target": 4, "rate": 0.1, "most": 1.0} | changes))
+
+
+# --- rollouts that count whatever they earned, also without a reward
+
+
+def check_reinforced():
+    """Rewards 1, 0 and 0 have mean 1/3 and standard deviation 1/√3; the others were drawn in another way."""
+    batch = reward_batch([1.0, 0.0, 0.0, NAN, NAN], extra={"reinforced": torch.tensor([False] * 3 + [True] * 2)})
+    right, wrong = 2 / math.sqrt(3), -1 / math.sqrt(3)
+    assert aepo().credit(batch)[:, 0].tolist() == pytest.approx([right, wrong, wrong, 1.0, 1.0], abs=1e-5)
+    alone = replace(batch, reward=torch.tensor([NAN, 1.0, 1.0, NAN, NAN]))
+    assert aepo().credit(alone)[:, 0].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_reinforced_rollouts_count_one_each():
+    check_reinforced()
+
+
+def check_degenerate():
+    """Of 1, 0 and a degenerate one, scored or not: each less the mean of the others, and a drift about its own mean."""
+    for earned in (1.0, NAN):
+        batch = reward_batch(
+            [1.0, 0.0, earned],
+            extra={"degenerate": torch.tensor([False, False, True]), "logp@ema": torch.full((3, 3), -1.0)},
+            logp=torch.tensor([[-1.0] * 3, [-2.0] * 3, [-3.0] * 3]),
+            entropy=torch.zeros(3, 3),
+        )
+        credit = t1(entropy=0.0, kl=0.1).credit(batch)
+        assert credit[:, 0].tolist() == pytest.approx([1.5 - 0.3, 0.0, -1.5 + 0.3])
+
+
+def test_degenerate_rollouts_have_the_punishment():
+    check_degenerate()
+
+
+def unscored_left_out(field, value):
+    """A mutant of both stages: a rollout without a reward stays out."""
+
+    def call(self, coefficient, batch):
+        return replace(coefficient, value=torch.where(batch.extra[field][:, None], value, coefficient.value))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "check"),
+    [
+        (reinforce_drawn, "reinforced", 1.0, check_reinforced),
+        (punish_degenerate, "degenerate", -1.0, check_degenerate),
+    ],
+)
+def test_leaving_unscored_ones_out_is_noticed(stage, field, value, check, monkeypatch):
+    monkeypatch.setattr(stage, "__call__", unscored_left_out(field, value))
+    with pytest.raises(AssertionError):
+        check()

@@ -42,6 +42,14 @@ def test_each_prompt_has_its_rollouts_again_and_again(rule, tmp_path):
     assert [one.ids for one in later] != [one.ids for one in drawn]
 
 
+@pytest.mark.parametrize("rule", RUNS)
+def test_micro_batches_change_no_draw(rule, tmp_path):
+    (whole, _), _ = draw_one(made(tmp_path, rule))
+    cut = made(tmp_path, rule, per_device_train_batch_size=4, gradient_accumulation_steps=2, steps_per_generation=2)
+    (parts, _), _ = draw_one(cut)
+    assert [(one.ids, one.reinforced) for one in parts] == [(one.ids, one.reinforced) for one in whole]
+
+
 def test_plain_rollouts_are_those_of_a_run_without_a_rule(tmp_path):
     run = made(tmp_path, "hold_entropy")
     (drawn, told), rows = draw_one(run)
@@ -128,12 +136,14 @@ def test_a_branch_learns_from_what_it_drew_alone(tmp_path):
     """Behind the same beginning, which is context: no sampled token, no density, no loss."""
     run = made(tmp_path, "branch_at_entropy", max_completion_length=16)
     (drawn, told), _ = draw_one(run)
-    assert told["drawing/kept"] > 0
+    taken = []
     for place in (0, 4):
         for root, branch in zip(drawn[place : place + 2], drawn[place + 2 : place + 4], strict=True):
             kept = 0 if branch.segments[0].sampled else len(branch.segments[0].ids)
+            taken.append(kept)
             assert branch.ids[:kept] == root.ids[:kept]
             assert branch.rationale_length <= 13
+    assert sum(taken) / 4 == told["drawing/kept"] > 0
     rows = run.collator.rows(drawn, 0, None).batch
     for row, one in enumerate(drawn):
         context = [not segment.sampled for segment in one.segments for _ in segment.ids]
