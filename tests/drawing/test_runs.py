@@ -1,13 +1,17 @@
 """Rules of drawing in training: plain draws stay what they are, groups whole, a resumed run the unbroken one."""
 
+import json
 import math
 
 import pytest
 import torch
 
+from qredit.cli import main
 from qredit.engine.untold import is_untold
+from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from tests.support.marks import e2e
+from tests.support.paths import ROOT
 from tests.support.runs import length_reward, trainer
 
 HOT = "hold_entropy(target=5.7, most=1.0, share=1.0)"
@@ -162,10 +166,6 @@ POCKET = ("--task", "pocket-hotpot", "--style", "warm", "--steps", "2", "--m", "
     ],
 )
 def test_one_command_trains_with_a_rule(objective, drawing, logged, tmp_path):
-    import json
-
-    from qredit.cli.main import main
-
     words = [
         "train",
         "--quiet",
@@ -182,9 +182,18 @@ def test_one_command_trains_with_a_rule(objective, drawing, logged, tmp_path):
     assert all(logged in line for line in metrics if "loss" in line)
 
 
-def test_options_refuse_a_rule_before_anything_is_loaded():
-    from qredit.runs.options import TrainOptions
+@pytest.mark.e2e
+def test_one_question_is_trained_on_in_every_step(tmp_path):
+    recipe = str(ROOT / "recipes" / "one-shot.yaml")
+    words = ["--steps", "3", "--m", "8", "--eval-every", "1", "--eval-questions", "2", "--eval-k", "2"]
+    assert main(["train", "--quiet", "--config", recipe, *words, "--output", str(tmp_path / "r")]) == 0
+    asked = [json.loads(line)["prompt"] for line in (tmp_path / "r" / "samples.jsonl").read_text().splitlines()]
+    assert len(asked) == 3
+    assert len(set(map(str, asked))) == 1
+    assert len((tmp_path / "r" / "validation.jsonl").read_text().splitlines()) >= 3
 
+
+def test_options_refuse_a_rule_before_anything_is_loaded():
     with pytest.raises(QreditError, match="leave env and tools out"):
         TrainOptions(drawing="hold_entropy(target=0.5)", tools="calculator")
     with pytest.raises(QreditError, match="did you mean 'hold_entropy'"):
