@@ -145,9 +145,10 @@ results-noise: $(STAMP)
 	$(BIN)/python experiments/path_star.py
 	$(BIN)/python experiments/warm_collapse.py --minutes $(MINUTES)
 
-# Which prompts a run asks, on pocket models, in docs/results.md. MINUTES as above.
+# Which prompts a run asks and how rollouts are drawn, on pocket models, in docs/results.md. MINUTES as above.
 results-data: $(STAMP)
 	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
+	$(BIN)/python experiments/entropy_bands.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)
