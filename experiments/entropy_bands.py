@@ -9,8 +9,8 @@ and the mean over it. Entropy is what every run logs, the mean over the sampled 
 in among them. Expected: held, as long as some groups are mixed, for a group that is all right gives no good rollout.
 Success is held-out p@1. A try of 60 steps at a target of 0.3, before the plan, reached it in step 48. Added after the
 first run: running means over `WINDOW` steps, since the eight questions of a step alone move its entropy by more than
-the band. Also seen while trying: seed 0 at a target of 0.2, stopped at step 94, went past it to 0.26 when all rollouts were
-right, and stayed there with nothing to put in. On pocket-finqa, warm, a target of 0.3 was not reached: in 22 steps
+the band. Also seen while trying: seed 0 at a target of 0.2, stopped at step 94, went past it to 0.26 when all rollouts
+were right, and stayed there with nothing to put in. On pocket-finqa, warm, a target of 0.3 was not reached: in 22 steps
 entropy fell from 0.16 to 0.03, though up to 26 rollouts of 128 were hot ones.
 
 Runs are kept in runs/results/entropy-bands, their small results in experiments/kept/entropy-bands. `--minutes` begins
