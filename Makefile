@@ -149,6 +149,7 @@ results-noise: $(STAMP)
 # examples, selection against majority. Resumable; MINUTES as above, for each.
 results-data: $(STAMP)
 	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
+	$(BIN)/python experiments/entropy_bands.py --minutes $(MINUTES)
 	$(BIN)/python experiments/selection.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.

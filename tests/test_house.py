@@ -15,7 +15,7 @@ from tests.support.without_extras import CORE, FOLDERS, SCRIPTS
 
 FLOORS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
-    *("rollouts", "shared_prefix", "data", "curricula", "pocket", "control", "evaluation", "samplers"),
+    *("rollouts", "shared_prefix", "data", "curricula", "pocket", "control", "evaluation", "samplers", "drawing"),
     *("environments", "engine", "fields", "callbacks", "trl", "verl", "runs"),
     *("selection", "probe", "report", "lab", "cli"),
 )

@@ -23,6 +23,7 @@ EXPECTED = {
     *(f"pocket-{task}-{style}.yaml" for task in ("hotpot", "musique", "finqa") for style in ("cold", "warm")),
     "pocket-dial-cold.yaml",
     "first-run.yaml",
+    "one-shot.yaml",
 }
 KEY = re.compile(r"[a-z_]+: \S.*?  +# (paper|ours|measured|estimated)(: \S.*)?")
 NUMBER = re.compile(r"[a-z_]+: [\d.e-]+  +# (?!measured|paper|estimated)")
@@ -45,7 +46,7 @@ def test_there_is_one_for_each_published_experiment():
 @files
 def test_it_says_what_it_is_and_how_it_is_run(path):
     first = path.read_text().splitlines()[0]
-    data = "" if path.name.startswith("pocket-") else " --data PATH"
+    data = "" if options(path).is_pocket else " --data PATH"
     assert first.startswith("# ")
     assert first.endswith(f"`qredit train --config recipes/{path.name}{data}`")
 
@@ -58,7 +59,7 @@ def test_every_key_is_marked(path):
 @files
 def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
     recipe = options(path)
-    assert path.name in (f"{recipe.task}-{recipe.style}.yaml", "first-run.yaml")
+    assert path.name in (f"{recipe.task}-{recipe.style}.yaml", "first-run.yaml", "one-shot.yaml")
     assert set(yaml.safe_load(path.read_text())) <= {*vars(recipe), *recipe.training}
     args = make_config(
         recipe, tmp_path

@@ -8,13 +8,16 @@ import torch
 from trl.rewards import get_cosine_scaled_reward, get_soft_overlong_punishment
 
 from qredit.core.batch import RolloutBatch
+from qredit.core.chain import on_span
+from qredit.core.objective import Objective
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.difficulty import EASY, HARD, NO_TAG, add_difficulty_rewards, success_as_sign
-from qredit.credit.length import grade_by_length, subtract_length, subtract_overlong
+from qredit.credit.length import charge_length_above, grade_by_length, subtract_length, subtract_overlong
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
-from qredit.credit.reward import reward
-from qredit.objectives import adactrl, dapo, dapo_overlong, pear, rlpr
+from qredit.credit.reinforced import reinforce_drawn
+from qredit.credit.reward import punish_degenerate, reward
+from qredit.objectives import adactrl, aepo, dapo, dapo_overlong, pear, rlpr, t1
 from qredit.utils.errors import QreditError
 from tests.support.batches import reward_batch
 from tests.support.rounding import same
@@ -273,3 +276,125 @@ def test_narrow_groups_are_left_out_from_the_eleventh_step_on():
 def test_steps_that_cannot_be_are_refused(changes):
     with pytest.raises(QreditError):
         leave_out_narrow_groups(**changes)
+
+
+# --- a price that holds a mean length
+
+
+def long_and_short(long, short):
+    """Two rollouts of reward 1 and of these lengths; a third one that nothing scored and that is very long."""
+    return reward_batch([1.0, 1.0, math.nan], lengths=[long, short, 60])
+
+
+def without_bounds(self, state, statistics):
+    return {"price": state["price"] + self.rate * (statistics["tokens"] / statistics["rollouts"] / self.target - 1)}
+
+
+def check_price():
+    """Target 4, rate 0.5: lengths 8 and 4 are 1.5 times it, so λ rises by 0.25; lengths 2 and 2 half of it."""
+    objective = Objective(on_span("sampled", reward() | charge_length_above(4, rate=0.5, most=0.4)))
+    state, credits, prices = objective.init_state(), [], []
+    for lengths in ((8, 4), (8, 4), (8, 4), (2, 2), (2, 2)):
+        batch = long_and_short(*lengths)
+        credits.append(objective.credit(batch, state)[:2, 0].tolist())
+        state = objective.update_state(state, objective.statistics(batch, state))
+        prices.append(state["sampled/1."]["price"])
+    assert prices == pytest.approx([0.25, 0.4, 0.4, 0.15, 0.0])
+    assert credits == [[1.0, 1.0], [0.75, 1.0], [pytest.approx(0.6), 1.0], [1.0, 1.0], [1.0, 1.0]]
+    unscored = replace(long_and_short(8, 8), reward=torch.full((3,), math.nan, dtype=torch.float64))
+    assert objective.update_state(state, objective.statistics(unscored, state)) == state
+
+
+def test_the_price_rises_while_rollouts_are_too_long():
+    check_price()
+
+
+@pytest.mark.parametrize(
+    ("part", "broken"),
+    [
+        ("update", without_bounds),
+        ("update", lambda self, state, s: state),
+        ("statistics", lambda self, c, batch: {"tokens": float(batch.sampled.sum()), "rollouts": 3.0}),
+        (
+            "apply",
+            lambda self, c, batch, state: c.with_row(c.value[:, 0] - state["price"] * (batch.sampled.sum(1) / 4 - 1)),
+        ),
+    ],
+    ids=["no bounds", "a constant price", "unscored ones count", "short ones earn"],
+)
+def test_a_broken_price_is_noticed(part, broken, monkeypatch):
+    monkeypatch.setattr(charge_length_above, part, broken)
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        check_price()
+
+
+def test_a_price_settles_where_the_mean_is_the_target():
+    """Lengths that shorten with the price, as 8 - 16 λ, are 4 where λ = 1/4: dual ascent finds it from both sides."""
+    for start in (0.0, 1.0):
+        stage = charge_length_above(4, rate=0.1, most=1.0, start=start)
+        state = stage.init()
+        for _ in range(200):
+            mean = max(8 - 16 * state["price"], 0.0)
+            state = stage.update(state, {"tokens": 10 * mean, "rollouts": 10.0})
+        assert state["price"] == pytest.approx(0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"target": 0}, {"rate": -0.1}, {"most": -1.0}, {"start": 2.0}])
+def test_prices_out_of_range_are_refused(changes):
+    with pytest.raises(QreditError, match=next(iter(changes))):
+        charge_length_above(**({"target": 4, "rate": 0.1, "most": 1.0} | changes))
+
+
+# --- rollouts that count whatever they earned, also without a reward
+
+
+def check_reinforced():
+    """Rewards 1, 0 and 0 have mean 1/3 and standard deviation 1/√3; the others were drawn in another way."""
+    batch = reward_batch([1.0, 0.0, 0.0, NAN, NAN], extra={"reinforced": torch.tensor([False] * 3 + [True] * 2)})
+    right, wrong = 2 / math.sqrt(3), -1 / math.sqrt(3)
+    assert aepo().credit(batch)[:, 0].tolist() == pytest.approx([right, wrong, wrong, 1.0, 1.0], abs=1e-5)
+    alone = replace(batch, reward=torch.tensor([NAN, 1.0, 1.0, NAN, NAN]))
+    assert aepo().credit(alone)[:, 0].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_reinforced_rollouts_count_one_each():
+    check_reinforced()
+
+
+def check_degenerate():
+    """Of 1, 0 and a degenerate one, scored or not: each less the mean of the others, and a drift about its own mean."""
+    for earned in (1.0, NAN):
+        batch = reward_batch(
+            [1.0, 0.0, earned],
+            extra={"degenerate": torch.tensor([False, False, True]), "logp@ema": torch.full((3, 3), -1.0)},
+            logp=torch.tensor([[-1.0] * 3, [-2.0] * 3, [-3.0] * 3]),
+            entropy=torch.zeros(3, 3),
+        )
+        credit = t1(entropy=0.0, kl=0.1).credit(batch)
+        assert credit[:, 0].tolist() == pytest.approx([1.5 - 0.3, 0.0, -1.5 + 0.3])
+
+
+def test_degenerate_rollouts_have_the_punishment():
+    check_degenerate()
+
+
+def unscored_left_out(field, value):
+    """A mutant of both stages: a rollout without a reward stays out."""
+
+    def call(self, coefficient, batch):
+        return replace(coefficient, value=torch.where(batch.extra[field][:, None], value, coefficient.value))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "check"),
+    [
+        (reinforce_drawn, "reinforced", 1.0, check_reinforced),
+        (punish_degenerate, "degenerate", -1.0, check_degenerate),
+    ],
+)
+def test_leaving_unscored_ones_out_is_noticed(stage, field, value, check, monkeypatch):
+    monkeypatch.setattr(stage, "__call__", unscored_left_out(field, value))
+    with pytest.raises(AssertionError):
+        check()

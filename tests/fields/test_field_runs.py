@@ -44,12 +44,16 @@ RUNS = {  # the fields of each objective, and what is logged of them
         {"budget/reward@1", "budget/reward@3"},
     ),
     "istar('prm')": (["logp@prm=implicit_prm(lr=0.01)"], {"implicit_prm/loss", "implicit_prm/terms"}),
+    "t1(entropy=0.001)": (
+        ["degenerate=degenerate_rollouts(gram=3, repeats=4, garbled=0.2)", "logp@ema=moving_average(rate=0.9)"],
+        {"average_ema/distance", "degenerate/repeats", "degenerate/cut_off", "degenerate/garbled"},
+    ),
     "empo()": ([f"cluster={__name__}:pairs"], set()),
 }
 
 
 # made as another one's: by a judge, by a learner, by a function
-ALIKE = ("pure()", "pure_strict()", "tp_grpo(alpha=0.5)", "istar('prm')", "empo()")
+ALIKE = ("pure()", "pure_strict()", "tp_grpo(alpha=0.5)", "istar('prm')", "empo()", "t1(entropy=0.001)")
 
 
 def varied(completions, **columns):

@@ -7,7 +7,7 @@ import torch
 
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
-from qredit.rollouts.field_functions import BRANCHING_FIELDS, EPISODE_FIELDS, FIELD_FUNCTIONS
+from qredit.rollouts.field_functions import BRANCHING_FIELDS, DRAWING_FIELDS, EPISODE_FIELDS, FIELD_FUNCTIONS
 from tests.support.marks import e2e
 from tests.support.runs import questions, trainer
 
@@ -45,6 +45,9 @@ GIVEN = {
     "state": per_token(lambda token, place: token % 2),
     "logp@prm": per_token(lambda token, place: -1.0 - token % 3),
     "tree": by_place(lambda number: number % 2),
+    "degenerate": by_place(lambda number: number % 4 == 2),
+    "logp@ema": per_token(lambda token, place: -1.0 - token % 3),
+    "reinforced": by_place(lambda number: number % 4 == 3),
     "support@before": per_token(lambda token, place: -1.0 - token % 3),
     "support@after": per_token(lambda token, place: -1.0 - token % 5),
     "answer_logp_at": per_token(lambda token, place: -1.0 - token % 3),
@@ -91,4 +94,4 @@ def test_it_trains_and_is_evaluated(name, tmp_path):
 
 
 def test_supplied_fields_are_filled_by_nothing_but_episodes():
-    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster", *EPISODE_FIELDS, *BRANCHING_FIELDS}
+    assert GIVEN.keys() & FIELD_FUNCTIONS.keys() == {"cluster", *EPISODE_FIELDS, *BRANCHING_FIELDS, *DRAWING_FIELDS}

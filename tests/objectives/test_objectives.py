@@ -106,7 +106,7 @@ def test_the_clipped_ratio_on_each_side():
 
 
 OFFICIAL_DUAL_CLIP = {
-    **dict.fromkeys(("canon", "siren", "tempo", "epo", "agentic_aepo", "dapo", "dapo_overlong"), 3.0),
+    **dict.fromkeys(("canon", "siren", "tempo", "epo", "agentic_aepo", "dapo", "dapo_overlong", "aepo"), 3.0),
     **dict.fromkeys(("gigpo", "igpo", "matchtir", "siop", "istar", "vpr", "bi_level_gae"), 3.0),
     **dict.fromkeys(("empg", "mica", "arpo"), 3.0),  # without official code of the loss: verl's, our choice
     **dict.fromkeys(("delta", "steer", "tea_rl"), 10.0),

@@ -12,7 +12,7 @@ from tests.support.paths import TESTS
 FILE = TESTS / "public_api.txt"
 PACKAGES = (
     *("qredit", "qredit.objectives", "qredit.objectives.parsing", "qredit.trl", "qredit.tasks", "qredit.data"),
-    *("qredit.environments", "qredit.fields"),
+    *("qredit.environments", "qredit.drawing", "qredit.fields"),
     *("qredit.rewards", "qredit.rewards.judge", "qredit.runs.options"),
     *("qredit.callbacks.collapse_guard", "qredit.callbacks.decisions", "qredit.callbacks.validation"),
     *("qredit.pocket", "qredit.probe", "qredit.testing.laws"),

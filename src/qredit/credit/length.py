@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.chain import Coefficient, Credit
+from qredit.core.chain import Coefficient, Credit, State, StatefulCredit
 from qredit.core.schedule import check_range
 from qredit.utils.errors import QreditError
 
@@ -58,6 +58,55 @@ class subtract_length(Credit):
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         value, _ = coefficient.per_rollout(self)
         return coefficient.with_row(value - self.strength * lengths(batch) / self.length)
+
+
+@dataclass(frozen=True)
+class charge_length_above(StatefulCredit):
+    """c_i ← c_i - λ · max(0, |o_i| / target - 1), λ a price that settles where the mean length is the target.
+
+        λ ← clip(λ + rate · (mean |o| / target - 1), 0, most)   after each optimiser step
+
+    Dual ascent on "as much reward as possible, with a mean length of at most the target": λ rises while rollouts are
+    too long in the mean, and falls to 0 where they are short enough. What is charged is the excess of a rollout alone,
+    so that none earns anything by being short. The mean is that of the rows that count, over all processes.
+
+    Args:
+        target: sampled tokens of a rollout in the mean.
+        rate: how fast λ moves, in rewards for each step at twice the target.
+        most: the largest λ.
+        start: λ before the first step.
+
+    Source: arXiv 2512.21540 (Leash), known from its abstract and others' summaries, which tell the constraint, the
+    ascent and the one-sided charge. They tell no rate and no bounds.
+    """
+
+    target: int
+    rate: float
+    most: float
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("target", self.target, 1, math.inf)
+        check_range("rate", self.rate, 0.0, math.inf)
+        check_range("most", self.most, 0.0, math.inf)
+        check_range("start", self.start, 0.0, self.most)
+
+    def init(self) -> State:
+        return {"price": self.start}
+
+    def statistics(self, coefficient: Coefficient, batch: RolloutBatch) -> State:
+        _, keep = coefficient.per_rollout(self)
+        return {"tokens": float(torch.where(keep, lengths(batch), 0.0).sum()), "rollouts": float(keep.sum())}
+
+    def update(self, state: State, statistics: State) -> State:
+        if statistics["rollouts"] == 0:
+            return state
+        excess = statistics["tokens"] / statistics["rollouts"] / self.target - 1
+        return {"price": min(max(state["price"] + self.rate * excess, 0.0), self.most)}
+
+    def apply(self, coefficient: Coefficient, batch: RolloutBatch, state: State) -> Coefficient:
+        value, _ = coefficient.per_rollout(self)
+        return coefficient.with_row(value - state["price"] * (lengths(batch) / self.target - 1).clamp(min=0.0))
 
 
 @dataclass(frozen=True)

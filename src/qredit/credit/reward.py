@@ -59,3 +59,30 @@ class scale_by_outcome(Credit):
             torch.full_like(earned, self.wrong).masked_fill(earned > 0, self.right).masked_fill(earned.isnan(), 1.0)
         )
         return replace(coefficient, value=factor * coefficient.value)
+
+
+@dataclass(frozen=True)
+class punish_degenerate(Credit):
+    """c_i ← reward where the rollout is `degenerate`, whatever it earned; c_i elsewhere.
+
+    A degenerate rollout counts in its group's statistics, also where nothing scored it.
+
+    Args:
+        reward: in the place of what it earned.
+
+    Source: arXiv 2501.11651 (T1), known from others' notes: -1 for repetition, overlong and garbled text.
+    """
+
+    reward: float = -1.0
+    needs = frozenset({"degenerate"})
+
+    def __post_init__(self) -> None:
+        check_range("reward", self.reward, -math.inf, math.inf)
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        bad = batch.require("degenerate", str(self)).bool()[:, None]
+        return replace(
+            coefficient,
+            value=torch.where(bad, self.reward, coefficient.value),
+            keep=None if coefficient.keep is None else coefficient.keep | bad,
+        )

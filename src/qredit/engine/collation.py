@@ -25,6 +25,7 @@ from qredit.engine.learner import Learners
 from qredit.engine.proposal import score_behind_hint, score_behind_plain_prompt
 from qredit.engine.scorer import SAMPLER_ENTROPY, Scorer
 from qredit.engine.teacher import Forward
+from qredit.engine.untold import fill_untold_densities, is_untold
 from qredit.rollouts.collate import Rows, Tail, collate
 from qredit.rollouts.trajectory import Trajectory
 from qredit.shared_prefix.patch_forward import ERROR
@@ -93,6 +94,8 @@ class Collator:
             told[HINTED_LOGP] = score_behind_hint(trajectories, self.tails, rows, forward, self.pad, self.exact_sampler)
         if rows.batch.proposal is not None and bool(rows.batch.proposal.any()):
             rows = self._with_plain_density(rows, forward)
+        if (self.serves_several_steps or self.sampler_differs) and self._any_untold(trajectories):
+            rows = fill_untold_densities(trajectories, self.tails, rows, forward)
         hidden = {name: teachers[name].hidden(rows, forward) for name in list_teachers(self.needs, KL_PREFIX)}
         rows = replace(rows, teacher_hidden=hidden)
         if BASE in self.needs:
@@ -108,6 +111,10 @@ class Collator:
             told |= compute_token_roles(self.scorer.policy(), rows, parse_horizons(self.needs))
         rows = replace(rows, batch=replace(rows.batch, extra={**rows.batch.extra, **told}))
         return self.learners.filled(rows, forward)
+
+    def _any_untold(self, trajectories: Sequence[Trajectory]) -> bool:
+        """Whether a sampler left out what it knows of its draws, on any process: all make the pass or none."""
+        return any(self.collective.gather([any(map(is_untold, trajectories))]))
 
     def _with_plain_density(self, rows: Rows, forward: Forward) -> Rows:
         """Rows drawn behind the hint with the density that they have behind the plain prompt.

@@ -70,6 +70,27 @@ class RolloutSampler:
         start = time.perf_counter()
         hinted = 0 if proposal is None else proposal.count(m)
         drawn = self._drawn(inputs, number, [row % m >= m - hinted for row in range(len(inputs))])
+        found = self.scored(drawn, inputs, number, m, reward)
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def scored(
+        self,
+        drawn: Sequence[Trajectory],
+        inputs: Sequence[Mapping[str, Any]],
+        number: int,
+        m: int,
+        reward: Callable[[Sequence[Trajectory]], list[float]] | None = None,
+    ) -> list[Trajectory]:
+        """Rollouts with their texts, rows, groups, rewards and made fields.
+
+        Args:
+            drawn: the m of each prompt together.
+            inputs: the data set's row of each.
+            number: what their groups are numbered by.
+            m: rollouts per prompt.
+            reward: in the place of the sampler's own.
+        """
         # Stages that draw take the group's number for their seed, so no two generations or processes share one.
         first = (number * self.collective.size + self.collective.rank) * (len(inputs) // m)
         read = [
@@ -81,7 +102,6 @@ class RolloutSampler:
         values = [math.nan if one.end is EndReason.ERROR else value for one, value in zip(read, values, strict=True)]
         read = [replace(one, reward=value) for one, value in zip(read, values, strict=True)]
         made = self._make_fields(read, number)
-        self.seconds += time.perf_counter() - start
         return [
             replace(one, fields={name: values[index] for name, values in made.items()})
             for index, one in enumerate(read)

@@ -7,6 +7,7 @@ from qredit.objectives._method import Method as Method
 from qredit.objectives.a2tgpo import a2tgpo as a2tgpo
 from qredit.objectives.adactrl import adactrl as adactrl
 from qredit.objectives.aem import aem as aem
+from qredit.objectives.aepo import aepo as aepo
 from qredit.objectives.agentic_aepo import agentic_aepo as agentic_aepo
 from qredit.objectives.arpo import arpo as arpo
 from qredit.objectives.attention_credit import attention_credit as attention_credit
@@ -38,6 +39,7 @@ from qredit.objectives.igpo import igpo as igpo
 from qredit.objectives.istar import istar as istar
 from qredit.objectives.jepo import jepo as jepo
 from qredit.objectives.kl_cov import kl_cov as kl_cov
+from qredit.objectives.leash import leash as leash
 from qredit.objectives.llds import llds as llds
 from qredit.objectives.logprob import logprob as logprob
 from qredit.objectives.ma_rlhf import ma_rlhf as ma_rlhf
@@ -75,6 +77,7 @@ from qredit.objectives.spine import spine as spine
 from qredit.objectives.spine_v1 import spine_v1 as spine_v1
 from qredit.objectives.star import star as star
 from qredit.objectives.steer import steer as steer
+from qredit.objectives.t1 import t1 as t1
 from qredit.objectives.t_reg import t_reg as t_reg
 from qredit.objectives.tea_rl import tea_rl as tea_rl
 from qredit.objectives.tempo import tempo as tempo

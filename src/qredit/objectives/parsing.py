@@ -100,6 +100,24 @@ def read_expression(text: str, names: Mapping[str, Callable[..., Any]], what: st
     return _Reader(f"{what} {text!r}", names, callee).read(tree.body)
 
 
+def read_rule(text: str, names: Mapping[str, Callable[..., Any]], what: str, parts: Sequence[str]) -> Any:
+    """The rule that an expression makes, a registered one or a user's own.
+
+    Args:
+        text: the expression.
+        names: the registered rules.
+        what: what it is a rule of, for errors, such as branching.
+        parts: attributes that a rule has.
+
+    Raises:
+        QreditError: as `read_expression`; a call of something else than a rule.
+    """
+    rule = read_expression(text, names, what, f"rule of {what}")
+    if missing := [part for part in parts if not hasattr(rule, part)]:
+        raise QreditError(f"{what} {text!r} makes no rule: {type(rule).__name__} has no {', '.join(missing)}")
+    return rule
+
+
 def example(name: str) -> Objective:
     """A registered objective at its defaults, and at example values where it has none."""
     return parse(f"{name}({REGISTRY[name].example})")
@@ -182,6 +200,7 @@ __all__ = [
     "import_object",
     "parse",
     "read_expression",
+    "read_rule",
 ]
 
 __getattr__ = former_names(__name__, {"imported": "import_object"})

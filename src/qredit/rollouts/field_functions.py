@@ -93,6 +93,11 @@ def trees(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
     return [one.tree for one in trajectories]
 
 
+def reinforced_rollouts(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[bool]:
+    """`reinforced`: whether a rule of drawing drew the rollout in another way, to be learned from by itself."""
+    return [one.reinforced for one in trajectories]
+
+
 def _with_turns(trajectories: Sequence[Trajectory], name: str) -> Sequence[Trajectory]:
     if not all(one.turns for one in trajectories):
         raise QreditError(f"the batch field '{name}' is given by an environment, and these rollouts have none")
@@ -103,6 +108,8 @@ EPISODE_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"turn_reward": t
 """Fields that are there where an environment is."""
 BRANCHING_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"tree": trees})
 """Fields that are there where episodes branch."""
+DRAWING_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"reinforced": reinforced_rollouts})
+"""Fields that are there where a rule of drawing makes them."""
 FIELD_FUNCTIONS: Mapping[str, FieldFunction] = MappingProxyType(
     {
         "cluster": clusters,
@@ -110,6 +117,7 @@ FIELD_FUNCTIONS: Mapping[str, FieldFunction] = MappingProxyType(
         "step": reasoning_steps,
         **EPISODE_FIELDS,
         **BRANCHING_FIELDS,
+        **DRAWING_FIELDS,
     }
 )
 

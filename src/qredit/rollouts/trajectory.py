@@ -115,6 +115,8 @@ class Trajectory:
         turns: what the environment said of each turn, in order; empty where there is no environment.
         branch: number of its first turn that is its own; those before it are another's of the group.
         tree: number of the tree of the group that it was branched in; -1 where nothing branches.
+        reinforced: a rule of drawing drew it in another way than the policy does; it is learned from by itself, and not
+            compared with its group.
     """
 
     prompt: tuple[int, ...]
@@ -133,6 +135,7 @@ class Trajectory:
     turns: tuple[TurnRecord, ...] = ()
     branch: int = 0
     tree: int = -1
+    reinforced: bool = False
 
     @cached_property
     def ids(self) -> tuple[int, ...]:

@@ -198,6 +198,11 @@ class TrainOptions:
         "with env or tools: the rule by which the episodes of a prompt branch, such as 'trees(roots=2, nodes=2)'; "
         "default: all begin at the prompt",
     )
+    drawing: str | None = option(
+        None,
+        "the rule by which rollouts of one turn are drawn, such as 'hold_entropy(target=0.5)'; default: all behind the "
+        "prompt, by the policy itself (docs/drawing.md)",
+    )
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")
@@ -269,6 +274,12 @@ class TrainOptions:
             from qredit.environments.branching.parsing import parse_branching  # here, as for objectives
 
             parse_branching(self.branching).check_size(self.m)
+        if self.drawing is not None:
+            from qredit.drawing.parsing import parse_drawing  # here, as for objectives
+
+            if self.env or self.tools:
+                raise QreditError("drawing is of rollouts of one turn; leave env and tools out")
+            parse_drawing(self.drawing).check_size(self.m)
 
     def _check_probe(self) -> None:
         """Refuse a curriculum or a filter that cannot be read, and a probe's file that neither of them reads."""

@@ -56,6 +56,7 @@ from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
 from qredit.trl import QreditConfig, QreditTrainer
+from qredit.trl.checks import check_drawing
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.lora import make_lora
 from qredit.trl.memory_estimate import count_parameters, count_weight_bytes, estimate_memory, get_resident_bytes
@@ -93,6 +94,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
     args.reward_weights = None if set(weights) == {1.0} else weights
+    check_drawing(options.make_objective(), args, None, made.functions)  # with episodes options refuse it
     data = load_data(options, "train", options.get_subset_size(), explain_gold_need(options))
     examples: Sequence[Example] = data.examples
     filtered: dict[str, int] = {}
@@ -218,6 +220,7 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
         "answer_seam": options.answer_seam,
         "answer_end": options.answer_end,
         "skip_long": options.skip_long,
+        "drawing": options.drawing,
         **{name: value for name in EPISODE_OPTIONS if (value := getattr(options, name)) is not None},
         **(_list_episode_sizes(options) if options.env or options.tools else {}),
         **{name: value for name, value in options.training.items() if name != "report_to"},

@@ -8,7 +8,7 @@ there. The second request goes on from the ids of all that, so that no text is e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from qredit.rollouts.format import StopString, TokenFormat
@@ -76,6 +76,43 @@ def think_by_requests(
     return [
         asked.join(prompt, head, thinking, answer)
         for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
+    ]
+
+
+def go_on_thinking(
+    sampler: Sampler,
+    beginnings: Sequence[Trajectory],
+    format: TokenFormat,
+    budget: TokenBudget,
+    *,
+    stop_tokens: Sequence[int],
+    seed: int,
+) -> list[Trajectory]:
+    """One trajectory behind each beginning of a rationale: it thinks on, is closed and answers.
+
+    What the beginning holds counts as thought already, so that whole rationales are as long as the budget says. A
+    closing is found among the tokens that are drawn here: one whose text the beginning holds a part of is not seen.
+
+    Args:
+        sampler: what draws tokens.
+        beginnings: trajectories whose segments are the beginning, or that have none; shorter than the budget.
+        format: the layout of a completion, as ids of this tokenizer.
+        budget: the most tokens of a rationale, its beginning included, and of an answer.
+        stop_tokens: ids that end a text.
+        seed: all draws are a function of it and of the beginnings.
+    """
+    asked = [
+        ThinkThenAnswer(format, replace(budget, thinking=budget.thinking - len(one.ids)), tuple(stop_tokens))
+        for one in beginnings
+    ]
+    requests = [own.thinking_request((*one.prompt, *one.ids)) for own, one in zip(asked, beginnings, strict=True)]
+    drawn = draw_completions(sampler, requests, seed)
+    heads = [(*one.segments, *own.close(thinking)) for own, one, thinking in zip(asked, beginnings, drawn, strict=True)]
+    wanted = [own.answer_request(one.prompt, head) for own, one, head in zip(asked, beginnings, heads, strict=True)]
+    answers = draw_completions(sampler, wanted, derive_seed(seed, ANSWER_STREAM))
+    return [
+        own.join(one.prompt, head, thinking, answer)
+        for own, one, head, thinking, answer in zip(asked, beginnings, heads, drawn, answers, strict=True)
     ]
 
 

@@ -57,6 +57,8 @@ FIELDS: Mapping[str, RandomField] = MappingProxyType(
         "turn_reward": _per_token(),
         "state": _few_numbers,
         "answer_logp_at": lambda batch, generator: -torch.rand(batch.mask.shape, generator=generator).double(),
+        "reinforced": lambda batch, generator: torch.rand(batch.group.shape, generator=generator) < 0.3,
+        "degenerate": lambda batch, generator: torch.rand(batch.group.shape, generator=generator) < 0.3,
         "tree": lambda batch, generator: torch.randint(-1, 2, batch.group.shape, generator=generator),
         "support": lambda batch, generator: -5 * torch.rand(batch.mask.shape, generator=generator).double(),
         "unused_step": _some_tokens,

@@ -27,7 +27,13 @@ from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.teacher import check_named
 from qredit.environments.source import EpisodeSource
 from qredit.fields.parsing import suggest_makers
-from qredit.rollouts.field_functions import BRANCHING_FIELDS, EPISODE_FIELDS, FIELD_FUNCTIONS, FieldFunction
+from qredit.rollouts.field_functions import (
+    BRANCHING_FIELDS,
+    DRAWING_FIELDS,
+    EPISODE_FIELDS,
+    FIELD_FUNCTIONS,
+    FieldFunction,
+)
 from qredit.rollouts.field_maker import RolloutMaker
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
@@ -168,6 +174,52 @@ def check_branching(objective: Objective, args: QreditConfig, episodes: EpisodeS
         raise QreditError(
             f"{rule} leaves most episodes after the turn that it compares, and {objective} reads no rewards of turns; "
             "take one that does, such as slate()"
+        )
+
+
+def check_drawing(
+    objective: Objective, args: QreditConfig, episodes: EpisodeSource | None, given: Collection[str]
+) -> None:
+    """Refuse a rule of drawing that the run does not go with, and an objective that needs one.
+
+    Args:
+        objective: of the run.
+        args: of the trainer.
+        episodes: tools or an environment; None where rollouts are one turn.
+        given: batch fields that the user makes.
+
+    Raises:
+        QreditError: names the rule, the setting, the field, or the objective.
+    """
+    rule = args.drawing_of_run
+    for name in sorted((objective.needs & set(DRAWING_FIELDS)) - set(given) - (set() if rule is None else rule.fills)):
+        raise QreditError(
+            f"{objective} needs the batch field '{name}', which a rule of drawing gives; give one (drawing, "
+            "--drawing), such as hold_entropy(target=0.5)"
+        )
+    if rule is None:
+        return
+    if episodes is not None:
+        raise QreditError(f"{rule} draws rollouts of one turn; leave drawing out with tools or an environment")
+    if unread := sorted(rule.fills - objective.needs):
+        raise QreditError(
+            f"{rule} says by the batch field '{unread[0]}' which rollouts it drew, and {objective} does not read it; "
+            "take an objective that does, such as aepo()"
+        )
+    if objective.proposal is not None:
+        raise QreditError(f"{objective} draws behind the gold answer by itself; leave {rule} out")
+    for name in ("dynamic_sampling", "hint_failed"):
+        if getattr(args, name):
+            raise QreditError(f"{name} draws groups again, and {rule} says how they are drawn; give one of them")
+    if args.draw.is_biased:
+        raise QreditError(
+            f"{rule} draws from the policy itself; leave temperature, top_p, top_k, min_p and repetition_penalty at "
+            f"their defaults, got {args.draw}"
+        )
+    if "answer_logp" in objective.needs and not (rule.independent or args.biased_sampling):
+        raise QreditError(
+            f"{objective} takes the rollouts of a prompt as independent draws, and {rule} lets them share their "
+            "beginnings. Leave drawing out, or set biased_sampling to accept the bias"
         )
 
 

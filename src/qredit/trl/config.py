@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from qredit.drawing.parsing import parse_drawing
+from qredit.drawing.protocol import Drawing
 from qredit.environments.branching.parsing import parse_branching
 from qredit.environments.branching.protocol import Branching
 from qredit.environments.budget import EpisodeBudget
@@ -146,6 +148,13 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             "as trees(roots=2, nodes=2). Default: all begin at the prompt."
         },
     )
+    drawing: str | None = field(
+        default=None,
+        metadata={
+            "help": "The rule by which rollouts of one turn are drawn in training, such as hold_entropy(target=0.5). "
+            "Default: all behind the prompt, by the policy itself."
+        },
+    )
     skip_long: bool = field(
         default=False, metadata={"help": "Drop prompts that are too long for the context, with a count."}
     )
@@ -190,6 +199,19 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         if self.branching is None:
             return None
         rule = parse_branching(self.branching)
+        rule.check_size(self.num_generations)
+        return rule
+
+    @property
+    def drawing_of_run(self) -> Drawing | None:
+        """The rule by which rollouts are drawn.
+
+        Raises:
+            QreditError: as `parse_drawing`; groups of a size that the rule cannot fill.
+        """
+        if self.drawing is None:
+            return None
+        rule = parse_drawing(self.drawing)
         rule.check_size(self.num_generations)
         return rule
 

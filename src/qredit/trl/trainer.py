@@ -41,6 +41,7 @@ from qredit.data.uniform import UniformPrompts
 from qredit.engine.checkpoint import find_newest_before
 from qredit.engine.collation import Collator
 from qredit.engine.current_objective import CurrentObjective
+from qredit.engine.drawing import RuleSampler, measure_token_entropy
 from qredit.engine.generation import Generation, Microbatch
 from qredit.engine.gold_reader import find_gold_reader
 from qredit.engine.hinted_retry import HintedRetry
@@ -77,7 +78,13 @@ from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams, TokenBudget
 from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.think_then_answer import NOTHING_DRAWN, ThinkThenAnswer, draw_completions, think
+from qredit.samplers.think_then_answer import (
+    NOTHING_DRAWN,
+    ThinkThenAnswer,
+    draw_completions,
+    go_on_thinking,
+    think,
+)
 from qredit.samplers.transformers import TransformersSampler
 from qredit.samplers.vllm.choice import measure_longest
 from qredit.samplers.vllm.sampler import VllmSampler
@@ -88,6 +95,7 @@ from qredit.shared_prefix.verify import verify
 from qredit.trl.accelerate_backend import AccelerateBackend
 from qredit.trl.checkpointing import Checkpointer
 from qredit.trl.checks import (
+    check_drawing,
     check_episodes,
     check_hints,
     check_sampling,
@@ -212,6 +220,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         self.learners = Learners(learners)
         self.episodes = choose_source(tools, environment, environment_factory, args.tool_seconds)
         check_episodes(self.objective, args, self.episodes, fields or {})
+        check_drawing(self.objective, args, self.episodes, fields or {})
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
         check_hints(self.objective, args)
@@ -284,8 +293,10 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         score_at_temperature_one(self.model, self.objective, args)
         named = teachers_of(self, teachers or {}, self._fields_read)
         self.layout = choose_layout(self.model, self.objective, args)
-        if learners:
-            enable_token_scoring(self.model)  # a learner may run the policy where the loss takes TRL's own pass
+        if args.drawing_of_run is not None:
+            args.drawing_of_run.check_vocabulary(int(self.model.get_input_embeddings().weight.shape[0]))
+        if learners or args.drawing_of_run is not None:
+            enable_token_scoring(self.model)  # these may run the policy where the loss takes TRL's own pass
         if self.layout is not pack:
             longest = max(map(len, self.train_dataset[PROMPT_IDS])) + len(self.format.close_ids)
             check_padding(self.model, longest + self.whole_budget.thinking + self.whole_budget.answer)
@@ -371,6 +382,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             score=rewards.score,
         )
         self.hinted_retry = self._make_hinted_retry(rewards)
+        self.rule_sampler = self._make_rule_sampler(rewards)
         self.collator = Collator(
             *(together, needs, self.tails, pad, self.scorer, self.format.close_ids),
             serves_several_steps=self._period > accumulated,
@@ -430,6 +442,20 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         largest = max(levels, key=lambda level: len(level.ask or level.show))
         check_hints_fit(self.train_dataset, largest, self.format, self.budget, context, self.template)
         return HintedRetry(self.rollout_sampler, levels, self.template, self.budget, context, rewards.score)
+
+    def _make_rule_sampler(self, rewards: RewardCalculator) -> RuleSampler | None:
+        """What draws by a rule, where one was given."""
+        rule, pad = self.args.drawing_of_run, self._tokenizer.pad_token_id
+        if rule is None:
+            return None
+        return RuleSampler(
+            *(rule, self.rollout_sampler, self._draw, self._go_on),
+            measure_entropy=lambda drawn: measure_token_entropy(
+                drawn, self.scorer.forward(self.model_wrapped), pad, self.scorer.device
+            ),
+            score=rewards.score,
+            seed=self.args.seed,
+        )
 
     def make_scorer(self, teachers: Mapping[str, Teacher]) -> Scorer:
         """What scores rows with this trainer's model."""
@@ -630,7 +656,11 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         # Draws depend on the generation's number and not on how often something was drawn: a resumed run repeats them.
         args, number, m = self.args, self._step // self._period, self.rollouts_per_prompt
         rows = self.prompts.rows(self.prompts.share(self.prompts.asked), m)
-        sampled = self.rollout_sampler.sampled(rows, number, m, self.current_objective().proposal)
+        if self.rule_sampler is None:
+            sampled = self.rollout_sampler.sampled(rows, number, m, self.current_objective().proposal)
+        else:
+            sampled, told = self.rule_sampler.sampled(rows, number, m)
+            self.log_with_step(told)
         if args.dynamic_sampling:
             uniform = UniformPrompts(len(self.train_dataset), (args.seed, number), self.collective.size)
             further = uniform if self._further is None else self._further
@@ -646,12 +676,29 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             self._rollout_writer.observe(self.state.global_step + 1, groups)
         return self.generations.make(self.model_wrapped, sampled, self.current_objective(), self.state.global_step, m)
 
-    def _draw(self, prompts: list[list[int]], number: int) -> list[Trajectory]:
-        """One rollout behind each prompt."""
+    def _draw(self, prompts: list[list[int]], number: int, temperature: float | None = None) -> list[Trajectory]:
+        """One rollout behind each prompt, perhaps at another temperature than the run's."""
         with self._ready_to_sample():
             return think(
-                self.sampler,
+                self.sampler if temperature is None else self._sampler_at(temperature),
                 prompts,
+                self.format,
+                self.args.budget,
+                stop_tokens=self.eos_token_ids,
+                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+            )
+
+    def _sampler_at(self, temperature: float) -> Sampler:
+        """The sampler in use, at another temperature."""
+        assert isinstance(self.sampler, TransformersSampler | VllmSampler)
+        return replace(self.sampler, draw=replace(self.args.draw, temperature=temperature))
+
+    def _go_on(self, beginnings: Sequence[Trajectory], number: int) -> list[Trajectory]:
+        """One rollout behind each beginning of a rationale."""
+        with self._ready_to_sample():
+            return go_on_thinking(
+                self.sampler,
+                beginnings,
                 self.format,
                 self.args.budget,
                 stop_tokens=self.eos_token_ids,

@@ -29,6 +29,9 @@ WAIT_STREAM = 1 << 52
 """Thinking that goes on behind a dropped end: from here on, by how often it was dropped before."""
 STRATEGY_STREAM = 1 << 53
 """Samples of a question behind its pilots: from here on, by the strategy that those called for."""
+DRAWING_STREAM = 1 << 49
+"""Rollouts that a rule of drawing draws beside the plain ones, and what it draws by itself: from here on, by a hash of
+the generation and the number of the draw."""
 
 
 def derive_seed(*numbers: int) -> int:

@@ -34,8 +34,10 @@ from qredit.credit.group import (
 )
 from qredit.credit.halves import center_by_halves
 from qredit.credit.measure import batch_mean_reward, mean_entropy, sampled_length
+from qredit.credit.reinforced import reinforce_drawn
 from qredit.credit.reward import reward
 from qredit.objectives import (
+    aepo,
     canon,
     cispo,
     dr_grpo,
@@ -298,6 +300,20 @@ def _only_mixed_groups(logp, batch):
     return -(ratio * (_less_the_others(batch) * logp))[on].sum() / on.sum()
 
 
+def aepo_credit(batch):
+    """(r - mean) / (std + 1e-6) over the scored rollouts of the group, 1 on reinforced ones, whether scored or not."""
+    out = torch.zeros(batch.mask.shape, dtype=torch.float64)
+    for row in range(len(batch.group)):
+        own = [float(r) for r, g in zip(batch.reward, batch.group, strict=True) if g == batch.group[row] and r == r]
+        value = 0.0
+        if not batch.reward[row].isnan() and len(set(own)) > 1:
+            mean = sum(own) / len(own)
+            std = math.sqrt(sum((r - mean) ** 2 for r in own) / (len(own) - 1))
+            value = (float(batch.reward[row]) - mean) / (std + 1e-6)
+        out[row] = (1.0 if batch.extra["reinforced"][row] else value) * batch.sampled[row]
+    return out
+
+
 # --- situations
 
 
@@ -323,6 +339,15 @@ WRONG = Condition(
 )
 RIGHT = Condition(
     "a right rollout", lambda batch: replace(batch, reward=_alternating(batch)), lambda b: _alternating(b) == 1
+)
+EQUAL_AND_NONE_REINFORCED = Condition(
+    "equal rewards, and no rollout that was drawn in another way",
+    lambda batch: replace(
+        batch,
+        reward=torch.where(_second(batch), 0.1, _alternating(batch)),
+        extra={"reinforced": torch.zeros(len(batch.group), dtype=torch.bool)},
+    ),
+    _second,
 )
 STEP_OF_ONE_ANSWER = Condition(
     "groups that agree",
@@ -462,6 +487,7 @@ BATTERY: tuple[Subject, ...] = (
         reference=_halved(_entropy, lambda batch: float(batch.reward.nanmean())),
         zero=REWARDED,
     ),
+    Subject(aepo(), reference=aepo_credit, zero=(EQUAL_AND_NONE_REINFORCED,)),
     Subject(empo(), reference=_agreement, zero=(STEP_OF_ONE_ANSWER, NO_TWO_AGREE)),
     Subject(
         Objective(
@@ -490,6 +516,7 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(divide_by_group_mean()),
     StageSubject(credit_lead()),
     StageSubject(whiten_over_tokens()),
+    StageSubject(reinforce_drawn()),
     StageSubject(climb(success())),
     StageSubject(credit_pass_at(2)),
     StageSubject(shape_pass_at(2)),

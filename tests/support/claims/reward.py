@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 import torch
 
@@ -9,13 +10,14 @@ from qredit.core.chain import on_span
 from qredit.core.objective import Objective
 from qredit.credit.difficulty import add_difficulty_rewards, success_as_sign
 from qredit.credit.group import subtract_mean_of_others
-from qredit.credit.length import grade_by_length, subtract_length, subtract_overlong
+from qredit.credit.length import charge_length_above, grade_by_length, subtract_length, subtract_overlong
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
-from qredit.credit.reward import reward
-from qredit.objectives import adactrl, dapo_overlong, nover, pear, rlpr
-from qredit.testing.laws import StageSubject, Subject
-from qredit.testing.laws.values import NO_SUCCESS, UNSCORED
+from qredit.credit.reward import punish_degenerate, reward
+from qredit.credit.teacher_ratio import subtract_centred_log_ratio
+from qredit.objectives import adactrl, dapo_overlong, leash, nover, pear, rlpr, t1
+from qredit.testing.laws import Condition, StageSubject, Subject
+from qredit.testing.laws.values import EQUAL_REWARDS, NO_SUCCESS, UNSCORED
 from tests.support.claims.step import group_of, tokens_of
 
 
@@ -156,7 +158,51 @@ def _shaped(stage):
 
 
 _GRADES = ((1.0, 0.5), (-1.0, -0.5))
+
+
+def t1_credit(batch, kl=0.1):
+    """RLOO on rewards of which -1 stands for degenerate rollouts, less the log-ratio beyond its mean over the rows."""
+    rows = range(len(batch.group))
+    earned = [-1.0 if batch.extra["degenerate"][row] else float(batch.reward[row]) for row in rows]
+    counted = [row for row in rows if not math.isnan(earned[row])]
+    drift = [
+        sum(float(batch.logp[row, c] - batch.extra["logp@ema"][row, c]) for c in tokens_of(batch, row)) for row in rows
+    ]
+    mean = sum(drift[row] for row in counted) / len(counted)
+    out = torch.zeros(batch.mask.shape, dtype=torch.float64)
+    for row in counted:
+        others = [earned[one] for one in counted if one != row and batch.group[one] == batch.group[row]]
+        advantage = earned[row] - (sum(others) / len(others) if others else 0.0)
+        out[row] = (advantage - kl * (drift[row] - mean)) * batch.sampled[row]
+    return out
+
+
+def _without_degenerate(condition):
+    """A situation of rewards in which no rollout is degenerate."""
+
+    def arrange(batch):
+        clean = torch.zeros(len(batch.group), dtype=torch.bool)
+        return replace(condition.arrange(batch), extra={**batch.extra, "degenerate": clean})
+
+    return Condition(f"{condition.name}, none degenerate", arrange, condition.rows)
+
+
+def _over_target(batch, row, target, price):
+    """The reward less the price of what the rollout is longer than the target."""
+    return float(batch.reward[row]) - price * max(0.0, len(tokens_of(batch, row)) / target - 1)
+
+
 BATTERY: tuple[Subject, ...] = (
+    Subject(
+        leash(target=4, rate=0.05, most=1.0, start=0.3),
+        reference=_of_rewards(lambda batch, row: _over_target(batch, row, 4, 0.3), _standardised),
+        zero=(UNSCORED,),
+    ),
+    Subject(t1(entropy=0.001, kl=0.1), reference=t1_credit, zero=(_without_degenerate(UNSCORED),)),
+    Subject(
+        Objective(on_span("sampled", reward() | punish_degenerate() | subtract_mean_of_others())),
+        zero=(_without_degenerate(EQUAL_REWARDS),),
+    ),
     Subject(
         dapo_overlong(length=9, buffer=4),
         reference=_of_rewards(lambda batch, row: _overlong(batch, row, 9, 4, 1.0), _standardised),
@@ -197,6 +243,9 @@ BATTERY: tuple[Subject, ...] = (
 )
 STAGES: tuple[StageSubject, ...] = (
     StageSubject(leave_out_narrow_groups()),
+    StageSubject(punish_degenerate()),
+    StageSubject(charge_length_above(4, 0.1, 1.0, 0.2)),
+    StageSubject(subtract_centred_log_ratio(0.1, "ema")),
     StageSubject(subtract_overlong(8, 4)),
     StageSubject(subtract_length(0.1, 8)),
     StageSubject(grade_by_length(8)),

@@ -10,8 +10,7 @@ from functools import cache
 
 from qredit.environments.branching import REGISTRY
 from qredit.environments.branching.protocol import Branching
-from qredit.objectives.parsing import read_expression
-from qredit.utils.errors import QreditError
+from qredit.objectives.parsing import read_rule
 
 _PARTS = ("trains_prefix", "check_size", "count_roots", "decide")
 
@@ -23,7 +22,4 @@ def parse_branching(text: str) -> Branching:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    rule = read_expression(text, REGISTRY, "branching", "rule of branching")
-    if missing := [part for part in _PARTS if not hasattr(rule, part)]:
-        raise QreditError(f"branching {text!r} makes no rule: {type(rule).__name__} has no {', '.join(missing)}")
-    return rule  # type: ignore[no-any-return]
+    return read_rule(text, REGISTRY, "branching", _PARTS)  # type: ignore[no-any-return]
