@@ -144,6 +144,7 @@ def test_every_option_of_training_is_shared_or_of_rollouts():
         "episode_budget",
         "tool_seconds",
         "branching",
+        "replay",
     }
     assert {*SHARED_WITH_TRAIN} | rollouts | {"training"} == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & rollouts

@@ -192,6 +192,11 @@ class TrainOptions:
         "with env or tools: the rule by which the episodes of a prompt branch, such as 'trees(roots=2, nodes=2)'; "
         "default: all begin at the prompt",
     )
+    replay: str | None = option(
+        None,
+        "the rule by which good rollouts of earlier generations are learned from again, in optimiser steps of their "
+        "own, such as 'spear(buffer=32, baseline=32, steps=300, low=1, high=40)'; default: none are",
+    )
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")
@@ -267,6 +272,10 @@ class TrainOptions:
             from qredit.environments.branching.parsing import parse_branching  # here, as for objectives
 
             parse_branching(self.branching).check_size(self.m)
+        if self.replay is not None:
+            from qredit.engine.replay.parsing import parse_replay  # here, as for objectives
+
+            parse_replay(self.replay)
 
     def _check_fields(self) -> None:
         """Refuse an objective that cannot be read, and makers of fields that it does not read."""

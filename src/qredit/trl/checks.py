@@ -171,6 +171,23 @@ def check_branching(objective: Objective, args: QreditConfig, episodes: EpisodeS
         )
 
 
+def check_replay(objective: Objective, args: QreditConfig) -> None:
+    """Refuse to learn again from rollouts that are compared by more than their reward, or in several processes.
+
+    Raises:
+        QreditError: names the objective, or what runs several processes.
+    """
+    if args.replay_of_run is None:
+        return
+    if "answer_logp" in objective.needs or "reward" not in objective.needs:
+        raise QreditError(
+            f"replay compares rollouts by their rewards alone, and {objective} does not; take an objective of rewards "
+            "such as grpo(), or leave replay out"
+        )
+    if args.world_size > 1 or args.deepspeed or args.fsdp:
+        raise QreditError("replay takes one process, without DeepSpeed and FSDP; leave replay out")
+
+
 def resolve_field_functions(
     objective: Objective,
     given: Mapping[str, FieldFunction | RolloutMaker],

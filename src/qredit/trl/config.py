@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from qredit.engine.replay.parsing import parse_replay
+from qredit.engine.replay.protocol import ReplayRule
 from qredit.environments.branching.parsing import parse_branching
 from qredit.environments.branching.protocol import Branching
 from qredit.environments.budget import EpisodeBudget
@@ -146,6 +148,14 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             "as trees(roots=2, nodes=2). Default: all begin at the prompt."
         },
     )
+    replay: str | None = field(
+        default=None,
+        metadata={
+            "help": "The rule by which good rollouts of earlier generations are learned from again, in optimiser steps "
+            "of their own, such as spear(buffer=32, baseline=32, steps=300, low=1, high=40). For objectives of rewards "
+            "and one process. Default: none are."
+        },
+    )
     skip_long: bool = field(
         default=False, metadata={"help": "Drop prompts that are too long for the context, with a count."}
     )
@@ -192,6 +202,15 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         rule = parse_branching(self.branching)
         rule.check_size(self.num_generations)
         return rule
+
+    @property
+    def replay_of_run(self) -> ReplayRule | None:
+        """The rule by which rollouts are learned from again.
+
+        Raises:
+            QreditError: as `parse_replay`.
+        """
+        return None if self.replay is None else parse_replay(self.replay)
 
     @property
     def draw(self) -> SamplingParams:
