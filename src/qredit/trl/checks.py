@@ -104,7 +104,11 @@ def check_hints(objective: Objective, args: QreditConfig) -> None:
 
 
 def check_episodes(
-    objective: Objective, args: QreditConfig, episodes: EpisodeSource | None, given: Collection[str]
+    objective: Objective,
+    args: QreditConfig,
+    episodes: EpisodeSource | None,
+    given: Collection[str],
+    learners: Learners,
 ) -> None:
     """Refuse settings of episodes without any, and what does not go together with them.
 
@@ -113,6 +117,7 @@ def check_episodes(
         args: of the trainer.
         episodes: tools or an environment; None where rollouts are one turn.
         given: batch fields that the user makes.
+        learners: may need what an environment gives, too.
 
     Raises:
         QreditError: names the setting, the field, or the objective.
@@ -121,9 +126,10 @@ def check_episodes(
         for name, default in EPISODE_OPTIONS.items():
             if getattr(args, name) != default:
                 raise QreditError(f"{name} is read where there are tools or an environment; give one of them")
-        for name in sorted((objective.needs & {*EPISODE_FIELDS, *ANSWER_AT_TURNS}) - set(given)):
+        for name in sorted(((objective.needs | learners.needs) & {*EPISODE_FIELDS, *ANSWER_AT_TURNS}) - set(given)):
+            reader = objective if name in objective.needs else "a learner"
             raise QreditError(
-                f"{objective} needs the batch field '{name}', which an environment gives; give the trainer one "
+                f"{reader} needs the batch field '{name}', which an environment gives; give the trainer one "
                 "(environment=…, --env)"
             )
         return
