@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 
-from qredit.environments.branching import REGISTRY, candidates, trees, unsure_turns
+from qredit.environments.branching import REGISTRY, balanced_turns, candidates, trees, unsure_turns
 from qredit.environments.branching.candidates import compute_odds
 from qredit.environments.branching.parsing import parse_branching
 from qredit.environments.branching.protocol import Branch, Decision, PlayedEpisode, PlayedTurn
@@ -25,6 +25,10 @@ from qredit.utils.errors import QreditError
 from tests.support import tiny
 from tests.support.episodes import Counting, token_format
 
+RULES = {
+    **{name: f"{name}()" for name in REGISTRY},
+    "balanced_turns": "balanced_turns(base=0.5, weight=0.2, threshold=0.4, slope=0.5)",
+}
 TURN = TokenBudget(thinking=6, answer=4)
 NAN = math.nan
 
@@ -152,6 +156,35 @@ def test_a_turn_less_sure_than_the_first_branches():
     assert 150 < sum(half) < 250
 
 
+def test_a_pilot_weighs_roots_against_branches():
+    """The sheet's 16 rollouts: 8.40 and 7.60 where the tools leave the policy surer and less sure by 0.2; 9 and 8."""
+    rule = balanced_turns(base=0.0, weight=0.0, threshold=1.0, slope=0.5, tokens=2)
+    pilot = [(1.0, 1.0, 7.0), (0.7, 0.7), (0.9, 0.9, 7.0)]
+    for said, roots in ((pilot, 9), ([pilot[0], (1.2,)], 8), (pilot[:1], 9), ([*pilot[:1], (-9e9,)], 16)):
+        group = [episode(*[NAN] * len(said), surprisals=said)]
+        assert rule.decide(group, 15, Random(0)) == Decision(), "it is played to its end first"
+        over = [replace(group[0], ended=True)]
+        assert rule.decide(over, 15, Random(0)).branches == (Branch(0, 0),) * (roots - 1)
+    eager = balanced_turns(base=0.0, weight=1.0, threshold=-0.2, slope=0.5, tokens=2, copies=2)
+    over = [episode(NAN, NAN, NAN, surprisals=pilot, ended=True)]
+    assert eager.decide(over, 15, Random(0)).branches[8:] == (Branch(0, 2),) * 2, "its own unsure turns branch"
+    assert len(eager.decide(over, 9, Random(0)).branches) == 7, "roots first, of ten: ⌊5.25⌋ + 1 with the pilot"
+    lost = [replace(over[0], failed=True)]
+    assert eager.decide(lost, 15, Random(0)).branches == (Branch(0, 0),) * 8
+
+
+def test_branches_in_a_row_are_penalised():
+    """base 0.5, penalty 0.3: 0.5, 0.35 and 0.2 over a threshold of 0.3, so every third turn does not branch."""
+    rule = balanced_turns(base=0.5, weight=1.0, threshold=0.3, slope=1.0, penalty=0.3)
+    even = episode(*[NAN] * 7)
+    assert rule.list_branching(even) == [1, 2, 4, 5]
+    sure = episode(NAN, NAN, NAN, surprisals=[(1.0,), (0.7,), (1.9,)])
+    assert rule.list_branching(sure) == [2], "0.5 - 0.3 is not above 0.3"
+    group = [episode(NAN, ended=True), even, episode(*[NAN] * 3), replace(sure, new=False), episode(NAN)]
+    assert rule.decide(group, 9, Random(0)).branches == (Branch(2, 2),), "the seventh turn of the first is the third"
+    assert rule.decide([*group, replace(group[2], failed=True)], 9, Random(0)).branches == (Branch(2, 2),)
+
+
 def test_the_odds_of_candidates_are_the_papers():
     odds = compute_odds([2, 1, 0, 1.05, -2], 0.7)
     assert [one / sum(odds) for one in odds] == pytest.approx([0.506, 0.198, 0.077, 0.207, 0.012], abs=1e-3)
@@ -169,7 +202,7 @@ def test_one_candidate_is_gone_on_from():
     assert rule.decide(lost, 5, Random(0)) == Decision((Branch(0, 0),) * 3)
 
 
-@pytest.mark.parametrize("rule", [f"{name}()" for name in REGISTRY])
+@pytest.mark.parametrize("rule", RULES.values())
 def test_a_rule_reads_back_from_its_text(rule):
     made = parse_branching(rule)
     assert parse_branching(repr(made)) == made
@@ -186,6 +219,10 @@ def test_a_rule_reads_back_from_its_text(rule):
         (lambda: unsure_turns(share=0), "share must lie in"),
         (lambda: unsure_turns(probability=2), "probability must lie between 0 and 1, got 2"),
         (lambda: unsure_turns(weight=NAN), "weight must be a finite number"),
+        (lambda: parse_branching("balanced_turns()"), "base"),
+        (lambda: balanced_turns(NAN, 0, 0, 0), "balanced_turns: base must be a finite number"),
+        (lambda: balanced_turns(0, 0, 0, 0, penalty=2), "penalty must lie between 0 and 1, got 2"),
+        (lambda: balanced_turns(0, 0, 0, 0, copies=0), "balanced_turns: copies must be a whole number"),
         (lambda: candidates(k=1), "k must be a whole number, at least 2, got 1"),
         (lambda: candidates(temperature=-1), "temperature must be at least 0, got -1"),
         (lambda: candidates(k=5).check_size(4), "draws 5 candidates, and m, the rollouts per prompt, is 4"),
@@ -201,7 +238,7 @@ def test_wrong_rules_are_refused(make, message):
 # --- episodes
 
 
-@pytest.mark.parametrize("rule", [None, *(f"{name}()" for name in REGISTRY)])
+@pytest.mark.parametrize("rule", [None, *RULES.values()])
 def test_groups_are_whole_and_a_function_of_the_seed(rule):
     made = rule and parse_branching(rule)
     found = play(made, 6, groups=2)

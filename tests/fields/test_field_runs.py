@@ -2,6 +2,7 @@
 
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,19 @@ from safetensors.torch import load_file
 
 from qredit.cli import main
 from qredit.cli.parser import build_options
+from qredit.core.batch import RolloutBatch
 from qredit.engine.collective import SingleProcess
-from qredit.engine.critic import LinearCritic
-from qredit.fields import behind_prompt, planning_grams, truncated_answers
-from qredit.rollouts.collate import collate
+from qredit.engine.critic import LinearCritic, OutcomeTarget, RewardToCome
+from qredit.fields import behind_prompt, critic, planning_grams, truncated_answers
+from qredit.objectives import bi_level_gae, poad, turn_ppo
+from qredit.rollouts.collate import Rows, collate
 from qredit.runs.compare import ComparisonSettings
 from qredit.runs.options import TrainOptions
 from qredit.samplers.transformers import TransformersSampler
+from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout
 from tests.support.endpoint import said
+from tests.support.episodes import Counting
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
 from tests.support.marks import e2e
 from tests.support.runs import first_step_gradients, length_reward, trainer
@@ -246,3 +251,66 @@ def test_a_critic_learns_rewards_from_states():
     untouched = LinearCritic(lr=0.5)
     untouched.load_state_dict(LinearCritic(lr=0.5).state_dict())
     assert torch.equal(untouched.fill(rows, States(states))["value"], torch.zeros(2, 3))
+
+
+def paid_turns():
+    """Three rollouts of turns of 2, 2 and 1 tokens with an observation behind the first: paid, not scored, not paid."""
+    nan = float("nan")
+    turn, mask = torch.tensor([[0, 0, 0, 1, 1, 2]] * 3), torch.ones(3, 6, dtype=torch.bool)
+    observation = torch.tensor([[False, False, True, False, False, False]] * 3)
+    paid = torch.tensor([[1.0, 1.0, 1.0, nan, nan, 2.0]] * 2 + [[nan] * 6]).double()
+    return RolloutBatch(
+        mask=mask, rationale=mask & ~observation, answer=mask & False, observation=observation, turn=turn,
+        group=torch.tensor([0, 0, 0]), reward=torch.tensor([3.0, nan, 1.0]).double(), extra={"turn_reward": paid},
+    )  # fmt: skip
+
+
+def test_a_critic_of_turns_is_fitted_to_what_is_still_to_come():
+    """r = 1, none, 2: G = 1 + γ² 2, γ 2, 2, on the tokens that were sampled."""
+    batch = paid_turns()
+    for discount in (1.0, 0.5, 0.0):
+        wanted, counts = RewardToCome(discount)(batch)
+        first = 1 + discount**2 * 2
+        assert wanted[0].tolist() == [first, first, 0.0, discount * 2, discount * 2, 2.0]
+        assert counts.tolist() == [[True, True, False, True, True, True], [False] * 6, [False] * 6]
+    wanted, counts = OutcomeTarget()(batch)
+    assert wanted[0].tolist() == [3.0] * 6
+    assert counts.tolist() == [
+        [True, True, False, True, True, True],
+        [False] * 6,
+        [True, True, False, True, True, True],
+    ]
+    rows = Rows(torch.ones(3, 1).long(), torch.ones(3, 1).long(), batch)
+    told = LinearCritic(0.5, RewardToCome(0.5)).learn([rows], States(torch.zeros(3, 6, 2)), SingleProcess())
+    assert told == {"loss": pytest.approx((2 * 1.5**2 + 2 * 1.0 + 4.0) / 5)}
+
+
+@pytest.mark.parametrize("rule", [turn_ppo(0.5, 0.7), bi_level_gae(0.5, trace_decay=0.7), poad(0.5, trace_decay=0.7)])
+def test_a_critic_that_met_its_target_leaves_no_advantage(rule):
+    batch = paid_turns().select(slice(0, 1))
+    value, _ = RewardToCome(0.5)(batch)
+    off = {"value": value + torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 0.0])}
+    assert rule.credit(replace(batch, extra=batch.extra | off)).abs().max() > 0.1
+    found = rule.credit(replace(batch, extra=batch.extra | {"value": value}))
+    assert torch.allclose(found, torch.zeros(1, 6), atol=1e-6)
+
+
+class Paid(Counting):
+    """Pays 1 for each turn."""
+
+    def step(self, action):
+        return replace(super().step(action), reward=1.0)
+
+
+def test_a_critic_of_turns_needs_an_environment(tmp_path):
+    with pytest.raises(QreditError, match="a learner needs the batch field 'turn_reward', which an environment gives"):
+        trainer(tmp_path, "ma_rlhf()", learners=[critic(discount=1.0).make_learner("value")])
+    with pytest.raises(QreditError, match="discount"):
+        critic(discount=1.5)
+
+
+@pytest.mark.e2e
+def test_turn_ppo_trains_with_a_critic_from_one_command(train):
+    changes = {"env": f"{__name__}:Paid", "max_turns": 2, "observation_budget": 20, "steps": 2}
+    run = train("run", "turn_ppo()", "value=critic(lr=0.1, discount=0.99)", **changes, save_every=0)
+    assert all(line["critic/loss"] > 0 for line in lines(run / "metrics.jsonl") if "loss" in line)

@@ -146,6 +146,7 @@ def test_every_option_of_training_is_shared_or_of_rollouts():
         "tool_seconds",
         "branching",
         "drawing",
+        "replay",
     }
     assert {*SHARED_WITH_TRAIN} | rollouts | {"training"} == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & rollouts

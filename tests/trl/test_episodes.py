@@ -170,7 +170,11 @@ def test_tools_are_told_called_and_trained_over(tmp_path):
 
 @pytest.mark.parametrize(
     ("objective", "rule", "ended"),
-    [("tree_grpo()", "trees(roots=1, nodes=3)", 1.0), e2e("slate()", "candidates(k=2, temperature=0.5)", 0.5)],
+    [
+        ("tree_grpo()", "trees(roots=1, nodes=3)", 1.0),
+        e2e("slate()", "candidates(k=2, temperature=0.5)", 0.5),
+        e2e("agentic_aepo()", "balanced_turns(base=1, weight=0, threshold=0.5, slope=-9)", 1.0),
+    ],
 )
 def test_it_trains_on_branches(tmp_path, objective, rule, ended):
     made = trainer(
@@ -184,7 +188,7 @@ def test_it_trains_on_branches(tmp_path, objective, rule, ended):
     assert any(branches)
     if objective == "tree_grpo()":
         assert batch.extra["tree"].tolist() == [0] * 8, "each group is one tree"
-    else:
+    elif objective == "slate()":
         firsts = [int(batch.turn[row][batch.sampled[row]].min()) for row in range(len(branches))]
         assert firsts == branches, "a shared beginning gets no credit"
     entry = next(entry for entry in made.state.log_history if "episode/branched" in entry)

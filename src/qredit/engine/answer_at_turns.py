@@ -123,6 +123,27 @@ def score_answer_at_turns(
         forward: how the policy runs; its temperature is not read, for a likelihood is at temperature 1.
         device: where rows are put.
     """
+    each = score_each_answer_at_turns(trajectories, close, pad, forward, device)
+    found = [one.amax(1) for one in each]
+    return [
+        mean if one.is_whole else torch.full_like(mean, torch.nan)
+        for one, mean in zip(trajectories, found, strict=True)
+    ]
+
+
+def score_each_answer_at_turns(
+    trajectories: Sequence[Trajectory], close: Sequence[int], pad: int, forward: Forward, device: torch.device
+) -> list[Float[Tensor, "n A"]]:
+    """For each episode of K turns and A different right answers the (K + 1, A) numbers log p_k of each, as
+    `score_answer_at_turns` has them of the likeliest. It does not ask whether an episode was played to its end.
+
+    Args:
+        trajectories: sampled episodes, in order, with the ids of their right answers, one at least.
+        close: ids of the closing as it is forced.
+        pad: the id that fills rows up.
+        forward: how the policy runs; its temperature is not read, for a likelihood is at temperature 1.
+        device: where rows are put.
+    """
     rows = branch_answers(trajectories, close, pad, device)
     plain = replace(forward, temperature=1.0, layout=lambda part: forward.layout(part).only(_get_golds(part)))
     logp = plain.scores(forward.model, rows)["logp"]
@@ -130,8 +151,8 @@ def score_answer_at_turns(
     each = sum_per_answer(logp, _get_golds(rows), rows.batch.alias)
     found = []
     for one, total, tokens in zip(trajectories, each.total, each.tokens, strict=True):
-        mean = (total / tokens)[tokens > 0].unflatten(0, (_count_turns(one) + 1, -1)).amax(1)
-        found.append(mean.roll(-1) if one.is_whole else torch.full_like(mean, torch.nan))
+        mean = (total / tokens)[tokens > 0].unflatten(0, (_count_turns(one) + 1, -1))
+        found.append(mean.roll(-1, 0))
     return found
 
 

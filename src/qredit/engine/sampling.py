@@ -114,6 +114,7 @@ class RolloutSampler:
             self.tokenizer,
             lambda name, value: told.append((name, value)),
             None if self.answer is None else partial(self._answer_cut, FORK_STREAM + derive_seed(number) % FORK_STREAM),
+            self.format.close_ids,
         )
         made = make_fields(self.field_functions, trajectories, tools)
         if any(isinstance(maker, RolloutMaker) for maker in self.field_functions.values()):

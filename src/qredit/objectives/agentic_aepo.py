@@ -26,8 +26,7 @@ def agentic_aepo(
         dual_clip: the loss of A_i < 0 is capped at -dual_clip · A_i, None for no cap. verl takes 3.
 
     Source: arXiv 2510.14545, from others' notes, compared with official code. Difference: advantage and clip alone. Its
-    branching rollouts are not here: `--branching 'unsure_turns()'` is its relative's. The reduction is one mean over
-    all tokens.
+    branching rollouts are those of `--branching 'balanced_turns(…)'`. The reduction is one mean over all tokens.
     """
     advantage = reward() | center_by_group() | scale_by_group_std() | scale_by_entropy_score(strength)
     clip = gradient_keeping_clip(epsilon_low, epsilon_high, dual_clip)

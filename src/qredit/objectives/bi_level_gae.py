@@ -39,8 +39,9 @@ def bi_level_gae(
     Source: arXiv 2510.16907 (VAGEN), its estimator as released with RAGEN, compared. Difference: turns are told
     by their number. The code finds them by rewards other than 0, and loses a turn of reward 0.
 
-    `value` comes of a `Learner` of yours, or of `--field 'value=critic()'`. That head is fitted to the whole episode's
-    reward, which is V where all is paid at the end. Elsewhere it holds what was earned already, too, and biases A.
+    `value` comes of a `Learner` of yours, or of `--field 'value=critic(discount=…)'` with the same turn_discount: a
+    head that is fitted to the rewards still to come. Without a discount it is fitted to the whole episode's reward,
+    which holds what was earned already, too, and biases A.
     """
     returns = turn_reward() | turn_return(turn_discount, trace_decay)
     advantage = returns | token_advantage(discount, trace_decay, turn_discount=0.0) | whiten_over_tokens()

@@ -35,8 +35,9 @@ def poad(
 
     Source: arXiv 2405.15821, the backup of its section 4 (BAD), compared with official code.
 
-    `value` comes of a `Learner` of yours, or of `--field 'value=critic()'`. That head is fitted to the whole episode's
-    reward, which is V where all is paid at the end. Elsewhere it holds what was earned already, too, and biases A.
+    `value` comes of a `Learner` of yours, or of `--field 'value=critic(discount=…)'` with the same turn_discount: a
+    head that is fitted to the rewards still to come. Without a discount it is fitted to the whole episode's reward,
+    which holds what was earned already, too, and biases A.
     """
     advantage = turn_reward() | token_advantage(discount, trace_decay, turn_discount)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_token())

@@ -42,8 +42,8 @@ def r3_rag(
     the environment. One token mean; there a step is a row. No KL term in the reward (0.01 there), and rewards are not
     divided by a running spread.
 
-    `value` comes of a `Learner` of yours. `--field 'value=critic()'` is fitted to the whole episode's reward and not to
-    these rewards, and so biases A.
+    `value` comes of a `Learner` of yours. `--field 'value=critic(discount=0)'` is fitted to the rewards of turns as the
+    environment gave them, and `critic()` to the whole episode's. Neither is these rewards, and so both bias A.
     """
     steps = turn_reward() | skip_last_turn() | scale_by_outcome(right, wrong)
     earned = steps + answer * (reward() | at_last_turn())

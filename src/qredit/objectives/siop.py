@@ -37,8 +37,8 @@ def siop(
 
     Zero where all rewards of a group's turns are equal. A rollout without an answer has rewards of 0, which stay in
     the pool. One that was not scored is in no pool and gets 0. One of a single turn has `terminal` alone. It needs the
-    fields `support@before` and `support@after`, from a maker of yours, see `support_gain`. `cluster` is by equal texts
-    unless a maker gives it by meaning.
+    fields `support@before` and `support@after`, see `support_gain`. `--field 'support@before=answer_support(…)'` fills
+    both under a model that is not trained, and `cluster`, which is by equal texts unless it gives it by meaning.
 
     Source: arXiv 2605.04984, compared with official code. Difference: f may there be weighed by how far observations
     entail the answer (exp(η · entailment)). η is 0 by default in the code and 1 in its launcher. A spread below

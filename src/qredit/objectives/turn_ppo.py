@@ -31,8 +31,9 @@ def turn_ppo(
     second-hand: check them before use. The widths of the clip are PPO's,
     our choice.
 
-    `value` comes of a `Learner` of yours, or of `--field 'value=critic()'`. That head is fitted to the whole episode's
-    reward, which is V where all is paid at the end. Elsewhere it holds what was earned already, too, and biases A.
+    `value` comes of a `Learner` of yours, or of `--field 'value=critic(discount=…)'` with the same discount: a
+    head that is fitted to the rewards still to come. Without a discount it is fitted to the whole episode's reward,
+    which holds what was earned already, too, and biases A.
     """
     advantage = turn_reward() | turn_advantage(discount, trace_decay)
     surrogate = clipped_turn_ratio(epsilon_low, epsilon_high)

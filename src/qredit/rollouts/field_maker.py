@@ -50,11 +50,13 @@ class FieldTools:
         answer: (rollouts, a number of tokens for each) → each with its thinking cut behind so many tokens and closed by
             force, with an answer sampled behind that, its text and its reward. Every process asks for as many. None
             where rollouts cannot be gone on with.
+        close_ids: ids of the closing of thinking as it is forced.
     """
 
     tokenizer: Any
     log_metric: Callable[[str, float], None]
     answer: Callable[[Sequence[Trajectory], Sequence[int]], list[Trajectory]] | None = None
+    close_ids: Sequence[int] = ()
 
 
 class RolloutMaker(FieldMaker):

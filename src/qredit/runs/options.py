@@ -203,6 +203,11 @@ class TrainOptions:
         "the rule by which rollouts of one turn are drawn, such as 'hold_entropy(target=0.5)'; default: all behind the "
         "prompt, by the policy itself (docs/drawing.md)",
     )
+    replay: str | None = option(
+        None,
+        "the rule by which good rollouts of earlier generations are learned from again, in optimiser steps of their "
+        "own, such as 'spear(buffer=32, baseline=32, steps=300, low=1, high=40)'; default: none are",
+    )
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")
     lora_r: int = option(16, "rank of the adapters")
@@ -280,6 +285,10 @@ class TrainOptions:
             if self.env or self.tools:
                 raise QreditError("drawing is of rollouts of one turn; leave env and tools out")
             parse_drawing(self.drawing).check_size(self.m)
+        if self.replay is not None:
+            from qredit.engine.replay.parsing import parse_replay  # here, as for objectives
+
+            parse_replay(self.replay)
 
     def _check_probe(self) -> None:
         """Refuse a curriculum or a filter that cannot be read, and a probe's file that neither of them reads."""

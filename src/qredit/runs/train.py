@@ -221,6 +221,7 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
         "answer_end": options.answer_end,
         "skip_long": options.skip_long,
         "drawing": options.drawing,
+        "replay": options.replay,
         **{name: value for name in EPISODE_OPTIONS if (value := getattr(options, name)) is not None},
         **(_list_episode_sizes(options) if options.env or options.tools else {}),
         **{name: value for name, value in options.training.items() if name != "report_to"},

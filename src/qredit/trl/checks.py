@@ -110,7 +110,11 @@ def check_hints(objective: Objective, args: QreditConfig) -> None:
 
 
 def check_episodes(
-    objective: Objective, args: QreditConfig, episodes: EpisodeSource | None, given: Collection[str]
+    objective: Objective,
+    args: QreditConfig,
+    episodes: EpisodeSource | None,
+    given: Collection[str],
+    learners: Learners,
 ) -> None:
     """Refuse settings of episodes without any, and what does not go together with them.
 
@@ -119,6 +123,7 @@ def check_episodes(
         args: of the trainer.
         episodes: tools or an environment; None where rollouts are one turn.
         given: batch fields that the user makes.
+        learners: may need what an environment gives, too.
 
     Raises:
         QreditError: names the setting, the field, or the objective.
@@ -127,9 +132,10 @@ def check_episodes(
         for name, default in EPISODE_OPTIONS.items():
             if getattr(args, name) != default:
                 raise QreditError(f"{name} is read where there are tools or an environment; give one of them")
-        for name in sorted((objective.needs & {*EPISODE_FIELDS, *ANSWER_AT_TURNS}) - set(given)):
+        for name in sorted(((objective.needs | learners.needs) & {*EPISODE_FIELDS, *ANSWER_AT_TURNS}) - set(given)):
+            reader = objective if name in objective.needs else "a learner"
             raise QreditError(
-                f"{objective} needs the batch field '{name}', which an environment gives; give the trainer one "
+                f"{reader} needs the batch field '{name}', which an environment gives; give the trainer one "
                 "(environment=…, --env)"
             )
         return
@@ -221,6 +227,28 @@ def check_drawing(
             f"{objective} takes the rollouts of a prompt as independent draws, and {rule} lets them share their "
             "beginnings. Leave drawing out, or set biased_sampling to accept the bias"
         )
+
+
+def check_replay(objective: Objective, args: QreditConfig) -> None:
+    """Refuse to learn again from rollouts that are compared by more than their reward, or in several processes.
+
+    Raises:
+        QreditError: names the objective, or what runs several processes.
+    """
+    if args.replay_of_run is None:
+        return
+    if "answer_logp" in objective.needs or "reward" not in objective.needs:
+        raise QreditError(
+            f"replay compares rollouts by their rewards alone, and {objective} does not; take an objective of rewards "
+            "such as grpo(), or leave replay out"
+        )
+    drawing = args.drawing_of_run
+    if drawing is not None and drawing.fills:
+        raise QreditError(
+            f"replay compares rollouts by their rewards, and {drawing} puts in some without any; give one of them"
+        )
+    if args.world_size > 1 or args.deepspeed or args.fsdp:
+        raise QreditError("replay takes one process, without DeepSpeed and FSDP; leave replay out")
 
 
 def resolve_field_functions(

@@ -7,6 +7,8 @@ from trl import GRPOConfig
 
 from qredit.drawing.parsing import parse_drawing
 from qredit.drawing.protocol import Drawing
+from qredit.engine.replay.parsing import parse_replay
+from qredit.engine.replay.protocol import ReplayRule
 from qredit.environments.branching.parsing import parse_branching
 from qredit.environments.branching.protocol import Branching
 from qredit.environments.budget import EpisodeBudget
@@ -155,6 +157,14 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
             "Default: all behind the prompt, by the policy itself."
         },
     )
+    replay: str | None = field(
+        default=None,
+        metadata={
+            "help": "The rule by which good rollouts of earlier generations are learned from again, in optimiser steps "
+            "of their own, such as spear(buffer=32, baseline=32, steps=300, low=1, high=40). For objectives of rewards "
+            "and one process. Default: none are."
+        },
+    )
     skip_long: bool = field(
         default=False, metadata={"help": "Drop prompts that are too long for the context, with a count."}
     )
@@ -214,6 +224,15 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
         rule = parse_drawing(self.drawing)
         rule.check_size(self.num_generations)
         return rule
+
+    @property
+    def replay_of_run(self) -> ReplayRule | None:
+        """The rule by which rollouts are learned from again.
+
+        Raises:
+            QreditError: as `parse_replay`.
+        """
+        return None if self.replay is None else parse_replay(self.replay)
 
     @property
     def draw(self) -> SamplingParams:

@@ -53,6 +53,7 @@ from qredit.engine.memory import estimate_optimizer_bytes, get_free_bytes
 from qredit.engine.mismatch import collect_mismatch_stats
 from qredit.engine.model_limits import get_context_length
 from qredit.engine.prompts import Prompts
+from qredit.engine.replay.steps import Replay
 from qredit.engine.resume import deserialize_generation, serialize_generation
 from qredit.engine.run_state import METRICS, POSITION, PROMPTS, StatefulPart, load_state
 from qredit.engine.sampling import RolloutSampler
@@ -98,6 +99,7 @@ from qredit.trl.checks import (
     check_drawing,
     check_episodes,
     check_hints,
+    check_replay,
     check_sampling,
     check_steps,
     choose_hint_template,
@@ -115,6 +117,7 @@ from qredit.trl.model_setup import choose_layout, score_at_temperature_one
 from qredit.trl.placeholder_loader import EpochSampler, PlaceholderDataset
 from qredit.trl.prompt_order import choose_prompt_order
 from qredit.trl.refused_settings import check_arguments
+from qredit.trl.replay_callback import ReplayCallback
 from qredit.trl.revert import check_revertible
 from qredit.trl.reward_calculator import RewardCalculator
 from qredit.trl.run_trainer import RunTrainer
@@ -219,11 +222,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         check_vllm_settings(args)
         self.learners = Learners(learners)
         self.episodes = choose_source(tools, environment, environment_factory, args.tool_seconds)
-        check_episodes(self.objective, args, self.episodes, fields or {})
+        check_episodes(self.objective, args, self.episodes, fields or {}, self.learners)
         check_drawing(self.objective, args, self.episodes, fields or {})
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)
         check_hints(self.objective, args)
+        check_replay(self.objective, args)
         own = environment_reward if environment is not None else make_reward_function("exact_match")
         earned = make_rewards(self.episodes) if isinstance(self.episodes, FactorySource) else []
         given = reward_funcs if reward_funcs is not None else [] if earned else [own]
@@ -233,11 +237,13 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         for name, dataset in {"train_dataset": train_dataset, **list_eval_datasets(eval_dataset)}.items():
             check_columns(dataset, args.answer_column, name, needed)
         self.auto_q = AutoQ(self.objective) if find_auto(self.objective) is not None else None
-        looks = (
+        looks: list[TrainerCallback] = (
             []
             if self.auto_q is None
             else [InitialQCallback(self.auto_q, self._measure_initial_likelihood, args.num_generations, _log.info)]
         )
+        if args.replay_of_run is not None:
+            looks.append(ReplayCallback(self._take_replay_steps))
         with hidden_from_trl(args):
             super().__init__(
                 model=model,
@@ -402,6 +408,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             seed=args.seed,
         )
         self.step_log = StepLog(together)
+        self.replay = self._make_replay()
         self.checkpointer = self._make_checkpointer()
 
     def _make_sampler(self) -> Sampler:
@@ -432,6 +439,14 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             return super().make_answer_sampler()
         self.sampler.sync(self.accelerator.unwrap_model(self.model))
         return replace(self.sampler, draw=SamplingParams())
+
+    def _make_replay(self) -> Replay | None:
+        """What learns again from earlier rollouts, where that was asked for."""
+        rule, args = self.args.replay_of_run, self.args
+        if rule is None:
+            return None
+        rollouts = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        return Replay(rule, self.objective.reduction, self.scorer, self.collective, rollouts, args.seed)
 
     def _make_hinted_retry(self, rewards: RewardCalculator) -> HintedRetry | None:
         """What samples groups without a success again, where that was asked for."""
@@ -506,6 +521,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         own: list[Stateful] = [
             StatefulPart("rollouts", self._rollouts_in_use, self._restore_rollouts),
             *self._learner_files,
+            *self._replay_memory,
         ]
         label, expansion = str(self.objective), self.objective.expansion
         return Checkpointer(self.args, self.accelerator, label, expansion, parts, own)
@@ -514,6 +530,10 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
     def _fields_read(self) -> frozenset[str]:
         """The batch fields that the objective and the learners read."""
         return self.objective.needs | self.learners.needs
+
+    @property
+    def _replay_memory(self) -> list[Stateful]:
+        return [] if self.replay is None else [self.replay.memory]
 
     @property
     def _learner_files(self) -> list[LearnerFile]:
@@ -565,7 +585,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         kept = load_state(checkpoint)
         if kept is not None:
             self.stages.state = kept["objective_state"]
-        self.checkpointer.restore_own(checkpoint, self._learner_files)
+        self.checkpointer.restore_own(checkpoint, [*self._learner_files, *self._replay_memory])
         self._generation = None
         self._weights_replaced += 1
 
@@ -811,14 +831,32 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             **collect_covariance(learned.credited, learned.batch),
         }
         self._log_batch("train", objective, learned.batch, further)
-        self._observe(learned.batch)
+        self._observe(learned)
         return loss
 
-    def _observe(self, batch: RolloutBatch) -> None:
-        """Let the prompt sampler have what each group shows when it is learned from for the first time."""
+    def _observe(self, learned: ScoredMicrobatch) -> None:
+        """Let prompt sampler and replay have what each group shows when it is learned from for the first time."""
         use, last = self._step % self._period, self.args.steps_per_generation - 1
         if use <= last:
-            self.prompts.observe(batch, complete=self.accelerator.sync_gradients, last=use == last)
+            self.prompts.observe(learned.batch, complete=self.accelerator.sync_gradients, last=use == last)
+            if self.replay is not None:
+                self.replay.observe(learned)
+
+    def _take_replay_steps(self) -> None:
+        """Optimiser steps on earlier rollouts, behind the last one on a generation and at its learning rate."""
+        assert self.replay is not None
+        if self.inside_generation:
+            return
+        self.optimizer.zero_grad()
+        with self.compute_loss_context_manager():
+            for loss in self.replay.iterate_losses(self.model_wrapped, self.state.global_step + 1):
+                self._stop_unless_finite(loss, "loss of replayed rollouts")
+                self.collective.run(loss)
+                norm = self._clip_grad_norm(self.model_wrapped) if self.args.max_grad_norm > 0 else None
+                self._get_grad_norm(self.model_wrapped, norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.log_with_step(self.replay.logged)
 
     def _place(self) -> MicrobatchPosition:
         """Where the micro-batch that is learned from is in its generation."""
