@@ -60,6 +60,7 @@ def test_one_command_replays_on_a_pocket_task(tmp_path):
     [
         ("garl(q=0.5)", {}, "replay compares rollouts by their rewards alone"),
         ("grpo()", {"replay": "spear(buffer=2)"}, "spear"),
+        ("aepo()", {"drawing": "hold_entropy(target=0.5)"}, "puts in some without any"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused(tmp_path, objective, changes, message):
