@@ -123,6 +123,13 @@ class ReturnRedistribution:
 
 
 def _make_net(features: int, layers: int, width: int) -> nn.Sequential:
+    """f, whose values are all 0.
+
+    Args:
+        features: numbers that it reads.
+        layers: linear ones.
+        width: of those between.
+    """
     sizes = [features, *[width] * (layers - 1), 1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qredit.fields._step_judge import EndpointMaker, show_prompt
+from qredit.fields._step_judge import EndpointMaker
 from qredit.fields._turns import TurnText, place_on_turns, read_turns
-from qredit.rewards.judge.endpoint import parse_numbers
+from qredit.rewards.judge.endpoint import parse_numbers, show_prompt
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import look_up

@@ -149,6 +149,16 @@ def _count_features(path: str, tell: Callable[..., Any], examples: Sequence[Turn
 
 
 def _try(path: str, tell: Callable[..., Any], turn: Turn) -> list[float]:
+    """What a function tells of a turn.
+
+    Args:
+        path: of the function.
+        tell: the function.
+        turn: it is asked about.
+
+    Raises:
+        QreditError: it raises, or what it returns are no finite numbers.
+    """
     try:
         found = [float(value) for value in tell(*turn)]
     except Exception as error:  # whatever the user's function raises, or returns that holds no numbers
@@ -160,5 +170,12 @@ def _try(path: str, tell: Callable[..., Any], turn: Turn) -> list[float]:
 
 
 def _fault(path: str, turn: Turn, what: str) -> QreditError:
+    """The error for a function that cannot be used, on one line.
+
+    Args:
+        path: of the function.
+        turn: on which it failed.
+        what: it did.
+    """
     said = turn[1] if len(turn[1]) <= _SHOWN else f"{turn[1][:_SHOWN]}…"
     return QreditError(to_one_line(f"turn_features: {path} {what}, on the turn {said!r}"))
