@@ -12,6 +12,7 @@ from qredit.runs.fields import read_sources, select_read
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, tools, two_turns
+from tests.support.runs import length_reward, trainer
 
 CALLS = count()
 
@@ -98,6 +99,17 @@ def test_a_turn_on_which_it_fails_ends_the_run():
     object.__setattr__(maker, "__dict__", {**vars(maker), "_tell": lambda *turn: [1.0]})
     with pytest.raises(QreditError, match=r":features gives 1 numbers, and 2 on the examples, on the turn 'abc"):
         maker.make([two_turns(speech)], tools(speech)[0])
+
+
+def test_without_an_environment_a_rollout_is_one_turn(tmp_path):
+    learner = redistributed_return(2, lr=0.01).make_learner("turn_reward")
+    makers = {"learners": [learner], "fields": {"turn_feature@0": made()}}
+    run = trainer(tmp_path, "mica()", reward_funcs=length_reward, max_steps=1, **makers)
+    run.train()
+    (micro,) = run._generation.microbatches
+    assert micro.rows.batch.extra["turn_reward"].abs().max() == 0, "before its first step"
+    found = learner.fill(micro.rows, None)["turn_reward"][micro.rows.batch.sampled]
+    assert found.abs().min() > 0
 
 
 TURNS = f"turn_feature@0=turn_features('{__name__}:features', '{__name__}:examples')"

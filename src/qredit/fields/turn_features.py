@@ -96,7 +96,8 @@ class turn_features(RolloutMaker):
 
 def list_turns(one: Trajectory, tokenizer: Any) -> list[Turn]:
     """Each turn of a rollout as the function reads it."""
-    before, found = show_prompt(one.example["prompt"]), []
+    before = show_prompt(one.example["prompt"])
+    found: list[Turn] = []
     for turn in read_turns(one, tokenizer):
         found.append((before, turn.said, turn.observed))
         before = "\n".join(filter(None, (before, turn.said, turn.observed)))
