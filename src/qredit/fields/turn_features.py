@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from qredit.core.field_names import TURN_FEATURE_PREFIX
-from qredit.fields._step_judge import show_prompt
 from qredit.fields._turns import place_on_turns, read_turns
+from qredit.rewards.judge.endpoint import show_prompt
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import QreditError
