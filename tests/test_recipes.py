@@ -8,8 +8,11 @@ import yaml
 
 from qredit import tasks
 from qredit.cli import main
+from qredit.cli.dpo_command import list_dpo_fields
+from qredit.cli.offline_options import split_sources
 from qredit.cli.parser import build_options, read_yaml
 from qredit.cli.train_command import list_training_fields
+from qredit.runs.dpo_options import SHARED_WITH_TRAIN, PairOptions
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import make_config
 from qredit.utils.errors import QreditError
@@ -66,6 +69,31 @@ def test_it_is_a_run_of_what_its_name_says(path, tmp_path):
     )  # sizes that split a group, or settings that do not go together, are refused here
     step = args.per_device_train_batch_size * args.gradient_accumulation_steps
     assert (args.num_generations, step) == (recipe.m, recipe.m * recipe.prompts_per_step)
+
+
+SPECS = sorted((RECIPES / "specs").glob("*.yaml"))
+"""A first run, training on preferences, a run: each goes on from what the one before it left."""
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.name)
+def test_a_stage_of_specs_can_be_read(path):
+    command = "dpo" if path == SPECS[1] else "train"
+    first, *_ = path.read_text().splitlines()
+    assert first.endswith(f"`qredit {command} --config recipes/specs/{path.name} --output runs/specs-{path.name[0]}`")
+    assert unmarked(path.read_text()) == []
+    if command == "train":
+        assert options(path).rewards == "exact_match, 0.5*format"
+        return
+    own, rest = split_sources([(str(path), read_yaml(str(path)))], PairOptions, SHARED_WITH_TRAIN)
+    assert build_options(PairOptions, own).loss_types == ["sigmoid", "sft"]
+    assert build_options(TrainOptions, rest, further=list_dpo_fields).training == {"loss_weights": [1.0, 1.0]}
+
+
+def test_stages_of_specs_follow_each_other():
+    first, second, third = (read_yaml(str(path)) for path in SPECS)
+    assert first["keep_rollouts"] is True
+    assert (second["run"], second["model"]) == ("runs/specs-1", first["model"])
+    assert third["model"] == "runs/specs-2/final"
 
 
 def test_every_number_of_the_first_run_says_if_it_was_measured():

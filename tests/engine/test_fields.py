@@ -10,6 +10,7 @@ from qredit import Objective, QreditError, on_span
 from qredit.core.chain import Coefficient, Source, When
 from qredit.core.penalty import Penalty
 from qredit.engine.attention_maps import choose_middle_layers
+from qredit.fields import same_answers
 from qredit.rollouts.collate import collate
 from qredit.rollouts.field_functions import (
     clusters,
@@ -252,8 +253,8 @@ def test_fields_take_their_kind_from_their_numbers():
         make_field_tensor("both", [1.0, [1.0]], [1, 1], 1)
 
 
-def seen(response, group=0, rationale=""):
-    return Trajectory((), (), EndReason.ANSWER, group=group, rationale=rationale, response=response)
+def seen(response, group=0, rationale="", end=EndReason.ANSWER):
+    return Trajectory((), (), end, group=group, rationale=rationale, response=response)
 
 
 def test_answers_of_one_text_are_a_cluster_of_their_group():
@@ -262,6 +263,17 @@ def test_answers_of_one_text_are_a_cluster_of_their_group():
     assert found[0] == found[1] != found[2]
     assert found[3] == -1
     assert found[4] not in found[:4]
+
+
+@pytest.mark.parametrize("compare", [lambda told: clusters(told, None), lambda told: same_answers().make(told, None)])
+@pytest.mark.parametrize("end", [EndReason.BUDGET, EndReason.ERROR, EndReason.PRUNED])
+def test_an_episode_without_an_answer_is_in_no_cluster(compare, end):
+    """What it said last is no answer: two searches for the same words do not agree. An answer cut at its cap is one."""
+    told = [seen("search(Ann)", end=end), seen("search(Ann)", end=end), seen("Ann", end=EndReason.CAP), seen("Ann")]
+    found = compare(told)
+    first, second, cut, whole = found if isinstance(found, list) else found["cluster"]
+    assert (first, second) == (-1, -1)
+    assert cut == whole >= 0
 
 
 def test_a_tag_counts_where_the_completion_begins_with_it():

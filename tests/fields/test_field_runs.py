@@ -108,6 +108,70 @@ def test_it_trains_from_one_command(objective, train, network, serve):
     assert logged <= lines(run / "metrics.jsonl")[0].keys()
 
 
+def tell_turn(before, said, observed):
+    """Numbers of a turn, as `turn_features` takes them: whether anything was found, and how much was said."""
+    return [float(bool(observed)), len(said) / 100]
+
+
+def turns():
+    """Example turns for these."""
+    return [("Who?", "search(Ann)", "Ann lives in Rome."), ("Who?", "Ann", "")]
+
+
+FEATURES = f"turn_feature@0=turn_features('{__name__}:tell_turn', '{__name__}:turns')"
+SEARCHED = {  # makers of turn rewards on the search agent, and what is logged of them
+    "judge_turn_shares({judge}, share='of_sum')": ((), {"judge/unanswered", "judge/unreadable"}),
+    "redistributed_return(2, lr=0.01)": (
+        (FEATURES,),
+        {"redistributed_return/loss", "redistributed_return/variance"},
+    ),
+}
+
+
+def search(tmp_path, name, maker, *fields, **changes):
+    """Trains a tiny search agent by turn rewards that a maker gives; returns its first model and the run folder."""
+    network = tmp_path / "searching"
+    if not network.exists():
+        model_folder(network, max_position_embeddings=1024)
+    chosen = {"task": "pocket-hotpot", "env": "pocket-search", "subset": 8, "max_turns": 2, "observation_budget": 100}
+    words = [word for text in (f"turn_reward={maker}", *fields) for word in ("--field", text)]
+    given = {**SHORT, **chosen, "m": 4, "reward": f"{__name__}:varied", "objective": "mica()", **changes}
+    assert main(["train", "--cpu", *flags(model=network, output=tmp_path / name, **given), *words]) == 0
+    return network, tmp_path / name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", list(SEARCHED))
+def test_a_search_agent_trains_by_made_turn_rewards(maker, tmp_path, serve, capsys):
+    endpoint = serve(lambda number, body: said("[3, 1]" if "of 2 turns" in str(body) else "[2]"))
+    fields, logged = SEARCHED[maker]
+    maker = maker.format(judge=JUDGE.format(url=endpoint.url))
+    network, run = search(tmp_path, "run", maker, *fields, save_every=0)
+    before, after = weights(network), weights(run / "final")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert logged <= {key for line in lines(run / "metrics.jsonl") for key in line}
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"turn_reward is filled by {maker}, in the place of what the environment gives".replace(" ", "") in (
+        told.replace(" ", "")
+    )
+
+
+@pytest.mark.e2e
+def test_a_resumed_run_goes_on_with_its_regression(tmp_path):
+    asked = ("redistributed_return(2, lr=0.01)", FEATURES)
+    _, whole = search(tmp_path, "whole", *asked, save_every=1)
+    cut = shutil.copytree(whole, whole.parent / "cut")
+    for gone in ("final", "checkpoint-2"):
+        shutil.rmtree(cut / gone)
+    assert main(["train", "--quiet", "--resume", *flags(output=cut)]) == 0
+    first, second = weights(whole / "final"), weights(cut / "final")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    key = "redistributed_return/loss"
+    told = [[line[key] for line in lines(run / "metrics.jsonl") if key in line] for run in (whole, cut)]
+    assert told[0] == told[1]
+    assert len(set(told[0])) == 2
+
+
 @pytest.mark.e2e
 def test_a_resumed_run_goes_on_with_its_critic(train):
     fields = ("macro=macros_by_length(2)", "value=critic(lr=0.1)")

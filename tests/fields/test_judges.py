@@ -1,17 +1,21 @@
 """Makers that ask a judge: what it is shown, what its words become, and what is counted when they cannot be read."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from qredit.fields import (
     judge_same_answers,
     judge_step_scores,
+    judge_turn_shares,
     judge_unused_steps,
     judge_wrong_steps,
     process_reward_model,
     same_answers,
 )
-from qredit.rewards.judge.endpoint import EndpointJudge, parse_step_list, parse_yes_or_no
+from qredit.rewards.judge.endpoint import EndpointJudge, parse_numbers, parse_step_list, parse_yes_or_no
+from qredit.rollouts.trajectory import Role, Segment
 from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout, tools
 from tests.support.endpoint import said
@@ -180,3 +184,75 @@ def test_a_reward_model_scores_steps_at_their_ends(monkeypatch):
     assert loaded == [("path", "\n\n", 8192)]
     assert scores.question == "What?\n\nHm."
     assert torch.is_grad_enabled()
+
+
+EPISODE = (("look", "here"), ("it is", "there"), ("so it is",), ("done",))
+"""Thinking and action, what was seen, thinking and answer."""
+
+
+def episode(speech, reward=1.0):
+    """Two turns of which the first is answered: of tokens 2 + 2 and 1 + 1."""
+    parts = (
+        (EPISODE[0], Role.THINK, 0),
+        (EPISODE[1], Role.OBSERVATION, 0),
+        (EPISODE[2], Role.THINK, 1),
+        (EPISODE[3], Role.ANSWER, 1),
+    )
+    segments = tuple(
+        Segment(speech.ids(*texts), role, role != Role.OBSERVATION, turn=turn) for texts, role, turn in parts
+    )
+    return replace(rollout(speech, (), reward=reward), segments=segments)
+
+
+@pytest.mark.parametrize(
+    ("share", "reward", "reply", "turns"),
+    [
+        ("of_most", 8.0, "[3, 1]", (8.0, 8 / 3)),  # the sheet's 8 and 2.67
+        ("of_sum", 8.0, "[3, 1]", (6.0, 2.0)),
+        ("of_sum", 8.0, "all in vain: [0, 0]", (0.0, 0.0)),
+        ("of_most", -1.0, "[0, 3] no, [2, 0]", (-2 / 3, 0.0)),
+    ],
+)
+def test_a_judge_hands_the_reward_to_turns(serve, share, reward, reply, turns):
+    speech = Spoken()
+    endpoint = serve(lambda number, body: said(reply))
+    given, told = tools(speech)
+    maker = judge_turn_shares(endpoint.url, "judge", share=share)
+    (found,) = maker.make([episode(speech, reward)], given)["turn_reward"]
+    assert found == pytest.approx([turns[0]] * 4 + [turns[1]] * 2)
+    assert told == {"judge/unanswered": 0.0, "judge/unreadable": 0.0}
+
+
+def test_an_episode_is_shown_turn_by_turn(serve):
+    speech = Spoken()
+    endpoint = serve(lambda number, body: said("[1, 1]"))
+    judge_turn_shares(endpoint.url, "judge").make([episode(speech, 0.5)], tools(speech)[0])
+    shown = asked_of(endpoint.seen[0][0])
+    assert shown == (
+        "Question:\nWhat?\n\nThe right answer:\ngold\n\nReward of the episode: 0.5\n\nEpisode of 2 turns:\n\n"
+        '<turn number="1">\n<said>\nlookhere\n</said>\n<answered>\nit isthere\n</answered>\n</turn>\n\n'
+        '<turn number="2">\n<said>\nso it isdone\n</said>\n</turn>'
+    )
+    judge_turn_shares(endpoint.url, "judge", show_answer=False).make([episode(speech)], tools(speech)[0])
+    assert "gold" not in asked_of(endpoint.seen[1][0])
+
+
+def test_turns_that_nobody_judged_have_no_reward(serve):
+    """Not answered, not readable; nothing to hand out, and nothing scored: of the last two nobody is asked."""
+    speech, rewards = Spoken(), (1.0, 2.0, 3.0, 0.0, float("nan"))
+    replies = {"1": (503, "busy"), "2": said("[1, 4]"), "3": said("[3, 0]")}
+    endpoint = serve(lambda number, body: replies[asked_of(body).split("Reward of the episode: ")[1][0]])
+    given, told = tools(speech)
+    found = judge_turn_shares(endpoint.url, "judge").make([episode(speech, reward) for reward in rewards], given)
+    first = [values[0] for values in found["turn_reward"]]
+    assert torch.equal(torch.tensor(first).isnan(), torch.tensor([True, True, False, False, True]))
+    assert (first[2], first[3]) == (3.0, 0.0)
+    assert told == {"judge/unanswered": pytest.approx(1 / 3), "judge/unreadable": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize(
+    ("reply", "numbers"), [("[0, 3]", [0, 3]), ("[0, 4]", None), ("[1]", None), ("[1, 2, 3]", None), ("none", None)]
+)
+def test_a_list_of_another_length_cannot_be_read(reply, numbers):
+    assert parse_numbers(reply, 2, 3) == numbers
+    assert parse_numbers("none", 0, 3) is None

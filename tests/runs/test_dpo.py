@@ -27,6 +27,7 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.trl.dpo_config import F_DIVERGENCES
 from qredit.trl.dpo_trainer import PairCollator, make_dpo_dataset
+from tests.support.endpoint import said
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder
 from tests.support.tiny import tokenizer
 
@@ -311,6 +312,17 @@ def test_fresh_rollouts_are_drawn_for_the_questions(source, dpo):
             assert line[side]["reward"] == reward == float((sum(line[side]["ids"]) + number) % 2 == 0)
 
 
+def test_a_judge_may_say_which_is_better(source, dpo, serve):
+    """Against the reward: it likes what is wrong. A resumed run would read the pairs and ask nobody."""
+    endpoint = serve(lambda number, body: said("[9]" if "two" in body["messages"][-1]["content"] else "[1]"))
+    run, told = dpo(source(), steps=1, by=f"judge('{endpoint.url}', 'judge')")
+    pairs, wrong = lines(run.pairs), tuple(completion("two", 0.0).ids)
+    assert [tuple(pair["chosen"]["ids"]) for pair in pairs] == [wrong] * 4
+    assert {(pair["chosen"]["reward"], pair["rejected"]["reward"]) for pair in pairs} == {(0.9, 0.1)}
+    assert told["judge"] == {"asked": 8, "unanswered": 0, "unreadable": 0}
+    assert len(endpoint.seen) == 8
+
+
 def is_even(completion_ids, answer, **columns):
     """A reward that a model without skill gets half of the time: ids and answer add up to an even number."""
     return [float((sum(ids) + int(gold)) % 2 == 0) for ids, gold in zip(completion_ids, answer, strict=True)]
@@ -429,6 +441,7 @@ def test_preferring_right_rollouts_raises_success(tmp_path, capsys):
         ({"f_divergence_type": "kl"}, "unknown f_divergence_type 'kl'"),
         ({"ld_alpha": 2}, "ld_alpha must lie between 0 and 1, got 2"),
         ({"rollouts": 1}, "rollouts must be at least 2, got 1"),
+        ({"by": "judg('http://x', 'm')"}, "unknown judge of pairs 'judg'; did you mean 'judge'"),
         ({"pairs_per_prompt": 0}, "pairs_per_prompt must be at least 1, got 0"),
         ({"prompts_per_step": 9}, "there are 4 pairs, but one step needs 9; lower prompts_per_step"),
         ({"subset": 3}, "subset needs rollouts: those that the run in "),

@@ -1,7 +1,9 @@
-"""Names of batch fields that a teacher tells or that tell of right answers, and names of former versions.
+"""Names of batch fields that a teacher tells, that tell of right answers or of turns, and names of former versions.
 
     logp@NAME   log-probability of each completion token under the teacher NAME, (B, T), in nats
     kl@NAME     KL(policy ‖ NAME) over the whole vocabulary at each completion token, (B, T), in nats
+
+    turn_feature@n   one of the numbers that tell of a turn, on its tokens, (B, T)
 
 NAME is `reference`, the model that the run began with, `hint`, the policy shown the gold answer as the objective's
 `proposal` says, or the name of another model or prompt that the run was given.
@@ -14,6 +16,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 LOGP_PREFIX, KL_PREFIX = "logp@", "kl@"
+TURN_FEATURE_PREFIX = "turn_feature@"
 REFERENCE, HINT = "reference", "hint"
 HINTED_LOGP, REFERENCE_LOGP = f"{LOGP_PREFIX}{HINT}", f"{LOGP_PREFIX}{REFERENCE}"
 ANSWER_AT, ANSWER_AFTER = "answer_logp_at", "answer_logp_after"

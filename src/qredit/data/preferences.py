@@ -134,17 +134,18 @@ def _rank(scored: Sequence[Completion], pair: tuple[int, int], used: Counter[int
     return round(scored[j].reward - scored[i].reward, 9), used[i] + used[j]
 
 
-def describe_left_out(counts: PairCounts, margin: float) -> list[str]:
+def describe_left_out(counts: PairCounts, margin: float, compared: str = "reward") -> list[str]:
     """What was left out, a line for each kind of which there is any.
 
     Args:
         counts: of the prompts.
         margin: that was asked for.
+        compared: what rollouts were compared by, in a word.
     """
     told = (
-        (counts.all_equal, f"of {counts.prompts} prompts have one reward for all their rollouts and give no pair"),
-        (counts.too_close, f"prompts have no two rollouts whose rewards differ by {margin:g} and give no pair"),
-        (counts.unscored, "rollouts have no reward and stand in no pair"),
+        (counts.all_equal, f"of {counts.prompts} prompts have one {compared} for all their rollouts and give no pair"),
+        (counts.too_close, f"prompts have no two rollouts whose {compared}s differ by {margin:g} and give no pair"),
+        (counts.unscored, f"rollouts have no {compared} and stand in no pair"),
         (counts.same_ids, "pairs would hold the same tokens twice and are left out"),
     )
     return [f"{count} {what}" for count, what in told if count]

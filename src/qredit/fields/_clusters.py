@@ -24,7 +24,7 @@ def number_clusters(
     """
     found = [-1] * len(trajectories)
     for places in list_groups(trajectories):
-        for number, members in enumerate(cluster([trajectories[place].response for place in places])):
+        for number, members in enumerate(cluster([trajectories[place].final_answer for place in places])):
             for member in members:
                 found[places[member]] = number
     return found

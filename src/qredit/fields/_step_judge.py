@@ -27,10 +27,7 @@ class EndpointMaker(RolloutMaker):
     model: str
 
     def __post_init__(self) -> None:
-        for name in ("url", "model"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise QreditError(f"{name} of {type(self).__name__} must be a text, got {getattr(self, name)!r}")
-        _ = self._judge  # refuses an address that is none
+        check_endpoint(self, self.url, self.model)
 
     @property
     def _judge(self) -> EndpointJudge:
@@ -116,3 +113,20 @@ class StepJudge(EndpointMaker):
             str(one.example["answer"]) if self.show_answer and "answer" in one.example else None,
             one.response,
         )
+
+
+def check_endpoint(asker: object, url: object, model: object) -> None:
+    """Refuse what is no address of a judge.
+
+    Args:
+        asker: that is given it; its class is named.
+        url: of the endpoint.
+        model: the model's name there.
+
+    Raises:
+        QreditError: names the argument.
+    """
+    for name, value in (("url", url), ("model", model)):
+        if not isinstance(value, str) or not value:
+            raise QreditError(f"{name} of {type(asker).__name__} must be a text, got {value!r}")
+    EndpointJudge(str(url), str(model))

@@ -20,9 +20,10 @@ End your reply with the word yes if they say the same, and with the word no if t
 
 @dataclass(frozen=True)
 class judge_same_answers(EndpointMaker):
-    """`cluster` (B,): rollouts of a group whose answers entail each other, by a judge's word; -1 for an empty answer.
+    """`cluster` (B,): rollouts of a group whose answers entail each other, by a judge's word; -1 without an answer.
 
-    Answers of one text, case and white space aside, are asked about once. Each further text is compared with the first
+    An empty answer is none, nor is what an episode said last whose budget ended before it came to one. Answers of one
+    text, case and white space aside, are asked about once. Each further text is compared with the first
     member of every cluster of its group and joins the first that says the same; where no reply says so, or none could
     be had or read, it is a cluster of its own. So a group of d different texts costs at most d(d - 1)/2 questions, in
     d - 1 rounds. Logged: `judge/unanswered` and `judge/unreadable`, shares of all questions.

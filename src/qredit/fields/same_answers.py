@@ -14,10 +14,11 @@ from qredit.utils.extras import require_extras
 
 @dataclass(frozen=True)
 class same_answers(RolloutMaker):
-    """`cluster` (B,): rollouts of a group whose answers have one normal form under a scorer; -1 for a blank answer.
+    """`cluster` (B,): rollouts of a group whose answers have one normal form under a scorer; -1 without an answer.
 
-    Each answer joins the first cluster whose first member it is alike. Without a maker `cluster` compares texts, case
-    and white space aside.
+    A blank answer is none, nor is what an episode said last whose budget ended before it came to one. Each answer joins
+    the first cluster whose first member it is alike. Without a maker `cluster` compares texts, case and white space
+    aside.
 
     Args:
         scorer: a registered reward (`qredit.rewards`), such as math_equal, numeric or normalized_exact_match.

@@ -15,9 +15,10 @@ def empo(epsilon_low: float = 0.2, epsilon_high: float = 0.2, epsilon_std: float
 
         r_i = |cluster of answer i| / M,   A_i = (r_i - mean_g r) / (std_g r + epsilon_std)
 
-    The field `cluster` numbers the distinct answers of a group, -1 for an empty one. They are compared as texts, or by
-    `--field 'cluster=same_answers("math_equal")'` or `judge_same_answers(url, model)`. An empty answer has reward 0,
-    and so has a whole group in which no two answers agree. Zero in groups that agree as a whole.
+    The field `cluster` numbers the distinct answers of a group, -1 where there is none: the answer is empty, or the
+    budget of an episode ended before it. Answers are compared as texts, or by `judge_same_answers(url, model)` or
+    `--field 'cluster=same_answers("math_equal")'`. A rollout without an answer has reward 0, and so has a group in
+    which no two answers agree. Zero in groups that agree as a whole.
 
     Source: arXiv 2504.05812, the reward for mathematics in the authors' TRL code. Difference: its free-form rewards
     (-0.5 for an empty answer, 0 for one that repeats the question) are left to the reward function.

@@ -22,8 +22,8 @@ Booleans become a span, whole numbers are -1 where none is given, other numbers 
 
 
 def clusters(trajectories: Sequence[Trajectory], tokenizer: Any) -> list[int]:
-    """`cluster`: rollouts of a group whose answers are one and the same text, case and spaces aside; -1 if empty."""
-    texts = [(one.group, " ".join(one.response.casefold().split())) for one in trajectories]
+    """`cluster`: rollouts of a group whose answers are one and the same text, case and spaces aside; -1 without one."""
+    texts = [(one.group, " ".join(one.final_answer.casefold().split())) for one in trajectories]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     return [numbers[text] if text[1] else -1 for text in texts]
 

@@ -1,7 +1,7 @@
 """Makers of batch fields that have a name and arguments, and what they are given of a run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +24,16 @@ class FieldMaker(ABC):
     def reads_gold(self) -> bool:
         """Whether it cannot do without reference answers."""
         return False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Batch fields that it reads and another maker fills."""
+        return frozenset()
+
+    @property
+    def own_functions(self) -> tuple[Callable[..., Any], ...]:
+        """Functions of the user's that it calls: what is made hangs on their code, too."""
+        return ()
 
     def list_fields(self, name: str) -> frozenset[str]:
         """The fields that it fills where it is given for `name`, that one among them."""
@@ -80,6 +90,17 @@ class RolloutMaker(FieldMaker):
             trajectories: with their texts, groups, examples and rewards; whole groups.
             tools: of the run.
         """
+
+
+def find_read(needs: Collection[str], makers: Mapping[str, FieldFunction | FieldMaker]) -> frozenset[str]:
+    """The fields that are read: by an objective, or by a maker of a field that it reads.
+
+    Args:
+        needs: of the objective.
+        makers: by the field that each is given for.
+    """
+    read = [maker.needs for name, maker in makers.items() if name in needs and isinstance(maker, FieldMaker)]
+    return frozenset(needs).union(*read)
 
 
 def make_fields(

@@ -215,6 +215,14 @@ class Trajectory:
         return self.end not in (EndReason.ERROR, EndReason.PRUNED)
 
     @property
+    def final_answer(self) -> str:
+        """`response`, if it came to an answer of its own; "" for an episode that was left or whose budget ended first.
+
+        What such an episode said last, a search say, is no answer, though it stands where one would.
+        """
+        return self.response if self.is_whole and self.end != EndReason.BUDGET else ""
+
+    @property
     def ended(self) -> bool:
         """Whether the answer ended by itself."""
         return self.end == EndReason.ANSWER

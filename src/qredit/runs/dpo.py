@@ -21,6 +21,7 @@ from qredit.runs.fresh_rollouts import sample_groups
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import load_examples, load_model, load_tokenizer
 from qredit.runs.offline import list_model_facts, make_offline_config
+from qredit.runs.pair_judge import parse_by, score_once
 from qredit.runs.source_run import find_run_model, read_kept_rollouts, read_records
 from qredit.runs.train import (
     load_trainable_model,
@@ -97,7 +98,8 @@ def build_dpo_trainer(
     notes: list[str] = []
     model = load_trainable_model(run, path, notes)
     found = known or pair_up(
-        sample_groups(run, model, tokens, asked.rollouts or 0, console), options, "the rollouts that were sampled"
+        sample_groups(run, model, tokens, asked.rollouts or 0, console),
+        *(options, tokenizer, "the rollouts that were sampled"),
     )
     pairs = leave_out_unreadable(found.pairs, model, run.skip_long)
     check_enough_pairs(len(pairs), run.prompts_per_step)
@@ -157,29 +159,35 @@ def find_made_pairs(
         return None
     source = RunFolder(Path(str(options.pairs.run)).expanduser())
     groups = read_kept_rollouts(source)
-    found = pair_up(groups, options, f"the rollouts that the run in {source.path} kept")
-    check_same_tokenizer(source, path, tokenizer)
-    return found
+    check_same_tokenizer(source, path, tokenizer)  # a judge is shown what the ids say
+    return pair_up(groups, options, tokenizer, f"the rollouts that the run in {source.path} kept")
 
 
-def pair_up(groups: Sequence[CompletionGroup], options: DpoOptions, where: str) -> FoundPairs:
-    """The pairs of some rollouts.
+def pair_up(
+    groups: Sequence[CompletionGroup], options: DpoOptions, tokenizer: PreTrainedTokenizerBase, where: str
+) -> FoundPairs:
+    """The pairs of some rollouts, by their rewards or by what a judge says of them.
 
     Args:
         groups: the rollouts.
         options: of the run.
+        tokenizer: of their ids.
         where: what errors call the rollouts.
 
     Raises:
-        QreditError: there is none; it says what became of the prompts.
+        QreditError: there is none; it says what became of the prompts. A judge that refuses, or answers nothing.
     """
     asked: PairOptions = options.pairs
+    judged: dict[str, Any] = {}
+    if asked.by is not None:
+        groups, counted = score_once(parse_by(asked.by), groups, tokenizer)
+        judged = {"judge": counted}
     pairs, counts = make_pairs(groups, asked.pairs_per_prompt, asked.margin, options.run.seed)
-    told = describe_left_out(counts, asked.margin)
+    told = describe_left_out(counts, asked.margin, "score" if judged else "reward")
     if not pairs:
         why = "; ".join(told) or "there are none"
         raise QreditError(f"no pair can be made of {where}: {why}")
-    return FoundPairs(pairs, {"pairs": asdict(counts)}, told)
+    return FoundPairs(pairs, {"pairs": asdict(counts), **judged}, told)
 
 
 def check_same_tokenizer(source: RunFolder, path: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -32,7 +32,11 @@ class PairOptions:
         None, "rollouts to sample for each training question with the model; default: those that the run kept"
     )
     pairs_per_prompt: int = option(1, "pairs of one prompt, at most; those with the widest margin first")
-    margin: float = option(0.5, "least difference of the two rewards of a pair")
+    margin: float = option(0.5, "least difference of the two rewards of a pair, or of the two scores")
+    by: str | None = option(
+        None,
+        "who says which rollout is better, judge('URL', 'MODEL'), which scores each from 0 to 1; default: the reward",
+    )
     beta: float = option(0.1, "beta of the loss: how much leaving the reference costs")
     loss_type: str = field(
         default="sigmoid",
@@ -47,6 +51,12 @@ class PairOptions:
         for name in ("margin", "beta"):
             if not 0 < getattr(self, name) < math.inf:
                 raise QreditError(f"{name} must be more than 0, got {getattr(self, name)}")
+        if self.by is not None:
+            from qredit.runs.pair_judge import (
+                parse_by,
+            )  # here, for it loads torch, which a misspelt option does not need
+
+            parse_by(self.by)
         for name in self.loss_types:
             if name not in LOSS_TYPES:
                 raise unknown_name_error("loss_type", name, LOSS_TYPES)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from qredit.engine.learner import Learner, Learners
 from qredit.fields._kinds import LearnerMaker, TeacherMaker
-from qredit.fields.parsing import parse_field
-from qredit.rollouts.field_functions import FieldFunction
-from qredit.rollouts.field_maker import FieldMaker, RolloutMaker
+from qredit.fields.parsing import parse_field, parse_fields
+from qredit.rollouts.field_functions import EPISODE_FIELDS, FieldFunction
+from qredit.rollouts.field_maker import FieldMaker, RolloutMaker, find_read
 from qredit.runs.options import TrainOptions
 from qredit.trl.checks import resolve_field_functions
 from qredit.trl.teachers import TeacherSpec
@@ -72,14 +72,26 @@ def check_fields(options: TrainOptions) -> MadeFields:
     return made
 
 
+def describe_replaced(options: TrainOptions) -> list[str]:
+    """Which fields come from a maker though tools or an environment are there to give them, a line for each."""
+    if not (options.env or options.tools):
+        return []
+    given = (text.partition("=") for text in options.field)
+    return [
+        f"{name.strip()} is filled by {maker.strip()}, in the place of what the environment gives"
+        for name, _, maker in given
+        if name.strip() in EPISODE_FIELDS
+    ]
+
+
 def select_read(fields: Sequence[str], options: TrainOptions) -> tuple[str, ...]:
-    """Those of several fields, as the option takes them, that the objective of a run reads.
+    """Those of several fields, as the option takes them, that the objective of a run reads, or a maker of these.
 
     Raises:
-        QreditError: as `parse_field`.
+        QreditError: as `parse_fields`.
     """
-    needs = options.make_objective().needs if fields else frozenset()
-    return tuple(text for text in fields if parse_field(text)[0] in needs)
+    read = find_read(options.make_objective().needs if fields else (), parse_fields(fields))
+    return tuple(text for text in fields if parse_field(text)[0] in read)
 
 
 def check_all_read(fields: Sequence[str], runs: Sequence[TrainOptions]) -> None:
@@ -100,5 +112,9 @@ def check_all_read(fields: Sequence[str], runs: Sequence[TrainOptions]) -> None:
 
 def read_sources(options: TrainOptions) -> list[bytes]:
     """The files that the user's own functions are written in, as far as they are known."""
-    own = [maker for maker in options.make_fields().values() if inspect.isfunction(maker)]
-    return [Path(inspect.getfile(function)).read_bytes() for function in own]
+    own = [
+        function
+        for maker in options.make_fields().values()
+        for function in (maker.own_functions if isinstance(maker, FieldMaker) else (maker,))
+    ]
+    return [Path(inspect.getfile(function)).read_bytes() for function in own if inspect.isfunction(function)]

@@ -302,9 +302,9 @@ class TrainOptions:
 
     def _check_fields(self) -> None:
         """Refuse an objective that cannot be read, and makers of fields that it does not read."""
-        objective = self.make_objective()
-        for name, maker in self.make_fields().items():
-            check_read(name, maker, objective)
+        objective, makers = self.make_objective(), self.make_fields()
+        for name, maker in makers.items():
+            check_read(name, maker, objective, makers)
             if (self.env or self.tools) and getattr(maker, "one_turn", False):
                 raise QreditError(
                     f"field {name}: {type(maker).__name__} takes rollouts of one turn; leave env and tools out"
@@ -485,23 +485,32 @@ def list_probed(rule: "Curriculum") -> list[str]:
     return [name for name in rule.columns if name.startswith(PROBE_PREFIX)]
 
 
-def check_read(name: str, maker: "FieldMaker | FieldFunction", objective: "Objective") -> None:
-    """Refuse a maker of fields that an objective does not read.
+def check_read(
+    name: str,
+    maker: "FieldMaker | FieldFunction",
+    objective: "Objective",
+    makers: "Mapping[str, FieldMaker | FieldFunction]",
+) -> None:
+    """Refuse a maker of fields that neither an objective nor another maker reads.
 
     Args:
         name: of the field that it was given for.
         maker: of that field, and of others where it makes several.
         objective: of the run.
+        makers: all that are given.
 
     Raises:
         QreditError: names the field, and what is read.
     """
-    from qredit.rollouts.field_maker import RolloutMaker
+    from qredit.rollouts.field_maker import RolloutMaker, find_read
 
+    read = find_read(objective.needs, makers)
     made = maker.list_fields(name) if isinstance(maker, RolloutMaker) else {name}
-    for one in sorted(made - objective.needs):
+    for one in sorted(made - read):
+        by = "" if read == objective.needs else " and makers"
+        verb = "read" if by else "reads"
         raise QreditError(
-            f"field {name}: nothing reads '{one}'; {objective} reads {', '.join(sorted(objective.needs)) or 'nothing'}"
+            f"field {name}: nothing reads '{one}'; {objective}{by} {verb} {', '.join(sorted(read)) or 'nothing'}"
         )
 
 

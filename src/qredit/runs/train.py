@@ -29,7 +29,7 @@ from qredit.runs import plan as planning
 from qredit.runs.curriculum import prepare_curriculum
 from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
-from qredit.runs.fields import check_fields
+from qredit.runs.fields import check_fields, describe_replaced
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import (
@@ -110,7 +110,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         "train_examples": len(examples),
         "overlap": asdict(count_overlap(examples, load_held_out(options))),
         "unparseable_golds": len(given[0].unparseable(keep_rewarded(examples, options.alias_use))),
-        "data_notes": list(data.notes),
+        "data_notes": [*data.notes, *describe_replaced(options)],
         "model_path": path,
         **filtered,
     }

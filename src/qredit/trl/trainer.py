@@ -222,7 +222,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         check_vllm_settings(args)
         self.learners = Learners(learners)
         self.episodes = choose_source(tools, environment, environment_factory, args.tool_seconds)
-        check_episodes(self.objective, args, self.episodes, fields or {}, self.learners)
+        check_episodes(self.objective, args, self.episodes, {*(fields or {}), *self.learners.fills}, self.learners)
         check_drawing(self.objective, args, self.episodes, fields or {})
         makers = resolve_field_functions(self.objective, fields or {}, teachers or {}, self.learners)
         check_steps(self.objective, args)

@@ -157,6 +157,19 @@ def parse_step_list(reply: str, steps: int) -> frozenset[int] | None:
     return frozenset(number - 1 for number in numbers) if all(1 <= number <= steps for number in numbers) else None
 
 
+def parse_numbers(reply: str, count: int, most: int) -> list[int] | None:
+    """The numbers of the last list in a reply; None without a list, or where it has another length or a larger number.
+
+    Args:
+        reply: of a judge.
+        count: length of the list.
+        most: the largest number.
+    """
+    lists = _LIST.findall(reply)
+    numbers = [int(number) for number in re.findall(r"\d+", lists[-1])] if lists else []
+    return numbers if lists and len(numbers) == count and all(number <= most for number in numbers) else None
+
+
 def parse_yes_or_no(reply: str) -> bool | None:
     """Whether the last word of a reply is yes, in any case; None where it is neither yes nor no."""
     words = re.findall(r"\w+", reply[-_VERDICT:])
