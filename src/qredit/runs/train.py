@@ -51,6 +51,7 @@ from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import parse_vllm
+from qredit.runs.shrink_and_perturb import shrink_and_perturb
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
@@ -123,6 +124,8 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     guard = None if options.guard is None else CollapseGuard(options.guard)
     notes: list[str] = []
     model = load_trainable_model(options, path, notes)
+    if options.shrink is not None and options.perturb is not None:
+        shrink_and_perturb(model, options.shrink, options.perturb, options.seed)
     judged = choose_eval_rewards(given, tasks.get(options.task).metrics, examples)
     validation = make_validation(options, judged, tokenizer, model, folder, guard)
     with reraise_as_qredit_error(ValueError, ImportError):

@@ -29,18 +29,21 @@ class Divergence:
 
 def reverse_kl(log_p: Shares, log_other: Shares) -> Float[Tensor, " N"]:
     """KL(p ‖ p') = Σ p (log p - log p'), in nats."""
-    return torch.linalg.vecdot(log_p.exp(), log_p - log_other)
+    found: Tensor = torch.linalg.vecdot(log_p.exp(), log_p - log_other)
+    return found
 
 
 def _reverse_slope(log_p: Shares, log_other: Shares) -> Shares:
     """p · (log p - log p' - KL)."""
     gap = log_p - log_other
-    return log_p.exp() * (gap - torch.linalg.vecdot(log_p.exp(), gap)[:, None])
+    slope: Tensor = log_p.exp() * (gap - torch.linalg.vecdot(log_p.exp(), gap)[:, None])
+    return slope
 
 
 def forward_kl(log_p: Shares, log_other: Shares) -> Float[Tensor, " N"]:
     """KL(p' ‖ p) = Σ p' (log p' - log p), in nats."""
-    return torch.linalg.vecdot(log_other.exp(), log_other - log_p)
+    found: Tensor = torch.linalg.vecdot(log_other.exp(), log_other - log_p)
+    return found
 
 
 def _forward_slope(log_p: Shares, log_other: Shares) -> Shares:

@@ -206,8 +206,9 @@ class _Divergences(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None]:
-        hidden, weight, bias, states, *other, own_temperature = ctx.saved_tensors
-        pair = _Pair(_Head(weight, bias, ctx.temperature), _Head(*other, ctx.temperature), own_temperature)
+        hidden, weight, bias, states, other_weight, other_bias, own_temperature = ctx.saved_tensors
+        own, other = (_Head(*of, ctx.temperature) for of in ((weight, bias), (other_weight, other_bias)))
+        pair = _Pair(own, other, own_temperature)
         slope_hidden, slope_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         slope_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         for part in pair.parts(len(hidden)):
