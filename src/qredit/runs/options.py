@@ -155,6 +155,9 @@ class TrainOptions:
     rows_per_forward: int | None = option(None, "rollouts per forward pass; default: as many as fit, measured")
     steps: int = option(100, "optimiser steps")
     lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
+    optimizer: str | None = option(
+        None, "an optimiser that optim has no name for, such as 'muon()'; default: what optim says, AdamW"
+    )
     warmup: int | None = option(
         None, "steps over which the learning rate rises; constant afterwards. Default: 5, at most a tenth of all"
     )
@@ -260,6 +263,7 @@ class TrainOptions:
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         AliasUse.parse(self.aliases)
+        self._check_optimizer()
         self._check_perturbation()
         self._check_episodes()
         self._check_columns()
@@ -305,6 +309,15 @@ class TrainOptions:
                 raise QreditError("keep needs probe: it reads what `qredit probe --per-prompt FILE` wrote")
         elif self.probe is not None and (rule is None or not list_probed(rule)):
             raise QreditError("probe needs keep, or a curriculum that reads probe.NAME; nothing else reads the file")
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer is None:
+            return
+        if "optim" in self.training:
+            raise QreditError(f"give optim or optimizer: optim={self.training['optim']} names another one")
+        from qredit.engine.optimizers.parsing import parse_optimizer  # here, as for objectives
+
+        parse_optimizer(self.optimizer)
 
     def _check_perturbation(self) -> None:
         if self.shrink is None or self.perturb is None:

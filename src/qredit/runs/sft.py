@@ -92,6 +92,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
             callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
             peft_config=make_lora_config(run),
         )
+    trainer.use_optimizer(run.optimizer)
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer

@@ -24,7 +24,16 @@ SHARED_WITH_TRAIN = (
         "few_shot",
     ),
     *("subset", "hold_out", "reward", "model", "coldness", "chat", "prompts_per_step", "prompts_per_forward", "steps"),
-    *("lr", "warmup", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam"),
+    *(
+        "lr",
+        "optimizer",
+        "warmup",
+        "max_completion_length",
+        "answer_budget",
+        "thinking_opening",
+        "thinking_closing",
+        "answer_seam",
+    ),
     *(
         "answer_end",
         "skip_long",

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             learners=made.learners,
             prompts=curriculum,
         )
+    trainer.use_optimizer(options.optimizer)
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
     if validation is not None:
@@ -297,14 +299,19 @@ def check_precision(options: TrainOptions) -> None:
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimiser of bitsandbytes where that is not installed.
+    """Refuse an optimiser of bitsandbytes or GaLore where that is not installed.
 
     Args:
         name: as transformers calls it; empty is the default.
 
     Raises:
         MissingExtra: names it.
+        QreditError: the same, of a package that is no extra.
     """
+    if name.startswith("galore") and find_spec("galore_torch") is None:
+        raise QreditError(
+            f"optim={name} needs galore-torch, not installed here; install with: pip install galore-torch"
+        )
     if any(part in name for part in ("8bit", "paged", "bnb")):
         require_extras(f"optim={name}", "quantization")
 
