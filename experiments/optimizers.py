@@ -2,8 +2,8 @@
 
 The plan, written before the first run. SmolLM2-135M-Instruct, the one-hop questions of `real_model.py`, GARL at
 q = 0.75, `STEPS` steps of 4 questions × 8 rollouts. Each of the optimisers at each of the rates, then each schedule
-with AdamW at the rate at which AdamW's last three steps had the largest likelihood of the gold answers. One seed: an arm
-is called better than another nowhere. GaLore is left out where galore-torch is not installed, and the page then lacks
+with AdamW at the rate at which AdamW's last three steps had the likeliest gold answers. One seed: no arm
+is called better than another. GaLore is left out where galore-torch is not installed, and the page then lacks
 its rows.
 
 `--minutes` begins no run after so many, `--write` writes what is there and trains nothing. `--pocket` tries the code in
