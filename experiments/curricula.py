@@ -37,7 +37,7 @@ from qredit import pocket, tasks
 from qredit.runs.experiment import EvalSpec, hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.options import TrainOptions
 from qredit.runs.sft import finetune
-from qredit.runs.sft_options import RationaleOptions, SftOptions
+from qredit.runs.sft_options import SftOptions, ShownOptions
 from qredit.runs.train import train
 
 FOLDER, PAGE = RUNS / "curricula", Path("docs/results.md")
@@ -151,7 +151,7 @@ def show_easier(model: str) -> str:
     final, run = FOLDER / "start" / "final", replace(SHARED, task=EASIER_ALONE, model=model, steps=SHOWN)
     if not final.is_dir():
         shutil.rmtree(FOLDER / "start", ignore_errors=True)
-        shown = SftOptions(replace(run, max_completion_length=20), RationaleOptions(rationales=True))
+        shown = SftOptions(replace(run, max_completion_length=20), ShownOptions(rationales=True))
         finetune(shown, FOLDER / "start", Console(quiet=True))
     return str(final)
 

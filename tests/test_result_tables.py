@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import curricula
+import optimizers
 import pytest
 import selection
 import text_games
@@ -135,3 +136,18 @@ def test_the_chat_template_holds_tools_that_examples_call():
     results = [content for role, content in tool_calls.EXAMPLES if role == "tool"]
     calls = [HERMES.find(one)[0] for one in said[::2]]
     assert [calculator(**call.arguments) for call in calls] == results
+
+
+def test_schedules_take_the_rate_where_adam_ends_highest():
+    slow, fast, other = optimizers.Job("AdamW", 3e-5), optimizers.Job("AdamW", 1e-4), optimizers.Job("Muon", 3e-4)
+    found = {
+        slow: {"p_hat": [-4.0, None, -2.0, -2.0, -2.0], "curve": [0.0] * 5},
+        fast: {"p_hat": [-4.0, -1.0, -1.0, -3.1, -3.1], "curve": [0.0, 0.5, 0.5, 1.0, 0.0]},
+        other: {"p_hat": [-1.0], "curve": [1.0]},
+    }
+    assert optimizers.choose_rate(found) == 3e-5
+    assert optimizers.choose_rate({other: found[other]}) is None
+    assert optimizers.write_rows(found).split("\n")[:2] == [
+        "| AdamW | constant | 3e-05 | -4.00 → -2.00 | 0.0 |",
+        "| AdamW | constant | 0.0001 | -4.00 → -2.40 | 50.0 |",
+    ]

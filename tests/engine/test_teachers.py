@@ -68,7 +68,8 @@ WAYS = pytest.mark.parametrize("changes", [{}, {"shared_prefix": False}, {"rows_
 @WAYS
 def test_a_second_model_tells_log_probabilities_and_divergence(tmp_path, changes):
     other = model(seed=5)
-    made, rows, batch = stepped(tmp_path, "logp@other", "kl@other", teachers={"other": other}, **changes)
+    further = ("forward_kl@other", "hellinger@other", "tempered_kl@other@0.5")
+    made, rows, batch = stepped(tmp_path, "logp@other", "kl@other", *further, teachers={"other": other}, **changes)
     for row in (0, 5):
         prompt, completion = own(rows, row)
         theirs, ours = told(other, prompt, completion), told(made.model, prompt, completion)
@@ -77,6 +78,14 @@ def test_a_second_model_tells_log_probabilities_and_divergence(tmp_path, changes
         far = (ours.exp() * (ours - theirs)).sum(-1)
         assert float(far.min()) > 1e-3
         assert torch.allclose(batch.extra["kl@other"][row, : len(completion)], far, atol=1e-4)
+        apart = ((ours / 2).exp() - (theirs / 2).exp()).square().sum(-1).div(2).sqrt()
+        assert torch.allclose(batch.extra["hellinger@other"][row, : len(completion)], apart, atol=1e-3)
+        at = torch.exp(-0.5 * torch.tanh((apart / apart.median()).log()))[:, None]
+        ours_at, theirs_at = (ours / at).log_softmax(-1), (theirs / at).log_softmax(-1)
+        expected = at[:, 0] ** 2 * (ours_at.exp() * (ours_at - theirs_at)).sum(-1)
+        assert torch.allclose(batch.extra["tempered_kl@other@0.5"][row, : len(completion)], expected, atol=1e-3)
+        back = (theirs.exp() * (theirs - ours)).sum(-1)
+        assert torch.allclose(batch.extra["forward_kl@other"][row, : len(completion)], back, atol=1e-4)
     assert not any(parameter.requires_grad for parameter in other.parameters())
 
 

@@ -16,6 +16,7 @@ from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.cli.main import main
 from qredit.data.demonstrations import Demonstration, encode_demonstrations
 from qredit.data.rows import RowNames
+from qredit.data.token_rules import entropy_sft
 from qredit.report.collect import collect_runs
 from qredit.report.sentences import describe_run
 from qredit.rollouts.format import Format, TokenFormat
@@ -147,9 +148,49 @@ def test_every_option_of_training_is_shared_or_of_rollouts():
         "branching",
         "drawing",
         "replay",
+        "shrink",
+        "perturb",
     }
     assert {*SHARED_WITH_TRAIN} | rollouts | {"training"} == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & rollouts
+
+
+# --- which tokens count
+
+
+def test_entropy_sft_keeps_what_is_more_wrong_than_unsure():
+    """CE (.1, 2, 3), H (.2, 2.5, .5), gamma .8: D is (-.06, 0, 2.6). At least one is kept; the earlier among equals."""
+    found = torch.tensor([0.1, 2.0, 3.0]), torch.tensor([0.2, 2.5, 0.5])
+    kept = {keep: entropy_sft(keep=keep, gamma=0.8).choose(*found).tolist() for keep in (1.0, 0.8, 0.5, 0.01)}
+    assert kept == {1.0: [True] * 3, 0.8: [False, True, True], 0.5: [False, False, True], 0.01: [False, False, True]}
+    assert entropy_sft(0.8, gamma=10.0).choose(*found).tolist() == [True, False, True]
+    assert entropy_sft(0.5).choose(torch.ones(4), torch.ones(4)).tolist() == [True, True, False, False]
+
+
+def test_a_step_learns_from_tokens_of_the_whole_step(sft, network, data):
+    """One SGD step over three micro-batches: the tokens are chosen among all of them, whatever stands beside a row."""
+    rule = entropy_sft(keep=0.5, gamma=0.8)
+    common = {"steps": 1, "prompts_per_step": 6, "optim": "sgd", "max_grad_norm": 0, "lr": 0.5, "keep_tokens": rule}
+    run, _ = sft("small", prompts_per_forward=2, **common)
+    words, records = tokenizer(), lines(data)
+    texts = [[row[name] for row in records] for name in ("prompt", "answer")]
+    shown = encode_demonstrations(
+        *texts, [""] * 6, RowNames.of(None, 6, "data"), TokenFormat(Format.of(words), words), {}
+    )
+    plain = AutoModelForCausalLM.from_pretrained(network, dtype=torch.float32)
+    logs = [plain(torch.tensor([one.ids])).logits[0, len(one.prompt_ids) - 1 : -1].log_softmax(-1) for one in shown]
+    logp = torch.cat([log[range(len(log)), one.completion_ids] for log, one in zip(logs, shown, strict=True)])
+    entropy = torch.cat([-(log.exp() * log).sum(-1) for log in logs])
+    worth = -logp - 0.8 * entropy
+    loss = -logp[worth.argsort(descending=True)[: len(worth) // 2]].mean()
+    loss.backward()
+    with torch.no_grad():
+        moved = {name: value - 0.5 * value.grad for name, value in plain.named_parameters()}
+    found = load_file(run.final / "model.safetensors")
+    assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in moved.items() if name in found)
+    (told,) = [line["loss"] for line in lines(run.metrics) if "loss" in line]
+    assert told == pytest.approx(loss.item(), abs=1e-5)
+    assert json.loads(run.record.read_text())["objective"] == f"sft, tokens kept by {rule}"
 
 
 # --- what is learned
@@ -264,6 +305,8 @@ def test_a_run_is_recorded_repeated_and_told(sft, data, network, tmp_path):
             "record 4: field 'blank' must be text, a number or one assistant message, not ' '",
         ),
         ({"m": 4}, "unknown flag '--m'"),
+        ({"keep_tokens": "entropy_stf()"}, "unknown rule of tokens 'entropy_stf'; did you mean 'entropy_sft'?"),
+        ({"keep_tokens": "entropy_sft(keep=0)"}, "keep of entropy_sft must be above 0"),
         ({"objective": "grpo()"}, "unknown flag '--objective'"),
         ({"packing": True}, "unknown flag '--packing'"),
         ({"prompts_per_step": 7}, "6 prompts, but one step needs 7"),

@@ -29,7 +29,7 @@ from qredit.rollouts.collate import Rows
 from qredit.shared_prefix import attention, head, packing, patch_forward, share
 from qredit.shared_prefix.attention import attend_in_two_parts, attend_to_copies
 from qredit.shared_prefix.decode import Decoder, has_shared_prefix
-from qredit.shared_prefix.head import kl_divergences, score_tokens
+from qredit.shared_prefix.head import divergences, score_tokens
 from qredit.shared_prefix.layout import KeyRecorder, PackedGroup
 from qredit.shared_prefix.packing import pack, pack_continuations, pack_prompts, pad_rows
 from qredit.shared_prefix.patch_forward import ScoreRequest, enable_token_scoring, score, score_selected
@@ -503,7 +503,7 @@ def test_divergence_from_another_model_is_the_whole_sum():
         log_q = (other @ of_other.T / 0.7).log_softmax(1)
         return (log_p.exp() * (log_p - log_q)).sum(1)
 
-    found = kl_divergences(*leaves, (other, of_other, None), 0.7)
+    found = divergences(*leaves, (other, of_other, None), 0.7)
     assert torch.allclose(found, plain(hidden, weight, bias), atol=1e-4)
     upstream = torch.randn(70, generator=generator)
     again = [value.clone().requires_grad_() for value in (hidden, weight, bias)]

@@ -119,10 +119,10 @@ def describe_provenance(row: Mapping[str, Any]) -> str:
 def list_costs(objective: "Objective") -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
     from qredit.core.chain import Scope, field_kinds
-    from qredit.core.field_names import ANSWER_AT_TURNS
+    from qredit.core.field_names import ANSWER_AT_TURNS, DIVERGENCES
 
     read = field_kinds(objective.needs)
-    second, maps = {"logp@", "base_probability", "kl"}, {"attention_influence", "attention_locality"}
+    second, maps = {"logp@", "base_probability", *DIVERGENCES}, {"attention_influence", "attention_locality"}
     at_turns = bool(ANSWER_AT_TURNS & read)
     costs = {
         "a forward pass of a second model, held in memory, for each generation": bool(second & read),
@@ -130,7 +130,7 @@ def list_costs(objective: "Objective") -> list[str]:
         "attention maps of every rollout, computed the slow way, for each generation": bool(maps & read),
         "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,
         "last-layer states and prediction errors of every token": "prediction_error" in read,
-        "a second model's distribution over the vocabulary at every token": "kl" in read,
+        "a second model's distribution over the vocabulary at every token": bool(DIVERGENCES & read),
         "a sort of the vocabulary at every token": "nucleus_entropy" in read,
         "a scoring pass over the whole optimiser step before the first backward pass": objective.scope is Scope.BATCH,
         "a scoring pass over the whole generation before its first update": objective.scope is Scope.GENERATION,

@@ -15,7 +15,7 @@ from rich.console import Console
 from qredit.cli.offline_options import add_run_arguments, list_config_fields, list_sources, run_offline, split_sources
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, select_fields
 from qredit.runs.options import TrainOptions
-from qredit.runs.sft_options import SHARED_WITH_TRAIN, RationaleOptions, SftOptions
+from qredit.runs.sft_options import SHARED_WITH_TRAIN, SftOptions, ShownOptions
 
 _HELP = {"lr": "learning rate; default 3e-4 (pocket), 1e-4 (--lora), 1e-5 (full fine-tuning)"}
 
@@ -23,7 +23,7 @@ _HELP = {"lr": "learning rate; default 3e-4 (pocket), 1e-4 (--lora), 1e-5 (full 
 def add_arguments(parser: Parser) -> None:
     """The flags of the run itself, then one for every option."""
     add_run_arguments(parser, "sft")
-    add_options(parser, RationaleOptions, "what is shown")
+    add_options(parser, ShownOptions, "what is shown")
     add_options(parser, select_fields(TrainOptions, SHARED_WITH_TRAIN, _HELP), "options, as in `qredit train`")
     parser.extra_types = list_sft_fields
 
@@ -64,7 +64,5 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
         QreditError: an unknown key (with the nearest one), or a value that cannot be used.
     """
     sources = list_sources(given, config, resumed)
-    shown, rest = split_sources(sources, RationaleOptions, SHARED_WITH_TRAIN)
-    return SftOptions(
-        build_options(TrainOptions, rest, further=list_sft_fields), build_options(RationaleOptions, shown)
-    )
+    shown, rest = split_sources(sources, ShownOptions, SHARED_WITH_TRAIN)
+    return SftOptions(build_options(TrainOptions, rest, further=list_sft_fields), build_options(ShownOptions, shown))

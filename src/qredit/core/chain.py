@@ -72,6 +72,9 @@ FORWARD_FIELDS = frozenset(
         "prediction_error",
         "sampler_entropy",
         "kl",
+        "forward_kl",
+        "hellinger",
+        "tempered_kl",
     }
 )
 """Kinds of batch fields that a forward pass tells."""

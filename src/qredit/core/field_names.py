@@ -2,7 +2,9 @@
 
     logp@NAME   log-probability of each completion token under the teacher NAME, (B, T), in nats
     kl@NAME     KL(policy ‖ NAME) over the whole vocabulary at each completion token, (B, T), in nats
-
+    forward_kl@NAME   KL(NAME ‖ policy) there, in nats
+    hellinger@NAME    how far the two lie apart there, 0 … 1, a constant
+    tempered_kl@NAME@HARDNESS   T² · KL(policy ‖ NAME) with both at a temperature T of the token's own, in nats
     turn_feature@n   one of the numbers that tell of a turn, on its tokens, (B, T)
 
 NAME is `reference`, the model that the run began with, `hint`, the policy shown the gold answer as the objective's
@@ -17,6 +19,11 @@ from torch import Tensor
 
 LOGP_PREFIX, KL_PREFIX = "logp@", "kl@"
 TURN_FEATURE_PREFIX = "turn_feature@"
+FORWARD_KL_PREFIX, HELLINGER_PREFIX, TEMPERED_KL_PREFIX = "forward_kl@", "hellinger@", "tempered_kl@"
+STATE_PREFIXES = (KL_PREFIX, FORWARD_KL_PREFIX, HELLINGER_PREFIX, TEMPERED_KL_PREFIX)
+"""Of fields over the whole vocabulary: they are told from a teacher's states and head, in the policy's own pass."""
+DIVERGENCES = frozenset(prefix.removesuffix("@") for prefix in STATE_PREFIXES)
+"""The kinds of these fields."""
 REFERENCE, HINT = "reference", "hint"
 HINTED_LOGP, REFERENCE_LOGP = f"{LOGP_PREFIX}{HINT}", f"{LOGP_PREFIX}{REFERENCE}"
 ANSWER_AT, ANSWER_AFTER = "answer_logp_at", "answer_logp_after"
@@ -48,6 +55,11 @@ def list_teachers(needs: Iterable[str], told: str = LOGP_PREFIX) -> list[str]:
         told: LOGP_OF or KL_OF.
     """
     return sorted(name.removeprefix(told) for name in needs if name.startswith(told))
+
+
+def list_state_teachers(needs: Iterable[str]) -> list[str]:
+    """The names of the teachers whose states these fields are told from, sorted."""
+    return sorted({one.partition("@")[0] for told in STATE_PREFIXES for one in list_teachers(needs, told)})
 
 
 def resolve_field_name(name: str) -> str:

@@ -12,9 +12,9 @@ from qredit.core.field_names import (
     ANSWER_AT_TURNS,
     HINT,
     HINTED_LOGP,
-    KL_PREFIX,
     LOGP_PREFIX,
     REFERENCE,
+    list_state_teachers,
     list_teachers,
 )
 from qredit.engine.answer_at_turns import score_answer_at_turns, spread_over_turns
@@ -96,7 +96,7 @@ class Collator:
             rows = self._with_plain_density(rows, forward)
         if (self.serves_several_steps or self.sampler_differs) and self._any_untold(trajectories):
             rows = fill_untold_densities(trajectories, self.tails, rows, forward)
-        hidden = {name: teachers[name].hidden(rows, forward) for name in list_teachers(self.needs, KL_PREFIX)}
+        hidden = {name: teachers[name].hidden(rows, forward) for name in list_state_teachers(self.needs)}
         rows = replace(rows, teacher_hidden=hidden)
         if BASE in self.needs:
             closed = collate(drop_rationales(trajectories, self.close), ("answer",), self.pad, 0, self.scorer.device)

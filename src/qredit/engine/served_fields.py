@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from qredit.core.chain import field_kinds
-from qredit.core.field_names import KL_PREFIX, LOGP_PREFIX
+from qredit.core.field_names import LOGP_PREFIX, STATE_PREFIXES
 from qredit.core.objective import Objective
 from qredit.utils.errors import QreditError
 
@@ -24,7 +24,7 @@ def check_served(objective: Objective, filled: Collection[str], told: Collection
     needs = (objective.needs | objective.needs_off_policy) - set(told)
     if objective.proposal is not None:
         raise QreditError(f"{objective} draws from a proposal, which is not done on {engine}; train it on TRL")
-    teachers = sorted(name for name in needs if name.startswith((LOGP_PREFIX, KL_PREFIX)))
+    teachers = sorted(name for name in needs if name.startswith((LOGP_PREFIX, *STATE_PREFIXES)))
     if teachers:
         raise QreditError(
             f"{objective} compares with a teacher ({', '.join(teachers)}), and {engine} tells "

@@ -9,7 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qredit.core.field_names import HINT, HINTED_LOGP, KL_PREFIX, LOGP_PREFIX, REFERENCE, list_teachers
+from qredit.core.field_names import (
+    HINT,
+    HINTED_LOGP,
+    LOGP_PREFIX,
+    REFERENCE,
+    STATE_PREFIXES,
+    list_state_teachers,
+    list_teachers,
+)
 from qredit.engine.passes import fill_empty_pass
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.layout import Layout
@@ -79,7 +87,7 @@ class Teacher(Protocol):
         """Log-probability of each completion token in nats, 0 where none stands; constants."""
 
     def hidden(self, rows: Rows, forward: Forward) -> Float[Tensor, "B T E"]:
-        """The last layer's state that predicts each completion token, 0 where none stands; asked for `kl@NAME`."""
+        """The last layer's state that predicts each completion token, 0 where none stands; asked for divergences."""
 
     def head(self, policy: Any) -> tuple[Float[Tensor, "V E"], Float[Tensor, " V"] | None]:
         """Weight and bias that make those states logits.
@@ -117,8 +125,8 @@ def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str
     filled |= {HINTED_LOGP} if proposes else set()
     if REFERENCE in given:
         raise QreditError(f"teachers: '{REFERENCE}' is the model that the run begins with; choose another name")
-    for told in (LOGP_PREFIX, KL_PREFIX):
-        for name in list_teachers(needs - filled, told):
+    for told in (LOGP_PREFIX, *STATE_PREFIXES):
+        for name in (rest.partition("@")[0] for rest in list_teachers(needs - filled, told)):
             if name not in known:
                 raise QreditError(
                     f"the batch field '{told}{name}' is needed, but there is no teacher '{name}'; there is "
@@ -126,7 +134,7 @@ def check_named(needs: Iterable[str], given: Iterable[str], filled: Iterable[str
                     f"--field {told}{name}=teacher_model(path)"
                     + (f" or --field {told}{name}=behind_prompt(template)" if told == LOGP_PREFIX else "")
                 )
-    read = {*list_teachers(needs), *list_teachers(needs, KL_PREFIX)}
+    read = {*list_teachers(needs), *list_state_teachers(needs)}
     idle = [name for name in given if name not in read]
     if idle:
         raise QreditError(f"teachers: nothing reads '{LOGP_PREFIX}{idle[0]}'; leave '{idle[0]}' out")
@@ -143,11 +151,11 @@ def check_heads(needs: Iterable[str], teachers: Mapping[str, Teacher], policy: A
     Raises:
         QreditError: naming the teacher and both sizes; it tells no states.
     """
-    for name in list_teachers(needs, KL_PREFIX):
+    for name in list_state_teachers(needs):
         rows = unwrap_peft(policy).get_output_embeddings().weight.shape[0]
         own = teachers[name].head(policy)[0].shape[0]
         if own != rows:
             raise QreditError(
-                f"'{KL_PREFIX}{name}' runs over the whole vocabulary, but the head of '{name}' has {own} rows, the "
-                f"policy's {rows}; '{LOGP_PREFIX}{name}' compares sampled tokens alone"
+                f"divergences from '{name}' run over the whole vocabulary, but the head of '{name}' has {own} rows, "
+                f"the policy's {rows}; '{LOGP_PREFIX}{name}' compares sampled tokens alone"
             )

@@ -11,15 +11,15 @@ from qredit.utils.errors import QreditError
 class teacher_model(TeacherMaker):
     """`logp@NAME` (B, T): log-probability of each completion token under another model, in nats, a constant.
 
-    `kl@NAME`, the divergence over the whole vocabulary, is told by the same model. It is held in memory beside the
-    policy, and runs once over every generation.
+    Divergences over the whole vocabulary, such as `kl@NAME`, are told by the same model. It is held in memory beside
+    the policy, and runs once over every generation. Given for one field of NAME, it tells all of them.
 
     Args:
         path: folder or id of the model, whose token ids must be the policy's.
     """
 
     path: str
-    fills: ClassVar[tuple[str, ...]] = ("logp@", "kl")
+    fills: ClassVar[tuple[str, ...]] = ("logp@", "kl", "forward_kl", "hellinger", "tempered_kl")
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:

@@ -120,6 +120,7 @@ def build_dpo_trainer(
             callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
             peft_config=make_lora_config(run),
         )
+    trainer.use_optimizer(run.optimizer)
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer

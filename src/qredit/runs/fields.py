@@ -46,9 +46,9 @@ def load_fields(options: TrainOptions) -> MadeFields:
     teachers: dict[str, TeacherSpec] = {}
     for name, maker in given.items():
         if isinstance(maker, TeacherMaker):
-            teacher = name.partition("@")[2]
+            teacher = name.split("@")[1]
             if teacher in teachers:
-                raise QreditError(f"field {name}: one maker tells both logp@{teacher} and kl@{teacher}; give it once")
+                raise QreditError(f"field {name}: one maker tells all that is read of {teacher}; give it once")
             teachers[teacher] = maker.make_teacher()
     return MadeFields(
         {

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from dataclasses import field as dataclass_field
@@ -118,6 +119,10 @@ class TrainOptions:
     model: str = option(
         POCKET, "model folder or id; 'pocket' is the task's own small model, 'smollm2' SmolLM2-135M-Instruct"
     )
+    shrink: float | None = option(
+        None, "multiply all weights by that before the first step (shrink and perturb); needs perturb"
+    )
+    perturb: float | None = option(None, "standard deviation of what is then added to every weight; needs shrink")
     coldness: int | None = option(None, "which pocket-dial model: -log10 of its success probability")
     chat: bool | None = option(None, "put prompts into the chat template; default: if there is one")
     objective: str = dataclass_field(
@@ -150,6 +155,9 @@ class TrainOptions:
     rows_per_forward: int | None = option(None, "rollouts per forward pass; default: as many as fit, measured")
     steps: int = option(100, "optimiser steps")
     lr: float | None = option(None, "learning rate; default 3e-4 (pocket), 1e-5 (--lora), 1e-6 (full fine-tuning)")
+    optimizer: str | None = option(
+        None, "an optimiser that optim has no name for, such as 'muon()'; default: what optim says, AdamW"
+    )
     warmup: int | None = option(
         None, "steps over which the learning rate rises; constant afterwards. Default: 5, at most a tenth of all"
     )
@@ -255,6 +263,8 @@ class TrainOptions:
         if self.coldness is not None and (self.model != POCKET or self.task != "pocket-dial"):
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         AliasUse.parse(self.aliases)
+        self._check_optimizer()
+        self._check_perturbation()
         self._check_episodes()
         self._check_columns()
         self._check_wording()
@@ -299,6 +309,28 @@ class TrainOptions:
                 raise QreditError("keep needs probe: it reads what `qredit probe --per-prompt FILE` wrote")
         elif self.probe is not None and (rule is None or not list_probed(rule)):
             raise QreditError("probe needs keep, or a curriculum that reads probe.NAME; nothing else reads the file")
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer is None:
+            return
+        if "optim" in self.training:
+            raise QreditError(f"give optim or optimizer: optim={self.training['optim']} names another one")
+        from qredit.engine.optimizers.parsing import parse_optimizer  # here, as for objectives
+
+        parse_optimizer(self.optimizer)
+
+    def _check_perturbation(self) -> None:
+        if self.shrink is None or self.perturb is None:
+            if self.shrink is not None or self.perturb is not None:
+                given, other = ("shrink", "perturb") if self.perturb is None else ("perturb", "shrink")
+                raise QreditError(f"{given} needs {other}: weights become shrink · weight + perturb · noise")
+            return
+        if not 0 < self.shrink <= 1:
+            raise QreditError(f"shrink must be above 0 and at most 1, got {self.shrink}")
+        if not 0 <= self.perturb < math.inf:
+            raise QreditError(f"perturb must be 0 or more, got {self.perturb}")
+        if self.lora:
+            raise QreditError("shrink changes the weights that adapters lie on, which are not saved; leave lora out")
 
     def _check_fields(self) -> None:
         """Refuse an objective that cannot be read, and makers of fields that it does not read."""

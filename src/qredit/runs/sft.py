@@ -87,10 +87,12 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
             run.template,
             tokenizer,
             objective=options.label,
+            token_rule=options.token_rule,
             chat=any(not isinstance(prompt, str) for prompt in prompts),
             callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
             peft_config=make_lora_config(run),
         )
+    trainer.use_optimizer(run.optimizer)
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer
@@ -98,7 +100,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     facts = {
         "train_examples": len(encoded),
         "train_prompts": len(shown),
-        "without_rationale": sum(not text for text in rationales) if options.label != "sft" else 0,
+        "without_rationale": sum(not text for text in rationales) if options.shows_rationales else 0,
         "completion_tokens": sum(len(one.completion_ids) for one in shown),
         "unparseable_golds": len(rewards[0].unparseable(data.examples)),
         "answers_over_budget": sum(len(tokens.answer_ids(answer)) > budget for answer in answers),

@@ -1,11 +1,14 @@
-"""The options of supervised fine-tuning: those that it shares with training, and where rationales come from."""
+"""The options of supervised fine-tuning: those that it shares with training, what is shown, and what of it counts."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qredit.runs.options import TrainOptions, option
 from qredit.utils.errors import QreditError
+
+if TYPE_CHECKING:
+    from qredit.data.token_rules.protocol import TokenRule
 
 SHARED_WITH_TRAIN = (
     *(
@@ -21,7 +24,16 @@ SHARED_WITH_TRAIN = (
         "few_shot",
     ),
     *("subset", "hold_out", "reward", "model", "coldness", "chat", "prompts_per_step", "prompts_per_forward", "steps"),
-    *("lr", "warmup", "max_completion_length", "answer_budget", "thinking_opening", "thinking_closing", "answer_seam"),
+    *(
+        "lr",
+        "optimizer",
+        "warmup",
+        "max_completion_length",
+        "answer_budget",
+        "thinking_opening",
+        "thinking_closing",
+        "answer_seam",
+    ),
     *(
         "answer_end",
         "skip_long",
@@ -46,12 +58,16 @@ DEFAULT_RATES = {"pocket": 3e-4, "lora": 1e-4, "full": 1e-5}
 
 
 @dataclass(frozen=True)
-class RationaleOptions:
-    """Where rationales come from. Without any of these the model is shown answers alone."""
+class ShownOptions:
+    """What is shown, and which of its tokens count. Without any of these all tokens of answers alone."""
 
     rationales: bool = option(False, "show the task's own rationales, too (the pocket tasks have some)")
     rationale_column: str | None = option(
         None, "column that holds a rationale (task jsonl), a.b for b inside a; rows without one show the answer alone"
+    )
+    keep_tokens: str | None = option(
+        None,
+        "the rule by which a step leaves tokens out, such as 'entropy_sft(keep=0.8, gamma=0.8)'; default: all count",
     )
 
 
@@ -62,11 +78,11 @@ class SftOptions:
     Attributes:
         run: model, data, format, sizes, steps and validation, as in training; of its fields only `SHARED_WITH_TRAIN`
             and `training`, here further fields of TRL's SFTConfig, are read.
-        shown: where rationales come from.
+        shown: where rationales come from, and which tokens count.
     """
 
     run: TrainOptions = field(default_factory=TrainOptions)
-    shown: RationaleOptions = field(default_factory=RationaleOptions)
+    shown: ShownOptions = field(default_factory=ShownOptions)
 
     def __post_init__(self) -> None:
         task = self.run.task
@@ -74,11 +90,27 @@ class SftOptions:
             raise QreditError(f"rationale_column names a column of task jsonl, not of {task}; see rationales")
         if self.shown.rationales and task == "jsonl":
             raise QreditError("rationales are those that a task has; for task jsonl name a column: rationale_column")
+        _ = self.token_rule  # refuses a text that cannot be read
+
+    @property
+    def shows_rationales(self) -> bool:
+        """Whether any rationale is asked for."""
+        return self.shown.rationales or self.shown.rationale_column is not None
+
+    @property
+    def token_rule(self) -> "TokenRule | None":
+        """Which tokens count; None is all."""
+        if self.shown.keep_tokens is None:
+            return None
+        from qredit.data.token_rules.parsing import parse_token_rule  # here, as for objectives
+
+        return parse_token_rule(self.shown.keep_tokens)
 
     @property
     def label(self) -> str:
         """What is learned, in words."""
-        return "sft with rationales" if self.shown.rationales or self.shown.rationale_column else "sft"
+        shown = "sft with rationales" if self.shows_rationales else "sft"
+        return shown if self.token_rule is None else f"{shown}, tokens kept by {self.token_rule}"
 
     @property
     def learning_rate(self) -> float:
@@ -96,7 +128,7 @@ class SftOptions:
     def changed(self) -> Mapping[str, Any]:
         """The options that are not at their default: what tells runs apart."""
         own = {f.name: getattr(self.shown, f.name) for f in fields(self.shown) if f.default is not MISSING}
-        default = RationaleOptions()
+        default = ShownOptions()
         mine = {name: value for name, value in own.items() if value != getattr(default, name)}
         told = {name: value for name, value in self.run.changed().items() if name in (*SHARED_WITH_TRAIN, "training")}
         return {**told, **mine}

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from qredit.runs.loggers import parse_report_to
 from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import parse_vllm
+from qredit.runs.shrink_and_perturb import shrink_and_perturb
 from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
@@ -123,6 +125,8 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     guard = None if options.guard is None else CollapseGuard(options.guard)
     notes: list[str] = []
     model = load_trainable_model(options, path, notes)
+    if options.shrink is not None and options.perturb is not None:
+        shrink_and_perturb(model, options.shrink, options.perturb, options.seed)
     judged = choose_eval_rewards(given, tasks.get(options.task).metrics, examples)
     validation = make_validation(options, judged, tokenizer, model, folder, guard)
     with reraise_as_qredit_error(ValueError, ImportError):
@@ -149,6 +153,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             learners=made.learners,
             prompts=curriculum,
         )
+    trainer.use_optimizer(options.optimizer)
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
     if validation is not None:
@@ -294,14 +299,19 @@ def check_precision(options: TrainOptions) -> None:
 
 
 def check_optimizer(name: str) -> None:
-    """Refuse an optimiser of bitsandbytes where that is not installed.
+    """Refuse an optimiser of bitsandbytes or GaLore where that is not installed.
 
     Args:
         name: as transformers calls it; empty is the default.
 
     Raises:
         MissingExtra: names it.
+        QreditError: the same, of a package that is no extra.
     """
+    if name.startswith("galore") and find_spec("galore_torch") is None:
+        raise QreditError(
+            f"optim={name} needs galore-torch, not installed here; install with: pip install galore-torch"
+        )
     if any(part in name for part in ("8bit", "paged", "bnb")):
         require_extras(f"optim={name}", "quantization")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from qredit.runs.load import is_single_file
 from qredit.runs.options import TrainOptions, check_minimums
-from qredit.runs.sft_options import RationaleOptions, SftOptions
+from qredit.runs.sft_options import SftOptions, ShownOptions
 from qredit.utils.errors import QreditError, unknown_name_error
 
 THEN = " then "
@@ -62,7 +62,7 @@ class WarmStart:
             hold_out=options.held_out or None if is_single_file(options) else None,
             training={name: value for name, value in options.training.items() if name == "chat_template_kwargs"},
         )
-        return SftOptions(shared, RationaleOptions(rationales=self.rationales))
+        return SftOptions(shared, ShownOptions(rationales=self.rationales))
 
 
 def start_from(options: TrainOptions, model: Path) -> TrainOptions:

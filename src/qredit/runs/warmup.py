@@ -1,4 +1,4 @@
-"""The learning rate of a run: it rises from its first step on, so that no step is computed for nothing."""
+"""Learning rate and optimiser of a run: the rate rises from its first step on, so that none is computed for nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,12 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
+from qredit.engine.optimizers.parsing import parse_optimizer
+from qredit.engine.optimizers.protocol import AdamSettings, OptimizerRule
 from qredit.trl import QreditTrainer
 from qredit.trl.dpo_trainer import DpoTrainer
 from qredit.trl.sft_trainer import SftTrainer
+from qredit.utils.errors import QreditError
 
 MAX_WARMUP_STEPS = 5
 
@@ -30,7 +33,37 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
 
     transformers gives step k of a warmup (k - 1)/w, so that its first step changes nothing. Here every schedule is
     taken one step later, of a run that is one step longer.
+
+    Attributes:
+        optimizer_rule: makes the optimiser; None takes that of the training arguments.
     """
+
+    optimizer: Any
+    optimizer_rule: OptimizerRule | None = None
+
+    def use_optimizer(self, text: str | None) -> None:
+        """Take the optimiser that a text names.
+
+        Args:
+            text: a rule; None keeps that of the training arguments.
+
+        Raises:
+            QreditError: as `parse_optimizer`; weights that are split over processes.
+        """
+        if text is None:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise QreditError(f"optimizer={text} needs whole matrices on each process; leave FSDP and DeepSpeed out")
+        self.optimizer_rule = parse_optimizer(text)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None and self.optimizer_rule is not None:
+            learned, args = self.model if model is None else model, self.args
+            decayed = self.get_decay_parameter_names(learned)
+            betas = (args.adam_beta1, args.adam_beta2)
+            settings = AdamSettings(args.learning_rate, args.weight_decay, betas, args.adam_epsilon, decayed)
+            self.optimizer = self.optimizer_rule.make(learned, settings)
+        return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         later = self.args.warmup_steps >= 1

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qredit.penalties import nucleus
+from qredit.shared_prefix.divergence import REVERSE, Divergence
 
 MAX_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}  # what fits a cache; what fills a GPU
 MIN_TOKENS = 64  # tokens at a time, so that reading a large head is shared
@@ -71,14 +72,16 @@ def prediction_errors(
     return errors
 
 
-def kl_divergences(
+def divergences(
     hidden: Float[Tensor, "S E"],
     weight: Float[Tensor, "V E"],
     bias: Float[Tensor, " V"] | None,
     other: tuple[Float[Tensor, "S F"], Float[Tensor, "V F"], Float[Tensor, " V"] | None],
     temperature: float = 1.0,
+    kind: Divergence = REVERSE,
+    own_temperature: Float[Tensor, " S"] | None = None,
 ) -> Float[Tensor, " S"]:
-    """KL(p ‖ p') of next-token distributions over the whole vocabulary, in nats; float32, differentiable in p.
+    """T² · D(p, p') of next-token distributions over the whole vocabulary; float32, differentiable in p.
 
     Args:
         hidden: (S, E) the state that predicts each token.
@@ -86,8 +89,10 @@ def kl_divergences(
         bias: (V,) of the head, if it has one.
         other: hidden states, weight and bias that p' is made of; constants.
         temperature: logits are divided by it.
+        kind: D, such as `REVERSE`, KL(p ‖ p') in nats.
+        own_temperature: T, by which the logits of both are divided once more; a constant. None is 1 on every token.
     """
-    found: Tensor = _Divergences.apply(hidden, weight, bias, other, temperature)
+    found: Tensor = _Divergences.apply(hidden, weight, bias, other, temperature, kind, own_temperature)
     return found
 
 
@@ -178,8 +183,6 @@ class _TokenScores(torch.autograd.Function):
 
 
 class _Divergences(torch.autograd.Function):
-    """∂/∂s: g · p·(log p - log p' - KL)."""
-
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
@@ -188,36 +191,34 @@ class _Divergences(torch.autograd.Function):
         bias: Tensor | None,
         other: tuple[Tensor, Tensor, Tensor | None],
         temperature: float,
+        kind: Divergence,
+        own_temperature: Tensor | None,
     ) -> Tensor:
-        head, against = _Head(weight, bias, temperature), _Head(other[1], other[2], temperature)
+        pair = _Pair(_Head(weight, bias, temperature), _Head(other[1], other[2], temperature), own_temperature)
         found = hidden.new_empty(len(hidden), dtype=torch.float32)
-        against.parts(len(hidden))
-        for part in head.parts(len(hidden)):
-            log_share = head.scores(hidden[part]).log_softmax(1)
-            gap = log_share - against.scores(other[0][part]).log_softmax(1)
-            found[part] = torch.linalg.vecdot(log_share.exp(), gap)
-        ctx.save_for_backward(hidden, weight, bias, found, *other)
-        ctx.temperature = temperature
+        for part in pair.parts(len(hidden)):
+            found[part] = kind.value(*pair.log_shares(hidden, other[0], part)) * pair.at(part).square()
+        ctx.save_for_backward(hidden, weight, bias, *other, own_temperature)
+        ctx.temperature, ctx.kind = temperature, kind
         return found
 
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
-        hidden, weight, bias, found, *other = ctx.saved_tensors
-        head, against = _Head(weight, bias, ctx.temperature), _Head(other[1], other[2], ctx.temperature)
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None, None, None]:
+        hidden, weight, bias, states, other_weight, other_bias, own_temperature = ctx.saved_tensors
+        own, other = (_Head(*of, ctx.temperature) for of in ((weight, bias), (other_weight, other_bias)))
+        pair = _Pair(own, other, own_temperature)
         slope_hidden, slope_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         slope_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        against.parts(len(hidden))
-        for part in head.parts(len(hidden)):
-            log_share = head.scores(hidden[part]).log_softmax(1)
-            gap = log_share - against.scores(other[0][part]).log_softmax(1)
-            slope = (grad[part] / ctx.temperature)[:, None] * log_share.exp() * (gap - found[part, None])
+        for part in pair.parts(len(hidden)):
+            slope = ctx.kind.slope(*pair.log_shares(hidden, states, part))
+            slope *= (grad[part] * pair.at(part) / ctx.temperature)[:, None]  # T² of the value, 1/T of the logits
             slope_hidden[part] = (slope @ weight.float()).to(hidden.dtype)
             slope_weight.addmm_(slope.T, hidden[part].float())
             if slope_bias is not None:
                 slope_bias += slope.sum(0)
-        return slope_hidden, slope_weight.to(weight.dtype), slope_bias, None, None
+        return slope_hidden, slope_weight.to(weight.dtype), slope_bias, None, None, None, None
 
 
 class _Head:
@@ -241,6 +242,32 @@ class _Head:
 
     def exp(self, scores: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
         return torch.exp(scores, out=self._buffers[1][: len(scores)])
+
+
+class _Pair:
+    """Two heads that are asked about the same tokens, a part at a time."""
+
+    def __init__(self, own: _Head, other: _Head, own_temperature: Float[Tensor, " S"] | None) -> None:
+        self.heads, self.own_temperature = (own, other), own_temperature
+
+    def parts(self, tokens: int) -> list[slice]:
+        self.heads[1].parts(tokens)
+        return self.heads[0].parts(tokens)
+
+    def at(self, part: slice) -> Float[Tensor, " N"]:
+        """The temperature of each token of a part."""
+        if self.own_temperature is None:
+            return self.heads[0].weight.new_ones(()).expand(part.stop - part.start)
+        return self.own_temperature[part]
+
+    def log_shares(
+        self, hidden: Float[Tensor, "S E"], states: Float[Tensor, "S F"], part: slice
+    ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"]]:
+        """log p and log p' of a part's tokens."""
+        scores = [head.scores(of[part]) for head, of in zip(self.heads, (hidden, states), strict=True)]
+        if self.own_temperature is not None:
+            scores = [each.div_(self.own_temperature[part, None]) for each in scores]
+        return scores[0].log_softmax(1), scores[1].log_softmax(1)
 
 
 def _within(scores: Float[Tensor, "S V"], inside: Bool[Tensor, "S V"]) -> Float[Tensor, "S V"]:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from qredit.core.field_names import HELLINGER_PREFIX, STATE_PREFIXES
 from qredit.shared_prefix import attention  # noqa: F401  # registers itself with transformers
 from qredit.shared_prefix.decode import DecodingCache
-from qredit.shared_prefix.head import kl_divergences, prediction_errors, score_tokens
+from qredit.shared_prefix.divergence import PLAIN, temper_by_distance
+from qredit.shared_prefix.head import divergences, prediction_errors, score_tokens
 from qredit.shared_prefix.layout import KeyRecorder, Layout, PackedContinuations, PackedRows, PaddedRows
 from qredit.shared_prefix.support import unsupported_head_reason, unwrap_peft
 
@@ -27,7 +29,7 @@ class TokenScores(ModelOutput):  # type: ignore[misc]
         logp: (S,).
         entropy: (S, K): of the whole distribution, then of its nuclei.
         hidden, error: what `ScoreRequest` asks for.
-        divergence: (S, N): from each of its other models.
+        divergence: (S, N): one column for each of its divergences.
     """
 
     logp: Float[Tensor, " S"] | None = None
@@ -59,13 +61,15 @@ class ScoreRequest:
         nuclei: probability masses whose nuclei's entropies are told, as `nucleus_entropy@MASS`.
         hidden: whether the state that predicts the token is told.
         among: token ids on which `prediction_error`, onehot(token) - p, is told; None is not at all.
-        against: other models' states for the same batch; `kl@NAME`, KL(p ‖ p'), is told, p' the distribution of NAME.
+        against: other models' states for the same batch, by name.
+        divergences: names of fields that are told of the policy and one of these models, such as `kl@NAME`.
     """
 
     nuclei: tuple[float, ...] = ()
     hidden: bool = False
     among: Int[Tensor, " v"] | None = None
     against: Mapping[str, TeacherStates] = field(default_factory=dict)
+    divergences: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -80,10 +84,11 @@ class ScoreRequest:
         """
         names = sorted(needs)
         nuclei = (float(mass) for kind, _, mass in (name.partition("@") for name in names) if kind == NUCLEUS)
-        return cls(tuple(nuclei), HIDDEN in names, among if ERROR in names else None, against or {})
+        far = tuple(name for name in names if name.startswith(STATE_PREFIXES)) if against else ()
+        return cls(tuple(nuclei), HIDDEN in names, among if ERROR in names else None, against or {}, far)
 
 
-NUCLEUS, HIDDEN, ERROR, DIVERGENCE = "nucleus_entropy", "hidden", "prediction_error", "kl"
+NUCLEUS, HIDDEN, ERROR = "nucleus_entropy", "hidden", "prediction_error"
 VECTOR_FIELDS = frozenset({HIDDEN, ERROR})
 
 
@@ -183,7 +188,7 @@ def _fields_by_name(found: TokenScores, layout: Layout, wanted: ScoreRequest) ->
     told = {"logp": found.logp, "entropy": found.entropy[:, 0]}
     told |= {f"{NUCLEUS}@{mass:g}": found.entropy[:, n] for n, mass in enumerate(wanted.nuclei, start=1)}
     if found.divergence is not None:
-        told |= {f"{DIVERGENCE}@{name}": found.divergence[:, n] for n, name in enumerate(wanted.against)}
+        told |= {name: found.divergence[:, n] for n, name in enumerate(wanted.divergences)}
     more = ((HIDDEN, found.hidden), (ERROR, found.error))
     told |= {name: value for name, value in more if value is not None}
     return {name: layout.spread(value) for name, value in told.items()}
@@ -242,16 +247,28 @@ def _scores(
         of_tokens = (hidden, head.weight, head.bias, layout.target)
         logp, entropy = score_tokens(*of_tokens, temperature, wanted.nuclei)
         error = None if wanted.among is None else prediction_errors(*of_tokens, wanted.among, temperature)
-        far = [_divergence(of_tokens, layout, states, temperature) for states in wanted.against.values()]
+        far = [_divergence(of_tokens, layout, wanted.against, name, temperature) for name in wanted.divergences]
         divergence = torch.stack(far, 1) if far else None
     return TokenScores(logp, entropy, hidden.detach().float() if wanted.hidden else None, error, divergence)
 
 
 def _divergence(
-    of_tokens: tuple[Tensor, Tensor, Tensor | None, Tensor], layout: Layout, against: TeacherStates, temperature: float
+    of_tokens: tuple[Tensor, Tensor, Tensor | None, Tensor],
+    layout: Layout,
+    against: Mapping[str, TeacherStates],
+    name: str,
+    temperature: float,
 ) -> Float[Tensor, " S"]:
-    other = (against.hidden[layout.row, layout.column], against.weight, against.bias)
-    return kl_divergences(*of_tokens[:3], other, temperature)
+    kind, _, rest = name.partition("@")
+    teacher, _, hardness = rest.partition("@")
+    states = against[teacher]
+    other = (states.hidden[layout.row, layout.column], states.weight, states.bias)
+    if not hardness:
+        return divergences(*of_tokens[:3], other, temperature, PLAIN[f"{kind}@"])
+    with torch.no_grad():
+        distance = divergences(*of_tokens[:3], other, temperature, PLAIN[HELLINGER_PREFIX])
+        own = temper_by_distance(distance, layout.row, float(hardness))
+    return divergences(*of_tokens[:3], other, temperature, own_temperature=own)
 
 
 def _scores_of_chosen(

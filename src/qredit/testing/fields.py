@@ -42,6 +42,9 @@ FIELDS: Mapping[str, RandomField] = MappingProxyType(
     {
         "logp@": _near_logp,
         "kl": _per_token(),
+        "forward_kl": _per_token(),
+        "tempered_kl": _per_token(),
+        "hellinger": lambda batch, generator: torch.rand(batch.mask.shape, generator=generator).double(),
         "base_probability": lambda batch, generator: torch.rand(len(batch.group), generator=generator).double(),
         "cluster": lambda batch, generator: torch.randint(-1, 3, batch.group.shape, generator=generator),
         "nucleus_entropy": _per_token(),

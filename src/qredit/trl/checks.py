@@ -13,6 +13,7 @@ from qredit.core.chain import Scope, field_kinds
 from qredit.core.field_names import (
     ANSWER_AT_TURNS,
     ANSWER_FIELDS,
+    DIVERGENCES,
     HINT,
     HINTED_LOGP,
     LOGP_PREFIX,
@@ -37,7 +38,7 @@ from qredit.rollouts.field_functions import (
 from qredit.rollouts.field_maker import RolloutMaker
 from qredit.rollouts.retry_hint import make_hint_levels
 from qredit.rollouts.sampling_params import SamplingParams
-from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS
+from qredit.shared_prefix.patch_forward import NUCLEUS, VECTOR_FIELDS
 from qredit.trl.config import EPISODE_OPTIONS, QreditConfig
 from qredit.trl.environment_factory import FactorySource
 from qredit.utils.errors import QreditError
@@ -271,7 +272,7 @@ def resolve_field_functions(
     told = {f.name for f in fields(RolloutBatch)} | {
         NUCLEUS,
         *VECTOR_FIELDS,
-        DIVERGENCE,
+        *DIVERGENCES,
         BASE,
         LOCALITY,
         INFLUENCE,

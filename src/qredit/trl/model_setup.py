@@ -8,13 +8,13 @@ from accelerate.utils import is_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
 from qredit.core.chain import field_kinds
-from qredit.core.field_names import ANSWER_AT_TURNS, LOGP_PREFIX
+from qredit.core.field_names import ANSWER_AT_TURNS, DIVERGENCES, LOGP_PREFIX
 from qredit.core.objective import Objective
 from qredit.engine.base_probability import BASE
 from qredit.rollouts.collate import Rows
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, pad_rows
-from qredit.shared_prefix.patch_forward import DIVERGENCE, NUCLEUS, VECTOR_FIELDS, enable_token_scoring
+from qredit.shared_prefix.patch_forward import NUCLEUS, VECTOR_FIELDS, enable_token_scoring
 from qredit.shared_prefix.share import share_prefix
 from qredit.trl.config import QreditConfig
 from qredit.utils.errors import QreditError
@@ -52,7 +52,7 @@ def choose_layout(model: Any, objective: Objective, args: QreditConfig) -> Calla
     reason = share_prefix(model) if args.shared_prefix else "it was asked for"
     if reason is None:
         return pack
-    scored = {NUCLEUS, *VECTOR_FIELDS, DIVERGENCE, LOGP_PREFIX, BASE, *ANSWER_AT_TURNS}
+    scored = {NUCLEUS, *VECTOR_FIELDS, *DIVERGENCES, LOGP_PREFIX, BASE, *ANSWER_AT_TURNS}
     told = field_kinds(objective.needs) & scored
     if told and not enable_token_scoring(model):
         named = sorted(name for name in objective.needs if field_kinds({name}) & told)

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from qredit.core.field_names import KL_PREFIX, REFERENCE, REFERENCE_LOGP
+from qredit.core.field_names import REFERENCE, REFERENCE_LOGP, list_state_teachers
 from qredit.data.encoding import PROMPT_IDS
 from qredit.engine.base_probability import BASE
 from qredit.engine.hinted import Hinted, Ids, PolicyTeacher
@@ -39,7 +39,7 @@ def teachers_of(trainer: Any, given: Mapping[str, TeacherSpec], needs: Collectio
     """
     policy = trainer.model
     teachers = {name: _teacher(trainer, name, one) for name, one in given.items()}
-    if {REFERENCE_LOGP, f"{KL_PREFIX}{REFERENCE}", BASE} & set(needs):
+    if {REFERENCE_LOGP, BASE} & set(needs) or REFERENCE in list_state_teachers(needs):
         teachers[REFERENCE] = ReferenceModel(policy)
     check_heads(needs, teachers, policy)
     return teachers

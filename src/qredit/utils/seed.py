@@ -32,6 +32,8 @@ STRATEGY_STREAM = 1 << 53
 DRAWING_STREAM = 1 << 49
 """Rollouts that a rule of drawing draws beside the plain ones, and what it draws by itself: from here on, by a hash of
 the generation and the number of the draw."""
+PERTURBATION_STREAM = 1 << 57
+"""What `shrink_and_perturb` adds to weights before a run: mixed with the seed of the run."""
 
 
 def derive_seed(*numbers: int) -> int:

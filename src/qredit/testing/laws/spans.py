@@ -126,5 +126,6 @@ def _slope(
 
 def _differentiable(batch: RolloutBatch) -> dict[str, Float[Tensor, "B T"]]:
     """The fields that a loss may be differentiable in, each a leaf of its own; 0 in padding."""
-    names = [n for n in batch.present if n in ("logp", "entropy") or field_kinds({n}) & {"kl", "nucleus_entropy"}]
+    further = {"kl", "forward_kl", "tempered_kl", "nucleus_entropy"}
+    names = [n for n in batch.present if n in ("logp", "entropy") or field_kinds({n}) & further]
     return {name: torch.where(batch.mask, batch.require(name, "law"), 0.0).requires_grad_() for name in names}

@@ -1,0 +1,27 @@
+"""The text form of rules: what `qredit sft --keep-tokens` takes.
+
+    entropy_sft(keep=0.8, gamma=0.8)
+    my_package.rules.rare(most=3)      a call of one's own that makes a `TokenRule`
+
+Expressions are read by the rules of `qredit.objectives.parsing`: nothing is evaluated.
+"""
+
+from functools import cache
+
+from qredit.data.token_rules import REGISTRY
+from qredit.data.token_rules.protocol import TokenRule
+from qredit.objectives.parsing import read_expression
+from qredit.utils.errors import QreditError
+
+
+@cache  # options are looked at several times
+def parse_token_rule(text: str) -> TokenRule:
+    """The rule that a text stands for.
+
+    Raises:
+        QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
+    """
+    rule = read_expression(text, REGISTRY, "keep_tokens", "rule of tokens")
+    if not isinstance(rule, TokenRule):
+        raise QreditError(f"keep_tokens {text!r} makes no TokenRule, but {rule!r}")
+    return rule

@@ -1,0 +1,27 @@
+"""The text form of rules: what `--optimizer` takes.
+
+    muon(momentum=0.95)
+    my_package.rules.shampoo(every=10)      a call of one's own that makes an `OptimizerRule`
+
+Expressions are read by the rules of `qredit.objectives.parsing`: nothing is evaluated.
+"""
+
+from functools import cache
+
+from qredit.engine.optimizers import REGISTRY
+from qredit.engine.optimizers.protocol import OptimizerRule
+from qredit.objectives.parsing import read_expression
+from qredit.utils.errors import QreditError
+
+
+@cache  # options are looked at several times
+def parse_optimizer(text: str) -> OptimizerRule:
+    """The rule that a text stands for.
+
+    Raises:
+        QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
+    """
+    rule = read_expression(text, REGISTRY, "optimizer", "optimiser")
+    if not isinstance(rule, OptimizerRule):
+        raise QreditError(f"optimizer {text!r} makes no OptimizerRule, but {rule!r}")
+    return rule
