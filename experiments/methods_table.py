@@ -1,0 +1,373 @@
+"""Systems of the field that are no objective: samplers, rules, warm starts, selection, diagnostics, what is missing.
+
+Objectives are in the registry of the package; the two together are docs/methods.md (`methods_page.py`). Add a row here
+for a new system. A registered rule without a row, a dead link and an ill-formed arXiv id fail a test.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Slot = Literal[
+    "likelihood",
+    "reward",
+    "group credit",
+    "token credit",
+    "turn credit",
+    "penalty",
+    "surrogate",
+    "sampler",
+    "prompt sampler",
+    "controller",
+    "warm start",
+    "selection",
+    "diagnostic",
+]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
+Known = Literal["paper+code", "paper", "second-hand", "own"]
+NOT_MEASURED = "not measured"
+NO_SOURCE = "none"
+
+
+@dataclass(frozen=True)
+class System:
+    """A system as it is published or called, and what there is of it here.
+
+    Attributes:
+        name: as published; our own word where nothing was published.
+        slot: which part of a run it is.
+        what: what it does, in one line.
+        source: "arXiv 2509.22601", or `NO_SOURCE`.
+        known: where the formula was read.
+        page: where it is told, from docs/, with the heading; empty where there is no part for it.
+        missing: why there is no part for it, or what a user can do instead; empty where there is a page.
+        official: repository of the official code that was read for it.
+        rule: "OPTION NAME" of the registered rule that it is, such as "branching trees".
+        effect: what was measured of it, in one line.
+    """
+
+    name: str
+    slot: Slot
+    what: str
+    source: str
+    known: Known
+    page: str = ""
+    missing: str = ""
+    official: str = ""
+    rule: str = ""
+    effect: str = NOT_MEASURED
+
+    def __post_init__(self) -> None:
+        if bool(self.page) == bool(self.missing):
+            raise ValueError(f"{self.name}: either a page, or why there is none")
+
+
+SURROGATES = frozenset({"cispo", "clip_cov", "gspo"})
+"""Registered objectives whose only news is the surrogate; the others' slots follow from their family."""
+
+BRANCHING = "environments.md#episodes-that-branch"
+SYSTEMS: tuple[System, ...] = (
+    System(
+        "Tree-GRPO's trees",
+        "sampler",
+        "`--branching trees()`: whole episodes, then branches at nodes drawn uniformly",
+        "arXiv 2509.21240",
+        "paper+code",
+        BRANCHING,
+        official="AMAP-ML/Tree-GRPO",
+        rule="branching trees",
+        effect="see [tree_grpo](objectives/tree_grpo.md)",
+    ),
+    System(
+        "ARPO's branches",
+        "sampler",
+        "`--branching unsure_turns()`: an episode branches where a turn begins more unsurely than the first",
+        "arXiv 2507.19849",
+        "paper+code",
+        BRANCHING,
+        official="RUC-NLPIR/ARPO",
+        rule="branching unsure_turns",
+    ),
+    System(
+        "SLATE's and VPR's candidates",
+        "sampler",
+        "`--branching candidates()`: several continuations of one prefix at every turn, one of which is gone on from",
+        "arXiv 2602.23440",
+        "paper+code",
+        BRANCHING,
+        official="algoprog/SLATE",
+        rule="branching candidates",
+    ),
+    System(
+        "AnytimeReasoner's budgets",
+        "sampler",
+        "`truncated_answers(…)`: answers forced at several cuts of one rationale, for `brpo`",
+        "arXiv 2505.13438",
+        "paper+code",
+        "fields.md#the-makers",
+        official="sail-sg/AnytimeReasoner",
+    ),
+    System(
+        "Proposals from the gold answer",
+        "sampler",
+        "`garl(proposal=hint(…))`: part of a group is drawn behind a prompt that shows the answer, and weighted for it",
+        NO_SOURCE,
+        "own",
+        "objectives/garl.md#rationales-drawn-with-the-gold-answer-in-the-prompt",
+        effect="[lab](theory.md#proposals-when-no-sample-of-the-prior-shows-success)",
+    ),
+    System(
+        "SAGE, NuRL",
+        "sampler",
+        "`hint_failed`: groups without a success are drawn again with a hint made from the answer",
+        "arXiv 2602.03143",
+        "second-hand",
+        "architecture.md#choices-worth-knowing",
+    ),
+    System(
+        "DAPO's dynamic sampling",
+        "prompt sampler",
+        "`dynamic_sampling`: further prompts in place of groups of equal rewards",
+        "arXiv 2503.14476",
+        "paper+code",
+        "architecture.md#choices-worth-knowing",
+        official="volcengine/verl",
+    ),
+    System(
+        "Choosing examples by a probe",
+        "prompt sampler",
+        "`qredit probe` measures each example, and training takes those that can teach",
+        NO_SOURCE,
+        "own",
+        "probe.md#training-on-some-of-the-examples",
+    ),
+    System(
+        "Guided q",
+        "controller",
+        "`garl(q=auto())`: the smallest q whose gradient is still well above Adam's ε",
+        NO_SOURCE,
+        "own",
+        "guidance.md#q-auto",
+        effect="[results](results.md#guided-runs)",
+    ),
+    System(
+        "Collapse guard",
+        "controller",
+        "`guard`: a run that collapses goes back to its best checkpoint, or stops",
+        NO_SOURCE,
+        "own",
+        "guidance.md#the-guard",
+        effect="[results](results.md#the-guard)",
+    ),
+    System(
+        "Fine-tuning on answers",
+        "warm start",
+        "`qredit sft`: imitation of reference answers, or of rationales and answers",
+        NO_SOURCE,
+        "own",
+        "sft.md",
+        effect="[results](results.md#a-real-model)",
+    ),
+    System(
+        "Warm Up",
+        "warm start",
+        "rationales from elsewhere, unfiltered, are imitated, then RL on few examples: `qredit sft`, `qredit train`",
+        "arXiv 2505.13718",
+        "second-hand",
+        "sft.md#what-is-shown",
+    ),
+    System(
+        "SPECS",
+        "warm start",
+        "pairs of a GRPO run teach the form by DPO with a likelihood term, then GRPO proper: `qredit dpo`",
+        "arXiv 2510.25801",
+        "second-hand",
+        "preferences.md#options",
+    ),
+    System(
+        "DPO on a run's rollouts",
+        "warm start",
+        "`qredit dpo`: a run's right rollouts against its wrong ones",
+        "arXiv 2305.18290",
+        "paper+code",
+        "preferences.md",
+        official="huggingface/trl",
+        effect="[one run](preferences.md#how-well-it-works)",
+    ),
+    System(
+        "iStar's implicit rewards",
+        "reward",
+        "`implicit_prm()`: a copy of the policy that learns from outcomes rewards each turn",
+        "arXiv 2509.19199",
+        "paper+code",
+        "fields.md#the-makers",
+        official="Tongyi-ConvAI/Qwen-Character",
+    ),
+    System(
+        "Coverage, cliff, escort",
+        "diagnostic",
+        "`qredit lab`: theorems about objectives, measured on policies that can be enumerated",
+        NO_SOURCE,
+        "own",
+        "theory.md",
+    ),
+    System(
+        "SPEAR",
+        "sampler",
+        "self-imitation: good rollouts of earlier steps once more, and a bonus for tool calls at first",
+        "arXiv 2509.22601",
+        "paper+code",
+        missing="There is no replay of earlier rollouts in training.",
+        official="TencentYoutuResearch/SPEAR",
+    ),
+    System(
+        "CURE",
+        "sampler",
+        "branches that begin again before a token of high entropy, all in one group",
+        "arXiv 2508.11016",
+        "paper+code",
+        missing="Episodes branch at turns only. Within a turn nothing branches.",
+        official="bytedance/CURE",
+    ),
+    System(
+        "AEPO (arbitrary entropy)",
+        "controller",
+        "entropy held at a target by REINFORCE on good samples of another temperature",
+        "arXiv 2510.08141",
+        "paper+code",
+        missing="Nothing sets the temperature of a part of the rollouts.",
+        official="597358816/AEPO",
+    ),
+    System(
+        "T1",
+        "sampler",
+        "many rollouts at a high temperature, a penalty for degenerate ones, and a moving average as the anchor",
+        "arXiv 2501.11651",
+        "second-hand",
+        missing=(
+            "`--m 64 --temperature 1.2` with `rloo() | entropy_bonus(…)` is a part of it. There is no reference that "
+            "follows the policy. The published repository has no training code, and the notes name no equations."
+        ),
+    ),
+    System(
+        "QwenLong-L1",
+        "prompt sampler",
+        "phases of rising length, and hard prompts of earlier phases drawn again",
+        "arXiv 2505.17667",
+        "second-hand",
+        missing="Prompts are visited epoch by epoch. No rule chooses them by difficulty.",
+        official="Tongyi-Zhiwen/QwenLong-L1",
+    ),
+    System(
+        "TAROT",
+        "prompt sampler",
+        "tiers of tests that open one after the other, with weights in the reward",
+        "arXiv 2602.15449",
+        "paper+code",
+        missing="No rule chooses prompts by a tier, and no reward runs tests of programs.",
+    ),
+    System(
+        "Light-IF",
+        "warm start",
+        "Entropy-SFT keeps tokens of large loss and small entropy; a dense reward for constraints; TEA-RL",
+        "arXiv 2508.03178",
+        "paper+code",
+        missing="TEA-RL is the objective [tea_rl](objectives/tea_rl.md). Entropy-SFT and its reward have no part.",
+        official="Qihoo360/Light-IF",
+    ),
+    System(
+        "RMT",
+        "warm start",
+        "RL on raw text: the next token as the answer, tokens in tiers of entropy, a length budget that shrinks",
+        "arXiv 2509.24375",
+        "second-hand",
+        missing=(
+            "No task makes questions of raw text. The notes leave open how the two rewards are weighted, the tiers' "
+            "bounds and their probabilities. The code was not released."
+        ),
+    ),
+    System(
+        "InT",
+        "warm start",
+        "the first wrong step of a wrong rollout, rewritten with the solution in view, is imitated, then GRPO",
+        "arXiv 2601.14209",
+        "second-hand",
+        missing=(
+            "It is a recipe for data and needs worked solutions. Make rows of a prompt, the kept beginning and the new "
+            "step by hand; `qredit sft --rationale-column` imitates them."
+        ),
+    ),
+    System(
+        "AdaKD",
+        "warm start",
+        "distillation from a teacher on the tokens where student and teacher differ most, at temperatures by token",
+        "arXiv 2510.11615",
+        "paper+code",
+        missing="`| kl_to_reference(…, teacher=NAME)` distils, without the choice of tokens and their temperatures.",
+        official="SassyRong/AdaKD",
+    ),
+    System(
+        "GroundedPRM",
+        "sampler",
+        "tree search over steps, checked by a tool, whose values train a reward model",
+        "arXiv 2510.14942",
+        "paper+code",
+        missing="Nothing searches a tree of steps, and no reward model is trained. `process_reward_model` reads one.",
+        official="JerryPlain/GroundedPRMCode",
+    ),
+    System(
+        "DiffAdapt",
+        "selection",
+        "a probe on hidden states chooses temperature and budget by the difficulty of a question",
+        "arXiv 2510.19669",
+        "second-hand",
+        missing="Evaluations sample all questions alike. Its thresholds were set by eye, and are not told.",
+    ),
+    System(
+        "GenSelect",
+        "selection",
+        "a judge compares candidates in knockout games, and judges the rest one by one",
+        "arXiv 2511.13027",
+        "paper+code",
+        missing="`qredit eval` reports pass@k and the majority. No judge chooses among samples.",
+        official="NVIDIA-NeMo/Skills",
+    ),
+    System(
+        "For-Value",
+        "diagnostic",
+        "the value of a training example from one forward pass, against held-out examples",
+        "arXiv 2508.10180",
+        "paper+code",
+        missing="No command tells the value of examples.",
+        official="vengdeng/For-Value-Efficient-Forward-Only-Data-Valuation-for-finetuning",
+    ),
+    System(
+        "Conditional entropy reduction",
+        "diagnostic",
+        "how much each step of a rationale lowers the entropy of the reference answer",
+        "arXiv 2508.20395",
+        "second-hand",
+        missing="`igpo` reads the answer's likelihood at each turn. Its entropy at each step is not reported.",
+    ),
+    System(
+        "DID",
+        "diagnostic",
+        "theory: what a preference data set encodes, and why that makes DPO's reward the right one",
+        "arXiv 2505.23761",
+        "second-hand",
+        missing=(
+            "It is a theory of preference data and changes no update: nothing is to be run. `qredit dpo` has the loss "
+            "that it explains. Its equations were not found."
+        ),
+    ),
+    System(
+        "Deep-research survey",
+        "diagnostic",
+        "a survey of RL for agents that search and write reports: data, methods, systems",
+        "arXiv 2509.06733",
+        "second-hand",
+        missing=(
+            "A survey proposes no method. What it covers and is here: [tools and environments](environments.md), "
+            "credit over turns, `qredit dpo`, verl. Report writing with a grader needs a judge as the reward."
+        ),
+    ),
+)
