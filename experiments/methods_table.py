@@ -211,6 +211,14 @@ SYSTEMS: tuple[System, ...] = (
         "theory.md",
     ),
     System(
+        "Credit-assignment survey's checklist",
+        "diagnostic",
+        "`qredit report --checklist`: fourteen items filled from run folders, with their holes",
+        "arXiv 2604.09459",
+        "second-hand",
+        "architecture.md#command-line-and-run-folder",
+    ),
+    System(
         "SPEAR",
         "sampler",
         "self-imitation: good rollouts of earlier steps once more, and a bonus for tool calls at first",
@@ -347,6 +355,40 @@ SYSTEMS: tuple[System, ...] = (
         "arXiv 2508.20395",
         "second-hand",
         missing="`igpo` reads the answer's likelihood at each turn. Its entropy at each step is not reported.",
+    ),
+    System(
+        "Controlled bifurcation tasks",
+        "diagnostic",
+        "the survey's protocol: tasks with one decisive step, on which credit rules are compared",
+        "arXiv 2604.09459",
+        "second-hand",
+        missing=(
+            "Task families, metadata and the tasks themselves were not found in what could be read. Near to them are "
+            "[star graphs](data.md#generated-tasks), whose first edge decides, and the laws on policies whose every "
+            "trajectory is listed."
+        ),
+    ),
+    System(
+        "CALM",
+        "warm start",
+        "an expert names flaws of a rationale in short hints, the model goes on from them and is fine-tuned on it",
+        "arXiv 2510.04204",
+        "second-hand",
+        missing=(
+            "It takes an expert model that intervenes inside a rationale, which no sampler here lets in. The two "
+            "stages behind it, imitation and RL, are `qredit sft --rationale-column` and `qredit train`."
+        ),
+    ),
+    System(
+        "iRFT",
+        "warm start",
+        "rounds of rejection-sampling fine-tuning",
+        NO_SOURCE,
+        "second-hand",
+        missing=(
+            "No text of a protocol of this name was found, so none is claimed. Rounds are `rft()` in several runs, "
+            "each from the model that the last one left: [rft](objectives/rft.md)."
+        ),
     ),
     System(
         "DID",

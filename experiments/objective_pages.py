@@ -24,7 +24,8 @@ from rich.progress import track
 from turn_rules import tell_turn_effects
 
 from qredit.catalog import about
-from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance, list_costs
+from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance
+from qredit.core.costs import list_costs
 from qredit.core.objective import Objective, sum_terms
 from qredit.fields.parsing import list_makers
 from qredit.objectives import REGISTRY
