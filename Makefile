@@ -16,8 +16,7 @@ TOOLS_STAMP := $(TOOLS_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise results-data theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text methods pocket pocket-search golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise results-data theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text methods pocket pocket-search golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -152,6 +151,7 @@ results-data: $(STAMP)
 	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
 	$(BIN)/python experiments/entropy_bands.py --minutes $(MINUTES)
 	$(BIN)/python experiments/selection.py --minutes $(MINUTES)
+	$(BIN)/python experiments/for_value.py --minutes $(MINUTES)
 
 # The measured theorems in docs/theory.md. About a minute.
 theory: $(STAMP)
