@@ -76,7 +76,13 @@ def test_only_prompts_and_answers_say_which_ids_are_read():
 
 def test_the_area_counts_pairs_in_the_right_order():
     values, right = [3.0, 1.0, 2.0, 2.0, 0.0], [True, True, False, True, False]
-    pairs = [(a > b) + (a == b) / 2 for a, r in zip(values, right) if r for b, s in zip(values, right) if not s]
+    pairs = [
+        (a > b) + (a == b) / 2
+        for a, r in zip(values, right, strict=True)
+        if r
+        for b, s in zip(values, right, strict=True)
+        if not s
+    ]
     assert area_under_curve(values, right) == pytest.approx(sum(pairs) / len(pairs))
     assert area_under_curve([1.0, 2.0], [False, True]) == 1.0
     assert area_under_curve([1.0, 1.0], [False, True]) == 0.5
@@ -115,8 +121,7 @@ def test_the_command_writes_values_and_the_area(tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_used_ends_with_one_line(tmp_path, capsys, changes, said):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    model_folder(tmp_path / "model")
     assert main(["value", *flags(**options(tmp_path, **changes))]) == 2
     assert said in capsys.readouterr().err
 

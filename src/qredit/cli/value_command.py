@@ -82,7 +82,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     with make_progress_bars(progress) as bars:
         bar = bars.add_task("value", total=len(setup.rows) + len(setup.held), note="")
         values = value_examples(setup, asked.rows_per_batch, lambda count: bars.update(bar, advance=count))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": one.id, "value": value, "answer": one.gold} | ({} if right is None else {"right": right[number]})
         for number, (one, value) in enumerate(zip(setup.examples, values, strict=True))
     ]
