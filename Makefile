@@ -16,7 +16,7 @@ TOOLS_STAMP := $(TOOLS_VENV)/.installed
 VERL_VENV ?= .venv-verl
 VERL_STAMP := $(VERL_VENV)/.installed-0.9.1-full
 
-.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise results-data results-optimizers theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text pocket pocket-search golden-verl verl-env test-verl resolve clean
+.PHONY: golden-runs demo test test-e2e test-fast lint check workflows generated catalog api docs dist test-wheel test-long vllm-env test-vllm test-tools test-quantization test-page test-tokenizers results results-agents results-real results-paper results-effects results-noise results-data results-optimizers theory bench performance performance-vllm gpu gpu-dry gpu-wheels true-shape memory scaling pages pages-text methods pocket pocket-search golden-verl verl-env test-verl resolve clean
 
 demo: $(STAMP)
 	$(BIN)/qredit demo
@@ -151,6 +151,7 @@ results-data: $(STAMP)
 	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
 	$(BIN)/python experiments/entropy_bands.py --minutes $(MINUTES)
 	$(BIN)/python experiments/selection.py --minutes $(MINUTES)
+	$(BIN)/python experiments/for_value.py --minutes $(MINUTES)
 
 # Optimisers and schedules on SmolLM2, in docs/results.md. MINUTES as above.
 results-optimizers: $(STAMP)
@@ -225,14 +226,18 @@ catalog: $(STAMP)
 	$(BIN)/python -m qredit.catalog
 
 # All that is made from the code and committed: those two lists, docs/tree.md, docs/trl-options.md, the texts of
-# docs/objectives.
-generated: catalog api pages-text
+# docs/objectives, docs/methods.md.
+generated: catalog api methods
 	$(BIN)/python -m tests.support.tree
 	$(BIN)/python experiments/trl_options.py
 
 # The same pages with their texts anew and their costs as kept. Seconds.
 pages-text: $(STAMP)
 	$(BIN)/python experiments/objective_pages.py --texts
+
+# docs/methods.md, the whole field on one page: those pages, and experiments/methods_table.py. Seconds.
+methods: pages-text
+	$(BIN)/python experiments/methods_page.py
 
 # Make the pocket models anew (NAMES="hotpot finqa" for some of them). About an hour.
 pocket: $(STAMP)

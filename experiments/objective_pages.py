@@ -18,12 +18,14 @@ from string import Template
 
 import torch
 from method_effects import tell_effects
+from methods_page import read_effects
 from rich.console import Console
 from rich.progress import track
 from turn_rules import tell_turn_effects
 
 from qredit.catalog import about
-from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance, list_costs
+from qredit.cli.objectives_command import CERTAINTY, SECOND_HAND, describe_provenance
+from qredit.core.costs import list_costs
 from qredit.core.objective import Objective, sum_terms
 from qredit.fields.parsing import list_makers
 from qredit.objectives import REGISTRY
@@ -139,14 +141,6 @@ def effects() -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def kept_effects(name: str) -> dict[str, str]:
-    """What the page says now of its effect, by comparison: those whose runs are not at hand stay."""
-    path = PAGES / f"{name}.md"
-    text = path.read_text() if path.exists() else ""
-    lines = text.partition("## Effect\n\n")[2].splitlines()
-    return dict(line.removeprefix("- ").split(": ", 1) for line in lines if line.startswith("- "))
-
-
 def has_results(name: str) -> bool:
     """Whether a table of the results has a row of it."""
     return f"\n| `{name}(" in RESULTS.read_text()
@@ -155,7 +149,7 @@ def has_results(name: str) -> bool:
 def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
     """One method's page."""
     told, objective = about(name, REGISTRY[name]), example(name)
-    effects = kept_effects(name) | dict(effect)
+    effects = (read_effects(name) or {}) | dict(effect)
     said = "\n".join(f"- {kind}: {text}" for kind, text in effects.items())
     warned = describe_provenance(told)
     return Template(PAGE.read_text()).substitute(

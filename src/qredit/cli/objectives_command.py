@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,9 +13,6 @@ from rich.text import Text
 from qredit.catalog import PARTS, about, catalog, signature
 from qredit.cli.parser import Parser
 from qredit.utils.errors import look_up
-
-if TYPE_CHECKING:
-    from qredit.core.objective import Objective
 
 SECOND_HAND = "second-hand"
 CERTAINTY = {
@@ -75,6 +72,7 @@ def format_part(part: Mapping[str, Any], width: int) -> Text:
 
 def _explain(name: str, out: Console) -> Mapping[str, Any]:
     look_up("objective or part", name, {row["name"]: row for rows in catalog().values() for row in rows})
+    from qredit.core.costs import list_costs
     from qredit.objectives import REGISTRY
     from qredit.objectives.parsing import PENALTIES, STAGES, SURROGATES, example
 
@@ -114,27 +112,3 @@ def describe_provenance(row: Mapping[str, Any]) -> str:
         else "No official code was found to compare with."
     )
     return f"{read} {compared}"
-
-
-def list_costs(objective: "Objective") -> list[str]:
-    """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
-    from qredit.core.chain import Scope, field_kinds
-    from qredit.core.field_names import ANSWER_AT_TURNS, DIVERGENCES
-
-    read = field_kinds(objective.needs)
-    second, maps = {"logp@", "base_probability", *DIVERGENCES}, {"attention_influence", "attention_locality"}
-    at_turns = bool(ANSWER_AT_TURNS & read)
-    costs = {
-        "a forward pass of a second model, held in memory, for each generation": bool(second & read),
-        "a forward pass over each episode with the answer at every turn, for each generation": at_turns,
-        "attention maps of every rollout, computed the slow way, for each generation": bool(maps & read),
-        "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,
-        "last-layer states and prediction errors of every token": "prediction_error" in read,
-        "a second model's distribution over the vocabulary at every token": bool(DIVERGENCES & read),
-        "a sort of the vocabulary at every token": "nucleus_entropy" in read,
-        "a scoring pass over the whole optimiser step before the first backward pass": objective.scope is Scope.BATCH,
-        "a scoring pass over the whole generation before its first update": objective.scope is Scope.GENERATION,
-        "a scoring pass over all rows before those drawn are differentiated": objective.draws
-        and objective.scope < Scope.BATCH,
-    }
-    return [words for words, paid in costs.items() if paid]

@@ -39,7 +39,7 @@ from qredit.samplers.vllm.settings import VllmSettings
 from qredit.shared_prefix.check_padding import check_padding
 from qredit.shared_prefix.layout import Layout
 from qredit.shared_prefix.packing import pack, pad_rows
-from qredit.shared_prefix.patch_forward import enable_token_scoring, score
+from qredit.shared_prefix.patch_forward import ScoreRequest, enable_token_scoring, score
 from qredit.shared_prefix.share import share_prefix
 from qredit.stats.weights import effective_size, log_mean_exp
 from qredit.tasks.alias_use import AliasUse
@@ -300,7 +300,6 @@ def _log_likelihood(network: PreTrainedModel, rows: Rows) -> Float[Tensor, " B"]
     return join_answers(logp, rows.batch.answer, rows.batch.alias)[0]
 
 
-@torch.no_grad()
 def score_rows(
     network: PreTrainedModel, rows: Rows, only: Bool[Tensor, "B T"] | None = None, what: str = "logp"
 ) -> Float[Tensor, "B T"]:
@@ -315,11 +314,30 @@ def score_rows(
     Raises:
         QreditError: a head that cannot score tokens.
     """
+    return score_fields(network, rows, "the probe", ScoreRequest(), only)[what]
+
+
+@torch.no_grad()
+def score_fields(
+    network: PreTrainedModel, rows: Rows, reader: str, wanted: ScoreRequest, only: Bool[Tensor, "B T"] | None
+) -> dict[str, Float[Tensor, "B T *more"]]:
+    """What one forward pass in evaluation mode tells of completion tokens, by the names of batch fields.
+
+    Args:
+        network: the model.
+        rows: prompts and completions.
+        reader: who asks, for errors.
+        wanted: what is told beside log-probability and entropy.
+        only: tokens that suffice; None is all.
+
+    Raises:
+        QreditError: a head that cannot score tokens.
+    """
     if not enable_token_scoring(network):
-        raise QreditError("this model's head cannot score tokens, which the probe needs")
+        raise QreditError(f"this model's head cannot score tokens, which {reader} needs")
     layout: Layout = pad_rows(rows) if share_prefix(network) else pack(rows)
     was_training = network.training
     network.eval()
-    told = score(network, layout if only is None else layout.only(only))[what]
+    found = score(network, layout if only is None else layout.only(only), wanted=wanted)
     network.train(was_training)
-    return told
+    return found

@@ -15,6 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from qredit.report.chart import draw_bars, draw_panel, make_style_class
+from qredit.report.checklist import Item
 from qredit.report.collect import RunData, parse_finite
 from qredit.report.curves import compute_first_and_last, make_panels
 from qredit.report.records import COMPARED_OBJECTIVES, prepare_records
@@ -30,18 +31,25 @@ _ROOM = 100_000
 _NOT_IN_JSON = {code: f"\\u{code:04x}" for code in map(ord, "<>&\u2028\u2029")}
 
 
-def render_page(runs: Sequence[RunData], beside: Sequence[str] = COMPARED_OBJECTIVES) -> str:
+def render_page(
+    runs: Sequence[RunData], beside: Sequence[str] = COMPARED_OBJECTIVES, checklist: Sequence[Item] = ()
+) -> str:
     """The whole page, under 6 MB: where the records of credit take more, every second, third, … of them is kept.
+
+    Args:
+        runs: what is shown.
+        beside: objectives to recompute in the credit viewer.
+        checklist: items of the reporting checklist; without any there is no such section.
 
     Raises:
         QreditError: the page is too large without any of them, or an objective of `beside` cannot be read.
     """
     records = [[dump_script_json(record) for record in prepare_records(run, beside)] for run in runs]
-    empty = _filled(runs, [[] for _ in runs], any(records))
+    empty = _filled(runs, [[] for _ in runs], any(records), checklist)
     room = MAX_PAGE_BYTES - _ROOM - len(empty.encode())
     if room < 0:
         raise QreditError(f"a page of {len(runs)} runs would exceed {MAX_PAGE_BYTES // 10**6} MB; give fewer")
-    return _filled(runs, _thin_records(records, room), any(records))
+    return _filled(runs, _thin_records(records, room), any(records), checklist)
 
 
 def _thin_records(records: Sequence[Sequence[str]], room: int) -> list[list[str]]:
@@ -54,7 +62,9 @@ def _thin_records(records: Sequence[Sequence[str]], room: int) -> list[list[str]
     return [list(own[::every]) if fits else [] for own in records]
 
 
-def _filled(runs: Sequence[RunData], records: Sequence[Sequence[str]], recorded: bool) -> str:
+def _filled(
+    runs: Sequence[RunData], records: Sequence[Sequence[str]], recorded: bool, checklist: Sequence[Item]
+) -> str:
     from qredit import __version__
 
     style, script = ((FOLDER / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
@@ -81,6 +91,7 @@ def _filled(runs: Sequence[RunData], records: Sequence[Sequence[str]], recorded:
         recorded=recorded,
         differences=_differences(runs),
         environment=_environment(runs),
+        checklist=_checklist(checklist),
         data=Markup(f'{{"runs":[{",".join(data)}]}}'),  # `dump_script_json` left no markup in it
         version=__version__,
     )
@@ -209,6 +220,21 @@ def _environment(runs: Sequence[RunData]) -> _Table:
     flat = [_flat(run.record) for run in runs]
     keys = dict.fromkeys(key for own in flat for key in own)
     return _Table(("", *(run.name for run in runs)), [[key, *(own.get(key, "") for own in flat)] for key in keys])
+
+
+def _checklist(items: Sequence[Item]) -> _Table:
+    rows = [
+        [
+            str(item.number),
+            item.text,
+            "required" if item.required else "recommended",
+            item.finding.status,
+            item.finding.told,
+            item.finding.missing,
+        ]
+        for item in items
+    ]
+    return _Table(("", "Item", "", "Status", "What the runs tell", "What they do not"), rows)
 
 
 def _flat(record: Mapping[str, Any], before: str = "") -> dict[str, str]:

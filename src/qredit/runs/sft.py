@@ -30,10 +30,10 @@ from qredit.runs.train import (
 from qredit.runs.warmup import WarmupSftTrainer
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
-from qredit.tasks.table import get_field, has_field
+from qredit.tasks.table import read_text_column
 from qredit.trl.dataset_encoding import check_enough
 from qredit.trl.sft_config import SftConfig
-from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.errors import QreditError
 
 
 def finetune(options: SftOptions, output: Path, console: Console, resume: bool = False) -> TrainResult:
@@ -120,22 +120,9 @@ def read_rationales(options: SftOptions, examples: Sequence[Example]) -> list[st
     """
     column = options.shown.rationale_column
     if column is not None:
-        return _read_column(column, examples, str(options.run.data))
+        return read_text_column(column, examples, str(options.run.data), "rationale column")
     if not options.shown.rationales:
         return [""] * len(examples)
     if not any(example.rationale for example in examples):
         raise QreditError(f"task {options.run.task} has no rationales; leave rationales out to show answers alone")
     return [example.rationale or "" for example in examples]
-
-
-def _read_column(column: str, examples: Sequence[Example], where: str) -> list[str]:
-    if not any(has_field(example.columns, column) for example in examples):
-        names = {str(name) for example in examples for name in example.columns}
-        raise unknown_name_error(f"rationale column of {where}", column, names)
-    found = []
-    for example in examples:
-        value = get_field(example.columns, column) if has_field(example.columns, column) else None
-        if value is not None and not isinstance(value, str):
-            raise QreditError(f"{example.place}: field '{column}' must be text, not {value!r}")
-        found.append(value if value and value.strip() else "")
-    return found

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qredit.tasks.base import PLACE_KEY, Record
+from qredit.tasks.base import PLACE_KEY, Example, Record
 from qredit.tasks.normal_forms import find_unreadable
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, unknown_name_error
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,27 @@ def _problem(record: Record, field: str) -> str | None:
         return missing or f"field '{field}' is null"
     bad = find_unreadable(value)
     return None if bad is None else f"field '{field}' holds {bad}"
+
+
+def read_text_column(column: str, examples: Sequence[Example], where: str, what: str) -> list[str]:
+    """A column of the users' rows as texts; an empty one where a row has none.
+
+    Args:
+        column: its name, a.b for b inside a.
+        examples: with the rows that they were read from.
+        where: the data, for errors.
+        what: the column, in words.
+
+    Raises:
+        QreditError: no row has it, with the nearest name; a value that is no text, with its row.
+    """
+    if not any(has_field(example.columns, column) for example in examples):
+        names = {str(name) for example in examples for name in example.columns}
+        raise unknown_name_error(f"{what} of {where}", column, names)
+    found = []
+    for example in examples:
+        value = get_field(example.columns, column) if has_field(example.columns, column) else None
+        if value is not None and not isinstance(value, str):
+            raise QreditError(f"{example.place}: field '{column}' must be text, not {value!r}")
+        found.append(value if value and value.strip() else "")
+    return found

@@ -1,0 +1,541 @@
+"""Systems of the field that are no objective: samplers, rules, warm starts, selection, diagnostics, what is missing.
+
+Objectives are in the registry of the package; the two together are docs/methods.md (`methods_page.py`). Add a row here
+for a new system. A registered rule without a row, a dead link and an ill-formed arXiv id fail a test.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Slot = Literal[
+    "likelihood",
+    "reward",
+    "group credit",
+    "token credit",
+    "turn credit",
+    "penalty",
+    "surrogate",
+    "sampler",
+    "prompt sampler",
+    "controller",
+    "warm start",
+    "selection",
+    "diagnostic",
+]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
+Known = Literal["paper+code", "paper", "second-hand", "own"]
+NOT_MEASURED = "not measured"
+NO_SOURCE = "none"
+
+
+@dataclass(frozen=True)
+class System:
+    """A system as it is published or called, and what there is of it here.
+
+    Attributes:
+        name: as published; our own word where nothing was published.
+        slot: which part of a run it is.
+        what: what it does, in one line.
+        source: "arXiv 2509.22601", or `NO_SOURCE`.
+        known: where the formula was read.
+        page: where it is told, from docs/, with the heading; empty where there is no part for it.
+        missing: why there is no part for it, or what a user can do instead; empty where there is a page.
+        official: repository of the official code that was read for it.
+        rule: "OPTION NAME" of the registered rule that it is, such as "branching trees".
+        effect: what was measured of it, in one line.
+    """
+
+    name: str
+    slot: Slot
+    what: str
+    source: str
+    known: Known
+    page: str = ""
+    missing: str = ""
+    official: str = ""
+    rule: str = ""
+    effect: str = NOT_MEASURED
+
+    def __post_init__(self) -> None:
+        if bool(self.page) == bool(self.missing):
+            raise ValueError(f"{self.name}: either a page, or why there is none")
+
+
+SURROGATES = frozenset({"cispo", "clip_cov", "gspo"})
+"""Registered objectives whose only news is the surrogate; the others' slots follow from their family."""
+
+BRANCHING = "environments.md#episodes-that-branch"
+SYSTEMS: tuple[System, ...] = (
+    System(
+        "Tree-GRPO's trees",
+        "sampler",
+        "`--branching trees()`: whole episodes, then branches at nodes drawn uniformly",
+        "arXiv 2509.21240",
+        "paper+code",
+        BRANCHING,
+        official="AMAP-ML/Tree-GRPO",
+        rule="branching trees",
+        effect="see [tree_grpo](objectives/tree_grpo.md)",
+    ),
+    System(
+        "ARPO's branches",
+        "sampler",
+        "`--branching unsure_turns()`: an episode branches where a turn begins more unsurely than the first",
+        "arXiv 2507.19849",
+        "paper+code",
+        BRANCHING,
+        official="RUC-NLPIR/ARPO",
+        rule="branching unsure_turns",
+    ),
+    System(
+        "SLATE's and VPR's candidates",
+        "sampler",
+        "`--branching candidates()`: several continuations of one prefix at every turn, one of which is gone on from",
+        "arXiv 2602.23440",
+        "paper+code",
+        BRANCHING,
+        official="algoprog/SLATE",
+        rule="branching candidates",
+    ),
+    System(
+        "AnytimeReasoner's budgets",
+        "sampler",
+        "`truncated_answers(…)`: answers forced at several cuts of one rationale, for `brpo`",
+        "arXiv 2505.13438",
+        "paper+code",
+        "fields.md#the-makers",
+        official="sail-sg/AnytimeReasoner",
+    ),
+    System(
+        "Proposals from the gold answer",
+        "sampler",
+        "`garl(proposal=hint(…))`: part of a group is drawn behind a prompt that shows the answer, and weighted for it",
+        NO_SOURCE,
+        "own",
+        "objectives/garl.md#rationales-drawn-with-the-gold-answer-in-the-prompt",
+        effect="[lab](theory.md#proposals-when-no-sample-of-the-prior-shows-success)",
+    ),
+    System(
+        "SAGE, NuRL",
+        "sampler",
+        "`hint_failed`: groups without a success are drawn again with a hint made from the answer",
+        "arXiv 2602.03143",
+        "second-hand",
+        "architecture.md#choices-worth-knowing",
+    ),
+    System(
+        "DAPO's dynamic sampling",
+        "prompt sampler",
+        "`dynamic_sampling`: further prompts in place of groups of equal rewards",
+        "arXiv 2503.14476",
+        "paper+code",
+        "architecture.md#choices-worth-knowing",
+        official="volcengine/verl",
+    ),
+    System(
+        "Choosing examples by a probe",
+        "prompt sampler",
+        "`qredit probe` measures each example, and training takes those that can teach",
+        NO_SOURCE,
+        "own",
+        "probe.md#training-on-some-of-the-examples",
+    ),
+    System(
+        "Guided q",
+        "controller",
+        "`garl(q=auto())`: the smallest q whose gradient is still well above Adam's ε",
+        NO_SOURCE,
+        "own",
+        "guidance.md#q-auto",
+        effect="[results](results.md#guided-runs)",
+    ),
+    System(
+        "Collapse guard",
+        "controller",
+        "`guard`: a run that collapses goes back to its best checkpoint, or stops",
+        NO_SOURCE,
+        "own",
+        "guidance.md#the-guard",
+        effect="[results](results.md#the-guard)",
+    ),
+    System(
+        "Fine-tuning on answers",
+        "warm start",
+        "`qredit sft`: imitation of reference answers, or of rationales and answers",
+        NO_SOURCE,
+        "own",
+        "sft.md",
+        effect="[results](results.md#a-real-model)",
+    ),
+    System(
+        "Warm Up",
+        "warm start",
+        "rationales from elsewhere, unfiltered, are imitated, then RL on few examples: `qredit sft`, `qredit train`",
+        "arXiv 2505.13718",
+        "second-hand",
+        "sft.md#what-is-shown",
+    ),
+    System(
+        "SPECS",
+        "warm start",
+        "pairs of a GRPO run teach the form by DPO with a likelihood term, then GRPO proper: `qredit dpo`",
+        "arXiv 2510.25801",
+        "second-hand",
+        "preferences.md#options",
+    ),
+    System(
+        "DPO on a run's rollouts",
+        "warm start",
+        "`qredit dpo`: a run's right rollouts against its wrong ones",
+        "arXiv 2305.18290",
+        "paper+code",
+        "preferences.md",
+        official="huggingface/trl",
+        effect="[one run](preferences.md#how-well-it-works)",
+    ),
+    System(
+        "iStar's implicit rewards",
+        "reward",
+        "`implicit_prm()`: a copy of the policy that learns from outcomes rewards each turn",
+        "arXiv 2509.19199",
+        "paper+code",
+        "fields.md#the-makers",
+        official="Tongyi-ConvAI/Qwen-Character",
+    ),
+    System(
+        "Coverage, cliff, escort",
+        "diagnostic",
+        "`qredit lab`: theorems about objectives, measured on policies that can be enumerated",
+        NO_SOURCE,
+        "own",
+        "theory.md",
+    ),
+    System(
+        "Credit-assignment survey's checklist",
+        "diagnostic",
+        "`qredit report --checklist`: fourteen items filled from run folders, with their holes",
+        "arXiv 2604.09459",
+        "second-hand",
+        "architecture.md#command-line-and-run-folder",
+    ),
+    System(
+        "SPEAR",
+        "sampler",
+        "`--replay spear(…)`: self-imitation, good rollouts of earlier steps once more",
+        "arXiv 2509.22601",
+        "paper+code",
+        "replay.md#spear",
+        official="TencentYoutuResearch/SPEAR",
+        rule="replay spear",
+    ),
+    System(
+        "CURE",
+        "sampler",
+        "`--drawing branch_at_entropy()`: branches that begin again before a token of high entropy",
+        "arXiv 2508.11016",
+        "paper+code",
+        "drawing.md#branches-at-unsure-tokens",
+        official="bytedance/CURE",
+        rule="drawing branch_at_entropy",
+    ),
+    System(
+        "AEPO (arbitrary entropy)",
+        "controller",
+        "`--drawing hold_entropy(…)`: entropy held at a target by good samples of another temperature",
+        "arXiv 2510.08141",
+        "paper+code",
+        "drawing.md#entropy-at-a-target",
+        official="597358816/AEPO",
+        rule="drawing hold_entropy",
+    ),
+    System(
+        "T1's sampling",
+        "sampler",
+        "many rollouts at a high temperature, degenerate ones punished, for `t1`",
+        "arXiv 2501.11651",
+        "second-hand",
+        "drawing.md#many-hot-rollouts",
+    ),
+    System(
+        "1-shot RLVR",
+        "prompt sampler",
+        "one question, met in every step, long after it is solved",
+        "arXiv 2504.20571",
+        "paper+code",
+        "drawing.md#one-question",
+        official="ypwang61/One-Shot-RLVR",
+    ),
+    System(
+        "Agentic AEPO's branches",
+        "sampler",
+        "`--branching balanced_turns(…)`: roots against branches by a pilot, few branches in a row",
+        "arXiv 2510.14545",
+        "second-hand",
+        "environments.md#episodes-that-branch",
+        rule="branching balanced_turns",
+    ),
+    System(
+        "QwenLong-L1",
+        "prompt sampler",
+        "`--curriculum phases(…)`: phases of rising difficulty, hard prompts of earlier ones again",
+        "arXiv 2505.17667",
+        "second-hand",
+        "data.md#curricula",
+        rule="curriculum phases",
+    ),
+    System(
+        "TAROT",
+        "prompt sampler",
+        "`--curriculum tiers(…)`: tiers that open one after the other; its tests are the reward `unit_tests`",
+        "arXiv 2602.15449",
+        "paper+code",
+        "data.md#curricula",
+        rule="curriculum tiers",
+    ),
+    System(
+        "Success band",
+        "prompt sampler",
+        "`--curriculum success_band(…)`: prompts that are neither hopeless nor mastered",
+        NO_SOURCE,
+        "own",
+        "data.md#curricula",
+        rule="curriculum success_band",
+    ),
+    System(
+        "Easier tasks mixed in",
+        "prompt sampler",
+        "`--curriculum mix_easier(…)`: a fixed share of easier prompts beside those to be learned",
+        "arXiv 2510.03971",
+        "second-hand",
+        "data.md#curricula",
+        rule="curriculum mix_easier",
+    ),
+    System(
+        "Majority",
+        "selection",
+        "`--select majority()`: the answer that most samples give",
+        NO_SOURCE,
+        "own",
+        "selection.md#rules-of-choice",
+        rule="select majority",
+    ),
+    System(
+        "Weighted majority",
+        "selection",
+        "`--select weighted_majority(…)`: votes weighted by a score",
+        NO_SOURCE,
+        "own",
+        "selection.md#rules-of-choice",
+        rule="select weighted_majority",
+    ),
+    System(
+        "Best of N",
+        "selection",
+        "`--select best_of(…)`: the sample of the highest score",
+        NO_SOURCE,
+        "own",
+        "selection.md#rules-of-choice",
+        rule="select best_of",
+    ),
+    System(
+        "Pairwise judge",
+        "selection",
+        "`--select pairwise(…)`: a judge compares samples in both orders",
+        NO_SOURCE,
+        "own",
+        "selection.md#rules-of-choice",
+        rule="select pairwise",
+    ),
+    System(
+        "GenSelect",
+        "selection",
+        "`--select gen_select(…)`: a judge compares candidates in knockout games, and judges the rest",
+        "arXiv 2511.13027",
+        "paper+code",
+        "selection.md#rules-of-choice",
+        official="NVIDIA-NeMo/Skills",
+        rule="select gen_select",
+    ),
+    System(
+        "Budget forcing",
+        "selection",
+        "`--decode budget_forcing(…)`: thinking is made to go on",
+        "arXiv 2501.19393",
+        "second-hand",
+        "selection.md#rules-of-decoding",
+        rule="decode budget_forcing",
+    ),
+    System(
+        "DiffAdapt",
+        "selection",
+        "`--decode by_difficulty(…)`: temperature and budget by the difficulty of a question",
+        "arXiv 2510.19669",
+        "second-hand",
+        "selection.md#rules-of-decoding",
+        rule="decode by_difficulty",
+    ),
+    System(
+        "Conditional entropy reduction",
+        "diagnostic",
+        "`qredit probe --steps`: how much each step of a rationale lowers the entropy of the answer",
+        "arXiv 2508.20395",
+        "second-hand",
+        "selection.md#what-the-steps-of-a-rationale-do",
+    ),
+    System(
+        "Entropy law",
+        "diagnostic",
+        "`qredit report` fits R = -a·e^H + b and says what it foretells",
+        "arXiv 2505.22617",
+        "paper+code",
+        "selection.md#the-entropy-law",
+    ),
+    System(
+        "Light-IF's Entropy-SFT",
+        "warm start",
+        "`qredit sft --keep-tokens entropy_sft(…)`: imitation of the tokens of large loss and small entropy",
+        "arXiv 2508.03178",
+        "paper+code",
+        "sft.md#which-tokens-count",
+        official="Qihoo360/Light-IF",
+        rule="keep-tokens entropy_sft",
+    ),
+    System(
+        "Light-IF's reward",
+        "reward",
+        "the reward `constraints`: the share of a row's constraints that an answer keeps; its checks are ours",
+        "arXiv 2508.03178",
+        "paper",
+        "rewards.md#constraints",
+    ),
+    System(
+        "Unit tests",
+        "reward",
+        "the reward `unit_tests`: the weighted share of tests that a program passes, in a sandbox or not at all",
+        NO_SOURCE,
+        "own",
+        "rewards.md#unit_tests",
+    ),
+    System(
+        "Shrink and perturb",
+        "warm start",
+        "`qredit train --shrink λ --perturb σ`: weights that were trained before, shrunk and with noise",
+        "arXiv 1910.08475",
+        "paper",
+        "sft.md#between-fine-tuning-and-training",
+    ),
+    System(
+        "Muon",
+        "controller",
+        "`--optimizer muon()`: PyTorch's Muon on matrices, AdamW on the rest",
+        NO_SOURCE,
+        "own",
+        "optimizers.md",
+    ),
+    System(
+        "RMT",
+        "warm start",
+        "RL on raw text: the next token as the answer, tokens in tiers of entropy, a length budget that shrinks",
+        "arXiv 2509.24375",
+        "second-hand",
+        missing=(
+            "No task makes questions of raw text. The notes leave open how the two rewards are weighted, the tiers' "
+            "bounds and their probabilities. The code was not released."
+        ),
+    ),
+    System(
+        "InT",
+        "warm start",
+        "the first wrong step of a wrong rollout, rewritten with the solution in view, is imitated, then GRPO",
+        "arXiv 2601.14209",
+        "second-hand",
+        missing=(
+            "It is a recipe for data and needs worked solutions. Make rows of a prompt, the kept beginning and the new "
+            "step by hand; `qredit sft --rationale-column` imitates them."
+        ),
+    ),
+    System(
+        "AdaKD",
+        "penalty",
+        "the penalty `adaptive_kl`: distillation from a teacher on the tokens where student and teacher differ most, at temperatures by token",
+        "arXiv 2510.11615",
+        "paper+code",
+        "distillation.md#adakd",
+        official="SassyRong/AdaKD",
+    ),
+    System(
+        "GroundedPRM",
+        "sampler",
+        "tree search over steps, checked by a tool, whose values train a reward model",
+        "arXiv 2510.14942",
+        "paper+code",
+        missing="Nothing searches a tree of steps, and no reward model is trained. `process_reward_model` reads one.",
+        official="JerryPlain/GroundedPRMCode",
+    ),
+    System(
+        "For-Value",
+        "diagnostic",
+        "`qredit value`: the value of a training example from one forward pass, against held-out examples",
+        "arXiv 2508.10180",
+        "paper+code",
+        "data.md#the-value-of-an-example",
+        effect="wrong golds of pocket-hotpot: none seen (one seed; [results](results.md#values-of-training-examples))",
+        official="vengdeng/For-Value-Efficient-Forward-Only-Data-Valuation-for-finetuning",
+    ),
+    System(
+        "Controlled bifurcation tasks",
+        "diagnostic",
+        "the survey's protocol: tasks with one decisive step, on which credit rules are compared",
+        "arXiv 2604.09459",
+        "second-hand",
+        missing=(
+            "Task families, metadata and the tasks themselves were not found in what could be read. Near to them are "
+            "[star graphs](data.md#generated-tasks), whose first edge decides, and the laws on policies whose every "
+            "trajectory is listed."
+        ),
+    ),
+    System(
+        "CALM",
+        "warm start",
+        "an expert names flaws of a rationale in short hints, the model goes on from them and is fine-tuned on it",
+        "arXiv 2510.04204",
+        "second-hand",
+        missing=(
+            "It takes an expert model that intervenes inside a rationale, which no sampler here lets in. The two "
+            "stages behind it, imitation and RL, are `qredit sft --rationale-column` and `qredit train`."
+        ),
+    ),
+    System(
+        "iRFT",
+        "warm start",
+        "rounds of rejection-sampling fine-tuning",
+        NO_SOURCE,
+        "second-hand",
+        missing=(
+            "No text of a protocol of this name was found, so none is claimed. Rounds are `rft()` in several runs, "
+            "each from the model that the last one left: [rft](objectives/rft.md)."
+        ),
+    ),
+    System(
+        "DID",
+        "diagnostic",
+        "theory: what a preference data set encodes, and why that makes DPO's reward the right one",
+        "arXiv 2505.23761",
+        "second-hand",
+        missing=(
+            "It is a theory of preference data and changes no update: nothing is to be run. `qredit dpo` has the loss "
+            "that it explains. Its equations were not found."
+        ),
+    ),
+    System(
+        "Deep-research survey",
+        "diagnostic",
+        "a survey of RL for agents that search and write reports: data, methods, systems",
+        "arXiv 2509.06733",
+        "second-hand",
+        missing=(
+            "A survey proposes no method. What it covers and is here: [tools and environments](environments.md), "
+            "credit over turns, `qredit dpo`, verl. Report writing with a grader needs a judge as the reward."
+        ),
+    ),
+)
