@@ -21,7 +21,7 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line, percent_cell, range_cell
+from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, read_small_result
 from rich.console import Console
 from run_budget import parse_budget
 
@@ -78,8 +78,8 @@ def run_agent(options: TrainOptions, folder: Path, train_anew: bool) -> dict[str
         folder: that it is kept in.
         train_anew: whether a missing run is made.
     """
-    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
-        return None
+    if not train_anew:
+        return read_small_result(kept(folder))
 
     def make() -> dict[str, Any]:
         final = str(train(options, folder / "run", Console(quiet=True)).final)

@@ -457,7 +457,7 @@ SYSTEMS: tuple[System, ...] = (
     System(
         "AdaKD",
         "penalty",
-        "the penalty `adaptive_kl`: distillation from a teacher on the tokens where student and teacher differ most, at temperatures by token",
+        "`adaptive_kl`: distillation on the tokens where student and teacher differ most, each at its temperature",
         "arXiv 2510.11615",
         "paper+code",
         "distillation.md#adakd",

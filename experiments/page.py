@@ -23,6 +23,14 @@ def kept(folder: Path) -> Path:
     return KEPT / folder.relative_to(RUNS).with_name(f"{folder.name}.json")
 
 
+def read_small_result(path: Path) -> dict[str, Any] | None:
+    """What a run came to, by its small file; None where there is none. Nothing is computed."""
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["result"]
+    return found
+
+
 def insert(page: Path, name: str, text: str) -> None:
     """Replace what stands between the markers of that name in a page: <!-- name --> and <!-- /name -->."""
     before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"

@@ -18,7 +18,17 @@ from typing import Any
 
 import real_plan as plan
 import torch
-from page import KEPT, RUNS, gap_cell, insert, list_other_golds, paired_difference, percent_cell, write_jsonl
+from page import (
+    KEPT,
+    RUNS,
+    gap_cell,
+    insert,
+    list_other_golds,
+    paired_difference,
+    percent_cell,
+    read_small_result,
+    write_jsonl,
+)
 from real_plan import Arm, Wording
 from rich.console import Console
 
@@ -287,8 +297,7 @@ def read_kept() -> dict[Key, dict[str, Any]]:
 
 def read_result(name: str) -> dict[str, Any] | None:
     """One small result; None where there is none."""
-    path = STORE / f"{name}.json"
-    return json.loads(path.read_text())["result"] if path.is_file() else None
+    return read_small_result(STORE / f"{name}.json")
 
 
 def name_run(task: str, arm: Arm, seed: int, flipped: float) -> str:
