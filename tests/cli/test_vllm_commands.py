@@ -46,7 +46,11 @@ def test_answers_are_those_of_transformers(tmp_path, network, engine):
     shared |= {"temperature": 0, "max_completion_length": 12, "answer_budget": 4}
     for name, more in (("own", {}), ("vllm", {"use_vllm": "true"})):
         assert main(["eval", *flags(**shared, **more, samples=tmp_path / f"{name}.jsonl")]) == 0
-    assert answers(tmp_path / "vllm.jsonl") == answers(tmp_path / "own.jsonl")
+    ours, theirs = answers(tmp_path / "own.jsonl"), answers(tmp_path / "vllm.jsonl")
+    for name in ("mean_logp", "answer_logp"):
+        found, wanted = ([logp for one in rows for logp in one.pop(name)] for rows in (theirs, ours))
+        assert found == pytest.approx(wanted, abs=1e-3)
+    assert theirs == ours
 
 
 @pytest.mark.e2e

@@ -527,7 +527,6 @@ def test_each_command_resumes_its_own_runs(source, dpo, capsys):
 
 def test_every_option_of_training_is_shared_or_of_rollouts():
     rollouts = {"objective", "q", "m", "rows_per_forward", "keep", "probe", "guard", "field", "coldness"}
-    rollouts |= {"keep_rollouts", "training", "replay"}
-    rollouts |= {"keep_rollouts", "shrink", "perturb", "training"}
+    rollouts |= {"keep_rollouts", "training", "replay", "curriculum", "drawing", "shrink", "perturb"}
     assert {*SHARED_WITH_TRAIN} | rollouts == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & (rollouts | {field.name for field in fields(PairOptions)})

@@ -11,7 +11,7 @@ from qredit.credit.fork import keep_forks, keep_otsu_forks
 from qredit.credit.reward import reward
 from qredit.credit.vote import majority_vote
 from qredit.objectives import clip_cov, epo, kl_cov, llds, one_shot_entropy, rloo, siren, spine, spine_v1, tea_rl
-from qredit.penalties.distillation import adaptive_kl, forward_kl
+from qredit.penalties.distillation import adaptive_kl, forward_kl, reverse_kl
 from qredit.penalties.entropy import adaptive_entropy, entropy_bonus
 from qredit.penalties.likelihood import keep_likelihood_of_responses, keep_likelihood_of_tokens
 from qredit.penalties.reference import kl_to_reference_k1, kl_to_reference_k2
@@ -293,6 +293,10 @@ def _one_shot(scale, kl):
     return loss
 
 
+def _reverse_kl(logp, batch):
+    return rloo().loss(logp, batch) + 0.1 * batch.extra["kl@coach"][batch.sampled].mean()
+
+
 def _forward_kl(logp, batch):
     return rloo().loss(logp, batch) + 0.1 * batch.extra["forward_kl@coach"][batch.sampled].mean()
 
@@ -308,6 +312,7 @@ BATTERY: tuple[Subject, ...] = (
     Subject(Objective(on_span("sampled", reward()), penalties=(entropy_bonus(0.1),))),
     Subject(rloo() | kl_to_reference_k1(0.1), loss=_k1),
     Subject(rloo() | kl_to_reference_k2(0.1), loss=_k2),
+    Subject(rloo() | reverse_kl(0.1, "coach"), loss=_reverse_kl),
     Subject(rloo() | forward_kl(0.1, "coach"), loss=_forward_kl),
     Subject(
         rloo() | adaptive_kl(0.1, "coach", warmup=0), loss=_adaptive_kl, unused=frozenset({"hellinger@coach", "seed"})
