@@ -10,8 +10,7 @@ from functools import cache
 
 from qredit.curricula import REGISTRY
 from qredit.curricula.protocol import Curriculum
-from qredit.objectives.parsing import read_expression
-from qredit.utils.errors import QreditError
+from qredit.objectives.parsing import read_rule
 
 _PARTS = ("columns", "make")
 
@@ -23,7 +22,4 @@ def parse_curriculum(text: str) -> Curriculum:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    rule = read_expression(text, REGISTRY, "curriculum", "curriculum")
-    if missing := [part for part in _PARTS if not hasattr(rule, part)]:
-        raise QreditError(f"curriculum {text!r} makes no rule: {type(rule).__name__} has no {', '.join(missing)}")
-    return rule  # type: ignore[no-any-return]
+    return read_rule(text, REGISTRY, "curriculum", "curriculum", _PARTS)  # type: ignore[no-any-return]

@@ -3,20 +3,12 @@
 A file of this folder is a rule: it defines one `Drawing`, named as the file. `parsing` and `protocol` are none.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.drawing.protocol import Drawing
+from qredit.utils.namesakes import collect_namesakes
 
-REGISTRY: Mapping[str, type[Drawing]] = MappingProxyType(
-    {
-        name: getattr(importlib.import_module(f"{__name__}.{name}"), name)
-        for _, name, _ in iter_modules(__path__)
-        if name not in ("parsing", "protocol")
-    }
-)
+REGISTRY: Mapping[str, type[Drawing]] = collect_namesakes(__name__, __path__, ("parsing", "protocol"))
 # Importing a file put the module under its name; `from qredit.drawing import hold_entropy` is the rule.
 globals().update(REGISTRY)
 

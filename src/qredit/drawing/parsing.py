@@ -22,4 +22,4 @@ def parse_drawing(text: str) -> Drawing:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    return read_rule(text, REGISTRY, "drawing", _PARTS)  # type: ignore[no-any-return]
+    return read_rule(text, REGISTRY, "drawing", "rule of drawing", _PARTS)  # type: ignore[no-any-return]

@@ -3,19 +3,13 @@
 A file of this folder is a maker: it defines one `FieldMaker`, named as the file.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.rollouts.field_maker import FieldMaker
+from qredit.utils.namesakes import collect_namesakes
 
 # parsing imports REGISTRY from here, so it is no maker and cannot be read yet.
-_NAMES = [name for _, name, _ in iter_modules(__path__) if not name.startswith("_") and name != "parsing"]
-
-REGISTRY: Mapping[str, type[FieldMaker]] = MappingProxyType(
-    {name: getattr(importlib.import_module(f"{__name__}.{name}"), name) for name in _NAMES}
-)
+REGISTRY: Mapping[str, type[FieldMaker]] = collect_namesakes(__name__, __path__, ("parsing",))
 # Importing a file put the module under its name; `from qredit.fields import planning_grams` is the maker.
 globals().update(REGISTRY)
 

@@ -100,21 +100,42 @@ def read_expression(text: str, names: Mapping[str, Callable[..., Any]], what: st
     return _Reader(f"{what} {text!r}", names, callee).read(tree.body)
 
 
-def read_rule(text: str, names: Mapping[str, Callable[..., Any]], what: str, parts: Sequence[str]) -> Any:
-    """The rule that an expression makes, a registered one or a user's own.
+def read_rule(text: str, names: Mapping[str, Callable[..., Any]], what: str, callee: str, parts: Sequence[str]) -> Any:
+    """The rule that an expression makes, a registered one or a user's own with the parts of one.
 
     Args:
         text: the expression.
         names: the registered rules.
-        what: what it is a rule of, for errors, such as branching.
+        what: what the text is, for errors, such as branching.
+        callee: what the names are, for errors.
         parts: attributes that a rule has.
 
     Raises:
         QreditError: as `read_expression`; a call of something else than a rule.
     """
-    rule = read_expression(text, names, what, f"rule of {what}")
+    rule = read_expression(text, names, what, callee)
     if missing := [part for part in parts if not hasattr(rule, part)]:
         raise QreditError(f"{what} {text!r} makes no rule: {type(rule).__name__} has no {', '.join(missing)}")
+    return rule
+
+
+def read_kind(text: str, names: Mapping[str, Callable[..., Any]], what: str, callee: str, kind: type) -> Any:
+    """The rule that an expression makes, where rules are of one class, a user's own too.
+
+    Args:
+        text: the expression.
+        names: the registered rules, and what may stand inside them.
+        what: what the text is, for errors, such as select.
+        callee: what the names are, for errors.
+        kind: the class.
+
+    Raises:
+        QreditError: as `read_expression`; a call of something else than a rule, with the names of those.
+    """
+    rule = read_expression(text, names, what, callee)
+    if not isinstance(rule, kind):
+        rules = sorted(name for name, made in names.items() if isinstance(made, type) and issubclass(made, kind))
+        raise QreditError(f"{what} {text!r} is no rule; rules: {', '.join(rules)}")
     return rule
 
 

@@ -4,20 +4,12 @@ A file of this folder is a rule: it defines one `Selection`, named as the file. 
 none. Scores and judges that rules take lie in the folders of these names.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.selection.protocol import Selection
+from qredit.utils.namesakes import collect_namesakes
 
-REGISTRY: Mapping[str, type[Selection]] = MappingProxyType(
-    {
-        name: getattr(importlib.import_module(f"{__name__}.{name}"), name)
-        for _, name, is_folder in iter_modules(__path__)
-        if not is_folder and name not in ("parsing", "protocol", "outcome")
-    }
-)
+REGISTRY: Mapping[str, type[Selection]] = collect_namesakes(__name__, __path__, ("parsing", "protocol", "outcome"))
 # Importing a file put the module under its name; `from qredit.selection import majority` is the rule.
 globals().update(REGISTRY)
 

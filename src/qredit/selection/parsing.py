@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from qredit.objectives.parsing import read_expression
+from qredit.objectives.parsing import read_kind
 from qredit.selection import REGISTRY
 from qredit.selection.judges import JUDGES
 from qredit.selection.protocol import Selection
 from qredit.selection.scores import SCORES
-from qredit.utils.errors import QreditError
 
 _NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **SCORES, **JUDGES}
 
@@ -29,7 +28,4 @@ def parse_selection(text: str) -> Selection:
         QreditError: an unknown name (with the nearest), a wrong argument, a rule without the judge or the score that it
             needs, a call of something else.
     """
-    rule = read_expression(text, _NAMES, "select", "selection rule, score or judge")
-    if not isinstance(rule, Selection):
-        raise QreditError(f"select {text!r} is no rule; rules: {', '.join(sorted(REGISTRY))}")
-    return rule
+    return read_kind(text, _NAMES, "select", "selection rule, score or judge", Selection)  # type: ignore[no-any-return]

@@ -3,20 +3,12 @@
 A file of this folder is a rule: it defines one `TokenRule`, named as the file. `parsing` and `protocol` are none.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.data.token_rules.protocol import TokenRule
+from qredit.utils.namesakes import collect_namesakes
 
-REGISTRY: Mapping[str, type[TokenRule]] = MappingProxyType(
-    {
-        name: getattr(importlib.import_module(f"{__name__}.{name}"), name)
-        for _, name, _ in iter_modules(__path__)
-        if name not in ("parsing", "protocol")
-    }
-)
+REGISTRY: Mapping[str, type[TokenRule]] = collect_namesakes(__name__, __path__, ("parsing", "protocol"))
 # Importing a file put the module under its name; `from qredit.data.token_rules import entropy_sft` is the rule.
 globals().update(REGISTRY)
 

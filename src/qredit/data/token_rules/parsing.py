@@ -10,8 +10,7 @@ from functools import cache
 
 from qredit.data.token_rules import REGISTRY
 from qredit.data.token_rules.protocol import TokenRule
-from qredit.objectives.parsing import read_expression
-from qredit.utils.errors import QreditError
+from qredit.objectives.parsing import read_kind
 
 
 @cache  # options are looked at several times
@@ -21,7 +20,4 @@ def parse_token_rule(text: str) -> TokenRule:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    rule = read_expression(text, REGISTRY, "keep_tokens", "rule of tokens")
-    if not isinstance(rule, TokenRule):
-        raise QreditError(f"keep_tokens {text!r} makes no TokenRule, but {rule!r}")
-    return rule
+    return read_kind(text, REGISTRY, "keep_tokens", "rule of tokens", TokenRule)  # type: ignore[no-any-return]

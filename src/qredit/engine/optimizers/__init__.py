@@ -4,20 +4,12 @@ A file of this folder is a rule: it defines one `OptimizerRule`, named as the fi
 are none.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.engine.optimizers.protocol import OptimizerRule
+from qredit.utils.namesakes import collect_namesakes
 
-REGISTRY: Mapping[str, type[OptimizerRule]] = MappingProxyType(
-    {
-        name: getattr(importlib.import_module(f"{__name__}.{name}"), name)
-        for _, name, _ in iter_modules(__path__)
-        if name not in ("joined", "parsing", "protocol")
-    }
-)
+REGISTRY: Mapping[str, type[OptimizerRule]] = collect_namesakes(__name__, __path__, ("joined", "parsing", "protocol"))
 # Importing a file put the module under its name; `from qredit.engine.optimizers import muon` is the rule.
 globals().update(REGISTRY)
 

@@ -10,8 +10,7 @@ from functools import cache
 
 from qredit.engine.optimizers import REGISTRY
 from qredit.engine.optimizers.protocol import OptimizerRule
-from qredit.objectives.parsing import read_expression
-from qredit.utils.errors import QreditError
+from qredit.objectives.parsing import read_kind
 
 
 @cache  # options are looked at several times
@@ -21,7 +20,4 @@ def parse_optimizer(text: str) -> OptimizerRule:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    rule = read_expression(text, REGISTRY, "optimizer", "optimiser")
-    if not isinstance(rule, OptimizerRule):
-        raise QreditError(f"optimizer {text!r} makes no OptimizerRule, but {rule!r}")
-    return rule
+    return read_kind(text, REGISTRY, "optimizer", "optimiser", OptimizerRule)  # type: ignore[no-any-return]

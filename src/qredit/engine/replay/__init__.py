@@ -4,19 +4,13 @@ A file of this folder is a rule: it defines one `ReplayRule`, named as the file.
 and `steps` are none.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.engine.replay.protocol import ReplayRule
+from qredit.utils.namesakes import collect_namesakes
 
-REGISTRY: Mapping[str, type[ReplayRule]] = MappingProxyType(
-    {
-        name: getattr(importlib.import_module(f"{__name__}.{name}"), name)
-        for _, name, _ in iter_modules(__path__)
-        if name not in ("memory", "parsing", "protocol", "rows", "steps")
-    }
+REGISTRY: Mapping[str, type[ReplayRule]] = collect_namesakes(
+    __name__, __path__, ("memory", "parsing", "protocol", "rows", "steps")
 )
 # Importing a file put the module under its name; `from qredit.engine.replay import spear` is the rule.
 globals().update(REGISTRY)

@@ -10,8 +10,7 @@ from functools import cache
 
 from qredit.engine.replay import REGISTRY
 from qredit.engine.replay.protocol import ReplayRule
-from qredit.objectives.parsing import read_expression
-from qredit.utils.errors import QreditError
+from qredit.objectives.parsing import read_rule
 
 _PARTS = ("tolerance", "groups", "keep", "choose", "factor", "make_objective")
 
@@ -23,7 +22,4 @@ def parse_replay(text: str) -> ReplayRule:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    rule = read_expression(text, REGISTRY, "replay", "rule of replay")
-    if missing := [part for part in _PARTS if not hasattr(rule, part)]:
-        raise QreditError(f"replay {text!r} makes no rule: {type(rule).__name__} has no {', '.join(missing)}")
-    return rule  # type: ignore[no-any-return]
+    return read_rule(text, REGISTRY, "replay", "rule of replay", _PARTS)  # type: ignore[no-any-return]

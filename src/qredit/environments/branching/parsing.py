@@ -22,4 +22,4 @@ def parse_branching(text: str) -> Branching:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    return read_rule(text, REGISTRY, "branching", _PARTS)  # type: ignore[no-any-return]
+    return read_rule(text, REGISTRY, "branching", "rule of branching", _PARTS)  # type: ignore[no-any-return]

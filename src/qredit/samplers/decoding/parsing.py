@@ -8,10 +8,9 @@ Expressions are read by the rules of `qredit.objectives.parsing`: nothing is eva
 
 from functools import cache
 
-from qredit.objectives.parsing import read_expression
+from qredit.objectives.parsing import read_kind
 from qredit.samplers.decoding import REGISTRY
 from qredit.samplers.decoding.protocol import Decoding
-from qredit.utils.errors import QreditError
 
 
 @cache  # options are looked at several times
@@ -21,7 +20,4 @@ def parse_decoding(text: str) -> Decoding:
     Raises:
         QreditError: an unknown rule (with the nearest), a wrong argument, a call of something else.
     """
-    rule = read_expression(text, REGISTRY, "decode", "rule of decoding")
-    if not isinstance(rule, Decoding):
-        raise QreditError(f"draw {text!r} is no rule; rules: {', '.join(sorted(REGISTRY))}")
-    return rule
+    return read_kind(text, REGISTRY, "decode", "rule of decoding", Decoding)  # type: ignore[no-any-return]

@@ -3,16 +3,12 @@
 A file of this folder is a score: it defines one `Score`, named as the file.
 """
 
-import importlib
 from collections.abc import Mapping
-from pkgutil import iter_modules
-from types import MappingProxyType
 
 from qredit.selection.protocol import Score
+from qredit.utils.namesakes import collect_namesakes
 
-SCORES: Mapping[str, type[Score]] = MappingProxyType(
-    {name: getattr(importlib.import_module(f"{__name__}.{name}"), name) for _, name, _ in iter_modules(__path__)}
-)
+SCORES: Mapping[str, type[Score]] = collect_namesakes(__name__, __path__)
 globals().update(SCORES)  # importing a file put the module under its name; the name is the score
 
 __all__ = ["SCORES", *SCORES]
