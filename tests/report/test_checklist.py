@@ -95,6 +95,11 @@ def test_hours_are_sums_and_lengths_means_of_what_was_logged():
     assert card.missing == "the time of grpo()-1, times the number of cards"
 
 
+def test_hours_count_the_steps_between_entries_of_the_log():
+    logged = ({"step": 10, "step_time": 180.0}, {"step": 20, "step_time": 540.0})
+    assert findings(run(metrics=logged))[11].told == "2 hours of steps on CPUs, so 0 GPU-hours"
+
+
 def test_parameters_are_counted_from_headers(tmp_path):
     def save(name, header):
         text = json.dumps(header).encode()

@@ -233,8 +233,15 @@ def _spread(runs: Sequence[RunData]) -> Finding:
     return Finding(told, "" if least >= _ENOUGH_SEEDS else f"{_ENOUGH_SEEDS} seeds of each arm, or an interval")
 
 
+def _sum_seconds(run: RunData) -> float:
+    """Of all steps. An entry of the log is the mean over the steps since the one before; a run may have gone back."""
+    steps, means = run.series("step_time")
+    entries = zip([0, *steps], steps, means, strict=False)
+    return sum(max(step - before, 1) * mean for before, step, mean in entries if mean is not None)
+
+
 def _hours(runs: Sequence[RunData]) -> Finding:
-    seconds = {run.name: sum(value for value in run.series("step_time")[1] if value is not None) for run in runs}
+    seconds = {run.name: _sum_seconds(run) for run in runs}
     silent = [name for name, value in seconds.items() if not value]
     total = sum(seconds.values()) / 3600
     machines = [found for run in runs if isinstance(found := run.record.get("machine"), dict)]
