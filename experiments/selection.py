@@ -29,7 +29,7 @@ from qredit.rewards.judge.endpoint import show_prompt
 from qredit.runs.experiment import load_or_compute
 from qredit.runs.load import load_examples
 from qredit.runs.options import TrainOptions
-from qredit.selection.outcome import evaluate_selection
+from qredit.selection.outcome import evaluate_selection, read_samples
 from qredit.selection.parsing import parse_selection
 
 FOLDER, PAGE = RUNS / "selection", Path("docs/results.md")
@@ -129,8 +129,9 @@ def measure_rules(part: Part, rules: Sequence[str], sizes: Sequence[int], count:
     found: dict[str, Any] = {}
     for k in sizes:
         few = [cut(one, k) for one in samples]
+        seen = read_samples(few, questions, SCORER)
         for text in rules:
-            outcome = evaluate_selection(text, parse_selection(text), few, questions, SCORER, part.seed)
+            outcome = evaluate_selection(text, parse_selection(text), seen, part.seed)
             judge = None if outcome.judge is None else asdict(outcome.judge)
             found[f"{text} {k}"] = {"each": list(outcome.each), "judge": judge}
         found[f"p@k {k}"] = {"each": [compute_question_metrics(one, SCORER, k)[f"p@{k}"] for one in few]}

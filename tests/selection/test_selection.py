@@ -8,10 +8,11 @@ import torch
 
 from qredit.evaluation.metrics import QuestionResult, score_majority
 from qredit.rewards import get
+from qredit.rewards.judge.endpoint import parse_word
 from qredit.selection import best_of, gen_select, majority, pairwise, weighted_majority
 from qredit.selection.judges.local import local
-from qredit.selection.judges.protocol import Judge, parse_word
-from qredit.selection.outcome import evaluate_selection, make_ballot
+from qredit.selection.judges.protocol import Judge
+from qredit.selection.outcome import evaluate_selection, make_ballot, read_samples
 from qredit.selection.parsing import parse_selection
 from qredit.selection.protocol import Choice, Game
 from qredit.selection.scores import answer_logp, judge_score, mean_logp
@@ -78,7 +79,7 @@ MUTTERS = Told(lambda about: "Hard to say.")
 )
 def test_majority_is_what_m_at_k_counts(predictions):
     one = sampled(*predictions)
-    outcome = evaluate_selection("majority()", majority(), [one], ["Why?"], "exact_match", 0)
+    outcome = evaluate_selection("majority()", majority(), read_samples([one], ["Why?"], "exact_match"), 0)
     assert outcome.success.value == score_majority(predictions, one.scores["exact_match"], get("exact_match"))
     assert outcome.gain is None
 
@@ -251,7 +252,7 @@ def test_a_gain_is_over_the_majority_of_the_same_samples():
         sampled("no", "no", "yes", mean=(-2.0, -2.0, -1.0)),
         sampled("yes", "yes", "no", mean=(-1.0, -2.0, -3.0)),
     ]
-    found = evaluate_selection("b", best_of(mean_logp()), answered_, ["Why?"] * 2, "exact_match", 0)
+    found = evaluate_selection("b", best_of(mean_logp()), read_samples(answered_, ["Why?"] * 2, "exact_match"), 0)
     assert (found.success.value, found.gain.value) == (1.0, 0.5)
 
 
@@ -262,7 +263,9 @@ def test_what_is_told_of_a_judge():
         return "A" if "Answer: c\n" in about else prefers("yes", "no", "nay").reply(about)
 
     answered_ = [sampled("no", "yes"), sampled("c", "yes"), sampled("no", "nay")]
-    judge = evaluate_selection("p", pairwise(Told(reply)), answered_, ["Why?"] * 3, "exact_match", 0).judge
+    judge = evaluate_selection(
+        "p", pairwise(Told(reply)), read_samples(answered_, ["Why?"] * 3, "exact_match"), 0
+    ).judge
     assert (judge.games, judge.swayed, judge.unread, judge.told.value) == (3, 1, 0, 1.0)
     assert judge.told.low < 0.5  # one decided game does not tell it from guessing
 

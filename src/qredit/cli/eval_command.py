@@ -418,13 +418,13 @@ def _select(
     if not asked.rules:
         return []
     from qredit.rewards.judge.endpoint import show_prompt
-    from qredit.selection.outcome import evaluate_selection
+    from qredit.selection.outcome import evaluate_selection, read_samples
 
-    shown = [show_prompt(question.prompt) for question in questions]
+    samples = read_samples(answered, [show_prompt(question.prompt) for question in questions], quiz.scorer)
     found = []
     for text, rule in asked.rules.items():
         with progress.status(f"select: {escape(escape_control_chars(text))}"):
-            found.append(evaluate_selection(text, rule, answered, shown, quiz.scorer, asked.seed))
+            found.append(evaluate_selection(text, rule, samples, asked.seed))
     return found
 
 
@@ -437,7 +437,7 @@ def _sample_answers(
     progress: Console,
 ) -> "Iterator[QuestionResult]":
     """The questions as they are answered, under a bar."""
-    from qredit.rewards import REGISTRY
+    from qredit.evaluation.metrics import get_voting_scorer
     from qredit.rollouts.sampling_params import SamplingParams
     from qredit.runs.episodes import get_asked_template, get_whole_budget, make_player
     from qredit.runs.load import get_stop_tokens
@@ -465,7 +465,7 @@ def _sample_answers(
 
     play: Play | None = None if player is None else player.play
     if subject.decoding is not None:
-        scorer = REGISTRY.get(quiz.scorer, REGISTRY["exact_match"])
+        scorer = get_voting_scorer(quiz.scorer)
         budget = quiz.options.sampling_budget
         play = subject.decoding.make_play(DecodingTools(subject.tokens, budget, scorer, make_sampler_at))
     with bars_on(progress) as bars:

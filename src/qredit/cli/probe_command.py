@@ -20,6 +20,7 @@ from qredit.cli.shared_options import add_shared_options
 from qredit.cli.train_command import list_training_fields
 from qredit.core.hint import HINT_TEMPLATE, check_template
 from qredit.runs.options import POCKET, ROLLOUTS_PER_PROMPT, TrainOptions, check_minimums, option
+from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_multiple, format_probability, format_share
 from qredit.utils.sanitize import escape_control_chars, to_json_line
@@ -135,7 +136,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     if summaries:
         show_steps(summaries, out)
     if file is not None:
-        _write(Path(file), make_prompt_rows(subject, measured))
+        write_text_atomic(Path(file), "".join(map(to_json_line, make_prompt_rows(subject, measured))))
         out.print(f"per prompt: {escape(escape_control_chars(file))}", soft_wrap=True)
     record = _record(asked, options, measured, predicted, given_advice, notices)
     return {
@@ -162,16 +163,6 @@ def _check_free(file: Path) -> None:
         raise QreditError(f"per-prompt file {file} exists already; give another name")
     if not file.absolute().parent.is_dir():
         raise QreditError(f"no folder {file.absolute().parent} for the per-prompt file")
-
-
-def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each example, in a file that is whole once it has its name."""
-    aside = file.with_name(f"{file.name}.writing")
-    try:
-        aside.write_text("".join(map(to_json_line, rows)), encoding="utf-8")
-        aside.rename(file)
-    except OSError as error:
-        raise QreditError(f"cannot write to {file}: {error.strerror}") from None
 
 
 def _record(

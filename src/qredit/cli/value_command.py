@@ -6,7 +6,7 @@ with the mean gradient of held-out answers. Examples of low value are where wron
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.markup import escape
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
 from qredit.cli.shared_options import FOUR_BIT_OPTIONS, TEMPLATE_OPTIONS
 from qredit.runs.options import TrainOptions, check_minimums, option
+from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars, to_json_line
 
@@ -87,7 +88,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         for number, (one, value) in enumerate(zip(setup.examples, values, strict=True))
     ]
     rows.sort(key=lambda row: row["value"])
-    _write(file, rows)
+    write_text_atomic(file, "".join(map(to_json_line, rows)))
     area = math.nan if right is None else area_under_curve(values, right)
     for row in rows[:SHOWN]:
         out.print(f"{row['value']:12.4g}  {escape(escape_control_chars(str(row['answer']), keep=''))}", soft_wrap=True)
@@ -114,12 +115,3 @@ def _check_free(file: Path) -> None:
         raise QreditError(f"{file} exists already; give another --output")
     if not file.absolute().parent.is_dir():
         raise QreditError(f"no folder {file.absolute().parent} for the values")
-
-
-def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from qredit.utils.atomic_files import write_text_atomic
-
-    try:
-        write_text_atomic(file, "".join(map(to_json_line, rows)))
-    except OSError as error:
-        raise QreditError(f"cannot write to {file}: {error.strerror}") from None

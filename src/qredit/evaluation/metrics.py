@@ -106,25 +106,40 @@ def estimate_success(questions: Sequence[str], scores: Sequence[float | None]) -
     """
     right: dict[str, list[float]] = {}
     for question, score in zip(questions, scores, strict=True):
-        right.setdefault(question, []).append(float(score is not None and score >= 1.0))
+        right.setdefault(question, []).append(_is_success(score))
     return mean_interval([sum(each) / len(each) for each in right.values()])
+
+
+def list_successes(question: QuestionResult, primary: str) -> list[float]:
+    """1 for each sample that the primary reward gives 1 or more, 0 for others and for those without a score."""
+    return [_is_success(score) for score in question.scores[primary]]
+
+
+def _is_success(score: float | None) -> float:
+    return float(score is not None and score >= 1.0)
+
+
+def get_voting_scorer(primary: str) -> Scorer:
+    """Which answers are the same where samples vote.
+
+    A function of the user's does not say so: with it answers vote as exact_match reads them.
+    """
+    return REGISTRY.get(primary, REGISTRY["exact_match"])
 
 
 def compute_question_metrics(question: QuestionResult, primary: str, k: int) -> dict[str, float]:
     """p@1, p@k and m@k of one question by the primary reward, of which 1 or more is a success.
-
-    A function of the user's does not say which answers are the same: they vote as exact_match reads them.
 
     Args:
         question: its sampled answers with their rewards.
         primary: name of the reward that decides on success.
         k: samples of a set: the k of p@k and m@k.
     """
-    right = [float(score is not None and score >= 1.0) for score in question.scores[primary]]
+    right = list_successes(question, primary)
     return {
         "p@1": sum(right) / len(right),
         f"p@{k}": pass_at_k(len(right), int(sum(right)), k),
-        f"m@{k}": score_majority(question.predictions, right, REGISTRY.get(primary, REGISTRY["exact_match"])),
+        f"m@{k}": score_majority(question.predictions, right, get_voting_scorer(primary)),
     }
 
 

@@ -1,10 +1,17 @@
 """What makers share that ask a language model behind an endpoint about the steps of a rationale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from qredit.rewards.judge.endpoint import EndpointJudge, JudgeCase, parse_step_list, show_case, show_prompt
+from qredit.rewards.judge.endpoint import (
+    EndpointJudge,
+    JudgeCase,
+    check_endpoint,
+    parse_step_list,
+    show_case,
+    show_prompt,
+)
 from qredit.rewards.judge.steps import split_step_texts
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import Trajectory
@@ -34,17 +41,11 @@ class EndpointMaker(RolloutMaker):
         """Who is asked."""
         return EndpointJudge(self.url, self.model)
 
-    def _log_failures(self, unanswered: int, unreadable: int, asked: int, tools: FieldTools) -> None:
-        """Log what came of the questions of a call.
-
-        Args:
-            unanswered: questions without a reply.
-            unreadable: replies that could not be read.
-            asked: all questions.
-            tools: of the run.
-        """
-        tools.log_metric("judge/unanswered", unanswered / max(asked, 1))
-        tools.log_metric("judge/unreadable", unreadable / max(asked, 1))
+    def _log_failures(self, counts: Mapping[str, int], tools: FieldTools) -> None:
+        """Log what came of the questions of a call, as `count_replies` counts it."""
+        asked = max(counts.get("asked", 0), 1)
+        tools.log_metric("judge/unanswered", counts.get("unanswered", 0) / asked)
+        tools.log_metric("judge/unreadable", counts.get("unreadable", 0) / asked)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class StepJudge(EndpointMaker):
             found.append([critique for critique in read if critique is not None])
             unanswered += told.count(None)
             unreadable += read.count(None)
-        self._log_failures(unanswered, unreadable, len(questions), tools)
+        self._log_failures({"asked": len(questions), "unanswered": unanswered, "unreadable": unreadable}, tools)
         return found
 
     def _case(self, one: Trajectory, tokenizer: Any) -> JudgeCase:
@@ -113,20 +114,3 @@ class StepJudge(EndpointMaker):
             str(one.example["answer"]) if self.show_answer and "answer" in one.example else None,
             one.response,
         )
-
-
-def check_endpoint(asker: object, url: object, model: object) -> None:
-    """Refuse what is no address of a judge.
-
-    Args:
-        asker: that is given it; its class is named.
-        url: of the endpoint.
-        model: the model's name there.
-
-    Raises:
-        QreditError: names the argument.
-    """
-    for name, value in (("url", url), ("model", model)):
-        if not isinstance(value, str) or not value:
-            raise QreditError(f"{name} of {type(asker).__name__} must be a text, got {value!r}")
-    EndpointJudge(str(url), str(model))

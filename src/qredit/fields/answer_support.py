@@ -11,6 +11,7 @@ import torch
 from qredit.engine.answer_at_turns import score_each_answer_at_turns
 from qredit.engine.teacher import Forward
 from qredit.fields._clusters import list_groups
+from qredit.fields._turns import place_on_turns
 from qredit.fields.same_answers import same_answers
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
@@ -163,4 +164,4 @@ def _spread(one: Trajectory, told: Sequence[float]) -> list[float]:
     """A number of each turn on its tokens; NaN everywhere where nothing was told."""
     if not told:
         return [math.nan] * len(one.ids)
-    return [told[segment.turn] for segment in one.segments for _ in segment.ids]
+    return place_on_turns(one, told)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from qredit.fields._clusters import list_groups
 from qredit.fields._step_judge import EndpointMaker
-from qredit.rewards.judge.endpoint import parse_yes_or_no, show_prompt
+from qredit.rewards.judge.endpoint import add_counts, count_replies, parse_yes_or_no, show_prompt
 from qredit.rollouts.field_functions import clusters
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
@@ -58,7 +58,7 @@ class judge_same_answers(EndpointMaker):
             tools: of the run.
         """
         found: dict[int, int] = {}
-        asked = unanswered = unreadable = 0
+        counts: list[Mapping[str, int]] = []
         for turn in range(max(map(len, groups), default=0)):
             pairs = [
                 (group[turn], leader)
@@ -68,12 +68,11 @@ class judge_same_answers(EndpointMaker):
             ]
             replies = self._judge.ask([(_TASK, _show_pair(first[leader], first[own])) for own, leader in pairs])
             verdicts = [None if reply is None else parse_yes_or_no(reply) for reply in replies]
-            asked, unanswered = asked + len(replies), unanswered + replies.count(None)
-            unreadable += verdicts.count(None) - replies.count(None)
+            counts.append(count_replies(replies, verdicts))
             same = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict]
             leaders = dict(reversed(same))  # the first leader of several wins
             found |= {group[turn]: leaders.get(group[turn], group[turn]) for group in groups if turn < len(group)}
-        self._log_failures(unanswered, unreadable, asked, tools)
+        self._log_failures(add_counts(*counts), tools)
         return found
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from qredit.fields._step_judge import EndpointMaker
 from qredit.fields._turns import TurnText, place_on_turns, read_turns
-from qredit.rewards.judge.endpoint import parse_numbers, show_prompt
+from qredit.rewards.judge.endpoint import count_replies, parse_numbers, show_prompt
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import look_up
@@ -74,8 +74,7 @@ class judge_turn_shares(EndpointMaker):
             place: None if reply is None else parse_numbers(reply, len(turns[place]), MOST)
             for place, reply in zip(asked, replies, strict=True)
         }
-        unanswered = replies.count(None)
-        self._log_failures(unanswered, list(told.values()).count(None) - unanswered, len(asked), tools)
+        self._log_failures(count_replies(replies, list(told.values())), tools)
         return {
             "turn_reward": [
                 place_on_turns(one, self._reward(one.reward, told.get(place), len(turns[place])))

@@ -10,9 +10,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from qredit.data.completions import Completion, CompletionGroup, merge_groups
-from qredit.fields._step_judge import check_endpoint
 from qredit.objectives.parsing import read_expression
-from qredit.rewards.judge.endpoint import EndpointJudge, parse_numbers
+from qredit.rewards.judge.endpoint import EndpointJudge, check_endpoint, count_replies, parse_numbers
 from qredit.utils.errors import QreditError
 
 BEST = 10
@@ -78,8 +77,7 @@ class judge:
             replace(group, completions=tuple(replace(one, reward=next(scores)) for one in group.completions))
             for group in merged
         ]
-        unanswered = replies.count(None)
-        return scored, JudgedCounts(len(replies), unanswered, read.count(None) - unanswered)
+        return scored, JudgedCounts(**count_replies(replies, read))
 
 
 SCORERS: Mapping[str, Callable[..., judge]] = MappingProxyType({"judge": judge})

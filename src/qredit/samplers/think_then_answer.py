@@ -70,13 +70,7 @@ def think_by_requests(
     """
     asked = ThinkThenAnswer(format, budget, tuple(stop_tokens))
     drawn = draw_completions(sampler, [asked.thinking_request(prompt) for prompt in prompts], seed)
-    heads = [asked.close(thinking) for thinking in drawn]
-    requests = [asked.answer_request(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
-    answers = draw_completions(sampler, requests, derive_seed(seed, ANSWER_STREAM))
-    return [
-        asked.join(prompt, head, thinking, answer)
-        for prompt, head, thinking, answer in zip(prompts, heads, drawn, answers, strict=True)
-    ]
+    return asked.answer_behind(sampler, prompts, [asked.close(thinking) for thinking in drawn], drawn, seed)
 
 
 def go_on_thinking(
@@ -101,19 +95,16 @@ def go_on_thinking(
         stop_tokens: ids that end a text.
         seed: all draws are a function of it and of the beginnings.
     """
-    asked = [
-        ThinkThenAnswer(format, replace(budget, thinking=budget.thinking - len(one.ids)), tuple(stop_tokens))
+    asked = ThinkThenAnswer(format, budget, tuple(stop_tokens))
+    requests = [
+        replace(asked, budget=replace(budget, thinking=budget.thinking - len(one.ids))).thinking_request(
+            (*one.prompt, *one.ids)
+        )
         for one in beginnings
     ]
-    requests = [own.thinking_request((*one.prompt, *one.ids)) for own, one in zip(asked, beginnings, strict=True)]
     drawn = draw_completions(sampler, requests, seed)
-    heads = [(*one.segments, *own.close(thinking)) for own, one, thinking in zip(asked, beginnings, drawn, strict=True)]
-    wanted = [own.answer_request(one.prompt, head) for own, one, head in zip(asked, beginnings, heads, strict=True)]
-    answers = draw_completions(sampler, wanted, derive_seed(seed, ANSWER_STREAM))
-    return [
-        own.join(one.prompt, head, thinking, answer)
-        for own, one, head, thinking, answer in zip(asked, beginnings, heads, drawn, answers, strict=True)
-    ]
+    heads = [(*one.segments, *asked.close(thinking)) for one, thinking in zip(beginnings, drawn, strict=True)]
+    return asked.answer_behind(sampler, [one.prompt for one in beginnings], heads, drawn, seed)
 
 
 Head = Sequence[Segment]
@@ -178,6 +169,27 @@ class ThinkThenAnswer:
             end=EndReason.CAP if answer.stop == StopReason.LENGTH else EndReason.ANSWER,
             dropped_ends=int(thinking.stop == StopReason.END),
         )
+
+    def answer_behind(
+        self,
+        sampler: Sampler,
+        prompts: Sequence[Sequence[int]],
+        heads: Sequence[Head],
+        thought: Sequence[Completion],
+        seed: int,
+    ) -> list[Trajectory]:
+        """The rollouts whose thinking was drawn and closed, their answers drawn by one call.
+
+        Args:
+            sampler: what draws tokens.
+            prompts: token ids of each, opening included.
+            heads: what `close` made of the thinking of each.
+            thought: the last completion of each one's thinking.
+            seed: of the thinking; the answers' follows from it.
+        """
+        requests = [self.answer_request(prompt, head) for prompt, head in zip(prompts, heads, strict=True)]
+        answers = draw_completions(sampler, requests, derive_seed(seed, ANSWER_STREAM))
+        return [self.join(*each) for each in zip(prompts, heads, thought, answers, strict=True)]
 
 
 def _request(

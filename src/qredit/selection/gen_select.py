@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from qredit.rewards.judge.endpoint import Question
+from qredit.rewards.judge.endpoint import Question, add_counts
 from qredit.selection.judges.games import play_games
-from qredit.selection.judges.protocol import Judge, add_counts, check_judge, show_solution
+from qredit.selection.judges.protocol import Judge, check_judge, show_solution
 from qredit.selection.protocol import Ballot, Choice, Game, Selected, Selection, share_equally
 from qredit.utils.errors import QreditError, check_count
 from qredit.utils.seed import derive_seed

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qredit.evaluation.metrics import QuestionResult
-from qredit.rewards import REGISTRY as REWARDS
+from qredit.evaluation.metrics import QuestionResult, get_voting_scorer, list_successes
 from qredit.selection.majority import majority
 from qredit.selection.protocol import Ballot, Choice, Selected, Selection
 from qredit.stats.interval import Interval, difference_interval, mean_interval
@@ -58,37 +57,51 @@ def make_ballot(result: QuestionResult, question: str, primary: str) -> Ballot:
         primary: name of the reward that says which answers are one.
     """
     unknown = (None,) * len(result.predictions)
-    scorer = REWARDS.get(primary, REWARDS["exact_match"])
     return Ballot(
         question,
         result.predictions,
         result.rationales,
         result.mean_logp or unknown,
         result.answer_logp or unknown,
-        tuple(map(tuple, scorer.grouped(result.predictions))),
+        tuple(map(tuple, get_voting_scorer(primary).grouped(result.predictions))),
     )
 
 
-def evaluate_selection(
-    text: str,
-    rule: Selection,
-    answered: Sequence[QuestionResult],
-    questions: Sequence[str],
-    primary: str,
-    seed: int,
-) -> Outcome:
+@dataclass(frozen=True)
+class Samples:
+    """What rules choose from, and what is right of it.
+
+    Attributes:
+        ballots: the samples of each question.
+        right: of each question, 1 for every sample that is a success, 0 for others.
+    """
+
+    ballots: Sequence[Ballot]
+    right: Sequence[Sequence[float]]
+
+
+def read_samples(answered: Sequence[QuestionResult], questions: Sequence[str], primary: str) -> Samples:
+    """The samples of an evaluation, for any number of rules.
+
+    Args:
+        answered: the samples of each question.
+        questions: the prompt of each, as text.
+        primary: name of the reward of which 1 or more is a success, and that says which answers are one.
+    """
+    ballots = [make_ballot(one, question, primary) for one, question in zip(answered, questions, strict=True)]
+    return Samples(ballots, [list_successes(one, primary) for one in answered])
+
+
+def evaluate_selection(text: str, rule: Selection, samples: Samples, seed: int) -> Outcome:
     """The rule on these samples.
 
     Args:
         text: the rule as it was written.
         rule: what it stands for.
-        answered: the samples of each question.
-        questions: the prompt of each, as text.
-        primary: name of the reward of which 1 or more is a success, and that says which answers are one.
+        samples: of each question.
         seed: all that the rule draws is a function of it.
     """
-    ballots = [make_ballot(one, question, primary) for one, question in zip(answered, questions, strict=True)]
-    right = [[float(s is not None and s >= 1.0) for s in one.scores[primary]] for one in answered]
+    ballots, right = samples.ballots, samples.right
     selected = rule.select(ballots, seed)
     own = [_expect(choice, scores) for choice, scores in zip(selected.choices, right, strict=True)]
     votes = majority().select(ballots, seed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from qredit.core.field_names import HELLINGER_PREFIX, STATE_PREFIXES
+from qredit.core.field_names import HELLINGER_PREFIX, STATE_PREFIXES, TEMPERED_KL_PREFIX
 from qredit.shared_prefix import attention  # noqa: F401  # registers itself with transformers
 from qredit.shared_prefix.decode import DecodingCache
 from qredit.shared_prefix.divergence import PLAIN, temper_by_distance
@@ -247,28 +247,36 @@ def _scores(
         of_tokens = (hidden, head.weight, head.bias, layout.target)
         logp, entropy = score_tokens(*of_tokens, temperature, wanted.nuclei)
         error = None if wanted.among is None else prediction_errors(*of_tokens, wanted.among, temperature)
-        far = [_divergence(of_tokens, layout, wanted.against, name, temperature) for name in wanted.divergences]
+        far = _tell_divergences(of_tokens, layout, wanted, temperature)
         divergence = torch.stack(far, 1) if far else None
     return TokenScores(logp, entropy, hidden.detach().float() if wanted.hidden else None, error, divergence)
 
 
-def _divergence(
-    of_tokens: tuple[Tensor, Tensor, Tensor | None, Tensor],
-    layout: Layout,
-    against: Mapping[str, TeacherStates],
-    name: str,
-    temperature: float,
-) -> Float[Tensor, " S"]:
-    kind, _, rest = name.partition("@")
-    teacher, _, hardness = rest.partition("@")
-    states = against[teacher]
-    other = (states.hidden[layout.row, layout.column], states.weight, states.bias)
-    if not hardness:
-        return divergences(*of_tokens[:3], other, temperature, PLAIN[f"{kind}@"])
+def _tell_divergences(
+    of_tokens: tuple[Tensor, Tensor, Tensor | None, Tensor], layout: Layout, wanted: ScoreRequest, temperature: float
+) -> list[Float[Tensor, " S"]]:
+    """Each wanted divergence. Distances are constants, and one from a teacher serves all fields that rest on it."""
+
+    def tell(teacher: str, **how: Any) -> Float[Tensor, " S"]:
+        states = wanted.against[teacher]
+        other = (states.hidden[layout.row, layout.column], states.weight, states.bias)
+        return divergences(*of_tokens[:3], other, temperature, **how)
+
+    kinds = {name: name.partition("@")[::2] for name in wanted.divergences}
+    near = (HELLINGER_PREFIX, TEMPERED_KL_PREFIX)
+    apart = sorted({rest.partition("@")[0] for kind, rest in kinds.values() if f"{kind}@" in near})
     with torch.no_grad():
-        distance = divergences(*of_tokens[:3], other, temperature, PLAIN[HELLINGER_PREFIX])
-        own = temper_by_distance(distance, layout.row, float(hardness))
-    return divergences(*of_tokens[:3], other, temperature, own_temperature=own)
+        distance = {teacher: tell(teacher, kind=PLAIN[HELLINGER_PREFIX]) for teacher in apart}
+    found = []
+    for kind, rest in kinds.values():
+        teacher, _, hardness = rest.partition("@")
+        if hardness:
+            own = temper_by_distance(distance[teacher], layout.row, float(hardness))
+            found.append(tell(teacher, own_temperature=own))
+        else:
+            is_distance = f"{kind}@" == HELLINGER_PREFIX
+            found.append(distance[teacher] if is_distance else tell(teacher, kind=PLAIN[f"{kind}@"]))
+    return found
 
 
 def _scores_of_chosen(

@@ -10,7 +10,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
@@ -22,7 +22,7 @@ Question = tuple[str, str]  # a task and what it is about
 Reply = TypeVar("Reply")
 
 _LIST = re.compile(r"\[\s*(?:\d{1,6}\s*(?:,\s*\d{1,6}\s*)*)?\]")
-_VERDICT = 200  # characters at the end of a reply that a word is looked for in
+TAIL = 200  # characters at the end of a reply that a word or a grade is looked for in
 _PASSING = (408, 409, 429, 500, 502, 503, 504)
 WRONG_STEPS_TASK = """\
 Check each numbered step of a solution. A step is wrong if it makes an error of its own: in reasoning, in calculation or
@@ -170,10 +170,32 @@ def parse_numbers(reply: str, count: int, most: int) -> list[int] | None:
     return numbers if lists and len(numbers) == count and all(number <= most for number in numbers) else None
 
 
+def parse_word(reply: str, words: tuple[str, str]) -> str | None:
+    """Which of two words is the last one of a reply, in any case; None where it is neither."""
+    last = re.findall(r"\w+", reply[-TAIL:])[-1:]
+    return next((word for word in words if [one.casefold() for one in last] == [word.casefold()]), None)
+
+
 def parse_yes_or_no(reply: str) -> bool | None:
     """Whether the last word of a reply is yes, in any case; None where it is neither yes nor no."""
-    words = re.findall(r"\w+", reply[-_VERDICT:])
-    return {"yes": True, "no": False}.get(words[-1].casefold()) if words else None
+    return {"yes": True, "no": False, None: None}[parse_word(reply, ("yes", "no"))]
+
+
+def count_replies(replies: Sequence[str | None], read: Sequence[object | None]) -> Mapping[str, int]:
+    """How many questions were asked, were not answered, and were answered unreadably.
+
+    Args:
+        replies: None where none came.
+        read: what was read of each; None where nothing was.
+    """
+    none = replies.count(None)
+    return {"asked": len(replies), "unanswered": none, "unreadable": list(read).count(None) - none}
+
+
+def add_counts(*counts: Mapping[str, int]) -> Mapping[str, int]:
+    """The sums of such counts."""
+    names = list(dict.fromkeys(name for one in counts for name in one))
+    return {name: sum(one.get(name, 0) for one in counts) for name in names}
 
 
 class NoReply(QreditError):
@@ -229,3 +251,20 @@ def show_prompt(prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(str(message.get("content")) for message in prompt)
+
+
+def check_endpoint(asker: object, url: object, model: object) -> None:
+    """Refuse what is no address of a judge.
+
+    Args:
+        asker: that is given it; its class is named.
+        url: of the endpoint.
+        model: the model's name there.
+
+    Raises:
+        QreditError: names the argument.
+    """
+    for name, value in (("url", url), ("model", model)):
+        if not isinstance(value, str) or not value:
+            raise QreditError(f"{name} of {type(asker).__name__} must be a text, got {value!r}")
+    EndpointJudge(str(url), str(model))

@@ -12,7 +12,7 @@ from qredit.samplers.decoding.protocol import Decoding, DecodingTools
 from qredit.samplers.protocol import Completion, Request, Sampler
 from qredit.samplers.think_then_answer import ThinkThenAnswer, draw_completions
 from qredit.utils.errors import QreditError, check_count
-from qredit.utils.seed import ANSWER_STREAM, WAIT_STREAM, derive_seed
+from qredit.utils.seed import WAIT_STREAM, derive_seed
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,7 @@ class budget_forcing(Decoding):
             for row, last in zip(going, again, strict=True):
                 row.last = last
         heads = [(*row.before, *asked.close(row.last)) for row in rows]
-        answers = draw_completions(
-            sampler,
-            [asked.answer_request(prompt, head) for prompt, head in zip(prompts, heads, strict=True)],
-            derive_seed(seed, ANSWER_STREAM),
-        )
-        return [
-            asked.join(prompt, head, row.last, answer)
-            for prompt, head, row, answer in zip(prompts, heads, rows, answers, strict=True)
-        ]
+        return asked.answer_behind(sampler, prompts, heads, [row.last for row in rows], seed)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qredit.rewards.judge.endpoint import EndpointJudge, Question
+from qredit.rewards.judge.endpoint import EndpointJudge, Question, check_endpoint
 from qredit.selection.judges.protocol import Judge
 from qredit.utils.errors import QreditError
 
@@ -26,12 +26,9 @@ class endpoint(Judge):
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("url", "model"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise QreditError(f"{name} of endpoint must be a text, got {getattr(self, name)!r}")
+        check_endpoint(self, self.url, self.model)
         if not self.temperature >= 0:
             raise QreditError(f"endpoint: temperature must be at least 0, got {self.temperature}")
-        _ = self._judge  # refuses an address that is none
 
     @property
     def _judge(self) -> EndpointJudge:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from qredit.rewards.judge.endpoint import Question
+from qredit.rewards.judge.endpoint import Question, count_replies
 from qredit.rollouts.tokenizer import encode
-from qredit.selection.judges.protocol import Judge, Verdicts, count_replies
+from qredit.selection.judges.protocol import Judge, Verdicts
 from qredit.utils.errors import QreditError, check_count
 
 

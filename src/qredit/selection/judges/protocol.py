@@ -1,15 +1,12 @@
 """Who compares samples, and how a question to them and their replies are written."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qredit.rewards.judge.endpoint import Question
+from qredit.rewards.judge.endpoint import Question, count_replies, parse_word
 from qredit.selection.protocol import Part
 from qredit.utils.errors import QreditError
-
-_TAIL = 200  # characters at the end of a reply that a word is looked for in
 
 
 class Judge(Part, ABC):
@@ -53,12 +50,6 @@ class Verdicts:
     counts: Mapping[str, int]
 
 
-def parse_word(reply: str, words: tuple[str, str]) -> str | None:
-    """Which of two words is the last one of a reply, in any case; None where it is neither."""
-    last = re.findall(r"\w+", reply[-_TAIL:])[-1:]
-    return next((word for word in words if [one.casefold() for one in last] == [word.casefold()]), None)
-
-
 def check_judge(rule: str, judge: object) -> None:
     """Refuse what is no judge.
 
@@ -84,20 +75,3 @@ def show_solution(name: str, rationale: str, answer: str) -> str:
         answer: what was answered.
     """
     return f"<{name}>\n{rationale.strip()}\n\nAnswer: {answer.strip()}\n</{name}>"
-
-
-def count_replies(replies: Sequence[str | None], read: Sequence[object | None]) -> Mapping[str, int]:
-    """How many questions were asked, were not answered, and were answered unreadably.
-
-    Args:
-        replies: None where none came.
-        read: what was read of each; None where nothing was.
-    """
-    none = replies.count(None)
-    return {"asked": len(replies), "unanswered": none, "unreadable": list(read).count(None) - none}
-
-
-def add_counts(*counts: Mapping[str, int]) -> Mapping[str, int]:
-    """The sums of such counts."""
-    names = list(dict.fromkeys(name for one in counts for name in one))
-    return {name: sum(one.get(name, 0) for one in counts) for name in names}
