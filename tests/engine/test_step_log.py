@@ -1,12 +1,16 @@
 """What a step's log makes of micro-batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.objective import Credited
 from qredit.engine.collective import SingleProcess
+from qredit.engine.mismatch import collect_mismatch_stats, compute_mismatch_metrics
 from qredit.engine.step_log import StepLog, collect_covariance, compute_metrics
+from qredit.objectives import aepo
 from qredit.objectives.parsing import parse
 
 
@@ -37,3 +41,19 @@ def test_unknown_coefficients_have_no_covariance():
     log = StepLog(SingleProcess())
     log.add(parse("grpo()"), batch, collect_covariance(None, batch))
     assert "coefficient/covariance" not in compute_metrics(parse("grpo()"), log.take())
+
+
+def test_rollouts_without_a_known_draw_are_no_mismatch():
+    """Two equal rows: the first one's sampler told its densities, nothing is known of the second one's."""
+    logp = torch.tensor([[-1.0, -2.0]]).repeat(2, 1)
+    spans = torch.ones(2, 2, dtype=torch.bool)
+    drawn = RolloutBatch(
+        mask=spans, rationale=spans, answer=~spans, sampled=spans, group=torch.tensor([0, 0]),
+        sampler_logp=torch.tensor([[-1.0, -2.0], [0.0, 0.0]]), extra={"reinforced": torch.tensor([False, True])},
+    )  # fmt: skip
+    told = compute_mismatch_metrics(
+        collect_mismatch_stats(aepo(), drawn, replace(drawn, logp=logp, entropy=torch.ones(2, 2)))
+    )
+    ratio = "sampling/importance_sampling_ratio"
+    assert told["sampling/sampling_logp_difference/max"] == 0.0
+    assert [told[f"{ratio}/{name}"] for name in ("min", "mean", "max", "ess")] == [1.0] * 4

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import named_stages
+from qredit.core.field_names import REINFORCED
 from qredit.core.importance import RationaleRatio, mixture_weight
 from qredit.core.objective import Objective
 
@@ -39,6 +40,9 @@ def collect_mismatch_stats(objective: Objective, drawn: RolloutBatch, scored: Ro
     if drawn.sampler_logp is None or scored.logp is None or scored.entropy is None:
         return {}
     known = drawn.sampled & ~scored.entropy.isnan()  # rationales that PAFT did not draw were not scored
+    untold = drawn.extra.get(REINFORCED)  # nothing says how likely their sampler drew them
+    if untold is not None:
+        known = known & ~untold.bool()[:, None]
     gap = torch.where(known, scored.logp.double() - drawn.sampler_logp.double(), 0.0)
     size = gap.abs().amax(1) if gap.shape[1] else gap.new_zeros(len(gap))
     ratio = find_ratio(objective)
