@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
-from qredit.core.field_names import field_kind
+from qredit.core.field_names import DIVERGENCES, field_kind
 from qredit.utils.errors import QreditError
 from qredit.utils.former_names import former_names
 
@@ -71,10 +71,7 @@ FORWARD_FIELDS = frozenset(
         "hidden",
         "prediction_error",
         "sampler_entropy",
-        "kl",
-        "forward_kl",
-        "hellinger",
-        "tempered_kl",
+        *DIVERGENCES,
     }
 )
 """Kinds of batch fields that a forward pass tells."""
@@ -127,6 +124,17 @@ class Coefficient:
     def with_row(self, value: Float[Tensor, " B"]) -> "Coefficient":
         """The same with one new number per rollout."""
         return replace(self, value=value[:, None])
+
+    def set_rows(self, rows: Bool[Tensor, " B"], value: float) -> "Coefficient":
+        """The same with one number on some rollouts, which count from here on.
+
+        Args:
+            rows: which.
+            value: the number.
+        """
+        chosen = rows[:, None]
+        keep = None if self.keep is None else self.keep | chosen
+        return replace(self, value=torch.where(chosen, value, self.value), keep=keep)
 
     def spread(self, batch: RolloutBatch) -> Float[Tensor, "B T"]:
         """The value at every position, 0 where it does not count."""

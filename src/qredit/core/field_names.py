@@ -25,6 +25,8 @@ STATE_PREFIXES = (KL_PREFIX, FORWARD_KL_PREFIX, HELLINGER_PREFIX, TEMPERED_KL_PR
 DIVERGENCES = frozenset(prefix.removesuffix("@") for prefix in STATE_PREFIXES)
 """The kinds of these fields."""
 REFERENCE, HINT = "reference", "hint"
+REINFORCED = "reinforced"
+"""(B,), rollouts that a rule of drawing drew in another way: they have no reward, and no density of their draw."""
 HINTED_LOGP, REFERENCE_LOGP = f"{LOGP_PREFIX}{HINT}", f"{LOGP_PREFIX}{REFERENCE}"
 ANSWER_AT, ANSWER_AFTER = "answer_logp_at", "answer_logp_after"
 ANSWER_AT_TURNS = frozenset({ANSWER_AT, ANSWER_AFTER})

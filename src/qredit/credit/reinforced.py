@@ -1,11 +1,10 @@
 """Rollouts that are learned from by themselves, whatever their group earned."""
 
-from dataclasses import dataclass, replace
-
-import torch
+from dataclasses import dataclass
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit
+from qredit.core.field_names import REINFORCED
 
 
 @dataclass(frozen=True)
@@ -18,12 +17,8 @@ class reinforce_drawn(Credit):
     Source: arXiv 2510.08141, released code, which sets their advantages to 1.
     """
 
-    needs = frozenset({"reinforced"})
+    needs = frozenset({REINFORCED})
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        drawn = batch.require("reinforced", str(self)).bool()[:, None]
-        return replace(
-            coefficient,
-            value=torch.where(drawn, 1.0, coefficient.value),
-            keep=None if coefficient.keep is None else coefficient.keep | drawn,
-        )
+        drawn = batch.require(REINFORCED, str(self)).bool()
+        return coefficient.set_rows(drawn, 1.0)

@@ -80,9 +80,4 @@ class punish_degenerate(Credit):
         check_range("reward", self.reward, -math.inf, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        bad = batch.require("degenerate", str(self)).bool()[:, None]
-        return replace(
-            coefficient,
-            value=torch.where(bad, self.reward, coefficient.value),
-            keep=None if coefficient.keep is None else coefficient.keep | bad,
-        )
+        return coefficient.set_rows(batch.require("degenerate", str(self)).bool(), self.reward)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from qredit.core.field_names import REINFORCED
 from qredit.drawing.protocol import DrawingTools, Row, repeat_rows
 from qredit.rollouts.collate import has_equal_rewards, split_groups
 from qredit.rollouts.trajectory import Trajectory
@@ -53,7 +54,7 @@ class hold_entropy:
     those of the rollouts that stay. The code stops with an error where no rollout is good enough.
     """
 
-    fills: ClassVar[frozenset[str]] = frozenset({"reinforced"})
+    fills: ClassVar[frozenset[str]] = frozenset({REINFORCED})
     independent: ClassVar[bool] = True
     target: float
     low: float = 0.8

@@ -14,6 +14,7 @@ from qredit.core.field_names import (
     HINTED_LOGP,
     LOGP_PREFIX,
     REFERENCE,
+    REINFORCED,
     list_state_teachers,
     list_teachers,
 )
@@ -94,7 +95,8 @@ class Collator:
             told[HINTED_LOGP] = score_behind_hint(trajectories, self.tails, rows, forward, self.pad, self.exact_sampler)
         if rows.batch.proposal is not None and bool(rows.batch.proposal.any()):
             rows = self._with_plain_density(rows, forward)
-        if (self.serves_several_steps or self.sampler_differs) and self._any_untold(trajectories):
+        others_weights = self.serves_several_steps or self.sampler_differs
+        if REINFORCED in self.needs and others_weights and self._any_untold(trajectories):
             rows = fill_untold_densities(trajectories, self.tails, rows, forward)
         hidden = {name: teachers[name].hidden(rows, forward) for name in list_state_teachers(self.needs)}
         rows = replace(rows, teacher_hidden=hidden)

@@ -46,11 +46,11 @@ class WeightAverage:
             collective: not read.
         """
         averages, weights = self._made(forward).parameters(), forward.policy.parameters()
-        apart = whole = 0.0
+        lengths = []  # read once: each number read by itself would wait for an accelerator
         for average, weight in zip(averages, weights, strict=True):
-            apart += float((weight - average).square().sum())
-            whole += float(weight.square().sum())
+            lengths.append(torch.stack([(weight - average).square().sum(), weight.square().sum()]).double())
             average.lerp_(weight.to(average.dtype), 1 - self.rate)
+        apart, whole = torch.stack(lengths).sum(0).tolist()
         return {"distance": (apart / whole) ** 0.5 if whole else 0.0}
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from qredit.rollouts.field_maker import FieldMaker
 
 
 class TeacherMaker(FieldMaker):
-    """A maker of `logp@NAME`, and of `kl@NAME` where its teacher tells divergences."""
+    """A maker of `logp@NAME`, and of `kl@NAME` and its like where its teacher tells divergences."""
 
     fills: ClassVar[tuple[str, ...]] = ("logp@",)
 

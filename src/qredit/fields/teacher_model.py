@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qredit.core.field_names import LOGP_PREFIX, STATE_PREFIXES
 from qredit.fields._kinds import TeacherMaker
 from qredit.utils.errors import QreditError
 
@@ -19,7 +20,7 @@ class teacher_model(TeacherMaker):
     """
 
     path: str
-    fills: ClassVar[tuple[str, ...]] = ("logp@", "kl", "forward_kl", "hellinger", "tempered_kl")
+    fills: ClassVar[tuple[str, ...]] = (LOGP_PREFIX, *(prefix.removesuffix("@") for prefix in STATE_PREFIXES))
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:

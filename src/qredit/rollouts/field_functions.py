@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qredit.core.field_names import REINFORCED
 from qredit.rewards.judge.steps import number_steps, place_at_step_ends, split_step_texts
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import QreditError
@@ -108,7 +109,7 @@ EPISODE_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"turn_reward": t
 """Fields that are there where an environment is."""
 BRANCHING_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"tree": trees})
 """Fields that are there where episodes branch."""
-DRAWING_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({"reinforced": reinforced_rollouts})
+DRAWING_FIELDS: Mapping[str, FieldFunction] = MappingProxyType({REINFORCED: reinforced_rollouts})
 """Fields that are there where a rule of drawing makes them."""
 FIELD_FUNCTIONS: Mapping[str, FieldFunction] = MappingProxyType(
     {

@@ -151,8 +151,9 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
             sampled answer as text) and `rationale`.
         fields: makers of batch fields that the objective needs and nothing here fills by itself
             (`rollouts/field_functions.py`), or those of `qredit.fields`.
-        teachers: what fills the batch field `logp@NAME` (and `kl@NAME`), by NAME: a model with the same token ids, its
-            path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is always there.
+        teachers: what fills the batch field `logp@NAME` (and `kl@NAME` and its like), by NAME: a model with the same
+            token ids, its path, a `Hint`, or a `Teacher` of one's own. `reference`, the model the run begins with, is
+            always there.
         prompts: which prompts come next, by their index in `train_dataset` (`args.skip_long` drops rows of it first),
             or a curriculum (`qredit.curricula`) that makes such a sampler from the columns of the data. None visits all
             of them in each epoch, by a permutation of its own; further prompts of `args.dynamic_sampling` are then
@@ -705,8 +706,12 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 self.format,
                 self.args.budget,
                 stop_tokens=self.eos_token_ids,
-                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+                seed=self._seed_of(number),
             )
+
+    def _seed_of(self, number: int) -> int:
+        """Of a draw on this process, by its number."""
+        return derive_seed(self.args.seed, number, self.accelerator.process_index)
 
     def _sampler_at(self, temperature: float) -> Sampler:
         """The sampler in use, at another temperature."""
@@ -722,7 +727,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 self.format,
                 self.args.budget,
                 stop_tokens=self.eos_token_ids,
-                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+                seed=self._seed_of(number),
             )
 
     def _answer(self, heads: Sequence[Trajectory], number: int) -> list[Trajectory]:
@@ -730,7 +735,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         asked = ThinkThenAnswer(self.format, self.args.budget, tuple(self.eos_token_ids))
         requests = [asked.answer_request(one.prompt, one.segments) for one in heads]
         with self._ready_to_sample():
-            seed = derive_seed(self.args.seed, number, self.accelerator.process_index)
+            seed = self._seed_of(number)
             answers = draw_completions(self.sampler, requests, seed)
         joined = [
             asked.join(one.prompt, one.segments, NOTHING_DRAWN, answer)
@@ -747,7 +752,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
                 prompts,
                 rows,
                 stop_tokens=self.eos_token_ids,
-                seed=derive_seed(self.args.seed, number, self.accelerator.process_index),
+                seed=self._seed_of(number),
                 branching=self.args.branching_of_run if self.model.training else None,
             )
         if isinstance(self.episodes, FactorySource):

@@ -25,15 +25,17 @@ FORK_STREAM = 1 << 47
 """Answers behind rationales that were cut: from here on, by a hash of the generation."""
 BRANCH_STREAM = 1 << 48
 """Which episodes branch and where: mixed with the seed of the first turns, by the place of the group and the round."""
+DRAWING_STREAM = 1 << 49
+"""Rollouts that a rule of drawing draws beside the plain ones, and what it draws by itself: from here on, by a hash of
+the generation and the number of the draw."""
 WAIT_STREAM = 1 << 52
 """Thinking that goes on behind a dropped end: from here on, by how often it was dropped before."""
 STRATEGY_STREAM = 1 << 53
 """Samples of a question behind its pilots: from here on, by the strategy that those called for."""
-DRAWING_STREAM = 1 << 49
-"""Rollouts that a rule of drawing draws beside the plain ones, and what it draws by itself: from here on, by a hash of
-the generation and the number of the draw."""
 PERTURBATION_STREAM = 1 << 57
 """What `shrink_and_perturb` adds to weights before a run: mixed with the seed of the run."""
+REPLAY_STREAM = 0x5EA2
+"""Which rollouts are learned from again: mixed with the seed of the run and the number of the step before it."""
 
 
 def derive_seed(*numbers: int) -> int:

@@ -56,16 +56,17 @@ def cut_rows(rows: Rows, which: Bool[Tensor, " B"]) -> Iterator[KeptRow]:
         rows: padded.
         which: those that are kept.
     """
-    for row in which.nonzero()[:, 0].tolist():
-        length = int(rows.batch.mask[row].sum())
-        fields: dict[str, Tensor] = {}
-        for name in _KEPT:
-            value = getattr(rows.batch, name)
-            if value is not None:
-                own = value[row : row + 1]
-                fields[name] = (own[:, :length] if own.dim() == 2 else own).clone().cpu()
-        prompt = rows.prompt_ids[row][rows.prompt_mask[row].bool()].clone().cpu()
-        yield KeptRow(0, prompt, RolloutBatch(**fields))  # type: ignore[arg-type]
+    places = which.nonzero()[:, 0].tolist()
+    if not places:
+        return
+    # brought over once: every row that is read off an accelerator by itself would wait for it
+    known = {name: value.cpu() for name in _KEPT if (value := getattr(rows.batch, name)) is not None}
+    prompts, prompt_mask = rows.prompt_ids.cpu(), rows.prompt_mask.bool().cpu()
+    for row in places:
+        length = int(known["mask"][row].sum())
+        own = {name: value[row : row + 1] for name, value in known.items()}
+        fields = {name: (value[:, :length] if value.dim() == 2 else value).clone() for name, value in own.items()}
+        yield KeptRow(0, prompts[row][prompt_mask[row]], RolloutBatch(**fields))
 
 
 def join_rows(kept: Sequence[KeptRow], advantage: Float[Tensor, " n"], seed: int, device: torch.device) -> Rows:

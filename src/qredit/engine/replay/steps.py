@@ -14,9 +14,7 @@ from qredit.engine.replay.rows import KeptRow, join_rows
 from qredit.engine.scorer import Scorer
 from qredit.engine.step import MicrobatchLoss, ScoredMicrobatch
 from qredit.engine.step_credit import evaluate_across_ranks
-from qredit.utils.seed import derive_seed
-
-_STREAM = 0x5EA2  # tells these draws from others of the same step
+from qredit.utils.seed import REPLAY_STREAM, derive_seed
 
 
 @dataclass(eq=False)
@@ -62,7 +60,7 @@ class Replay:
             model: the wrapped one.
             step: number of the run's optimiser step, from 1.
         """
-        seed = derive_seed(self.seed, step, _STREAM)
+        seed = derive_seed(self.seed, step, REPLAY_STREAM)
         factor = self.rule.factor(step)
         chosen = self.memory.choose(seed) if factor else None
         self.memory.end_generation(step)
