@@ -23,7 +23,7 @@ from typing import Any
 from open_questions import plain
 from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, read_small_result
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_budget, run_jobs
 
 from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.options import TrainOptions
@@ -67,19 +67,14 @@ def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | Non
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    return run_agent(replace(COLD, objective=objective, seed=seed), FOLDER / f"{plain(objective)}-{seed}", train_anew)
-
-
-def run_agent(options: TrainOptions, folder: Path, train_anew: bool) -> dict[str, Any] | None:
-    """A run, its success on held-out questions and what its episodes were like; None where there is none to be had.
-
-    Args:
-        options: of the run.
-        folder: that it is kept in.
-        train_anew: whether a missing run is made.
-    """
+    folder = FOLDER / f"{plain(objective)}-{seed}"
     if not train_anew:
         return read_small_result(kept(folder))
+    return run_agent(replace(COLD, objective=objective, seed=seed), folder)
+
+
+def run_agent(options: TrainOptions, folder: Path) -> dict[str, Any]:
+    """A run, its success on held-out questions and what its episodes were like, from the folder that it is kept in."""
 
     def make() -> dict[str, Any]:
         final = str(train(options, folder / "run", Console(quiet=True)).final)
@@ -108,14 +103,12 @@ def write_table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
 def main() -> None:
     """Run what is missing and write the section."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
-    console = Console(highlight=False)
-    found = {}
-    for seed in SEEDS:
-        for objective in ARMS:
-            result = run_arm(objective, seed, not budget.is_spent)
-            if result is not None:
-                found[objective, seed] = result
-                console.print(f"{objective} seed {seed}: p@1 {result['p@1']['value']:.3f}")
+    found = run_jobs(
+        [(objective, seed) for seed in SEEDS for objective in ARMS],
+        lambda job: run_arm(*job, not budget.is_spent),
+        lambda job, result: f"{job[0]} seed {job[1]}: p@1 {result['p@1']['value']:.3f}",
+        Console(highlight=False),
+    )
     if found:
         whole = Template(TEXT.read_text()).safe_substitute(rows=write_table(found), machine=machine_line())
         insert(PAGE, "agents", whole)

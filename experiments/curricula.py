@@ -28,10 +28,20 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, gap_cell, insert, kept, machine_line, paired_difference, percent_cell, write_jsonl
+from page import (
+    RUNS,
+    gap_cell,
+    insert,
+    kept,
+    machine_line,
+    paired_difference,
+    percent_cell,
+    read_small_result,
+    write_jsonl,
+)
 from real_model import ask_questions
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_budget, run_jobs
 
 from qredit import pocket, tasks
 from qredit.runs.experiment import EvalSpec, hash_initial_weights, load_or_compute, read_curves
@@ -165,8 +175,8 @@ def run_arm(arm: Arm, seed: int, train_anew: bool) -> dict[str, Any] | None:
         train_anew: whether a missing run is made.
     """
     folder = FOLDER / f"{arm.name}-{seed}"
-    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
-        return None
+    if not train_anew:
+        return read_small_result(kept(folder))
     options, asked = choose_options(arm, seed)
 
     def make() -> dict[str, Any]:
@@ -214,14 +224,12 @@ def write_table(found: Found, data: str) -> str:
 def main() -> None:
     """Run what is missing and write the section."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
-    console = Console(highlight=False)
-    found: dict[tuple[Arm, int], Mapping[str, Any]] = {}
-    for seed in SEEDS:
-        for arm in (one for one in ARMS if seed == SEEDS[0] or one.objective is not None):
-            result = run_arm(arm, seed, not budget.is_spent)
-            if result is not None:
-                found[arm, seed] = result
-                console.print(f"{arm.name} seed {seed}: p@1 {result['p@1']:.3f}")
+    found = run_jobs(
+        [(arm, seed) for seed in SEEDS for arm in ARMS if seed == SEEDS[0] or arm.objective is not None],
+        lambda job: run_arm(*job, not budget.is_spent),
+        lambda job, result: f"{job[0].name} seed {job[1]}: p@1 {result['p@1']:.3f}",
+        Console(highlight=False),
+    )
     if found:
         text = Template(TEXT.read_text()).substitute(
             stars=write_table(found, "stars"),

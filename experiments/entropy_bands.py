@@ -26,9 +26,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from page import RUNS, insert, kept, machine_line, percent_cell, range_cell
+from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, read_small_result
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_budget, run_jobs
 
 from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.options import TrainOptions
@@ -78,9 +78,10 @@ def run_arm(arm: Arm, seed: int, train_anew: bool) -> dict[str, Any] | None:
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    options, folder = arm.options(seed), FOLDER / f"{arm.name}-{seed}"
-    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
-        return None
+    folder = FOLDER / f"{arm.name}-{seed}"
+    if not train_anew:
+        return read_small_result(kept(folder))
+    options = arm.options(seed)
 
     def make() -> dict[str, Any]:
         final = str(train(options, folder / "run", Console(quiet=True)).final)
@@ -148,14 +149,12 @@ def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
 def main() -> None:
     """Run what is missing and write the section."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
-    console = Console(highlight=False)
-    found = {}
-    for seed in SEEDS:
-        for arm in ARMS:
-            result = run_arm(arm, seed, not budget.is_spent)
-            if result is not None:
-                found[arm, seed] = result
-                console.print(f"{arm.name} seed {seed}: {statistics.mean(late(result['entropy'])):.3f} nats")
+    found = run_jobs(
+        [(arm, seed) for seed in SEEDS for arm in ARMS],
+        lambda job: run_arm(*job, not budget.is_spent),
+        lambda job, result: f"{job[0].name} seed {job[1]}: {statistics.mean(late(result['entropy'])):.3f} nats",
+        Console(highlight=False),
+    )
     if found:
         text = Template(TEXT.read_text()).safe_substitute(rows=write_table(found), machine=machine_line())
         insert(PAGE, "entropy bands", text)

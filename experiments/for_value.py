@@ -15,10 +15,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from page import RUNS, insert, kept, list_other_golds, machine_line, range_cell, write_jsonl
+from page import RUNS, insert, kept, list_other_golds, machine_line, range_cell, read_small_result, write_jsonl
 from real_model import list_questions
 from rich.console import Console
-from run_budget import RunBudget, parse_budget
+from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit import tasks
 from qredit.pocket.models import get_model_path
@@ -95,8 +95,8 @@ def run(setting: Setting, share: float, seed: int, budget: RunBudget) -> dict[st
         budget: whether a missing run is made.
     """
     folder = FOLDER / f"{setting.name.replace(', ', '-').replace(' ', '-')}-{share:g}-{seed}"
-    if budget.is_spent and not kept(folder).is_file():
-        return None
+    if budget.is_spent:
+        return read_small_result(kept(folder))
 
     def make() -> dict[str, Any]:
         model = SMOLLM2 if setting.model == SMOLLM2 else str(get_model_path("hotpot"))
@@ -124,13 +124,12 @@ def run(setting: Setting, share: float, seed: int, budget: RunBudget) -> dict[st
 def run_all(budget: RunBudget, console: Console) -> dict[tuple[Setting, float, int], dict[str, Any]]:
     """What is there, one seed of all before the next."""
     jobs = [(one, share, seed) for seed in POCKET.seeds for one in SETTINGS if seed in one.seeds for share in SHARES]
-    found = {}
-    for setting, share, seed in jobs:
-        result = run(setting, share, seed, budget)
-        if result is not None:
-            found[setting, share, seed] = result
-            console.print(f"{setting.name}, {share:.0%} wrong, seed {seed}: {result['auc']:.3f}")
-    return found
+    return run_jobs(
+        jobs,
+        lambda job: run(*job, budget),
+        lambda job, result: f"{job[0].name}, {job[1]:.0%} wrong, seed {job[2]}: {result['auc']:.3f}",
+        console,
+    )
 
 
 def write_rows(found: Mapping[tuple[Setting, float, int], Mapping[str, Any]]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from agents import COLD
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line, percent_cell, range_cell
+from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, read_small_result
 from rich.console import Console
 from run_budget import parse_budget
 from transformers import TrainerCallback
@@ -159,10 +159,10 @@ def run_arm(rung: Rung, objective: str, seed: int, train_anew: bool) -> dict[str
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    options = rung.options(objective, seed)
     folder = FOLDER / f"{rung.lr:g}-{rung.updates}-{plain(objective)}-{seed}"
-    if not train_anew and not (folder / "result.json").is_file() and not kept(folder).is_file():
-        return None
+    if not train_anew:
+        return read_small_result(kept(folder))
+    options = rung.options(objective, seed)
 
     def make() -> dict[str, Any]:
         final, likelihood = train_metered(options, folder / "run")

@@ -28,7 +28,7 @@ from open_questions import plain
 from page import RUNS, gap_cell, insert, kept, machine_line, paired_difference, percent_cell, read_small_result
 from real_model import ask_questions
 from rich.console import Console
-from run_budget import RunBudget, parse_budget
+from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit.objectives import REGISTRY
 from qredit.objectives.parsing import example
@@ -137,13 +137,12 @@ def run_all(budget: RunBudget, console: Console) -> tuple[dict[str, float], Foun
     rates = choose_rates(budget)
     if rates is None:
         return {}, {}
-    found = {}
-    for seed in SEEDS:
-        for arm in (one for one in list_arms() if seed in one.seeds):
-            result = run_arm(arm, rates[GARL if arm.reads_golds else GRPO], seed, budget)
-            if result is not None:
-                found[arm, seed] = result
-                console.print(f"{arm.objective} seed {seed}: p@1 {100 * result['p@1']:.1f} %")
+    found = run_jobs(
+        [(arm, seed) for seed in SEEDS for arm in list_arms() if seed in arm.seeds],
+        lambda job: run_arm(job[0], rates[GARL if job[0].reads_golds else GRPO], job[1], budget),
+        lambda job, result: f"{job[0].objective} seed {job[1]}: p@1 {100 * result['p@1']:.1f} %",
+        console,
+    )
     return rates, found
 
 

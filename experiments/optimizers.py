@@ -19,7 +19,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from page import KEPT, RUNS, insert, machine_line
+from page import KEPT, RUNS, insert, machine_line, read_small_result
 from real_model import Arm, make_options, remove_weights
 from rich.console import Console
 from run_budget import RunBudget, parse_budget
@@ -87,8 +87,8 @@ def run_job(job: Job, base: TrainOptions, place: Path, budget: RunBudget) -> Cur
     """
     folder = place / job.folder
     store = (KEPT / place.name if place == RUNS / "optimizers" else place) / f"{job.folder}.json"
-    if budget.is_spent and not store.is_file():
-        return None
+    if budget.is_spent:
+        return read_small_result(store)
     options = job.set_options(base)
 
     def make() -> dict[str, Any]:

@@ -7,13 +7,14 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from qredit.stats.interval import Interval
 from qredit.utils.atomic_files import write_text_atomic
 
+J = TypeVar("J")
 RUNS, KEPT = Path("runs/results"), Path("experiments/kept")
 RESAMPLES = 2000
 
@@ -31,6 +32,12 @@ def read_small_result(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def read_small_results(paths: Mapping[J, Path]) -> dict[J, dict[str, Any]]:
+    """Those that are there, by what they are results of."""
+    found = {job: read_small_result(path) for job, path in paths.items()}
+    return {job: result for job, result in found.items() if result is not None}
+
+
 def insert(page: Path, name: str, text: str) -> None:
     """Replace what stands between the markers of that name in a page: <!-- name --> and <!-- /name -->."""
     before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
@@ -38,14 +45,6 @@ def insert(page: Path, name: str, text: str) -> None:
     whole, count = pattern.subn(lambda _: before + text + after, page.read_text())
     assert count == 1, f"{page} has no place for {name}"
     page.write_text(whole)
-
-
-def carry_over(page: Path, text: str) -> str:
-    """A page written anew, with what the page that stands there has between markers of the same names."""
-    kept = dict(re.findall(r"<!-- ([^/>]+) -->\n(.*?)<!-- /\1 -->", page.read_text(), re.DOTALL))
-    for name, part in kept.items():
-        text = text.replace(f"<!-- {name} -->\n<!-- /{name} -->", f"<!-- {name} -->\n{part}<!-- /{name} -->")
-    return text
 
 
 def machine_line() -> str:

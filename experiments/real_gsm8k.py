@@ -14,7 +14,6 @@ learned the form alone, and this page says so.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import insert, machine_line
+from page import insert, machine_line, read_small_results
 from real_model import FOLDER, PAGE, STORE, remove_weights
 from rich.console import Console
 from run_budget import parse_budget
@@ -109,7 +108,7 @@ def train_arm(options: TrainOptions, folder: Path) -> Path:
 def read_kept() -> dict[str, dict[str, Any]]:
     """The small results of the arms that were run."""
     paths = {objective: STORE / f"gsm8k-{plain(objective)}.json" for objective in ARMS}
-    return {name: json.loads(path.read_text())["result"] for name, path in paths.items() if path.is_file()}
+    return read_small_results(paths)
 
 
 def write_table(found: Mapping[str, Mapping[str, Any]]) -> str:

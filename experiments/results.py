@@ -16,7 +16,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import carry_over, kept
+from page import insert, kept
 from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
@@ -222,8 +222,8 @@ def run(console: Console) -> dict[str, Any]:
     }
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """docs/results.md, from its text and the numbers."""
+def write_section(found: Mapping[str, Any]) -> str:
+    """The part of docs/results.md about the pocket model, from its text and the numbers."""
     arms = found["arms"]
     likelihoods = [a["p_hat"][0] for results in arms.values() for a in results if a["p_hat"][0] is not None]
     facts = json.loads((pocket.get_model_path("hotpot") / "facts.json").read_text())["measured"]
@@ -297,12 +297,12 @@ def _machine() -> str:
 
 
 def main() -> None:
-    """Run what is missing, then write the page and the picture."""
+    """Run what is missing, then write the section and the picture."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     silence_libraries()
     found = run(Console(highlight=False))
     (FOLDER / "rates.json").write_text(json.dumps({name: rate["rate"] for name, rate in found["rates"].items()}))
-    PAGE.write_text(carry_over(PAGE, page(found)))
+    insert(PAGE, "pocket", write_section(found))
     plot_curves(found["arms"], PICTURE, "pocket-hotpot, cold prompts, three seeds")
 
 

@@ -2,11 +2,16 @@
 
 import argparse
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from rich.console import Console
 
 from qredit.runs.library_logging import silence_libraries
+
+J, R = TypeVar("J"), TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -41,3 +46,23 @@ def parse_budget(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, R
     silence_libraries()
     torch.set_num_threads(1)
     return asked, RunBudget(asked.minutes, asked.write, time.perf_counter())
+
+
+def run_jobs(
+    jobs: Iterable[J], run: Callable[[J], R | None], tell: Callable[[J, R], str], console: Console
+) -> dict[J, R]:
+    """The results that are there, one job after the other, each told when it is there.
+
+    Args:
+        jobs: in the order in which they are run.
+        run: the result of one; None where it is not there and none is to be made.
+        tell: a line about it.
+        console: where the lines go.
+    """
+    found = {}
+    for job in jobs:
+        result = run(job)
+        if result is not None:
+            found[job] = result
+            console.print(tell(job, result))
+    return found

@@ -19,9 +19,19 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from page import RUNS, gap_cell, insert, kept, machine_line, paired_difference, percent_cell, range_cell
+from page import (
+    RUNS,
+    gap_cell,
+    insert,
+    kept,
+    machine_line,
+    paired_difference,
+    percent_cell,
+    range_cell,
+    read_small_result,
+)
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_budget, run_jobs
 
 from qredit.cli.eval_command import run as run_eval
 from qredit.evaluation.metrics import QuestionResult, compute_question_metrics
@@ -171,8 +181,8 @@ def run_part(part: Part, make_anew: bool) -> dict[str, Any] | None:
         part: of the plan.
         make_anew: whether a missing one is made.
     """
-    if not make_anew and not (part.folder / "result.json").is_file() and not kept(part.folder).is_file():
-        return None
+    if not make_anew:
+        return read_small_result(kept(part.folder))
     part.folder.mkdir(parents=True, exist_ok=True)
     facts = {**asdict(part), "questions": QUESTIONS, "samples": SAMPLES}
     return load_or_compute(
@@ -240,13 +250,12 @@ def write_drawn(found: Found) -> str:
 def main() -> None:
     """Measure what is missing and write the section."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
-    console = Console(highlight=False)
-    found = {}
-    for part in list_parts():
-        result = run_part(part, not budget.is_spent)
-        if result is not None:
-            found[part] = result
-            console.print(f"{part.task}, {part.kind}, seed {part.seed}")
+    found = run_jobs(
+        list_parts(),
+        lambda part: run_part(part, not budget.is_spent),
+        lambda part, _: f"{part.task}, {part.kind}, seed {part.seed}",
+        Console(highlight=False),
+    )
     if found:
         whole = Template(TEXT.read_text()).safe_substitute(
             rules=write_rules(found), judges=write_judges(found), drawn=write_drawn(found), machine=machine_line()

@@ -28,7 +28,6 @@ runs/results/text-games, small results in experiments/kept/text-games. `--minute
 
 import argparse
 import hashlib
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -37,7 +36,18 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, gap_cell, insert, kept, machine_line, paired_difference, percent_cell, range_cell, write_jsonl
+from page import (
+    RUNS,
+    gap_cell,
+    insert,
+    kept,
+    machine_line,
+    paired_difference,
+    percent_cell,
+    range_cell,
+    read_small_results,
+    write_jsonl,
+)
 from pocket_models.measure import play_episodes
 from pocket_models.text_games import BEST_SCORE, PROMPT, Recipe, compile_game, make_player
 from rich.console import Console
@@ -159,7 +169,7 @@ Found = Mapping[tuple[str, int], Mapping[str, Any]]
 def read_kept() -> dict[tuple[str, int], dict[str, Any]]:
     """The small results of all that was run."""
     paths = {job: kept(FOLDER / f"{plain(job[0])}-{job[1]}") for job in list_jobs()}
-    return {job: json.loads(path.read_text())["result"] for job, path in paths.items() if path.is_file()}
+    return read_small_results(paths)
 
 
 def write_table(found: Found) -> str:

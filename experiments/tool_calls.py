@@ -34,7 +34,7 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line, write_jsonl
+from page import RUNS, insert, kept, machine_line, read_small_results, write_jsonl
 from rich.console import Console
 from run_budget import parse_budget
 
@@ -199,7 +199,7 @@ def run_arm(objective: str) -> dict[str, Any]:
 def read_kept() -> dict[str, dict[str, Any]]:
     """The small results of the arms that were run."""
     paths = {objective: kept(FOLDER / plain(objective)) for objective in ARMS}
-    return {name: json.loads(path.read_text())["result"] for name, path in paths.items() if path.is_file()}
+    return read_small_results(paths)
 
 
 def write_table(found: Mapping[str, Mapping[str, Any]]) -> str:

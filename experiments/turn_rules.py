@@ -22,9 +22,19 @@ from string import Template
 from typing import Any
 
 from agents import COLD, COUNTED, HELD, LAST, run_agent
-from page import RUNS, insert, machine_line, percent_cell, range_cell, write_jsonl
+from page import (
+    RUNS,
+    insert,
+    kept,
+    machine_line,
+    percent_cell,
+    range_cell,
+    read_small_result,
+    read_small_results,
+    write_jsonl,
+)
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_budget, run_jobs
 
 from qredit.runs.load import find_weights, load_examples
 from qredit.runs.options import TrainOptions
@@ -121,6 +131,11 @@ ARMS = (
 )
 
 
+def find_folder(arm: Arm, seed: int) -> Path:
+    """Where a run is kept."""
+    return FOLDER / f"{arm.name}-{seed}"
+
+
 def run_arm(arm: Arm, seed: int, train_anew: bool) -> dict[str, Any] | None:
     """One run and its success on held-out questions; None where it is not there and none is to be made.
 
@@ -129,7 +144,10 @@ def run_arm(arm: Arm, seed: int, train_anew: bool) -> dict[str, Any] | None:
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    return run_agent(arm.options(seed), FOLDER / f"{arm.name}-{seed}", train_anew)
+    folder = find_folder(arm, seed)
+    if not train_anew:
+        return read_small_result(kept(folder))
+    return run_agent(arm.options(seed), folder)
 
 
 def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
@@ -154,7 +172,7 @@ def write_table(found: Mapping[tuple[Arm, int], Mapping[str, Any]]) -> str:
 
 def tell_turn_effects() -> dict[str, str]:
     """What the page of each rule says of its run here, by name; read from what is kept."""
-    found = read_kept()
+    found = read_small_results({(arm, seed): kept(find_folder(arm, seed)) for arm, seed in list_jobs()})
     leading: dict[str, list[float]] = {}
     for (arm, _), result in found.items():
         if arm.leading:
@@ -178,24 +196,20 @@ def tell_turn_effects() -> dict[str, str]:
     return told
 
 
-def read_kept() -> dict[tuple[Arm, int], dict[str, Any]]:
-    """The results that are there."""
-    jobs = [(arm, seed) for seed in SEEDS for arm in ARMS if seed == 0 or arm.leading]
-    results = {job: run_arm(*job, False) for job in jobs}
-    return {job: result for job, result in results.items() if result is not None}
+def list_jobs() -> list[tuple[Arm, int]]:
+    """In the order in which they are run: seed 0 of all first."""
+    return [(arm, seed) for seed in SEEDS for arm in ARMS if seed == 0 or arm.leading]
 
 
 def main() -> None:
     """Run what is missing and write the section."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
-    console = Console(highlight=False)
-    found = {}
-    for seed in SEEDS:
-        for arm in (one for one in ARMS if seed == 0 or one.leading):
-            result = run_arm(arm, seed, not budget.is_spent)
-            if result is not None:
-                found[arm, seed] = result
-                console.print(f"{arm.objective} seed {seed}: p@1 {result['p@1']['value']:.3f}")
+    found = run_jobs(
+        list_jobs(),
+        lambda job: run_arm(*job, not budget.is_spent),
+        lambda job, result: f"{job[0].objective} seed {job[1]}: p@1 {result['p@1']['value']:.3f}",
+        Console(highlight=False),
+    )
     if found:
         whole = Template(TEXT.read_text()).safe_substitute(rows=write_table(found), machine=machine_line())
         insert(PAGE, "turn rules", whole)

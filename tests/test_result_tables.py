@@ -1,7 +1,9 @@
 """The tables of experiments: paired differences, and a line for each arm that was run."""
 
 import json
+import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import curricula
 import optimizers
@@ -19,6 +21,8 @@ from qredit.environments.tools import make_tools
 from qredit.evaluation.metrics import QuestionResult
 from qredit.rollouts.trajectory import EndReason, Trajectory, TurnRecord
 from qredit.stats.interval import Interval
+
+EXPERIMENTS = Path(text_games.__file__).parent
 
 
 def wins(*each, score=1.0, turns=4.0, **others):
@@ -151,3 +155,12 @@ def test_schedules_take_the_rate_where_adam_ends_highest():
         "| AdamW | constant | 3e-05 | -4.00 → -2.00 | 0.0 |",
         "| AdamW | constant | 0.0001 | -4.00 → -2.40 | 50.0 |",
     ]
+
+
+@pytest.mark.parametrize("script", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_script_writes_has_one_place_on_its_page(script):
+    text = script.read_text()
+    of_its_own = re.findall(r'PAGE\b.*?Path\("(docs/[^"]+\.md)"\)', text)
+    page = (EXPERIMENTS.parent / (of_its_own or ["docs/results.md"])[0]).read_text()
+    names = re.findall(r'insert\(\s*PAGE,\s*"([^"]+)"', text)
+    assert [page.count(f"<!-- {name} -->\n") for name in names] == [1] * len(names)
