@@ -247,6 +247,7 @@ SYSTEMS: tuple[System, ...] = (
         "drawing.md#entropy-at-a-target",
         official="597358816/AEPO",
         rule="drawing hold_entropy",
+        effect="entropy near a target of 0.12 nats (one seed; [results](results.md#entropy-bands))",
     ),
     System(
         "T1's sampling",
@@ -364,6 +365,7 @@ SYSTEMS: tuple[System, ...] = (
         "second-hand",
         "selection.md#rules-of-decoding",
         rule="decode budget_forcing",
+        effect="warm pocket-hotpot falls from 62 % to 2 % ([how](selection.md#rules-of-decoding))",
     ),
     System(
         "DiffAdapt",
