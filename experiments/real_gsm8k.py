@@ -13,7 +13,6 @@ give: some per cent. If lenient success of the trained models is no higher than 
 learned the form alone, and this page says so.
 """
 
-import argparse
 import shutil
 import statistics
 from collections.abc import Mapping
@@ -23,10 +22,10 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import insert, machine_line, read_small_results
+from page import insert, machine_line, read_small_result
 from real_model import FOLDER, PAGE, STORE, remove_weights
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_gsm8k, run_jobs
 
 from qredit.evaluation.metrics import summarize
 from qredit.runs.experiment import EvalSpec, Variant, collect_facts, load_or_compute, read_curves, sample_answers
@@ -76,11 +75,22 @@ def make_options(objective: str) -> TrainOptions:
     )
 
 
-def run_arm(objective: str) -> dict[str, Any]:
-    """One run, and what its model says to held-out questions; of the untrained model, that alone."""
+def run_arm(objective: str, train_anew: bool) -> dict[str, Any] | None:
+    """One run, and what its model says to held-out questions; of the untrained model, that alone.
+
+    Args:
+        objective: of `ARMS`.
+        train_anew: whether a missing run is made.
+
+    Returns:
+        None where the run is not there and none is to be made.
+    """
+    folder = FOLDER / f"gsm8k-{plain(objective)}"
+    store = STORE / f"{folder.name}.json"
+    if not train_anew:
+        return read_small_result(store)
     trained = objective != UNTRAINED
     options = make_options(objective if trained else "grpo()")
-    folder = FOLDER / f"gsm8k-{plain(objective)}"
 
     def make() -> dict[str, Any]:
         final = train_arm(options, folder) if trained else None
@@ -96,19 +106,13 @@ def run_arm(objective: str) -> dict[str, Any]:
         }
 
     facts = collect_facts(Variant(options, trained), HELD)
-    return load_or_compute(folder, facts, make, STORE / f"{folder.name}.json", resume=True)
+    return load_or_compute(folder, facts, make, store, resume=True)
 
 
 def train_arm(options: TrainOptions, folder: Path) -> Path:
     """The final weights of a run, which goes on where it was stopped."""
     run = folder / "run"
     return train(options, run, Console(quiet=True), resume=run.exists()).final
-
-
-def read_kept() -> dict[str, dict[str, Any]]:
-    """The small results of the arms that were run."""
-    paths = {objective: STORE / f"gsm8k-{plain(objective)}.json" for objective in ARMS}
-    return read_small_results(paths)
 
 
 def write_table(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -132,23 +136,19 @@ def percent(interval: Mapping[str, float]) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", help="folder with the official train.jsonl and test.jsonl of GSM8K")
-    asked, budget = parse_budget(parser)
-    if not asked.write and asked.data is None:
-        parser.error("give --data FOLDER, or --write")
-    console = Console(highlight=False)
-    if not asked.write:
-        copy_questions(asked.data)
-    for objective in ARMS:
-        if budget.is_spent:
-            break
-        found = run_arm(objective)
-        console.print(f"{objective}: strict {100 * found['strict']['value']:.1f} %")
-    if done := read_kept():
+    data, budget = parse_gsm8k(__doc__)
+    if data is not None:
+        copy_questions(data)
+    found = run_jobs(
+        ARMS,
+        lambda objective: run_arm(objective, not budget.is_spent),
+        lambda objective, result: f"{objective}: strict {100 * result['strict']['value']:.1f} %",
+        Console(highlight=False),
+    )
+    if found:
         said = {"steps": STEPS, "questions": HELD.questions, "samples": HELD.k, "completion": COMPLETION}
         text = Template(TEXT.read_text()).substitute(
-            said, answer=ANSWER, machine=machine_line(), rows=write_table(done)
+            said, answer=ANSWER, machine=machine_line(), rows=write_table(found)
         )
         insert(PAGE, "real gsm8k", text)
 

@@ -48,6 +48,20 @@ def parse_budget(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, R
     return asked, RunBudget(asked.minutes, asked.write, time.perf_counter())
 
 
+def parse_gsm8k(description: str | None) -> tuple[str | None, RunBudget]:
+    """The folder of GSM8K's official files, None where nothing is run, and the budget.
+
+    Args:
+        description: what `--help` says.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", help="folder with the official train.jsonl and test.jsonl of GSM8K")
+    asked, budget = parse_budget(parser)
+    if not asked.write and asked.data is None:
+        parser.error("give --data FOLDER, or --write")
+    return None if asked.write else asked.data, budget
+
+
 def run_jobs(
     jobs: Iterable[J], run: Callable[[J], R | None], tell: Callable[[J, R], str], console: Console
 ) -> dict[J, R]:

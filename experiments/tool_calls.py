@@ -22,7 +22,6 @@ chat model and each kind of signal work together.
 runs/results/tool-calls, small results in experiments/kept/tool-calls.
 """
 
-import argparse
 import hashlib
 import json
 import statistics
@@ -34,9 +33,9 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line, read_small_results, write_jsonl
+from page import RUNS, insert, kept, machine_line, read_small_result, write_jsonl
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_gsm8k, run_jobs
 
 from qredit import tasks
 from qredit.core.right_answers import join_answers
@@ -178,11 +177,21 @@ def count_calls(played: list[Trajectory]) -> dict[str, float]:
     return found | {"turns": statistics.mean(len(one.turns) for one in played)}
 
 
-def run_arm(objective: str) -> dict[str, Any]:
-    """One run, and what its model then does; of the untrained model, that alone."""
+def run_arm(objective: str, train_anew: bool) -> dict[str, Any] | None:
+    """One run, and what its model then does; of the untrained model, that alone.
+
+    Args:
+        objective: of `ARMS`.
+        train_anew: whether a missing run is made.
+
+    Returns:
+        None where the run is not there and none is to be made.
+    """
+    folder = FOLDER / plain(objective)
+    if not train_anew:
+        return read_small_result(kept(folder))
     model, trained = write_model(), objective != UNTRAINED
     options = make_options(objective if trained else ARMS[1], model)
-    folder = FOLDER / plain(objective)
 
     def make() -> dict[str, Any]:
         final = train(options, folder / "run", Console(quiet=True)).final if trained else model
@@ -194,12 +203,6 @@ def run_arm(objective: str) -> dict[str, Any]:
     told = {"train": options.changed(), "weights": hash_initial_weights(options), "texts": texts}
     asked = {"objective": objective, "rollouts": HELD_ROLLOUTS, "seed": HELD_SEED}
     return load_or_compute(folder, told | asked, make, kept(folder))
-
-
-def read_kept() -> dict[str, dict[str, Any]]:
-    """The small results of the arms that were run."""
-    paths = {objective: kept(FOLDER / plain(objective)) for objective in ARMS}
-    return read_small_results(paths)
 
 
 def write_table(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -217,19 +220,16 @@ def write_table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", help="folder with the official train.jsonl and test.jsonl of GSM8K")
-    asked, budget = parse_budget(parser)
-    if not asked.write and asked.data is None:
-        parser.error("give --data FOLDER, or --write")
-    console = Console(highlight=False)
-    if not asked.write:
-        write_questions(asked.data)
-    for objective in ARMS:
-        if budget.is_spent:
-            break
-        console.print(f"{objective}: success {100 * run_arm(objective)['success']:.1f} %")
-    if found := read_kept():
+    data, budget = parse_gsm8k(__doc__)
+    if data is not None:
+        write_questions(data)
+    found = run_jobs(
+        ARMS,
+        lambda objective: run_arm(objective, not budget.is_spent),
+        lambda objective, result: f"{objective}: success {100 * result['success']:.1f} %",
+        Console(highlight=False),
+    )
+    if found:
         said = {"steps": STEPS, "rollouts": HELD * HELD_ROLLOUTS, "machine": machine_line(), "rows": write_table(found)}
         insert(PAGE, "tool calls", Template(TEXT.read_text()).substitute(said))
 
