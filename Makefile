@@ -114,7 +114,7 @@ results: $(STAMP)
 MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
-	$(BIN)/python experiments/real_lengths.py
+	$(BIN)/python experiments/real_lengths.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_gsm8k.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)
 
 # Agents, in docs/results.md: a cold search agent by six objectives, a warm one that loses the likelihood of right episodes

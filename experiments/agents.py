@@ -21,7 +21,7 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, read_small_result
+from page import RUNS, insert, kept, machine_line, percent_cell, range_cell, read_small_result, read_small_results
 from rich.console import Console
 from run_budget import parse_budget, run_jobs
 
@@ -59,6 +59,11 @@ def read_episodes(metrics: Path) -> dict[str, list[float]]:
     return {name: [entry.get(metric, 0.0) for entry in steps] for name, metric in COUNTED.items()}
 
 
+def find_folder(objective: str, seed: int) -> Path:
+    """Where a run is kept."""
+    return FOLDER / f"{plain(objective)}-{seed}"
+
+
 def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | None:
     """One run and its success on held-out questions; None where it is not there and none is to be made.
 
@@ -67,7 +72,7 @@ def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | Non
         seed: of the run.
         train_anew: whether a missing run is made.
     """
-    folder = FOLDER / f"{plain(objective)}-{seed}"
+    folder = find_folder(objective, seed)
     if not train_anew:
         return read_small_result(kept(folder))
     return run_agent(replace(COLD, objective=objective, seed=seed), folder)
@@ -98,6 +103,21 @@ def write_table(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
         cells += [range_cell([statistics.mean(one[name][-LAST:]) for one in own]) for name in COUNTED]
         lines.append(f"| `{objective}` | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def tell_agent_effects() -> dict[str, str]:
+    """What the page of each method says of its runs here, by name; read from what is kept."""
+    found = read_small_results({(one, seed): kept(find_folder(one, seed)) for seed in SEEDS for one in ARMS})
+    success: dict[str, list[float]] = {}
+    for (objective, _), result in found.items():
+        success.setdefault(objective, []).append(result["p@1"]["value"])
+    grpo = success.pop("grpo()", [])
+    return {
+        objective.partition("(")[0]: f"p@1 {percent_cell(own)} %. GRPO: p@1 {percent_cell(grpo)} % "
+        f"(`{objective}`, {len(own)} seeds; [a cold search agent](../results.md#a-cold-search-agent))"
+        for objective, own in success.items()
+        if grpo
+    }
 
 
 def main() -> None:

@@ -25,7 +25,17 @@ from string import Template
 from typing import Any
 
 from open_questions import plain
-from page import RUNS, gap_cell, insert, kept, machine_line, paired_difference, percent_cell, read_small_result
+from page import (
+    NONE_SEEN,
+    RUNS,
+    gap_cell,
+    insert,
+    kept,
+    machine_line,
+    paired_difference,
+    percent_cell,
+    read_small_result,
+)
 from real_model import ask_questions
 from rich.console import Console
 from run_budget import RunBudget, parse_budget, run_jobs
@@ -174,14 +184,17 @@ def tell_effects() -> dict[str, str]:
     rates, found = run_all(spent, Console(quiet=True))
     if not rates:
         return {}
-    spread = find_spread(found)
+    spread = find_spread(found)  # what a single seed is held against; several have an interval of their own
     told = {}
     for arm in dict.fromkeys(arm for arm, _ in found):
         own, gap = compare(found, arm)
         if gap is not None:
             seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
-            seen = abs(gap.value) > spread and not gap.low <= 0.0 <= gap.high
-            verdict = "" if seen else " None seen beyond what seeds differ by."
+            verdict = ""
+            if gap.low <= 0.0 <= gap.high:
+                verdict = f" {NONE_SEEN}: the interval holds 0."
+            elif len(own) == 1 and abs(gap.value) <= spread:
+                verdict = f" {NONE_SEEN}: seeds differ by as much."
             told[arm.name] = (
                 f"p@1 {percent_cell([one['p@1'] for one in own])} %, {gap_cell(gap)} points from `grpo()` ({seeds}; "
                 f"[methods on one task](../results.md#methods-on-one-task)).{verdict}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from methods_table import NOT_MEASURED, SLOTS, SURROGATES, SYSTEMS, Slot, System
+from page import NONE_SEEN
 
 from qredit.catalog import Row, catalog
 
@@ -25,7 +26,6 @@ FAMILY_SLOTS: Mapping[str, Slot] = {
 }
 HEAD = "| system | what it does | source | known from | official code | measured |\n|---|---|---|---|---|---|\n"
 NO_SECTION = "[results](results.md)"  # of pages written by hand, whose numbers are all over the results
-NONE_SEEN = "None seen beyond what seeds differ by."
 
 
 @dataclass(frozen=True)

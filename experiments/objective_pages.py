@@ -17,8 +17,10 @@ from pathlib import Path
 from string import Template
 
 import torch
+from agents import tell_agent_effects
 from method_effects import tell_effects
 from methods_page import read_effects
+from real_model import tell_real_effects
 from rich.console import Console
 from rich.progress import track
 from turn_rules import tell_turn_effects
@@ -125,17 +127,23 @@ def measured(found: Cost | None) -> str:
     step = "A training step was not measured: what it takes depends on who makes its field."
     if found.step is not None:
         step = f"A training step takes {found.times:.2f} times one of `grpo()` ({found.step:.2f} s)."
-    return f"{told} {step} Measured by `make pages`."
+    return f"{told} {step} Measured by `make pages` on two cores, to within a tenth."
 
 
 def effects() -> Mapping[str, Mapping[str, str]]:
-    """What was measured, by method and comparison: side by side, on one task, over turns."""
+    """What was measured, by method and comparison."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(COMPARED.glob("*.json")):
         for row in json.loads(path.read_text())["rows"]:
             if "|" not in row["objective"]:  # a method with more behind it shows that, not the method
                 found.setdefault(row["objective"].split("(")[0], {})[path.stem] = row["told"]
-    for kind, told in (("sums", tell_effects()), ("turns", tell_turn_effects())):
+    tables = {
+        "real model": tell_real_effects(),
+        "sums": tell_effects(),
+        "agent": tell_agent_effects(),
+        "turns": tell_turn_effects(),
+    }
+    for kind, told in tables.items():
         for name, text in told.items():
             found.setdefault(name, {})[kind] = text
     return found

@@ -17,6 +17,7 @@ from qredit.utils.atomic_files import write_text_atomic
 J = TypeVar("J")
 RUNS, KEPT = Path("runs/results"), Path("experiments/kept")
 RESAMPLES = 2000
+NONE_SEEN = "None seen"
 
 
 def kept(folder: Path) -> Path:

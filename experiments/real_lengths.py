@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import statistics
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -87,8 +88,17 @@ def make_length_options(arm: Arm, kind: str, rate: float) -> TrainOptions:
     )
 
 
-def run_length(arm: Arm, kind: str, rate: float) -> dict[str, Any]:
-    """What each step of a run showed, from its small file or its folder."""
+def run_length(arm: Arm, kind: str, rate: float, end: float) -> None:
+    """One run of one length of answers; what each of its steps showed is kept.
+
+    Args:
+        arm: the method.
+        kind: of `plan.LENGTHS`.
+        rate: learning rate.
+        end: seconds since the epoch; nothing is begun after it.
+    """
+    if time.time() > end:
+        return
     name, options = f"length-{kind}-{short(arm.name)}", make_length_options(arm, kind, rate)
     folder = FOLDER / name
 
@@ -100,7 +110,7 @@ def run_length(arm: Arm, kind: str, rate: float) -> dict[str, Any]:
         return {own: [step.get(metric) for step in steps] for own, metric in WATCHED.items()}
 
     facts = collect_facts(Variant(options), HELD) | {"what": "lengths"}
-    return load_or_compute(folder, facts, make, STORE / f"{name}.json", resume=True)
+    load_or_compute(folder, facts, make, STORE / f"{name}.json", resume=True)
 
 
 def write_rows() -> Iterator[str]:
@@ -117,7 +127,8 @@ def cells(found: Mapping[str, list[float | None]]) -> Iterator[str]:
     for name, form in (("nll", ".2f"), ("log10_p", ".0f")):
         first, last = found[name][0], found[name][-1]
         yield f"{number(first, form)} → {number(last, form)}"
-    yield f"{100 * (found['underflow'][0] or 0.0):.0f} %"
+    under = found["underflow"][0]  # of coefficients; an arm without any has none
+    yield "–" if under is None else f"{100 * under:.0f} %"
     yield number(found["grad_norm"][0], ".2g")
     yield f"{100 * statistics.mean(value or 0.0 for value in found['success'][-2:]):.0f} %"
 
@@ -131,6 +142,7 @@ def main() -> None:
     """Run what is missing and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
     parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
     given = parser.parse_args()
     silence_libraries()
@@ -139,7 +151,9 @@ def main() -> None:
     if not given.write:
         choose_wording(plan.TASKS[0])  # asked here once: the runs read it
         rates = choose_rates(console, given.workers)
-        jobs = [partial(run_length, arm, kind, rates[arm.rate_of]) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
+        end = time.time() + 60 * given.minutes
+        wanted = [(arm, kind) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
+        jobs = [partial(run_length, arm, kind, rates[arm.rate_of], end) for arm, kind in wanted]
         run_parallel("lengths", jobs, console, given.workers)
     insert(PAGE, "real lengths", Template(TEXT.read_text()).substitute(rows="\n".join(write_rows())))
 

@@ -64,6 +64,7 @@ CHOOSING = EvalSpec(questions=plan.CHOOSING_QUESTIONS, k=plan.CHOOSING_SAMPLES, 
 THREADS = 1  # of each run; results depend on it to rounding. Two runs at once are faster than one on two threads
 SAVE_EVERY = 10
 BARE = Wording()
+TOLD = {"one-hop": "% where the country is asked for", "pair": "% for city and country"}
 SUCCESS = "rewards/exact_match/mean"
 
 
@@ -388,6 +389,38 @@ def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
     drawn = {name: [found[key] for seed in plan.SEEDS if (key := (second, name, seed, 0.0)) in found] for name in DRAWN}
     title = f"SmolLM2-135M-Instruct, city and country, {plan.PROMPTS} questions × {plan.ROLLOUTS} rollouts a step"
     plot_curves({name: results for name, results in drawn.items() if results}, PICTURE, title)
+
+
+def tell_real_effects() -> dict[str, str]:
+    """What the page of each method says of its runs here, by name: of the bare question alone, right golds."""
+    found = read_kept()
+    bare = [arm for arm in plan.ARMS if not arm.worded and split_arm(arm.objective)[0] is None]
+    told: dict[str, str] = {}
+    for arm in bare:
+        own = {task: tell_task(found, task, arm.name) for task in plan.TASKS}
+        grpo = {task: tell_task(found, task, bare[0].name) for task in plan.TASKS}
+        ran = [task for task in plan.TASKS if own[task] and grpo[task]]
+        if arm.rewarded or not ran:
+            continue
+        of_arm, of_grpo = (", ".join(f"{each[task]} {TOLD[task]}" for task in ran) for each in (own, grpo))
+        told.setdefault(
+            arm.objective.partition("(")[0],
+            f"p@1 {of_arm}. GRPO: p@1 {of_grpo} (`{arm.objective}`, SmolLM2-135M-Instruct, bare questions; "
+            f"[a real model](../results.md#a-real-model))",
+        )
+    return told
+
+
+def tell_task(found: Mapping[Key, Mapping[str, Any]], task: str, name: str) -> str:
+    """The success of an arm on a task, with its seeds; nothing where it was not run there.
+
+    Args:
+        found: all that was run.
+        task: of `plan.TASKS`.
+        name: of the arm.
+    """
+    own = [found[key]["p@1"] for seed in plan.SEEDS if (key := (task, name, seed, 0.0)) in found]
+    return percent_cell(own) if own else ""
 
 
 def read_wordings() -> str:

@@ -12,7 +12,6 @@ after so many, `--write` writes the table of what is there and trains nothing.
 """
 
 import argparse
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from typing import Any
 
 from agents import COLD, COUNTED, HELD, LAST, run_agent
 from page import (
+    NONE_SEEN,
     RUNS,
     insert,
     kept,
@@ -131,6 +131,10 @@ ARMS = (
 )
 
 
+UNKNOWN_SPREAD = 0.1
+"""What seeds are taken to differ by while each arm has one: 64 questions do not tell ten points."""
+
+
 def find_folder(arm: Arm, seed: int) -> Path:
     """Where a run is kept."""
     return FOLDER / f"{arm.name}-{seed}"
@@ -177,7 +181,7 @@ def tell_turn_effects() -> dict[str, str]:
     for (arm, _), result in found.items():
         if arm.leading:
             leading.setdefault(arm.name, []).append(result["p@1"]["value"])
-    spread = max((max(own) - min(own) for own in leading.values() if len(own) > 1), default=math.inf)
+    spread = max((max(own) - min(own) for own in leading.values() if len(own) > 1), default=UNKNOWN_SPREAD)
     grpo = {seed: result for (arm, seed), result in found.items() if arm.objective == GRPO}
     told = {}
     for arm in (one for one in ARMS if one.objective != GRPO):
@@ -186,7 +190,7 @@ def tell_turn_effects() -> dict[str, str]:
             success = [result["p@1"]["value"] for result in own.values()]
             gap = statistics.mean(success) - statistics.mean(grpo[seed]["p@1"]["value"] for seed in own)
             seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
-            verdict = "" if abs(gap) > spread else " None seen beyond what seeds differ by."
+            verdict = "" if abs(gap) > spread else f" {NONE_SEEN}: seeds differ by as much."
             made = f" with {arm.describe()}" if arm.describe() else ""
             told.setdefault(
                 arm.objective.partition("(")[0],

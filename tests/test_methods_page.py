@@ -89,7 +89,7 @@ def test_a_system_has_a_page_or_a_reason(given):
     [
         ("p@1 98.6 [97.9, 99.2] %, p@16 99 %. GRPO: p@1 99.5 [99.3, 99.7] %, p@16 100 %", "warm 98.6 (GRPO 99.5)"),
         (
-            "p@1 85.9 %, -2.5 points from `grpo()` (one seed). None seen beyond what seeds differ by.",
+            "p@1 85.9 %, -2.5 points from `grpo()` (one seed). None seen: seeds differ by as much.",
             "warm: none seen (-2.5 points)",
         ),
         ("p@1 90.0 %, +9.0 [+7.0, +11.0] points from `grpo()` (3 seeds).", "warm: +9.0 [+7.0, +11.0] points"),

@@ -16,12 +16,12 @@ PAGES = ROOT / "docs" / "objectives"
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_page_says_first_where_its_formula_and_code_are_from(name):
-    """Repository, file and commit or release; or that it is not recorded; or that none was found."""
+    """Repository, file and commit or release; or that it is not recorded; or that it was not compared."""
     method, page = REGISTRY[name], (PAGES / f"{name}.md").read_text()
     told = describe_provenance(about(name, method))
     assert told in page.partition("```")[0].partition("\n## ")[0], "run make pages-text"
     if method.official is None:
-        assert "No official code was found to compare with." in told
+        assert "Not compared with official code." in told
     else:
         assert re.search(r"^[\w-]+/[\w.-]+ \S+@[0-9a-f]{7}|release \d|not recorded", method.official)
     if method.certainty == "notes":

@@ -107,8 +107,6 @@ def describe_provenance(row: Mapping[str, Any]) -> str:
         "own": "Derived here.",
     }[row["known"]]
     compared = (
-        f"Compared with official code: {row['official']}."
-        if row["official"]
-        else "No official code was found to compare with."
+        f"Compared with official code: {row['official']}." if row["official"] else "Not compared with official code."
     )
     return f"{read} {compared}"

@@ -1,17 +1,20 @@
 """What an objective costs beyond log-probabilities and rewards, in words."""
 
 from qredit.core.chain import Scope, field_kinds
-from qredit.core.field_names import ANSWER_AT_TURNS, DIVERGENCES
+from qredit.core.field_names import ANSWER_AT_TURNS, DIVERGENCES, HINT, LOGP_PREFIX, STATE_PREFIXES, list_teachers
 from qredit.core.objective import Objective
 
 
 def list_costs(objective: Objective) -> list[str]:
     """What a step costs beyond the forward and backward pass that log-probabilities and rewards take."""
     read = field_kinds(objective.needs)
-    second, maps = {"logp@", "base_probability", *DIVERGENCES}, {"attention_influence", "attention_locality"}
+    teachers = {name for told in (LOGP_PREFIX, *STATE_PREFIXES) for name in list_teachers(objective.needs, told)}
+    maps = {"attention_influence", "attention_locality"}
     at_turns = bool(ANSWER_AT_TURNS & read)
     costs = {
-        "a forward pass of a second model, held in memory, for each generation": bool(second & read),
+        "a forward pass of a second model, held in memory, for each generation": bool(teachers - {HINT})
+        or "base_probability" in read,
+        "a forward pass of the policy behind the prompt that shows the answer, for each generation": HINT in teachers,
         "a forward pass over each episode with the answer at every turn, for each generation": at_turns,
         "attention maps of every rollout, computed the slow way, for each generation": bool(maps & read),
         "the last layer's state at every token": "hidden" in read and "prediction_error" not in read,

@@ -16,9 +16,9 @@ def nsr(epsilon_low: float = 0.2, epsilon_high: float = 0.2) -> Objective:
 
         loss = (1/Σ_{i wrong}|o_i|) Σ_{i wrong} Σ_t max(ρ, clip(ρ))
 
-    What is taken from wrong rollouts goes to everything else in proportion to its probability, so diversity is kept. No
-    baseline: groups that are all wrong still push. Zero in a step without a wrong rollout. Raises QreditError for
-    rewards other than 0 and 1.
+    What is taken from wrong rollouts goes to everything else in proportion to its probability, which is meant to keep
+    diversity. No baseline: groups that are all wrong still push. Zero in a step without a wrong rollout. Raises
+    QreditError for rewards other than 0 and 1.
 
     Source: arXiv 2506.01347, the authors' code.
     """

@@ -14,7 +14,8 @@ def sft_answer(ratio: RationaleRatio = DEFAULT_RATIO) -> Objective:
 
         ĝ = -(1/M) Σ_m ∇log p(y*|x,z_m)
 
-    The half of `logprob()` that is on the answer. A method that does no better than this has not learned to reason.
+    The half of `logprob()` that is on the answer. A method that does no better than this has not shown that its
+    rationales help.
 
     Args:
         ratio: how the importance ratio ρ of an off-policy rationale is truncated. It multiplies the row.
