@@ -179,6 +179,7 @@ def test_every_objective_and_stage_can_be_explained(name, command):
         ("spine", ["second model", "over the vocabulary", "whole optimiser step"]),
         ("spine_v1", ["second model"]),
         ("rlpr", ["second model", "whole generation"]),
+        ("opsd", ["behind the prompt that shows the answer"]),
         ("attention_credit", ["attention maps"]),
         ("delta", ["last layer's state", "whole generation"]),
         ("nthr", ["prediction errors"]),
