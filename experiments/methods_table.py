@@ -368,6 +368,16 @@ SYSTEMS: tuple[System, ...] = (
         effect="warm pocket-hotpot falls from 62 % to 2 % ([how](selection.md#rules-of-decoding))",
     ),
     System(
+        "AdaCtrl's budget by the user",
+        "selection",
+        "`--decode begin_with('[Easy]')`: the tag is given, and the model thinks as long as it asks for",
+        "arXiv 2505.18822",
+        "paper+code",
+        "selection.md#rules-of-decoding",
+        official="JoeYing1019/AdaCtrl",
+        rule="decode begin_with",
+    ),
+    System(
         "DiffAdapt",
         "selection",
         "`--decode by_difficulty(…)`: temperature and budget by the difficulty of a question",

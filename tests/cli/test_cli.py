@@ -420,6 +420,7 @@ def test_a_value_that_cannot_be_used(refused, options, words):
         ({"select": "pairwise(local(model='./gone'))"}, "no model folder gone"),
         ({"decode": "budget_focring()"}, "did you mean 'budget_forcing'"),
         ({"decode": "budget_forcing()", "against": "pocket"}, "leave out against"),
+        ({"decode": "begin_with('[Easy]')", "max_completion_length": 4}, "and thinking may take"),
         ({"decode": "by_difficulty(pilot=2, alpha=0.7, beta=0.3, gamma=0.3)"}, "needs k of at least 3, got 2"),
     ],
 )

@@ -1,12 +1,15 @@
-"""Rules that draw in another way: longer thinking, and temperature and budget by difficulty."""
+"""Rules that draw in another way: a given beginning, longer thinking, temperature and budget by difficulty."""
+
+from dataclasses import replace
 
 import pytest
 
 from qredit import QreditError
 from qredit.rewards import get
+from qredit.rollouts.field_functions import difficulty_tags
 from qredit.rollouts.format import encode
 from qredit.rollouts.sampling_params import TokenBudget
-from qredit.samplers.decoding import budget_forcing, by_difficulty
+from qredit.samplers.decoding import begin_with, budget_forcing, by_difficulty
 from qredit.samplers.decoding.by_difficulty import EASY, HARD, NORMAL
 from qredit.samplers.decoding.parsing import parse_decoding
 from qredit.samplers.decoding.protocol import DecodingTools
@@ -141,6 +144,41 @@ def test_unsure_pilots_that_agree_are_easy():
     assert other.close_start == 4
 
 
+# --- a given beginning
+
+
+def test_a_response_begins_with_the_text_and_goes_on():
+    """A beginning of the model's own tokenizer, behind the prompt; it was not sampled and counts in the budget."""
+    easy = tuple(encode(tokenizer(), "[Easy]"))
+    sampler = Scripted((CAT, CLOSE), (THE,) * 20, ANSWER, (CAT, END))
+    first, second = played(begin_with("[Easy]"), sampler, [[9], [8, 7]], thinking=len(easy) + 4)
+    assert parts(first) == [
+        ("think", easy, False),
+        ("think", (CAT,), True),
+        ("close", (CLOSE,), True),
+        ("answer", ANSWER, True),
+    ]
+    assert (second.prompt, second.close_start, second.forced) == ((8, 7), len(easy) + 4, True)
+    assert [request.prompt_ids for request in sampler.calls[0][0]] == [(9, *easy), (8, 7, *easy)]
+    assert [request.max_tokens for request in sampler.calls[0][0]] == [4, 4]
+    read = [replace(one, rationale=FORM.text(one.rationale_ids)) for one in (first, second)]
+    assert difficulty_tags(read, None) == [1, 1]  # as the rewards of AdaCtrl read it
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "words"),
+    [
+        ("[Hard]", len(encode(tokenizer(), "[Hard]")), "and thinking may take"),
+        ("a</think>", 40, "spells the control token '</think>'"),
+        ("a<end>", 40, "spells the control token '<end>'"),
+    ],
+)
+def test_a_beginning_that_ends_thinking_is_refused(text, thinking, words):
+    with pytest.raises(QreditError, match=words):
+        begin_with(text).check_layout(FORM, TokenBudget(thinking, 3))
+    begin_with("[Hard]").check_layout(FORM, TokenBudget(40, 3))
+
+
 # --- what is refused
 
 
@@ -150,6 +188,8 @@ def test_unsure_pilots_that_agree_are_easy():
         ("budget_focring()", "did you mean 'budget_forcing'"),
         ("budget_forcing(times=0)", "times must be a whole number, at least 1, got 0"),
         ("budget_forcing(text='')", "text must be a text that is not empty"),
+        ("begin_with()", "missing 1 required"),
+        ("begin_with('')", "text must be a text that is not empty, got ''"),
         ("by_difficulty(pilot=4)", "missing 3 required"),
         ("by_difficulty(pilot=4, alpha=0.5, beta=0.1, gamma=0.6)", "gamma must lie between 0 and alpha=0.5, got 0.6"),
         ("by_difficulty(pilot=4, alpha=1.5, beta=0.1, gamma=0.6)", "alpha must lie between 0 and 1, got 1.5"),

@@ -5,8 +5,8 @@ expectation. Success is a reward of 1 or more, by the reward of training (its fi
 --metric. Intervals are 95 % bootstraps over questions, exact ones where all questions have the same value; --against
 asks another model the same questions, and shows the difference. --select chooses one of the k samples by a rule, such
 as weighted_majority(answer_logp()) or gen_select(local(model='smollm2')), and shows it beside the majority of the same
-samples. --decode has the samples drawn by a rule, such as budget_forcing(), and shows them beside those without it
-(docs/selection.md).
+samples. --decode has the samples drawn by a rule, such as budget_forcing() or begin_with('[Easy]'), and shows them
+beside those without it (docs/selection.md).
 """
 
 import itertools
@@ -76,7 +76,8 @@ class EvalOptions:
     )
     decode: str | None = option(
         None,
-        "rule that draws the samples, as RULE(…): budget_forcing(), by_difficulty(…); shown beside those without it",
+        "rule that draws the samples, as RULE(…): begin_with(TEXT), budget_forcing(), by_difficulty(…); shown beside "
+        "those without it",
     )
 
     def __post_init__(self) -> None:
@@ -157,7 +158,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     subjects = [
         _check_model(name, weights, file, quiz) for (name, weights), file in zip(models.items(), files, strict=False)
     ]
-    if asked.decode is not None:
+    if asked.decoding is not None:
+        asked.decoding.check_layout(subjects[0].tokens, options.sampling_budget)
         shown = f"{asked.model} by {asked.decode}"
         subjects.append(replace(subjects[0], name=shown, samples=files[1], decoding=asked.decoding))
     results = [_evaluate_model(subject, asked, quiz, progress) for subject in subjects]

@@ -31,6 +31,8 @@ def adactrl(
 
     Zero where all rewards so made are equal. A filter of groups by accuracy belongs before it.
 
+    A user of the trained model gives the tag in its place: `qredit eval --decode "begin_with('[Easy]')"`.
+
     Source: arXiv 2505.18822, the released code: r_len is paid to right and wrong answers alike. Difference: the
     punishment of overlong rollouts is a stage of its own, `subtract_overlong`.
     """

@@ -51,6 +51,17 @@ class Decoding(ABC):
         if k < self.least:
             raise QreditError(f"decode: {self} needs k of at least {self.least}, got {k}")
 
+    def check_layout(self, format: TokenFormat, budget: TokenBudget) -> None:  # noqa: B027
+        """Refuse a layout or a budget under which the rule cannot be followed; most can be under all.
+
+        Args:
+            format: the layout of a completion, as ids of the model's tokenizer.
+            budget: the most tokens of thinking and of answer.
+
+        Raises:
+            QreditError: says what is wrong.
+        """
+
     @abstractmethod
     def make_play(self, tools: DecodingTools) -> Play:
         """What draws a trajectory for each prompt; rows of one question stand behind each other, told by their id."""
