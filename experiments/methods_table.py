@@ -458,13 +458,10 @@ SYSTEMS: tuple[System, ...] = (
     System(
         "InT",
         "warm start",
-        "the first wrong step of a wrong rollout, rewritten with the solution in view, is imitated, then GRPO",
+        "`qredit intervene`, `qredit sft`: the first wrong step, rewritten with a solution in view, is imitated",
         "arXiv 2601.14209",
         "second-hand",
-        missing=(
-            "It is a recipe for data and needs worked solutions. Make rows of a prompt, the kept beginning and the new "
-            "step by hand; `qredit sft --rationale-column` imitates them."
-        ),
+        "sft.md#corrected-beginnings",
     ),
     System(
         "AdaKD",

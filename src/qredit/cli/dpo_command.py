@@ -12,9 +12,16 @@ from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.offline_options import add_run_arguments, list_config_fields, list_sources, run_offline, split_sources
-from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, read_yaml, select_fields
-from qredit.cli.shared_options import list_template_options
+from qredit.cli.offline_options import (
+    add_run_arguments,
+    check_model_known,
+    list_config_fields,
+    list_sources,
+    read_source_run,
+    run_offline,
+    split_sources,
+)
+from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, select_fields
 from qredit.runs.dpo_options import DEFAULT_RATES, SAMPLING_OPTIONS, SHARED_WITH_TRAIN, DpoOptions, PairOptions
 from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
@@ -76,34 +83,14 @@ def merge_options(given: Mapping[str, Any], config: str | None, resumed: Path | 
     pairs = build_options(PairOptions, own)
     if resumed is not None:
         return DpoOptions(build_options(TrainOptions, rest, further=list_dpo_fields), pairs)
-    trained, inherited = _read_source(pairs.run)
+    trained, inherited = read_source_run(pairs.run, "whose rollouts are paired")
+    rate = {"lr": DEFAULT_RATES["pocket"]} if trained.is_pocket else {}
     name = str(RunFolder(Path(str(pairs.run))).config)
-    if not any("model" in source for source in (inherited, *(source for _, source in rest))):
-        raise QreditError(f"the run in {pairs.run} has neither a final model nor a whole checkpoint; give model")
-    options = build_options(TrainOptions, [(name, inherited), *rest], further=list_dpo_fields)
+    check_model_known(str(pairs.run), inherited, *(source for _, source in rest))
+    options = build_options(TrainOptions, [(name, {**inherited, **rate}), *rest], further=list_dpo_fields)
     for option in SAMPLING_OPTIONS:
         if pairs.rollouts is None and getattr(options, option) != getattr(trained, option):
             raise QreditError(
                 f"{option} needs rollouts: those that the run in {pairs.run} kept were drawn and scored before"
             )
     return DpoOptions(options, pairs)
-
-
-def _read_source(run: str | None) -> tuple[TrainOptions, Mapping[str, Any]]:
-    """The options of the run that is gone on from, and what is taken of it, its final model included.
-
-    Raises:
-        QreditError: no run is named, or there is none in that folder.
-    """
-    if run is None:
-        raise QreditError("run is needed: the folder of the run whose rollouts are paired (--run RUN)")
-    folder = RunFolder(Path(run).expanduser())
-    if not folder.config.is_file():
-        raise QreditError(f"no run in {run}: there is no {folder.config.name}")
-    from qredit.runs.source_run import READ_OPTIONS, find_run_model, inherit_options
-
-    kept = {key: value for key, value in read_yaml(str(folder.config)).items() if key in READ_OPTIONS}
-    trained = build_options(TrainOptions, [(str(folder.config), kept)], further=list_template_options)
-    model = find_run_model(folder)
-    rate = {"lr": DEFAULT_RATES["pocket"]} if trained.is_pocket else {}
-    return trained, {**inherit_options(trained), **rate, **({} if model is None else {"model": str(model)})}

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from qredit.cli.finished_run import find_resumed, show_finished, tell_how_to_resume
-from qredit.cli.parser import FieldTypes, Parser, get_field_types, read_yaml
-from qredit.cli.shared_options import TEMPLATE_OPTIONS
+from qredit.cli.parser import FieldTypes, Parser, build_options, get_field_types, read_yaml
+from qredit.cli.shared_options import TEMPLATE_OPTIONS, list_template_options
+from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 
@@ -111,3 +112,40 @@ def split_sources(sources: Sequence[Source], own: type, shared: Collection[str])
         picked.append((where, {key: value for key, value in source.items() if key in mine}))
         rest.append((where, {key: value for key, value in source.items() if key not in mine}))
     return picked, rest
+
+
+def read_source_run(run: str | None, what: str) -> tuple[TrainOptions, Mapping[str, Any]]:
+    """The options of the run that is gone on from, and what is taken of it, its final model included.
+
+    Args:
+        run: its folder.
+        what: whose run it is, in words, for errors.
+
+    Raises:
+        QreditError: no run is named, or there is none in that folder.
+    """
+    if run is None:
+        raise QreditError(f"run is needed: the folder of the run {what} (--run RUN)")
+    folder = RunFolder(Path(run).expanduser())
+    if not folder.config.is_file():
+        raise QreditError(f"no run in {run}: there is no {folder.config.name}")
+    from qredit.runs.source_run import READ_OPTIONS, find_run_model, inherit_options
+
+    kept = {key: value for key, value in read_yaml(str(folder.config)).items() if key in READ_OPTIONS}
+    trained = build_options(TrainOptions, [(str(folder.config), kept)], further=list_template_options)
+    model = find_run_model(folder)
+    return trained, {**inherit_options(trained), **({} if model is None else {"model": str(model)})}
+
+
+def check_model_known(run: str, *sources: Mapping[str, Any]) -> None:
+    """Refuse a run without a model where none is given.
+
+    Args:
+        run: its folder.
+        sources: options, those of the run among them.
+
+    Raises:
+        QreditError: none of them names a model.
+    """
+    if not any("model" in source for source in sources):
+        raise QreditError(f"the run in {run} has neither a final model nor a whole checkpoint; give model")

@@ -17,7 +17,7 @@ from rich.markup import escape
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
 from qredit.cli.shared_options import FOUR_BIT_OPTIONS, TEMPLATE_OPTIONS
 from qredit.runs.options import TrainOptions, check_minimums, option
-from qredit.utils.atomic_files import write_text_atomic
+from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars, to_json_line
 
@@ -66,7 +66,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     asked = build_options(ValueOptions, [("the command line", own)])
     options = build_options(TrainOptions, [("the command line", shared)], lambda: TEMPLATE_OPTIONS)
     file = Path(asked.output).expanduser()
-    _check_free(file)
+    check_new_file(file, "the values")
     from qredit.probe.value import load_examples_to_value, value_examples
     from qredit.runs.progress_bars import make_progress_bars
     from qredit.stats.ranking import area_under_curve
@@ -107,11 +107,3 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         "wrong": None if right is None else right.count(False),
         "auc": None if math.isnan(area) else area,
     }
-
-
-def _check_free(file: Path) -> None:
-    """Refuse a file that is there already, or has no place to be, before anything is computed."""
-    if file.exists():
-        raise QreditError(f"{file} exists already; give another --output")
-    if not file.absolute().parent.is_dir():
-        raise QreditError(f"no folder {file.absolute().parent} for the values")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qredit.data.completions import parse_ids
 from qredit.data.encoding import encode
 from qredit.data.rows import RowNames
 from qredit.rollouts.format import TokenFormat
@@ -29,6 +30,23 @@ class Demonstration:
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+
+    @classmethod
+    def from_record(cls, record: Any, vocabulary: str) -> "Demonstration":
+        """One that is given as token ids, such as `corrections.Correction.as_record` gives them.
+
+        Args:
+            record: prompt_ids, completion_ids and vocabulary; further keys are not read.
+            vocabulary: the digest of the one that the ids must be of.
+
+        Raises:
+            ValueError: it is no such record, whatever it is, or of another vocabulary.
+        """
+        if not isinstance(record, Mapping) or not record.get("completion_ids"):
+            raise ValueError("a row has prompt_ids, completion_ids and vocabulary")
+        if record.get("vocabulary") != vocabulary:
+            raise ValueError("its ids are of another vocabulary than the model's; make it with this model")
+        return cls(parse_ids(record.get("prompt_ids")), parse_ids(record["completion_ids"]))
 
     @property
     def ids(self) -> list[int]:

@@ -1,9 +1,8 @@
 """What the steps of sampled rationales do to the gold answer: its entropy after each, of right and wrong rollouts."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -11,16 +10,11 @@ from transformers import PreTrainedModel
 
 from qredit.engine.answer_after_steps import StepTrack, score_answer_after_steps
 from qredit.probe.measure import ProbeSetup, score_rows
-from qredit.rewards.judge.steps import number_sentences, number_steps
+from qredit.rewards.judge.steps import STEPS
 from qredit.rollouts.collate import Rows
 from qredit.rollouts.trajectory import Trajectory
 from qredit.stats.interval import Interval, normal_interval
 
-STEPS: Mapping[str, Callable[[Sequence[int], Any], list[int]]] = {
-    "blank_lines": number_steps,
-    "sentences": number_sentences,
-}
-"""What ends a step."""
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SHOWN = 8  # steps whose first token's entropy is told
 

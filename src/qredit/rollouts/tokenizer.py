@@ -1,5 +1,7 @@
 """What is used of a tokenizer, and text turned into the ids that it has inside a longer text."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -122,3 +124,9 @@ def find_first_control_token(text: str, control: Iterable[str]) -> tuple[int, st
 
 def _bos(tokenizer: Tokenizer) -> int | None:
     return getattr(tokenizer, "bos_token_id", None)
+
+
+def digest_vocabulary(tokenizer: Tokenizer) -> str:
+    """What tells vocabularies apart: a hash of all tokens with their ids."""
+    entries = sorted((id, token) for token, id in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]

@@ -1,24 +1,28 @@
 """A run of supervised fine-tuning: from options to a run folder with a final model."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
 from qredit import tasks
 from qredit.callbacks.metrics_file import MetricsWriter
-from qredit.data.demonstrations import encode_demonstrations, leave_out_long
+from qredit.data.demonstrations import Demonstration, encode_demonstrations, leave_out_long
 from qredit.data.rows import RowNames
 from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
+from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.tokenizer import digest_vocabulary
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
-from qredit.runs.load import apply_chat_format, load_data, load_held_out, load_tokenizer
+from qredit.runs.load import apply_chat_format, load_data, load_examples, load_held_out, load_tokenizer
 from qredit.runs.offline import list_model_facts, make_offline_config
 from qredit.runs.sft_options import SHOWN, SftOptions
+from qredit.runs.source_run import read_records
 from qredit.runs.train import (
     load_trainable_model,
     make_lora_config,
@@ -63,32 +67,26 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     rewards = parse_rewards(run.rewards)
     path = resolve_trainable_model(run)
     args = make_offline_config(SftConfig, run, options.learning_rate, folder.path)
-    data = load_data(run, "train", run.get_subset_size(), SHOWN)
-    rationales = read_rationales(options, data.examples)
     tokenizer = load_tokenizer(path)
-    tokens = make_token_format(run, tokenizer, data.examples)
-    rows = RowNames.of([example.id for example in data.examples], len(data.examples), f"{run.task} train")
-    prompts = apply_chat_format(data.examples, tokenizer, run.chat)
-    answers = [example.gold for example in data.examples]
-    encoded = encode_demonstrations(prompts, answers, rationales, rows, tokens, run.template)
+    data = (read_examples if options.shown.completions is None else read_completions)(options, tokenizer)
     notes: list[str] = []
     model = load_trainable_model(run, path, notes)
-    shown = leave_out_long(encoded, rows, get_context_length(model), run.skip_long)
-    check_enough(len(shown), run.prompts_per_step, f"{run.task} train")
-    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics, data.examples)
+    shown = leave_out_long(data.encoded, data.rows, get_context_length(model), run.skip_long)
+    check_enough(len(shown), run.prompts_per_step, data.rows.where)
+    judged = choose_eval_rewards(rewards, tasks.get(run.task).metrics, data.judged)
     validation = make_validation(run, judged, tokenizer, model, folder, guard=None)
     with reraise_as_qredit_error(ValueError, ImportError):
         trainer = WarmupSftTrainer(
             model,
             args,
             shown,
-            tokens,
+            data.tokens,
             run.sampling_budget,
             run.template,
             tokenizer,
             objective=options.label,
             token_rule=options.token_rule,
-            chat=any(not isinstance(prompt, str) for prompt in prompts),
+            chat=data.chat,
             callbacks=[MetricsWriter(folder.metrics), *filter(None, (validation,))],
             peft_config=make_lora_config(run),
         )
@@ -96,19 +94,99 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer
-    budget = run.budget[1]
     facts = {
-        "train_examples": len(encoded),
+        "train_examples": len(data.encoded),
         "train_prompts": len(shown),
-        "without_rationale": sum(not text for text in rationales) if options.shows_rationales else 0,
         "completion_tokens": sum(len(one.completion_ids) for one in shown),
         "unparseable_golds": len(rewards[0].unparseable(data.examples)),
-        "answers_over_budget": sum(len(tokens.answer_ids(answer)) > budget for answer in answers),
-        "data_notes": list(data.notes),
-        "overlap": asdict(count_overlap(data.examples, load_held_out(run))),
+        **data.facts,
         **list_model_facts(trainer, model, path, notes),
     }
     return trainer, facts
+
+
+@dataclass(frozen=True)
+class ShownData:
+    """What a run shows, before any model is loaded.
+
+    Attributes:
+        encoded: a demonstration for each row.
+        rows: their names, for errors.
+        tokens: the layout of a completion, as ids of the model's tokenizer.
+        chat: prompts go through the chat template.
+        examples: the questions whose answers are shown; none where completions are given as ids.
+        judged: examples by which the rewards of validations are chosen.
+        facts: what else is worth recording.
+    """
+
+    encoded: Sequence[Demonstration]
+    rows: RowNames
+    tokens: TokenFormat
+    chat: bool
+    examples: Sequence[Example]
+    judged: Sequence[Example]
+    facts: Mapping[str, Any]
+
+
+def read_examples(options: SftOptions, tokenizer: PreTrainedTokenizerBase) -> ShownData:
+    """The answers of the run's data, with rationales where they are asked for.
+
+    Args:
+        options: of the run.
+        tokenizer: of the model.
+
+    Raises:
+        QreditError: as `load_data`, `read_rationales` and `encode_demonstrations`.
+    """
+    run = options.run
+    data = load_data(run, "train", run.get_subset_size(), SHOWN)
+    rationales = read_rationales(options, data.examples)
+    tokens = make_token_format(run, tokenizer, data.examples)
+    rows = RowNames.of([example.id for example in data.examples], len(data.examples), f"{run.task} train")
+    prompts = apply_chat_format(data.examples, tokenizer, run.chat)
+    answers = [example.gold for example in data.examples]
+    budget = run.budget[1]
+    return ShownData(
+        encode_demonstrations(prompts, answers, rationales, rows, tokens, run.template),
+        rows,
+        tokens,
+        chat=any(not isinstance(prompt, str) for prompt in prompts),
+        examples=data.examples,
+        judged=data.examples,
+        facts={
+            "without_rationale": sum(not text for text in rationales) if options.shows_rationales else 0,
+            "answers_over_budget": sum(len(tokens.answer_ids(answer)) > budget for answer in answers),
+            "data_notes": list(data.notes),
+            "overlap": asdict(count_overlap(data.examples, load_held_out(run))),
+        },
+    )
+
+
+def read_completions(options: SftOptions, tokenizer: PreTrainedTokenizerBase) -> ShownData:
+    """The completions of a file of token ids. Of the run's data only what validations ask is read.
+
+    Args:
+        options: of the run.
+        tokenizer: of the model.
+
+    Raises:
+        QreditError: as `read_records`, a row of another vocabulary among them; no rows.
+    """
+    run, file = options.run, Path(str(options.shown.completions)).expanduser()
+    vocabulary = digest_vocabulary(tokenizer)
+    encoded = read_records(file, lambda record: Demonstration.from_record(record, vocabulary))
+    if not encoded:
+        raise QreditError(f"{file} holds no rows")
+    judged = load_examples(run, "validation", run.eval_questions) if run.eval_every else ()
+    return ShownData(
+        encoded,
+        RowNames.of(None, len(encoded), str(file)),
+        make_token_format(run, tokenizer),
+        chat=bool(tokenizer.chat_template) if run.chat is None else run.chat,
+        examples=(),
+        judged=judged,
+        facts={"without_rationale": 0, "answers_over_budget": 0, "data_notes": []},
+    )
 
 
 def read_rationales(options: SftOptions, examples: Sequence[Example]) -> list[str]:

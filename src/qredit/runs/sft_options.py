@@ -65,6 +65,11 @@ class ShownOptions:
     rationale_column: str | None = option(
         None, "column that holds a rationale (task jsonl), a.b for b inside a; rows without one show the answer alone"
     )
+    completions: str | None = option(
+        None,
+        "file of prompts and completions as token ids, such as `qredit intervene` writes, to be shown in the place of "
+        "the data's answers",
+    )
     keep_tokens: str | None = option(
         None,
         "the rule by which a step leaves tokens out, such as 'entropy_sft(keep=0.8, gamma=0.8)'; default: all count",
@@ -90,6 +95,8 @@ class SftOptions:
             raise QreditError(f"rationale_column names a column of task jsonl, not of {task}; see rationales")
         if self.shown.rationales and task == "jsonl":
             raise QreditError("rationales are those that a task has; for task jsonl name a column: rationale_column")
+        if self.shown.completions is not None and self.shows_rationales:
+            raise QreditError("completions says all that is shown; leave rationales and rationale_column out")
         _ = self.token_rule  # refuses a text that cannot be read
 
     @property
@@ -110,6 +117,8 @@ class SftOptions:
     def label(self) -> str:
         """What is learned, in words."""
         shown = "sft with rationales" if self.shows_rationales else "sft"
+        if self.shown.completions is not None:
+            shown = "sft on given completions"
         return shown if self.token_rule is None else f"{shown}, tokens kept by {self.token_rule}"
 
     @property

@@ -74,3 +74,19 @@ def append_text(path: Path, text: str) -> None:
     """
     with report_write_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
+
+
+def check_new_file(file: Path, what: str) -> None:
+    """Refuse a file that is there already, or has no place to be, before anything is computed.
+
+    Args:
+        file: that a command will write.
+        what: it will hold, in words.
+
+    Raises:
+        QreditError: says which of the two it is.
+    """
+    if file.exists():
+        raise QreditError(f"{file} exists already; give another --output")
+    if not file.absolute().parent.is_dir():
+        raise QreditError(f"no folder {file.absolute().parent} for {what}")

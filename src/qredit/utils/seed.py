@@ -32,6 +32,8 @@ WAIT_STREAM = 1 << 52
 """Thinking that goes on behind a dropped end: from here on, by how often it was dropped before."""
 STRATEGY_STREAM = 1 << 53
 """Samples of a question behind its pilots: from here on, by the strategy that those called for."""
+INTERVENTION_STREAM = 1 << 54
+"""What a correction of a wrong rollout is asked and tried with: from here on, mixed with the place of the batch."""
 PERTURBATION_STREAM = 1 << 57
 """What `shrink_and_perturb` adds to weights before a run: mixed with the seed of the run."""
 REPLAY_STREAM = 0x5EA2

@@ -1,6 +1,6 @@
 """Reasoning steps as runs of token ids: a blank line ends one."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -73,11 +73,27 @@ def _numbers(texts: Sequence[str]) -> Iterator[int]:
 def split_step_texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
     """The text of each step, without white space around it."""
     texts = decode_pieces(ids, tokenizer)
-    numbers = _number_pieces(texts)
+    return join_step_texts(texts, _number_pieces(texts))
+
+
+def join_step_texts(pieces: Sequence[str], numbers: Sequence[int]) -> list[str]:
+    """The text of each step, without white space around it.
+
+    Args:
+        pieces: the text of each token.
+        numbers: the step of each, from 0.
+    """
     found = [""] * (max(numbers, default=-1) + 1)
-    for number, text in zip(numbers, texts, strict=True):
+    for number, text in zip(numbers, pieces, strict=True):
         found[number] += text
     return [text.strip() for text in found]
+
+
+STEPS: Mapping[str, Callable[[Sequence[int], Any], list[int]]] = {
+    "blank_lines": number_steps,
+    "sentences": number_sentences,
+}
+"""What ends a step, by name."""
 
 
 def place_at_step_ends(numbers: Sequence[int], scores: Sequence[float]) -> list[float]:
