@@ -445,15 +445,13 @@ SYSTEMS: tuple[System, ...] = (
         "optimizers.md",
     ),
     System(
-        "RMT",
-        "warm start",
-        "RL on raw text: the next token as the answer, tokens in tiers of entropy, a length budget that shrinks",
+        "RMT's questions and tiers",
+        "prompt sampler",
+        "`qredit text-data`, `--curriculum shift_tiers(…)`: which token of a text comes next, sure ones first",
         "arXiv 2509.24375",
         "second-hand",
-        missing=(
-            "No task makes questions of raw text. The notes leave open how the two rewards are weighted, the tiers' "
-            "bounds and their probabilities. The code was not released."
-        ),
+        "data.md#raw-text",
+        rule="curriculum shift_tiers",
     ),
     System(
         "InT",

@@ -10,9 +10,16 @@ from trl.rewards import get_cosine_scaled_reward, get_soft_overlong_punishment
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import on_span
 from qredit.core.objective import Objective
+from qredit.core.schedule import exponential, resolve_schedules
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.difficulty import EASY, HARD, NO_TAG, add_difficulty_rewards, success_as_sign
-from qredit.credit.length import charge_length_above, grade_by_length, subtract_length, subtract_overlong
+from qredit.credit.length import (
+    charge_length_above,
+    grade_by_length,
+    mix_in_length,
+    subtract_length,
+    subtract_overlong,
+)
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reinforced import reinforce_drawn
@@ -77,6 +84,28 @@ def test_the_cosine_grades_are_those_of_trl(monkeypatch):
 def test_a_grade_never_rises_again_beyond_the_length():
     batch = reward_batch([1.0, 1.0], lengths=[10, 20])
     assert shaped(grade_by_length(length=10), batch) == pytest.approx([0.5, 0.5])
+
+
+def test_a_triangle_over_the_length_is_mixed_in():
+    """From 0 to the peak at the budget, and to 0 at twice of it, where it stays; 3.7 tokens are 3."""
+    batch = reward_batch([1.0, 0.0, 0.0, 1.0, 0.0], lengths=[2, 4, 6, 8, 12])
+    found = shaped(mix_in_length(0.25, peak=2.0, budget=4.0), batch)
+    assert found == pytest.approx([0.75 + 0.25, 0.5, 0.25, 0.75, 0.0])
+    batch = reward_batch([0.0, 0.0], lengths=[3, 6])
+    assert shaped(mix_in_length(1.0, peak=1.0, budget=3.7), batch) == pytest.approx([1.0, 0.0])
+    assert shaped(mix_in_length(1.0, peak=1.0, budget=0.2), reward_batch([0.0], lengths=[1])) == [1.0]
+
+
+def test_the_budget_of_rmt_shrinks_to_a_fifth():
+    """800, 357 and 160 tokens at the beginning, in the middle and at the end of a run."""
+    batch = reward_batch([0.0] * 3, lengths=[800, 357, 160])
+    stage = mix_in_length(1.0, 1.0, exponential(800.0, 160.0))
+    for place, progress in enumerate((0.0, 0.5, 1.0)):
+        assert shaped(resolve_schedules(stage, progress), batch)[place] == 1.0
+    assert exponential(800.0, 160.0).extremes == (160.0, 800.0)
+    for start, end in ((0, 1), (1.0, 0.0), (1.0, math.inf)):
+        with pytest.raises(QreditError, match="of exponential must be a number above 0"):
+            exponential(start, end)
 
 
 def test_a_price_per_token():

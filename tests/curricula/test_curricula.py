@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from qredit.cli.main import main
-from qredit.curricula import REGISTRY, mix_easier, phases, success_band, tiers
+from qredit.curricula import REGISTRY, mix_easier, phases, shift_tiers, success_band, tiers
 from qredit.curricula._draws import Pool, count_share, draw_weighted
+from qredit.curricula._tier_pools import TieredPrompts
 from qredit.curricula.mix_easier import MixedPrompts
 from qredit.curricula.parsing import parse_curriculum
 from qredit.curricula.protocol import CurriculumData
 from qredit.curricula.success_band import SuccessBandPrompts
-from qredit.curricula.tiers import TieredPrompts
 from qredit.data.prompt_sampler import GroupStatistics
 from qredit.data.statistics import summarize_rewards
 from qredit.engine.run_state import STATE_FILE
@@ -42,6 +42,7 @@ RULES = {
     "success_band": success_band(0.2, 0.8, unknown=0.5),
     "phases": phases("difficulty", limits=(0, 1), carried=0.3, least=0.1),
     "tiers": tiers(("easy", "middle", "hard"), weights=(1, 2, 3)),
+    "shift_tiers": shift_tiers(("easy", "middle", "hard"), first=(0.8, 0.2, 0.0), last=(0.2, 0.3, 0.5)),
     "mix_easier": mix_easier(0.3),
 }
 
@@ -95,7 +96,8 @@ LAWS = (check_conservation, check_determinism, check_resume)
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", RULES)
 def test_laws_of_curricula_hold(name, law):
-    if law is check_conservation and name in ("tiers", "mix_easier"):  # these come again where a part is small
+    again = ("tiers", "shift_tiers", "mix_easier")  # their prompts come again where a part is small
+    if law is check_conservation and name in again:
         big = {"prompts": PROMPTS * 9, "columns": {key: list(value) * 9 for key, value in DATA.columns.items()}}
         sampler = made(name, **big)
         assert all(len(set(generation(sampler))) == CALLED for _ in range(GENERATIONS))
@@ -137,7 +139,8 @@ def forgetful(seed=DATA.seed):
 
 
 def stuck(seed=DATA.seed):
-    return Stays(RULES["tiers"], [range(8), range(8, 16), range(16, 24)], replace(DATA, seed=seed))
+    parts = [range(8), range(8, 16), range(16, 24)]
+    return Stays("tiers", parts, replace(DATA, seed=seed), RULES["tiers"].weigh)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_tiers_open_as_tarot_says_and_weigh_as_asked():
     sampler = four.make(data)
     opened = []
     for _ in range(10):
-        opened.append(sampler.open)
+        opened.append(sum(map(bool, sampler.weigh(sampler.observed / sampler.generations))))
         generation(sampler)
     assert opened == [1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
     sampler = replace(four, weights=(0.35, 0.35, 0.15, 0.15), begins=(0, 0.1, 0.2, 0.3)).make(data)
@@ -277,6 +280,20 @@ def test_tiers_open_as_tarot_says_and_weigh_as_asked():
     found = Counter(names[index] for index in sampler.next(4000))
     for name, chance in zip(four.order, (0.35, 0.35, 0.15, 0.15), strict=True):
         assert abs(found[name] / 4000 - chance) < 4 * (chance * (1 - chance) / 4000) ** 0.5
+
+
+def test_probabilities_of_tiers_move_between_two_shares():
+    """Along a straight line from 0.3 to 0.7 of the run; what is drawn follows them, and no other tier."""
+    rule = shift_tiers(("easy", "middle", "hard"), first=(1.0, 0.0, 0.0), last=(0.2, 0.3, 0.5))
+    for progress, expected in ((0, (1, 0, 0)), (0.3, (1, 0, 0)), (0.5, (0.6, 0.15, 0.25)), (0.7, (0.2, 0.3, 0.5))):
+        assert rule.weigh(progress) == pytest.approx(expected)
+    assert rule.weigh(1.0) == pytest.approx((0.2, 0.3, 0.5))
+    sampler = rule.make(DATA)
+    assert {index % 3 for index in sampler.next(40)} == {0}
+    sampler.observed = GENERATIONS // 2
+    found = Counter(index % 3 for index in sampler.next(4000))
+    for tier, chance in enumerate((0.6, 0.15, 0.25)):
+        assert abs(found[tier] / 4000 - chance) < 4 * (chance * (1 - chance) / 4000) ** 0.5
 
 
 def test_easier_prompts_are_exactly_their_share():
@@ -301,6 +318,12 @@ def test_easier_prompts_are_exactly_their_share():
         ("tiers('easy')", r"order must name different tiers, as \('easy', 'hard'\), got 'easy'"),
         ("tiers(('a', 'b'), weights=(1, 0))", "weights must be 2 numbers above 0"),
         ("tiers(('a', 'b'), begins=(0, 1))", "begins must be 2 shares of the run that rise from 0 to below 1"),
+        ("shift_tiers(('a', 'b'), (1, 0))", "missing 1 required"),
+        ("shift_tiers(('a', 'a'), (1, 0), (0, 1))", "shift_tiers: order must name different tiers"),
+        ("shift_tiers(('a', 'b'), (1, 0, 0), (0, 1))", "first must be 2 probabilities that add up to 1"),
+        ("shift_tiers(('a', 'b'), (1, 0), (0.5, 0.4))", "last must be 2 probabilities that add up to 1"),
+        ("shift_tiers(('a', 'b'), (1.5, -0.5), (0, 1))", "first must be 2 probabilities"),
+        ("shift_tiers(('a', 'b'), (1, 0), (0, 1), begin=0.7, end=0.3)", "begin must be less than end, got 0.7 and"),
         ("success_band(0.8, 0.2)", "low must be at most high, got 0.8 and 0.2"),
         ("success_band(0.2, 0.8, rate=0)", "rate must be more than 0 and at most 1, got 0"),
         ("phases('length', (3, 2), 0.1, 0.1)", "limits must be numbers from easy to hard"),
@@ -322,6 +345,7 @@ def test_a_text_that_is_no_curriculum_is_refused(text, said):
         (tiers(("easy", "hard")), {}, "unknown tier of row 1 'middle'"),
         (tiers(("easy", "middle", "hard", "edge")), {}, "no row is of tier 'edge'"),
         (tiers(("easy",), by="level"), {}, "tiers reads column 'level', which the data lacks; there are: difficulty"),
+        (shift_tiers(("easy", "hard"), (1, 0), (0, 1)), {}, "unknown tier of row 1 'middle'"),
         (mix_easier(0.5, by="probe.success"), {}, "mix_easier reads probe.success, a number of a probe's file; give"),
         (mix_easier(0.5, by="tier"), {}, "column 'tier' must hold numbers; row 0 has 'easy'"),
         (mix_easier(0.5, target=0), {}, "no row is easier; 'difficulty' is to be at least 0"),

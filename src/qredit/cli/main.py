@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "objectives": "list the objectives and the stages they are made of",
     "tasks": "list the tasks",
     "verl": "train on verl: one node with many GPUs, or several nodes",
+    "text-data": "write raw text as questions: which token comes next, with the model's entropy there",
     "verl-data": "write a task's examples as the parquet files that verl reads",
     "bench": "time a training step beside TRL's own",
     "lab": "measure theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage, cliff, "
@@ -46,6 +47,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "intervene": ("trl",),
     "probe": ("trl",),
     "value": ("trl",),
+    "text-data": ("trl",),
     "eval": ("trl",),
     "compare": ("trl", "report"),
     "verl": ("verl",),

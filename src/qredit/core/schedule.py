@@ -60,6 +60,31 @@ class cosine(Schedule):
 
 
 @dataclass(frozen=True)
+class exponential(Schedule):
+    """From `start` to `end` by equal factors: start · (end / start)^progress, both above 0.
+
+    >>> round(exponential(800.0, 160.0).at(0.5), 1)
+    357.8
+    """
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise QreditError(f"{name} of exponential must be a number above 0, got {value!r}")
+
+    def at(self, progress: float) -> float:
+        return self.start * (self.end / self.start) ** _clip(progress)
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        return min(self.start, self.end), max(self.start, self.end)
+
+
+@dataclass(frozen=True)
 class steps(Schedule):
     """`values[0]` until progress reaches `switches[0]`, then `values[1]`, and so on.
 

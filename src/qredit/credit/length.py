@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qredit.core.batch import RolloutBatch
 from qredit.core.chain import Coefficient, Credit, State, StatefulCredit
-from qredit.core.schedule import check_range
+from qredit.core.schedule import Schedule, check_range
 from qredit.utils.errors import QreditError
 
 
@@ -133,3 +133,35 @@ class grade_by_length(Credit):
         right = self.right_long + (self.right_short - self.right_long) * falling
         wrong = self.wrong_long + (self.wrong_short - self.wrong_long) * falling
         return coefficient.with_row(torch.where(value > 0, right, wrong))
+
+
+@dataclass(frozen=True)
+class mix_in_length(Credit):
+    """c_i ← (1 - weight) · c_i + weight · peak · max(0, 1 - | |o_i|/B - 1 |),   B = max(1, ⌊budget⌋).
+
+    A triangle over the length: 0 for an empty rollout, `peak` at the budget of B tokens, 0 from 2B on. So a rollout is
+    paid for using its budget, and not for going beyond it, whether or not it is right.
+
+    Args:
+        weight: of the length, 0 … 1.
+        peak: what a rollout of B tokens is paid.
+        budget: sampled tokens; a schedule that falls makes rollouts shorter while the run goes on.
+
+    Source: arXiv 2509.24375 (RMT), by notes of others.
+    """
+
+    weight: float
+    peak: float
+    budget: float | Schedule
+
+    def __post_init__(self) -> None:
+        check_range("weight of mix_in_length", self.weight, 0.0, 1.0)
+        check_range("peak of mix_in_length", self.peak, 0.0, math.inf)
+        check_range("budget of mix_in_length", self.budget, 0.0, math.inf)
+
+    def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
+        value, _ = coefficient.per_rollout(self)
+        assert not isinstance(self.budget, Schedule), "schedules are resolved before a batch is credited"
+        most = max(1, math.floor(round(self.budget, 9)))  # 800 · 0.2 may come out below 160
+        triangle = (1.0 - (lengths(batch) / most - 1.0).abs()).clamp(min=0.0)
+        return coefficient.with_row((1.0 - self.weight) * value + self.weight * self.peak * triangle)

@@ -1,15 +1,10 @@
 """Tiers that open one after the other, each with a weight."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
-from typing import Any
 
-from qredit.curricula._draws import Pool
+from qredit.curricula._tier_pools import TieredPrompts, check_order, split_by_tier
 from qredit.curricula.protocol import CurriculumData, check_begins
-from qredit.data.prompt_sampler import GroupStatistics
-from qredit.utils.errors import QreditError, unknown_name_error
-from qredit.utils.seed import derive_seed
+from qredit.utils.errors import QreditError
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,7 @@ class tiers:
     begins: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.order, str) or not self.order or len(set(self.order)) < len(self.order):
-            raise QreditError(f"tiers: order must name different tiers, as ('easy', 'hard'), got {self.order!r}")
+        check_order("tiers", self.order)
         if self.weights is not None and (len(self.weights) != len(self.order) or not min(self.weights) > 0):
             raise QreditError(f"tiers: weights must be {len(self.order)} numbers above 0, got {self.weights}")
         check_begins("tiers", self.shares, len(self.order))
@@ -57,64 +51,22 @@ class tiers:
         count = len(self.order)
         return tuple(tier / (count + 1) for tier in range(count)) if self.begins is None else self.begins
 
-    def make(self, data: CurriculumData) -> "TieredPrompts":
+    def make(self, data: CurriculumData) -> TieredPrompts:
         """The sampler of a run.
 
         Raises:
             QreditError: no such column, a row of another tier, a tier without rows, and fewer prompts than a
                 generation has in the first tier.
         """
-        parts: dict[Any, list[int]] = {name: [] for name in self.order}
-        for prompt, tier in enumerate(data.column(self.by, "tiers")):
-            if tier not in parts:
-                raise unknown_name_error(f"tier of row {prompt}", str(tier), [str(name) for name in self.order])
-            parts[tier].append(prompt)
-        for name, part in parts.items():
-            if not part:
-                raise QreditError(f"curriculum tiers: no row is of tier '{name}'")
-        data.check_batch(len(parts[self.order[0]]), f"tier '{self.order[0]}', alone at first,", "tiers")
-        return TieredPrompts(self, list(parts.values()), data)
+        parts = split_by_tier("tiers", self.order, self.by, data)
+        data.check_batch(len(parts[0]), f"tier '{self.order[0]}', alone at first,", "tiers")
+        return TieredPrompts("tiers", parts, data, self.weigh)
 
+    def weigh(self, progress: float) -> list[float]:
+        """The weight of each tier, 0 where it is not open.
 
-class TieredPrompts:
-    """The prompts of `tiers`.
-
-    Args:
-        rule: with its arguments.
-        parts: the prompts of each tier.
-        data: of the run.
-    """
-
-    name = "tiers"
-
-    def __init__(self, rule: tiers, parts: Sequence[Sequence[int]], data: CurriculumData) -> None:
-        self.rule, self.seed, self.generations = rule, data.seed, data.generations
-        self.weights = rule.weights or (1.0,) * len(parts)
-        self.pools = [Pool(part, derive_seed(data.seed, number)) for number, part in enumerate(parts)]
-        self.observed = self.calls = 0
-
-    @property
-    def open(self) -> int:
-        """How many tiers are open."""
-        return sum(self.observed >= share * self.generations for share in self.rule.shares)
-
-    def next(self, n: int) -> list[int]:
-        """The n that come next."""
-        rng = Random(derive_seed(self.seed, len(self.pools), self.calls))
-        self.calls += 1
-        drawn = rng.choices(range(self.open), self.weights[: self.open], k=n)
-        given = {tier: iter(self.pools[tier].next(drawn.count(tier))) for tier in sorted(set(drawn))}
-        return [next(given[tier]) for tier in drawn]
-
-    def observe(self, groups: Sequence[GroupStatistics]) -> None:
-        """A generation is over; what it showed changes nothing."""
-        self.observed += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        pools = [pool.state_dict() for pool in self.pools]
-        return {"pools": pools, "observed": self.observed, "calls": self.calls}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for pool, own in zip(self.pools, state["pools"], strict=True):
-            pool.load_state_dict(own)
-        self.observed, self.calls = state["observed"], state["calls"]
+        Args:
+            progress: share of the run that is over.
+        """
+        weights = self.weights or (1.0,) * len(self.order)
+        return [weight * (progress >= share) for weight, share in zip(weights, self.shares, strict=True)]

@@ -68,6 +68,7 @@ from qredit.objectives.reinforce_pp_baseline import reinforce_pp_baseline as rei
 from qredit.objectives.rft import rft as rft
 from qredit.objectives.rloo import rloo as rloo
 from qredit.objectives.rlpr import rlpr as rlpr
+from qredit.objectives.rmt import rmt as rmt
 from qredit.objectives.sft_answer import sft_answer as sft_answer
 from qredit.objectives.sft_then_rlvr import sft_then_rlvr as sft_then_rlvr
 from qredit.objectives.siop import siop as siop

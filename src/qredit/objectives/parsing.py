@@ -27,7 +27,7 @@ from qredit.core.importance import mixture_weight, sequence_mask, sequence_trunc
 from qredit.core.objective import Objective
 from qredit.core.penalty import Penalty
 from qredit.core.reduce import mean_per_rollout, mean_per_token, sum_per_length, sum_per_rollout
-from qredit.core.schedule import auto, cosine, linear, steps
+from qredit.core.schedule import auto, cosine, exponential, linear, steps
 from qredit.credit import goal, halves
 from qredit.objectives import REGISTRY
 from qredit.utils.errors import QreditError, unknown_name_error
@@ -58,7 +58,7 @@ _PARTS: Mapping[str, Callable[..., Any]] = {
     for part in (
         *(add, chain, on_span, per_span, tempered, Objective),
         *(sum_per_rollout, mean_per_rollout, mean_per_token, sum_per_length),
-        *(linear, cosine, steps, auto, halves.cosine_restarts),
+        *(linear, cosine, exponential, steps, auto, halves.cosine_restarts),
         *(sequence_truncate, token_truncate, sequence_mask, token_mask, mixture_weight, hint),
         *(goal.success, goal.log_success, goal.arcsine, goal.pass_at, goal.success_std, goal.imported_slope),
     )

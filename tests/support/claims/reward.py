@@ -10,12 +10,18 @@ from qredit.core.chain import on_span
 from qredit.core.objective import Objective
 from qredit.credit.difficulty import add_difficulty_rewards, success_as_sign
 from qredit.credit.group import subtract_mean_of_others
-from qredit.credit.length import charge_length_above, grade_by_length, subtract_length, subtract_overlong
+from qredit.credit.length import (
+    charge_length_above,
+    grade_by_length,
+    mix_in_length,
+    subtract_length,
+    subtract_overlong,
+)
 from qredit.credit.narrow_group import leave_out_narrow_groups
 from qredit.credit.phase_entropy import reward_by_phase_entropy
 from qredit.credit.reward import punish_degenerate, reward
 from qredit.credit.teacher_ratio import subtract_centred_log_ratio
-from qredit.objectives import adactrl, dapo_overlong, leash, nover, pear, rlpr, t1
+from qredit.objectives import adactrl, dapo_overlong, leash, nover, pear, rlpr, rmt, t1
 from qredit.testing.laws import Condition, StageSubject, Subject
 from qredit.testing.laws.values import EQUAL_REWARDS, NO_SUCCESS, UNSCORED
 from tests.support.claims.step import group_of, tokens_of
@@ -192,7 +198,19 @@ def _over_target(batch, row, target, price):
     return float(batch.reward[row]) - price * max(0.0, len(tokens_of(batch, row)) / target - 1)
 
 
+def _within_budget(batch, row, weight, peak, budget):
+    """The reward, mixed with a triangle over the length: straight up to the budget, straight down to twice of it."""
+    tokens = len(tokens_of(batch, row))
+    triangle = tokens / budget if tokens <= budget else max(0.0, 2 - tokens / budget)
+    return (1 - weight) * float(batch.reward[row]) + weight * peak * triangle
+
+
 BATTERY: tuple[Subject, ...] = (
+    Subject(
+        rmt(weight=0.3, peak=1.5, budget=3.7),
+        reference=_of_rewards(lambda batch, row: _within_budget(batch, row, 0.3, 1.5, 3), _standardised),
+        zero=(UNSCORED,),
+    ),
     Subject(
         leash(target=4, rate=0.05, most=1.0, start=0.3),
         reference=_of_rewards(lambda batch, row: _over_target(batch, row, 4, 0.3), _standardised),
@@ -245,6 +263,7 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(leave_out_narrow_groups()),
     StageSubject(punish_degenerate()),
     StageSubject(charge_length_above(4, 0.1, 1.0, 0.2)),
+    StageSubject(mix_in_length(0.3, 1.5, 4.0)),
     StageSubject(subtract_centred_log_ratio(0.1, "ema")),
     StageSubject(subtract_overlong(8, 4)),
     StageSubject(subtract_length(0.1, 8)),
