@@ -38,8 +38,13 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     },
     "SGD": {"training": {"optim": "sgd"}},
 }
-SCHEDULES = ("linear", "cosine")
+SCHEDULES: Mapping[str, Mapping[str, Any]] = {
+    "linear": {"training": {"lr_scheduler_type": "linear"}},
+    "cosine": {"training": {"lr_scheduler_type": "cosine"}},
+    "rex": {"lr_schedule": "rex()"},
+}
 PLAIN = "constant_with_warmup"
+CONSTANT: Mapping[str, Any] = {"training": {"lr_scheduler_type": PLAIN}}
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,10 @@ class Job:
 
     def set_options(self, options: TrainOptions) -> TrainOptions:
         """The options of a run with this optimiser, rate and schedule."""
-        chosen = OPTIMIZERS[self.optimizer]
-        training = {**options.training, "lr_scheduler_type": self.schedule, **chosen.get("training", {})}
-        return replace(options, lr=self.rate, optimizer=chosen.get("optimizer"), training=training)
+        chosen, moved = OPTIMIZERS[self.optimizer], SCHEDULES.get(self.schedule, CONSTANT)
+        training = {**options.training, **moved.get("training", {}), **chosen.get("training", {})}
+        named = {"optimizer": chosen.get("optimizer"), "lr_schedule": moved.get("lr_schedule")}
+        return replace(options, lr=self.rate, training=training, **named)
 
 
 Curves = Mapping[str, Any]

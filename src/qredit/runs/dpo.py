@@ -121,6 +121,7 @@ def build_dpo_trainer(
             peft_config=make_lora_config(run),
         )
     trainer.use_optimizer(run.optimizer)
+    trainer.use_lr_schedule(run.lr_schedule)
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer

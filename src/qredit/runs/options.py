@@ -158,6 +158,11 @@ class TrainOptions:
     optimizer: str | None = option(
         None, "an optimiser that optim has no name for, such as 'muon()'; default: what optim says, AdamW"
     )
+    lr_schedule: str | None = option(
+        None,
+        "how the learning rate moves after its warmup, where lr_scheduler_type has no name for it, such as 'rex()' or "
+        "\"refined('RUN', power=1)\"; default: what lr_scheduler_type says, constant",
+    )
     warmup: int | None = option(
         None, "steps over which the learning rate rises; constant afterwards. Default: 5, at most a tenth of all"
     )
@@ -264,6 +269,7 @@ class TrainOptions:
             raise QreditError(f"coldness chooses a pocket-dial model; task is {self.task}, model is {self.model}")
         AliasUse.parse(self.aliases)
         self._check_optimizer()
+        self._check_lr_schedule()
         self._check_perturbation()
         self._check_episodes()
         self._check_columns()
@@ -318,6 +324,16 @@ class TrainOptions:
         from qredit.engine.optimizers.parsing import parse_optimizer  # here, as for objectives
 
         parse_optimizer(self.optimizer)
+
+    def _check_lr_schedule(self) -> None:
+        if self.lr_schedule is None:
+            return
+        if "lr_scheduler_type" in self.training:
+            named = self.training["lr_scheduler_type"]
+            raise QreditError(f"give lr_schedule or lr_scheduler_type: lr_scheduler_type={named} names another one")
+        from qredit.engine.lr_schedules.parsing import parse_lr_schedule  # here, as for objectives
+
+        parse_lr_schedule(self.lr_schedule)
 
     def _check_perturbation(self) -> None:
         if self.shrink is None or self.perturb is None:

@@ -27,6 +27,7 @@ SHARED_WITH_TRAIN = (
     *(
         "lr",
         "optimizer",
+        "lr_schedule",
         "warmup",
         "max_completion_length",
         "answer_budget",

@@ -23,6 +23,7 @@ from qredit.callbacks.rollout_writer import RolloutWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
 from qredit.data.encoding import ALIAS_IDS
+from qredit.engine.lr_schedules.parsing import parse_lr_schedule
 from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
@@ -155,6 +156,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             prompts=curriculum,
         )
     trainer.use_optimizer(options.optimizer)
+    trainer.use_lr_schedule(options.lr_schedule)
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
     if validation is not None:
@@ -250,7 +252,8 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
         output: the run folder.
 
     Raises:
-        QreditError: sizes that do not divide over the processes; a precision or an optimiser that cannot be had.
+        QreditError: sizes that do not divide over the processes; a precision, an optimiser or a schedule that cannot
+            be had.
     """
     world = PartialState().num_processes
     if options.prompts_per_step % world:
@@ -265,6 +268,8 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
         raise QreditError(f"prompts_per_forward={at_once} must divide the {each} prompts of a process: {fits}")
     check_precision(options)
     check_optimizer(str(options.training.get("optim", "")))
+    if options.lr_schedule is not None:
+        parse_lr_schedule(options.lr_schedule).make()  # refuses another run that cannot be read
     saves = options.save_every or options.eval_every
     shared: dict[str, Any] = {
         "output_dir": str(output),

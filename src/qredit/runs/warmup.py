@@ -6,6 +6,8 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
+from qredit.engine.lr_schedules.parsing import parse_lr_schedule
+from qredit.engine.lr_schedules.protocol import LrSchedule, WarmedUp
 from qredit.engine.optimizers.parsing import parse_optimizer
 from qredit.engine.optimizers.protocol import AdamSettings, OptimizerRule
 from qredit.trl import QreditTrainer
@@ -36,10 +38,12 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
 
     Attributes:
         optimizer_rule: makes the optimiser; None takes that of the training arguments.
+        lr_schedule: what follows the warmup; None takes that of the training arguments.
     """
 
     optimizer: Any
     optimizer_rule: OptimizerRule | None = None
+    lr_schedule: LrSchedule | None = None
 
     def use_optimizer(self, text: str | None) -> None:
         """Take the optimiser that a text names.
@@ -56,6 +60,17 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
             raise QreditError(f"optimizer={text} needs whole matrices on each process; leave FSDP and DeepSpeed out")
         self.optimizer_rule = parse_optimizer(text)
 
+    def use_lr_schedule(self, text: str | None) -> None:
+        """Take the schedule that a text names.
+
+        Args:
+            text: a rule; None keeps that of the training arguments.
+
+        Raises:
+            QreditError: as `parse_lr_schedule`.
+        """
+        self.lr_schedule = None if text is None else parse_lr_schedule(text)
+
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None and self.optimizer_rule is not None:
             learned, args = self.model if model is None else model, self.args
@@ -67,7 +82,12 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         later = self.args.warmup_steps >= 1
-        made: Any = super().create_scheduler(num_training_steps + later, optimizer)
+        total = num_training_steps + later
+        if self.lr_schedule is not None and self.lr_scheduler is None:
+            factor = WarmedUp(self.lr_schedule.make(), self.args.get_warmup_steps(total), total)
+            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
+            self._created_lr_scheduler = True  # transformers' mark of a schedule that it made, and may make anew
+        made: Any = super().create_scheduler(total, optimizer)
         if later and isinstance(made, LambdaLR):
             made.lr_lambdas = [_one_later(factor) for factor in made.lr_lambdas]
             groups = made.optimizer.param_groups

@@ -1,0 +1,125 @@
+"""Schedules by name: their numbers, what a run's steps get of them, and that a run resumes with them."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import get_linear_schedule_with_warmup
+
+from qredit.callbacks.metrics_file import MetricsWriter
+from qredit.cli.main import main
+from qredit.engine.lr_schedules import REGISTRY, refined, rex
+from qredit.engine.lr_schedules.protocol import WarmedUp
+from qredit.engine.lr_schedules.refined import filter_median, refine
+from tests.support.folders import data_file, flags, lines, model_folder, rows
+
+
+def test_rex_is_the_formula_of_its_paper():
+    made = rex().make()
+    for over in (0.0, 0.25, 0.5, 0.9, 1.0):
+        assert made(over) == pytest.approx((1 - over) / (0.5 + 0.5 * (1 - over)))
+    assert rex(bend=0.0).make()(0.25) == 0.75
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3])
+def test_a_linear_rule_is_the_linear_schedule_of_transformers(warmup):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    theirs = get_linear_schedule_with_warmup(torch.optim.SGD([weight], lr=1.0), warmup, 9)
+    (factor,) = theirs.lr_lambdas
+    ours = WarmedUp(rex(bend=0.0).make(), warmup, 9)
+    assert [ours(step) for step in range(10)] == pytest.approx([factor(step) for step in range(10)])
+
+
+NORMS = [4.0, 2.0, 2.5, 1.0, 9.0, 1.2, 0.8, 1.0, 2.0, 3.0, 2.2]
+
+
+def test_refinement_is_that_of_the_official_code():
+    """Its functions, run on these norms with a step of the last norm behind them; medians as its readme pads."""
+    assert filter_median(NORMS, 3) == [4.0, 2.5, 2.0, 2.5, 1.2, 1.2, 1.0, 1.0, 2.0, 2.2, 3.0]
+    expected = [0.123736, 0.305835, 0.451187, 0.277832, 1.0, 0.794134, 0.716668, 0.289784, 0.045766, 0.0196, 0.00527, 0]
+    assert refine(NORMS, 2, 0.3) == pytest.approx(expected, abs=1e-6)
+    expected = [0.443673, 0.666776, 0.766122, 0.569796, 1, 0.812925, 0.706122, 0.436735, 0.15102, 0.081633, 0.029932, 0]
+    assert refine(NORMS, 1, 0.3) == pytest.approx(expected, abs=1e-6)
+
+
+def leave_run(folder, norms):
+    folder.mkdir()
+    told = [{"step": step, "grad_norm": norm} for step, norm in enumerate(norms, 1)]
+    text = "".join(json.dumps(one) + "\n" for one in [{"step": 1, "loss": 2.0}, *told])
+    (folder / "metrics.jsonl").write_text(text + '{"step": 99, "grad_no')
+    return folder
+
+
+def test_equal_norms_leave_the_linear_decay(tmp_path):
+    made = refined(str(leave_run(tmp_path / "first", [3.0] * 7)), power=2).make()
+    assert [made(place / 10) for place in range(11)] == pytest.approx([1 - place / 10 for place in range(11)])
+
+
+def test_large_first_norms_make_a_warmup_in_a_run_of_any_length(tmp_path):
+    norms = [8.0] * 10 + [1.0] * 90
+    made = refined(str(leave_run(tmp_path / "first", norms)), power=1, smooth=0.05).make()
+    assert made(0.05) < 0.2 < 0.9 < made(0.15)
+    assert made(0.1337) == pytest.approx(made(0.13) + 0.37 * (made(0.14) - made(0.13)))
+
+
+@pytest.fixture
+def sft(tmp_path):
+    data, network = data_file(tmp_path / "shown.jsonl", rows(6)), model_folder(tmp_path / "tiny")
+
+    def run(name, status=0, **options):
+        chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, "prompts_per_step": 2}
+        chosen |= {"steps": 4, "save_every": 1, "lr": 1e-2, "lr_schedule": "rex()"}
+        assert main(["sft", "--quiet", *flags(**chosen | options)]) == status
+        return tmp_path / name
+
+    return run
+
+
+def test_a_run_takes_the_rates_and_resumes_with_them(sft, tmp_path, monkeypatch):
+    """Two steps of warmup, then REX over the others: no step at a rate of 0."""
+    whole = sft("whole", warmup=2)
+    rates = [line["learning_rate"] for line in lines(whole / "metrics.jsonl") if "learning_rate" in line]
+    after = rex().make()
+    assert rates == pytest.approx([0.5e-2, 1e-2, after(1 / 3) * 1e-2, after(2 / 3) * 1e-2])
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsWriter, "on_step_begin", stop)
+        cut = sft("cut", warmup=2, status=130)
+    assert main(["sft", "--quiet", "--resume", "--output", str(cut)]) == 0
+    one, other = (load_file(folder / "final" / "model.safetensors") for folder in (cut, whole))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr_schedule": "rx()"}, "unknown schedule 'rx'; did you mean 'rex'?"),
+        ({"lr_schedule": "rex(bend=1)"}, "bend of rex must be a number between 0 and"),
+        ({"lr_schedule": "refined('nowhere')"}, "missing 1 required"),
+        ({"lr_schedule": "refined('nowhere', power=2)"}, "refined: cannot read nowhere/metrics.jsonl"),
+        ({"lr_schedule": "refined('still', power=2)"}, "has 1 gradient norms above 0; two are needed"),
+        ({"lr_schedule": "rex()", "lr_scheduler_type": "linear"}, "give lr_schedule or lr_scheduler_type"),
+    ],
+    ids=str,
+)
+def test_a_schedule_that_cannot_be_had_is_said_at_once(given, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qredit.runs.train.load_trainable_model", None)
+    leave_run(tmp_path / "still", [1.0, 0.0])
+    assert main(["train", *flags(**given)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_every_schedule_begins_high_and_ends_at_nothing(tmp_path):
+    run = str(leave_run(tmp_path / "first", NORMS))
+    made = {"rex": rex(), "refined": refined(run, power=2)}
+    assert made.keys() == REGISTRY.keys()
+    for rule in made.values():
+        values = [rule.make()(place / 50) for place in range(51)]
+        assert values[-1] == 0.0
+        assert all(0.0 < value <= 1.0 for value in values[:-1])
