@@ -464,6 +464,15 @@ SYSTEMS: tuple[System, ...] = (
         rule="lr-schedule refined",
     ),
     System(
+        "RMT's next-token loss",
+        "sampler",
+        "`--drawing read_on()`: beside the rollouts of a prompt the text behind it, whose tokens `rmt` gives a weight",
+        "arXiv 2509.24375",
+        "second-hand",
+        "drawing.md#the-text-behind-a-prompt",
+        rule="drawing read_on",
+    ),
+    System(
         "RMT's questions and tiers",
         "prompt sampler",
         "`qredit text-data`, `--curriculum shift_tiers(…)`: which token of a text comes next, sure ones first",

@@ -12,15 +12,17 @@ from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
 from tests.support.marks import e2e
 from tests.support.paths import ROOT
-from tests.support.runs import length_reward, trainer
+from tests.support.runs import length_reward, questions, trainer
 
 HOT = "hold_entropy(target=5.7, most=1.0, share=1.0)"
 RUNS = {"hold_entropy": ("aepo()", HOT), "branch_at_entropy": ("dapo()", "branch_at_entropy(first=2, branches=1)")}
+READS = {"read_on": ("rmt(weight=0.2, peak=1.0, budget=4.0, next_token=0.1)", "read_on()")}
 
 
 def made(folder, rule, **changes):
-    objective, drawing = RUNS[rule]
-    return trainer(folder, objective, reward_funcs=length_reward, **({"drawing": drawing} | changes))
+    objective, drawing = (RUNS | READS)[rule]
+    data = questions(continuation=["two and two"] * 16)
+    return trainer(folder, objective, data, reward_funcs=length_reward, **({"drawing": drawing} | changes))
 
 
 def weights(run):
@@ -89,7 +91,7 @@ def test_an_untold_density_would_be_far_off(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["hold_entropy", e2e("branch_at_entropy")])
+@pytest.mark.parametrize("rule", ["hold_entropy", e2e("branch_at_entropy"), e2e("read_on")])
 def test_a_resumed_run_is_the_unbroken_one(rule, tmp_path):
     saved = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "num_iterations": 2}
     whole = made(tmp_path / "whole", rule, **saved)

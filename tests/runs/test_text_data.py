@@ -14,11 +14,11 @@ TEXT = "the cat lives in the house. What is two and two? four\n\nParis is big, a
 
 
 def places(network, text=TEXT, **changes):
-    shape = {"window": 16, "least": 3, "half": False} | changes
+    shape = {"window": 16, "least": 3, "behind": 4, "half": False} | changes
     return list(list_places(text, "1:book.txt", network, tokenizer(), **shape))
 
 
-def test_every_token_is_asked_behind_the_beginning_of_its_window():
+def test_every_token_is_asked_behind_its_windows_beginning():
     network = model().eval()
     ids = tokenizer()(TEXT).input_ids
     found = {one.id: one for one in places(network)}
@@ -29,6 +29,7 @@ def test_every_token_is_asked_behind_the_beginning_of_its_window():
             assert one is None
         else:
             assert (one.token, one.context) == (text, tuple(ids[number - number % 16 : number]))
+            assert one.behind == tuple(ids[number : min(number + 4, number - number % 16 + 16)])
     assert len(found) > len(ids) / 2
 
 
@@ -56,12 +57,13 @@ def test_tiers_are_parted_by_entropy_and_drawn_uniformly():
     for row in rows:
         assert tuple(tokenizer()(row["prompt"]).input_ids) == known[row["id"]].context
         assert row["answer"] == known[row["id"]].token
+        assert row["continuation"].startswith(tokenizer().decode(known[row["id"]].behind[:1]))
 
 
 def test_a_context_that_reads_otherwise_as_a_text_is_left_out():
     found = places(model().eval())
     letters = [id for letter in tokenizer().decode(list(found[0].context)) for id in tokenizer()(letter).input_ids]
-    odd = type(found[0])("odd", tuple(letters), "x", 0.0)
+    odd = type(found[0])("odd", tuple(letters), "x", 0.0, (1,))
     assert choose_places([odd], tokenizer(), (1.0, 2.0), 5, seed=1) == []
 
 
@@ -82,7 +84,11 @@ def test_a_run_learns_from_a_text(text, tmp_path, capsys):
     assert told["tiers"] == {"easy": 0, "medium": 4, "hard": 0}
     assert {row["id"][:2] for row in lines(file)} <= {"1:", "2:"}
     shared = {"task": "jsonl", "data": file, "model": network, "output": tmp_path / "run", "cpu": True, **SHORT}
-    objective, curriculum = "rmt(weight=0.3, peak=1.0)", "shift_tiers(('medium',), first=(1,), last=(1,))"
+    shared |= {"m": 3, "drawing": "read_on()"}
+    objective, curriculum = (
+        "rmt(weight=0.3, peak=1.0, next_token=0.1)",
+        "shift_tiers(('medium',), first=(1,), last=(1,))",
+    )
     assert main(["train", "--json", "--quiet", *flags(**shared, objective=objective, curriculum=curriculum)]) == 0
     steps = [line for line in lines(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
     assert len(steps) == 2

@@ -1,9 +1,9 @@
 """Write raw text as questions, for `qredit train --task jsonl`: which token comes next?
 
 RMT (arXiv 2509.24375) trains on them. TEXT is a text file, or a folder of *.txt, and several may be given. Each row has
-the text up to a place as its prompt, the token there as its answer, the model's entropy over it, and its tier: easy,
-medium or hard, by two bounds on the entropy. `--curriculum shift_tiers(…)` asks them from easy to hard, and `rmt(…)` is
-the objective (docs/data.md).
+the text up to a place as its prompt, the token there as its answer, the model's entropy over it, its tier, easy, medium
+or hard by two bounds on the entropy, and the text from there on. `--curriculum shift_tiers(…)` asks them from easy to
+hard, `rmt(…)` is the objective, and `--drawing read_on()` adds the likelihood of the text (docs/data.md).
 """
 
 from collections import Counter
@@ -33,10 +33,11 @@ class TextOptions:
     hard: float | None = option(None, "entropy from which it is hard, nats")
     questions: int = option(1000, "questions of each tier, at most")
     window: int | None = option(None, "tokens of a text that are read at once; default: 512, or the model's context")
+    behind: int = option(32, "tokens of the text that a row holds from the one that is asked on, at most")
     least: int = option(16, "tokens of a prompt, at least")
 
     def __post_init__(self) -> None:
-        check_minimums(self, {"questions": 1, "window": 2, "least": 1})
+        check_minimums(self, {"questions": 1, "window": 2, "behind": 1, "least": 1})
         if self.medium is None or self.hard is None:
             raise QreditError("medium and hard are needed, the entropies in nats that part the tiers; none is known")
         if not 0 <= self.medium < self.hard:
@@ -88,7 +89,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     with make_progress_bars(progress) as bars:
         bar = bars.add_task("texts", total=len(files), note="")
         for number, (one, text) in enumerate(read.items(), 1):
-            shape = {"window": window, "least": asked.least, "half": options.half}
+            shape = {"window": window, "least": asked.least, "behind": asked.behind, "half": options.half}
             places += list_places(text, f"{number}:{one.name}", model, tokenizer, **shape)
             bars.advance(bar)
     rows = choose_places(places, tokenizer, asked.bounds, asked.questions, options.seed)

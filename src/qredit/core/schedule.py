@@ -77,7 +77,7 @@ class exponential(Schedule):
                 raise QreditError(f"{name} of exponential must be a number above 0, got {value!r}")
 
     def at(self, progress: float) -> float:
-        return self.start * (self.end / self.start) ** _clip(progress)
+        return float(self.start * (self.end / self.start) ** _clip(progress))
 
     @property
     def extremes(self) -> tuple[float, float]:

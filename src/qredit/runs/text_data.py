@@ -28,12 +28,14 @@ class Place:
         context: ids of the text before it, from the beginning of its window on.
         token: its text, without white space around it.
         entropy: of the model's distribution over the token there, nats.
+        behind: ids of the text from the token on.
     """
 
     id: str
     context: tuple[int, ...]
     token: str
     entropy: float
+    behind: tuple[int, ...]
 
 
 def find_texts(paths: Sequence[str]) -> list[Path]:
@@ -93,6 +95,7 @@ def list_places(
     *,
     window: int,
     least: int,
+    behind: int,
     half: bool,
 ) -> Iterator[Place]:
     """The tokens of a text that can be asked for, those of mere white space or of half a character left out.
@@ -104,6 +107,7 @@ def list_places(
         tokenizer: its own.
         window: tokens that are read at once; a question's context begins where its window does.
         least: tokens of a context.
+        behind: tokens of the text that a row keeps from the one that is asked on, at most.
         half: compute in bf16.
     """
     ids, before = encode(tokenizer, text), find_start(tokenizer)
@@ -115,7 +119,8 @@ def list_places(
         for at in range(least, len(part)):
             token = pieces[at].strip()
             if token and "\N{REPLACEMENT CHARACTER}" not in token and pieces[at - 1]:
-                yield Place(f"{name}:{start + at}", tuple(part[:at]), token, entropies[len(before) + at - 1])
+                after = tuple(part[at : at + behind])
+                yield Place(f"{name}:{start + at}", tuple(part[:at]), token, entropies[len(before) + at - 1], after)
 
 
 def find_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -170,7 +175,15 @@ def choose_places(
         if tuple(encode(tokenizer, prompt)) != one.context:
             continue
         counts[tier] += 1
-        rows[number] = {"id": one.id, "prompt": prompt, "answer": one.token, "tier": tier, "entropy": one.entropy}
+        after = str(tokenizer.decode(list(one.behind), clean_up_tokenization_spaces=False))
+        rows[number] = {
+            "id": one.id,
+            "prompt": prompt,
+            "answer": one.token,
+            "tier": tier,
+            "entropy": one.entropy,
+            "continuation": after.rstrip("\N{REPLACEMENT CHARACTER}"),
+        }
     return [rows[number] for number in sorted(rows)]
 
 

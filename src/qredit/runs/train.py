@@ -23,6 +23,7 @@ from qredit.callbacks.rollout_writer import RolloutWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
 from qredit.data.encoding import ALIAS_IDS
+from qredit.drawing.parsing import parse_drawing
 from qredit.engine.lr_schedules.parsing import parse_lr_schedule
 from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
@@ -58,6 +59,7 @@ from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
+from qredit.tasks.table import read_text_column
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checks import check_drawing, check_replay
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
@@ -109,6 +111,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     for reward in given:
         reward.check(examples)
     curriculum, examples = prepare_curriculum(options, examples)
+    read_drawn_columns(options, examples)
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     facts: dict[str, Any] = {
         "train_examples": len(examples),
@@ -142,6 +145,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
                 further=any(reward.reads_columns for reward in given)
                 or curriculum is not None
                 or made.reads_columns
+                or bool(read_drawn_columns(options, examples))
                 or (source is not None and source.reads_columns),
             ),
             reward_funcs=[reward.function for reward in given],
@@ -236,6 +240,26 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
     }
     with reraise_as_qredit_error(ValueError, TypeError):
         return QreditConfig(**chosen)
+
+
+def read_drawn_columns(options: TrainOptions, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The columns of the rows that a rule of drawing reads, each of them a text in every row.
+
+    Args:
+        options: of the run.
+        examples: with the rows that they were read from.
+
+    Raises:
+        QreditError: there is no such column, with the nearest one; a row without a text.
+    """
+    rule = None if options.drawing is None else parse_drawing(options.drawing)
+    names: tuple[str, ...] = getattr(rule, "columns", ())  # a rule of the user's need not read any
+    for name in names:
+        texts = read_text_column(name, examples, str(options.data or options.task), f"column of {rule}")
+        silent = [one.place for text, one in zip(texts, examples, strict=True) if not text]
+        if silent:
+            raise QreditError(f"{silent[0]}: column '{name}', which {rule} reads, is empty")
+    return names
 
 
 def _list_episode_sizes(options: TrainOptions) -> dict[str, int]:
