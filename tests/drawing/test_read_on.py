@@ -34,10 +34,12 @@ def draw_one(run):
 
 def test_the_last_row_of_a_group_is_the_text_behind_its_prompt(run):
     drawn, given = draw_one(run)
+    plain = run.rollout_sampler.sampled(given, 0, run.rollouts_per_prompt)
     assert [one.group for one in drawn] == [n // 4 for n in range(8)]
     for number, (one, row) in enumerate(zip(drawn, given, strict=True)):
         assert one.prompt == tuple(row["prompt_ids"])
         assert one.reinforced == math.isnan(one.reward) == (number % 4 == 3)
+        assert one.reinforced or one.ids == plain[number].ids
         if one.reinforced:
             ids = tuple(tokenizer()(row["continuation"]).input_ids)
             assert one.ids == ids
@@ -65,8 +67,8 @@ def test_its_tokens_have_the_weight_and_no_say_in_the_group(run):
         ({"m": 2}, "m must be at least 3, got 2"),
         ({"drawing": "read_on(by='')"}, "by must name a column, got ''"),
         ({"drawing": "read_on(by='told')"}, "unknown column of read_on(by='told')"),
-        ({"drawing": "read_on(by='some')"}, "record 1: field 'some' must be text, not 7"),
-        ({"drawing": "read_on(by='few')"}, "record 2: column 'few', which read_on(by='few') reads, is empty"),
+        ({"drawing": "read_on(by='some')"}, "field 'some' must be text, not 7"),
+        ({"drawing": "read_on(by='few')"}, "column 'few', which read_on(by='few') reads, is empty"),
         ({"objective": "grpo()"}, "grpo() does not read it"),
     ],
 )

@@ -16,13 +16,14 @@ from qredit.utils.errors import QreditError
 
 @dataclass(frozen=True)
 class read_on:
-    """m - 1 rollouts of each prompt, and one row with the text that follows it, to be learned from as it stands.
+    """In the place of the last rollout of each prompt the text that follows it, to be learned from as it stands.
 
     The column `by` holds that text, from the token on that the question asks for. That token is what rollouts are
     rewarded for, so it is read and not learned from; the others are. They were not drawn, so the row has no reward, and
-    no statistic of its group knows of it. The stage `reinforce_drawn(weight)` gives its tokens the coefficient weight:
-    weight times the gradient of their mean log-likelihood, under the run's reduction. They stand behind the prompt as
-    it is asked, its opening included.
+    no statistic of its group knows of it. All m rollouts are drawn and logged; the one that gives its place is not
+    learned from. The stage `reinforce_drawn(weight)` gives the tokens of the text the coefficient weight: weight times
+    the gradient of their mean log-likelihood, under the run's reduction. They stand behind the prompt as it is asked,
+    its opening included.
 
     Args:
         by: column of the text, such as `qredit text-data` writes.
@@ -63,11 +64,11 @@ class read_on:
             m: rows of a prompt.
             tools: of the run.
         """
-        asked = repeat_rows(rows, m - 1)
-        drawn = split_groups(tools.score(tools.draw(asked), asked, m - 1), m - 1)
+        asked = repeat_rows(rows, m)
+        drawn = split_groups(tools.score(tools.draw(asked), asked, m), m)
         texts = tools.score([self._read(row, tools) for row in rows], rows, 1, apart=True)
         told = [replace(text, group=own[0].group, reward=math.nan) for text, own in zip(texts, drawn, strict=True)]
-        return [one for own, text in zip(drawn, told, strict=True) for one in (*own, text)]
+        return [one for own, text in zip(drawn, told, strict=True) for one in (*own[:-1], text)]
 
     def _read(self, row: Row, tools: DrawingTools) -> Trajectory:
         """The text behind a prompt as a row of its own."""
