@@ -72,7 +72,7 @@ def test_its_tokens_have_the_weight_and_no_say_in_the_group(run):
         ({"objective": "grpo()"}, "grpo() does not read it"),
     ],
 )
-def test_texts_that_are_not_there_are_missed_before_a_model_is_loaded(options, words, tmp_path, capsys, monkeypatch):
+def test_texts_that_are_not_there_are_missed_at_once(options, words, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("qredit.runs.train.load_trainable_model", None)
     columns = {"continuation": lambda n: "two", "some": lambda n: 7, "few": lambda n: "a" if n == 0 else None}
     given = {"task": "jsonl", "data": data_file(tmp_path / "asked.jsonl", rows(4, **columns)), **SHORT, "m": 4}

@@ -179,6 +179,17 @@ def test_a_beginning_that_ends_thinking_is_refused(text, thinking, words):
     begin_with("[Hard]").check_layout(FORM, TokenBudget(40, 3))
 
 
+def test_a_text_that_the_tokenizer_cannot_write_is_refused():
+    class Mute(begin_with):
+        def _ids(self, format):
+            return super()._ids(format)[1:]
+
+    with pytest.raises(
+        QreditError, match=r"turns the text of .*\(text='\[Easy\]'\) into 'Easy\]'; give one that it keeps"
+    ):
+        Mute("[Easy]").check_layout(FORM, TokenBudget(40, 3))
+
+
 # --- what is refused
 
 

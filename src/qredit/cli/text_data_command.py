@@ -77,7 +77,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     check_new_file(file, "the questions")
     from qredit.runs.load import find_weights, load_model, load_tokenizer
     from qredit.runs.progress_bars import make_progress_bars
-    from qredit.runs.text_data import TIERS, check_window, choose_places, find_texts, list_places, read_text
+    from qredit.runs.text_data import TIERS, Place, check_window, choose_places, find_texts, list_places, read_text
 
     files = find_texts(texts)
     path = find_weights(options)
@@ -85,12 +85,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     read = {one: read_text(one, tokenizer) for one in files}
     model = load_model(path, options.device).eval()
     window = check_window(asked.window, model)
-    places = []
+    places: list[Place] = []
     with make_progress_bars(progress) as bars:
         bar = bars.add_task("texts", total=len(files), note="")
         for number, (one, text) in enumerate(read.items(), 1):
-            shape = {"window": window, "least": asked.least, "behind": asked.behind, "half": options.half}
-            places += list_places(text, f"{number}:{one.name}", model, tokenizer, **shape)
+            shape = {"window": window, "least": asked.least, "behind": asked.behind}
+            places += list_places(text, f"{number}:{one.name}", model, tokenizer, **shape, half=options.half)
             bars.advance(bar)
     rows = choose_places(places, tokenizer, asked.bounds, asked.questions, options.seed)
     if not rows:

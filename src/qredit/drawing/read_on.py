@@ -67,7 +67,7 @@ class read_on:
         asked = repeat_rows(rows, m)
         drawn = split_groups(tools.score(tools.draw(asked), asked, m), m)
         texts = tools.score([self._read(row, tools) for row in rows], rows, 1, apart=True)
-        told = [replace(text, group=own[0].group, reward=math.nan) for text, own in zip(texts, drawn, strict=True)]
+        told = [replace(text, reward=math.nan) for text in texts]
         return [one for own, text in zip(drawn, told, strict=True) for one in (*own[:-1], text)]
 
     def _read(self, row: Row, tools: DrawingTools) -> Trajectory:

@@ -84,8 +84,8 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
         later = self.args.warmup_steps >= 1
         total = num_training_steps + later
         if self.lr_schedule is not None and self.lr_scheduler is None:
-            factor = WarmedUp(self.lr_schedule.make(), self.args.get_warmup_steps(total), total)
-            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
+            moved = WarmedUp(self.lr_schedule.make(), self.args.get_warmup_steps(total), total)
+            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, moved)
             self._created_lr_scheduler = True  # transformers' mark of a schedule that it made, and may make anew
         made: Any = super().create_scheduler(total, optimizer)
         if later and isinstance(made, LambdaLR):

@@ -40,12 +40,17 @@ class begin_with(Decoding):
             raise QreditError(f"begin_with: text must be a text that is not empty, got {self.text!r}")
 
     def check_layout(self, format: TokenFormat, budget: TokenBudget) -> None:
-        """Refuse a text that ends thinking, that is no plain text, or behind which no token could be drawn.
+        """Refuse a text that ends thinking, that the tokenizer cannot write, or behind which no token could be drawn.
 
         Raises:
             QreditError: as said.
         """
-        size = len(self._ids(format))
+        ids = self._ids(format)
+        size, written = len(ids), format.text(ids)
+        if written.strip() != self.text.strip():
+            raise QreditError(
+                f"decode: the tokenizer turns the text of {self} into {written!r}; give one that it keeps"
+            )
         if size >= budget.thinking:
             raise QreditError(
                 f"decode: the text of {self} takes {size} tokens, and thinking may take {budget.thinking}; one token "
