@@ -122,7 +122,7 @@ def test_the_version_is_printed(capsys):
     [
         (
             ["trian"],
-            "unknown subcommand 'trian'; did you mean 'train'? Choices: bench, compare, demo, dpo, eval, lab,",
+            "unknown subcommand 'trian'; did you mean 'train'? Choices: bench, compare, demo, dpo, eval, intervene,",
         ),
         (["train", "--promts-per-step", "3"], "unknown flag '--promts-per-step'; did you mean '--prompts-per-step'?"),
         (["train", "--max-grad-nrom", "3"], "unknown flag '--max-grad-nrom'; did you mean '--max-grad-norm'?"),
