@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import insert, kept, list_other_golds, machine_line, write_jsonl
+from page import T_95, insert, kept, list_other_golds, machine_line, write_jsonl
 from rich.console import Console
 
 from qredit import pocket, tasks
@@ -38,7 +38,6 @@ from qredit.runs.train import train
 FOLDER, PAGE = Path("runs/results/open"), Path("docs/results.md")
 TEXT = Path(__file__).with_name("open_questions.md.in")
 SEEDS = (0, 1, 2, 3, 4)
-T_95 = 2.776  # Student's t, two-sided 95 %, one degree of freedom less than seeds
 HELD = EvalSpec(questions=128)
 FIXED = tuple(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0))
 SCHEDULES = ("sft_then_rlvr()", "garl(q=linear(1.0, 0.0))")
@@ -230,7 +229,10 @@ def _difference(kind: str, rates: Mapping[str, float], by: Runs) -> str:
     values = {name: [one["p@1"] for one in _of_seeds(kind, name, rates[name], by)] for name in (*FIXED, *SCHEDULES)}
     schedule, fixed = (max(names, key=lambda name: statistics.mean(values[name])) for names in (SCHEDULES, FIXED))
     differences = [100 * (a - b) for a, b in zip(values[schedule], values[fixed], strict=True)]
-    middle, half = statistics.mean(differences), T_95 * statistics.stdev(differences) / len(differences) ** 0.5
+    middle, half = (
+        statistics.mean(differences),
+        T_95[len(differences) - 1] * statistics.stdev(differences) / len(differences) ** 0.5,
+    )
     return f"`{schedule}` less `{fixed}` {middle:+.1f} points [{middle - half:+.1f}, {middle + half:+.1f}]"
 
 

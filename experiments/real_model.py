@@ -25,6 +25,7 @@ from page import (
     insert,
     list_other_golds,
     paired_difference,
+    paired_t,
     percent_cell,
     read_small_result,
     write_jsonl,
@@ -374,19 +375,55 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
     return "\n".join(lines) or "| none was run yet | | | | | | | | |"
 
 
+TABLES = (("first", plan.TASKS[0], 0.0), ("second", plan.TASKS[1], 0.0), ("wrong", plan.TASKS[0], plan.FLIPPED))
+TITLES = {"first": "one hop", "second": "pair", "wrong": "with wrong answers"}
+BEST = "GARL .75"  # what every arm's difference is from
+
+
+def list_settled(found: Mapping[Key, Mapping[str, Any]], task: str, flipped: float) -> list[str]:
+    """Arms whose difference from `BEST` has a Student's interval over seeds without 0, each with it.
+
+    Args:
+        found: all that was run.
+        task: of `plan.TASKS`.
+        flipped: share of wrong golds.
+    """
+    told = []
+    for arm in (one.name for one in plan.ARMS if one.name != BEST):
+        shared = [s for s in plan.SEEDS if {(task, arm, s, flipped), (task, BEST, s, flipped)} <= found.keys()]
+        if len(shared) > 1:
+            gap = paired_t(*([found[task, name, seed, flipped] for seed in shared] for name in (arm, BEST)))
+            if not gap.low <= 0.0 <= gap.high:
+                told.append(f"{arm} {gap_cell(gap)}")
+    return told
+
+
+def read_shown(found: Mapping[Key, Mapping[str, Any]], task: str) -> str:
+    """The share of right rollouts in the first step behind fine-tuning, seed by seed.
+
+    Args:
+        found: all that was run.
+        task: of `plan.TASKS`.
+    """
+    keys = [(task, "SFT on answers, GRPO", seed, 0.0) for seed in plan.SEEDS]
+    return ", ".join(f"{100 * found[key]['curve'][0]:.0f}" for key in keys if key in found) + " %"
+
+
 def write_section(found: Mapping[Key, Mapping[str, Any]]) -> None:
     """The tables of what was run so far."""
-    first, second = plan.TASKS
-    tables = {
-        "first": table(found, first, 0.0, "GARL .75"),
-        "second": table(found, second, 0.0, "GARL .75"),
-        "wrong": table(found, first, plan.FLIPPED, "GARL .75"),
-    }
+    tables = {name: table(found, task, flipped, BEST) for name, task, flipped in TABLES}
+    settled = {of: list_settled(found, task, flipped) for of, task, flipped in TABLES}
     rates = {name: read_rates(name) for name in plan.SWEPT}
     told = "; ".join(f"{name}: {text}" for name, text in rates.items() if text)
     said = {"rates": told, "wordings": read_wordings(), "questions": HELD.questions, "samples": HELD.k}
-    insert(PAGE, "real model", Template(TEXT.read_text()).substitute(tables, **said))
-    drawn = {name: [found[key] for seed in plan.SEEDS if (key := (second, name, seed, 0.0)) in found] for name in DRAWN}
+    told_settled = "; ".join(f"{TITLES[name]}: {', '.join(arms) or 'none'}" for name, arms in settled.items())
+    told_shown = "; ".join(f"{task}: {read_shown(found, task)}" for task in plan.TASKS)
+    whole = Template(TEXT.read_text()).substitute(tables, **said, settled=told_settled, shown=told_shown)
+    insert(PAGE, "real model", whole)
+    drawn = {
+        name: [found[key] for seed in plan.SEEDS if (key := (plan.TASKS[1], name, seed, 0.0)) in found]
+        for name in DRAWN
+    }
     title = f"SmolLM2-135M-Instruct, city and country, {plan.PROMPTS} questions × {plan.ROLLOUTS} rollouts a step"
     plot_curves({name: results for name, results in drawn.items() if results}, PICTURE, title)
 
