@@ -16,8 +16,8 @@ from tests.support.without_extras import CORE, FOLDERS, SCRIPTS
 FLOORS = (
     *("utils", "stats", "core", "tasks", "rewards", "credit", "penalties", "testing", "objectives", "catalog"),
     *("rollouts", "shared_prefix", "data", "curricula", "pocket", "control", "evaluation", "samplers", "drawing"),
-    *("environments", "engine", "fields", "callbacks", "trl", "verl", "runs"),
-    *("selection", "probe", "report", "lab", "cli"),
+    *("checks", "environments", "engine", "fields", "callbacks", "trl", "verl", "runs"),
+    *("selection", "probe", "search", "report", "lab", "cli"),
 )
 """The folders of the package from the ground up. A folder imports none that stands after it."""
 LANGUAGE = ("utils", "stats", "core", "credit", "penalties", "testing", "objectives", "catalog", "control")

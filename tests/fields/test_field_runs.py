@@ -42,6 +42,8 @@ RUNS = {  # the fields of each objective, and what is logged of them
     ),
     "capo()": ([f"wrong_step=judge_wrong_steps({JUDGE})"], {"judge/wrong_steps", "judge/unreadable"}),
     "pure()": ([f"step_score=judge_step_scores({JUDGE})"], {"judge/unanswered"}),
+    "pure(0.2)": (["step_score=check_step_scores(arithmetic())"], {"check/told", "check/wrong"}),
+    "capo(1.0)": (["wrong_step=check_wrong_steps(arithmetic())"], {"check/told", "check/wrong"}),
     "pure_strict()": ([f"step_score=judge_step_scores({JUDGE})"], {"judge/unanswered"}),
     "tp_grpo(alpha=0.5)": ([f"unused_step=judge_unused_steps({JUDGE})"], {"judge/unreadable"}),
     "brpo(prior=(0.5, 0.5), length=8)": (
@@ -58,7 +60,7 @@ RUNS = {  # the fields of each objective, and what is logged of them
 
 
 # made as another one's: by a judge, by a learner, by a function
-ALIKE = ("pure()", "pure_strict()", "tp_grpo(alpha=0.5)", "istar('prm')", "empo()", "t1(entropy=0.001)")
+ALIKE = ("capo(1.0)", "pure()", "pure_strict()", "tp_grpo(alpha=0.5)", "istar('prm')", "empo()", "t1(entropy=0.001)")
 
 
 def varied(completions, **columns):

@@ -9,10 +9,11 @@ Expressions are read by the rules of `qredit.objectives.parsing`: nothing is eva
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from qredit.checks import REGISTRY as CHECKS
 from qredit.core.field_names import field_kind, resolve_field_name
 from qredit.fields import REGISTRY
 from qredit.objectives.parsing import read_expression
@@ -20,6 +21,8 @@ from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.field_maker import FieldMaker
 from qredit.utils.errors import QreditError
 from qredit.utils.imports import import_object
+
+_NAMES: Mapping[str, Callable[..., Any]] = {**REGISTRY, **CHECKS}
 
 
 def parse_field(text: str) -> tuple[str, FieldMaker | FieldFunction]:
@@ -91,4 +94,4 @@ def _is_path(source: str) -> bool:
 def _make(name: str, source: str) -> Any:
     if _is_path(source):
         return import_object(source)
-    return read_expression(source, REGISTRY, f"field {name}:", "maker of fields")
+    return read_expression(source, _NAMES, f"field {name}:", "maker of fields")

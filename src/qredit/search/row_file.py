@@ -1,0 +1,84 @@
+"""Rows written part by part: a file that is whole or not there, and beside it what is done, to go on from."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qredit.utils.atomic_files import append_text, write_text_atomic
+from qredit.utils.errors import QreditError
+from qredit.utils.sanitize import to_json_line
+
+
+@dataclass
+class RowFile:
+    """The rows of a search that are known so far.
+
+    `FILE.partial` holds the settings, then a line for each part. The last line may be cut off, and is then left out.
+
+    Attributes:
+        path: where all rows will stand.
+        settings: what the rows hang on.
+        parts: rows of each part that is done.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    parts: list[list[dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def partial(self) -> Path:
+        """Where parts are kept until all are done."""
+        return self.path.with_name(f"{self.path.name}.partial")
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Those of all parts."""
+        return [row for part in self.parts for row in part]
+
+    def check_free(self) -> None:
+        """Refuse a file that is there already, or has no place to be, and parts of another search.
+
+        Raises:
+            QreditError: says which setting is another one.
+        """
+        if self.path.exists():
+            raise QreditError(f"{self.path} exists already; give another --output")
+        if not self.path.absolute().parent.is_dir():
+            raise QreditError(f"no folder {self.path.absolute().parent} for the rows")
+        kept = self._read()
+        for name, value in self.settings.items() if kept else ():
+            was = kept[0].get(name)
+            if was != value:
+                raise QreditError(
+                    f"{self.partial} is of a search with {name}={was!r}, not {value!r}; "
+                    "give another --output, or remove it to begin anew"
+                )
+
+    def open(self) -> int:
+        """Take up the parts that are done; how many."""
+        kept = self._read() or [dict(self.settings)]
+        write_text_atomic(self.partial, "".join(map(to_json_line, kept)))
+        self.parts = [line["rows"] for line in kept[1:]]
+        return len(self.parts)
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep the rows of a part."""
+        self.parts.append(list(rows))
+        append_text(self.partial, to_json_line({"rows": rows}))
+
+    def close(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the file, and take the parts away."""
+        write_text_atomic(self.path, "".join(map(to_json_line, rows)))
+        self.partial.unlink()
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The whole lines of the partial file."""
+        if not self.partial.exists():
+            return []
+        text = self.partial.read_text(encoding="utf-8")
+        try:
+            return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
+        except ValueError:
+            raise QreditError(f"{self.partial} is of no search; remove it, or give another --output") from None
