@@ -39,6 +39,9 @@ def test_a_judge_reads_a_step_behind_those_before_it(serve, monkeypatch):
     assert judge(endpoint.url, "judge").check(cases) == [True, True, False, None, None]
     shown = [body["messages"][-1]["content"] for body, _ in endpoint.seen]
     assert all("What?" in text and "42" not in text for text in shown)
+    assert any(
+        text.index(">\none") < text.index(">\ntwo") < text.index(">\nthree") for text in shown if "three" in text
+    )
     assert judge(endpoint.url, "judge", show_answer=True).check(cases[:1]) == [True]
     assert "The right answer:\n42" in endpoint.seen[-1][0]["messages"][-1]["content"]
 

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from qredit.cli.main import main
+from qredit.cli.search_command import list_best
 from qredit.search import setup
+from qredit.tasks.base import Example
 from tests.support.folders import data_file, flags, lines, model_folder, rows
 
 pytestmark = pytest.mark.engine
@@ -49,10 +51,13 @@ def odd_steps():
     return Odd()
 
 
-def test_rows_and_the_best_of_them_are_written(search, tmp_path):
+def test_rows_and_the_best_of_them_are_written(search, tmp_path, monkeypatch):
+    seeds, once = [], setup.search_prompts
+    monkeypatch.setattr(setup, "search_prompts", lambda *given: seeds.append(given[-1]) or once(*given))
     status, told = search(best=tmp_path / "best.jsonl")
     written, best = lines(tmp_path / "steps.jsonl"), lines(tmp_path / "best.jsonl")
     assert status == 0
+    assert len(set(seeds)) == len(seeds) == 2  # one for each batch
     assert (told["prompts"], told["labelled"]) == (4, len(written))
     for row in written:
         assert 1 <= len(row["labels"]) == len(row["completions"]) <= len(row["values"]) == len(row["verdicts"])
@@ -61,6 +66,15 @@ def test_rows_and_the_best_of_them_are_written(search, tmp_path):
     assert all(set(row) == {"id", "prompt", "rationale", "answer"} for row in best)
     assert len({row["id"] for row in best}) == len(best) <= told["right"]
     assert not (tmp_path / "steps.jsonl.partial").exists()
+
+
+def test_the_best_is_the_right_one_of_the_first_rank():
+    ranked = [("a", 1, False), ("a", 2, True), ("a", 3, True), ("b", 1, False)]
+    found = [
+        {"id": id, "rank": rank, "right": right, "rationale": f"r{rank}", "answer": "4"} for id, rank, right in ranked
+    ]
+    examples = [Example("What?", "4", "a"), Example("Who?", "4", "b")]
+    assert list_best(found, examples) == [{"id": "a", "prompt": "What?", "rationale": "r2", "answer": "4"}]
 
 
 def test_an_interrupted_search_ends_as_the_unbroken_one(search, tmp_path, monkeypatch):

@@ -77,11 +77,31 @@ def test_two_rounds_by_hand(tools):
 
 
 def test_drawing_goes_on_from_the_tokens_of_the_steps(tools):
-    one, _ = search(tools, rounds=2)
+    one, _ = search(tools, rounds=3)
     prompt = tuple(tools.tokens.prompt_ids("What? "))
     thinking = tools.sampler.calls[::2]  # every other call asks for answers
     right = next(iter(one.root.children.values()))
-    assert thinking == [[prompt] * 4, [(*prompt, *right.ids)] * 4]
+    below = next(iter(right.children.values()))
+    assert thinking == [[prompt] * 4, [(*prompt, *right.ids)] * 4, [(*prompt, *right.ids, *below.ids)] * 4]
+
+
+def test_white_space_alone_is_no_step(tools):
+    sampler = ScriptedSampler(tokenizer(), lambda before, number: speak(before, number).replace("2 * 2 = 4.", ""))
+    (one,) = search(replace(tools, sampler=sampler), EXAMPLES[:1], rounds=1)
+    assert [len(found.steps) for found in one.found] == [1, 1]
+
+
+def test_every_round_draws_by_a_seed_of_its_own(tools):
+    seeds = []
+
+    class Seeded(ScriptedSampler):
+        def sample(self, requests, seed):
+            seeds.append(seed)
+            return super().sample(requests, seed)
+
+    sampler = Seeded(tokenizer(), speak)
+    search(replace(tools, sampler=sampler), rounds=3)
+    assert len(set(seeds)) == len(seeds) == 6
 
 
 def test_a_step_is_checked_behind_those_before_it(tools):

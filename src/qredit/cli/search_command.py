@@ -27,7 +27,12 @@ from qredit.utils.sanitize import escape_control_chars, to_json_line
 if TYPE_CHECKING:
     from qredit.tasks.base import Example
 
-SHARED = ("model", *(name for name in SHARED_OPTIONS if name not in ("env", "tools", *EPISODE_OPTIONS)), "reward")
+SHARED = (
+    "model",
+    *(name for name in SHARED_OPTIONS if name not in ("env", "tools", *EPISODE_OPTIONS)),
+    "hold_out",
+    "reward",
+)
 _UNSAID = ("output", "best")  # where things are written changes no row
 
 

@@ -71,7 +71,7 @@ class ProcessRewardModel:
     @torch.no_grad()
     def score(self, question: str, steps: Sequence[str]) -> list[float]:
         """The score of each step of one rationale, given the question; [] for no steps."""
-        ids, ends = self._laid_out(question, steps)
+        ids, ends = self.lay_out(question, steps)
         inside = [end for end in ends if end < self.most_tokens]
         if not inside:
             return [0.0] * len(steps)
@@ -80,7 +80,7 @@ class ProcessRewardModel:
         bad, good = logits[:, [self.bad, self.good]].double().softmax(1).unbind(1)
         return [*(good - bad).tolist(), *[0.0] * (len(ends) - len(inside))]
 
-    def _laid_out(self, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
+    def lay_out(self, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
         """The ids of question and steps, and where each step ends among them."""
         ids = list(self.tokenizer.encode(question + self.separator))
         ends = []
