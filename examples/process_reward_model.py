@@ -37,7 +37,7 @@ for epoch in range(int(rest[0]) if rest else 3):
         (loss / len(batch)).backward()
         optimizer.step()
         optimizer.zero_grad()
-        total += float(loss)
+        total += loss.item()
     print(f"epoch {epoch + 1}: loss {total / len(rows):.3f} nats a step")
 model.save_pretrained(folder)
 tokenizer.save_pretrained(folder)

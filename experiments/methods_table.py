@@ -506,6 +506,8 @@ SYSTEMS: tuple[System, ...] = (
         "paper+code",
         "search.md#the-search",
         official="JerryPlain/GroundedPRMCode",
+        effect="pocket-finqa: a reward model's area under the curve 0.68, none seen over the check's 0.65 "
+        "(one seed; [how](search.md#training-from-it))",
     ),
     System(
         "Steps recomputed",

@@ -9,7 +9,9 @@ import pytest
 from qredit.core.chain import Scope
 from qredit.credit.reward import reward
 from qredit.objectives.parsing import parse
+from qredit.rewards.judge.model import ProcessRewardModel
 from tests.support.batches import reward_batch
+from tests.support.folders import data_file, model_folder
 from tests.support.paths import ROOT
 from tests.support.tree import PAGE, lines, page
 
@@ -41,6 +43,17 @@ def test_an_example_runs(script, tmp_path, monkeypatch, capsys):
         assert (tmp_path / "runs/basic/final/model.safetensors").exists()
     else:
         assert "step   2" in capsys.readouterr().out
+
+
+@pytest.mark.e2e
+@pytest.mark.engine
+def test_the_example_of_a_reward_model_makes_one(tmp_path, monkeypatch, capsys):
+    rows = [{"prompt": "What? ", "completions": ["four", "so four"], "labels": [True, n % 2 == 0]} for n in range(4)]
+    given = [data_file(tmp_path / "steps.jsonl", rows), model_folder(tmp_path / "model"), tmp_path / "prm", 2]
+    monkeypatch.setattr(sys, "argv", ["process_reward_model.py", *map(str, given)])
+    runpy.run_path(str(ROOT / "examples" / "process_reward_model.py"), run_name="__main__")
+    assert "epoch 2: loss 0." in capsys.readouterr().out
+    assert len(ProcessRewardModel.load(str(tmp_path / "prm")).score("What? ", ["four", "so four"])) == 2
 
 
 def test_the_basic_example_is_short():
