@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from qredit.checks.protocol import StepCheck
 from qredit.engine.gold_reader import find_gold_reward
-from qredit.probe.steps import STEPS
 from qredit.rewards.judge.endpoint import show_prompt
+from qredit.rewards.judge.steps import STEPS
 from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.format import TokenFormat
 from qredit.runs.load import (
