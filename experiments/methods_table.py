@@ -221,7 +221,8 @@ SYSTEMS: tuple[System, ...] = (
     System(
         "SPEAR",
         "sampler",
-        "`--replay spear(…)`: self-imitation, good rollouts of earlier steps once more",
+        "`--replay spear(…)`: self-imitation, good rollouts of earlier steps once more; the reward `tool_use(…)` pays "
+        "for tools at first",
         "arXiv 2509.22601",
         "paper+code",
         "replay.md#spear",
@@ -526,6 +527,17 @@ SYSTEMS: tuple[System, ...] = (
         "own",
         "search.md#checks",
         rule="check judge",
+    ),
+    System(
+        "TP-GRPO's pool",
+        "sampler",
+        "rollouts of the last 50 steps are learned from, too, beside [tp_grpo](objectives/tp_grpo.md)'s credit",
+        "arXiv 2507.23317",
+        "second-hand",
+        missing=(
+            "What can be read tells its size alone: not which rollouts are drawn from it, how often, or how they are "
+            "corrected for the older policy. `--replay` takes a rule of your own."
+        ),
     ),
     System(
         "For-Value",

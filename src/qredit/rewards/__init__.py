@@ -6,6 +6,7 @@ from qredit.rewards.numeric import last_number, numeric
 from qredit.rewards.registry import REGISTRY, get, make_reward_function
 from qredit.rewards.reward_spec import Response, Reward, find_unparseable, parse_rewards
 from qredit.rewards.text import exact_match, f1, normalize_answer, normalized_exact_match, substring
+from qredit.rewards.tool_use import tool_use
 from qredit.utils.former_names import former_names
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "numeric",
     "parse_rewards",
     "substring",
+    "tool_use",
     "find_unparseable",
 ]
 

@@ -1,6 +1,5 @@
 """Constraints that an answer is to keep, and the share of them that it keeps."""
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from qredit.tasks.task_call import parse_task_call
+from qredit.tasks.task_call import check_arguments, parse_task_call
 from qredit.utils.errors import QreditError, check_count, unknown_name_error
 
 _SENTENCE = re.compile(r"[^.!?…]*\w[^.!?…]*(?:[.!?…]+|$)")
@@ -139,16 +138,9 @@ def _parse_constraint(text: str) -> Constraint:
     if call.member is not None or call.name not in CHECKS:
         raise unknown_name_error("constraint", call.name, CHECKS)
     made = Constraint(call.name, call.arguments)
-    try:
-        inspect.signature(CHECKS[call.name]).bind("", **call.arguments)
-    except TypeError as error:
-        raise QreditError(f"constraint '{text}': {error}; it takes {_list_arguments(call.name)}") from None
+    check_arguments(f"constraint '{text}'", CHECKS[call.name], call.arguments, given=1)
     made.holds("a")  # refuses values that it cannot compare with
     return made
-
-
-def _list_arguments(name: str) -> str:
-    return ", ".join(list(inspect.signature(CHECKS[name]).parameters)[1:]) or "none"
 
 
 def _lies_within(name: str, count: int, least: int, most: int | None) -> bool:

@@ -8,22 +8,28 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from qredit.rewards.answer_scorer import is_not_blank
 from qredit.rewards.column_reward import COLUMN_REWARDS, ColumnReward
 from qredit.rewards.finite_rewards import add_reward_checks
 from qredit.rewards.registry import REGISTRY, get, make_reward_function
+from qredit.rewards.tool_use import tool_use
 from qredit.tasks.base import Example
+from qredit.tasks.task_call import check_arguments, parse_task_call
 from qredit.utils.errors import QreditError, unknown_name_error
 from qredit.utils.imports import import_object
 
 ENVIRONMENT = "environment"
 """The name of the reward that environments give themselves."""
+EPISODE_RULES: Mapping[str, type[tool_use]] = MappingProxyType({"tool_use": tool_use})
+"""Rewards with arguments that read what happened in the turns of an episode."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_COMMA = re.compile(r",(?![^()]*\))")  # one that stands in no brackets
 _FROM_US = (
     *("prompts", "completions", "completion_ids", "response", "rationale", "answer", "aliases", "id"),
-    "episode_reward",
+    *("episode_reward", "turn_counts"),
 )
 _FROM_TRAINER = ("trainer_state", "log_extra", "log_metric")
 _OF_TRAINERS = ("prompt", "completion", "prompt_ids", "answer_ids", "alias_ids", "image", "images", "environments")
@@ -43,6 +49,7 @@ class Response:
         answer: what follows its thinking: what scorers judge.
         example: the question with its gold answers.
         episode_reward: what an environment gave for all turns together; None where it gave nothing.
+        turn_counts: what was counted in each turn, by name, such as calls of tools; empty without an environment.
     """
 
     prompt: Any
@@ -52,6 +59,7 @@ class Response:
     answer: str
     example: Example
     episode_reward: float | None = None
+    turn_counts: Sequence[Mapping[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Reward:
         }
         if any(response.episode_reward is not None for response in responses):
             ours["episode_reward"] = [response.episode_reward for response in responses]
+        if any(response.turn_counts for response in responses):
+            ours["turn_counts"] = [response.turn_counts for response in responses]
         # TRL hands these to every function; outside a trainer there is no state, and nothing is logged.
         trainers = {"trainer_state": None, "log_extra": _not_logged, "log_metric": _not_logged}
         result = self.function(**ours, **collect_columns(examples), **trainers)
@@ -158,27 +168,40 @@ def parse_rewards(text: str) -> tuple[Reward, ...]:
     """
     found: list[Reward] = []
     for weight, name in parse_reward_names(text):
-        if name == ENVIRONMENT:
-            found.append(Reward(name, weight, environment, parses=lambda gold: True))
-            continue
-        if name in COLUMN_REWARDS:
-            judge = COLUMN_REWARDS[name]
-            made = add_reward_checks(judge.make_function(), name)
-            found.append(Reward(name, weight, made, parses=lambda gold: True, by_column=judge))
-            continue
-        if name in REGISTRY:
-            found.append(Reward(name, weight, make_reward_function(name), REGISTRY[name].parses))
-            continue
-        function = import_object(name)
-        if inspect.isclass(function) or hasattr(function, "parameters"):
-            kind = "a class" if inspect.isclass(function) else "a model"
-            raise QreditError(
-                f"reward '{name}' is {kind}; give a function with the signature of TRL's reward functions"
-            )
-        short = getattr(function, "__name__", name)
-        shown = name if short in (*REGISTRY, *COLUMN_REWARDS) or short in [other.name for other in found] else short
-        found.append(Reward(shown, weight, add_reward_checks(function, shown), own=True, source=_file_of(function)))
+        taken = [other.name for other in found]
+        found.append(_make_ours(weight, name, taken) or _import_reward(weight, name, taken))
     return tuple(found)
+
+
+def _make_ours(weight: float, name: str, taken: Sequence[str]) -> Reward | None:
+    """The reward of ours that is written so; None for an import path."""
+    if name == ENVIRONMENT:
+        return Reward(name, weight, environment, _any_gold)
+    if name in COLUMN_REWARDS:
+        judge = COLUMN_REWARDS[name]
+        return Reward(name, weight, add_reward_checks(judge.make_function(), name), _any_gold, by_column=judge)
+    if name in REGISTRY:
+        return Reward(name, weight, make_reward_function(name), REGISTRY[name].parses)
+    if (rule := _read_rule(name)) is not None:
+        short = type(rule).__name__
+        shown = name if short in taken else short
+        return Reward(shown, weight, add_reward_checks(rule.make_function(), shown), _any_gold)
+    return None
+
+
+def _any_gold(gold: str) -> bool:
+    """That of rewards that read no reference answer: none is one that they cannot read."""
+    return True
+
+
+def _import_reward(weight: float, name: str, taken: Sequence[str]) -> Reward:
+    function = import_object(name)
+    if inspect.isclass(function) or hasattr(function, "parameters"):
+        kind = "a class" if inspect.isclass(function) else "a model"
+        raise QreditError(f"reward '{name}' is {kind}; give a function with the signature of TRL's reward functions")
+    short = getattr(function, "__name__", name)
+    shown = name if short in (*_list_ours(), *taken) else short
+    return Reward(shown, weight, add_reward_checks(function, shown), own=True, source=_file_of(function))
 
 
 def _file_of(function: Any) -> Path | None:
@@ -190,9 +213,10 @@ def parse_reward_names(text: str) -> list[tuple[float, str]]:
     """Weight and name, or import path, of each reward in a text; nothing is imported.
 
     Raises:
-        QreditError: none, an unknown scorer, a weight that is no finite number, a name that occurs twice.
+        QreditError: none, an unknown scorer, arguments that it does not take, a weight that is no finite number, a name
+            that occurs twice.
     """
-    found = [_named(part.strip()) for part in text.split(",") if part.strip()]
+    found = [_named(part.strip()) for part in _COMMA.split(text) if part.strip()]
     if not found:
         raise QreditError("reward must name at least one scorer or function")
     names = [name for _, name in found]
@@ -210,9 +234,39 @@ def _named(part: str) -> tuple[float, str]:
     number = float(weight) if times else 1.0
     if not math.isfinite(number):
         raise QreditError(f"reward '{part}': the weight must be finite, got '{weight}'")
-    if name not in (*REGISTRY, *COLUMN_REWARDS, ENVIRONMENT) and ":" not in name and "." not in name:
-        raise unknown_name_error("reward", name, [*REGISTRY, *COLUMN_REWARDS, ENVIRONMENT, "package.module:function"])
+    if _read_rule(name) is None and name not in _list_ours() and ":" not in name and "." not in name:
+        raise unknown_name_error("reward", name, [*_list_ours(), "package.module:function"])
     return number, name
+
+
+def _list_ours() -> tuple[str, ...]:
+    """The names of rewards that are no import path."""
+    return (*REGISTRY, *COLUMN_REWARDS, ENVIRONMENT, *EPISODE_RULES)
+
+
+def _read_rule(name: str) -> tool_use | None:
+    """The rule that is written with its arguments, such as `tool_use(steps=200)`; None where there are none to read."""
+    if "(" not in name and name not in EPISODE_RULES:
+        return None
+    call = parse_task_call(name, "reward")
+    if call.member is not None or call.name not in EPISODE_RULES:
+        raise unknown_name_error("reward with arguments", name.partition("(")[0].strip(), EPISODE_RULES)
+    check_arguments(f"reward '{name}'", EPISODE_RULES[call.name], call.arguments)
+    return EPISODE_RULES[call.name](**call.arguments)
+
+
+def check_one_turn(text: str | None) -> None:
+    """Refuse rewards that read the turns of an episode where rollouts have one.
+
+    Args:
+        text: as `parse_rewards`; None is a task's own reward, which reads none.
+
+    Raises:
+        QreditError: the first such reward; as `parse_reward_names`.
+    """
+    for _, name in [] if text is None else parse_reward_names(text):
+        if name == ENVIRONMENT or _read_rule(name) is not None:
+            raise QreditError(f"reward '{name}' is of episodes with tools or an environment, and here are none")
 
 
 def choose_eval_rewards(

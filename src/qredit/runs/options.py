@@ -14,7 +14,7 @@ from qredit import tasks
 from qredit.catalog import objective_names
 from qredit.environments.budget import EpisodeBudget
 from qredit.environments.names import check_names
-from qredit.rewards.reward_spec import ENVIRONMENT, parse_reward_names
+from qredit.rewards.reward_spec import ENVIRONMENT, check_one_turn, parse_reward_names
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.runs.example_filter import ExampleFilter
@@ -112,7 +112,7 @@ class TrainOptions:
         default=None,
         metadata={
             "help": "scorer, or function of yours as package.module:name; several with weights: 'math_equal, 0.1 * "
-            "format'; in YAML also a list. Default: the task's",
+            "format'; of episodes also environment and tool_use(steps=N); in YAML also a list. Default: the task's",
             "joined_by": ", ",
         },
     )
@@ -365,6 +365,7 @@ class TrainOptions:
             for name in EPISODE_OPTIONS:
                 if getattr(self, name) is not None:
                     raise QreditError(f"{name} needs env or tools")
+            check_one_turn(self.reward)
             return
         check_names(self.env, self.tools, self.task)
         if self.env is not None and self.tool_seconds is not None:

@@ -160,4 +160,5 @@ def make_response(format: TokenFormat, example: Example, rollout: Trajectory) ->
         answer=format.response_text(rollout.answer_ids),
         example=example,
         episode_reward=None if math.isnan(rollout.episode_reward) else rollout.episode_reward,
+        turn_counts=[turn.counts for turn in rollout.turns],
     )

@@ -1,8 +1,9 @@
 """A task as it is written: NAME, FAMILY:NAME, or either with arguments in brackets, as in `path-star(degree=5)`."""
 
 import ast
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,26 @@ def parse_task_call(text: str, what: str = "task") -> TaskCall:
     name, colon, member = found["name"].partition(":")
     arguments = {} if found["arguments"] is None else _constants(f"{what} '{text}'", found["arguments"])
     return TaskCall(name, member if colon else None, arguments)
+
+
+def check_arguments(subject: str, function: Callable[..., Any], arguments: Mapping[str, Any], given: int = 0) -> None:
+    """Refuse arguments that a function does not take, and too few.
+
+    Args:
+        subject: what errors call the call.
+        function: what is to be called.
+        arguments: by name.
+        given: how many of its first parameters are not the caller's to give.
+
+    Raises:
+        QreditError: names what is wrong, and the parameters that there are.
+    """
+    takes = inspect.signature(function)
+    try:
+        takes.bind(*[None] * given, **arguments)
+    except TypeError as error:
+        listed = ", ".join(list(takes.parameters)[given:]) or "none"
+        raise QreditError(f"{subject}: {error}; it takes {listed}") from None
 
 
 def _constants(subject: str, arguments: str) -> dict[str, Any]:

@@ -79,8 +79,7 @@ class RewardCalculator:
         completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
         columns = [{**one.example, "response": one.response, "rationale": one.rationale} for one in trajectories]
         if any(one.turns for one in trajectories):
-            given = [None if math.isnan(one.episode_reward) else one.episode_reward for one in trajectories]
-            columns = [{**row, "episode_reward": value} for row, value in zip(columns, given, strict=True)]
+            columns = [{**row, **_tell_episode(one)} for row, one in zip(columns, trajectories, strict=True)]
         per_function = of._calculate_rewards(columns, prompts, completions, [list(one.ids) for one in trajectories])
         total = (per_function * of.reward_weights.to(per_function.device)).nansum(1)
         total[per_function.isnan().all(1)] = torch.nan
@@ -132,6 +131,15 @@ class RewardCalculator:
             values = [v for part in gather_object([of._pending_metrics.get(name, [])]) for v in part]
             of._metrics[mode][name].append(sum(values) / len(values))
         of._pending_metrics.clear()
+
+
+def _tell_episode(one: Trajectory) -> dict[str, Any]:
+    """What reward functions are told of an episode: what its environment gave, and the counts of each turn."""
+    earned = one.episode_reward
+    return {
+        "episode_reward": None if math.isnan(earned) else earned,
+        "turn_counts": [turn.counts for turn in one.turns],
+    }
 
 
 def _mask_hinted(trajectories: Sequence[Trajectory], rewards: Tensor) -> Tensor:

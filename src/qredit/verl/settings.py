@@ -12,6 +12,7 @@ from qredit.core.objective import Objective
 from qredit.engine.scorer import SAMPLER_ENTROPY
 from qredit.engine.served_fields import check_served
 from qredit.objectives.parsing import parse
+from qredit.rewards.reward_spec import check_one_turn
 from qredit.rollouts.answer_budget import DEFAULT_ANSWER_BUDGET, cap_answer_budget
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.format_settings import FormatSettings
@@ -59,8 +60,8 @@ class VerlSettings:
         if self.answer_budget is not None and self.answer_budget < 1:
             raise QreditError(f"qredit.answer_budget must be at least 1, got {self.answer_budget}")
         AliasUse.parse(self.aliases)
-        if self.guard is not None:
-            check_names("value of qredit.guard", [self.guard], get_args(Action))
+        check_one_turn(self.reward)
+        check_names("value of qredit.guard", [] if self.guard is None else [self.guard], get_args(Action))
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> "VerlSettings":
