@@ -71,6 +71,7 @@ def test_gigpo_gives_the_worked_numbers():
     within = values(batch, turn_reward(), sum_turns_to_come(0.95), center_by_pool("state"))
     assert within.numpy() == near([0.633, 0.5, 0], [-0.317, -0.317, -0.5])
     assert gigpo(scale=False).credit(batch).numpy() == near([1.133, 1.0, 0], [-0.817, -0.817, -1.0])
+    assert values(batch, reward(), center_by_pool("prompt")).numpy() == near([0.6, 0.6, 0], [-0.4, -0.4, -0.4])
 
 
 def test_hgpo_weighs_longer_histories_more():
@@ -121,6 +122,11 @@ def test_equal_entropies_change_nothing_but_the_bonus():
     assert values(batch, next_turn_certainty()).tolist() == [[1, 0], [0, 0]]
     lone = turned([1.0, 0.0], [1, 1], sampler_entropy=[[0.1], [0.4]])
     assert not values(lone, next_turn_certainty()).any()
+
+
+def test_a_discounted_sum_counts_the_outcome_once():
+    """A gain of .2 and an outcome of 1 a turn later: 1.1. A2TGPO's mode that discounts the outcome twice has 1.01."""
+    assert float(values(paid([[0.2, 1.0]]), turn_reward(), sum_turns_to_come(0.9))[0, 0]) == pytest.approx(1.1)
 
 
 def test_a_turns_ratio_is_the_mean_of_its_tokens():

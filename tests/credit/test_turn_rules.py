@@ -144,7 +144,14 @@ def test_poad_gives_the_worked_numbers():
 
 def test_tree_grpo_gives_the_worked_numbers():
     batch = on_trees([1.0, 1.0, 0.0, 0.0, 0.0, 1.0], [0, 0, 0, 1, 1, 1])
+    assert grpo(epsilon_std=1e-6).credit(batch)[:, 0].abs().numpy() == near(*[0.913] * 6)
     assert tree_grpo().credit(batch)[:, 0].numpy() == near(1.490, 1.490, -2.068, -1.490, -1.490, 2.068)
+
+
+def test_grpo_gives_the_worked_numbers_of_search_r1():
+    """One of five rollouts is right."""
+    credit = grpo(epsilon_std=1e-6).credit(turned([1.0, 0.0, 0.0, 0.0, 0.0], [1] * 5))
+    assert credit[:, 0].numpy() == near(1.789, *[-0.447] * 4)
 
 
 def test_arpo_gives_shared_tokens_the_mean_of_the_branches():

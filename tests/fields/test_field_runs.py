@@ -130,13 +130,13 @@ SEARCHED = {  # makers of turn rewards on the search agent, and what is logged o
 }
 
 
-def search(tmp_path, name, maker, *fields, **changes):
-    """Trains a tiny search agent by turn rewards that a maker gives; returns its first model and the run folder."""
+def search(tmp_path, name, *fields, **changes):
+    """Trains a tiny search agent with these fields; returns its first model and the run folder."""
     network = tmp_path / "searching"
     if not network.exists():
         model_folder(network, max_position_embeddings=1024)
     chosen = {"task": "pocket-hotpot", "env": "pocket-search", "subset": 8, "max_turns": 2, "observation_budget": 100}
-    words = [word for text in (f"turn_reward={maker}", *fields) for word in ("--field", text)]
+    words = [word for text in fields for word in ("--field", text)]
     given = {**SHORT, **chosen, "m": 4, "reward": f"{__name__}:varied", "objective": "mica()", **changes}
     assert main(["train", "--cpu", *flags(model=network, output=tmp_path / name, **given), *words]) == 0
     return network, tmp_path / name
@@ -148,7 +148,7 @@ def test_a_search_agent_trains_by_made_turn_rewards(maker, tmp_path, serve, caps
     endpoint = serve(lambda number, body: said("[3, 1]" if "of 2 turns" in str(body) else "[2]"))
     fields, logged = SEARCHED[maker]
     maker = maker.format(judge=JUDGE.format(url=endpoint.url))
-    network, run = search(tmp_path, "run", maker, *fields, save_every=0)
+    network, run = search(tmp_path, "run", f"turn_reward={maker}", *fields, save_every=0)
     before, after = weights(network), weights(run / "final")
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert logged <= {key for line in lines(run / "metrics.jsonl") for key in line}
@@ -158,37 +158,41 @@ def test_a_search_agent_trains_by_made_turn_rewards(maker, tmp_path, serve, caps
     )
 
 
-@pytest.mark.e2e
-def test_a_resumed_run_goes_on_with_its_regression(tmp_path):
-    asked = ("redistributed_return(2, lr=0.01)", FEATURES)
-    _, whole = search(tmp_path, "whole", *asked, save_every=1)
+def check_resumed(whole, key):
+    """A run that lost its second step and its end goes on from its first, bit for bit."""
     cut = shutil.copytree(whole, whole.parent / "cut")
     for gone in ("final", "checkpoint-2"):
         shutil.rmtree(cut / gone)
     assert main(["train", "--quiet", "--resume", *flags(output=cut)]) == 0
     first, second = weights(whole / "final"), weights(cut / "final")
     assert all(torch.equal(first[name], second[name]) for name in first)
-    key = "redistributed_return/loss"
     told = [[line[key] for line in lines(run / "metrics.jsonl") if key in line] for run in (whole, cut)]
     assert told[0] == told[1]
     assert len(set(told[0])) == 2
 
 
 @pytest.mark.e2e
-def test_a_resumed_run_goes_on_with_its_critic(train):
-    fields = ("macro=macros_by_length(2)", "value=critic(lr=0.1)")
-    whole = train("whole", "ma_rlhf()", *fields, save_every=1)
-    cut = shutil.copytree(whole, whole.parent / "cut")
-    for gone in ("final", "checkpoint-2"):
-        shutil.rmtree(cut / gone)
-    assert main(["train", "--quiet", "--resume", *flags(output=cut)]) == 0
-    first, second = weights(whole / "final"), weights(cut / "final")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    told = [
-        [line["critic/loss"] for line in lines(run / "metrics.jsonl") if "critic/loss" in line] for run in (whole, cut)
-    ]
-    assert told[0] == told[1]
-    assert len(told[0]) == 2
+def test_a_resumed_run_goes_on_with_its_regression(tmp_path):
+    asked = ("turn_reward=redistributed_return(2, lr=0.01)", FEATURES)
+    check_resumed(search(tmp_path, "whole", *asked, save_every=1)[1], "redistributed_return/loss")
+
+
+@pytest.mark.e2e
+def test_a_resumed_agent_goes_on_with_its_critic(tmp_path):
+    asked = {"objective": "turn_ppo()", "save_every": 1}
+    check_resumed(search(tmp_path, "whole", "value=critic(lr=0.1)", **asked)[1], "critic/loss")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("objective", "fields", "key"),
+    [
+        ("ma_rlhf()", ("macro=macros_by_length(2)", "value=critic(lr=0.1)"), "critic/loss"),
+        ("istar('prm')", ("logp@prm=implicit_prm(lr=0.01)",), "implicit_prm/loss"),
+    ],
+)
+def test_a_resumed_run_goes_on_with_its_learner(objective, fields, key, train):
+    check_resumed(train("whole", objective, *fields, save_every=1), key)
 
 
 @pytest.mark.parametrize(

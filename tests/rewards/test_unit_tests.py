@@ -84,6 +84,9 @@ def test_the_score_is_the_weighted_share_of_tests_that_pass():
     tests = parse_tests([{"assert": text, "weight": weight} for text, weight in weighted.items()])
     assert score_unit_tests(f"```python\n{SQUARE}```", tests) == pytest.approx(0.5)
     assert score_unit_tests("", tests) == score_unit_tests("def square(:", tests) == 0
+    heavy = ("square(3) == 9", 0.15), ("square(2) == 4", 0.15), ("square(2) == 5", 0.35), ("square(0) == 1", 0.35)
+    tiers = parse_tests([{"assert": text, "weight": weight} for text, weight in heavy])
+    assert score_unit_tests(SQUARE, tiers) == pytest.approx(0.30), "TAROT's weights, the easy ones passed"
     reads = parse_tests([{"input": "2 3\n", "output": "5"}, {"input": "1 1\n", "output": "2\nmore"}])
     assert score_unit_tests("a, b = map(int, input().split())\nprint(a + b)", reads) == 0.5
 
