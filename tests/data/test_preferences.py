@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -93,12 +94,13 @@ def test_marks_of_drawn_tokens_survive_a_file():
         reward=1.0,
     )
     other = Trajectory((9,), (Segment((6,), Role.ANSWER, sampled=True),), EndReason.CAP)
-    first, second = group_by_prompt([drawn, other])
+    first, second = group_by_prompt([drawn, replace(other, end=EndReason.PRUNED), other])
     assert first == CompletionGroup((7, 8), (Completion((1, 2, 3, 4, 5), (True, True, False, True, True), 1.0),))
     record = first.as_record()
     assert record["completions"] == [{"ids": [1, 2, 3, 4, 5], "sampled": [[0, 2], [3, 5]], "reward": 1.0}]
     assert CompletionGroup.from_record(record) == first
-    assert second.as_record()["completions"][0]["reward"] is None
+    (alone,) = second.as_record()["completions"]
+    assert alone["reward"] is None
     assert math.isnan(CompletionGroup.from_record(second.as_record()).completions[0].reward)
     pair = PreferencePair((7, 8), first.completions[0], completion(3, 0.0))
     assert PreferencePair.from_record(pair.as_record()) == pair

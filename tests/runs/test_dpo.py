@@ -287,6 +287,23 @@ def test_a_resumed_run_keeps_each_rollout_once(train, tmp_path, monkeypatch):
     assert lines(cut.rollouts) == lines(whole.rollouts)
 
 
+@pytest.mark.e2e
+def test_branches_are_paired_by_their_own_tokens(train, dpo):
+    """What candidates begin with was another's draw, is read and does not count. Who was pruned is not kept."""
+    played = {"env": "tests.support.episodes:Counting", "max_turns": 2, "observation_budget": 40, "steps": 2, "m": 4}
+    played |= {"objective": "slate()", "reward": f"{__name__}:is_even", "branching": "candidates(k=2)"}
+    run = train("branched", **played)
+    kept = [CompletionGroup.from_record(line) for line in lines(run.rollouts)]
+    assert {len(one.completions) for one in kept} == {3}, "of four, one was not gone on from"
+    shared = [one for group in kept for one in group.completions if not any(one.sampled[:4])]
+    assert shared, "the beginning of a branch was drawn in another episode"
+    assert all(any(one.sampled) for one in shared)
+    made, told = dpo(run, steps=1, prompts_per_step=1)
+    assert steps_of(made)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert told["pairs"]["completions"] <= 3 * told["pairs"]["prompts"] * 2
+    assert main(["dpo", "--run", str(run.path), "--rollouts", "4", "--branching", "candidates(k=2)"]) == 2
+
+
 def test_a_run_that_was_not_asked_keeps_none(train):
     assert not train("plain", keep_rollouts=False, steps=1).rollouts.exists()
 
@@ -466,6 +483,13 @@ def test_without_pairs_no_model_is_loaded(source, dpo, monkeypatch):
     assert told["error"].endswith(" kept: 2 of 2 prompts have one reward for all their rollouts and give no pair")
 
 
+def test_a_judge_that_finds_all_alike_leaves_no_pair(source, dpo, serve, monkeypatch):
+    monkeypatch.setattr("qredit.runs.dpo.load_trainable_model", None)
+    endpoint = serve(lambda number, body: said("[5]"))
+    _, told = dpo(source(), status=2, by=f"judge('{endpoint.url}', 'judge')")
+    assert told["error"].endswith(" kept: 4 of 4 prompts have one score for all their rollouts and give no pair")
+
+
 def test_runs_without_rollouts_or_model_are_refused(source, dpo, tmp_path, network, capsys):
     assert main(["dpo", "--steps", "2"]) == 2
     assert "run is needed: the folder of the run" in capsys.readouterr().err
@@ -528,5 +552,6 @@ def test_each_command_resumes_its_own_runs(source, dpo, capsys):
 def test_every_option_of_training_is_shared_or_of_rollouts():
     rollouts = {"objective", "q", "m", "rows_per_forward", "keep", "probe", "guard", "field", "coldness"}
     rollouts |= {"keep_rollouts", "training", "replay", "curriculum", "drawing", "shrink", "perturb"}
+    rollouts |= {"branching"}
     assert {*SHARED_WITH_TRAIN} | rollouts == {field.name for field in fields(TrainOptions)}
     assert not {*SHARED_WITH_TRAIN} & (rollouts | {field.name for field in fields(PairOptions)})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from qredit.rollouts.trajectory import Trajectory
+from qredit.rollouts.trajectory import EndReason, Trajectory
 from qredit.utils.run_lengths import list_stretches
 
 
@@ -85,9 +85,14 @@ class CompletionGroup:
 
 
 def group_by_prompt(trajectories: Sequence[Trajectory]) -> list[CompletionGroup]:
-    """The completions of rollouts, in groups of one prompt, in the order in which prompts occur first."""
+    """The completions of rollouts, in groups of one prompt, in the order in which prompts occur first.
+
+    Candidates that a rule of branching did not go on from are left out: they end before there is an answer.
+    """
     found: dict[tuple[int, ...], list[Completion]] = {}
     for one in trajectories:
+        if one.end is EndReason.PRUNED:
+            continue
         found.setdefault(tuple(one.prompt), []).append(Completion.of(one))
     return [CompletionGroup(prompt, tuple(completions)) for prompt, completions in found.items()]
 

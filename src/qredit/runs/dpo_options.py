@@ -10,7 +10,7 @@ from qredit.utils.errors import QreditError, unknown_name_error
 
 SHARED_WITH_TRAIN = (
     *(name for name in SHARED_WITH_SFT if name != "coldness"),  # the model is a run's, and none of those of pocket-dial
-    *("aliases", "env", "tools", *EPISODE_OPTIONS),
+    *("aliases", "env", "tools", *(name for name in EPISODE_OPTIONS if name != "branching")),  # fresh ones are whole
 )
 """Options of training that training on preferences has, too, with the same meaning."""
 SAMPLING_OPTIONS = ("reward", "subset")
