@@ -1,11 +1,13 @@
 """Makers that ask a judge: what it is shown, what its words become, and what is counted when they cannot be read."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from qredit.fields import (
+    judge_potentials,
     judge_same_answers,
     judge_step_scores,
     judge_turn_shares,
@@ -248,6 +250,28 @@ def test_turns_that_nobody_judged_have_no_reward(serve):
     assert torch.equal(torch.tensor(first).isnan(), torch.tensor([True, True, False, False, True]))
     assert (first[2], first[3]) == (3.0, 0.0)
     assert told == {"judge/unanswered": pytest.approx(1 / 3), "judge/unreadable": pytest.approx(1 / 3)}
+
+
+def test_turns_are_paid_for_what_they_took_off_a_distance(serve):
+    """The sheet's 10, 7, 8, 2: 3, -1 and 6. Of four rollouts one is not answered, one not readable, one not scored."""
+    speech = Spoken()
+    given, told = tools(speech)
+    one = episode(speech)
+    three = replace(one, segments=(*one.segments, Segment(speech.ids("x"), Role.ANSWER, True, turn=2)))
+    rollouts = [three, *(replace(one, example={"prompt": name, "answer": "gold"}) for name in ("lost", "odd"))]
+    replies = {"What": said("so [10, 7, 8, 2]"), "lost": (503, "busy"), "odd": said("[10, 7]")}
+    endpoint = serve(lambda number, body: replies[asked_of(body).split("Question:\n")[1].split("?")[0].split("\n")[0]])
+    maker = judge_potentials(endpoint.url, "judge", goal="nobody is sad")
+    found = maker.make([*rollouts, episode(speech, float("nan"))], given)["turn_reward"]
+    assert found[0] == [3.0] * 4 + [-1.0] * 2 + [6.0]
+    assert all(math.isnan(value) for values in found[1:] for value in values)
+    assert told == {"judge/unanswered": pytest.approx(1 / 3), "judge/unreadable": pytest.approx(1 / 3)}
+    assert len({asked_of(body) for body, _ in endpoint.seen}) == 3, "nobody asks of what was not scored"
+    assert "The goal is: nobody is sad. " in endpoint.seen[0][0]["messages"][0]["content"]
+    shown = next(asked_of(body) for body, _ in endpoint.seen if "Episode of 3 turns" in asked_of(body))
+    assert shown.startswith("Question:\nWhat?\n\nThe right answer:\ngold\n\nEpisode of 3 turns:\n\n<turn number")
+    with pytest.raises(QreditError, match="goal of judge_potentials must be a text, got ' '"):
+        judge_potentials("http://x", "judge", goal=" ")
 
 
 @pytest.mark.parametrize(

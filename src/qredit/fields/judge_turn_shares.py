@@ -3,11 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from qredit.fields._step_judge import EndpointMaker
+from qredit.fields._turn_judge import TurnJudge, show_question, show_turns
 from qredit.fields._turns import TurnText, place_on_turns, read_turns
-from qredit.rewards.judge.endpoint import count_replies, parse_numbers, show_prompt
 from qredit.rollouts.field_maker import FieldTools
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import look_up
@@ -36,7 +34,7 @@ SHARES: Mapping[str, Callable[[Sequence[int]], list[float]]] = {"of_most": divid
 
 
 @dataclass(frozen=True)
-class judge_turn_shares(EndpointMaker):
+class judge_turn_shares(TurnJudge):
     """`turn_reward` (B, T): on the tokens of turn k the share of the episode's reward S that a judge gives the turn.
 
         r_k = a_k / 3 · S   ('of_most'),   r_k = a_k / Σ_j a_j · S   ('of_sum', 0 where all a_j are 0)
@@ -60,7 +58,6 @@ class judge_turn_shares(EndpointMaker):
 
     share: str = "of_most"
     show_answer: bool = True
-    fills: ClassVar[tuple[str, ...]] = ("turn_reward",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,12 +66,9 @@ class judge_turn_shares(EndpointMaker):
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
         turns = [read_turns(one, tools.tokenizer) for one in trajectories]
         asked = [place for place, one in enumerate(trajectories) if one.reward != 0 and not math.isnan(one.reward)]
-        replies = self._judge.ask([(_TASK, self._show(trajectories[place], turns[place])) for place in asked])
-        told = {
-            place: None if reply is None else parse_numbers(reply, len(turns[place]), MOST)
-            for place, reply in zip(asked, replies, strict=True)
-        }
-        self._log_failures(count_replies(replies, list(told.values())), tools)
+        shown = [(_TASK, self._show(trajectories[place], turns[place])) for place in asked]
+        read = self._ask(shown, [len(turns[place]) for place in asked], MOST, tools)
+        told = dict(zip(asked, read, strict=True))
         return {
             "turn_reward": [
                 place_on_turns(one, self._reward(one.reward, told.get(place), len(turns[place])))
@@ -95,16 +89,6 @@ class judge_turn_shares(EndpointMaker):
         return [share * outcome for share in SHARES[self.share](attributions)]
 
     def _show(self, one: Trajectory, turns: Sequence[TurnText]) -> str:
-        """The episode as the judge reads it, turns numbered from 1."""
-        gold = one.example.get("answer") if self.show_answer else None
-        known = "" if gold is None else f"\n\nThe right answer:\n{gold}"
-        shown = "\n\n".join(_show_turn(number, turn) for number, turn in enumerate(turns, start=1))
-        return (
-            f"Question:\n{show_prompt(one.example['prompt'])}{known}\n\nReward of the episode: {one.reward:g}\n\n"
-            f"Episode of {len(turns)} turns:\n\n{shown}"
-        )
-
-
-def _show_turn(number: int, turn: TurnText) -> str:
-    observed = f"\n<answered>\n{turn.observed}\n</answered>" if turn.observed else ""
-    return f'<turn number="{number}">\n<said>\n{turn.said}\n</said>{observed}\n</turn>'
+        """The episode as the judge reads it."""
+        question = show_question(one, self.show_answer)
+        return f"{question}\n\nReward of the episode: {one.reward:g}\n\n{show_turns(turns)}"
