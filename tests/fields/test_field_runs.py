@@ -123,6 +123,7 @@ def turns():
 FEATURES = f"turn_feature@0=turn_features('{__name__}:tell_turn', '{__name__}:turns')"
 SEARCHED = {  # makers of turn rewards on the search agent, and what is logged of them
     "judge_turn_shares({judge}, share='of_sum')": ((), {"judge/unanswered", "judge/unreadable"}),
+    "judge_potentials({judge}, goal='a town is named')": ((), {"judge/unanswered", "judge/unreadable"}),
     "redistributed_return(2, lr=0.01)": (
         (FEATURES,),
         {"redistributed_return/loss", "redistributed_return/variance"},
@@ -143,15 +144,23 @@ def search(tmp_path, name, *fields, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("maker", list(SEARCHED))
+@pytest.mark.parametrize("maker", [e2e(name) if "potentials" in name else name for name in SEARCHED])
 def test_a_search_agent_trains_by_made_turn_rewards(maker, tmp_path, serve, capsys):
-    endpoint = serve(lambda number, body: said("[3, 1]" if "of 2 turns" in str(body) else "[2]"))
+    def answer(number, body):
+        two = "of 2 turns" in str(body)
+        if "far things are from a goal" in str(body):
+            return said(f"[9, 4, {number % 9}]" if two else f"[9, {number % 9}]")
+        return said("[3, 1]" if two else "[2]")
+
+    endpoint = serve(answer)
     fields, logged = SEARCHED[maker]
     maker = maker.format(judge=JUDGE.format(url=endpoint.url))
     network, run = search(tmp_path, "run", f"turn_reward={maker}", *fields, save_every=0)
     before, after = weights(network), weights(run / "final")
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert logged <= {key for line in lines(run / "metrics.jsonl") for key in line}
+    written = lines(run / "metrics.jsonl")
+    assert logged <= {key for line in written for key in line}
+    assert not any(line.get("judge/unreadable") for line in written)
     told = " ".join(capsys.readouterr().err.split())
     assert f"turn_reward is filled by {maker}, in the place of what the environment gives".replace(" ", "") in (
         told.replace(" ", "")
