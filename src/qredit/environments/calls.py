@@ -99,6 +99,11 @@ PLAIN = CallForm("plain text", find_tagged, end=CLOSE)
 """Hermes' form, told in the prompt: the closing tag ends the turn, for nothing else would."""
 
 
+def find_any_form(text: str) -> Sequence[FoundCall]:
+    """The calls of a text in the first form in which there are any; none where it is an answer."""
+    return next((found for form in (HERMES, MISTRAL, LLAMA) if (found := form.find(text))), ())
+
+
 def detect_call_form(tokenizer: Tokenizer, template: Mapping[str, Any] | None = None) -> CallForm:
     """The form that a chat template writes calls in.
 

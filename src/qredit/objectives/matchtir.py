@@ -39,8 +39,8 @@ def matchtir(
 
     Source: arXiv 2601.10712, compared with official code. There R_i is the sum of the turns' rewards, as it is here
     with an environment unless another reward is named. Turns are told by their number, there by runs of the mask, which
-    join two turns without an observation between them. How calls are matched is the environment's affair. The
-    divergence from a reference model (0.001 there) is added by `| kl_to_reference(…)`.
+    join two turns without an observation between them. How calls are matched is the affair of the environment, or of
+    `matched_calls`. The divergence from a reference model (0.001 there) is added by `| kl_to_reference(…)`.
     """
 
     def standardize(source: Source, pool: str) -> Source:

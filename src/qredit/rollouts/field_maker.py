@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from qredit.core.field_names import field_kind
 from qredit.rollouts.field_functions import FieldFunction
 from qredit.rollouts.trajectory import FieldValues, Trajectory
+from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError
 
 
@@ -79,6 +80,18 @@ class RolloutMaker(FieldMaker):
     """
 
     one_turn: ClassVar[bool] = False
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Further columns of the data that it reads."""
+        return frozenset()
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse rows that it cannot make its fields of, before anything is sampled.
+
+        Raises:
+            QreditError: names the row.
+        """
 
     @abstractmethod
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:

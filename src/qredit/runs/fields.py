@@ -11,6 +11,7 @@ from qredit.fields.parsing import parse_field, parse_fields
 from qredit.rollouts.field_functions import EPISODE_FIELDS, FieldFunction
 from qredit.rollouts.field_maker import FieldMaker, RolloutMaker, find_read
 from qredit.runs.options import TrainOptions
+from qredit.tasks.base import Example
 from qredit.trl.checks import resolve_field_functions
 from qredit.trl.teachers import TeacherSpec
 from qredit.utils.errors import QreditError
@@ -32,8 +33,18 @@ class MadeFields:
 
     @property
     def reads_columns(self) -> bool:
-        """Whether a function of the user's may read further columns of the data."""
-        return any(not isinstance(maker, RolloutMaker) for maker in self.functions.values())
+        """Whether further columns of the data may be read: by a function of the user's, or by a maker that says so."""
+        return any(not isinstance(maker, RolloutMaker) or maker.columns for maker in self.functions.values())
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Refuse rows that a maker cannot read.
+
+        Raises:
+            QreditError: as `RolloutMaker.check`.
+        """
+        for maker in self.functions.values():
+            if isinstance(maker, RolloutMaker):
+                maker.check(examples)
 
 
 def load_fields(options: TrainOptions) -> MadeFields:

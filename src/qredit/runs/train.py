@@ -110,6 +110,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         examples = found.examples
     for reward in given:
         reward.check(examples)
+    made.check(examples)
     curriculum, examples = prepare_curriculum(options, examples)
     read_drawn_columns(options, examples)
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
