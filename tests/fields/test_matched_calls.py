@@ -87,11 +87,11 @@ def test_turns_are_paid_for_calls_and_the_last_for_the_answer():
 )
 def test_calls_that_cannot_be_read_are_refused(value, told):
     with pytest.raises(QreditError) as raised:
-        matched_calls().check([Example("?", None, id="b", columns={"calls": value})])
+        matched_calls().check_examples([Example("?", None, id="b", columns={"calls": value})])
     assert str(raised.value).startswith(f"matched_calls, row b: {told}")
     assert parse_calls([], "") == []
     with pytest.raises(QreditError, match="reads column 'calls', which row 0 lacks; has: none"):
-        matched_calls().check([Example("?", None)])
+        matched_calls().check_examples([Example("?", None)])
     with pytest.raises(QreditError, match="column of matched_calls must be a name"):
         matched_calls(column="")
 

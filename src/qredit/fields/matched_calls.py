@@ -43,7 +43,7 @@ class matched_calls(RolloutMaker):
     def columns(self) -> frozenset[str]:
         return frozenset({self.column})
 
-    def check(self, examples: Sequence[Example]) -> None:
+    def check_examples(self, examples: Sequence[Example]) -> None:
         for row, example in enumerate(examples):
             where = example.place or f"row {example.id or row}"
             if example.columns.get(self.column) is None:

@@ -86,7 +86,7 @@ class RolloutMaker(FieldMaker):
         """Further columns of the data that it reads."""
         return frozenset()
 
-    def check(self, examples: Sequence[Example]) -> None:
+    def check_examples(self, examples: Sequence[Example]) -> None:
         """Refuse rows that it cannot make its fields of, before anything is sampled.
 
         Raises:

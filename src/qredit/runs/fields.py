@@ -40,11 +40,11 @@ class MadeFields:
         """Refuse rows that a maker cannot read.
 
         Raises:
-            QreditError: as `RolloutMaker.check`.
+            QreditError: as `RolloutMaker.check_examples`.
         """
         for maker in self.functions.values():
             if isinstance(maker, RolloutMaker):
-                maker.check(examples)
+                maker.check_examples(examples)
 
 
 def load_fields(options: TrainOptions) -> MadeFields:
