@@ -513,6 +513,7 @@ def test_a_cold_chat_model_is_to_be_shown_worked_examples(tmp_path, capsys):
         found = json.loads(said.out)
         assert (status, found["advice"]["case"] in ("cold", "single")) == (0, True)
         assert (summary.WORKED_EXAMPLES in found["notices"]) is suggested
+        assert summary.FINE_TUNING in found["notices"]
 
 
 def test_group_size_is_extrapolated_from_each_example():

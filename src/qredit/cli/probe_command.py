@@ -121,9 +121,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         notices.append(summary.describe_proposal(verdict))
         if verdict.helps:
             given_advice = advise_proposal(given_advice, verdict.q, asked.m, asked.hint_template)
+    is_cold = given_advice.case in (Case.COLD, Case.SINGLE)
     is_chat = bool(subject.tokens.tokenizer.chat_template) and options.chat is not False
-    if is_chat and options.few_shot is None and given_advice.case in (Case.COLD, Case.SINGLE):
+    if is_cold and is_chat and options.few_shot is None:
         notices.append(summary.WORKED_EXAMPLES)
+    if is_cold and subject.player is None:  # nothing is shown of episodes
+        notices.append(summary.FINE_TUNING)
     shown = (
         []
         if measured.right.any()

@@ -98,6 +98,8 @@ WORKED_EXAMPLES = (
     "a prompt with worked examples (--few-shot FILE) may be warm enough for grpo(): write two or three, and probe again"
 )
 """What a user of a chat model may try before any method for cold ones (docs/choosing.md)."""
+FINE_TUNING = "if answers need no rationale, `qredit sft` on the answers may be all that is needed"
+"""What a user may try before any method for cold models (docs/choosing.md)."""
 
 
 def describe_proposal(found: ProposalVerdict) -> str:
