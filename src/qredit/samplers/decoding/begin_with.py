@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
-from qredit.samplers.answers import Play
 from qredit.samplers.decoding.protocol import Decoding, DecodingTools
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import go_on_thinking
@@ -60,10 +58,7 @@ class begin_with(Decoding):
     def _ids(self, format: TokenFormat) -> tuple[int, ...]:
         return tuple(format.rationale_ids(self.text))
 
-    def make_play(self, tools: DecodingTools) -> Play:
-        return partial(self._play, tools)
-
-    def _play(
+    def play(
         self,
         tools: DecodingTools,
         sampler: Sampler,
@@ -73,16 +68,6 @@ class begin_with(Decoding):
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        """One trajectory per prompt.
-
-        Args:
-            tools: of the evaluation.
-            sampler: what draws tokens.
-            prompts: the ids of each, opening included.
-            examples: not read.
-            stop_tokens: ids that end a text.
-            seed: all draws are a function of it.
-        """
         given = (Segment(self._ids(tools.format), Role.THINK, sampled=False),)
         begun = [Trajectory(tuple(prompt), given, EndReason.CAP) for prompt in prompts]
         return go_on_thinking(sampler, begun, tools.format, tools.budget, stop_tokens=stop_tokens, seed=seed)

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from qredit.rollouts.tokenizer import encode
 from qredit.rollouts.trajectory import Role, Segment, Trajectory
-from qredit.samplers.answers import Play
 from qredit.samplers.decoding.protocol import Decoding, DecodingTools
 from qredit.samplers.protocol import Completion, Request, Sampler
 from qredit.samplers.think_then_answer import ThinkThenAnswer, draw_completions
@@ -41,10 +39,7 @@ class budget_forcing(Decoding):
         if not isinstance(self.text, str) or not self.text:
             raise QreditError(f"budget_forcing: text must be a text that is not empty, got {self.text!r}")
 
-    def make_play(self, tools: DecodingTools) -> Play:
-        return partial(self._play, tools)
-
-    def _play(
+    def play(
         self,
         tools: DecodingTools,
         sampler: Sampler,
@@ -54,16 +49,6 @@ class budget_forcing(Decoding):
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        """One trajectory per prompt.
-
-        Args:
-            tools: of the evaluation.
-            sampler: what draws tokens.
-            prompts: the ids of each, opening included.
-            examples: not read.
-            stop_tokens: ids that end a text.
-            seed: all draws are a function of it.
-        """
         asked = ThinkThenAnswer(tools.format, tools.budget, tuple(stop_tokens))
         wait = tuple(encode(tools.format.tokenizer, self.text))
         requests = [asked.thinking_request(prompt) for prompt in prompts]

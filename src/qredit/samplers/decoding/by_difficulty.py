@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +11,7 @@ from qredit.rewards import Scorer
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.trajectory import Trajectory
-from qredit.samplers.answers import Play, mean_logp
+from qredit.samplers.answers import mean_logp
 from qredit.samplers.decoding.protocol import Decoding, DecodingTools
 from qredit.samplers.protocol import Sampler
 from qredit.samplers.think_then_answer import think
@@ -93,10 +92,7 @@ class by_difficulty(Decoding):
             return NORMAL
         return HARD if agreement < self.gamma else EASY
 
-    def make_play(self, tools: DecodingTools) -> Play:
-        return partial(self._play, tools)
-
-    def _play(
+    def play(
         self,
         tools: DecodingTools,
         sampler: Sampler,
@@ -106,16 +102,6 @@ class by_difficulty(Decoding):
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        """One trajectory per prompt.
-
-        Args:
-            tools: of the evaluation.
-            sampler: what draws the pilots.
-            prompts: the ids of each, opening included.
-            examples: the row of each; those of one id that stand behind each other are one question's.
-            stop_tokens: ids that end a text.
-            seed: all draws are a function of it.
-        """
         rows = [list(own) for _, own in groupby(range(len(prompts)), key=lambda row: examples[row]["id"])]
         found: dict[int, Trajectory] = {}
 

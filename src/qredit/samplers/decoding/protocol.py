@@ -1,12 +1,15 @@
 """What draws the samples of an evaluation in another way than thinking and answering once."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from qredit.rewards import Scorer
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
+from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import Play
 from qredit.samplers.protocol import Sampler
 from qredit.utils.errors import QreditError
@@ -62,6 +65,28 @@ class Decoding(ABC):
             QreditError: says what is wrong.
         """
 
-    @abstractmethod
     def make_play(self, tools: DecodingTools) -> Play:
         """What draws a trajectory for each prompt; rows of one question stand behind each other, told by their id."""
+        return partial(self.play, tools)
+
+    @abstractmethod
+    def play(
+        self,
+        tools: DecodingTools,
+        sampler: Sampler,
+        prompts: Sequence[Sequence[int]],
+        examples: Sequence[Mapping[str, Any]],
+        *,
+        stop_tokens: Sequence[int],
+        seed: int,
+    ) -> list[Trajectory]:
+        """One trajectory per prompt, in their order.
+
+        Args:
+            tools: of the evaluation.
+            sampler: what draws tokens at the temperature of the evaluation.
+            prompts: the ids of each, opening included.
+            examples: the row of each; those of one id that stand behind each other are one question's.
+            stop_tokens: ids that end a text.
+            seed: all draws are a function of it.
+        """
