@@ -15,9 +15,7 @@ Small results are kept in experiments/kept/real. `--minutes` begins no run after
 what is there and asks no model. Some two minutes a run on a quiet core.
 """
 
-import argparse
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +24,6 @@ from string import Template
 from typing import Any
 
 import real_plan as plan
-import torch
 from page import gap_cell, insert, paired_difference, percent_cell
 from real_model import (
     BARE,
@@ -34,7 +31,6 @@ from real_model import (
     HELD,
     PAGE,
     STORE,
-    THREADS,
     ask_questions,
     choose_rates,
     choose_wording,
@@ -44,12 +40,12 @@ from real_model import (
     remove_weights,
 )
 from rich.console import Console
+from run_budget import RunBudget, parse_workers
 
 from qredit.cli.probe_command import run as run_probe
 from qredit.evaluation.metrics import summarize
 from qredit.runs.experiment import Variant, collect_facts, load_or_compute, sample_answers
-from qredit.runs.library_logging import silence_libraries
-from qredit.runs.parallel import WORKERS, run_parallel
+from qredit.runs.parallel import run_parallel
 from qredit.runs.sft import finetune
 from qredit.runs.warm_start import split_arm
 
@@ -180,15 +176,15 @@ def list_jobs() -> list[Job]:
     return [*shown, *kinder, *(Probed(task, worded) for task in plan.TASKS for worded in (False, True))]
 
 
-def run_job(job: Job, rate: float, end: float) -> None:
+def run_job(job: Job, rate: float, budget: RunBudget) -> None:
     """One of them.
 
     Args:
         job: which.
         rate: of the arm "SFT on answers, GRPO".
-        end: seconds since the epoch; nothing is begun after it.
+        budget: whether it is begun.
     """
-    if time.time() <= end:
+    if not budget.is_spent:
         job.run(rate)
 
 
@@ -231,20 +227,13 @@ def write_probed() -> Iterator[str]:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
-    parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
-    given = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(THREADS)
+    workers, budget = parse_workers(__doc__)
     console = Console(highlight=False)
-    if not given.write:
-        end = time.time() + 60 * given.minutes
+    if not budget.is_spent:
         for task in plan.TASKS:
             choose_wording(task)  # asked here once: the runs read it
-        rate = choose_rates(console, given.workers)[ARM.rate_of]
-        run_parallel("controls", [partial(run_job, job, rate, end) for job in list_jobs()], console, given.workers)
+        rate = choose_rates(console, workers)[ARM.rate_of]
+        run_parallel("controls", [partial(run_job, job, rate, budget) for job in list_jobs()], console, workers)
     tables = {"shown": write_shown(), "kinder": write_kinder(), "probed": write_probed()}
     said = {"questions": HELD.questions, "samples": HELD.k, "m": PROBED["m"], "examples": PROBED["examples"]}
     text = Template(TEXT.read_text()).substitute(said, **{name: "\n".join(rows) for name, rows in tables.items()})

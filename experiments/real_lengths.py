@@ -4,11 +4,9 @@ What is run was fixed before (`real_plan.py`). Where does the likelihood of the 
 methods do there that do not multiply it up? Two hours of one core.
 """
 
-import argparse
 import json
 import math
 import statistics
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,14 +15,12 @@ from string import Template
 from typing import Any
 
 import real_plan as plan
-import torch
 from page import insert, write_jsonl
 from real_model import (
     FOLDER,
     HELD,
     PAGE,
     STORE,
-    THREADS,
     choose_rates,
     choose_wording,
     make_options,
@@ -34,12 +30,12 @@ from real_model import (
 )
 from real_plan import Arm
 from rich.console import Console
+from run_budget import RunBudget, parse_workers
 
 from qredit import tasks
 from qredit.runs.experiment import Variant, collect_facts, load_or_compute
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
-from qredit.runs.parallel import WORKERS, run_parallel
+from qredit.runs.parallel import run_parallel
 from qredit.runs.train import train
 from qredit.tasks.base import Example
 
@@ -88,16 +84,16 @@ def make_length_options(arm: Arm, kind: str, rate: float) -> TrainOptions:
     )
 
 
-def run_length(arm: Arm, kind: str, rate: float, end: float) -> None:
+def run_length(arm: Arm, kind: str, rate: float, budget: RunBudget) -> None:
     """One run of one length of answers; what each of its steps showed is kept.
 
     Args:
         arm: the method.
         kind: of `plan.LENGTHS`.
         rate: learning rate.
-        end: seconds since the epoch; nothing is begun after it.
+        budget: whether it is begun.
     """
-    if time.time() > end:
+    if budget.is_spent:
         return
     name, options = f"length-{kind}-{short(arm.name)}", make_length_options(arm, kind, rate)
     folder = FOLDER / name
@@ -140,21 +136,14 @@ def number(value: float | None, form: str) -> str:
 
 def main() -> None:
     """Run what is missing and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many")
-    parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
-    given = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(THREADS)
+    workers, budget = parse_workers(__doc__)
     console = Console(highlight=False)
-    if not given.write:
+    if not budget.is_spent:
         choose_wording(plan.TASKS[0])  # asked here once: the runs read it
-        rates = choose_rates(console, given.workers)
-        end = time.time() + 60 * given.minutes
+        rates = choose_rates(console, workers)
         wanted = [(arm, kind) for kind in plan.LENGTHS for arm in plan.LENGTH_ARMS]
-        jobs = [partial(run_length, arm, kind, rates[arm.rate_of], end) for arm, kind in wanted]
-        run_parallel("lengths", jobs, console, given.workers)
+        jobs = [partial(run_length, arm, kind, rates[arm.rate_of], budget) for arm, kind in wanted]
+        run_parallel("lengths", jobs, console, workers)
     insert(PAGE, "real lengths", Template(TEXT.read_text()).substitute(rows="\n".join(write_rows())))
 
 

@@ -3,7 +3,6 @@
 What is run was fixed before (`real_plan.py`). Runs lie in runs/results/real, small results in experiments/kept/real.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -17,7 +16,6 @@ from string import Template
 from typing import Any
 
 import real_plan as plan
-import torch
 from page import (
     KEPT,
     RUNS,
@@ -32,6 +30,7 @@ from page import (
 )
 from real_plan import Arm, Wording
 from rich.console import Console
+from run_budget import RunBudget, parse_workers
 
 from qredit import tasks
 from qredit.evaluation.metrics import compute_question_metrics, summarize
@@ -47,9 +46,8 @@ from qredit.runs.experiment import (
     sample_answers,
 )
 from qredit.runs.folder import RunFolder
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
-from qredit.runs.parallel import WORKERS, run_parallel
+from qredit.runs.parallel import run_parallel
 from qredit.runs.sft import finetune
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.train import train
@@ -62,7 +60,6 @@ FOLDER, STORE, PAGE = RUNS / "real", KEPT / "real", Path("docs/results.md")
 TEXT = Path(__file__).with_name("real_model.md.in")
 HELD = EvalSpec(questions=plan.HELD_QUESTIONS, k=plan.HELD_SAMPLES)
 CHOOSING = EvalSpec(questions=plan.CHOOSING_QUESTIONS, k=plan.CHOOSING_SAMPLES, seed=2, split="train")
-THREADS = 1  # of each run; results depend on it to rounding. Two runs at once are faster than one on two threads
 SAVE_EVERY = 10
 BARE = Wording()
 TOLD = {"one-hop": "% where the country is asked for", "pair": "% for city and country"}
@@ -273,13 +270,12 @@ Key = tuple[str, str, int, float]
 """Task, arm, seed, share of wrong golds."""
 
 
-def run_all(console: Console, minutes: float, workers: int) -> None:
+def run_all(console: Console, budget: RunBudget, workers: int) -> None:
     """What is missing, in the plan's order, so many runs at a time; no run is begun after so many minutes."""
-    end = time.time() + 60 * minutes
     for task in plan.TASKS:
         choose_wording(task)  # asked here once: the runs read it
     rates = choose_rates(console, workers)
-    jobs = [partial(run_arm, *job[:3], rates[job[1].rate_of], job[3], end) for job in list_jobs()]
+    jobs = [partial(run_arm, *job[:3], rates[job[1].rate_of], job[3], budget) for job in list_jobs()]
     run_parallel("arms", jobs, console, workers)
 
 
@@ -307,13 +303,13 @@ def name_run(task: str, arm: Arm, seed: int, flipped: float) -> str:
     return f"{'wrong-' if flipped else ''}{task}-{short(arm.name)}-{seed}"
 
 
-def run_arm(task: str, arm: Arm, seed: int, rate: float, flipped: float, end: float) -> None:
+def run_arm(task: str, arm: Arm, seed: int, rate: float, flipped: float, budget: RunBudget) -> None:
     """One arm and seed. One that rewards alone teach is first given `FLAT_ROLLOUTS` rollouts to find a success.
 
     Args:
-        end: seconds since the epoch; nothing is begun after it.
+        budget: whether it is begun.
     """
-    if time.time() > end:
+    if budget.is_spent:
         return
     name = name_run(task, arm, seed, flipped)
     if arm.rewarded:
@@ -480,15 +476,9 @@ def read_rates(name: str) -> str:
 
 def main() -> None:
     """Run what is missing in the plan's order, until all of it or `--minutes` are done; then write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many minutes")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
-    parser.add_argument("--write", action="store_true", help="run nothing; write the section from what is kept")
-    given = parser.parse_args()
-    silence_libraries()
-    torch.set_num_threads(THREADS)
-    if not given.write:
-        run_all(Console(highlight=False), given.minutes, given.workers)
+    workers, budget = parse_workers(__doc__)
+    if not budget.is_spent:
+        run_all(Console(highlight=False), budget, workers)
     if found := read_kept():
         write_section(found)
 

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from qredit.runs.library_logging import silence_libraries
+from qredit.runs.parallel import WORKERS
 
 J, R = TypeVar("J"), TypeVar("R")
 
@@ -21,7 +22,7 @@ class RunBudget:
     Attributes:
         minutes: no run is begun after so many.
         write: none is begun at all.
-        start: when it began, on the clock of `time.perf_counter`.
+        start: when it began, on the clock of `time.perf_counter`, which all processes of a machine share.
     """
 
     minutes: float
@@ -46,6 +47,20 @@ def parse_budget(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, R
     silence_libraries()
     torch.set_num_threads(1)
     return asked, RunBudget(asked.minutes, asked.write, time.perf_counter())
+
+
+def parse_workers(description: str | None) -> tuple[int, RunBudget]:
+    """How many runs at once, and the budget, which their processes read, too.
+
+    Each has one thread: results depend on it to rounding, and two at once are faster than one on two threads.
+
+    Args:
+        description: what `--help` says.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--workers", type=int, default=WORKERS, help="runs at once, of one thread each")
+    asked, budget = parse_budget(parser)
+    return asked.workers, budget
 
 
 def parse_gsm8k(description: str | None) -> tuple[str | None, RunBudget]:
