@@ -90,7 +90,7 @@ def test_an_interrupted_search_ends_as_the_unbroken_one(search, tmp_path, monkey
     monkeypatch.setattr(setup, "search_part", stop_behind_the_first)
     assert search("again.jsonl")[0] == 130
     partial = tmp_path / "again.jsonl.partial"
-    partial.write_text(partial.read_text() + '{"rows": [{"id"')  # killed while it wrote
+    partial.write_bytes(partial.read_bytes() + '{"rows": [{"id": "é'.encode()[:-1])  # killed in the midst of a letter
     assert not (tmp_path / "again.jsonl").exists()
     assert "of a search with seed=0, not 1" in search("again.jsonl", seed=1)[1]
     monkeypatch.setattr(setup, "search_part", lambda *given: done.append(given) or once(*given))

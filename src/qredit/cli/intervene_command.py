@@ -94,11 +94,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     options = build_options(TrainOptions, sources, list_template_options)
     if asked.solution_column is not None and options.task != "jsonl":
         raise QreditError(f"solution_column names a column of task jsonl, not of {options.task}; leave it out")
-    if asked.judge is not None:
-        asked.judge.check_model()
+    judge = asked.judge
+    if judge is not None:
+        judge.check_model()
     from qredit.runs.intervening import intervene
 
-    judge = asked.judge
     made = intervene(
         options,
         Path(str(asked.run)).expanduser(),

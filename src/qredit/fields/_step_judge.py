@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from qredit.rewards.judge.endpoint import (
     EndpointJudge,
     JudgeCase,
+    add_counts,
     check_endpoint,
+    count_replies,
     parse_step_list,
     show_case,
     show_prompt,
@@ -97,14 +99,13 @@ class StepJudge(EndpointMaker):
         ]
         replies = iter(self._judge.ask(questions))
         found: list[Critiques] = []
-        unanswered = unreadable = 0
+        counts = []
         for case in cases:
             told = [next(replies) for _ in range(self.critiques)] if case.steps else []
-            read = [parse_step_list(reply, len(case.steps)) for reply in told if reply is not None]
+            read = [None if reply is None else parse_step_list(reply, len(case.steps)) for reply in told]
             found.append([critique for critique in read if critique is not None])
-            unanswered += told.count(None)
-            unreadable += read.count(None)
-        self._log_failures({"asked": len(questions), "unanswered": unanswered, "unreadable": unreadable}, tools)
+            counts.append(count_replies(told, read))
+        self._log_failures(add_counts(*counts), tools)
         return found
 
     def _case(self, one: Trajectory, tokenizer: Any) -> JudgeCase:

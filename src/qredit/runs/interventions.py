@@ -12,10 +12,10 @@ from qredit.rewards.reward_spec import Reward
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.tokenizer import encode_in_context, get_control_tokens
-from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory, make_one_turn
+from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.samplers.answers import make_response
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.think_then_answer import go_on_thinking, think
+from qredit.samplers.think_then_answer import begin_thinking, go_on_thinking, think
 from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError
 from qredit.utils.seed import INTERVENTION_STREAM, derive_seed
@@ -163,8 +163,9 @@ def read_rollout(prompt: Sequence[int], one: Completion, tokens: TokenFormat) ->
         one: the completion.
         tokens: the layout of a completion.
     """
-    for end in range(1, len(one.ids) + 1):
-        tail = tokens.closing.length(one.ids[:end])
+    ends = (at for at, token in enumerate(one.ids, 1) if token in tokens.closing.candidate_set)
+    for end in ends:
+        tail = tokens.closing.length(one.ids[max(end - tokens.closing.window, 0) : end])
         if tail is not None:
             unknown = [0.0] * len(one.ids)
             return make_one_turn(prompt, one.ids, unknown, end - tail, end, forced=False, ended=True)
@@ -303,11 +304,7 @@ def _go_on(made: Sequence[Correction], setting: Setting, tries: int, seed: int) 
         tries: continuations of each.
         seed: of the draws.
     """
-    begun = [
-        Trajectory(one.rollout.prompt_ids, (Segment(one.completion_ids, Role.THINK, sampled=False),), EndReason.CAP)
-        for one in made
-        for _ in range(tries)
-    ]
+    begun = [begin_thinking(one.rollout.prompt_ids, one.completion_ids) for one in made for _ in range(tries)]
     rollouts = go_on_thinking(
         setting.sampler, begun, setting.tokens, setting.budget, stop_tokens=setting.stop_tokens, seed=seed
     )

@@ -112,7 +112,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         reward.check(examples)
     made.check(examples)
     curriculum, examples = prepare_curriculum(options, examples)
-    read_drawn_columns(options, examples)
+    drawn = read_drawn_columns(options, examples)
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
     facts: dict[str, Any] = {
         "train_examples": len(examples),
@@ -146,7 +146,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
                 further=any(reward.reads_columns for reward in given)
                 or curriculum is not None
                 or made.reads_columns
-                or bool(read_drawn_columns(options, examples))
+                or bool(drawn)
                 or (source is not None and source.reads_columns),
             ),
             reward_funcs=[reward.function for reward in given],

@@ -73,6 +73,17 @@ def think_by_requests(
     return asked.answer_behind(sampler, prompts, [asked.close(thinking) for thinking in drawn], drawn, seed)
 
 
+def begin_thinking(prompt: Sequence[int], ids: Sequence[int]) -> Trajectory:
+    """The beginning of a rationale that was not sampled, for `go_on_thinking`.
+
+    Args:
+        prompt: token ids, opening included.
+        ids: of the beginning; none is the prompt alone.
+    """
+    taken = (Segment(tuple(ids), Role.THINK, sampled=False),) if ids else ()
+    return Trajectory(tuple(prompt), taken, EndReason.CAP)
+
+
 def go_on_thinking(
     sampler: Sampler,
     beginnings: Sequence[Trajectory],

@@ -11,10 +11,10 @@ from qredit.rewards.judge.steps import decode_pieces
 from qredit.rewards.reward_spec import Reward
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
-from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
+from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.answers import make_response
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.think_then_answer import go_on_thinking
+from qredit.samplers.think_then_answer import begin_thinking, go_on_thinking
 from qredit.search.rows import CheckedStep, Rationale
 from qredit.search.tree import EXPLORATION, Node, back_up, select_leaf, value_simulation
 from qredit.tasks.base import Example
@@ -133,7 +133,7 @@ def grow(searches: Sequence[PromptSearch], plan: SearchPlan, tools: SearchTools,
     starts = [(one, leaf) for one, leaf in leaves for _ in range(plan.children)]
     rollouts = go_on_thinking(
         tools.sampler,
-        [begin_at(one.prompt, leaf) for one, leaf in starts],
+        [begin_thinking(one.prompt, leaf.prefix) for one, leaf in starts],
         tools.tokens,
         tools.budget,
         stop_tokens=tools.stop_tokens,
@@ -154,17 +154,6 @@ def grow(searches: Sequence[PromptSearch], plan: SearchPlan, tools: SearchTools,
             search.found.append(Rationale(whole, response.rationale, response.answer, right))
     for _, leaf in leaves:
         leaf.expanded = True
-
-
-def begin_at(prompt: Sequence[int], node: Node) -> Trajectory:
-    """The beginning of a rationale as context to go on from.
-
-    Args:
-        prompt: token ids, opening included.
-        node: whose steps it holds.
-    """
-    taken = (Segment(node.prefix, Role.THINK, sampled=False),) if node.prefix else ()
-    return Trajectory(tuple(prompt), taken, EndReason.CAP)
 
 
 def split_behind(rollout: Trajectory, node: Node, tools: SearchTools) -> list[tuple[tuple[int, ...], str]]:

@@ -1,12 +1,12 @@
 """Rows written part by part: a file that is whole or not there, and beside it what is done, to go on from."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qredit.utils.atomic_files import append_text, write_text_atomic
+from qredit.runs.source_run import read_records
+from qredit.utils.atomic_files import append_text, check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import to_json_line
 
@@ -43,10 +43,7 @@ class RowFile:
         Raises:
             QreditError: says which setting is another one.
         """
-        if self.path.exists():
-            raise QreditError(f"{self.path} exists already; give another --output")
-        if not self.path.absolute().parent.is_dir():
-            raise QreditError(f"no folder {self.path.absolute().parent} for the rows")
+        check_new_file(self.path, "the rows")
         kept = self._read()
         for name, value in self.settings.items() if kept else ():
             was = kept[0].get(name)
@@ -77,8 +74,7 @@ class RowFile:
         """The whole lines of the partial file."""
         if not self.partial.exists():
             return []
-        text = self.partial.read_text(encoding="utf-8")
         try:
-            return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
-        except ValueError:
+            return read_records(self.partial, dict)
+        except QreditError:
             raise QreditError(f"{self.partial} is of no search; remove it, or give another --output") from None

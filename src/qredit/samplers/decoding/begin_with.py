@@ -6,10 +6,10 @@ from typing import Any
 
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
-from qredit.rollouts.trajectory import EndReason, Role, Segment, Trajectory
+from qredit.rollouts.trajectory import Trajectory
 from qredit.samplers.decoding.protocol import Decoding, DecodingTools
 from qredit.samplers.protocol import Sampler
-from qredit.samplers.think_then_answer import go_on_thinking
+from qredit.samplers.think_then_answer import begin_thinking, go_on_thinking
 from qredit.utils.errors import QreditError
 
 
@@ -68,6 +68,5 @@ class begin_with(Decoding):
         stop_tokens: Sequence[int],
         seed: int,
     ) -> list[Trajectory]:
-        given = (Segment(self._ids(tools.format), Role.THINK, sampled=False),)
-        begun = [Trajectory(tuple(prompt), given, EndReason.CAP) for prompt in prompts]
+        begun = [begin_thinking(prompt, self._ids(tools.format)) for prompt in prompts]
         return go_on_thinking(sampler, begun, tools.format, tools.budget, stop_tokens=stop_tokens, seed=seed)
