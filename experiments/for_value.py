@@ -8,7 +8,6 @@ is not made again. Half a minute for each pocket run on a quiet core, a few minu
 
 import argparse
 import random
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,7 +101,6 @@ def run(setting: Setting, share: float, seed: int, budget: RunBudget) -> dict[st
         model = SMOLLM2 if setting.model == SMOLLM2 else str(get_model_path("hotpot"))
         options = TrainOptions(task="jsonl", data=str(write_data(setting, share, seed)), model=model, cpu=True)
         if setting.tuned:
-            shutil.rmtree(folder / "sft", ignore_errors=True)  # what an interrupted run left
             shown = replace(options, steps=STEPS, lr=RATE, seed=seed, save_every=0)
             options = replace(
                 options, model=str(finetune(SftOptions(shown), folder / "sft", Console(quiet=True)).final)

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 import torch
-from page import T_95, insert, kept, list_other_golds, machine_line, write_jsonl
+from page import insert, kept, list_other_golds, machine_line, paired_t, write_jsonl
 from rich.console import Console
 
 from qredit import pocket, tasks
@@ -226,14 +226,11 @@ def _schedule_row(name: str, rates: Mapping[str, float], by: Runs) -> str:
 
 def _difference(kind: str, rates: Mapping[str, float], by: Runs) -> str:
     """The better schedule less the best fixed q, by mean p@1, with a paired 95 % interval."""
-    values = {name: [one["p@1"] for one in _of_seeds(kind, name, rates[name], by)] for name in (*FIXED, *SCHEDULES)}
-    schedule, fixed = (max(names, key=lambda name: statistics.mean(values[name])) for names in (SCHEDULES, FIXED))
-    differences = [100 * (a - b) for a, b in zip(values[schedule], values[fixed], strict=True)]
-    middle, half = (
-        statistics.mean(differences),
-        T_95[len(differences) - 1] * statistics.stdev(differences) / len(differences) ** 0.5,
-    )
-    return f"`{schedule}` less `{fixed}` {middle:+.1f} points [{middle - half:+.1f}, {middle + half:+.1f}]"
+    runs = {name: _of_seeds(kind, name, rates[name], by) for name in (*FIXED, *SCHEDULES)}
+    success = {name: statistics.mean(one["p@1"] for one in own) for name, own in runs.items()}
+    schedule, fixed = (max(names, key=success.__getitem__) for names in (SCHEDULES, FIXED))
+    gap = paired_t(runs[schedule], runs[fixed])
+    return f"`{schedule}` less `{fixed}` {100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
 
 
 def _collapse_row(name: str, by: Runs, base: float) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 from page import KEPT, RUNS, insert, machine_line, read_small_result
 from real_model import Arm, make_options, remove_weights
 from rich.console import Console
-from run_budget import RunBudget, parse_budget
+from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.options import TrainOptions
@@ -137,18 +137,18 @@ def run_all(base: TrainOptions, place: Path, budget: RunBudget, console: Console
         budget: whether missing runs are made.
         console: is told of each run.
     """
-    found: dict[Job, Curves] = {}
 
-    def run(jobs: Iterator[Job]) -> None:
-        for job in jobs:
-            if (curves := run_job(job, base, place, budget)) is not None:
-                found[job] = curves
-                console.print(f"{job.folder}: log10 likelihood {score_end(curves):.2f}")
+    def run(jobs: Iterator[Job]) -> dict[Job, Curves]:
+        return run_jobs(
+            jobs,
+            lambda job: run_job(job, base, place, budget),
+            lambda job, curves: f"{job.folder}: log10 likelihood {score_end(curves):.2f}",
+            console,
+        )
 
-    run(Job(name, rate) for name in list_optimizers() for rate in RATES)
-    if (rate := choose_rate(found)) is not None:
-        run(Job("AdamW", rate, schedule) for schedule in SCHEDULES)
-    return found
+    found = run(Job(name, rate) for name in list_optimizers() for rate in RATES)
+    rate = choose_rate(found)
+    return found if rate is None else found | run(Job("AdamW", rate, schedule) for schedule in SCHEDULES)
 
 
 def write_rows(found: Mapping[Job, Curves]) -> str:

@@ -15,7 +15,6 @@ Small results are kept in experiments/kept/real. `--minutes` begins no run after
 what is there and asks no model. Some two minutes a run on a quiet core.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -86,7 +85,6 @@ class Shown:
         warm_start, folder = replace(begun, steps=self.steps), FOLDER / self.name
 
         def make() -> dict[str, Any]:
-            shutil.rmtree(folder / "sft", ignore_errors=True)
             final = finetune(warm_start.make_options(options), folder / "sft", Console(quiet=True)).final
             answered = ask_questions(options, str(final), HELD)
             remove_weights(folder)

@@ -428,12 +428,12 @@ def tell_real_effects() -> dict[str, str]:
     """What the page of each method says of its runs here, by name: of the bare question alone, right golds."""
     found = read_kept()
     bare = [arm for arm in plan.ARMS if not arm.worded and split_arm(arm.objective)[0] is None]
+    grpo = {task: tell_task(found, task, bare[0].name) for task in plan.TASKS}
     told: dict[str, str] = {}
-    for arm in bare:
+    for arm in (one for one in bare if not one.rewarded):
         own = {task: tell_task(found, task, arm.name) for task in plan.TASKS}
-        grpo = {task: tell_task(found, task, bare[0].name) for task in plan.TASKS}
         ran = [task for task in plan.TASKS if own[task] and grpo[task]]
-        if arm.rewarded or not ran:
+        if not ran:
             continue
         of_arm, of_grpo = (", ".join(f"{each[task]} {TOLD[task]}" for task in ran) for each in (own, grpo))
         told.setdefault(

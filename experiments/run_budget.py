@@ -12,7 +12,8 @@ from rich.console import Console
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.parallel import WORKERS
 
-J, R = TypeVar("J"), TypeVar("R")
+J = TypeVar("J")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,13 @@ from page import (
     paired_difference,
     percent_cell,
     range_cell,
-    read_small_results,
+    read_small_result,
     write_jsonl,
 )
 from pocket_models.measure import play_episodes
 from pocket_models.text_games import BEST_SCORE, PROMPT, Recipe, compile_game, make_player
 from rich.console import Console
-from run_budget import parse_budget
+from run_budget import parse_budget, run_jobs
 
 from qredit.environments.adapters.textworld import COLUMN
 from qredit.rollouts.trajectory import Trajectory
@@ -132,16 +132,19 @@ def hash_games() -> str:
     return found.hexdigest()
 
 
-def run_arm(objective: str, seed: int) -> dict[str, Any]:
-    """One run and what it wins, or what the untrained player wins.
+def run_arm(objective: str, seed: int, train_anew: bool) -> dict[str, Any] | None:
+    """One run and what it wins, or what the untrained player wins; None where it is not there and none is to be made.
 
     Args:
         objective: in its text form, or `UNTRAINED`.
         seed: of the run.
+        train_anew: whether a missing run is made.
     """
+    folder = FOLDER / f"{plain(objective)}-{seed}"
+    if not train_anew:
+        return read_small_result(kept(folder))
     player = prepare()
     options = make_options(BASE if objective == UNTRAINED else objective, seed, player)
-    folder = FOLDER / f"{plain(objective)}-{seed}"
 
     def make() -> dict[str, Any]:
         trained = objective != UNTRAINED
@@ -164,12 +167,6 @@ def list_jobs() -> Iterator[tuple[str, int]]:
 
 
 Found = Mapping[tuple[str, int], Mapping[str, Any]]
-
-
-def read_kept() -> dict[tuple[str, int], dict[str, Any]]:
-    """The small results of all that was run."""
-    paths = {job: kept(FOLDER / f"{plain(job[0])}-{job[1]}") for job in list_jobs()}
-    return read_small_results(paths)
 
 
 def write_table(found: Found) -> str:
@@ -195,13 +192,13 @@ def write_table(found: Found) -> str:
 def main() -> None:
     """Run what is missing and write the section."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
-    console = Console(highlight=False)
-    for objective, seed in list_jobs():
-        if budget.is_spent:
-            break
-        result = run_arm(objective, seed)
-        console.print(f"{objective} seed {seed}: wins {100 * result['p@1']:.1f} %")
-    if found := read_kept():
+    found = run_jobs(
+        list_jobs(),
+        lambda job: run_arm(*job, not budget.is_spent),
+        lambda job, result: f"{job[0]} seed {job[1]}: wins {100 * result['p@1']:.1f} %",
+        Console(highlight=False),
+    )
+    if found:
         recipe = {f"player_{name}": value for name, value in asdict(RECIPE).items()}
         said = {"steps": STEPS, "machine": machine_line(), "rows": write_table(found), "games": len(SHOWN), **recipe}
         insert(PAGE, "text games", Template(TEXT.read_text()).substitute(said))

@@ -23,7 +23,7 @@ from typing import Any
 from open_questions import plain
 from page import RUNS, insert, kept, machine_line, percent_cell, read_small_result
 from rich.console import Console
-from run_budget import RunBudget, parse_budget
+from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit.runs.experiment import hash_initial_weights, load_or_compute
 from qredit.runs.options import TrainOptions
@@ -81,18 +81,18 @@ def choose_rates(found: Found) -> list[float]:
 
 def run_all(budget: RunBudget, console: Console) -> dict[Job, list[float]]:
     """Seed 0 at every rate, then further seeds where the plan wants them."""
-    found: dict[Job, list[float]] = {}
 
-    def run(jobs: Iterator[Job]) -> None:
-        for job in jobs:
-            validations = run_job(job, budget)
-            if validations is not None:
-                found[job] = validations
-                console.print(f"{job[0]} at {job[1]:g}, seed {job[2]}: {max(validations):.2f} → {validations[-1]:.2f}")
+    def run(jobs: Iterator[Job]) -> dict[Job, list[float]]:
+        return run_jobs(
+            jobs,
+            lambda job: run_job(job, budget),
+            lambda job, told: f"{job[0]} at {job[1]:g}, seed {job[2]}: {max(told):.2f} → {told[-1]:.2f}",
+            console,
+        )
 
-    run((objective, rate, 0) for rate in RATES for objective in OBJECTIVES)
-    run((objective, rate, seed) for rate in choose_rates(found) for seed in SEEDS[1:] for objective in OBJECTIVES)
-    return found
+    found = run((objective, rate, 0) for rate in RATES for objective in OBJECTIVES)
+    rates = choose_rates(found)
+    return found | run((objective, rate, seed) for rate in rates for seed in SEEDS[1:] for objective in OBJECTIVES)
 
 
 def write_rows(found: Found) -> str:
