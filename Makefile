@@ -134,10 +134,11 @@ results-paper: $(STAMP)
 	$(BIN)/python experiments/paper_tables.py
 	$(BIN)/python experiments/coherence.py
 
-# What each method did on one pocket task, in docs/results.md and, after `make pages-text`, on its page. About half an hour of
-# a core from scratch. MINUTES as above.
+# What each method and each part of a run did on one pocket task, in docs/results.md and, after `make pages-text methods`, on
+# its page. About an hour and a half of a core from scratch. MINUTES as above, for each.
 results-effects: $(STAMP)
 	$(BIN)/python experiments/method_effects.py --minutes $(MINUTES)
+	$(BIN)/python experiments/part_effects.py --minutes $(MINUTES)
 
 # Who memorises wrong golds, star graphs, and the warm collapse, on pocket models, in docs/results.md. About two hours from
 # scratch.

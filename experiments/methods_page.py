@@ -11,6 +11,7 @@ from string import Template
 
 from methods_table import NOT_MEASURED, SLOTS, SURROGATES, SYSTEMS, Slot, System
 from page import NONE_SEEN
+from part_effects import tell_part_effects
 
 from qredit.catalog import Row, catalog
 
@@ -105,8 +106,13 @@ def describe_objective(row: Row) -> Line:
     )
 
 
-def describe_system(system: System) -> Line:
-    """The row of a system of the table."""
+def describe_system(system: System, measured: Mapping[str, str]) -> Line:
+    """The row of a system of the table.
+
+    Args:
+        system: of the table.
+        measured: what results say of systems, by name; the table's own word goes first.
+    """
     target = system.page or f"#{slugify(system.name)}"
     return Line(
         system.slot,
@@ -115,8 +121,13 @@ def describe_system(system: System) -> Line:
         system.source,
         system.known,
         system.official or "none found",
-        system.effect if system.page else "no part here",
+        tell_system_effect(system, measured) if system.page else "no part here",
     )
+
+
+def tell_system_effect(system: System, measured: Mapping[str, str]) -> str:
+    """What was measured of a part, in one line."""
+    return system.effect if system.effect != NOT_MEASURED else measured.get(system.name, NOT_MEASURED)
 
 
 def slugify(heading: str) -> str:
@@ -126,7 +137,8 @@ def slugify(heading: str) -> str:
 
 def page() -> str:
     """The text of docs/methods.md."""
-    lines = [*map(describe_objective, catalog()["objectives"]), *map(describe_system, SYSTEMS)]
+    measured = tell_part_effects()
+    lines = [*map(describe_objective, catalog()["objectives"]), *(describe_system(one, measured) for one in SYSTEMS)]
     tables = []
     for slot in SLOTS:
         own = sorted((line for line in lines if line.slot == slot), key=lambda line: line.name.lower())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import curricula
 import optimizers
+import part_effects
 import pytest
 import selection
 import text_games
@@ -164,3 +165,21 @@ def test_what_a_script_writes_has_one_place_on_its_page(script):
     page = (EXPERIMENTS.parent / (of_its_own or ["docs/results.md"])[0]).read_text()
     names = re.findall(r'insert\(\s*PAGE,\s*"([^"]+)"', text)
     assert [page.count(f"<!-- {name} -->\n") for name in names] == [1] * len(names)
+
+
+def test_a_part_is_told_beside_the_same_run_without_it(monkeypatch):
+    cure, shrunk = (next(arm for arm in part_effects.PARTS if arm.system == name) for name in ("CURE", "Muon"))
+    found = {
+        (cure, 0): wins(0.5, 0.75),
+        (cure.beside, 0): wins(0.25, 0.5),
+        (cure, 1): wins(1.0, 1.0),  # without a run beside it
+        (shrunk, 0): wins(0.25, 0.5),
+        (shrunk.beside, 0): wins(0.5, 0.25),
+    }
+    lines = list(part_effects.write_rows(found))
+    assert lines[0] == ("| CURE | `branch_at_entropy()` | `dapo()` | 1 | 62.5 | 37.5 | +25.0 [+25.0, +25.0] |")
+    assert len(lines) == 2
+    monkeypatch.setattr(part_effects, "read_small_results", lambda paths: found)
+    told = part_effects.tell_part_effects()
+    assert told["CURE"] == f"+25.0 [+25.0, +25.0] points (one seed; {part_effects.LINK})"
+    assert told["Muon"].startswith("none seen: +0.0 [-25.0, +25.0] points")
