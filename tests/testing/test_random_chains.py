@@ -81,7 +81,7 @@ def test_whatever_is_composed_keeps_its_promises(objective, seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(objectives(), st.integers(0, 50))
 def test_whatever_is_composed_is_finite_on_degenerate_groups(objective, seed):
     for degenerate in make_degenerate_batches(make_batch_for(objective, seed)).values():

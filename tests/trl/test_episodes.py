@@ -37,7 +37,7 @@ class Faulty(Counting):
         self.faults = {1: RuntimeError("lost")} if Faulty.made % 4 == 0 else {}
 
 
-@pytest.mark.parametrize("objective", ["garl(q=0.75)", "grpo()"])
+@pytest.mark.parametrize("objective", ["garl(q=0.75)", e2e("grpo()")])
 def test_one_turn_has_todays_gradients_bit_for_bit(tmp_path, objective):
     plain = first_step_gradients(trainer(tmp_path, objective, reward_funcs=length_reward))
     made = trainer(tmp_path, objective, reward_funcs=length_reward, environment=Silent, max_turns=2, **SMALL)
