@@ -67,8 +67,14 @@ FIELDS = {
         'logp@better=behind_prompt("{prompt}\\n\\nGive a correct and careful answer.")',
         'logp@worse=behind_prompt("{prompt}\\n\\nGive a wrong and careless answer.")',
     ),
+    "t1": (
+        "degenerate=degenerate_rollouts(gram=8, repeats=4, garbled=0.1)",
+        "logp@ema=moving_average(rate=0.99)",
+    ),
     "brpo": ("budget=truncated_answers((8, 16, 24, 32), answers=4)",),
 }
+
+DRAWN = {"aepo": "hold_entropy(target=0.2, most=0.25)"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,14 @@ def list_arms() -> Iterator[Arm]:
 
 def make_options(arm: Arm, rate: float, seed: int) -> TrainOptions:
     """One run."""
-    return replace(BASE, objective=arm.objective, field=FIELDS.get(arm.name, ()), lr=rate, seed=seed)
+    return replace(
+        BASE,
+        objective=arm.objective,
+        field=FIELDS.get(arm.name, ()),
+        drawing=DRAWN.get(arm.name),
+        lr=rate,
+        seed=seed,
+    )
 
 
 def run_arm(arm: Arm, rate: float, seed: int, budget: RunBudget) -> dict[str, Any] | None:
