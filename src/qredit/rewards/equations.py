@@ -12,31 +12,43 @@ from qredit.rewards.exact_arithmetic import calculate
 _SPELLINGS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(found, re.MULTILINE), put)
     for found, put in (
-        (r"^\s*[-*+•]\s+", ""),  # the mark of a list is no sign of a number
+        (r"^[^\S\n]*[-*+•]\s+", ""),  # the mark of a list is no sign of a number
         (r"\\[dt]?frac\s*\{\s*([\d.]+)\s*\}\s*\{\s*([\d.]+)\s*\}", r"(\1/\2)"),
-        (r"\\left\b|\\right\b|\\?[$£€]", " "),
+        (r"\\left\b|\\right\b|\\[,;:! ]|\\?[$£€]", " "),
         (r"(?<=[\d)])\s*(?:[xX×·⋅]|\\times|\\cdot)\s*(?=[\d(.])", "*"),
         (r"\\div|÷", "/"),
         (r"\\approx|≈", "~"),
         (r"[−–]", "-"),
         (r"\\%", "%"),
+        (r"(?<=\d)[^\S\n]+%", "%"),
+        (r"\band an? (?=half|third|quarter)", ""),
         (r"\^", "**"),
     )
 )
 _TOKEN = re.compile(
-    r"(?P<word>[^\W\d_][\w']*\(?|\d[\d.,]*[^\W\d]\w*)"  # 7kg and 2x are words, and so is what calls: f(
+    r"(?P<word>[^\W\d_][\w']*\(?|\d[\d.,]{0,99}[^\W\d]\w*"  # 7kg and 2x are words, and so is what calls: f(
+    r"|\d+(?::\d+)+|(?!\d{1,3}(?:,\d{3})+(?![\d,]))\d+(?:,\d+)+)"  # and 12:30, and 2,5, which is two numbers or one
     r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?%?|\.\d+%?)"
     r"|(?P<operation>\*\*|[-+*/()])|(?P<equal>[=~]+)|(?P<other>\n|\S)"
 )
 _LITERAL = re.compile(r"(?:- )?[\d,]*(?:\.(?P<decimals>\d+))?%?")
 # Where one of these stands beside a number, the number is not the whole side of an equation.
-_BEFORE = frozenset(["of", "times", "plus", "minus", "by", "over", "less", "than", "per", "mod", *"}]_\\|"])
+_BEFORE = frozenset(
+    (
+        *("of", "times", "plus", "minus", "by", "over", "less", "than", "per", "mod", "modulo", "choose", "root", "sqrt"),
+        *("log", "ln", "lg", "exp", "sin", "cos", "tan", "floor", "ceil", "abs", "twice", "double", "half", "triple"),
+    )
+)
 _BEHIND = frozenset(
     (
         *("times", "plus", "minus", "percent", "of", "hundred", "thousand", "million", "billion", "dozen", "divided"),
-        *("multiplied", "mod", "remainder", *"[{_!\\|"),
+        *("multiplied", "mod", "modulo", "remainder", "rem", "with", "half", "third", "quarter", "thirds", "quarters"),
+        *("squared", "cubed", "factorial", "to", "choose", "less", "more"),
     )
 )
+# Between these marks and a number a sentence begins or ends; any other mark, such as √ or !, may belong to the number.
+_ENDS_BEFORE = frozenset("\n.,:;?!\"'`“”‘’([{<>…→⇒∴&")
+_ENDS_BEHIND = frozenset("\n.,:;?\"'`“”‘’)]}<>…→⇒∴&°≠≤≥✓✔✅")
 _PERCENT = re.compile(r"([\d.,]+)%")
 _INSIDE = ("number", "operation", "equal")
 _OPERATIONS = ("+", "-", "*", "/", "**")
@@ -123,22 +135,32 @@ def _read_run(run: Sequence[_Token], before: _Token, behind: _Token) -> Iterator
 def _drop_brackets_around(sides: Sequence[list[str]]) -> None:
     """Take off brackets that are opened before an equation and closed behind it."""
     first, last = sides[0], sides[-1]
-    while first[:1] == ["("] and first.count("(") > first.count(")"):
-        del first[0]
-    while last[-1:] == [")"] and last.count(")") > last.count("("):
-        del last[-1]
+    opened = max(first.count("(") - first.count(")"), 0)
+    del first[: min(opened, _count_leading("(", first))]
+    closed = max(last.count(")") - last.count("("), 0)
+    del last[len(last) - min(closed, _count_leading(")", last[::-1])) :]
+
+
+def _count_leading(mark: str, texts: Sequence[str]) -> int:
+    """How many texts in a row, from the first on, are this one."""
+    return next((place for place, text in enumerate(texts) if text != mark), len(texts))
 
 
 def _goes_on_before(before: _Token, side: Sequence[str]) -> bool:
     """Whether a first side is the end of something longer."""
     kind, text = before
-    return (kind == "word" and side[:1] != [] and side[0] in _OPERATIONS) or text.casefold() in _BEFORE
+    signed = side[:1] != [] and side[0] in _OPERATIONS
+    if kind == "other":
+        return text not in _ENDS_BEFORE or (signed and text == "!")
+    return kind == "word" and (signed or text.casefold() in _BEFORE or not text[0].isalpha())
 
 
 def _goes_on_behind(behind: _Token) -> bool:
     """Whether a last side is the beginning of something longer."""
     kind, text = behind
-    return (kind == "word" and len(text) == 1) or text.casefold() in _BEHIND
+    if kind == "other":
+        return text not in _ENDS_BEHIND
+    return kind == "word" and (len(text) == 1 or text[1:].isdecimal() or text.casefold() in _BEHIND)
 
 
 def _has_operation(side: Sequence[str]) -> bool:
