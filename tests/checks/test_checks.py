@@ -46,12 +46,16 @@ def test_a_judge_reads_a_step_behind_those_before_it(serve, monkeypatch):
     assert "The right answer:\n42" in endpoint.seen[-1][0]["messages"][-1]["content"]
 
 
-@pytest.mark.parametrize("given", [(True,), (True, None, False), (True, 0.5), (1, "yes")])
-def test_verdicts_of_another_kind_are_refused(given):
+@pytest.mark.parametrize("given", [(True,), (True, None, False), (True, 0.5), (1, "yes"), (1, 0)])
+def test_verdicts_of_another_kind_are_refused(given, monkeypatch):
     cases = [StepCase("What?", (), "a"), StepCase("What?", (), "b")]
     with pytest.raises(QreditError, match="must give 2 verdicts, each True, False or None"):
         check_cases(Fixed(*given), cases)
     assert check_cases(Fixed(True, None), cases) == [True, None]
+    monkeypatch.setattr(Fixed, "check", lambda self, cases: None)
+    with pytest.raises(QreditError, match="each True, False or None, and gave 1 of them"):
+        check_cases(Fixed(), cases)
+    monkeypatch.undo()
     assert check_cases(Fixed(True), []) == []
 
 
@@ -75,6 +79,8 @@ def test_a_field_shows_a_check_the_steps_before():
     speech = Spoken()
     check_step_scores(Recorder()).make([rollout(speech, THOUGHT, answer="7")], tools(speech)[0])
     assert seen[2] == StepCase("What?", ("1 + 1 = 3", "so"), "2 + 2 = 4", "7")
+    check_step_scores(Recorder()).make([rollout(speech, THOUGHT, answer=None)], tools(speech)[0])
+    assert seen[-1].answer is None
 
 
 def test_text_forms_are_read_and_nothing_else():

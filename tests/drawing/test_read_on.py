@@ -8,8 +8,10 @@ from datasets import Dataset
 
 from qredit import QreditError
 from qredit.cli.main import main
+from qredit.data.encoding import PROMPT_IDS
 from qredit.drawing import read_on
 from qredit.objectives.parsing import parse
+from qredit.runs.drawn_texts import check_drawn_fit
 from tests.support.folders import SHORT, data_file, flags, model_folder, rows
 from tests.support.runs import length_reward, trainer
 from tests.support.tiny import tokenizer
@@ -69,16 +71,28 @@ def test_its_tokens_have_the_weight_and_no_say_in_the_group(run):
         ({"drawing": "read_on(by='told')"}, "unknown column of read_on(by='told')"),
         ({"drawing": "read_on(by='some')"}, "field 'some' must be text, not 7"),
         ({"drawing": "read_on(by='few')"}, "column 'few', which read_on(by='few') reads, is empty"),
+        ({"drawing": "read_on(by='more.told')"}, "unknown column of read_on(by='more.told')"),
+        ({"drawing": "read_on(by='ends')"}, "column 'ends' spells the control token '<end>'"),
         ({"objective": "grpo()"}, "grpo() does not read it"),
     ],
 )
 def test_texts_that_are_not_there_are_missed_at_once(options, words, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("qredit.runs.train.load_trainable_model", None)
     columns = {"continuation": lambda n: "two", "some": lambda n: 7, "few": lambda n: "a" if n == 0 else None}
+    columns |= {"more": lambda n: {"told": "two"}, "ends": lambda n: "two <end>"}
     given = {"task": "jsonl", "data": data_file(tmp_path / "asked.jsonl", rows(4, **columns)), **SHORT, "m": 4}
     given |= {"model": model_folder(tmp_path / "tiny"), "objective": OBJECTIVE, "drawing": "read_on()"} | options
     assert main(["train", *flags(**given)]) == 2
     assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_text_must_fit_the_context_behind_its_prompt():
+    rows = Dataset.from_dict({PROMPT_IDS: [[1, 2], [1]], "told": ["two", "two and two"]})
+    longest = 1 + len(tokenizer()("two and two").input_ids)
+    check_drawn_fit(("told",), rows, tokenizer(), longest)
+    check_drawn_fit(("told",), rows, tokenizer(), None)
+    with pytest.raises(QreditError, match=f"1 of 2 texts do not fit .* {longest - 1} .*longest {longest} tokens"):
+        check_drawn_fit(("told",), rows, tokenizer(), longest - 1)
 
 
 def test_a_row_without_a_text_is_named_by_python_users_too():

@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import get_linear_schedule_with_warmup
+from transformers import TrainingArguments, get_linear_schedule_with_warmup
 
 from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.cli.main import main
 from qredit.engine.lr_schedules import REGISTRY, refined, rex
 from qredit.engine.lr_schedules.protocol import WarmedUp
 from qredit.engine.lr_schedules.refined import filter_median, refine
+from qredit.runs.warmup import WarmupSchedule
 from tests.support.folders import data_file, flags, lines, model_folder, rows
 
 
@@ -95,6 +96,17 @@ def test_a_run_takes_the_rates_and_resumes_with_them(sft, tmp_path, monkeypatch)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_a_checkpoint_can_hold_a_schedule(warmup, tmp_path):
+    made = WarmupSchedule.__new__(WarmupSchedule)
+    made.optimizer, made.lr_scheduler = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), None
+    made.args = TrainingArguments(str(tmp_path), warmup_steps=warmup, use_cpu=True, report_to=[])
+    made.use_lr_schedule("rex()")
+    scheduler = made.create_scheduler(4)
+    assert made.optimizer.param_groups[0]["lr"] == (0.5 if warmup else 1.0)
+    torch.save(scheduler.state_dict(), tmp_path / "scheduler.pt")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -104,6 +116,8 @@ def test_a_run_takes_the_rates_and_resumes_with_them(sft, tmp_path, monkeypatch)
         ({"lr_schedule": "refined('nowhere', power=2)"}, "refined: cannot read nowhere/metrics.jsonl"),
         ({"lr_schedule": "refined('still', power=2)"}, "has 1 gradient norms above 0; two are needed"),
         ({"lr_schedule": "rex()", "lr_scheduler_type": "linear"}, "give lr_schedule or lr_scheduler_type"),
+        ({"lr_schedule": "rex()", "lr_scheduler_kwargs": '{"a": 1}'}, "give lr_schedule or lr_scheduler_type"),
+        ({"lr_schedule": "refined('odd', power=2)"}, "has 0 gradient norms above 0; two are needed"),
     ],
     ids=str,
 )
@@ -111,6 +125,8 @@ def test_a_schedule_that_cannot_be_had_is_said_at_once(given, words, tmp_path, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("qredit.runs.train.load_trainable_model", None)
     leave_run(tmp_path / "still", [1.0, 0.0])
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "metrics.jsonl").write_text('{"grad_norm": 1.0}\n' * 3 + "[" * 100_000 + "\n")
     assert main(["train", *flags(**given)]) == 2
     assert words in capsys.readouterr().err
 

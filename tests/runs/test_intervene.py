@@ -25,7 +25,9 @@ from qredit.runs.interventions import (
     correct_rollouts,
     find_wrong_rollouts,
 )
+from qredit.runs.source_run import read_records
 from qredit.tasks.base import Example
+from qredit.utils.errors import QreditError
 from tests.samplers.test_decoding import END, FORM, Scripted
 from tests.support.endpoint import said
 from tests.support.folders import SHORT, data_file, flags, lines, model_folder, rows
@@ -107,10 +109,13 @@ def test_rollouts_that_cannot_be_corrected_are_left_out(changes, count):
         ("new, york", True),
         ("york new", False),
         ("√ is", True),
+        ("so 1000 of them", True),
+        ("so 1,000 of them", True),
+        ("1,0000", False),
     ],
 )
 def test_a_step_tells_an_answer_as_whole_words(text, tells):
-    assert tells_answer(text, ("seven", "7", "New York", "√", "")) is tells
+    assert tells_answer(text, ("seven", "7", "New York", "√", "", "1,000")) is tells
 
 
 def replies(*texts):
@@ -148,8 +153,8 @@ def test_the_new_step_takes_the_place_of_the_first_wrong_one():
         (["[4]"], {}, "unlocated"),
         (["[0]"], {}, "unlocated"),
         (["[1, 2]"], {}, "unlocated"),
-        ([None], {}, "unlocated"),
-        (["[2]", None], {}, "unreadable"),
+        ([None], {}, "unheard"),
+        (["[2]", None], {}, "unheard"),
         (["[2]", " \n"], {}, "unreadable"),
         (["[2]", "a</think>b"], {}, "unreadable"),
         (["[2]", "the cat the cat"], {"most": len(tokenizer()("the cat the cat").input_ids)}, "too_long"),
@@ -176,6 +181,15 @@ def test_what_the_model_itself_wrote_is_not_encoded_anew():
     assert made.completion_ids == (*ids("the cat\n\n"), *ids("six and one"), *BLANK)
     assert ids("six and one") != tuple(tokenizer()("six and one").input_ids)
     assert len({seed for _, seed in sampler.calls}) == len(sampler.calls)
+
+
+def test_the_model_is_not_asked_what_it_cannot_read():
+    """A question that spells a control token, as a rollout may, and one that its context does not hold."""
+    asked = setting(Scripted((*ids("hm"), CLOSE), (*ids("[2]"), END)))
+    own = OwnProposer(asked, chat=False, most=20, context=60 + 20 + 40)
+    first, *others = own.ask([("Which?", "a b"), ("Which?", "a<end>b"), ("Which?", "two " * 40)], seed=0)
+    assert (first.text, others) == ("[2]", [None, None])
+    assert own.ask([("Which?", "a</think>b")], seed=0) == [None]
 
 
 def test_a_reply_that_does_not_end_is_too_long():
@@ -290,13 +304,33 @@ def test_what_cannot_be_used_is_said_before_a_model_is_loaded(options, words, so
     [
         ([], "a row has prompt_ids, completion_ids and vocabulary"),
         ({"prompt_ids": [1], "completion_ids": []}, "a row has prompt_ids"),
+        ({"prompt_ids": [], "completion_ids": [2], "vocabulary": "own"}, "a row has prompt_ids"),
+        ({"prompt_ids": [1], "completion_ids": [9], "vocabulary": "own"}, "token id 9 is none of the vocabulary's"),
         ({"prompt_ids": [1], "completion_ids": [2], "vocabulary": "other"}, "of another vocabulary"),
         ({"prompt_ids": [1], "completion_ids": [-2], "vocabulary": "own"}, "whole numbers, none below 0"),
     ],
 )
 def test_rows_that_are_none_are_refused(record, words):
     with pytest.raises(ValueError, match=words):
-        Demonstration.from_record(record, "own")
+        Demonstration.from_record(record, "own", 9)
+
+
+def test_a_finished_file_may_end_without_a_line_break(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    for text, finished, count in (("1\n2", True, 2), ("1\n2", False, 1), ("1\n2\n", True, 2), ("1\n \t", True, 1)):
+        file.write_text(text)
+        assert len(read_records(file, int, finished)) == count
+    with pytest.raises(QreditError, match="line 2"):
+        file.write_text("1\n{")
+        read_records(file, int, finished=True)
+
+
+def test_a_run_that_kept_an_empty_file_has_no_wrong_rollout(source, tmp_path, capsys):
+    data = data_file(tmp_path / "asked.jsonl", rows(2, solved=lambda n: f"it is {n}"))
+    run = source([], model_folder(tmp_path / "tiny"), data, task="jsonl")
+    given = {"run": run.path, "output": tmp_path / "out.jsonl", "solution_column": "solved"}
+    assert main(["intervene", "--json", "--quiet", *flags(**given)]) == 2
+    assert "no rollout of a question with a solution is wrong" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_a_digest_tells_vocabularies_apart():

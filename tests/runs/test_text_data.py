@@ -4,9 +4,13 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from qredit.cli.main import main
-from qredit.runs.text_data import choose_places, list_places, name_tier
+from qredit.runs.text_data import Place, check_window, choose_places, list_places, name_tier, read_text
+from qredit.utils.errors import QreditError
 from tests.support.folders import SHORT, flags, lines, model_folder
 from tests.support.tiny import model, tokenizer
 
@@ -63,8 +67,28 @@ def test_tiers_are_parted_by_entropy_and_drawn_uniformly():
 def test_a_context_that_reads_otherwise_as_a_text_is_left_out():
     found = places(model().eval())
     letters = [id for letter in tokenizer().decode(list(found[0].context)) for id in tokenizer()(letter).input_ids]
-    odd = type(found[0])("odd", tuple(letters), "x", 0.0, (1,))
-    assert choose_places([odd], tokenizer(), (1.0, 2.0), 5, seed=1) == []
+    blank = tokenizer()("\n\n\n").input_ids
+    for ids in (letters, blank):
+        odd = Place("odd", (*ids, 1), len(ids), "x", 0.0, most=1)
+        assert choose_places([odd], tokenizer(), (1.0, 2.0), 5, seed=1) == []
+
+
+def test_a_window_leaves_room_for_what_stands_before_it():
+    """A context of 16 tokens holds a beginning-of-text token and 15 of a text."""
+    begins = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer().backend_tokenizer.to_str()))
+    begins.backend_tokenizer.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
+    network = model(max_position_embeddings=16)
+    assert (check_window(None, network, tokenizer()), check_window(None, network, begins)) == (16, 15)
+    assert check_window(15, network, begins) == 15
+    with pytest.raises(QreditError, match="window=16 is more than the 15 tokens of a text"):
+        check_window(16, network, begins)
+
+
+def test_places_of_a_window_share_its_ids(text):
+    found = places(model().eval())
+    assert len({id(one.window) for one in found}) == len({int(one.id.split(":")[-1]) // 16 for one in found})
+    (text / "marked.txt").write_bytes(b"\xef\xbb\xbfhello")
+    assert read_text(text / "marked.txt", tokenizer()) == "hello"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """`qredit search` writes labelled steps, goes on where it was interrupted, refuses in one line what it cannot use."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from qredit.cli.main import main
 from qredit.cli.search_command import list_best
 from qredit.search import setup
 from qredit.tasks.base import Example
+from qredit.utils.errors import QreditError
 from tests.support.folders import data_file, flags, lines, model_folder, rows
 
 pytestmark = pytest.mark.engine
@@ -110,6 +112,7 @@ def test_an_interrupted_search_ends_as_the_unbroken_one(search, tmp_path, monkey
         ({"children": 0}, "children must be at least 1, got 0"),
         ({"wanted": 0}, "wanted must be at least 1, got 0"),
         ({"exploration": -1}, "exploration must be at least 0, got -1"),
+        ({"exploration": "nan"}, "exploration must be a finite number, got nan"),
         ({"output": "nowhere/steps.jsonl"}, "for the rows"),
         ({"best": "nowhere/best.jsonl"}, "for the best rationales"),
         ({"tools": "calculator"}, "unknown flag '--tools'"),
@@ -121,6 +124,20 @@ def test_what_cannot_be_used_ends_with_one_line(search, monkeypatch, changes, sa
     status, told = search(**changes)
     assert status == 2
     assert said in told
+
+
+@pytest.mark.parametrize("name", ["steps.jsonl", "steps.jsonl.partial", "other/../steps.jsonl"])
+def test_the_best_have_a_file_of_their_own(search, tmp_path, name):
+    (tmp_path / "other").mkdir()
+    assert "is where the rows are written; give another name" in search(best=tmp_path / name)[1]
+
+
+def test_parts_of_other_questions_are_refused(tmp_path):
+    asked = SimpleNamespace(examples=[Example(f"What is {n}?", "4", str(n)) for n in range(3)])
+    parts = [[{"id": str(n), "prompt": f"What is {n}?"} for n in (1, 0)], []]
+    setup.check_parts(parts, asked, 2, tmp_path)
+    with pytest.raises(QreditError, match="is of a search of other questions, first '2'; give another --output"):
+        setup.check_parts([*parts[:1], [{"id": "2", "prompt": "What was 2?"}]], asked, 2, tmp_path)
 
 
 def test_a_file_that_is_there_is_left_alone(search, tmp_path):

@@ -1,6 +1,7 @@
 """Rounds of a search: what is asked of the sampler, what becomes of it, and when a prompt is done."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,8 @@ from qredit.checks import StepCheck, arithmetic
 from qredit.probe.steps import STEPS
 from qredit.rewards.reward_spec import parse_rewards
 from qredit.rollouts.sampling_params import TokenBudget
-from qredit.search.grow import SearchPlan, SearchTools, search_prompts
+from qredit.search.grow import SearchPlan, SearchTools, search_prompts, split_behind
+from qredit.search.tree import Node
 from qredit.tasks.base import Example
 from tests.support.episodes import ScriptedSampler, token_format
 from tests.support.tiny import tokenizer
@@ -89,6 +91,26 @@ def test_white_space_alone_is_no_step(tools):
     sampler = ScriptedSampler(tokenizer(), lambda before, number: speak(before, number).replace("2 * 2 = 4.", ""))
     (one,) = search(replace(tools, sampler=sampler), EXAMPLES[:1], rounds=1)
     assert [len(found.steps) for found in one.found] == [1, 1]
+
+
+def test_a_step_that_goes_on_ends_where_it_ends(tools):
+    """Behind a node without a blank line at its end: more of it, then a step; or a blank line, then a step."""
+
+    def split(before, drawn):
+        node = Node(tuple(tokenizer()(before).input_ids), before, Node())
+        ids = (*node.ids, *tokenizer()(drawn).input_ids)
+        rollout = SimpleNamespace(rationale_ids=ids)
+        steps = split_behind(rollout, node, replace(tools, number_steps=STEPS["blank_lines"]))
+        assert [id for step, _ in steps for id in step] == list(ids[len(node.ids) :])
+        return [text for _, text in steps]
+
+    assert split("the cat", " lives\n\nin the house\n\nsix") == ["lives", "in the house", "six"]
+    assert split("the cat", "\n\nlives\n\nsix") == split("the cat\n\n", "lives\n\nsix") == ["lives", "six"]
+
+
+def test_what_nothing_scored_is_neither_right_nor_wrong(tools):
+    (one,) = search(replace(tools, reward=lambda responses: [None] * len(responses)), EXAMPLES[:1], rounds=3)
+    assert (one.found, one.root.value, one.root.children) == ([], 0.0, {})
 
 
 def test_every_round_draws_by_a_seed_of_its_own(tools):

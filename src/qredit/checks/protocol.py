@@ -1,7 +1,7 @@
 """What says whether a step of a rationale is right: rules that keep no state."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qredit.utils.errors import QreditError
@@ -54,10 +54,11 @@ def check_cases(rule: StepCheck, cases: Sequence[StepCase]) -> list[Verdict]:
     Raises:
         QreditError: as `StepCheck.check`; as many verdicts as cases are needed, each True, False or None.
     """
-    found = list(rule.check(cases)) if cases else []
-    fault = next((one for one in found if one not in (True, False, None)), None)
-    if len(found) != len(cases) or fault is not None:
-        told = f"{len(found)} of them" if fault is None else repr(fault)
+    given = rule.check(cases) if cases else []
+    found = list(given) if isinstance(given, Iterable) else [given]
+    faults = [one for one in found if not (one is None or isinstance(one, bool))]  # 1 and 0 are no verdicts: `is False`
+    if len(found) != len(cases) or faults:
+        told = repr(faults[0]) if faults else f"{len(found)} of them"
         raise QreditError(f"{rule} must give {len(cases)} verdicts, each True, False or None, and gave {told}")
     return found
 

@@ -7,6 +7,7 @@ is done, and the same command goes on from it.
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class SearchOptions:
     def __post_init__(self) -> None:
         least = {"examples": 1, "rounds": 1, "children": 1, "wanted": 1, "prompts_per_batch": 1, "seed": 0}
         check_minimums(self, {**least, "exploration": 0})
+        if not math.isfinite(self.exploration):
+            raise QreditError(f"exploration must be a finite number, got {self.exploration}")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -81,19 +84,20 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     from qredit.runs.progress_bars import make_progress_bars
     from qredit.search.grow import SearchPlan
     from qredit.search.row_file import RowFile
-    from qredit.search.setup import load_search, search_part
+    from qredit.search.setup import check_parts, load_search, search_part
 
     check = parse_check(asked.check)
     file = RowFile(Path(asked.output).expanduser(), _list_settings(asked, options))
     file.check_free()
     best = None if asked.best is None else Path(asked.best).expanduser()
     if best is not None:
-        _check_free(best, file.path)
+        _check_free(best, (file.path, file.partial))
     setup = load_search(options, asked.split, asked.examples, asked.steps, check)  # type: ignore[arg-type]
     plan = SearchPlan(asked.rounds, asked.children, asked.wanted, asked.exploration)
     size = asked.prompts_per_batch
     with make_progress_bars(progress) as bars:
         done = file.open() * size
+        check_parts(file.parts, setup, size, file.partial)
         bar = bars.add_task("search", total=len(setup.examples), completed=min(done, len(setup.examples)), note="")
         for start in range(done, len(setup.examples), size):
             file.add(search_part(setup, slice(start, start + size), plan, asked.seed))
@@ -146,9 +150,11 @@ def _list_settings(asked: SearchOptions, options: TrainOptions) -> Mapping[str, 
     return kept
 
 
-def _check_free(file: Path, rows: Path) -> None:
-    """Refuse a second file that is there already, is the first one, or has no place to be."""
-    if file.exists() or file.absolute() == rows.absolute():
+def _check_free(file: Path, taken: Sequence[Path]) -> None:
+    """Refuse a second file that is there already, is one that the rows are written to, or has no place to be."""
+    if file.resolve() in [other.resolve() for other in taken]:
+        raise QreditError(f"best file {file} is where the rows are written; give another name")
+    if file.exists():
         raise QreditError(f"best file {file} exists already; give another name")
     if not file.absolute().parent.is_dir():
         raise QreditError(f"no folder {file.absolute().parent} for the best rationales")

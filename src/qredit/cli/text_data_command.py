@@ -84,7 +84,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     tokenizer = load_tokenizer(path)
     read = {one: read_text(one, tokenizer) for one in files}
     model = load_model(path, options.device).eval()
-    window = check_window(asked.window, model)
+    window = check_window(asked.window, model, tokenizer)
     places: list[Place] = []
     with make_progress_bars(progress) as bars:
         bar = bars.add_task("texts", total=len(files), note="")

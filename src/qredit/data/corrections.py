@@ -128,4 +128,4 @@ def tells_answer(text: str, right: Sequence[str]) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return re.findall(r"\w+", re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.casefold()))  # 1,000 is 1000

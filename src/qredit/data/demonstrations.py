@@ -32,21 +32,25 @@ class Demonstration:
     completion_ids: tuple[int, ...]
 
     @classmethod
-    def from_record(cls, record: Any, vocabulary: str) -> "Demonstration":
+    def from_record(cls, record: Any, vocabulary: str, size: int) -> "Demonstration":
         """One that is given as token ids, such as `corrections.Correction.as_record` gives them.
 
         Args:
             record: prompt_ids, completion_ids and vocabulary; further keys are not read.
             vocabulary: the digest of the one that the ids must be of.
+            size: its largest id + 1.
 
         Raises:
             ValueError: it is no such record, whatever it is, or of another vocabulary.
         """
-        if not isinstance(record, Mapping) or not record.get("completion_ids"):
+        if not isinstance(record, Mapping) or not record.get("prompt_ids") or not record.get("completion_ids"):
             raise ValueError("a row has prompt_ids, completion_ids and vocabulary")
         if record.get("vocabulary") != vocabulary:
             raise ValueError("its ids are of another vocabulary than the model's; make it with this model")
-        return cls(parse_ids(record.get("prompt_ids")), parse_ids(record["completion_ids"]))
+        made = cls(parse_ids(record["prompt_ids"]), parse_ids(record["completion_ids"]))
+        if (largest := max(made.ids)) >= size:
+            raise ValueError(f"token id {largest} is none of the vocabulary's, which go up to {size - 1}")
+        return made
 
     @property
     def ids(self) -> list[int]:

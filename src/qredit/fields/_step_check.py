@@ -49,4 +49,5 @@ class CheckMaker(RolloutMaker):
 
 
 def _find_answer(one: Trajectory) -> str | None:
-    return str(one.example["answer"]) if "answer" in one.example else None
+    answer = one.example.get("answer")
+    return None if answer is None else str(answer)

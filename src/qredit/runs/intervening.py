@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from qredit.data.completions import CompletionGroup
 from qredit.data.corrections import Correction
+from qredit.engine.model_limits import get_context_length
 from qredit.rewards.judge.endpoint import Question
 from qredit.rewards.reward_spec import parse_rewards
 from qredit.rollouts.format import is_chat
@@ -91,13 +93,14 @@ def intervene(
     tokenizer = load_tokenizer(path)
     tokens = make_token_format(options, tokenizer, examples)
     source = RunFolder(run)
-    groups = []
+    groups: list[CompletionGroup] = []
     if rollouts is None:
         groups = read_kept_rollouts(source)
         check_same_tokenizer(source, path, tokenizer)
     model = load_model(path, options.device)
     questions = prepare_examples(examples, tokens, model, options, f"{options.task} train")
-    groups = groups or sample_groups(options, model, tokens, rollouts or 0, console)
+    if rollouts is not None:
+        groups = sample_groups(options, model, tokens, rollouts, console)
     setting = Setting(
         make_sampler(model, int(tokenizer.pad_token_id), half=options.half),
         *(tokens, options.sampling_budget, get_stop_tokens(model, tokenizer), reward, options.template, steps),
@@ -107,7 +110,8 @@ def intervene(
     if not wrong:
         raise QreditError(f"{options.task}: no rollout of a question with a solution is wrong, by {reward.name}")
     chat = is_chat([one.prompt for one in questions], tokenizer)
-    proposer = OwnProposer(setting, chat, step_tokens) if judge is None else JudgeProposer(judge)
+    own = OwnProposer(setting, chat, step_tokens, get_context_length(model))
+    proposer = own if judge is None else JudgeProposer(judge)
     rows, reasons, vocabulary = [], Counter[str](), digest_vocabulary(tokenizer)
     with make_progress_bars(console) as bars:
         bar = bars.add_task("corrections", total=len(wrong), note="")

@@ -9,9 +9,9 @@ from qredit.data.corrections import Correction, WrongRollout, tells_answer
 from qredit.rewards.judge.endpoint import Question
 from qredit.rewards.judge.steps import STEPS, decode_pieces, join_step_texts
 from qredit.rewards.reward_spec import Reward
-from qredit.rollouts.format import TokenFormat
+from qredit.rollouts.format import Prompt, TokenFormat
 from qredit.rollouts.sampling_params import TokenBudget
-from qredit.rollouts.tokenizer import encode_in_context, get_control_tokens
+from qredit.rollouts.tokenizer import encode_in_context, find_first_control_token, get_control_tokens
 from qredit.rollouts.trajectory import Trajectory, make_one_turn
 from qredit.samplers.answers import make_response
 from qredit.samplers.protocol import Sampler
@@ -25,6 +25,7 @@ SEPARATORS: Mapping[str, str] = {"blank_lines": "\n\n", "sentences": ""}
 """What is put behind a new step, by what ends a step; the mark that ends a sentence is its own."""
 _LOCATE, _REPLACE, _TRY = range(3)
 REASONS: Mapping[str, str] = {
+    "unheard": "no reply came: the question does not fit the model, or who was asked did not answer",
     "unlocated": "no step was named as the first wrong one",
     "too_long": "the new step was too long, or did not end",
     "unreadable": "the new step was empty, or held what ends thinking",
@@ -92,29 +93,42 @@ class Setting:
 class OwnProposer:
     """The model itself, which may think before it replies, as long as in its rollouts.
 
+    It is not asked what its context does not hold, nor what spells a control token: a rollout says what it likes, and
+    would be read as the end of the question.
+
     Attributes:
         setting: of the model.
         chat: put the question into a message of the user.
         most: tokens of a reply.
+        context: tokens that the model reads at most; None is unlimited.
     """
 
     setting: Setting
     chat: bool
     most: int
+    context: int | None = None
 
     def ask(self, questions: Sequence[Question], seed: int) -> list[Reply | None]:
         setting = self.setting
-        texts = [f"{task}\n\n{about}\n\n" for task, about in questions]
-        shown = [[{"role": "user", "content": text}] if self.chat else text for text in texts]
-        rollouts = think(
-            setting.sampler,
-            [setting.tokens.prompt_ids(prompt, **setting.template) for prompt in shown],
-            setting.tokens,
-            TokenBudget(setting.budget.thinking, self.most + len(setting.tokens.end_ids)),
-            stop_tokens=setting.stop_tokens,
-            seed=seed,
+        budget = TokenBudget(setting.budget.thinking, self.most + len(setting.tokens.end_ids))
+        prompts = [self._encode(f"{task}\n\n{about}\n\n", budget) for task, about in questions]
+        asked = [prompt for prompt in prompts if prompt is not None]
+        rollouts = iter(
+            think(setting.sampler, asked, setting.tokens, budget, stop_tokens=setting.stop_tokens, seed=seed)
+            if asked
+            else []
         )
-        return [self._read(one) for one in rollouts]
+        return [None if prompt is None else self._read(next(rollouts)) for prompt in prompts]
+
+    def _encode(self, text: str, budget: TokenBudget) -> list[int] | None:
+        """The ids of a question; None where it cannot be asked."""
+        tokens = self.setting.tokens
+        if find_first_control_token(text, get_control_tokens(tokens.tokenizer)) is not None:
+            return None
+        shown: Prompt = [{"role": "user", "content": text}] if self.chat else text
+        ids = tokens.prompt_ids(shown, **self.setting.template)
+        length = len(ids) + budget.thinking + len(tokens.close_ids) + budget.answer
+        return None if self.context is not None and length > self.context else ids
 
     def _read(self, rollout: Trajectory) -> Reply:
         ids = trim_reply(rollout.answer_ids, self.setting.tokens, self.setting.stop_tokens)
@@ -259,7 +273,10 @@ def _correct_batch(
     named = [(one, step) for one, step in zip(wrong, steps, strict=True) if step is not None]
     instead = proposer.ask([one.ask_instead(step) for one, step in named], seed(_REPLACE)) if named else []
     made = iter([_put(one, step, reply, setting, most) for (one, step), reply in zip(named, instead, strict=True)])
-    found = ["unlocated" if step is None else next(made) for step in steps]
+    found = [
+        next(made) if step is not None else "unheard" if reply is None else "unlocated"
+        for reply, step in zip(where, steps, strict=True)
+    ]
     ready = [one for one in found if isinstance(one, Correction)]
     tried = iter(_go_on(ready, setting, tries, seed(_TRY)) if ready else [])
     return [next(tried) if isinstance(one, Correction) else one for one in found]
@@ -276,7 +293,9 @@ def _put(one: WrongRollout, step: int, reply: Reply | None, setting: Setting, mo
         most: tokens of a new step.
     """
     tokens = setting.tokens
-    if reply is None or not reply.text.strip():
+    if reply is None:
+        return "unheard"
+    if not reply.text.strip():
         return "unreadable"
     try:
         written = tuple(tokens.rationale_ids(reply.text))  # refuses what ends thinking, and control tokens

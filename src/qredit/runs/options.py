@@ -247,7 +247,7 @@ class TrainOptions:
     save_every: int = option(50, "steps between checkpoints, the last 3 of which are kept; 0: only at validations")
     log_every: int = option(1, "steps between entries of metrics.jsonl")
     keep_rollouts: bool = option(
-        False, "write the token ids of every rollout to rollouts.jsonl, for `qredit dpo` to make pairs of"
+        False, "write the token ids of every rollout to rollouts.jsonl, for `qredit dpo` and `qredit intervene`"
     )
     training: Mapping[str, Any] = dataclass_field(
         default_factory=dict, metadata={"help": "further fields of QreditConfig"}
@@ -328,9 +328,10 @@ class TrainOptions:
     def _check_lr_schedule(self) -> None:
         if self.lr_schedule is None:
             return
-        if "lr_scheduler_type" in self.training:
-            named = self.training["lr_scheduler_type"]
-            raise QreditError(f"give lr_schedule or lr_scheduler_type: lr_scheduler_type={named} names another one")
+        for name in ("lr_scheduler_type", "lr_scheduler_kwargs"):
+            if name in self.training:
+                given = f"{name}={self.training[name]}"
+                raise QreditError(f"give lr_schedule or lr_scheduler_type: {given} is of another schedule")
         from qredit.engine.lr_schedules.parsing import parse_lr_schedule  # here, as for objectives
 
         parse_lr_schedule(self.lr_schedule)

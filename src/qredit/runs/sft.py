@@ -16,7 +16,7 @@ from qredit.data.rows import RowNames
 from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
 from qredit.rollouts.format import TokenFormat
-from qredit.rollouts.tokenizer import digest_vocabulary
+from qredit.rollouts.tokenizer import digest_vocabulary, vocabulary_size
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import apply_chat_format, load_data, load_examples, load_held_out, load_tokenizer
@@ -174,8 +174,8 @@ def read_completions(options: SftOptions, tokenizer: PreTrainedTokenizerBase) ->
         QreditError: as `read_records`, a row of another vocabulary among them; no rows.
     """
     run, file = options.run, Path(str(options.shown.completions)).expanduser()
-    vocabulary = digest_vocabulary(tokenizer)
-    encoded = read_records(file, lambda record: Demonstration.from_record(record, vocabulary))
+    vocabulary, size = digest_vocabulary(tokenizer), vocabulary_size(tokenizer)
+    encoded = read_records(file, lambda record: Demonstration.from_record(record, vocabulary, size), finished=True)
     if not encoded:
         raise QreditError(f"{file} holds no rows")
     judged = load_examples(run, "validation", run.eval_questions) if run.eval_every else ()

@@ -65,12 +65,14 @@ def read_kept_rollouts(run: RunFolder) -> list[CompletionGroup]:
     return read_records(run.rollouts, CompletionGroup.from_record)
 
 
-def read_records(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> list[T]:
-    """What each line of a JSONL file holds; a last line that was cut off is left out.
+def read_records(path: Path, parse: Callable[[Mapping[str, Any]], T], finished: bool = False) -> list[T]:
+    """What each line of a JSONL file holds.
 
     Args:
         path: the file.
         parse: what makes a value of a line's JSON; it raises ValueError for what it cannot read.
+        finished: whoever wrote it is done: a last line without a line break counts, too. Else it was cut off, and is
+            left out.
 
     Raises:
         QreditError: the file cannot be read, or one of its lines; the line is named.
@@ -79,8 +81,10 @@ def read_records(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> list[T]
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise QreditError(f"cannot read {path}: {error.strerror}") from None
+    if not (finished and lines[-1].strip()):
+        del lines[-1]  # behind the last line break stands nothing, or half a line
     found = []
-    for number, line in enumerate(lines[:-1], 1):  # behind the last line break stands nothing, or half a line
+    for number, line in enumerate(lines, 1):
         try:
             found.append(parse(json.loads(line)))
         except (ValueError, RecursionError) as error:

@@ -25,17 +25,29 @@ class Place:
 
     Attributes:
         id: names file and place.
-        context: ids of the text before it, from the beginning of its window on.
+        window: ids of the text that were read at once; places share them, for there may be millions.
+        at: where among these the token stands.
         token: its text, without white space around it.
         entropy: of the model's distribution over the token there, nats.
-        behind: ids of the text from the token on.
+        most: tokens behind it that a row keeps, itself among them.
     """
 
     id: str
-    context: tuple[int, ...]
+    window: tuple[int, ...]
+    at: int
     token: str
     entropy: float
-    behind: tuple[int, ...]
+    most: int
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """Ids of the text before it, from the beginning of its window on."""
+        return self.window[: self.at]
+
+    @property
+    def behind(self) -> tuple[int, ...]:
+        """Ids of the text from the token on."""
+        return self.window[self.at : self.at + self.most]
 
 
 def find_texts(paths: Sequence[str]) -> list[Path]:
@@ -66,7 +78,7 @@ def read_text(file: Path, tokenizer: PreTrainedTokenizerBase) -> str:
         QreditError: it cannot be read, is no UTF-8, or spells a control token.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # a mark that only says so is no part of the text
     except (OSError, UnicodeDecodeError) as error:
         raise QreditError(f"cannot read {file} as a text in UTF-8: {error}") from None
     if bad := find_unreadable(text):
@@ -112,15 +124,14 @@ def list_places(
     """
     ids, before = encode(tokenizer, text), find_start(tokenizer)
     for start in range(0, len(ids), window):
-        part = ids[start : start + window]
+        part = tuple(ids[start : start + window])
         if len(part) <= least:
             continue
         entropies, pieces = measure_entropies(model, [*before, *part], half), decode_pieces(part, tokenizer)
         for at in range(least, len(part)):
             token = pieces[at].strip()
             if token and "\N{REPLACEMENT CHARACTER}" not in token and pieces[at - 1]:
-                after = tuple(part[at : at + behind])
-                yield Place(f"{name}:{start + at}", tuple(part[:at]), token, entropies[len(before) + at - 1], after)
+                yield Place(f"{name}:{start + at}", part, at, token, entropies[len(before) + at - 1], behind)
 
 
 def find_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -153,7 +164,8 @@ def choose_places(
 ) -> list[dict[str, Any]]:
     """So many questions of each tier, drawn uniformly from its places, as rows in the order of the texts.
 
-    A place is left out whose context, as a text, has other ids than in the whole text: the prompt would be another.
+    A place is left out whose context, as a text, has other ids than in the whole text, for the prompt would be another,
+    or is mere white space, which is no prompt.
 
     Args:
         places: of all texts.
@@ -172,7 +184,7 @@ def choose_places(
         if counts[tier] == most:
             continue
         prompt = str(tokenizer.decode(list(one.context), clean_up_tokenization_spaces=False))
-        if tuple(encode(tokenizer, prompt)) != one.context:
+        if not prompt.strip() or tuple(encode(tokenizer, prompt)) != one.context:
             continue
         counts[tier] += 1
         after = str(tokenizer.decode(list(one.behind), clean_up_tokenization_spaces=False))
@@ -187,19 +199,21 @@ def choose_places(
     return [rows[number] for number in sorted(rows)]
 
 
-def check_window(window: int | None, model: PreTrainedModel) -> int:
+def check_window(window: int | None, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The window, where the model's context holds it; without one the model's context, at most 512 tokens.
 
     Args:
         window: as asked.
         model: that reads it.
+        tokenizer: its own, which may put a token before each window.
 
     Raises:
         QreditError: the model's context is shorter.
     """
     context = get_context_length(model)
+    most = None if context is None else context - len(find_start(tokenizer))
     if window is None:
-        return min(512, context or 512)
-    if context is not None and window > context:
-        raise QreditError(f"window={window} is more than the model's context of {context} tokens")
+        return min(512, most or 512)
+    if most is not None and window > most:
+        raise QreditError(f"window={window} is more than the {most} tokens of a text that the model's context holds")
     return window

@@ -23,13 +23,14 @@ from qredit.callbacks.rollout_writer import RolloutWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
 from qredit.data.encoding import ALIAS_IDS
-from qredit.drawing.parsing import parse_drawing
 from qredit.engine.lr_schedules.parsing import parse_lr_schedule
+from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
 from qredit.rollouts.format import Format, TokenFormat, is_chat
 from qredit.runs import plan as planning
 from qredit.runs.curriculum import prepare_curriculum
+from qredit.runs.drawn_texts import check_drawn_fit, check_drawn_texts, read_drawn_columns
 from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
 from qredit.runs.fields import check_fields, describe_replaced
@@ -59,7 +60,6 @@ from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
-from qredit.tasks.table import read_text_column
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.checks import check_drawing, check_replay
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
@@ -114,6 +114,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     curriculum, examples = prepare_curriculum(options, examples)
     drawn = read_drawn_columns(options, examples)
     tokenizer = load_tokenizer(path)  # after what is on this machine: it may have to be fetched
+    check_drawn_texts(drawn, examples, tokenizer)
     facts: dict[str, Any] = {
         "train_examples": len(examples),
         "overlap": asdict(count_overlap(examples, load_held_out(options))),
@@ -160,6 +161,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             learners=made.learners,
             prompts=curriculum,
         )
+    check_drawn_fit(drawn, trainer.train_dataset, tokenizer, get_context_length(model))
     trainer.use_optimizer(options.optimizer)
     trainer.use_lr_schedule(options.lr_schedule)
     trainer.remove_callback(PrinterCallback)
@@ -241,26 +243,6 @@ def make_config(options: TrainOptions, output: Path) -> QreditConfig:
     }
     with reraise_as_qredit_error(ValueError, TypeError):
         return QreditConfig(**chosen)
-
-
-def read_drawn_columns(options: TrainOptions, examples: Sequence[Example]) -> tuple[str, ...]:
-    """The columns of the rows that a rule of drawing reads, each of them a text in every row.
-
-    Args:
-        options: of the run.
-        examples: with the rows that they were read from.
-
-    Raises:
-        QreditError: there is no such column, with the nearest one; a row without a text.
-    """
-    rule = None if options.drawing is None else parse_drawing(options.drawing)
-    names: tuple[str, ...] = getattr(rule, "columns", ())  # a rule of the user's need not read any
-    for name in names:
-        texts = read_text_column(name, examples, str(options.data or options.task), f"column of {rule}")
-        silent = [one.place for text, one in zip(texts, examples, strict=True) if not text]
-        if silent:
-            raise QreditError(f"{silent[0]}: column '{name}', which {rule} reads, is empty")
-    return names
 
 
 def _list_episode_sizes(options: TrainOptions) -> dict[str, int]:

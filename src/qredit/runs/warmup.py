@@ -85,7 +85,7 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
         total = num_training_steps + later
         if self.lr_schedule is not None and self.lr_scheduler is None:
             moved = WarmedUp(self.lr_schedule.make(), self.args.get_warmup_steps(total), total)
-            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, moved)
+            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, _as_function(moved))
             self._created_lr_scheduler = True  # transformers' mark of a schedule that it made, and may make anew
         made: Any = super().create_scheduler(total, optimizer)
         if later and isinstance(made, LambdaLR):
@@ -107,6 +107,11 @@ class WarmupSftTrainer(WarmupSchedule, SftTrainer):
 
 class WarmupDpoTrainer(WarmupSchedule, DpoTrainer):
     """DpoTrainer with this warmup."""
+
+
+def _as_function(factor: Callable[[int], float]) -> Callable[[int], float]:
+    """The same as a plain function: of any other object LambdaLR puts the attributes into checkpoints."""
+    return lambda step: factor(step)
 
 
 def _one_later(factor: Callable[[int], float]) -> Callable[[int], float]:

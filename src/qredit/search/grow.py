@@ -72,7 +72,8 @@ class PromptSearch:
         example: that is asked.
         prompt: its ids, opening included.
         root: of the tree.
-        found: rationales, in the order in which they were drawn; those without a step are left out.
+        found: rationales, in the order in which they were drawn; those without a step, or whose answer nothing scored,
+            are left out.
     """
 
     example: Example
@@ -144,8 +145,11 @@ def grow(searches: Sequence[PromptSearch], plan: SearchPlan, tools: SearchTools,
     responses = [
         make_response(tools.tokens, one.example, rollout) for (one, _), rollout in zip(starts, rollouts, strict=True)
     ]
-    rights = [(value or 0.0) >= 1.0 for value in tools.reward(responses)]
-    for (search, leaf), own, told, response, right in zip(starts, parts, verdicts, responses, rights, strict=True):
+    scores = tools.reward(responses)
+    for (search, leaf), own, told, response, score in zip(starts, parts, verdicts, responses, scores, strict=True):
+        if score is None:
+            continue  # neither right nor wrong
+        right = score >= 1
         steps = [CheckedStep(ids, text, one) for (ids, text), one in zip(own, told, strict=True)]
         start = _add_child(leaf, steps[0], tools.budget) if steps else leaf
         back_up(start, value_simulation([step.verdict for step in steps[1:]], right))
@@ -159,21 +163,22 @@ def grow(searches: Sequence[PromptSearch], plan: SearchPlan, tools: SearchTools,
 def split_behind(rollout: Trajectory, node: Node, tools: SearchTools) -> list[tuple[tuple[int, ...], str]]:
     """The steps behind a node: token ids and text of each.
 
-    White space that was drawn first belongs to the step that follows it; white space alone is no step.
+    White space that was drawn first belongs to the step that follows it; white space alone is no step. Where no step
+    ended before what was drawn first, that is a step of its own up to its end.
 
     Args:
         rollout: that goes on from the node.
         node: whose steps it begins with.
         tools: tells where steps end.
     """
-    ids, start, depth = rollout.rationale_ids, len(node.prefix), len(node.path)
+    ids, start = rollout.rationale_ids, len(node.prefix)
     tokenizer = tools.tokens.tokenizer
     pieces = decode_pieces(ids, tokenizer)
-    numbers = [max(number, depth) for number in tools.number_steps(ids, tokenizer)]
-    found = []
-    for _, places in groupby(range(start, len(ids)), key=numbers.__getitem__):
-        own = list(places)
-        found.append((tuple(ids[place] for place in own), "".join(pieces[place] for place in own).strip()))
+    numbers = tools.number_steps(ids, tokenizer)
+    parts = [list(places) for _, places in groupby(range(start, len(ids)), key=numbers.__getitem__)]
+    if len(parts) > 1 and not any(pieces[place].strip() for place in parts[0]):
+        parts[:2] = [parts[0] + parts[1]]
+    found = [(tuple(ids[at] for at in own), "".join(pieces[at] for at in own).strip()) for own in parts]
     return [(step, text) for step, text in found if text]
 
 

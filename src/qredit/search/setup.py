@@ -1,7 +1,8 @@
 """From options to a search: the model, the questions, and who says what is right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -106,6 +107,30 @@ def search_part(setup: SearchSetup, part: slice, plan: SearchPlan, seed: int) ->
             setup.examples[part], setup.prompts[part], plan, setup.tools, derive_seed(seed, part.start)
         )
     return [row for one in found for row in list_rows(one)]
+
+
+def check_parts(
+    parts: Sequence[Sequence[Mapping[str, Any]]], setup: SearchSetup, size: int, file: Path
+) -> None:
+    """Refuse parts that are done of other questions: the data was changed since.
+
+    Args:
+        parts: rows of each part.
+        setup: model and examples.
+        size: examples of a part.
+        file: that holds the parts, for errors.
+
+    Raises:
+        QreditError: names the first row that is of none of these questions.
+    """
+    for number, part in enumerate(parts):
+        asked = {(one.id, show_prompt(one.prompt)) for one in setup.examples[number * size : (number + 1) * size]}
+        other = next((row for row in part if (row["id"], row["prompt"]) not in asked), None)
+        if other is not None:
+            raise QreditError(
+                f"{file} is of a search of other questions, first '{other['id']}'; give another --output, or remove it "
+                "to begin anew"
+            )
 
 
 def list_rows(search: PromptSearch) -> list[dict[str, Any]]:

@@ -75,11 +75,11 @@ def read_norms(folder: Path) -> list[float]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a last line that was cut off
-        norm = entry.get(NORM) if isinstance(entry, dict) else None
-        if isinstance(norm, int | float) and 0 < norm < float("inf"):
-            found[int(entry["step"])] = float(norm)
+        step, norm = (entry.get("step"), entry.get(NORM)) if isinstance(entry, dict) else (None, None)
+        if isinstance(step, int) and isinstance(norm, int | float) and 0 < norm < float("inf"):
+            found[step] = float(norm)
     if len(found) < 2:
         raise QreditError(f"refined: {folder / METRICS} has {len(found)} gradient norms above 0; two are needed")
     return [found[step] for step in sorted(found)]
