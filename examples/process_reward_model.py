@@ -1,7 +1,8 @@
 """Train a process reward model on what `qredit search` wrote: `… process_reward_model.py ROWS MODEL FOLDER [EPOCHS]`.
 
 MODEL is the folder or id of a language model; its head is replaced by one with the labels 0 bad and 1 good, which is
-read where a step ends. `--field 'step_score=process_reward_model("FOLDER")'` then reads it in training.
+read where a step ends. `--field 'step_score=process_reward_model("FOLDER")'` then reads it in training. FOLDER must be
+new.
 """
 
 import json
@@ -15,6 +16,8 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from qredit.rewards.judge.model import ProcessRewardModel
 
 rows_file, path, folder, *rest = sys.argv[1:]
+if Path(folder).exists():
+    sys.exit(f"{folder} exists already; give a new folder")
 rows = [json.loads(line) for line in Path(rows_file).read_text(encoding="utf-8").splitlines()]
 random.seed(0)
 torch.manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 
 from qredit.engine.answer_after_steps import StepTrack, score_answer_after_steps
 from qredit.probe.steps import interpolate, summarize_tracks
-from qredit.rewards.judge.steps import number_sentences
+from qredit.rewards.judge.steps import decode_pieces, join_step_texts, number_sentences
 from qredit.rollouts.format import encode
 from qredit.rollouts.trajectory import make_one_turn
 from qredit.shared_prefix.packing import pack, pad_rows
@@ -84,3 +84,10 @@ def test_a_sentence_ends_once_at_a_run_of_marks():
     numbers = number_sentences(ids, words)
     texts = ["".join(p for p, n in zip(pieces, numbers, strict=True) if n == number) for number in range(3)]
     assert texts == ["the cat.\n", " two?", " four"]
+
+
+def test_a_decimal_point_ends_no_sentence():
+    """Else 10 / 4 = 2 would be an equation that does not hold."""
+    words = tokenizer()
+    ids = encode(words, "10 / 4 = 2.5. the .5 cat 3.")
+    assert join_step_texts(decode_pieces(ids, words), number_sentences(ids, words)) == ["10 / 4 = 2.5.", "the .5 cat 3."]

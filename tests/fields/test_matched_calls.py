@@ -90,6 +90,7 @@ def test_calls_that_cannot_be_read_are_refused(value, told):
         matched_calls().check_examples([Example("?", None, id="b", columns={"calls": value})])
     assert str(raised.value).startswith(f"matched_calls, row b: {told}")
     assert parse_calls([], "") == []
+    assert parse_calls([{"name": "f", "parameters": {"x": 1}}], "") == [call(x=1)]
     with pytest.raises(QreditError, match="reads column 'calls', which row 0 lacks; has: none"):
         matched_calls().check_examples([Example("?", None)])
     with pytest.raises(QreditError, match="column of matched_calls must be a name"):

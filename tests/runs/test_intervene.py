@@ -339,6 +339,7 @@ def test_a_digest_tells_vocabularies_apart():
 
 
 def test_completions_leave_no_room_for_rationales(tmp_path, capsys):
-    given = flags(task="jsonl", data="x", rationale_column="thought", completions="y")
-    assert main(["sft", *given]) == 2
-    assert "completions says all that is shown" in capsys.readouterr().err
+    for name, value in (("rationale_column", "thought"), ("subset", 2)):
+        given = flags(task="jsonl", data="x", completions="y", **{name: value})
+        assert main(["sft", *given]) == 2
+        assert f"completions says all that is shown; leave {name.split('_')[0]}" in capsys.readouterr().err

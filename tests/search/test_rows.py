@@ -15,6 +15,7 @@ from qredit.search.tree import Node
         ([1.2, -0.4, 1.0], [True, True, True], True, [True, False, True]),
         ([1.2, -0.4, -1.0, 1.0], [True, False, False, True], False, [True, False, False]),
         ([0.4], [False], True, []),
+        ([1.2, 0.1 + 0.2 - 0.3], [True, None], True, [True]),
     ],
 )
 def test_labels_end_where_nothing_can_be_said(values, verdicts, right, labels):

@@ -26,7 +26,8 @@ class matched_calls(RolloutMaker):
     which answers: that has the reward of the rollout.
 
     Args:
-        column: of the data, the calls of a reference: a list of {"name": …, "arguments": {…}}, or its JSON.
+        column: of the data, the calls of a reference: a list of {"name": …, "arguments": {…}}, or its JSON. The
+            arguments may stand under "parameters", as in MatchTIR's data.
 
     Source: arXiv 2601.10712 (MatchTIR) and its official code, 'KM', which pairs greedily. Differences: a call that
     cannot be read is left out there, and the reward of the rollout is token F1. The soft matching is not here.
@@ -139,7 +140,7 @@ def parse_calls(value: Any, where: str) -> list[ToolCall]:
 
 def _parse_call(call: Any, where: str) -> ToolCall:
     given = call if isinstance(call, Mapping) else {}
-    name, arguments = given.get("name"), given.get("arguments", {})
+    name, arguments = given.get("name"), given.get("arguments", given.get("parameters", {}))
     if not isinstance(name, str) or not name or not isinstance(arguments, Mapping):
         raise QreditError(
             f"matched_calls, {where}: a call is {{'name': …, 'arguments': {{…}}}}, got {str(call)[:80]!r}"

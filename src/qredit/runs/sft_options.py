@@ -98,6 +98,8 @@ class SftOptions:
             raise QreditError("rationales are those that a task has; for task jsonl name a column: rationale_column")
         if self.shown.completions is not None and self.shows_rationales:
             raise QreditError("completions says all that is shown; leave rationales and rationale_column out")
+        if self.shown.completions is not None and self.run.subset is not None:
+            raise QreditError("completions says all that is shown; leave subset out, which is of the data's rows")
         _ = self.token_rule  # refuses a text that cannot be read
 
     @property

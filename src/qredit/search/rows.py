@@ -9,6 +9,10 @@ from qredit.checks.protocol import Verdict, score_verdict
 from qredit.search.tree import Node
 
 
+_ROUNDING = 1e-9
+"""Sums of simulations that cancel each other are 0 up to this."""
+
+
 @dataclass(frozen=True)
 class CheckedStep:
     """A step of a sampled rationale.
@@ -78,7 +82,7 @@ def label_steps(values: Sequence[float], verdicts: Sequence[Verdict], right: boo
     for value, verdict in zip(values, verdicts, strict=True):
         good = value > 0
         contradicted = good and (verdict is False or (not right and False in labels))
-        if value == 0 or contradicted:
+        if abs(value) < _ROUNDING or contradicted:
             break
         labels.append(good)
     return labels

@@ -1,10 +1,12 @@
 """Reasoning steps as runs of token ids: a blank line ends one."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+_SENTENCE_END = re.compile(r"[!?\n]|\.(?!\d)")
 _LONGEST_WAIT = 8  # tokens; a character is at most four bytes
 
 
@@ -41,9 +43,12 @@ def number_steps(ids: Sequence[int], tokenizer: Any) -> list[int]:
 def number_sentences(ids: Sequence[int], tokenizer: Any) -> list[int]:
     """The number of the sentence of each token, from 0: one ends with a token that holds a full stop, ! ? or a break.
 
-    A run of such tokens, such as "." and a line break, ends one sentence and not several.
+    A run of such tokens, such as "." and a line break, ends one sentence and not several. A decimal point ends none.
     """
-    ends = [any(mark in text for mark in ".!?\n") for text in decode_pieces(ids, tokenizer)]
+    pieces = decode_pieces(ids, tokenizer)
+    stops = {found.start() for found in _SENTENCE_END.finditer("".join(pieces))}
+    edges = list(accumulate(map(len, pieces), initial=0))
+    ends = [not stops.isdisjoint(range(start, end)) for start, end in pairwise(edges)]
     begins = [before and not here for before, here in zip([False, *ends], ends, strict=False)]
     return list(accumulate(map(int, begins)))
 
