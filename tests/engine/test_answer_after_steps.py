@@ -90,4 +90,7 @@ def test_a_decimal_point_ends_no_sentence():
     """Else 10 / 4 = 2 would be an equation that does not hold."""
     words = tokenizer()
     ids = encode(words, "10 / 4 = 2.5. the .5 cat 3.")
-    assert join_step_texts(decode_pieces(ids, words), number_sentences(ids, words)) == ["10 / 4 = 2.5.", "the .5 cat 3."]
+    assert join_step_texts(decode_pieces(ids, words), number_sentences(ids, words)) == [
+        "10 / 4 = 2.5.",
+        "the .5 cat 3.",
+    ]

@@ -281,6 +281,7 @@ def test_a_pocket_model_that_corrects_nothing_says_so(source, tmp_path, capsys):
     ("options", "words"),
     [
         ({"by": "endpiont('u', 'm')"}, "did you mean 'endpoint'"),
+        ({"by": "local('smollm2')"}, "cut at max_tokens=64, and a step that was cut would be kept; give max_tokens"),
         ({"continuations": 0}, "continuations must be at least 1, got 0"),
         ({"steps": "lines"}, "steps must be blank_lines or sentences, got 'lines'"),
         ({"run": "nowhere"}, "no run in nowhere"),
@@ -320,8 +321,8 @@ def test_a_finished_file_may_end_without_a_line_break(tmp_path):
     for text, finished, count in (("1\n2", True, 2), ("1\n2", False, 1), ("1\n2\n", True, 2), ("1\n \t", True, 1)):
         file.write_text(text)
         assert len(read_records(file, int, finished)) == count
+    file.write_text("1\n{")
     with pytest.raises(QreditError, match="line 2"):
-        file.write_text("1\n{")
         read_records(file, int, finished=True)
 
 

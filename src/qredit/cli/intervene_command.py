@@ -47,7 +47,8 @@ class InterveneOptions:
     )
     by: str | None = option(
         None,
-        "who names the wrong step and writes another, endpoint('URL', 'MODEL') or local('MODEL'); default: the model",
+        "who names the wrong step and writes another, endpoint('URL', 'MODEL') or local('MODEL', max_tokens=200); "
+        "default: the model",
     )
     step_tokens: int = option(200, "tokens that a new step must stay below")
     continuations: int = option(32, "continuations behind the new step, of which one must be right")
@@ -56,7 +57,12 @@ class InterveneOptions:
     def __post_init__(self) -> None:
         least = {"rollouts": 1, "step_tokens": 2, "continuations": 1, "per_prompt": 1}
         check_minimums(self, least)
-        _ = self.judge  # refuses a text that cannot be read
+        cut = getattr(self.judge, "max_tokens", None)  # refuses a text that cannot be read
+        if cut is not None and cut < self.step_tokens:
+            raise QreditError(
+                f"by: replies are cut at max_tokens={cut}, and a step that was cut would be kept; give max_tokens of "
+                f"at least step_tokens={self.step_tokens}"
+            )
 
     @property
     def judge(self) -> "Judge | None":

@@ -70,7 +70,9 @@ def check_drawn_fit(
     Raises:
         QreditError: counts them, and says how long the longest is.
     """
-    for name in names if context is not None else ():
+    if context is None:
+        return
+    for name in names:
         texts = encode_all(tokenizer, rows[name][:])  # type: ignore[arg-type]
         lengths = [len(prompt) + len(ids) for prompt, ids in zip(rows[PROMPT_IDS][:], texts, strict=True)]
         if long := [length for length in lengths if length > context]:

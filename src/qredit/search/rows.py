@@ -8,7 +8,6 @@ from typing import Any
 from qredit.checks.protocol import Verdict, score_verdict
 from qredit.search.tree import Node
 
-
 _ROUNDING = 1e-9
 """Sums of simulations that cancel each other are 0 up to this."""
 

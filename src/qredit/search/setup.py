@@ -109,9 +109,7 @@ def search_part(setup: SearchSetup, part: slice, plan: SearchPlan, seed: int) ->
     return [row for one in found for row in list_rows(one)]
 
 
-def check_parts(
-    parts: Sequence[Sequence[Mapping[str, Any]]], setup: SearchSetup, size: int, file: Path
-) -> None:
+def check_parts(parts: Sequence[Sequence[Mapping[str, Any]]], setup: SearchSetup, size: int, file: Path) -> None:
     """Refuse parts that are done of other questions: the data was changed since.
 
     Args:
