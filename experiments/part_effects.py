@@ -44,12 +44,13 @@ from rich.console import Console
 from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit.cli.probe_command import run as run_probe
+from qredit.cli.text_data_command import run as run_text_data
 from qredit.data.corrections import REPLACE_TASK
 from qredit.runs.dpo import train_on_preferences
 from qredit.runs.dpo_options import DpoOptions, PairOptions
 from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.intervening import intervene
-from qredit.runs.load import find_weights
+from qredit.runs.load import find_weights, load_examples
 from qredit.runs.options import POCKET, TrainOptions
 from qredit.runs.sft import finetune
 from qredit.runs.sft_options import SftOptions, ShownOptions
@@ -206,6 +207,29 @@ def imitate_corrections(options: TrainOptions, folder: Path) -> TrainOptions:
     return show(asked, folder / "int", ShownOptions(completions=str(folder / "corrections.jsonl")))
 
 
+def read_text(options: TrainOptions, folder: Path) -> TrainOptions:
+    """Behind as many steps of RMT on 256 training questions with their rationales and answers, as one raw text."""
+    shown = load_examples(options, "train", 256)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text.txt").write_text("\n\n".join(f"{one.prompt}\n{one.rationale}\n{one.answer}" for one in shown))
+    questions, model = folder / "train.jsonl", str(get_pocket_model(options))
+    asked = {"medium": 0.5, "hard": 1.5, "window": 96, "questions": 200, "output": str(questions), "model": model}
+    run_text_data({"texts": [str(folder / "text.txt")], "cpu": True, "seed": options.seed, **asked}, QUIET, QUIET)
+    read = start_from(replace(options, lr=None), Path(model))
+    read = replace(
+        read,
+        task="jsonl",
+        data=str(questions),
+        style="cold",
+        objective="rmt(weight=0.2, peak=1.0, next_token=0.1)",
+        drawing="read_on()",
+        curriculum="shift_tiers(('easy', 'medium', 'hard'), first=(0.8, 0.2, 0.0), last=(0.2, 0.3, 0.5))",
+        m=options.m + 1,
+        training={},
+    )
+    return start_from(options, train(read, folder / "run", QUIET).final)
+
+
 def choose_by_probe(options: TrainOptions, folder: Path) -> TrainOptions:
     """On the examples that a probe of the model found neither hopeless nor mastered."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -292,6 +316,7 @@ PARTS = (
         system="Warm Up",
         beside=FEW,
     ),
+    Arm("RMT on their text first", prepare=read_text, system="RMT's questions and tiers", beside=SUMS),
     Arm(f"{STEPS} steps, preferences, {STEPS} steps", prepare=learn_preferences, system="SPECS", beside=TWICE),
     Arm(
         "first hops put right, imitated, then `grpo()`",
