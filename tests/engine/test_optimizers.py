@@ -1,4 +1,4 @@
-"""Optimisers by name: which weights Muon gets, that the parts step as apart, and that a run resumes with them."""
+"""Optimisers by name: which weights Muon gets, how it learns imbalanced data, that parts step as apart, and resumes."""
 
 import copy
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn, optim
 
 from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.cli.main import main
@@ -52,6 +53,52 @@ def test_a_step_is_orthogonal_on_matrices_and_adams_elsewhere():
             assert 0.5 < float(singular.min()) <= float(singular.max()) < 1.5
         else:
             assert torch.allclose(moved, -0.01 * new.grad.sign(), atol=1e-5)
+
+
+# Component c of the data: with probability FREQUENCY[c] the input is column c of INPUTS and the target that of TARGETS.
+FREQUENCY = torch.tensor([0.7, 0.2, 0.07, 0.03])
+INPUTS = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+TARGETS = INPUTS.roll(1, 1)
+
+
+class Matrix(nn.Module):
+    """y = W x from W = 0, inside a model: neither an embedding nor a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 4))
+
+    def get_input_embeddings(self):
+        return None
+
+    get_output_embeddings = get_input_embeddings
+
+
+def learn_components(make, steps) -> Tensor:
+    """(steps, 4): target' W input of each component after each step on the mean squared error; learned, it is 1."""
+    network, learned = Matrix(), []
+    optimizer = make(network)
+    for _ in range(steps):
+        network.weight.grad = (network.weight.detach() @ INPUTS - TARGETS) * FREQUENCY @ INPUTS.T
+        optimizer.step()
+        learned.append((TARGETS * (network.weight.detach() @ INPUTS)).sum(0))
+    return torch.stack(learned)
+
+
+def test_muon_learns_rare_components_as_fast():
+    """Exact spectral descent (arXiv 2510.22980) moves each component by 0.2 · sqrt(4) · lr a step, SGD by its share.
+
+    So where the mean loss over the data is the same, that over the components is far lower with Muon.
+    """
+    spectral = learn_components(lambda network: muon().make(network, settings(weight_decay=0.0, lr=0.1)), 15)
+    pace = spectral / (0.2 * 2 * 0.1 * torch.arange(1, 16)[:, None])
+    assert 0.6 < float(pace.min()) <= float(pace.max()) < 1.25
+    assert float((spectral.amin(1) / spectral.amax(1)).min()) > 0.6
+    plain = learn_components(lambda network: optim.SGD(network.parameters(), lr=1.0), 3)
+    assert torch.allclose(plain, 1 - (1 - FREQUENCY) ** torch.arange(1, 4)[:, None])
+    left = (1 - torch.stack([plain[0], spectral[-1]])) ** 2
+    assert (left @ FREQUENCY).tolist() == pytest.approx([0.28, 0.30], abs=0.05)
+    assert left.mean(1).tolist() == pytest.approx([0.63, 0.28], abs=0.05)
 
 
 def test_a_loaded_state_is_stepped_on():
