@@ -1,6 +1,8 @@
 """Schedules by name: their numbers, what a run's steps get of them, and that a run resumes with them."""
 
+import io
 import json
+from statistics import median
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from transformers import TrainingArguments, get_linear_schedule_with_warmup
 from qredit.callbacks.metrics_file import MetricsWriter
 from qredit.cli.main import main
 from qredit.engine.lr_schedules import REGISTRY, refined, rex
-from qredit.engine.lr_schedules.protocol import WarmedUp
+from qredit.engine.lr_schedules.protocol import put_behind_warmup
 from qredit.engine.lr_schedules.refined import filter_median, refine
 from qredit.runs.warmup import WarmupSchedule
 from tests.support.folders import data_file, flags, lines, model_folder, rows
@@ -28,7 +30,7 @@ def test_a_linear_rule_is_the_linear_schedule_of_transformers(warmup):
     weight = torch.nn.Parameter(torch.zeros(1))
     theirs = get_linear_schedule_with_warmup(torch.optim.SGD([weight], lr=1.0), warmup, 9)
     (factor,) = theirs.lr_lambdas
-    ours = WarmedUp(rex(bend=0.0).make(), warmup, 9)
+    ours = put_behind_warmup(rex(bend=0.0).make(), warmup, 9)
     assert [ours(step) for step in range(10)] == pytest.approx([factor(step) for step in range(10)])
 
 
@@ -42,6 +44,14 @@ def test_refinement_is_that_of_the_official_code():
     assert refine(NORMS, 2, 0.3) == pytest.approx(expected, abs=1e-6)
     expected = [0.443673, 0.666776, 0.766122, 0.569796, 1, 0.812925, 0.706122, 0.436735, 0.15102, 0.081633, 0.029932, 0]
     assert refine(NORMS, 1, 0.3) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 5, 11, 21])
+def test_a_running_median_is_that_of_each_window(width):
+    values = [*NORMS, *NORMS[::-1]]  # every value twice
+    half, last = width // 2, len(values) - 1
+    padded = [values[0]] * half + values + [values[last - over] for over in range(1, half + 1)]
+    assert filter_median(values, width) == [median(padded[place : place + width]) for place in range(last + 1)]
 
 
 def leave_run(folder, norms):
@@ -70,19 +80,55 @@ def sft(tmp_path):
 
     def run(name, status=0, **options):
         chosen = {"task": "jsonl", "data": data, "model": network, "output": tmp_path / name, "prompts_per_step": 2}
-        chosen |= {"steps": 4, "save_every": 1, "lr": 1e-2, "lr_schedule": "rex()"}
+        chosen |= {"steps": 4, "save_every": 1, "lr": 1e-2}
         assert main(["sft", "--quiet", *flags(**chosen | options)]) == status
         return tmp_path / name
 
     return run
 
 
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_rates_go_on_through_a_checkpoint(warmup, tmp_path):
+    """Of the schedule that an earlier run's norms call for: all along, or behind a warmup. No step has a rate of 0."""
+    after = refined(str(leave_run(tmp_path / "first", NORMS)), power=1).make()
+
+    def make_scheduler():
+        args = TrainingArguments(str(tmp_path), warmup_steps=warmup, learning_rate=0.01, report_to=[], use_cpu=True)
+        trainer = WarmupSchedule(torch.nn.Linear(1, 1), args)
+        trainer.lr_schedule = after
+        trainer.create_optimizer()
+        return trainer.create_scheduler(4)
+
+    def step(scheduler):
+        (rate,) = set(scheduler.get_last_lr())
+        scheduler.optimizer.step()
+        scheduler.step()
+        return rate
+
+    whole, cut, again = (make_scheduler() for _ in range(3))
+    rates = [step(whole) for _ in range(4)]
+    shares = [0.5, after(0), after(1 / 3), after(2 / 3)] if warmup else [after(place / 4) for place in range(4)]
+    assert rates == pytest.approx([0.01 * share for share in shares])
+    assert [step(cut) for _ in range(2)] == rates[:2]
+    file = io.BytesIO()
+    torch.save([cut.state_dict(), cut.optimizer.state_dict()], file)
+    states = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    for part, state in zip((again, again.optimizer), states, strict=True):
+        part.load_state_dict(state)
+    assert [step(again) for _ in range(2)] == rates[2:]
+
+
 def test_a_run_takes_the_rates_and_resumes_with_them(sft, tmp_path, monkeypatch):
-    """Two steps of warmup, then REX over the others: no step at a rate of 0."""
-    whole = sft("whole", warmup=2)
-    rates = [line["learning_rate"] for line in lines(whole / "metrics.jsonl") if "learning_rate" in line]
-    after = rex().make()
-    assert rates == pytest.approx([0.5e-2, 1e-2, after(1 / 3) * 1e-2, after(2 / 3) * 1e-2])
+    earlier = str(leave_run(tmp_path / "first", NORMS))
+    asked, made, make = {"warmup": 0, "lr_schedule": f"refined('{earlier}', power=1)"}, [], refined.make
+    monkeypatch.setattr(refined, "make", lambda self: made.append(make(self)) or made[-1])
+    whole = sft("whole", **asked)
+    (after,) = made  # the other run is read once
+
+    def read_rates(folder):
+        return [line["learning_rate"] for line in lines(folder / "metrics.jsonl") if "learning_rate" in line]
+
+    assert read_rates(whole) == pytest.approx([0.01 * after(place / 4) for place in range(4)])
 
     def stop(self, args, state, control, **kwargs):
         if state.global_step == 2:
@@ -90,8 +136,9 @@ def test_a_run_takes_the_rates_and_resumes_with_them(sft, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patched:
         patched.setattr(MetricsWriter, "on_step_begin", stop)
-        cut = sft("cut", warmup=2, status=130)
+        cut = sft("cut", **asked, status=130)
     assert main(["sft", "--quiet", "--resume", "--output", str(cut)]) == 0
+    assert read_rates(cut) == read_rates(whole)
     one, other = (load_file(folder / "final" / "model.safetensors") for folder in (cut, whole))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

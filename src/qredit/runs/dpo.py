@@ -31,7 +31,7 @@ from qredit.runs.train import (
     reraise_as_qredit_error,
     resolve_trainable_model,
 )
-from qredit.runs.warmup import WarmupDpoTrainer
+from qredit.runs.warmup import WarmupDpoTrainer, make_lr_schedule
 from qredit.trl.dpo_config import DpoConfig
 from qredit.utils.atomic_files import write_text_atomic
 from qredit.utils.errors import QreditError
@@ -90,6 +90,7 @@ def build_dpo_trainer(
     judged = load_examples(run, "validation", run.eval_questions) if run.eval_every else ()
     rewards = choose_eval_rewards(parse_rewards(run.rewards), tasks.get(run.task).metrics, judged)
     path = resolve_trainable_model(run)
+    schedule = make_lr_schedule(run.lr_schedule)
     losses = {"beta": asked.beta, "loss_type": asked.loss_types}
     args = make_offline_config(DpoConfig, run, options.learning_rate, folder.path, **losses)
     tokenizer = load_tokenizer(path)
@@ -121,7 +122,7 @@ def build_dpo_trainer(
             peft_config=make_lora_config(run),
         )
     trainer.use_optimizer(run.optimizer)
-    trainer.use_lr_schedule(run.lr_schedule)
+    trainer.lr_schedule = schedule
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer

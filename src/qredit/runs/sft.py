@@ -31,7 +31,7 @@ from qredit.runs.train import (
     reraise_as_qredit_error,
     resolve_trainable_model,
 )
-from qredit.runs.warmup import WarmupSftTrainer
+from qredit.runs.warmup import WarmupSftTrainer, make_lr_schedule
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
 from qredit.tasks.table import read_text_column
@@ -66,6 +66,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
     run = options.run
     rewards = parse_rewards(run.rewards)
     path = resolve_trainable_model(run)
+    schedule = make_lr_schedule(run.lr_schedule)
     args = make_offline_config(SftConfig, run, options.learning_rate, folder.path)
     tokenizer = load_tokenizer(path)
     data = (read_examples if options.shown.completions is None else read_completions)(options, tokenizer)
@@ -91,7 +92,7 @@ def build_sft_trainer(options: SftOptions, folder: RunFolder) -> tuple[WarmupSft
             peft_config=make_lora_config(run),
         )
     trainer.use_optimizer(run.optimizer)
-    trainer.use_lr_schedule(run.lr_schedule)
+    trainer.lr_schedule = schedule
     trainer.remove_callback(PrinterCallback)
     if validation is not None:
         validation.run = trainer

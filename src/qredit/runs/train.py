@@ -23,7 +23,6 @@ from qredit.callbacks.rollout_writer import RolloutWriter
 from qredit.callbacks.sample_writer import SampleWriter
 from qredit.callbacks.validation import ValidationCallback
 from qredit.data.encoding import ALIAS_IDS
-from qredit.engine.lr_schedules.parsing import parse_lr_schedule
 from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import Reward, choose_eval_rewards, parse_rewards
 from qredit.rollouts.answer_end import describe_end_conflict, get_eos_token_ids
@@ -56,7 +55,7 @@ from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
 from qredit.runs.quantization import check_four_bit, make_quantization_config
 from qredit.runs.samplers import parse_vllm
 from qredit.runs.shrink_and_perturb import shrink_and_perturb
-from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps
+from qredit.runs.warmup import WarmupTrainer, choose_warmup_steps, make_lr_schedule
 from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
@@ -96,6 +95,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     parse_vllm(options)
     source = load_source(options)
     path = resolve_trainable_model(options)
+    schedule = make_lr_schedule(options.lr_schedule)
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
     args.reward_weights = None if set(weights) == {1.0} else weights
@@ -163,7 +163,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
         )
     check_drawn_fit(drawn, trainer.train_dataset, tokenizer, get_context_length(model))
     trainer.use_optimizer(options.optimizer)
-    trainer.use_lr_schedule(options.lr_schedule)
+    trainer.lr_schedule = schedule
     trainer.remove_callback(PrinterCallback)
     samples.run, decisions.overrides = trainer, trainer.overrides
     if validation is not None:
@@ -259,8 +259,7 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
         output: the run folder.
 
     Raises:
-        QreditError: sizes that do not divide over the processes; a precision, an optimiser or a schedule that cannot
-            be had.
+        QreditError: sizes that do not divide over the processes; a precision or an optimiser that cannot be had.
     """
     world = PartialState().num_processes
     if options.prompts_per_step % world:
@@ -275,8 +274,6 @@ def list_shared_arguments(options: TrainOptions, learning_rate: float, output: P
         raise QreditError(f"prompts_per_forward={at_once} must divide the {each} prompts of a process: {fits}")
     check_precision(options)
     check_optimizer(str(options.training.get("optim", "")))
-    if options.lr_schedule is not None:
-        parse_lr_schedule(options.lr_schedule).make()  # refuses another run that cannot be read
     saves = options.save_every or options.eval_every
     shared: dict[str, Any] = {
         "output_dir": str(output),

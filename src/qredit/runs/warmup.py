@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from qredit.engine.lr_schedules.parsing import parse_lr_schedule
-from qredit.engine.lr_schedules.protocol import LrSchedule, WarmedUp
+from qredit.engine.lr_schedules.protocol import put_behind_warmup
 from qredit.engine.optimizers.parsing import parse_optimizer
 from qredit.engine.optimizers.protocol import AdamSettings, OptimizerRule
 from qredit.trl import QreditTrainer
@@ -30,6 +30,18 @@ def choose_warmup_steps(steps: int, asked: int | None) -> int:
     return min(MAX_WARMUP_STEPS, steps // 10) if asked is None else asked
 
 
+def make_lr_schedule(text: str | None) -> Callable[[float], float] | None:
+    """What follows the warmup of a run, read once and before a model is loaded.
+
+    Args:
+        text: a rule; None leaves it to the training arguments.
+
+    Raises:
+        QreditError: as `parse_lr_schedule`; what the rule is made of cannot be read.
+    """
+    return None if text is None else parse_lr_schedule(text).make()
+
+
 class WarmupSchedule(Trainer):  # type: ignore[misc]
     """A base for trainers: a warmup of w steps in which step k, counted from 1, has k/w of the learning rate.
 
@@ -38,12 +50,13 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
 
     Attributes:
         optimizer_rule: makes the optimiser; None takes that of the training arguments.
-        lr_schedule: what follows the warmup; None takes that of the training arguments.
+        lr_schedule: what follows the warmup, by the share of the later steps that are over; None takes that of the
+            training arguments.
     """
 
     optimizer: Any
     optimizer_rule: OptimizerRule | None = None
-    lr_schedule: LrSchedule | None = None
+    lr_schedule: Callable[[float], float] | None = None
 
     def use_optimizer(self, text: str | None) -> None:
         """Take the optimiser that a text names.
@@ -60,17 +73,6 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
             raise QreditError(f"optimizer={text} needs whole matrices on each process; leave FSDP and DeepSpeed out")
         self.optimizer_rule = parse_optimizer(text)
 
-    def use_lr_schedule(self, text: str | None) -> None:
-        """Take the schedule that a text names.
-
-        Args:
-            text: a rule; None keeps that of the training arguments.
-
-        Raises:
-            QreditError: as `parse_lr_schedule`.
-        """
-        self.lr_schedule = None if text is None else parse_lr_schedule(text)
-
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None and self.optimizer_rule is not None:
             learned, args = self.model if model is None else model, self.args
@@ -84,8 +86,8 @@ class WarmupSchedule(Trainer):  # type: ignore[misc]
         later = self.args.warmup_steps >= 1
         total = num_training_steps + later
         if self.lr_schedule is not None and self.lr_scheduler is None:
-            moved = WarmedUp(self.lr_schedule.make(), self.args.get_warmup_steps(total), total)
-            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, _as_function(moved))
+            moved = put_behind_warmup(self.lr_schedule, self.args.get_warmup_steps(total), total)
+            self.lr_scheduler: Any = LambdaLR(self.optimizer if optimizer is None else optimizer, moved)
             self._created_lr_scheduler = True  # transformers' mark of a schedule that it made, and may make anew
         made: Any = super().create_scheduler(total, optimizer)
         if later and isinstance(made, LambdaLR):
@@ -107,11 +109,6 @@ class WarmupSftTrainer(WarmupSchedule, SftTrainer):
 
 class WarmupDpoTrainer(WarmupSchedule, DpoTrainer):
     """DpoTrainer with this warmup."""
-
-
-def _as_function(factor: Callable[[int], float]) -> Callable[[int], float]:
-    """The same as a plain function: of any other object LambdaLR puts the attributes into checkpoints."""
-    return lambda step: factor(step)
 
 
 def _one_later(factor: Callable[[int], float]) -> Callable[[int], float]:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 
 
 class LrSchedule(ABC):
@@ -17,26 +16,24 @@ class LrSchedule(ABC):
         """
 
 
-@dataclass(frozen=True)
-class WarmedUp:
+def put_behind_warmup(after: Callable[[float], float], warmup: int, steps: int) -> Callable[[int], float]:
     """A schedule behind a warmup, as `LambdaLR` asks for it: a function of the number of steps that were taken.
 
         step / warmup                                   up to the warmup's end
         after((step - warmup) / (steps - warmup))       from there on
 
-    The layout is that of transformers' linear schedule: with after(u) = 1 - u it is that one.
+    The layout is that of transformers' linear schedule: with after(u) = 1 - u it is that one. It is a plain function,
+    since of any other callable `LambdaLR` puts the attributes into the checkpoint.
 
-    Attributes:
+    Args:
         after: by the share of the later steps that are over.
         warmup: steps over which the rate rises.
         steps: of the run.
     """
 
-    after: Callable[[float], float]
-    warmup: int
-    steps: int
+    def at(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return after(min((step - warmup) / max(1, steps - warmup), 1.0))
 
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return step / self.warmup
-        return self.after(min((step - self.warmup) / max(1, self.steps - self.warmup), 1.0))
+    return at

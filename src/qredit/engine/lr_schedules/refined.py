@@ -1,7 +1,7 @@
 """The refinement of a linear decay by the gradient norms of an earlier run."""
 
 import json
-import statistics
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -97,11 +97,14 @@ def refine(norms: Sequence[float], power: float, smooth: float) -> list[float]:
     weights.append(weights[-1])
     tails = list(accumulate(reversed(weights)))[::-1]
     raw = [weight * tail for weight, tail in zip(weights, [*tails[1:], 0.0], strict=True)]
-    return [value / max(raw) for value in raw]
+    top = max(raw)
+    return [value / top for value in raw]
 
 
 def filter_median(values: Sequence[float], width: int) -> list[float]:
     """The median of so many values around each; the first is repeated before it, the last ones are reflected.
+
+    The values of the window stay sorted: at each step one goes and one comes.
 
     Args:
         values: in order.
@@ -112,4 +115,9 @@ def filter_median(values: Sequence[float], width: int) -> list[float]:
     def at(place: int) -> float:
         return values[max(place if place <= last else 2 * last - place, 0)]
 
-    return [statistics.median(at(near) for near in range(place - half, place + half + 1)) for place in range(last + 1)]
+    window, found = sorted(at(near) for near in range(-half, half + 1)), []
+    for place in range(last + 1):
+        found.append(window[half])
+        del window[bisect_left(window, at(place - half))]
+        insort(window, at(place + half + 1))
+    return found
