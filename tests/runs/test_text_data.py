@@ -1,6 +1,7 @@
 """qredit text-data: which tokens of a text are asked, with which entropy, and that a run learns from them."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from qredit.cli.main import main
-from qredit.runs.text_data import Place, check_window, choose_places, list_places, name_tier, read_text
+from qredit.runs.text_data import TextPlaces, check_window, choose_places, list_places, name_tier, read_text
 from qredit.utils.errors import QreditError
 from tests.support.folders import SHORT, flags, lines, model_folder
 from tests.support.tiny import model, tokenizer
@@ -19,7 +20,7 @@ TEXT = "the cat lives in the house. What is two and two? four\n\nParis is big, a
 
 def places(network, text=TEXT, **changes):
     shape = {"window": 16, "least": 3, "behind": 4, "half": False} | changes
-    return list(list_places(text, "1:book.txt", network, tokenizer(), **shape))
+    return list_places(text, "1:book.txt", network, tokenizer(), **shape)
 
 
 def test_every_token_is_asked_behind_its_windows_beginning():
@@ -39,7 +40,7 @@ def test_every_token_is_asked_behind_its_windows_beginning():
 
 def test_the_entropy_is_that_over_the_token_that_is_asked():
     network = model().eval()
-    for one in places(network)[::7]:
+    for one in list(places(network))[::7]:
         with torch.no_grad():
             logp = network(torch.tensor([one.context])).logits[0, -1].log_softmax(-1)
         assert one.entropy == pytest.approx(-(logp.exp() * logp).sum().item(), abs=1e-4)
@@ -51,12 +52,12 @@ def test_tiers_are_parted_by_entropy_and_drawn_uniformly():
     ]  # fmt: skip
     found = places(model().eval())
     half = sorted(one.entropy for one in found)[len(found) // 2]
-    rows = choose_places(found, tokenizer(), (half, 1e9), 5, seed=1)
+    rows = choose_places([found], tokenizer(), (half, 1e9), 5, seed=1)
     assert [row["tier"] for row in rows].count("easy") == [row["tier"] for row in rows].count("medium") == 5
     order = [one.id for one in found]
     assert [order.index(row["id"]) for row in rows] == sorted(order.index(row["id"]) for row in rows)
-    assert rows == choose_places(found, tokenizer(), (half, 1e9), 5, seed=1)
-    assert rows != choose_places(found, tokenizer(), (half, 1e9), 5, seed=2)
+    assert rows == choose_places([found], tokenizer(), (half, 1e9), 5, seed=1)
+    assert rows != choose_places([found], tokenizer(), (half, 1e9), 5, seed=2)
     known = {one.id: one for one in found}
     for row in rows:
         assert tuple(tokenizer()(row["prompt"]).input_ids) == known[row["id"]].context
@@ -69,7 +70,8 @@ def test_a_context_that_reads_otherwise_as_a_text_is_left_out():
     letters = [id for letter in tokenizer().decode(list(found[0].context)) for id in tokenizer()(letter).input_ids]
     blank = tokenizer()("\n\n\n").input_ids
     for ids in (letters, blank):
-        odd = Place("odd", (*ids, 1), len(ids), "x", 0.0, most=1)
+        odd = TextPlaces("odd", [*ids, 1], 100, 4, [len(ids)], [0.0], ["x"])
+        assert odd[0].context == tuple(ids)
         assert choose_places([odd], tokenizer(), (1.0, 2.0), 5, seed=1) == []
 
 
@@ -84,11 +86,16 @@ def test_a_window_leaves_room_for_what_stands_before_it():
         check_window(16, network, begins)
 
 
-def test_places_of_a_window_share_its_ids(text):
-    found = places(model().eval())
-    assert len({id(one.window) for one in found}) == len({int(one.id.split(":")[-1]) // 16 for one in found})
+def test_a_mark_of_utf_8_is_no_text(text):
     (text / "marked.txt").write_bytes(b"\xef\xbb\xbfhello")
     assert read_text(text / "marked.txt", tokenizer()) == "hello"
+
+
+def test_a_text_is_kept_in_few_bytes_a_token():
+    found = places(model().eval(), TEXT * 8)
+    kept = (found.ids, found.numbers, found.entropies, found.tokens)
+    assert sum(map(sys.getsizeof, kept)) < 32 * len(found.ids)
+    assert len(set(map(id, found.tokens))) == len(set(found.tokens)) < len(found)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     check_new_file(file, "the questions")
     from qredit.runs.load import find_weights, load_model, load_tokenizer
     from qredit.runs.progress_bars import make_progress_bars
-    from qredit.runs.text_data import TIERS, Place, check_window, choose_places, find_texts, list_places, read_text
+    from qredit.runs.text_data import TIERS, check_window, choose_places, find_texts, list_places, read_text
 
     files = find_texts(texts)
     path = find_weights(options)
@@ -85,18 +85,18 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     read = {one: read_text(one, tokenizer) for one in files}
     model = load_model(path, options.device).eval()
     window = check_window(asked.window, model, tokenizer)
-    places: list[Place] = []
+    places = []
     with make_progress_bars(progress) as bars:
         bar = bars.add_task("texts", total=len(files), note="")
         for number, (one, text) in enumerate(read.items(), 1):
             shape = {"window": window, "least": asked.least, "behind": asked.behind}
-            places += list_places(text, f"{number}:{one.name}", model, tokenizer, **shape, half=options.half)
+            places.append(list_places(text, f"{number}:{one.name}", model, tokenizer, **shape, half=options.half))
             bars.advance(bar)
     rows = choose_places(places, tokenizer, asked.bounds, asked.questions, options.seed)
     if not rows:
         raise QreditError(f"no text has a token behind {asked.least} others that can be asked; lower least")
     write_text_atomic(file, "".join(map(to_json_line, rows)))
-    counts = Counter(row["tier"] for row in rows)
-    out.print(", ".join(f"{counts[tier]} {tier}" for tier in TIERS) + f", of {len(places)} places")
+    counts, total = Counter(row["tier"] for row in rows), sum(map(len, places))
+    out.print(", ".join(f"{counts[tier]} {tier}" for tier in TIERS) + f", of {total} places")
     out.print(f"questions: {escape(escape_control_chars(str(file)))}", soft_wrap=True)
-    return {"questions": str(file), "tiers": {tier: counts[tier] for tier in TIERS}, "places": len(places)}
+    return {"questions": str(file), "tiers": {tier: counts[tier] for tier in TIERS}, "places": total}

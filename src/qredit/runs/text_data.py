@@ -1,12 +1,15 @@
 """Raw text as questions: which token comes next, of each place of a text with the model's entropy there."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from torch.utils.data import ConcatDataset, Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.engine.model_limits import get_context_length
@@ -25,29 +28,50 @@ class Place:
 
     Attributes:
         id: names file and place.
-        window: ids of the text that were read at once; places share them, for there may be millions.
-        at: where among these the token stands.
+        context: ids of the text before it, from the beginning of its window on.
         token: its text, without white space around it.
         entropy: of the model's distribution over the token there, nats.
-        most: tokens behind it that a row keeps, itself among them.
+        behind: ids of the text from the token on.
     """
 
     id: str
-    window: tuple[int, ...]
-    at: int
+    context: tuple[int, ...]
     token: str
     entropy: float
-    most: int
+    behind: tuple[int, ...]
 
-    @property
-    def context(self) -> tuple[int, ...]:
-        """Ids of the text before it, from the beginning of its window on."""
-        return self.window[: self.at]
 
-    @property
-    def behind(self) -> tuple[int, ...]:
-        """Ids of the text from the token on."""
-        return self.window[self.at : self.at + self.most]
+@dataclass(frozen=True)
+class TextPlaces(Dataset[Place]):
+    """The tokens of a text that can be asked for, in its order, kept in some twenty bytes each.
+
+    Attributes:
+        name: of the file.
+        ids: of the whole text.
+        window: tokens that are read at once; a question's context begins where its window does.
+        behind: tokens of the text that a row keeps from the one that is asked on, at most.
+        numbers: which of the ids can be asked for.
+        entropies: at each of these, float32, as they are computed.
+        tokens: the text of each; equal ones are one object.
+    """
+
+    name: str
+    ids: Sequence[int]
+    window: int
+    behind: int
+    numbers: Sequence[int]
+    entropies: Sequence[float]
+    tokens: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Place:
+        number = self.numbers[index]
+        start = number - number % self.window
+        context = tuple(self.ids[start:number])
+        after = tuple(self.ids[number : min(number + self.behind, start + self.window)])
+        return Place(f"{self.name}:{number}", context, self.tokens[index], self.entropies[index], after)
 
 
 def find_texts(paths: Sequence[str]) -> list[Path]:
@@ -109,7 +133,7 @@ def list_places(
     least: int,
     behind: int,
     half: bool,
-) -> Iterator[Place]:
+) -> TextPlaces:
     """The tokens of a text that can be asked for, those of mere white space or of half a character left out.
 
     Args:
@@ -117,21 +141,25 @@ def list_places(
         name: of the file.
         model: whose entropy is taken, in one forward pass for each window.
         tokenizer: its own.
-        window: tokens that are read at once; a question's context begins where its window does.
+        window: as `TextPlaces` has it.
         least: tokens of a context.
-        behind: tokens of the text that a row keeps from the one that is asked on, at most.
+        behind: as `TextPlaces` has it.
         half: compute in bf16.
     """
-    ids, before = encode(tokenizer, text), find_start(tokenizer)
+    ids, before = array("i", encode(tokenizer, text)), find_start(tokenizer)
+    numbers, entropies, tokens = array("i"), array("f"), list[str]()
     for start in range(0, len(ids), window):
-        part = tuple(ids[start : start + window])
+        part = ids[start : start + window].tolist()
         if len(part) <= least:
             continue
-        entropies, pieces = measure_entropies(model, [*before, *part], half), decode_pieces(part, tokenizer)
+        measured, pieces = measure_entropies(model, [*before, *part], half), decode_pieces(part, tokenizer)
         for at in range(least, len(part)):
             token = pieces[at].strip()
             if token and "\N{REPLACEMENT CHARACTER}" not in token and pieces[at - 1]:
-                yield Place(f"{name}:{start + at}", part, at, token, entropies[len(before) + at - 1], behind)
+                numbers.append(start + at)
+                entropies.append(measured[len(before) + at - 1])
+                tokens.append(sys.intern(token))
+    return TextPlaces(name, ids, window, behind, numbers, entropies, tokens)
 
 
 def find_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -156,7 +184,7 @@ def measure_entropies(model: PreTrainedModel, ids: Sequence[int], half: bool) ->
 
 
 def choose_places(
-    places: Sequence[Place],
+    texts: Sequence[TextPlaces],
     tokenizer: PreTrainedTokenizerBase,
     bounds: tuple[float, float],
     most: int,
@@ -168,13 +196,14 @@ def choose_places(
     or is mere white space, which is no prompt.
 
     Args:
-        places: of all texts.
+        texts: with their places.
         tokenizer: of the model.
         bounds: of the medium tier, nats.
         most: questions of a tier.
         seed: the draw is a function of it.
     """
-    order = list(range(len(places)))
+    places: ConcatDataset[Place] = ConcatDataset(texts)
+    order = array("q", range(len(places)))
     Random(seed).shuffle(order)
     counts = dict.fromkeys(TIERS, 0)
     rows: dict[int, dict[str, Any]] = {}
