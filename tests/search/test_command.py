@@ -141,6 +141,7 @@ def test_parts_of_other_questions_are_refused(tmp_path):
 
 
 def test_a_file_that_is_there_is_left_alone(search, tmp_path):
+    assert "is the file of the rows; give another --best" in search(best=tmp_path / "steps.jsonl")[1]
     (tmp_path / "steps.jsonl").write_text("mine")
     assert "exists already; give another --output" in search()[1]
     assert (tmp_path / "steps.jsonl").read_text() == "mine"

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qredit.cli.parser import Parser, add_options, build_options, read_yaml, select_fields
-from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options
+from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options, split_sources
 from qredit.runs.options import TrainOptions, check_minimums, option
 from qredit.utils.errors import QreditError, unknown_name_error
 from qredit.utils.sanitize import escape_control_chars
@@ -104,12 +104,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     told.pop("objectives", None)
     if not objectives:
         raise QreditError("nothing to compare: give objectives, or --config FILE with a list of them")
-    own = CompareOptions.__dataclass_fields__
     sources = ((str(config), told), ("the command line", given))
-    options = build_options(
-        CompareOptions, [(where, {k: v for k, v in found.items() if k in own}) for where, found in sources]
-    )
-    shared = [(where, {k: v for k, v in found.items() if k not in own}) for where, found in sources]
+    own, shared = split_sources(sources, CompareOptions, _list_shared_options())
+    options = build_options(CompareOptions, own)
     same = {"task": options.task, "style": options.style}
     base = build_options(TrainOptions, [*shared, ("the comparison", same)], list_template_options)
     from qredit.runs.compare import ComparisonSettings, compare_objectives, load_held_out, plot_comparison

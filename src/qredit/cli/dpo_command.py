@@ -19,9 +19,9 @@ from qredit.cli.offline_options import (
     list_sources,
     read_source_run,
     run_offline,
-    split_sources,
 )
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, select_fields
+from qredit.cli.shared_options import split_sources
 from qredit.runs.dpo_options import DEFAULT_RATES, SAMPLING_OPTIONS, SHARED_WITH_TRAIN, DpoOptions, PairOptions
 from qredit.runs.folder import RunFolder
 from qredit.runs.options import TrainOptions

@@ -12,7 +12,7 @@ beside those without it (docs/selection.md).
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from qredit.cli.shared_options import (
     TEMPLATE_OPTIONS,
     add_shared_options,
     list_template_options,
+    split_sources,
 )
 from qredit.rewards.reward_spec import parse_reward_names
 from qredit.runs.options import OWN_COLUMNS, OWN_WORDING, POCKET, TrainOptions, check_minimums, option
@@ -137,9 +138,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         progress: where progress bars go.
     """
     written = given.pop("samples", None)
-    own = {f.name for f in fields(EvalOptions)}
-    asked = build_options(EvalOptions, [("the command line", {k: v for k, v in given.items() if k in own})])
-    shared = {name: value for name, value in given.items() if name not in own}
+    own, ((_, shared),) = split_sources([("the command line", given)], EvalOptions, (*SHARED_OPTIONS, "reward"))
+    asked = build_options(EvalOptions, own)
     weights, options, trained = _model_and_options(asked, shared)
     quiz = _prepare_setup(asked, options, trained)
     path = Path(written) if written is not None else _free_name(asked)

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from qredit.cli.offline_options import check_model_known, read_source_run
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
-from qredit.cli.shared_options import list_template_options
+from qredit.cli.shared_options import list_template_options, split_sources
 from qredit.runs.options import TrainOptions, check_minimums, option
 from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
@@ -89,15 +89,13 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where the result is shown.
         progress: where progress bars go.
     """
-    own = {name: value for name, value in given.items() if name in InterveneOptions.__dataclass_fields__}
-    shared = {name: value for name, value in given.items() if name not in own}
-    asked = build_options(InterveneOptions, [("the command line", own)])
+    own, shared = split_sources([("the command line", given)], InterveneOptions, SHARED)
+    asked = build_options(InterveneOptions, own)
     file = Path(asked.output).expanduser()
     check_new_file(file, "the rows")
     _, inherited = read_source_run(asked.run, "whose wrong rollouts are corrected")
-    check_model_known(str(asked.run), inherited, shared)
-    sources = [(str(asked.run), inherited), ("the command line", shared)]
-    options = build_options(TrainOptions, sources, list_template_options)
+    check_model_known(str(asked.run), inherited, *(source for _, source in shared))
+    options = build_options(TrainOptions, [(str(asked.run), inherited), *shared], list_template_options)
     if asked.solution_column is not None and options.task != "jsonl":
         raise QreditError(f"solution_column names a column of task jsonl, not of {options.task}; leave it out")
     judge = asked.judge

@@ -20,7 +20,7 @@ from qredit.cli.shared_options import add_shared_options
 from qredit.cli.train_command import list_training_fields
 from qredit.core.hint import HINT_TEMPLATE, check_template
 from qredit.runs.options import POCKET, ROLLOUTS_PER_PROMPT, TrainOptions, check_minimums, option
-from qredit.utils.atomic_files import write_text_atomic
+from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_multiple, format_probability, format_share
 from qredit.utils.sanitize import escape_control_chars, to_json_line
@@ -81,7 +81,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     own = set(ProbeOptions.__dataclass_fields__)
     config, details, file = given.pop("config", None), given.pop("details", False), given.pop("per_prompt", None)
     if file is not None:
-        _check_free(Path(file))
+        check_new_file(Path(file), "the numbers of each example", "--per-prompt")
     planned = {} if config is None else read_yaml(config)
     shared = {name: value for name, value in given.items() if name not in own - {"model"}}
     options = build_options(TrainOptions, [(str(config), planned), ("the command line", shared)], list_training_fields)
@@ -158,14 +158,6 @@ def _try_proposal(subject: "ProbeSetup", asked: ProbeOptions) -> "ProposalVerdic
     if asked.m < 4 or subject.player is not None:  # episodes are played behind plain prompts
         return None
     return judge_proposal(measure_proposal(subject, asked.m, asked.seed, asked.hint_template, asked.rows_per_batch))
-
-
-def _check_free(file: Path) -> None:
-    """Refuse a file that is there already, or has no place to be, before anything is sampled."""
-    if file.exists():
-        raise QreditError(f"per-prompt file {file} exists already; give another name")
-    if not file.absolute().parent.is_dir():
-        raise QreditError(f"no folder {file.absolute().parent} for the per-prompt file")
 
 
 def _record(

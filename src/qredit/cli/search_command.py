@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
-from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options
+from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options, split_sources
 from qredit.runs.options import EPISODE_OPTIONS, TrainOptions, check_minimums, option
-from qredit.utils.atomic_files import write_text_atomic
+from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.formatting import format_share
 from qredit.utils.sanitize import escape_control_chars, to_json_line
@@ -76,10 +76,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where the result is shown.
         progress: where progress bars go.
     """
-    own = {name: value for name, value in given.items() if name in SearchOptions.__dataclass_fields__}
-    shared = {name: value for name, value in given.items() if name not in own}
-    asked = build_options(SearchOptions, [("the command line", own)])
-    options = build_options(TrainOptions, [("the command line", shared)], list_template_options)
+    own, shared = split_sources([("the command line", given)], SearchOptions, SHARED)
+    asked = build_options(SearchOptions, own)
+    options = build_options(TrainOptions, shared, list_template_options)
     from qredit.checks.parsing import parse_check
     from qredit.runs.progress_bars import make_progress_bars
     from qredit.search.grow import SearchPlan
@@ -91,7 +90,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     file.check_free()
     best = None if asked.best is None else Path(asked.best).expanduser()
     if best is not None:
-        _check_free(best, (file.path, file.partial))
+        if best.resolve() in (file.path.resolve(), file.partial.resolve()):
+            raise QreditError(f"best={best} is where the rows are written; give another --best")
+        check_new_file(best, "the best rationales", "--best")
     setup = load_search(options, asked.split, asked.examples, asked.steps, check)  # type: ignore[arg-type]
     plan = SearchPlan(asked.rounds, asked.children, asked.wanted, asked.exploration)
     size = asked.prompts_per_batch
@@ -148,16 +149,6 @@ def _list_settings(asked: SearchOptions, options: TrainOptions) -> Mapping[str, 
     shared = {name: getattr(options, name) for name in SHARED} | {"training": dict(options.training)}
     kept: Mapping[str, Any] = json.loads(json.dumps({**shared, **own}, default=str))
     return kept
-
-
-def _check_free(file: Path, taken: Sequence[Path]) -> None:
-    """Refuse a second file that is there already, is one that the rows are written to, or has no place to be."""
-    if file.resolve() in [other.resolve() for other in taken]:
-        raise QreditError(f"best file {file} is where the rows are written; give another name")
-    if file.exists():
-        raise QreditError(f"best file {file} exists already; give another name")
-    if not file.absolute().parent.is_dir():
-        raise QreditError(f"no folder {file.absolute().parent} for the best rationales")
 
 
 def _show(told: Mapping[str, Any], out: Console) -> None:

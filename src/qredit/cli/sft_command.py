@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from qredit.cli.offline_options import add_run_arguments, list_config_fields, list_sources, run_offline, split_sources
+from qredit.cli.offline_options import add_run_arguments, list_config_fields, list_sources, run_offline
 from qredit.cli.parser import FieldTypes, Parser, add_options, build_options, select_fields
+from qredit.cli.shared_options import split_sources
 from qredit.runs.options import TrainOptions
 from qredit.runs.sft_options import SHARED_WITH_TRAIN, SftOptions, ShownOptions
 

@@ -1,12 +1,16 @@
 """Options of data and format: what commands that ask a model questions share with training."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from qredit.cli.parser import FieldTypes, Parser, add_options, get_field_types, select_fields
 from qredit.runs.options import EPISODE_OPTIONS, TrainOptions
 from qredit.samplers.vllm.settings import PREFIX, VllmSettings
+from qredit.utils.errors import QreditError
 
+Source = tuple[str, Mapping[str, Any]]
+"""Where options come from, for errors, and their values by name."""
 FOUR_BIT_OPTIONS = ("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 SHARED_OPTIONS = (
     "task", "data", "style", "passages", "prompt_column", "answer_column", "aliases_column", "aliases", "system_prompt",
@@ -32,3 +36,27 @@ def add_shared_options(parser: Parser, *more: str) -> None:
 def list_template_options() -> Mapping[str, FieldTypes]:
     """What may be given beside the options of training where questions are only asked."""
     return {**TEMPLATE_OPTIONS, **ENGINE_OPTIONS}
+
+
+def split_sources(sources: Sequence[Source], own: type, shared: Collection[str]) -> tuple[list[Source], list[Source]]:
+    """The values of a command's own options, and all others, of each source.
+
+    Args:
+        sources: the weakest first.
+        own: a dataclass of the command's own options.
+        shared: those of training that the command has, too.
+
+    Raises:
+        QreditError: an option of training that the command does not have.
+    """
+    mine = {field.name for field in fields(own)}
+    for where, source in sources:
+        for key in source:
+            if key in TrainOptions.__dataclass_fields__ and key not in {*shared, *mine}:
+                raise QreditError(f"{key} in {where} is an option of `qredit train`, which this command does not have")
+    picked: list[Source] = []
+    rest: list[Source] = []
+    for where, source in sources:
+        picked.append((where, {key: value for key, value in source.items() if key in mine}))
+        rest.append((where, {key: value for key, value in source.items() if key not in mine}))
+    return picked, rest

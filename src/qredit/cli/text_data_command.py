@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
+from qredit.cli.shared_options import split_sources
 from qredit.runs.options import TrainOptions, check_minimums, option
 from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
@@ -69,10 +70,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         progress: where progress bars go.
     """
     texts = given.pop("texts")
-    own = {name: value for name, value in given.items() if name in TextOptions.__dataclass_fields__}
-    shared = {name: value for name, value in given.items() if name not in own}
-    asked = build_options(TextOptions, [("the command line", own)])
-    options = build_options(TrainOptions, [("the command line", {"task": "jsonl", **shared})])
+    own, shared = split_sources([("the command line", given)], TextOptions, SHARED)
+    asked = build_options(TextOptions, own)
+    options = build_options(TrainOptions, [("the command", {"task": "jsonl"}), *shared])
     file = Path(asked.output).expanduser()
     check_new_file(file, "the questions")
     from qredit.runs.load import find_weights, load_model, load_tokenizer

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
-from qredit.cli.shared_options import FOUR_BIT_OPTIONS, TEMPLATE_OPTIONS
+from qredit.cli.shared_options import FOUR_BIT_OPTIONS, TEMPLATE_OPTIONS, split_sources
 from qredit.runs.options import TrainOptions, check_minimums, option
 from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
@@ -61,10 +61,9 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         out: where the result is shown.
         progress: where progress bars go.
     """
-    own = {name: value for name, value in given.items() if name in ValueOptions.__dataclass_fields__}
-    shared = {name: value for name, value in given.items() if name not in own}
-    asked = build_options(ValueOptions, [("the command line", own)])
-    options = build_options(TrainOptions, [("the command line", shared)], lambda: TEMPLATE_OPTIONS)
+    own, shared = split_sources([("the command line", given)], ValueOptions, SHARED)
+    asked = build_options(ValueOptions, own)
+    options = build_options(TrainOptions, shared, lambda: TEMPLATE_OPTIONS)
     file = Path(asked.output).expanduser()
     check_new_file(file, "the values")
     from qredit.probe.value import load_examples_to_value, value_examples

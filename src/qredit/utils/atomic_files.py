@@ -76,17 +76,18 @@ def append_text(path: Path, text: str) -> None:
         file.write(text)
 
 
-def check_new_file(file: Path, what: str) -> None:
+def check_new_file(file: Path, what: str, flag: str = "--output") -> None:
     """Refuse a file that is there already, or has no place to be, before anything is computed.
 
     Args:
         file: that a command will write.
         what: it will hold, in words.
+        flag: that names it.
 
     Raises:
         QreditError: says which of the two it is.
     """
     if file.exists():
-        raise QreditError(f"{file} exists already; give another --output")
+        raise QreditError(f"{file} exists already; give another {flag}")
     if not file.absolute().parent.is_dir():
         raise QreditError(f"no folder {file.absolute().parent} for {what}")
