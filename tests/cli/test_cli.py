@@ -17,6 +17,7 @@ from qredit.objectives import REGISTRY as OBJECTIVES
 from qredit.objectives.parsing import STAGES
 from qredit.rewards.answer_scorer import Scorer
 from qredit.runs.folder import RunFolder
+from qredit.runs.load import load_model
 from qredit.runs.options import TrainOptions
 from qredit.tasks import REGISTRY as TASKS
 from qredit.trl import QreditTrainer
@@ -758,13 +759,15 @@ def test_eval_shows_what_a_rule_of_selection_is_worth(command):
     assert told["above_majority"]["low"] <= told["above_majority"]["value"] <= told["above_majority"]["high"]
 
 
-def test_eval_shows_a_rule_of_drawing_beside_plain_samples(command, tmp_path):
-    path = tmp_path / "new" / "samples.jsonl"
+def test_eval_shows_a_rule_of_drawing_beside_plain_samples(command, tmp_path, monkeypatch):
+    path, loaded = tmp_path / "new" / "samples.jsonl", []
+    monkeypatch.setattr("qredit.runs.load.load_model", lambda *a, **k: loaded.append(load_model(*a, **k)) or loaded[-1])
     status, out, _ = command("eval", "--json", decode="budget_forcing(text=' the')", samples=path)
     told = json.loads(out)
     assert (status, set(told["decode"]["difference"])) == (0, {"p@1", "p@2", "m@2"})
     assert told["decode"]["samples"] == str(tmp_path / "new" / "samples-decode.jsonl")
     assert 0 < told["tokens_per_sample"] <= 8
+    assert len(loaded) == 1
 
 
 # --- what stops a run that has begun

@@ -25,6 +25,7 @@ from qredit.runs.interventions import (
     correct_rollouts,
     find_wrong_rollouts,
 )
+from qredit.runs.load import load_data
 from qredit.runs.source_run import read_records
 from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError
@@ -263,17 +264,19 @@ def test_rows_of_a_run_are_imitated_and_nothing_behind_them(source, serve, tmp_p
 
 
 @pytest.mark.e2e
-def test_a_pocket_model_that_corrects_nothing_says_so(source, tmp_path, capsys):
+def test_a_pocket_model_that_corrects_nothing_says_so(source, tmp_path, capsys, monkeypatch):
     """Fresh rollouts of a pocket task, and the pocket model itself, which knows no instruction."""
     folder = get_model_path(get_model_name("pocket-dial"))
     run = source(None, folder, task="pocket-dial", style="cold", subset="2", max_completion_length=30)
-    output = tmp_path / "corrections.jsonl"
+    output, read = tmp_path / "corrections.jsonl", []
+    monkeypatch.setattr("qredit.runs.load.load_data", lambda *args: read.append(load_data(*args)) or read[-1])
     given = flags(run=run.path, output=output, rollouts=2, continuations=2, step_tokens=4, steps="sentences", cpu=True)
     assert main(["intervene", *given]) == 0
     shown = capsys.readouterr().out
     assert "0 of 2 wrong rollouts give a row" in shown
     assert "2: no step was named as the first wrong one" in shown
     assert "no row was kept, so no file was written" in shown
+    assert len(read) == 1
     assert not output.exists()
 
 

@@ -162,7 +162,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         asked.decoding.check_layout(subjects[0].tokens, options.sampling_budget)
         shown = f"{asked.model} by {asked.decode}"
         subjects.append(replace(subjects[0], name=shown, samples=files[1], decoding=asked.decoding))
-    results = [_evaluate_model(subject, asked, quiz, progress) for subject in subjects]
+    by_weights = itertools.groupby(subjects, lambda one: one.path)
+    results = [one for path, same in by_weights for one in _evaluate_model(path, list(same), asked, quiz, progress)]
     for result in results:
         _show(result, asked, quiz, out)
     record = {**_facts(asked, quiz), **results[0].record()}
@@ -387,15 +388,33 @@ def _check_model(name: str, weights: str, samples: Path | None, quiz: _EvalSetup
     return _Candidate(name, path, make_token_format(quiz.options, load_tokenizer(path), quiz.examples), samples)
 
 
-def _evaluate_model(subject: _Candidate, asked: EvalOptions, quiz: _EvalSetup, progress: Console) -> _Result:
-    """The model's answers to all questions that fit its context. It is kept in memory no longer than that."""
-    from qredit.evaluation.metrics import summarize
+def _evaluate_model(
+    path: str, subjects: Sequence[_Candidate], asked: EvalOptions, quiz: _EvalSetup, progress: Console
+) -> list[_Result]:
+    """A model's answers to all questions that fit its context, of each that has its weights.
+
+    It is kept in memory no longer than that.
+    """
     from qredit.runs.load import load_model, prepare_examples
     from qredit.runs.quantization import make_quantization_config
 
-    options = quiz.options
-    network = load_model(subject.path, options.device, quantization=make_quantization_config(options))
-    questions = prepare_examples(quiz.examples, subject.tokens, network, options, f"{options.task} {asked.split}")
+    options, tokens = quiz.options, subjects[0].tokens
+    network = load_model(path, options.device, quantization=make_quantization_config(options))
+    questions = prepare_examples(quiz.examples, tokens, network, options, f"{options.task} {asked.split}")
+    return [_ask(subject, network, questions, asked, quiz, progress) for subject in subjects]
+
+
+def _ask(
+    subject: _Candidate,
+    network: "PreTrainedModel",
+    questions: Sequence[Example],
+    asked: EvalOptions,
+    quiz: _EvalSetup,
+    progress: Console,
+) -> _Result:
+    """What a loaded model answers, drawn as `subject` says."""
+    from qredit.evaluation.metrics import summarize
+
     stream = _sample_answers(asked, quiz, subject, network, questions, progress)
     answered = list(stream) if subject.samples is None else _write_while_sampling(stream, subject.samples)
     return _Result(

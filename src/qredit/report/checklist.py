@@ -274,7 +274,10 @@ def _mean_length(runs: Sequence[RunData]) -> Finding:
         known = [(_values(run, key), unit) for key, unit in parts]
         return ", ".join(f"{statistics.fmean(values):.1f} {unit}" for values, unit in known if values)
 
-    return Finding(_each(runs, tell), "" if all(map(tell, runs)) else "lengths were not logged in each run")
+    told = {run.name: tell(run) for run in runs}
+    return Finding(
+        _each(runs, lambda run: told[run.name]), "" if all(told.values()) else "lengths were not logged in each run"
+    )
 
 
 def _lengths(runs: Sequence[RunData]) -> Finding:

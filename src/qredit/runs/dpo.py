@@ -15,12 +15,14 @@ from qredit.data.completions import CompletionGroup
 from qredit.data.preferences import PreferencePair, describe_left_out, make_pairs
 from qredit.engine.model_limits import get_context_length
 from qredit.rewards.reward_spec import choose_eval_rewards, parse_rewards
+from qredit.rollouts.format import TokenFormat
 from qredit.runs.dpo_options import DpoOptions, PairOptions
 from qredit.runs.folder import RunFolder
 from qredit.runs.fresh_rollouts import sample_groups
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
-from qredit.runs.load import load_examples, load_model, load_tokenizer
+from qredit.runs.load import load_examples, load_model, load_tokenizer, prepare_examples
 from qredit.runs.offline import list_model_facts, make_offline_config
+from qredit.runs.options import TrainOptions
 from qredit.runs.pair_judge import parse_by, score_once
 from qredit.runs.source_run import find_run_model, read_kept_rollouts, read_records
 from qredit.runs.train import (
@@ -99,7 +101,7 @@ def build_dpo_trainer(
     notes: list[str] = []
     model = load_trainable_model(run, path, notes)
     found = known or pair_up(
-        sample_groups(run, model, tokens, asked.rollouts or 0, console),
+        sample_training_questions(run, model, tokens, asked.rollouts or 0, console),
         *(options, tokenizer, "the rollouts that were sampled"),
     )
     pairs = leave_out_unreadable(found.pairs, model, run.skip_long)
@@ -139,6 +141,26 @@ def build_dpo_trainer(
         **list_model_facts(trainer, model, path, notes),
     }
     return trainer, facts
+
+
+def sample_training_questions(
+    run: TrainOptions, model: PreTrainedModel, tokens: TokenFormat, m: int, console: Console
+) -> list[CompletionGroup]:
+    """m rollouts of each training question, as `sample_groups` draws them.
+
+    Args:
+        run: its options.
+        model: as it was loaded.
+        tokens: the layout of a completion.
+        m: rollouts of a prompt.
+        console: where a bar is shown.
+
+    Raises:
+        QreditError: as `load_data` and `prepare_examples`; a reward function that fails.
+    """
+    examples = load_examples(run, "train", run.get_subset_size())
+    questions = prepare_examples(examples, tokens, model, run, f"{run.task} train")
+    return sample_groups(run, model, tokens, questions, m, console)
 
 
 def find_made_pairs(

@@ -14,7 +14,7 @@ from qredit.rewards.reward_spec import Reward, parse_rewards
 from qredit.rollouts.format import TokenFormat
 from qredit.rollouts.trajectory import Trajectory
 from qredit.runs.episodes import get_asked_template, make_player
-from qredit.runs.load import get_stop_tokens, load_examples, prepare_examples
+from qredit.runs.load import get_stop_tokens
 from qredit.runs.options import TrainOptions
 from qredit.runs.progress_bars import make_progress_bars
 from qredit.samplers.answers import make_response, sample_each
@@ -26,26 +26,30 @@ ROWS_PER_BATCH = 256  # rollouts that are drawn at once
 
 
 def sample_groups(
-    options: TrainOptions, model: PreTrainedModel, tokens: TokenFormat, m: int, console: Console
+    options: TrainOptions,
+    model: PreTrainedModel,
+    tokens: TokenFormat,
+    questions: Sequence[Example],
+    m: int,
+    console: Console,
 ) -> list[CompletionGroup]:
-    """m rollouts for each training question, at temperature 1; every process draws its share and is given all.
+    """m rollouts for each question, at temperature 1; every process draws its share and is given all.
 
     Args:
         options: of the run; draws are a function of its seed, of m and of the number of processes.
         model: as it was loaded; it is moved to the device that computes.
         tokens: the layout of a completion, as ids of its tokenizer.
+        questions: as `prepare_examples` made them.
         m: rollouts of a prompt.
         console: where a bar is shown.
 
     Raises:
-        QreditError: as `load_data` and `prepare_examples`; a reward function that fails.
+        QreditError: a reward function that fails.
     """
     state = PartialState()
-    examples = load_examples(options, "train", options.get_subset_size())
-    asked = prepare_examples(examples, tokens, model, options, f"{options.task} train")
     if model.device.type != options.device.type:  # one with 4-bit weights was loaded there, and cannot be moved
         model.to(options.device)
-    own = asked[state.process_index :: state.num_processes]
+    own = questions[state.process_index :: state.num_processes]
     size = max(ROWS_PER_BATCH // m, 1)
     drawn: list[CompletionGroup] = []
     with make_progress_bars(console) as bars:

@@ -100,7 +100,7 @@ def intervene(
     model = load_model(path, options.device)
     questions = prepare_examples(examples, tokens, model, options, f"{options.task} train")
     if rollouts is not None:
-        groups = sample_groups(options, model, tokens, rollouts, console)
+        groups = sample_groups(options, model, tokens, questions, rollouts, console)
     setting = Setting(
         make_sampler(model, int(tokenizer.pad_token_id), half=options.half),
         *(tokens, options.sampling_budget, get_stop_tokens(model, tokenizer), reward, options.template, steps),
