@@ -26,7 +26,6 @@ from typing import Any
 
 from open_questions import plain
 from page import (
-    NONE_SEEN,
     RUNS,
     gap_cell,
     insert,
@@ -35,6 +34,7 @@ from page import (
     paired_difference,
     percent_cell,
     read_small_result,
+    tell_gap,
 )
 from real_model import ask_questions
 from rich.console import Console
@@ -202,16 +202,11 @@ def tell_effects() -> dict[str, str]:
     for arm in dict.fromkeys(arm for arm, _ in found):
         own, gap = compare(found, arm)
         if gap is not None:
-            seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
-            verdict = ""
-            if gap.low <= 0.0 <= gap.high:
-                verdict = f" {NONE_SEEN}: the interval holds 0."
-            elif len(own) == 1 and abs(gap.value) <= spread:
-                verdict = f" {NONE_SEEN}: seeds differ by as much."
-            told[arm.name] = (
-                f"p@1 {percent_cell([one['p@1'] for one in own])} %, {gap_cell(gap)} points from `grpo()` ({seeds}; "
-                f"[methods on one task](../results.md#methods-on-one-task)).{verdict}"
-            )
+            alike = len(own) == 1 and abs(gap.value) <= spread
+            doubt = "the interval holds 0" if gap.low <= 0.0 <= gap.high else "seeds differ by as much" if alike else ""
+            measured = f"p@1 {percent_cell([one['p@1'] for one in own])} %, {gap_cell(gap)}"
+            link = "[methods on one task](../results.md#methods-on-one-task)"
+            told[arm.name] = tell_gap(measured, len(own), link, doubt)
     return told
 
 

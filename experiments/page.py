@@ -99,6 +99,12 @@ def gap_cell(gap: Interval) -> str:
     return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
 
 
+def tell_gap(measured: str, seeds: int, link: str, doubt: str) -> str:
+    """What an objective's page says of its runs: success and difference in points, or why no effect is seen in them."""
+    counted = "one seed" if seeds == 1 else f"{seeds} seeds"
+    return f"{measured} points from `grpo()` ({counted}; {link})." + (f" {NONE_SEEN}: {doubt}." if doubt else "")
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a data file, whole: another run may be reading it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,6 @@ from typing import Any
 
 from agents import COLD, COUNTED, HELD, LAST, run_agent
 from page import (
-    NONE_SEEN,
     RUNS,
     insert,
     kept,
@@ -31,6 +30,7 @@ from page import (
     range_cell,
     read_small_result,
     read_small_results,
+    tell_gap,
     write_jsonl,
 )
 from rich.console import Console
@@ -189,14 +189,11 @@ def tell_turn_effects() -> dict[str, str]:
         if own:
             success = [result["p@1"]["value"] for result in own.values()]
             gap = statistics.mean(success) - statistics.mean(grpo[seed]["p@1"]["value"] for seed in own)
-            seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
-            verdict = "" if abs(gap) > spread else f" {NONE_SEEN}: seeds differ by as much."
+            doubt = "" if abs(gap) > spread else "seeds differ by as much"
             made = f" with {arm.describe()}" if arm.describe() else ""
-            told.setdefault(
-                arm.objective.partition("(")[0],
-                f"p@1 {percent_cell(success)} %{made}, {100 * gap:+.1f} points from `grpo()` ({seeds}; "
-                f"[rules over turns](../results.md#rules-over-turns-side-by-side)).{verdict}",
-            )
+            measured = f"p@1 {percent_cell(success)} %{made}, {100 * gap:+.1f}"
+            link = "[rules over turns](../results.md#rules-over-turns-side-by-side)"
+            told.setdefault(arm.objective.partition("(")[0], tell_gap(measured, len(own), link, doubt))
     return told
 
 
