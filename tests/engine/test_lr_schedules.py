@@ -143,17 +143,6 @@ def test_a_run_takes_the_rates_and_resumes_with_them(sft, tmp_path, monkeypatch)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("warmup", [0, 2])
-def test_a_checkpoint_can_hold_a_schedule(warmup, tmp_path):
-    made = WarmupSchedule.__new__(WarmupSchedule)
-    made.optimizer, made.lr_scheduler = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), None
-    made.args = TrainingArguments(str(tmp_path), warmup_steps=warmup, use_cpu=True, report_to=[])
-    made.use_lr_schedule("rex()")
-    scheduler = made.create_scheduler(4)
-    assert made.optimizer.param_groups[0]["lr"] == (0.5 if warmup else 1.0)
-    torch.save(scheduler.state_dict(), tmp_path / "scheduler.pt")
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
