@@ -10,7 +10,8 @@ others GRPO's. Seeds 0 to 2 for `LEADING`, seed 0 for their relatives: an effect
 of the leading ones' seeds says nothing, and their pages say so.
 
 Every registered method is there at its defaults, at the example values of its page where it has none. Left out are
-rules over turns (`turn_rules.py` has those) and the methods whose field a judge or another model fills.
+rules over turns (`turn_rules.py` has those) and the methods whose field another model fills. Of the steps of a sum a
+check of its arithmetic is the judge.
 
 Runs lie in runs/results/effects, small results in experiments/kept/effects. `--minutes` begins no run after so many,
 `--write` writes the table of what is there and trains nothing. About an hour on a quiet core.
@@ -59,8 +60,12 @@ BASE = TrainOptions(
     task="pocket-finqa", style="warm", steps=STEPS, save_every=0, cpu=True, training={"num_iterations": 2}
 )
 OVER_TURNS = frozenset({"turn_reward", "turn", "state", "answer_logp_at", "answer_logp_after", "pool"})
-JUDGED = ("capo", "pure", "pure_strict", "tp_grpo", "istar")
+JUDGED = ("tp_grpo", "istar")
+CHECKED = "check_step_scores(arithmetic())"
 FIELDS = {
+    "capo": ("wrong_step=check_wrong_steps(arithmetic())",),
+    "pure": (f"step_score={CHECKED}",),
+    "pure_strict": (f"step_score={CHECKED}",),
     "hicra": ("planning=planning_grams(shortest=3, longest=5, least_rollouts=3)",),
     "ma_rlhf": ("macro=macros_by_length(5)", "value=critic()"),
     "t_reg": (

@@ -5,13 +5,14 @@ episodes. The search pays a turn that first reads a document with the answer (`p
 rewards of turns have some; the outcome is the answer alone. `STEPS` steps of 8 questions × 8 rollouts at one learning
 rate, which none was tuned at. Seeds 0 to 2 for `LEADING`, seed 0 for their relatives: what lies within the range of the
 leading ones' seeds says nothing. All seeds 0 come first. After these `aem` was ahead of all, and got the other seeds,
-too. Success is held-out p@1. Not run: `siop`, whose scorer came after the plan, and `f_grpo`, which ranks.
+too. `siop` and agentic AEPO's branches came last of all. Success is held-out p@1. Not run: `f_grpo`, which ranks.
 
 Runs are kept in runs/results/turn-rules, their small results in experiments/kept/turn-rules. `--minutes` begins no run
 after so many, `--write` writes the table of what is there and trains nothing.
 """
 
 import argparse
+import shutil
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ SEEDS, STEPS = (0, 1, 2), 30
 ASKED = replace(COLD, style="warm")
 QUESTIONS: Mapping[Split, int] = {"train": 512, "test": HELD.questions}
 GRPO = "grpo()"
+SCORER = FOLDER / "scorer"  # the model that the runs begin with, at a path that is the same on every machine
 CRITIC = ("value=critic(lr=0.01)",)
 
 
@@ -81,7 +83,7 @@ class Arm:
         return replace(
             ASKED,
             task="jsonl",
-            data=str(write_questions()),
+            data=str(prepare()),
             model=find_weights(ASKED),
             env="paid_search:PaidSearch",
             reward="exact_match",
@@ -94,8 +96,13 @@ class Arm:
 
 
 @cache
-def write_questions() -> Path:
-    """The questions of the search agent, with their documents, as files: the search is not the one of the task."""
+def prepare() -> Path:
+    """The scorer of `siop`, and the folder of the questions.
+
+    These are the questions of the search agent, with their documents, as files: the search is not the one of the task.
+    """
+    if not SCORER.exists():
+        shutil.copytree(find_weights(ASKED), SCORER)
     for split, count in QUESTIONS.items():
         asked = load_examples(ASKED, split, count)
         write_jsonl(FOLDER / "data" / f"{split}.jsonl", [as_row(one) | {"id": one.id} for one in asked])
@@ -128,6 +135,8 @@ ARMS = (
     Arm("istar('prm')", field=("logp@prm=implicit_prm(lr=0.0001)",)),
     Arm("logprob()"),
     Arm("gigpo(history=1)"),
+    Arm("siop()", field=(f"support@before=answer_support('{SCORER}', alike=same_answers('exact_match'))",)),
+    Arm("agentic_aepo()", "balanced_turns(base=0.5, weight=0.2, threshold=0.5, slope=0.5)"),
 )
 
 
