@@ -9,8 +9,8 @@ import yaml
 from qredit import tasks
 from qredit.cli import main
 from qredit.cli.dpo_command import list_dpo_fields
-from qredit.cli.offline_options import split_sources
 from qredit.cli.parser import build_options, read_yaml
+from qredit.cli.shared_options import split_sources
 from qredit.cli.train_command import list_training_fields
 from qredit.runs.dpo_options import SHARED_WITH_TRAIN, PairOptions
 from qredit.runs.options import TrainOptions
