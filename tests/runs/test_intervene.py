@@ -274,7 +274,7 @@ def test_a_pocket_model_that_corrects_nothing_says_so(source, tmp_path, capsys, 
     assert main(["intervene", *given]) == 0
     shown = capsys.readouterr().out
     assert "0 of 2 wrong rollouts give a row" in shown
-    assert "2: no step was named as the first wrong one" in shown
+    assert "2: no reply came: the question does not fit the model" in shown
     assert "no row was kept, so no file was written" in shown
     assert len(read) == 1
     assert not output.exists()
