@@ -141,8 +141,13 @@ def choose_options(arm: Arm, seed: int) -> tuple[TrainOptions, TrainOptions]:
         arm: set, objective and rule.
         seed: of the run.
     """
-    shared = replace(SHARED, objective=arm.objective or "grpo()", curriculum=arm.curriculum, seed=seed)
-    shared = replace(shared, steps=STEPS[arm.data])
+    shared = replace(
+        SHARED,
+        objective=arm.objective or "grpo()",
+        curriculum=arm.curriculum,
+        seed=seed,
+        steps=STEPS[arm.data],
+    )
     if arm.data == "stars":
         model = str(pocket.get_model_path("finqa"))
         hard = replace(shared, task=f"path-star({STAR})", model=model, max_completion_length=20)

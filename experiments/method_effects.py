@@ -28,6 +28,7 @@ from typing import Any
 from open_questions import plain
 from page import (
     RUNS,
+    find_spread,
     gap_cell,
     insert,
     kept,
@@ -202,7 +203,9 @@ def tell_effects() -> dict[str, str]:
     rates, found = run_all(spent, Console(quiet=True))
     if not rates:
         return {}
-    spread = find_spread(found)  # what a single seed is held against; several have an interval of their own
+    spread = find_spread(
+        list_success(found)
+    )  # what a single seed is held against; several have an interval of their own
     told = {}
     for arm in dict.fromkeys(arm for arm, _ in found):
         own, gap = compare(found, arm)
@@ -215,12 +218,12 @@ def tell_effects() -> dict[str, str]:
     return told
 
 
-def find_spread(found: Found) -> float:
-    """How far apart seeds of one method lie, the widest of the leading ones."""
+def list_success(found: Found) -> list[list[float]]:
+    """p@1 of each seed, arm by arm."""
     by_arm: dict[Arm, list[float]] = {}
     for (arm, _), result in found.items():
         by_arm.setdefault(arm, []).append(result["p@1"])
-    return max((max(own) - min(own) for own in by_arm.values() if len(own) > 1), default=0.0)
+    return list(by_arm.values())
 
 
 def main() -> None:
@@ -229,7 +232,7 @@ def main() -> None:
     rates, found = run_all(budget, Console(highlight=False))
     if found:
         said = {"rates": json.dumps(rates)[1:-1].replace('"', "`"), "machine": machine_line(), "steps": STEPS}
-        spread = f"{100 * find_spread(found):.1f}"
+        spread = f"{100 * find_spread(list_success(found)):.1f}"
         text = Template(TEXT.read_text()).substitute(said, spread=spread, rows=write_rows(found), held=HELD.questions)
         insert(PAGE, "method effects", text)
 

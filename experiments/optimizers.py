@@ -1,9 +1,9 @@
 """Optimisers and schedules on a real pretrained model: `make results-optimizers`, which goes on where it was stopped.
 
-The plan, written before the first run. SmolLM2-135M-Instruct, the one-hop questions of `real_model.py`, GARL at
-q = 0.75, `STEPS` steps of 4 questions × 8 rollouts. Each of the optimisers at each of the rates, then each schedule
-with AdamW at the rate at which AdamW's last three steps had the likeliest gold answers. One seed: no arm
-is called better than another. Runs of GaLore that are missing are left out where galore-torch is not installed.
+The plan, written before the first run. SmolLM2-135M-Instruct, the one-hop questions of `real_model.py`, GARL at q =
+0.75, `STEPS` steps of 4 questions × 8 rollouts. Each of the optimisers at each of the rates, then each schedule with
+AdamW at the rate at which AdamW's last three steps had the likeliest gold answers. One seed: no arm is called better
+than another. Runs of GaLore that are missing are left out where galore-torch is not installed.
 
 Muon was in the plan. PyTorch's takes Newton-Schulz steps in bfloat16, which this CPU multiplies slowly: its first two
 steps took some twenty minutes, and it was left out.

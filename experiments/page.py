@@ -99,10 +99,25 @@ def gap_cell(gap: Interval) -> str:
     return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
 
 
+def count_seeds(count: int) -> str:
+    """How many seeds a number is of, in words."""
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def find_spread(arms: Iterable[Sequence[float]], alone: float = 0.0) -> float:
+    """How far apart the seeds of one arm lie, the widest of all arms.
+
+    Args:
+        arms: a value for each seed of each.
+        alone: what it is taken for where no arm has two seeds.
+    """
+    return max((max(own) - min(own) for own in arms if len(own) > 1), default=alone)
+
+
 def tell_gap(measured: str, seeds: int, link: str, doubt: str) -> str:
     """What an objective's page says of its runs: success and difference in points, or why no effect is seen in them."""
-    counted = "one seed" if seeds == 1 else f"{seeds} seeds"
-    return f"{measured} points from `grpo()` ({counted}; {link})." + (f" {NONE_SEEN}: {doubt}." if doubt else "")
+    said = f"{measured} points from `grpo()` ({count_seeds(seeds)}; {link})."
+    return said + (f" {NONE_SEEN}: {doubt}." if doubt else "")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

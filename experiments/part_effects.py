@@ -29,6 +29,7 @@ from method_effects import BASE, GARL, GRPO, HELD, STEPS, choose_rates
 from page import (
     NONE_SEEN,
     RUNS,
+    count_seeds,
     gap_cell,
     insert,
     kept,
@@ -168,11 +169,13 @@ def show_puzzles(options: TrainOptions, folder: Path) -> TrainOptions:
 
 def learn_preferences(options: TrainOptions, folder: Path) -> TrainOptions:
     """Behind a first run's pairs, preferred with a likelihood term by the model before it (SPECS)."""
-    zero = replace(options, keep_rollouts=True)
-    train(zero, folder / "zero", QUIET)
-    shared = replace(zero, keep_rollouts=False, objective=TrainOptions.objective, lr=None, training={})
-    shared = start_from(shared, get_pocket_model(options))
-    shared = replace(shared, lr=None, training={"loss_weights": [1.0, 1.0]})
+    train(replace(options, keep_rollouts=True), folder / "zero", QUIET)
+    shared = replace(
+        start_from(options, get_pocket_model(options)),
+        objective=TrainOptions.objective,
+        lr=None,
+        training={"loss_weights": [1.0, 1.0]},
+    )
     pairs = PairOptions(run=str(folder / "zero"), beta=0.1, loss_type="sigmoid, sft")
     preferred = train_on_preferences(DpoOptions(shared, pairs), folder / "specs", QUIET)
     return start_from(options, preferred.final)
@@ -191,9 +194,9 @@ def correct_first_hop(questions: Sequence[tuple[str, str]]) -> list[str | None]:
 
 def imitate_corrections(options: TrainOptions, folder: Path) -> TrainOptions:
     """Behind fine-tuning on the beginnings of wrong rollouts with their first step put right (InT)."""
-    zero, start = folder / "zero", str(get_pocket_model(options))
+    zero = folder / "zero"
     train(replace(options, keep_rollouts=True, lr=None, steps=ZERO_STEPS), zero, QUIET)
-    asked = start_from(options, Path(start))
+    asked = start_from(options, get_pocket_model(options))
     made = intervene(
         *(asked, zero, None, QUIET),
         rollouts=None,
@@ -408,9 +411,8 @@ def tell_part_effects() -> dict[str, str]:
     for arm in PARTS:
         own, _, gap = compare(found, arm)
         if gap is not None:
-            seeds = "one seed" if len(own) == 1 else f"{len(own)} seeds"
             verdict = f"{NONE_SEEN.lower()}: " if gap.low <= 0 <= gap.high else ""
-            told[arm.system] = f"{verdict}{gap_cell(gap)} points ({seeds}; {LINK})"
+            told[arm.system] = f"{verdict}{gap_cell(gap)} points ({count_seeds(len(own))}; {LINK})"
     return told
 
 

@@ -6,8 +6,7 @@ games 0 to 39 and mixes names up, so that it wins now and then. It is trained on
 to 79, which nobody has seen, four times each, with at most six turns. It does not think. Arms differ in how turns are
 paid: GRPO pays all turns of an episode alike, GiGPO compares turns that were taken in one state, MT-GRPO those at one
 place by their own reward. Their relatives were added after these three were seen to be alike, with seed 0 alone. No
-gold answer is read. Seeds 0 to 2, `STEPS` steps of 4 games × 8 rollouts, one learning
-rate, not tuned.
+gold answer is read. Seeds 0 to 2, `STEPS` steps of 4 games × 8 rollouts, one learning rate, not tuned.
 
 Seen before, one seed each: after 400 batches of experts the player won 6 % of held-out games. Seven steps of GRPO at
 1e-3 with 2 games × 8 rollouts took the score from 0.4 to 0 in three, and 14 at 3e-4 took that of held-out games from

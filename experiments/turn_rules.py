@@ -24,6 +24,7 @@ from typing import Any
 from agents import COLD, COUNTED, HELD, LAST, run_agent
 from page import (
     RUNS,
+    find_spread,
     insert,
     kept,
     machine_line,
@@ -101,8 +102,7 @@ def prepare() -> Path:
 
     These are the questions of the search agent, with their documents, as files: the search is not the one of the task.
     """
-    if not SCORER.exists():
-        shutil.copytree(find_weights(ASKED), SCORER)
+    shutil.copytree(find_weights(ASKED), SCORER, dirs_exist_ok=True)  # whole again after a copy that was cut off
     for split, count in QUESTIONS.items():
         asked = load_examples(ASKED, split, count)
         write_jsonl(FOLDER / "data" / f"{split}.jsonl", [as_row(one) | {"id": one.id} for one in asked])
@@ -190,7 +190,7 @@ def tell_turn_effects() -> dict[str, str]:
     for (arm, _), result in found.items():
         if arm.leading:
             leading.setdefault(arm.name, []).append(result["p@1"]["value"])
-    spread = max((max(own) - min(own) for own in leading.values() if len(own) > 1), default=UNKNOWN_SPREAD)
+    spread = find_spread(leading.values(), alone=UNKNOWN_SPREAD)
     grpo = {seed: result for (arm, seed), result in found.items() if arm.objective == GRPO}
     told = {}
     for arm in (one for one in ARMS if one.objective != GRPO):

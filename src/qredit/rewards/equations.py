@@ -35,23 +35,9 @@ _LITERAL = re.compile(r"(?:- )?[\d,]*(?:\.(?P<decimals>\d+))?%?")
 # Where one of these stands beside a number, the number is not the whole side of an equation.
 _BEFORE = frozenset(
     (
-        *(
-            "of",
-            "times",
-            "plus",
-            "minus",
-            "by",
-            "over",
-            "less",
-            "than",
-            "per",
-            "mod",
-            "modulo",
-            "choose",
-            "root",
-            "sqrt",
-        ),
-        *("log", "ln", "lg", "exp", "sin", "cos", "tan", "floor", "ceil", "abs", "twice", "double", "half", "triple"),
+        *("of", "times", "plus", "minus", "by", "over", "less", "than", "per", "mod", "modulo", "choose", "root"),
+        *("sqrt", "log", "ln", "lg", "exp", "sin", "cos", "tan", "floor", "ceil", "abs"),
+        *("twice", "double", "half", "triple"),
     )
 )
 _BEHIND = frozenset(
