@@ -129,9 +129,10 @@ results-agents: $(STAMP)
 	$(BIN)/python experiments/text_games.py --minutes $(MINUTES)
 	$(BIN)/python experiments/tool_calls.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)
 
-# The core paper's tables on the pocket tasks, in docs/results.md. About an hour and a half from scratch.
+# The core paper's tables on the pocket tasks, in docs/results.md. About two hours of a core from scratch. MINUTES
+# as above, for the tables.
 results-paper: $(STAMP)
-	$(BIN)/python experiments/paper_tables.py
+	$(BIN)/python experiments/paper_tables.py --minutes $(MINUTES)
 	$(BIN)/python experiments/coherence.py
 
 # What each method and each part of a run did on one pocket task, in docs/results.md and, after `make pages-text methods`, on
@@ -144,14 +145,15 @@ results-effects: $(STAMP)
 # scratch.
 results-noise: $(STAMP)
 	$(BIN)/python experiments/wrong_golds.py
-	$(BIN)/python experiments/path_star.py
+	$(BIN)/python experiments/path_star.py --minutes $(MINUTES)
 	$(BIN)/python experiments/warm_collapse.py --minutes $(MINUTES)
 
-# What is asked and which sample is believed, in docs/results.md: curricula, entropy held at a target, the value of training
-# examples, selection against majority. Resumable; MINUTES as above, for each.
+# What is asked and which sample is believed, in docs/results.md: curricula, entropy held at a target, one question long after
+# it is solved, the value of training examples, selection against majority. Resumable; MINUTES as above, for each.
 results-data: $(STAMP)
 	$(BIN)/python experiments/curricula.py --minutes $(MINUTES)
 	$(BIN)/python experiments/entropy_bands.py --minutes $(MINUTES)
+	$(BIN)/python experiments/one_shot.py --minutes $(MINUTES)
 	$(BIN)/python experiments/selection.py --minutes $(MINUTES)
 	$(BIN)/python experiments/for_value.py --minutes $(MINUTES)
 

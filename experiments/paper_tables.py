@@ -1,10 +1,10 @@
 """The core paper's tables and its Figure 3 in its shape, on the pocket tasks: `make results-paper`.
 
-Runs lie in runs/results/paper, their small results in experiments/kept/paper. About an hour and a quarter on two cores.
-Cold and warm prompts of pocket-finqa, -hotpot and -musique, where the paper has FinQA, HotPotQA and MuSiQue.
+Cold and warm prompts of pocket-finqa, -hotpot and -musique, where the paper has FinQA, HotPotQA and MuSiQue. Runs lie
+in runs/results/paper, their small results in experiments/kept/paper. `--minutes` begins no run after so many, `--write`
+writes the tables of what is there. About two hours of one core.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,13 +12,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
-from page import RUNS, insert, kept, machine_line
+from page import RUNS, insert, kept, machine_line, read_small_result
 from rich.console import Console
+from run_budget import RunBudget, parse_workers
 
 from qredit.cli.demo_command import make_folder_name
 from qredit.runs.experiment import EvalSpec, Variant, compute_mean_and_range, run_variant
-from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.parallel import run_parallel
 
@@ -27,70 +26,123 @@ TEXT = Path(__file__).with_name("paper_tables.md.in")
 TASKS = ("pocket-finqa", "pocket-hotpot", "pocket-musique")
 COLD = ("grpo()", *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)), "paft(q=0.75)")
 WARM = ("grpo()", *(f"garl(q={q})" for q in (0.0, 0.25, 0.75, 1.0)), "paft(q=0.25)", "paft(q=0.75)")
+STYLES = ("cold", "warm")
 SEEDS, SWEEP_SEED = (0, 1, 2), 100
-STEPS, SWEEP_STEPS = 80, 40
+STEPS, SWEEP_STEPS = 60, 40
 RATES = (3e-4, 1e-3)  # in order of preference among equals
+SWEPT = ("grpo()", "garl(q=0.75)", "paft(q=0.75)")  # whose rate is chosen; others take that of their estimator
 HELD, CHOOSING = EvalSpec(questions=128), EvalSpec(questions=64, split="validation")
 METRICS = ("p@1", "p@16", "m@16")
 WIDEST = "centred_weight/max"  # the largest c_m/M^q, which Figure 3 draws
 
+Cell = tuple[str, str, str]
+"""Task, style, objective."""
 Job = tuple[str, str, str, int, float, int, bool]
 """Task, style, objective, seed, learning rate, steps, trained."""
 
 
-def run_job(task: str, style: str, objective: str, seed: int, rate: float, steps: int, trained: bool) -> dict[str, Any]:
-    """One arm, or the base model, with the curve of Figure 3."""
-    torch.set_num_threads(1)
-    options = TrainOptions(
-        task=task,
-        style=style,  # type: ignore[arg-type]
-        objective=objective,
-        seed=seed,
-        lr=rate,
-        steps=steps,
-        save_every=0,
-        cpu=True,
-    )
+def list_cells() -> list[Cell]:
+    """Cells of both grids, task by task."""
+    return [(t, s, o) for t in TASKS for s, objectives in zip(STYLES, (COLD, WARM), strict=True) for o in objectives]
+
+
+def run_job(job: Job, budget: RunBudget) -> dict[str, Any] | None:
+    """One arm, or the base model, with the curve of Figure 3; None where it is not there and none is to be begun.
+
+    Args:
+        job: which.
+        budget: whether a missing one is run.
+    """
+    task, style, objective, seed, rate, steps, trained = job
     name = make_folder_name(objective, f"{rate:g}", seed) if trained else "base"
     folder, held = FOLDER / f"{task}-{style}-{name}", CHOOSING if seed == SWEEP_SEED else HELD
-    result = run_variant(Variant(options, trained), folder, held, Console(quiet=True), kept(folder))
-    metrics, small = folder / "run" / "metrics.jsonl", kept(folder).with_name(f"{folder.name}-weights.json")
-    if metrics.is_file() and not small.is_file() and trained:
-        entries = (json.loads(line) for line in metrics.read_text().splitlines())
-        small.write_text(json.dumps([entry[WIDEST] for entry in entries if WIDEST in entry]) + "\n")
+    small = kept(folder).with_name(f"{folder.name}-weights.json")
+    if budget.is_spent:
+        result = read_small_result(kept(folder))
+        if result is None:
+            return None
+    else:
+        options = TrainOptions(
+            task=task,
+            style=style,  # type: ignore[arg-type]
+            objective=objective,
+            seed=seed,
+            lr=rate,
+            steps=steps,
+            save_every=0,
+            cpu=True,
+        )
+        result = run_variant(Variant(options, trained), folder, held, Console(quiet=True), kept(folder))
+        metrics = folder / "run" / "metrics.jsonl"
+        if trained and metrics.is_file() and not small.is_file():
+            entries = (json.loads(line) for line in metrics.read_text().splitlines())
+            small.write_text(json.dumps([entry[WIDEST] for entry in entries if WIDEST in entry]) + "\n")
     return result | {"widest": json.loads(small.read_text()) if small.is_file() else []}
 
 
-def run_all(jobs: Sequence[Job], console: Console, what: str) -> dict[Job, dict[str, Any]]:
-    """The results of these jobs, two at a time."""
-    return dict(zip(jobs, run_parallel(what, [partial(run_job, *job) for job in jobs], console), strict=True))
+def run_all(
+    what: str, jobs: Sequence[Job], budget: RunBudget, workers: int, console: Console
+) -> dict[Job, dict[str, Any]]:
+    """The results of those jobs that are there or were run.
+
+    Args:
+        what: heading.
+        jobs: in the order in which they are run.
+        budget: whether a missing one is begun.
+        workers: runs at once.
+        console: where progress is shown.
+    """
+    run = partial(run_job, budget=budget)
+    if budget.write:
+        found = [run(job) for job in jobs]
+    else:
+        found = run_parallel(what, [partial(run, job) for job in jobs], console, workers)
+    return {job: result for job, result in zip(jobs, found, strict=True) if result is not None}
+
+
+def choose_rates(budget: RunBudget, workers: int, console: Console) -> dict[Cell, float]:
+    """The learning rate of each cell: of what is swept there, the better one; of the rest, that of its estimator."""
+    swept = [(t, s, o, SWEEP_SEED, rate, SWEEP_STEPS, True) for t, s, o in list_cells() if o in SWEPT for rate in RATES]
+    found = run_all("rates", swept, budget, workers, console)
+
+    def height(cell: Cell, rate: float) -> float:
+        result = found.get((*cell, SWEEP_SEED, rate, SWEEP_STEPS, True))
+        return -1.0 if result is None else result["p@1"]
+
+    chosen = {}
+    for task, style, objective in list_cells():
+        leader = (task, style, next(one for one in SWEPT if one.split("(")[0] == objective.split("(")[0]))
+        chosen[task, style, objective] = max(RATES, key=lambda rate: height(leader, rate))
+    return chosen
 
 
 def main() -> None:
     """Choose rates, run what is missing, draw the figure and write the section."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    silence_libraries()
+    workers, budget = parse_workers(__doc__)
     console = Console(highlight=False)
-    cells = [(t, s, o) for t in TASKS for s, objectives in (("cold", COLD), ("warm", WARM)) for o in objectives]
-    swept = run_all([(*c, SWEEP_SEED, rate, SWEEP_STEPS, True) for c in cells for rate in RATES], console, "rates")
-    best = {c: max(RATES, key=lambda r: swept[(*c, SWEEP_SEED, r, SWEEP_STEPS, True)]["p@1"]) for c in cells}
-    arms = run_all([(*c, seed, best[c], STEPS, True) for c in cells for seed in SEEDS], console, "arms")
     bases = run_all(
-        [(t, s, "grpo()", 0, RATES[0], 1, False) for t in TASKS for s in ("cold", "warm")], console, "bases"
+        "bases", [(t, s, "grpo()", 0, RATES[0], 1, False) for t in TASKS for s in STYLES], budget, workers, console
     )
-    by_cell = {c: [arms[(*c, seed, best[c], STEPS, True)] for seed in SEEDS] for c in cells}
-    by_base = {(job[0], job[1]): [result] for job, result in bases.items()}
-    plot_widest({o: by_cell["pocket-finqa", "cold", o] for o in COLD if o.startswith("garl")}, PICTURE)
+    rates = choose_rates(budget, workers, console)
+    jobs = [(*cell, seed, rates[cell], STEPS, True) for seed in SEEDS for cell in list_cells()]
+    arms = run_all("arms", jobs, budget, workers, console)
+    by_cell = {cell: [arms[job] for job in jobs if job[:3] == cell and job in arms] for cell in list_cells()}
+    by_base = {job[:2]: [result] for job, result in bases.items()}
+    drawn = {o: by_cell["pocket-finqa", "cold", o] for o in COLD if o.startswith("garl")}
+    plot_widest({o: results for o, results in drawn.items() if results}, PICTURE)
     text = Template(TEXT.read_text()).substitute(
         cold=write_table("cold", COLD, by_cell, by_base, METRICS),
         warm=write_table("warm", WARM, by_cell, by_base, METRICS),
         against="\n".join(compare_with_warm_grpo(task, by_cell) for task in TASKS),
         machine=machine_line(),
+        steps=STEPS,
+        swept=SWEEP_STEPS,
+        questions=HELD.questions,
     )
     insert(PAGE, "paper tables", text)
 
 
-Cells = Mapping[tuple[str, str, str], Sequence[Mapping[str, Any]]]
+Cells = Mapping[Cell, Sequence[Mapping[str, Any]]]
 
 
 def write_table(
@@ -117,6 +169,8 @@ def compare_with_warm_grpo(task: str, cells: Cells) -> str:
 
 def cell(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     """Means over seeds in percent, and of the first metric the smallest and the largest seed."""
+    if not results:
+        return ""
     means = " / ".join(f"{100 * compute_mean_and_range(results, metric)[0]:.1f}" for metric in metrics)
     _, low, high = compute_mean_and_range(results, metrics[0])
     return means if len(results) == 1 else f"{means} [{100 * low:.1f}, {100 * high:.1f}]"
