@@ -119,14 +119,16 @@ results-real: $(STAMP)
 	$(BIN)/python experiments/real_gsm8k.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)
 
 # Agents, in docs/results.md: a cold search agent by six objectives, a warm one that loses the likelihood of right episodes
-# and one by the rules over turns, TextWorld's games by three objectives, and, with GSM8K=FOLDER of its official files, a
-# real model with a calculator. All go on where they were stopped. MINUTES as above, for each.
+# and one by the rules over turns, TextWorld's games by three objectives, a small model as the judge of steps, and, with
+# GSM8K=FOLDER of its official files, a real model with a calculator. All go on where they were stopped. MINUTES as above,
+# for each.
 results-agents: $(STAMP)
 	$(BIN)/pip install -q 'textworld>=1.7,<2'
 	$(BIN)/python experiments/agents.py --minutes $(MINUTES)
 	$(BIN)/python experiments/likelihood_decay.py --minutes $(MINUTES)
 	$(BIN)/python experiments/turn_rules.py --minutes $(MINUTES)
 	$(BIN)/python experiments/text_games.py --minutes $(MINUTES)
+	$(BIN)/python experiments/small_judge.py --minutes $(MINUTES)
 	$(BIN)/python experiments/tool_calls.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)
 
 # The core paper's tables on the pocket tasks, in docs/results.md. About two hours of a core from scratch. MINUTES

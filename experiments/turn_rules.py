@@ -5,7 +5,8 @@ episodes. The search pays a turn that first reads a document with the answer (`p
 rewards of turns have some; the outcome is the answer alone. `STEPS` steps of 8 questions × 8 rollouts at one learning
 rate, which none was tuned at. Seeds 0 to 2 for `LEADING`, seed 0 for their relatives: what lies within the range of the
 leading ones' seeds says nothing. All seeds 0 come first. After these `aem` was ahead of all, and got the other seeds,
-too. `siop` and agentic AEPO's branches came last of all. Success is held-out p@1. Not run: `f_grpo`, which ranks.
+too. `siop` and agentic AEPO's branches came later, and `f_grpo`, which was made for a turn that ranks, last of all:
+here its searches propose, and the turn that it compares apart is the answer. Success is held-out p@1.
 
 Runs are kept in runs/results/turn-rules, their small results in experiments/kept/turn-rules. `--minutes` begins no run
 after so many, `--write` writes the table of what is there and trains nothing.
@@ -137,6 +138,7 @@ ARMS = (
     Arm("gigpo(history=1)"),
     Arm("siop()", field=(f"support@before=answer_support('{SCORER}', alike=same_answers('exact_match'))",)),
     Arm("agentic_aepo()", "balanced_turns(base=0.5, weight=0.2, threshold=0.5, slope=0.5)"),
+    Arm("f_grpo()"),
 )
 
 

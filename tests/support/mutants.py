@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from qredit.core.surrogate import clipped_ratio, clipped_sequence_ratio, log_lik
 from qredit.credit.answer_gain import answer_gain
 from qredit.credit.answer_probability import answer_probability_gain
 from qredit.credit.attention_role import amplify_anchors
+from qredit.credit.clip_scale import scale_clip
 from qredit.credit.gradient_side import weigh_by_gradient_side
 from qredit.credit.group import center_by_group, scale_by_group_std, subtract_mean_of_others
 from qredit.credit.likelihood import (
@@ -693,6 +695,12 @@ def _standardised_turns(correction):
     return center_by_pool("prompt"), scale_by_pool_std("prompt", 1e-6, correction)
 
 
+def _widened_by_the_sum():
+    """A2TGPO whose trust region follows the advantage, not the gain."""
+    narrow = a2tgpo(epsilon_low=0.05, epsilon_high=0.08, widening=0.0)
+    return replace(narrow, source=chain(narrow.source, scale_clip(0.9)))
+
+
 def _igpo_of(*credits):
     """Gains and outcome, then these."""
     return Objective(on_span("sampled", chain(answer_gain() + (reward() | at_last_turn()), *credits)))
@@ -943,6 +951,10 @@ MUTANTS: Mapping[str, tuple[Subject, ...]] = {
     "slopes of the loss": (
         Subject(replace(a2tgpo(), surrogate=clipped_sequence_ratio(3e-3, 4e-3)), loss=turn_claims.a2tgpo_loss),
         Subject(replace(a2tgpo(), surrogate=clipped_ratio(3e-3, 4e-3)), loss=turn_claims.a2tgpo_loss),
+        *(
+            Subject(one, loss=partial(turn_claims.a2tgpo_loss, low=0.05, high=0.08, widening=0.9))
+            for one in (a2tgpo(epsilon_low=0.05, epsilon_high=0.08, widening=0.0), _widened_by_the_sum())
+        ),
         Subject(rloo() | entropy_bonus(0.1), loss=lambda logp, batch: rloo().loss(logp, batch)),
         Subject(replace(spine(0.3, 0.2, 0.4, bins=10), reduction=mean_per_rollout()), loss=penalty_claims.spine_loss),
         Subject(spine(0.3, 0.2, 0.4, bins=2), loss=penalty_claims.spine_loss),

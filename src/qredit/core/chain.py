@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import reduce
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from jaxtyping import Bool, Float
@@ -98,12 +98,14 @@ class Coefficient:
         holds_ratio: (B, 1) rows whose value already holds the importance ratio of their rationale, so that a surrogate
             must not count it a second time; None is no row. A sum of sources marks a row that any of them marks. The
             surrogate `log_likelihood`, GARL's own, takes no ratio anyway: there it changes nothing.
+        clip_scale: (B, 1) or (B, T) factor on the half-widths of the surrogate's trust region; None is 1 everywhere.
     """
 
     value: Float[Tensor, "B #T"]
     keep: Bool[Tensor, "B #T"] | None = None
     weight: Float[Tensor, "B #T"] | None = None
     holds_ratio: Bool[Tensor, "B 1"] | None = None
+    clip_scale: Float[Tensor, "B #T"] | None = None
 
     def per_rollout(self, stage: "Stage") -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
         """The one number of each rollout and which of them count, for a stage that works on rollouts.
@@ -201,7 +203,12 @@ class Requirements:
 
 
 class Stage(Requirements, ABC):  # what Source and Credit share; neither has the other's signature
-    """What Source and Credit share."""
+    """What Source and Credit share.
+
+    `scales_clip` tells that a stage sets `Coefficient.clip_scale`.
+    """
+
+    scales_clip: ClassVar[bool] = False
 
     def children(self) -> Iterator[tuple[str, "Stage"]]:
         """The stages inside this one, each with the name that leads to it."""
@@ -417,6 +424,7 @@ class _add(_CombinedSource):
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         total: Tensor | None = None
         holds: Tensor | None = None
+        scale: Tensor | None = None
         keeps: list[Tensor | None] = []
         for number, source in enumerate(self.sources):
             part = source.run(batch, walk.under(f"+{number}."))
@@ -427,11 +435,12 @@ class _add(_CombinedSource):
             )
             total = value if total is None else total + value
             holds = _union(holds, part.holds_ratio)
+            scale = _multiply(scale, part.clip_scale)
             keeps.append(part.keep)
         assert total is not None
         masks = [keep for keep in keeps if keep is not None]
         keep = reduce(torch.logical_or, masks) if len(masks) == len(keeps) else None
-        return Coefficient(total, keep=keep, holds_ratio=holds)
+        return Coefficient(total, keep=keep, holds_ratio=holds, clip_scale=scale)
 
     def __repr__(self) -> str:
         return " + ".join(f"({s!r})" if isinstance(s, _chain) else repr(s) for s in self.sources)
@@ -528,6 +537,7 @@ class _on_span_credit(_CombinedCredit):
             keep=_select(where, inside.keep, coefficient.keep, True),
             weight=_select(where, inside.weight, coefficient.weight, 1.0),
             holds_ratio=_union(inside.holds_ratio, coefficient.holds_ratio),
+            clip_scale=_select(where, inside.clip_scale, coefficient.clip_scale, 1.0),
         )
 
     def __repr__(self) -> str:
@@ -541,6 +551,11 @@ def _select(where: Tensor, inside: Tensor | None, outside: Tensor | None, defaul
     assert known is not None
     full = torch.full_like(known, default)
     return torch.where(where, full if inside is None else inside, full if outside is None else outside)
+
+
+def _multiply(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The product of factors, of which None is 1."""
+    return other if one is None else one if other is None else one * other
 
 
 def _union(one: Tensor | None, other: Tensor | None) -> Tensor | None:
@@ -580,6 +595,7 @@ class _per_span(_CombinedSource):
         keep = torch.ones_like(batch.mask)
         covered = torch.zeros_like(batch.mask)
         holds: Tensor | None = None
+        scale: Tensor | None = None
         for span, source in self.spans:
             where = batch.span(span)
             if bool((covered & where).any()):
@@ -591,7 +607,8 @@ class _per_span(_CombinedSource):
             value = torch.where(where, part.value, value)
             keep = keep if part.keep is None else torch.where(where, part.keep, keep)
             holds = _union(holds, part.holds_ratio)
-        return Coefficient(value, keep=keep, holds_ratio=holds)
+            scale = _select(where, part.clip_scale, scale, 1.0)
+        return Coefficient(value, keep=keep, holds_ratio=holds, clip_scale=scale)
 
     def __repr__(self) -> str:
         return f"per_span({', '.join(f'{span}={source!r}' for span, source in self.spans)})"

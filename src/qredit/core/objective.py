@@ -28,7 +28,7 @@ from qredit.core.hint import hint
 from qredit.core.penalty import Penalty, StatefulPenalty
 from qredit.core.reduce import Reduction, sum_per_rollout
 from qredit.core.schedule import Schedule, resolve_schedules
-from qredit.core.surrogate import Surrogate, score_function
+from qredit.core.surrogate import ClippedSurrogate, Surrogate, score_function
 from qredit.utils.errors import QreditError
 
 
@@ -41,12 +41,14 @@ class Credited:
         weight: (B, T) the reduction's token weight, where a stage set one.
         penalties: (B, T) the weight of each penalty's term, in their order.
         holds_ratio: (B, 1) rows whose value already holds the importance ratio of their rationale; None is no row.
+        clip_scale: (B, T) factor on the half-widths of the surrogate's trust region; None is 1 everywhere.
     """
 
     value: Float[Tensor, "B T"]
     weight: Float[Tensor, "B T"] | None = None
     penalties: tuple[Float[Tensor, "B T"], ...] = ()
     holds_ratio: Bool[Tensor, "B 1"] | None = None
+    clip_scale: Float[Tensor, "B T"] | None = None
 
     @property
     def learning(self) -> Bool[Tensor, " B"]:
@@ -57,8 +59,9 @@ class Credited:
         return found
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Credited":
-        weight, holds = (None if part is None else change(part) for part in (self.weight, self.holds_ratio))
-        return Credited(change(self.value), weight, tuple(map(change, self.penalties)), holds)
+        optional = (self.weight, self.holds_ratio, self.clip_scale)
+        weight, holds, scale = (None if part is None else change(part) for part in optional)
+        return Credited(change(self.value), weight, tuple(map(change, self.penalties)), holds, scale)
 
     def select(self, rows: slice | Tensor) -> "Credited":
         """Some of the rows."""
@@ -128,6 +131,15 @@ class Objective:
     def draws(self) -> bool:
         """Whether a stage draws numbers, as resampling does: many rows may end without a coefficient."""
         return "seed" in self.needs
+
+    def check(self) -> None:
+        """Refuse a stage that scales the trust region of a surrogate without one.
+
+        Asked where a run is described and before an evaluation, for a source by itself has no surrogate yet.
+        """
+        for _, stage in named_stages(self.source):
+            if stage.scales_clip and not isinstance(self.surrogate, ClippedSurrogate):
+                raise QreditError(f"{stage} scales a trust region, and {self.surrogate} has none; take a clipped one")
 
     def at(self, progress: float) -> "Objective":
         """The plain objective of that moment of training (0 … 1): every schedule replaced by its value."""
@@ -200,7 +212,12 @@ class Objective:
             credited: the evaluation of these rows.
         """
         seen = _mask_held_ratios(batch, logp, credited.holds_ratio)
-        per_token = self.surrogate(credited.value.to(logp.dtype), logp, seen)
+        coefficient = credited.value.to(logp.dtype)
+        if credited.clip_scale is None:
+            per_token = self.surrogate(coefficient, logp, seen)
+        else:
+            assert isinstance(self.surrogate, ClippedSurrogate)  # `check`, before the evaluation
+            per_token = self.surrogate.clip(coefficient, logp, seen, credited.clip_scale.to(logp.dtype))
         terms = {"policy": self.reduction.numerator(per_token, batch, credited.weight)}
         for (name, penalty), weight in zip(self._named_penalties(), credited.penalties, strict=True):
             terms[name] = penalty.numerator(logp, batch, weight)
@@ -285,6 +302,7 @@ class Objective:
         return self.text or str(self.source)
 
     def _check_ready(self, batch: RolloutBatch) -> None:
+        self.check()
         for name in sorted(self.needs):
             batch.require(name, str(self))
         for part in (*(stage for _, stage in named_stages(self.source)), *self.penalties):
@@ -332,10 +350,10 @@ def _finish(coefficient: Coefficient, batch: RolloutBatch) -> Credited:
     value = torch.where(batch.trainable, coefficient.spread(batch), 0.0)
     if batch.answer_share is not None:  # here, for every stage means ∇log w by its coefficient on the answer
         value = value * batch.answer_share
-    value, weight = value.float(), coefficient.weight
-    return Credited(
-        value, None if weight is None else weight.expand(batch.mask.shape), holds_ratio=coefficient.holds_ratio
+    weight, scale = (
+        None if part is None else part.expand(batch.mask.shape) for part in (coefficient.weight, coefficient.clip_scale)
     )
+    return Credited(value.float(), weight, holds_ratio=coefficient.holds_ratio, clip_scale=scale)
 
 
 def _mask_held_ratios(batch: RolloutBatch, logp: Tensor, rows: Tensor | None) -> RolloutBatch:

@@ -71,10 +71,11 @@ class log_likelihood(Surrogate):
         return -coefficient * _mask_logp(coefficient, logp, batch)
 
 
-class _ClippedSurrogate(Surrogate):
+class ClippedSurrogate(Surrogate):
     """-min(ratio · c, clip(ratio) · c): what the surrogates with a trust region share.
 
-    `low` and `high` are its half-widths below and above a ratio of 1.
+    `low` and `high` are its half-widths below and above a ratio of 1. A stage may scale both, token by token
+    (`Coefficient.clip_scale`).
 
     `dual_clip` > 1 caps the loss of c < 0 at -dual_clip · c, so that its gradient is 0 beyond that ratio: PPO's own
     clip does not bound it, and one token that became far more likely than it was would rule the step (arXiv
@@ -94,8 +95,44 @@ class _ClippedSurrogate(Surrogate):
     def __call__(
         self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
     ) -> Float[Tensor, "B T"]:
+        return self.clip(coefficient, logp, batch, 1.0)
+
+    @abstractmethod
+    def clip(
+        self,
+        coefficient: Float[Tensor, "B T"],
+        logp: Float[Tensor, "B T"],
+        batch: RolloutBatch,
+        scale: Float[Tensor, "B T"] | float,
+    ) -> Float[Tensor, "B T"]:
+        """The loss at each position, within a trust region whose half-widths are multiplied.
+
+        Args:
+            coefficient: of each token.
+            logp: in nats, with gradient.
+            batch: whose `sampler_logp` the ratio is taken to.
+            scale: factor on the half-widths, of each position or of all.
+        """
+
+    def _cap(self, loss: Float[Tensor, "B T"], coefficient: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        if self.dual_clip is None:
+            return loss
+        return torch.where(coefficient < 0, torch.minimum(loss, -self.dual_clip * coefficient), loss)
+
+
+class _ClippedRatio(ClippedSurrogate):
+    """The clip of PPO, with the ratio that a subclass says."""
+
+    def clip(
+        self,
+        coefficient: Float[Tensor, "B T"],
+        logp: Float[Tensor, "B T"],
+        batch: RolloutBatch,
+        scale: Float[Tensor, "B T"] | float,
+    ) -> Float[Tensor, "B T"]:
         ratio = self.ratio(coefficient, logp, batch)
-        clipped = ratio.clamp(1 - self.low, 1 + self.high)
+        lowest, highest = 1 - self.low * scale, 1 + self.high * scale
+        clipped = ratio.clamp(lowest, highest)  # type: ignore[arg-type]  # two numbers or two tensors
         return self._cap(-torch.minimum(ratio * coefficient, clipped * coefficient), coefficient)
 
     def ratio(
@@ -104,14 +141,9 @@ class _ClippedSurrogate(Surrogate):
         """current/sampler, differentiable, 1 where the coefficient is 0."""
         return importance_ratio(_mask_logp(coefficient, logp, batch), batch)
 
-    def _cap(self, loss: Float[Tensor, "B T"], coefficient: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        if self.dual_clip is None:
-            return loss
-        return torch.where(coefficient < 0, torch.minimum(loss, -self.dual_clip * coefficient), loss)
-
 
 @dataclass(frozen=True)
-class clipped_ratio(_ClippedSurrogate):
+class clipped_ratio(_ClippedRatio):
     """-min(ratio · c, clip(ratio, 1 - low, 1 + high) · c), the clipped surrogate of PPO (arXiv 1707.06347, eq. 7).
 
     `low` and `high` are the half-widths of the trust region below and above 1; DAPO's "clip-higher" sets high > low.
@@ -124,7 +156,7 @@ class clipped_ratio(_ClippedSurrogate):
 
 
 @dataclass(frozen=True)
-class clipped_sequence_ratio(_ClippedSurrogate):
+class clipped_sequence_ratio(_ClippedRatio):
     """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for the whole rollout: GSPO (arXiv 2507.18071).
 
         ρ_it = sg[s_i] · p_it / sg[p_it],   s_i = exp( mean over sampled tokens t of log p_it - sampler's log p_it )
@@ -154,7 +186,7 @@ def sequence_ratio(logp: Float[Tensor, "B T"], batch: RolloutBatch) -> Float[Ten
 
 
 @dataclass(frozen=True)
-class clipped_turn_ratio(_ClippedSurrogate):
+class clipped_turn_ratio(_ClippedRatio):
     """-min(ρ · c, clip(ρ, 1 - low, 1 + high) · c) with one ratio for each turn (arXiv 2605.06200).
 
         ρ_it = sg[s_k] · p_it / sg[p_it],   s_k = exp( mean over turn k's sampled tokens of log p - sampler's log p )
@@ -190,7 +222,7 @@ class plain_ratio(Surrogate):
 
 
 @dataclass(frozen=True)
-class gradient_keeping_clip(_ClippedSurrogate):
+class gradient_keeping_clip(ClippedSurrogate):
     """-min(ratio · c, clip(ratio) · c) whose upper bound is (1 + high) · ratio / sg[ratio] (arXiv 2510.14545).
 
     In value it is PPO's clipped surrogate. Its slope differs in one region: for c > 0 and ratio > 1 + high it is
@@ -202,13 +234,17 @@ class gradient_keeping_clip(_ClippedSurrogate):
     high: float = 0.2
     dual_clip: float | None = None
 
-    def __call__(
-        self, coefficient: Float[Tensor, "B T"], logp: Float[Tensor, "B T"], batch: RolloutBatch
+    def clip(
+        self,
+        coefficient: Float[Tensor, "B T"],
+        logp: Float[Tensor, "B T"],
+        batch: RolloutBatch,
+        scale: Float[Tensor, "B T"] | float,
     ) -> Float[Tensor, "B T"]:
         logp = _mask_logp(coefficient, logp, batch)
-        ratio = importance_ratio(logp, batch)
-        bound = (1 + self.high) * torch.exp(logp - logp.detach())  # not ratio / sg[ratio], which is 0/0 far off
-        clipped = torch.where(ratio > 1 + self.high, bound, ratio).clamp(min=1 - self.low)
+        ratio, highest = importance_ratio(logp, batch), 1 + self.high * scale
+        bound = highest * torch.exp(logp - logp.detach())  # not ratio / sg[ratio], which is 0/0 far off
+        clipped = torch.where(ratio > highest, bound, ratio).clamp(min=1 - self.low * scale)
         return self._cap(-torch.minimum(ratio * coefficient, clipped * coefficient), coefficient)
 
 

@@ -89,6 +89,7 @@ def make_columns(
         **{f"{_EXTRA}{name}": value for name, value in batch.extra.items() if name in needs},
         f"{_CREDIT}value": credited.value,
         **({} if credited.holds_ratio is None else {f"{_CREDIT}holds_ratio": credited.holds_ratio.expand(shape)}),
+        **({} if credited.clip_scale is None else {f"{_CREDIT}clip_scale": credited.clip_scale}),
         **{f"{_PENALTY}{number}": value for number, value in enumerate(credited.penalties)},
     }
     spread = {
@@ -191,4 +192,5 @@ def read_columns(columns: Mapping[str, Tensor], logp: Tensor, entropy: Tensor | 
         credit.get("weight"),
         tuple(penalties[number] for number in sorted(penalties)),
         None if holds is None else holds[:, :1],
+        credit.get("clip_scale"),
     )

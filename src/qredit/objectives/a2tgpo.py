@@ -5,6 +5,7 @@ from qredit.core.objective import Objective
 from qredit.core.reduce import mean_per_rollout
 from qredit.core.surrogate import clipped_turn_ratio
 from qredit.credit.answer_gain import answer_gain
+from qredit.credit.clip_scale import scale_clip
 from qredit.credit.reward import reward
 from qredit.credit.turn import (
     at_last_turn,
@@ -23,6 +24,7 @@ def a2tgpo(
     logarithm: bool = False,
     epsilon_low: float = 3e-3,
     epsilon_high: float = 4e-3,
+    widening: float = 0.3,
     epsilon_std: float = 1e-6,
 ) -> Objective:
     """The outcome's advantage on all turns, and before the last a sum of gains that were compared place by place.
@@ -37,15 +39,14 @@ def a2tgpo(
         discount: γ, per turn.
         logarithm: gains of log p in the place of p, as in the released code. The paper says both.
         epsilon_low, epsilon_high: half-widths of the trust region of a turn's ratio.
+        widening: b. The half-widths of turn j are multiplied by 1 + b · (2 sigmoid(z_j(g)) - 1), the last turn's by 1.
         epsilon_std: added to standard deviations.
 
     Zero where all rewards of a group are equal and all gains at each place. A rollout of one turn has the outcome
     alone. It needs the field `answer_logp_at`. Where rollouts are episodes the trainer fills it, under the policy that
     sampled and without a gradient. Elsewhere the objective is refused by name.
 
-    Source: arXiv 2605.06200. Difference: widths are the same for all turns. In the paper they are wider for turns of
-    large gain, times 1 + 0.3 · (2 sigmoid(z_j(g)) - 1). A surrogate here sees coefficients, not gains. The released
-    code finds turns by rewards other than 0, and so loses a turn whose gain is 0.
+    Source: arXiv 2605.06200. The released code finds turns by rewards other than 0, and so loses one whose gain is 0.
     """
     outcome = (
         reward()
@@ -58,6 +59,7 @@ def a2tgpo(
         answer_gain(logarithm)
         | center_by_pool("turn")
         | scale_by_pool_std("turn", epsilon_std, correction=0)
+        | scale_clip(widening)
         | sum_turns_to_come(discount)
         | divide_by_root_of_turns_to_come()
     )

@@ -470,7 +470,8 @@ class TrainOptions:
         """The objective that `objective` and `q` stand for.
 
         Raises:
-            QreditError: an unknown name, a q beside one inside the text, a q for an objective that takes none.
+            QreditError: an unknown name, a q beside one inside the text, a q for an objective that takes none, parts
+                that do not go together (`Objective.check`).
         """
         text = self.objective.strip()
         if text.isidentifier() and text not in objective_names():
@@ -482,9 +483,12 @@ class TrainOptions:
                 raise QreditError(
                     f"q={self.q} stands beside the q inside the objective's text '{text}'; give one of them"
                 )
-            return parse(text)
-        arguments = _arguments(text, self.q, self.budget[0])
-        return parse(f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})")
+        else:
+            arguments = _arguments(text, self.q, self.budget[0])
+            text = f"{text}({', '.join(f'{name}={value}' for name, value in arguments.items())})"
+        objective = parse(text)
+        objective.check()
+        return objective
 
     def make_fields(self) -> "Mapping[str, FieldMaker | FieldFunction]":
         """What makes each batch field that `field` names.

@@ -2,11 +2,13 @@
 
 import math
 import statistics
+from functools import partial
 
 import torch
 
 from qredit.core.chain import chain, on_span
 from qredit.core.objective import Objective
+from qredit.credit.clip_scale import scale_clip
 from qredit.credit.group import center_by_group
 from qredit.credit.reward import reward
 from qredit.credit.turn import (
@@ -161,15 +163,21 @@ def a2tgpo_reference(strength=1.0, discount=1.0, logarithm=False):
     return reference
 
 
-def a2tgpo_loss(logp, batch):
+def a2tgpo_loss(logp, batch, low=3e-3, high=4e-3, widening=0.3):
     """The mean over rollouts of their tokens' mean; each turn is clipped as a whole, and its tokens carry its slope."""
     total, credit = torch.zeros((), dtype=torch.float64), a2tgpo_reference()(batch)
+
+    def same_place(at, other):
+        return same_group(batch, at, other) and at[1] == other[1]
+
+    gains = standardize(gains_of(batch, False), same_place, 1e-6, statistics.pstdev)
     for row in range(len(batch.group)):
-        for turn in turns_of(batch, row):
+        for place, turn in enumerate(turns_of(batch, row)):
             change = (logp[row, turn] - batch.sampler_logp[row, turn]).detach().mean().exp()
             ratio = change * (logp[row, turn] - logp[row, turn].detach()).exp()
             advantage = credit[row, turn]
-            clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - 3e-3, 1 + 4e-3) * advantage)
+            wide = 1 + widening * math.tanh(gains.get((row, place), 0.0) / 2)  # 2 sigmoid(x) - 1 = tanh(x/2)
+            clipped = torch.minimum(ratio * advantage, ratio.clamp(1 - low * wide, 1 + high * wide) * advantage)
             total = total - clipped.sum() / len(tokens_of(batch, row))
     return total / len(batch.group)
 
@@ -235,6 +243,10 @@ BATTERY: tuple[Subject, ...] = (
     Subject(igpo(), reference=igpo_reference(), zero=(UNSCORED,)),
     Subject(igpo(0.7, joint=False, logarithm=True), reference=igpo_reference(0.7, False, True), zero=(UNSCORED,)),
     Subject(a2tgpo(), reference=a2tgpo_reference(), loss=a2tgpo_loss, zero=(UNSCORED,)),
+    Subject(
+        a2tgpo(epsilon_low=0.05, epsilon_high=0.08, widening=0.9),
+        loss=partial(a2tgpo_loss, low=0.05, high=0.08, widening=0.9),
+    ),
     Subject(a2tgpo(0.3, 0.7, logarithm=True), reference=a2tgpo_reference(0.3, 0.7, True)),
     Subject(empg(bonus=0.05), reference=empg_reference(0.05), zero=(UNSCORED,)),
     Subject(
@@ -261,6 +273,7 @@ STAGES: tuple[StageSubject, ...] = (
     StageSubject(at_last_turn(), linear=True),
     StageSubject(skip_last_turn(), linear=True),
     StageSubject(scale_by_turn_certainty(), linear=True),
+    StageSubject(scale_clip(0.3), linear=True),
     StageSubject(sum_turns_to_come(0.9), linear=True),
     StageSubject(divide_by_root_of_turns_to_come(), linear=True),
     *(StageSubject(center_by_pool(pool), linear=True) for pool in ("prompt", "turn", "state", "state@1", "batch")),

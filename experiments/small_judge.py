@@ -1,0 +1,178 @@
+"""SmolLM2 as the judge of steps: four objectives train from one command with it. Part of `make results-agents`.
+
+The plan, written before the first of these runs. Objectives whose field a language model fills (`capo`, `pure`,
+`pure_strict`, `tp_grpo`) are trained for `STEPS` steps of `PROMPTS` questions × `ROLLOUTS` rollouts on pocket-finqa,
+warm, by `qredit train` as a user calls it. The judge is SmolLM2-135M-Instruct, greedy, at most `REPLY` tokens a reply,
+behind chat completions in this process. A rationale of this task is one step, a sum, which `arithmetic()` can check:
+so the last column says how often the judge's word is that of the sum. Expected: it answers, seldom in the form that is
+asked for, and what it says is near chance. What this shows is that a run lives with such a judge, not that one helps.
+
+Runs lie in runs/results/small-judge, their small results in experiments/kept/small-judge. `--minutes` begins no run
+after so many, `--write` writes the table of what is there. Some ten minutes of a core.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from page import RUNS, insert, kept, machine_line, read_small_result
+from rich.console import Console
+from run_budget import RunBudget, parse_budget, run_jobs
+
+from qredit.rewards.equations import judge_equations
+from qredit.rewards.judge.endpoint import parse_step_list
+from qredit.runs.experiment import load_or_compute
+from qredit.runs.load import load_model, load_tokenizer
+from qredit.runs.smollm2 import smollm2_path
+
+FOLDER, PAGE = RUNS / "small-judge", Path("docs/results.md")
+TEXT = Path(__file__).with_name("small_judge.md.in")
+STEPS, PROMPTS, ROLLOUTS, REPLY = 4, 2, 4, 24
+OBJECTIVES = {  # objective: the field that the judge fills, and with what
+    "capo()": "wrong_step=judge_wrong_steps",
+    "pure()": "step_score=judge_step_scores",
+    "pure_strict()": "step_score=judge_step_scores",
+    "tp_grpo(alpha=0.5)": "unused_step=judge_unused_steps",
+}
+
+_STEP = re.compile(r"<step number=\"\d+\">\n(.*?)\n</step>", re.DOTALL)
+
+
+class SmallJudge:
+    """SmolLM2 behind chat completions on a free port of this machine, one request after the other, until `close`.
+
+    Attributes:
+        asked: what it was asked about, with its reply and the seconds that it took, in order.
+    """
+
+    def __init__(self) -> None:
+        path = str(smollm2_path())
+        self.tokenizer, self.model = load_tokenizer(path), load_model(path, torch.device("cpu"))
+        self.asked: list[tuple[str, str, float]] = []
+        lock, judge = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *given: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                messages = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+                with lock:
+                    begun = time.perf_counter()
+                    said = judge.reply(messages)
+                    judge.asked.append((messages[-1]["content"], said, time.perf_counter() - begun))
+                text = json.dumps({"choices": [{"message": {"content": said}}]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1/chat/completions"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def reply(self, messages: list[dict[str, str]]) -> str:
+        """What the model says, greedily."""
+        told = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        with torch.no_grad():
+            drawn = self.model.generate(**told, do_sample=False, max_new_tokens=REPLY)
+        return str(self.tokenizer.decode(drawn[0, told["input_ids"].shape[1] :], skip_special_tokens=True))
+
+    def close(self) -> None:
+        """End it."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def run_objective(objective: str, budget: RunBudget) -> dict[str, Any] | None:
+    """What came of a run; None where it is not there and none is to be begun.
+
+    Args:
+        objective: of `OBJECTIVES`.
+        budget: whether a missing run is made.
+    """
+    folder = FOLDER / objective.split("(")[0]
+    if budget.is_spent:
+        return read_small_result(kept(folder))
+    facts = {"objective": objective, "steps": STEPS, "prompts": PROMPTS, "rollouts": ROLLOUTS, "reply": REPLY}
+    return load_or_compute(folder, facts, lambda: train_with_judge(objective, folder / "run"), kept(folder))
+
+
+def train_with_judge(objective: str, run: Path) -> dict[str, Any]:
+    """`qredit train` with the judge, as a user calls it; raises where it does not end well."""
+    judge = SmallJudge()
+    try:
+        sizes = {"m": ROLLOUTS, "prompts-per-step": PROMPTS, "steps": STEPS, "save-every": 0, "seed": 0}
+        command = [sys.executable, "-m", "qredit", "train", "--task", "pocket-finqa", "--style", "warm", "--cpu"]
+        command += ["--objective", objective, "--field", f'{OBJECTIVES[objective]}("{judge.url}", "smollm2")']
+        command += [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
+        subprocess.run([*command, "--output", str(run)], check=True, env=os.environ | {"no_proxy": "127.0.0.1"})
+    finally:
+        judge.close()
+    steps = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "reward" in line]
+    return {
+        "steps": len(steps),
+        "unanswered": [step["judge/unanswered"] for step in steps],
+        "unreadable": [step["judge/unreadable"] for step in steps],
+        "moved": [step["grad_norm"] for step in steps],
+        "asked": [{"about": about, "said": said, "seconds": round(spent, 2)} for about, said, spent in judge.asked],
+    }
+
+
+def list_verdicts(found: Mapping[str, Any]) -> Iterator[tuple[bool, bool | None]]:
+    """Of each step of readable replies: whether the judge names it, and whether its sum is right, if it is one."""
+    for one in found["asked"]:
+        steps = _STEP.findall(one["about"])
+        named = parse_step_list(one["said"], len(steps))
+        if named is not None:
+            yield from ((number in named, judge_equations(step)) for number, step in enumerate(steps))
+
+
+def write_rows(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each objective that was run."""
+    for objective, one in found.items():
+        verdicts = list(list_verdicts(one))
+        sums = [named != right for named, right in verdicts if right is not None]  # named means: this one is wrong
+        wrong = [not right for _, right in verdicts if right is not None]
+        cells = (
+            str(len(one["asked"])),
+            f"{100 * statistics.mean(one['unanswered']):.0f}",
+            f"{100 * statistics.mean(one['unreadable']):.0f}",
+            f"{100 * statistics.mean(named for named, _ in verdicts):.0f}" if verdicts else "–",
+            f"{100 * statistics.mean(wrong):.0f}" if wrong else "–",
+            f"{100 * statistics.mean(sums):.0f}" if sums and not objective.startswith("tp_") else "–",
+            f"{sum(norm > 0 for norm in one['moved'])} of {one['steps']}",
+        )
+        yield f"| `{objective}` | `{OBJECTIVES[objective].split('=')[1]}` | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Run what is missing and write the section."""
+    _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
+    found = run_jobs(
+        OBJECTIVES,
+        lambda objective: run_objective(objective, budget),
+        lambda objective, told: f"{objective}: {told['steps']} steps, {len(told['asked'])} questions",
+        Console(highlight=False),
+    )
+    if found:
+        said = {"steps": STEPS, "prompts": PROMPTS, "rollouts": ROLLOUTS, "reply": REPLY, "machine": machine_line()}
+        insert(PAGE, "small judge", Template(TEXT.read_text()).substitute(said, rows="\n".join(write_rows(found))))
+
+
+if __name__ == "__main__":
+    main()
