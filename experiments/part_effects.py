@@ -38,7 +38,6 @@ from page import (
     percent_cell,
     read_small_result,
     read_small_results,
-    write_jsonl,
 )
 from real_model import ask_questions
 from rich.console import Console
@@ -53,6 +52,7 @@ from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_c
 from qredit.runs.intervening import intervene
 from qredit.runs.load import find_weights, load_examples
 from qredit.runs.options import POCKET, TrainOptions
+from qredit.runs.row_file import RowFile
 from qredit.runs.sft import finetune
 from qredit.runs.sft_options import SftOptions, ShownOptions
 from qredit.runs.train import train
@@ -197,7 +197,7 @@ def imitate_corrections(options: TrainOptions, folder: Path) -> TrainOptions:
     zero = folder / "zero"
     train(replace(options, keep_rollouts=True, lr=None, steps=ZERO_STEPS), zero, QUIET)
     asked = start_from(options, get_pocket_model(options))
-    made = intervene(
+    intervene(
         *(asked, zero, None, QUIET),
         rollouts=None,
         steps="sentences",
@@ -205,8 +205,8 @@ def imitate_corrections(options: TrainOptions, folder: Path) -> TrainOptions:
         step_tokens=24,
         tries=8,
         per_prompt=1,
+        file=RowFile(folder / "corrections.jsonl", {}),
     )
-    write_jsonl(folder / "corrections.jsonl", list(made.rows))
     return show(asked, folder / "int", ShownOptions(completions=str(folder / "corrections.jsonl")))
 
 

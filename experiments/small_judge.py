@@ -7,6 +7,9 @@ behind chat completions in this process. A rationale of this task is one step, a
 so the last column says how often the judge's word is that of the sum. Expected: it answers, seldom in the form that is
 asked for, and what it says is near chance. What this shows is that a run lives with such a judge, not that one helps.
 
+Added after these were run: `qredit intervene --by "local('smollm2')"` on the wrong rollouts of `ZERO_STEPS` steps on
+pocket-hotpot, warm, and, if it corrects any, `qredit sft` on the rows. Expected: few corrections or none.
+
 Runs lie in runs/results/small-judge, their small results in experiments/kept/small-judge. `--minutes` begins no run
 after so many, `--write` writes the table of what is there. Some ten minutes of a core.
 """
@@ -34,12 +37,14 @@ from run_budget import RunBudget, parse_budget, run_jobs
 from qredit.rewards.equations import judge_equations
 from qredit.rewards.judge.endpoint import parse_step_list
 from qredit.runs.experiment import load_or_compute
+from qredit.runs.interventions import REASONS
 from qredit.runs.load import load_model, load_tokenizer
 from qredit.runs.smollm2 import smollm2_path
 
 FOLDER, PAGE = RUNS / "small-judge", Path("docs/results.md")
 TEXT = Path(__file__).with_name("small_judge.md.in")
 STEPS, PROMPTS, ROLLOUTS, REPLY = 4, 2, 4, 24
+ZERO_STEPS, CONTINUATIONS, STEP_TOKENS = 2, 8, 24
 OBJECTIVES = {  # objective: the field that the judge fills, and with what
     "capo()": "wrong_step=judge_wrong_steps",
     "pure()": "step_score=judge_step_scores",
@@ -133,6 +138,55 @@ def train_with_judge(objective: str, run: Path) -> dict[str, Any]:
     }
 
 
+def run_corrections(budget: RunBudget) -> dict[str, Any] | None:
+    """What came of wrong rollouts that SmolLM2 was asked to correct; None where it was not asked and is not to be.
+
+    Args:
+        budget: whether it is asked.
+    """
+    folder = FOLDER / "corrections"
+    if budget.is_spent:
+        return read_small_result(kept(folder))
+    facts = {"steps": ZERO_STEPS, "continuations": CONTINUATIONS, "step_tokens": STEP_TOKENS}
+    return load_or_compute(folder, facts, lambda: correct_rollouts(folder), kept(folder))
+
+
+def correct_rollouts(folder: Path) -> dict[str, Any]:
+    """A short run, its wrong rollouts corrected by SmolLM2, and fine-tuning on what was corrected."""
+    zero, rows = folder / "zero", folder / "corrections.jsonl"
+    task = ["--task", "pocket-hotpot", "--style", "warm", "--cpu"]
+    run_qredit("train", *task, "--steps", ZERO_STEPS, "--keep-rollouts", "--save-every", 0, "--output", zero)
+    corrected = run_qredit(
+        *(
+            "intervene",
+            "--json",
+            "--run",
+            zero,
+            "--output",
+            rows,
+            "--by",
+            f"local('smollm2', max_tokens={STEP_TOKENS})",
+        ),
+        *("--steps", "sentences", "--step-tokens", STEP_TOKENS, "--continuations", CONTINUATIONS),
+    )
+    told: dict[str, Any] = json.loads(corrected)
+    if told["rows"]:
+        run_qredit("sft", *task, "--completions", rows, "--steps", 2, "--output", folder / "int")
+    return {"wrong_rollouts": told["wrong_rollouts"], "kept": told["kept"], "left_out": told["left_out"]}
+
+
+def run_qredit(*arguments: object) -> str:
+    """What a command prints; raises where it does not end well."""
+    command = [sys.executable, "-m", "qredit", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def write_corrections(found: Mapping[str, Any]) -> str:
+    """How many wrong rollouts gave a row, and why the others did not."""
+    reasons = ", ".join(f"{count}: {REASONS[name]}" for name, count in sorted(found["left_out"].items()))
+    return f"{found['kept']} of {found['wrong_rollouts']} wrong rollouts gave a row. Of the others {reasons}."
+
+
 def list_verdicts(found: Mapping[str, Any]) -> Iterator[tuple[bool, bool | None]]:
     """Of each step of readable replies: whether the judge names it, and whether its sum is right, if it is one."""
     for one in found["asked"]:
@@ -169,9 +223,11 @@ def main() -> None:
         lambda objective, told: f"{objective}: {told['steps']} steps, {len(told['asked'])} questions",
         Console(highlight=False),
     )
-    if found:
+    corrected = run_corrections(budget)
+    if found and corrected:
         said = {"steps": STEPS, "prompts": PROMPTS, "rollouts": ROLLOUTS, "reply": REPLY, "machine": machine_line()}
-        insert(PAGE, "small judge", Template(TEXT.read_text()).substitute(said, rows="\n".join(write_rows(found))))
+        rows, ours = "\n".join(write_rows(found)), write_corrections(corrected)
+        insert(PAGE, "small judge", Template(TEXT.read_text()).substitute(said, rows=rows, corrections=ours))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ RIGHT, WRONG = (*ids("seven"), END), (*ids("ten"), END)
 
 def corrected(proposer, *scripts, thinking=60, tries=2, most=20):
     asked = setting(Scripted(*scripts), thinking)
-    return asked.sampler, list(correct_rollouts(wrong(asked), proposer, asked, most, tries))
+    batches = correct_rollouts(wrong(asked), proposer, asked, most, tries)
+    return asked.sampler, [made for batch in batches for made in batch]
 
 
 def test_the_new_step_takes_the_place_of_the_first_wrong_one():
@@ -178,7 +179,7 @@ def test_what_the_model_itself_wrote_is_not_encoded_anew():
     thought = (*ids("hm"), CLOSE)
     sampler = Scripted(thought, (*ids("[2]"), END), thought, written, thought, thought, RIGHT, RIGHT)
     asked = setting(sampler)
-    (made,) = correct_rollouts(wrong(asked), OwnProposer(asked, chat=False, most=20), asked, 20, 2)
+    ((made,),) = correct_rollouts(wrong(asked), OwnProposer(asked, chat=False, most=20), asked, 20, 2)
     assert made.completion_ids == (*ids("the cat\n\n"), *ids("six and one"), *BLANK)
     assert ids("six and one") != tuple(tokenizer()("six and one").input_ids)
     assert len({seed for _, seed in sampler.calls}) == len(sampler.calls)
@@ -261,6 +262,51 @@ def test_rows_of_a_run_are_imitated_and_nothing_behind_them(source, serve, tmp_p
     assert loss == pytest.approx(-logp.mean().item(), abs=1e-5)
     assert main(command) == 2
     assert "exists already" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.e2e
+def test_what_was_corrected_is_kept_where_a_run_is_ended(source, serve, tmp_path, capsys, monkeypatch):
+    """The second of three rollouts ends it; the same command asks about the others alone, and its rows are the same."""
+    monkeypatch.setattr("qredit.runs.interventions.ROWS_PER_BATCH", 1)
+    network, asked = model_folder(tmp_path / "tiny"), []
+    data = data_file(tmp_path / "asked.jsonl", rows(3, solved=lambda n: f"it is {n}"))
+    prompts = [tuple(tokenizer()(f"What is {n}? <think>").input_ids) for n in range(3)]
+    groups = [CompletionGroup(prompt, (completion(THOUGHT, "ten"),)) for prompt in prompts]
+    reward = "tests.runs.test_intervene:says_new"
+    run = source(groups, network, data, task="jsonl", reward=reward, max_completion_length=70)
+    broken = False
+
+    def reply(number, body):
+        asked.append(body)
+        if broken and len(asked) == 4:
+            return 400, "no"
+        return said("[2]" if "JSON" in body["messages"][0]["content"] else "six and one")
+
+    endpoint = serve(reply)
+    given = {"run": run.path, "by": f"endpoint('{endpoint.url}', 'judge')", "continuations": 1, "step_tokens": 40}
+
+    def correct(output, **changes):
+        named = flags(output=tmp_path / output, solution_column="solved", **given | changes)
+        return main(["intervene", "--json", "--quiet", *named])
+
+    assert correct("whole.jsonl") == 0
+    assert len(asked) == 6
+    broken, asked[:] = True, []
+    assert correct("cut.jsonl") == 2
+    assert not (tmp_path / "cut.jsonl").exists()
+    capsys.readouterr()
+    assert correct("cut.jsonl", step_tokens=50) == 2
+    assert "was begun with step_tokens=40, not 50" in json.loads(capsys.readouterr().out)["error"]
+    broken, kept = False, run.rollouts.read_text()
+    run.rollouts.write_text("".join(reversed(kept.splitlines(True))))
+    assert correct("cut.jsonl") == 2
+    assert "cut.jsonl.partial is of other rollouts" in json.loads(capsys.readouterr().out)["error"]
+    run.rollouts.write_text(kept)
+    asked[:] = []
+    assert correct("cut.jsonl") == 0
+    assert len(asked) == 4
+    assert (tmp_path / "cut.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / "cut.jsonl.partial").exists()
 
 
 @pytest.mark.e2e

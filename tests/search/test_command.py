@@ -94,7 +94,7 @@ def test_an_interrupted_search_ends_as_the_unbroken_one(search, tmp_path, monkey
     partial = tmp_path / "again.jsonl.partial"
     partial.write_bytes(partial.read_bytes() + '{"rows": [{"id": "é'.encode()[:-1])  # killed in the midst of a letter
     assert not (tmp_path / "again.jsonl").exists()
-    assert "of a search with seed=0, not 1" in search("again.jsonl", seed=1)[1]
+    assert "was begun with seed=0, not 1" in search("again.jsonl", seed=1)[1]
     monkeypatch.setattr(setup, "search_part", lambda *given: done.append(given) or once(*given))
     assert search("again.jsonl")[0] == 0
     assert [given[1].start for given in done] == [0, 2]

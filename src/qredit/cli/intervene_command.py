@@ -17,11 +17,11 @@ from rich.markup import escape
 
 from qredit.cli.offline_options import check_model_known, read_source_run
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
-from qredit.cli.shared_options import list_template_options, split_sources
+from qredit.cli.shared_options import list_settings, list_template_options, split_sources
 from qredit.runs.options import TrainOptions, check_minimums, option
-from qredit.utils.atomic_files import check_new_file, write_text_atomic
+from qredit.utils.atomic_files import check_new_file
 from qredit.utils.errors import QreditError
-from qredit.utils.sanitize import escape_control_chars, to_json_line
+from qredit.utils.sanitize import escape_control_chars
 
 if TYPE_CHECKING:
     from qredit.selection.judges import Judge
@@ -91,8 +91,8 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     """
     own, shared = split_sources([("the command line", given)], InterveneOptions, SHARED)
     asked = build_options(InterveneOptions, own)
-    file = Path(asked.output).expanduser()
-    check_new_file(file, "the rows")
+    path = Path(asked.output).expanduser()
+    check_new_file(path, "the rows")
     _, inherited = read_source_run(asked.run, "whose wrong rollouts are corrected")
     check_model_known(str(asked.run), inherited, *(source for _, source in shared))
     options = build_options(TrainOptions, [(str(asked.run), inherited), *shared], list_template_options)
@@ -102,7 +102,10 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     if judge is not None:
         judge.check_model()
     from qredit.runs.intervening import intervene
+    from qredit.runs.row_file import RowFile
 
+    file = RowFile(path, list_settings(asked, options, SHARED, ("output",)))
+    file.check_free()
     made = intervene(
         options,
         Path(str(asked.run)).expanduser(),
@@ -114,12 +117,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
         step_tokens=asked.step_tokens,
         tries=asked.continuations,
         per_prompt=asked.per_prompt,
+        file=file,
     )
-    if made.rows:
-        write_text_atomic(file, "".join(map(to_json_line, made.rows)))
-    _show(made.rows, made.reasons, file, out)
+    _show(made.rows, made.reasons, path, out)
     return {
-        "rows": str(file) if made.rows else None,
+        "rows": str(path) if made.rows else None,
         "kept": len(made.rows),
         "wrong_rollouts": len(made.rows) + sum(made.reasons.values()),
         "left_out": dict(made.reasons),

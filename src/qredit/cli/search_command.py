@@ -5,8 +5,6 @@ whether it is right, and the values that are backed up from checks and answers l
 is done, and the same command goes on from it.
 """
 
-import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
-from qredit.cli.shared_options import SHARED_OPTIONS, list_template_options, split_sources
+from qredit.cli.shared_options import SHARED_OPTIONS, list_settings, list_template_options, split_sources
 from qredit.runs.options import EPISODE_OPTIONS, TrainOptions, check_minimums, option
 from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
@@ -81,12 +79,12 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     options = build_options(TrainOptions, shared, list_template_options)
     from qredit.checks.parsing import parse_check
     from qredit.runs.progress_bars import make_progress_bars
+    from qredit.runs.row_file import RowFile
     from qredit.search.grow import SearchPlan
-    from qredit.search.row_file import RowFile
     from qredit.search.setup import check_parts, load_search, search_part
 
     check = parse_check(asked.check)
-    file = RowFile(Path(asked.output).expanduser(), _list_settings(asked, options))
+    file = RowFile(Path(asked.output).expanduser(), list_settings(asked, options, SHARED, _UNSAID))
     file.check_free()
     best = None if asked.best is None else Path(asked.best).expanduser()
     if best is not None:
@@ -107,7 +105,7 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     if best is not None:
         write_text_atomic(best, "".join(map(to_json_line, list_best(rows, setup.examples))))
     told = count_rows(rows) | {"prompts": len(setup.examples), "notes": list(setup.notes)}
-    file.close(row for row in rows if row["labels"])
+    file.close([row for row in rows if row["labels"]])
     _show(told, out)
     for name, path in (("rows", file.path), ("best", best)):
         if path is not None:
@@ -141,14 +139,6 @@ def count_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "checked_right": verdicts[True],
         "checked_wrong": verdicts[False],
     }
-
-
-def _list_settings(asked: SearchOptions, options: TrainOptions) -> Mapping[str, Any]:
-    """What the rows hang on, as it is read from a file."""
-    own = {name: value for name, value in dataclasses.asdict(asked).items() if name not in _UNSAID}
-    shared = {name: getattr(options, name) for name in SHARED} | {"training": dict(options.training)}
-    kept: Mapping[str, Any] = json.loads(json.dumps({**shared, **own}, default=str))
-    return kept
 
 
 def _show(told: Mapping[str, Any], out: Console) -> None:

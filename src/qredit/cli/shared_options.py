@@ -1,7 +1,8 @@
 """Options of data and format: what commands that ask a model questions share with training."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from qredit.cli.parser import FieldTypes, Parser, add_options, get_field_types, select_fields
@@ -60,3 +61,20 @@ def split_sources(sources: Sequence[Source], own: type, shared: Collection[str])
         picked.append((where, {key: value for key, value in source.items() if key in mine}))
         rest.append((where, {key: value for key, value in source.items() if key not in mine}))
     return picked, rest
+
+
+def list_settings(
+    asked: Any, options: TrainOptions, shared: Collection[str], unsaid: Collection[str]
+) -> dict[str, Any]:
+    """What the rows that a command writes hang on, as it is read from a file.
+
+    Args:
+        asked: the command's own options.
+        options: those of training.
+        shared: which of these the command has.
+        unsaid: of its own, those that change no row.
+    """
+    own = {name: value for name, value in asdict(asked).items() if name not in unsaid}
+    others = {name: getattr(options, name) for name in shared} | {"training": dict(options.training)}
+    kept: dict[str, Any] = json.loads(json.dumps({**others, **own}, default=str))
+    return kept

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from qredit.data.completions import CompletionGroup
-from qredit.data.corrections import Correction
+from qredit.data.corrections import Correction, WrongRollout
 from qredit.engine.model_limits import get_context_length
 from qredit.rewards.judge.endpoint import Question
 from qredit.rewards.reward_spec import parse_rewards
@@ -29,6 +29,7 @@ from qredit.runs.load import (
 )
 from qredit.runs.options import TrainOptions
 from qredit.runs.progress_bars import make_progress_bars
+from qredit.runs.row_file import RowFile
 from qredit.runs.source_run import read_kept_rollouts
 from qredit.runs.train import make_token_format
 from qredit.samplers.transformers import make_sampler
@@ -62,8 +63,9 @@ def intervene(
     step_tokens: int,
     tries: int,
     per_prompt: int,
+    file: RowFile,
 ) -> Interventions:
-    """The rows of a run's wrong rollouts.
+    """The rows of a run's wrong rollouts, in a file that is kept batch by batch; without a row there is none.
 
     Args:
         options: model, data, format, reward and seed.
@@ -76,10 +78,11 @@ def intervene(
         step_tokens: that a new step must stay below.
         tries: continuations of each.
         per_prompt: wrong rollouts of a question, at most.
+        file: where they are written, and what is done already is taken up.
 
     Raises:
         QreditError: episodes, no solutions, rollouts of another vocabulary, none that is wrong; before the model is
-            loaded, where that can be known.
+            loaded, where that can be known. What is done already is of other rollouts.
     """
     if options.env or options.tools:
         raise QreditError(
@@ -112,16 +115,46 @@ def intervene(
     chat = is_chat([one.prompt for one in questions], tokenizer)
     own = OwnProposer(setting, chat, step_tokens, get_context_length(model))
     proposer = own if judge is None else JudgeProposer(judge)
-    rows, reasons, vocabulary = [], Counter[str](), digest_vocabulary(tokenizer)
+    vocabulary, done = digest_vocabulary(tokenizer), file.open()
+    check_done(file, wrong)
     with make_progress_bars(console) as bars:
-        bar = bars.add_task("corrections", total=len(wrong), note="")
-        for made in correct_rollouts(wrong, proposer, setting, step_tokens, tries):
-            if isinstance(made, Correction):
-                rows.append({**made.as_record(), "vocabulary": vocabulary})
-            else:
-                reasons[made] += 1
-            bars.advance(bar)
+        bar = bars.add_task("corrections", total=len(wrong), completed=len(file.rows), note="")
+        for batch in correct_rollouts(wrong, proposer, setting, step_tokens, tries, done):
+            begun = len(file.rows)
+            asked = wrong[begun : begun + len(batch)]
+            file.add([_as_result(one, made, vocabulary) for one, made in zip(asked, batch, strict=True)])
+            bars.update(bar, completed=len(file.rows))
+    rows = [one["row"] for one in file.rows if "row" in one]
+    reasons = Counter(one["reason"] for one in file.rows if "reason" in one)
+    file.close(rows)
     return Interventions(rows, reasons)
+
+
+def _as_result(one: WrongRollout, made: Correction | str, vocabulary: str) -> dict[str, Any]:
+    """What became of a wrong rollout, for JSON: a row, or why there is none.
+
+    Args:
+        one: the rollout.
+        made: of it.
+        vocabulary: that its ids are of.
+    """
+    told = {"row": {**made.as_record(), "vocabulary": vocabulary}} if isinstance(made, Correction) else {"reason": made}
+    return {"prompt_ids": list(one.prompt_ids), "rationale_ids": list(one.rationale_ids), **told}
+
+
+def check_done(file: RowFile, wrong: Sequence[WrongRollout]) -> None:
+    """Refuse results of other rollouts than these, in this order: the run, its model or its data were changed since.
+
+    Args:
+        file: with what is done.
+        wrong: the rollouts.
+
+    Raises:
+        QreditError: names the file.
+    """
+    known = [(one["prompt_ids"], one["rationale_ids"]) for one in file.rows]
+    if known != [(list(one.prompt_ids), list(one.rationale_ids)) for one in wrong[: len(known)]]:
+        raise QreditError(f"{file.partial} is of other rollouts; give another --output, or remove it to begin anew")
 
 
 def read_solutions(options: TrainOptions, column: str | None, examples: Sequence[Example]) -> dict[str, str]:

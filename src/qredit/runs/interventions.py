@@ -235,9 +235,9 @@ def _split(example: Example, rollout: Trajectory, solution: str, setting: Settin
 
 
 def correct_rollouts(
-    wrong: Sequence[WrongRollout], proposer: Proposer, setting: Setting, most: int, tries: int
-) -> Iterator[Correction | str]:
-    """Of each wrong rollout the correction, or why there is none: a name in `REASONS`.
+    wrong: Sequence[WrongRollout], proposer: Proposer, setting: Setting, most: int, tries: int, done: int = 0
+) -> Iterator[list[Correction | str]]:
+    """Of each wrong rollout the correction, or why there is none, a name in `REASONS`: batch by batch, in order.
 
     Args:
         wrong: the rollouts.
@@ -245,10 +245,11 @@ def correct_rollouts(
         setting: of the model that goes on from it.
         most: tokens of a new step, without what is put behind it.
         tries: continuations; one of them must be right.
+        done: batches that are left out at the beginning; what the others give does not depend on it.
     """
     size = max(ROWS_PER_BATCH // tries, 1)
-    for start in range(0, len(wrong), size):
-        yield from _correct_batch(wrong[start : start + size], proposer, setting, most, tries, start)
+    for start in range(done * size, len(wrong), size):
+        yield _correct_batch(wrong[start : start + size], proposer, setting, most, tries, start)
 
 
 def _correct_batch(

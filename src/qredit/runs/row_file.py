@@ -1,6 +1,6 @@
 """Rows written part by part: a file that is whole or not there, and beside it what is done, to go on from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from qredit.utils.sanitize import to_json_line
 
 @dataclass
 class RowFile:
-    """The rows of a search that are known so far.
+    """The rows of a long command that are known so far.
 
     `FILE.partial` holds the settings, then a line for each part. The last line may be cut off, and is then left out.
 
@@ -38,7 +38,7 @@ class RowFile:
         return [row for part in self.parts for row in part]
 
     def check_free(self) -> None:
-        """Refuse a file that is there already, or has no place to be, and parts of another search.
+        """Refuse a file that is there already, or has no place to be, and parts that were made with other settings.
 
         Raises:
             QreditError: says which setting is another one.
@@ -49,7 +49,7 @@ class RowFile:
             was = kept[0].get(name)
             if was != value:
                 raise QreditError(
-                    f"{self.partial} is of a search with {name}={was!r}, not {value!r}; "
+                    f"{self.partial} was begun with {name}={was!r}, not {value!r}; "
                     "give another --output, or remove it to begin anew"
                 )
 
@@ -65,9 +65,10 @@ class RowFile:
         self.parts.append(list(rows))
         append_text(self.partial, to_json_line({"rows": rows}))
 
-    def close(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the file, and take the parts away."""
-        write_text_atomic(self.path, "".join(map(to_json_line, rows)))
+    def close(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the file, if there is a row for it, and take the parts away."""
+        if rows:
+            write_text_atomic(self.path, "".join(map(to_json_line, rows)))
         self.partial.unlink()
 
     def _read(self) -> list[dict[str, Any]]:
@@ -77,4 +78,4 @@ class RowFile:
         try:
             return read_records(self.partial, dict)
         except QreditError:
-            raise QreditError(f"{self.partial} is of no search; remove it, or give another --output") from None
+            raise QreditError(f"{self.partial} cannot be gone on from; remove it, or give another --output") from None
