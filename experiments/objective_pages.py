@@ -23,6 +23,7 @@ from methods_page import read_effects
 from real_model import tell_real_effects
 from rich.console import Console
 from rich.progress import track
+from small_judge import tell_judged_effects
 from turn_rules import tell_turn_effects
 
 from qredit.catalog import about
@@ -142,6 +143,7 @@ def effects() -> Mapping[str, Mapping[str, str]]:
         "sums": tell_effects(),
         "agent": tell_agent_effects(),
         "turns": tell_turn_effects(),
+        "judge": tell_judged_effects(),
     }
     for kind, told in tables.items():
         for name, text in told.items():
