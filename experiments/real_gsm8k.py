@@ -120,7 +120,7 @@ def write_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for objective in (name for name in ARMS if name in found):
         one = found[objective]
-        cells = [percent(one[name]) for name in READINGS]
+        cells = [percent(one[name]) for name in READINGS] + [f"{100 * one['ended']:.0f}"]
         likely = [value for value in one.get("p_hat", []) if value is not None]
         cells.append(f"{likely[0]:.1f} → {statistics.mean(likely[-3:]):.1f}" if likely else "")
         cells.append(f"{100 * statistics.mean(one['curve'][-3:]):.1f}" if "curve" in one else "")

@@ -1,16 +1,16 @@
 """SmolLM2 as the judge of steps: four objectives train from one command with it. Part of `make results-agents`.
 
 The plan, written before the first of these runs, but for `STEPS`, which were 4: one run showed that a reply takes a
-second and a half, so they became 14, with `grpo()` and held-out questions beside them. Objectives whose field a language model fills (`capo`, `pure`,
-`pure_strict`, `tp_grpo`) are trained for `STEPS` steps of `PROMPTS` questions × `ROLLOUTS` rollouts on pocket-finqa,
-warm, by `qredit train` as a user calls it. The judge is SmolLM2-135M-Instruct, greedy, at most `REPLY` tokens a reply,
-behind chat completions in this process. A rationale of this task is one step, a sum, which `arithmetic()` can check:
-so the last column says how often the judge's word is that of the sum. Expected: it answers, seldom in the form that is
-asked for, and what it says is near chance. What this shows is that a run lives with such a judge, not that one helps: one seed at these sizes tells
-no method from another.
+second and a half, so they became 14, with `grpo()` and held-out questions beside them. Objectives whose field a
+language model fills (`capo`, `pure`, `pure_strict`, `tp_grpo`) are trained for `STEPS` steps of `PROMPTS` questions ×
+`ROLLOUTS` rollouts on pocket-finqa, warm, by `qredit train` as a user calls it. The judge is SmolLM2-135M-Instruct,
+greedy, at most `REPLY` tokens a reply, behind chat completions in this process. A rationale of this task is one step, a
+sum, which `arithmetic()` can check: so a column says how often the judge's word is that of the sum. Expected: it
+answers, seldom in the form that is asked for, and what it says is near chance. What this shows is that a run lives with
+such a judge, not that one helps: one seed at these sizes tells no method from another.
 
-Added after these were run: `qredit intervene --by "local('smollm2')"` on the wrong rollouts of `ZERO_STEPS` steps on
-pocket-hotpot, warm, and, if it corrects any, `qredit sft` on the rows. Expected: few corrections or none.
+Added after the first of these: `qredit intervene --by "local('smollm2')"` on the wrong rollouts of `ZERO_STEPS` steps
+on pocket-hotpot, warm, and, if it corrects any, `qredit sft` on the rows. Expected: few corrections or none.
 
 Runs lie in runs/results/small-judge, their small results in experiments/kept/small-judge. `--minutes` begins no run
 after so many, `--write` writes the table of what is there. Some ten minutes of a core.
