@@ -581,13 +581,13 @@ SYSTEMS: tuple[System, ...] = (
     System(
         "TP-GRPO's pool",
         "sampler",
-        "rollouts of the last 50 steps are learned from, too, beside [tp_grpo](objectives/tp_grpo.md)'s credit",
+        "`--replay pool(…)`: rollouts of the last 50 steps are learned from, too, with the credit that "
+        "[tp_grpo](objectives/tp_grpo.md) or another objective gave them. How many are drawn and how ratios are "
+        "bounded is not told, so the user says it",
         "arXiv 2507.23317",
         "second-hand",
-        missing=(
-            "What can be read tells its size alone: not which rollouts are drawn from it, how often, or how they are "
-            "corrected for the older policy. `--replay` takes a rule of your own."
-        ),
+        "replay.md#pool",
+        rule="replay pool",
     ),
     System(
         "For-Value",

@@ -26,7 +26,8 @@ def tp_grpo(alpha: float, epsilon_low: float = 0.2, epsilon_high: float = 0.2, e
         epsilon_std: added to the standard deviation (n-1).
 
     Source: arXiv 2507.23317 ("Smarter Not Harder"), known from two sets of others' notes that agree. Difference: the
-    net numbers per token instead of rewards per thought that are summed backwards. No pool of older rollouts.
+    net numbers per token instead of rewards per thought that are summed backwards. The pool of older rollouts is a part
+    of its own, `--replay 'pool(…)'`.
     """
     advantage = reward() | center_by_group() | scale_by_group_std(epsilon_std) | settle_unused_steps(alpha)
     return Objective(on_span("sampled", advantage), clipped_ratio(epsilon_low, epsilon_high), mean_per_rollout())

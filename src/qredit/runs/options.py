@@ -218,8 +218,8 @@ class TrainOptions:
     )
     replay: str | None = option(
         None,
-        "the rule by which good rollouts of earlier generations are learned from again, in optimiser steps of their "
-        "own, such as 'spear(buffer=32, baseline=32, steps=300, low=1, high=40)'; default: none are",
+        "the rule by which rollouts of earlier generations are learned from again, in optimiser steps of their own, "
+        "such as 'spear(buffer=32, baseline=32, steps=300, low=1, high=40)'; default: none are (docs/replay.md)",
     )
     skip_long: bool = option(False, "drop prompts that do not fit the context, with a count")
     lora: bool = option(False, "train LoRA adapters instead of all weights")

@@ -231,7 +231,7 @@ def check_drawing(
 
 
 def check_replay(objective: Objective, args: QreditConfig) -> None:
-    """Refuse to learn again from rollouts that are compared by more than their reward, or in several processes.
+    """Refuse to learn again from rollouts that are credited by more than their reward, or in several processes.
 
     Raises:
         QreditError: names the objective, or what runs several processes.
@@ -240,8 +240,8 @@ def check_replay(objective: Objective, args: QreditConfig) -> None:
         return
     if "answer_logp" in objective.needs or "reward" not in objective.needs:
         raise QreditError(
-            f"replay compares rollouts by their rewards alone, and {objective} does not; take an objective of rewards "
-            "such as grpo(), or leave replay out"
+            f"replay takes objectives of rewards alone, and {objective} is none; take one such as grpo(), or leave "
+            "replay out"
         )
     drawing = args.drawing_of_run
     if drawing is not None and drawing.fills:

@@ -160,7 +160,7 @@ class QreditConfig(GRPOConfig):  # type: ignore[misc]
     replay: str | None = field(
         default=None,
         metadata={
-            "help": "The rule by which good rollouts of earlier generations are learned from again, in optimiser steps "
+            "help": "The rule by which rollouts of earlier generations are learned from again, in optimiser steps "
             "of their own, such as spear(buffer=32, baseline=32, steps=300, low=1, high=40). For objectives of rewards "
             "and one process. Default: none are."
         },

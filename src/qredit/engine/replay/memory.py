@@ -1,12 +1,13 @@
 """The rollouts that a run keeps to learn from them again, and the statistics of its last groups."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qredit.engine.replay.kept_credit import KEPT_CREDIT
 from qredit.engine.replay.protocol import Remembered, Replayed, ReplayRule
 from qredit.engine.replay.rows import KeptRow, cut_rows
 from qredit.engine.step import ScoredMicrobatch
@@ -20,6 +21,7 @@ class ReplayMemory:
 
     Args:
         rule: says which rollouts are kept, and for how long.
+        needs: batch fields that the rule's loss reads. Rows are kept with their coefficients if these are among them.
 
     Attributes:
         kept: rollouts of earlier generations, oldest first.
@@ -27,8 +29,9 @@ class ReplayMemory:
 
     name = "replay"
 
-    def __init__(self, rule: ReplayRule) -> None:
+    def __init__(self, rule: ReplayRule, needs: Collection[str] = ()) -> None:
         self.rule = rule
+        self._keeps_credit = KEPT_CREDIT in needs
         self._begin()
 
     def _begin(self) -> None:
@@ -45,7 +48,8 @@ class ReplayMemory:
         batch = learned.batch
         known = learned.credited
         credited = learned.objective.evaluate(batch, learned.state) if known is None else known
-        self._fresh += cut_rows(learned.rows, self.rule.keep(batch, credited))
+        credit = credited.value if self._keeps_credit else None
+        self._fresh += cut_rows(learned.rows, self.rule.keep(batch, credited), credit)
         reward = batch.require("reward", "replay").double()
         scored = ~reward.isnan()
         for group in batch.group.unique():
@@ -54,18 +58,21 @@ class ReplayMemory:
                 told = torch.stack([own.mean(), own.std(correction=0)])[None].cpu()
                 self._fresh_groups = torch.cat([self._fresh_groups, told])
 
-    def choose(self, seed: int) -> tuple[list[KeptRow], Replayed] | None:
-        """What is learned from again now. Nothing is kept of what the rule chose from.
+    def choose(self, seed: int, step: int) -> tuple[list[KeptRow], Replayed] | None:
+        """What is learned from again now. What the rule chose from is dropped, unless it says that it stays.
 
         Args:
             seed: of what the rule draws.
+            step: number of the optimiser step that the generation ends with.
         """
         rewards = torch.tensor([one.reward for one in self.kept], dtype=torch.float64)
-        chosen = self.rule.choose(Remembered(rewards, *self._groups.unbind(1)), seed)
+        ages = torch.tensor([step - one.step for one in self.kept], dtype=torch.long)
+        chosen = self.rule.choose(Remembered(rewards, ages, *self._groups.unbind(1)), seed)
         if chosen is None:
             return None
         rows = [self.kept[place] for place in chosen.places.tolist()]
-        self.kept = []
+        if not chosen.stays:
+            self.kept = []
         return rows, chosen
 
     def end_generation(self, step: int) -> None:
@@ -76,7 +83,8 @@ class ReplayMemory:
         """
         fresh = [replace(one, step=step) for one in self._fresh]
         self.kept = [one for one in self.kept if step - one.step <= self.rule.tolerance] + fresh
-        self._groups = torch.cat([self._groups, self._fresh_groups])[-self.rule.groups :]
+        groups = torch.cat([self._groups, self._fresh_groups])
+        self._groups = groups[max(len(groups) - self.rule.groups, 0) :]  # of 0 groups nothing, which [-0:] is not
         self._fresh, self._fresh_groups = [], torch.zeros(0, 2).double()
 
     def state_dict(self) -> dict[str, Any]:

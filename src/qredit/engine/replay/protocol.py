@@ -17,11 +17,13 @@ class Remembered:
 
     Attributes:
         reward: (N,) float64, of each rollout that is kept, oldest first.
+        age: (N,) optimiser steps since the last one on its generation.
         group_mean, group_std: (G,) float64, mean and standard deviation (over M) of the rewards of each of the last
             groups, whether rollouts of them are kept or not, oldest first.
     """
 
     reward: Float[Tensor, " N"]
+    age: Int[Tensor, " N"]
     group_mean: Float[Tensor, " G"]
     group_std: Float[Tensor, " G"]
 
@@ -32,18 +34,20 @@ class Replayed:
 
     Attributes:
         places: (n,) numbers of rollouts among those that are kept, ascending.
-        advantage: (n,) float64, that of each of them.
-        baseline: what rewards were compared with.
+        advantage: (n,) float64, that of each of them; None leaves their rewards, for a loss that reads something else.
+        baseline: what rewards were compared with; None is nothing.
+        stays: all that was kept stays until it is too old, also what was chosen; else all of it is dropped.
     """
 
     places: Int[Tensor, " n"]
-    advantage: Float[Tensor, " n"]
-    baseline: float
+    advantage: Float[Tensor, " n"] | None = None
+    baseline: float | None = None
+    stays: bool = False
 
 
 class ReplayRule(Protocol):
     """A rule. When the last optimiser step on a generation is done, it says what is learned from again, of rollouts of
-    earlier generations; what it leaves is dropped with what it takes. Then the rollouts of this generation are kept.
+    earlier generations, and whether these are dropped then. After that the rollouts of this generation are kept.
 
     Attributes:
         tolerance: how many optimiser steps a rollout is kept.
@@ -83,7 +87,8 @@ class ReplayRule(Protocol):
         ...
 
     def make_objective(self, reduction: Reduction) -> Objective:
-        """The loss of what is learned from again. It reads the batch field `reward` for the advantage.
+        """The loss of what is learned from again. The batch field `reward` holds the advantage that `choose` gave; the
+        source `kept_credit` has the coefficients that rows were first learned from with.
 
         Args:
             reduction: of the run's own objective.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from qredit.core.chain import When
 from qredit.core.reduce import Reduction
 from qredit.engine.backward import Backward
 from qredit.engine.collective import SingleProcess
@@ -42,8 +43,8 @@ class Replay:
     logged: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.memory = ReplayMemory(self.rule)
         self._objective = self.rule.make_objective(self.reduction)
+        self.memory = ReplayMemory(self.rule, self._objective.needs)
         self._scorer = replace(self.scorer, needs=self._objective.needs, tails=("response",), teachers={})
 
     def observe(self, learned: ScoredMicrobatch) -> None:
@@ -62,22 +63,29 @@ class Replay:
         """
         seed = derive_seed(self.seed, step, REPLAY_STREAM)
         factor = self.rule.factor(step)
-        chosen = self.memory.choose(seed) if factor else None
+        chosen = self.memory.choose(seed, step) if factor else None
         self.memory.end_generation(step)
         self.logged = {"replay/rows": 0.0, "replay/kept": float(len(self.memory.kept)), "replay/factor": factor}
         if chosen is None:
             return
         rows, replayed = chosen
-        self.logged |= {"replay/rows": float(len(rows)), "replay/baseline": replayed.baseline}
+        self.logged["replay/rows"] = float(len(rows))
+        if replayed.baseline is not None:
+            self.logged["replay/baseline"] = replayed.baseline
         for start in range(0, len(rows), self.rollouts):
             part = slice(start, start + self.rollouts)
-            loss = self._loss(model, rows[part], replayed.advantage[part], derive_seed(seed, start), factor)
+            advantage = None if replayed.advantage is None else replayed.advantage[part]
+            loss = self._loss(model, rows[part], advantage, derive_seed(seed, start), factor)
             self.logged["replay/loss"] = self.logged.get("replay/loss", 0.0) + float(loss.detach())
             yield loss
 
-    def _loss(self, model: nn.Module, kept: Sequence[KeptRow], advantage: Tensor, seed: int, factor: float) -> Tensor:
+    def _loss(
+        self, model: nn.Module, kept: Sequence[KeptRow], advantage: Tensor | None, seed: int, factor: float
+    ) -> Tensor:
         rows = join_rows(kept, advantage, seed, self.scorer.device)
-        scored = self._scorer.score_batch_no_grad(model, rows, off_policy=True)
+        scored = rows.batch
+        if self._objective.when is When.UPDATE:
+            scored = self._scorer.score_batch_no_grad(model, rows, off_policy=True)
         (credited,), _ = evaluate_across_ranks(self._objective, [scored], {}, SingleProcess())
         # The factor is the loss's: covariances, which have bounds, are those of the advantages as they are.
         counts = {name: count / factor for name, count in self._objective.denominators(scored, credited).items()}
