@@ -531,6 +531,15 @@ SYSTEMS: tuple[System, ...] = (
         rule="curriculum shift_tiers",
     ),
     System(
+        "R3's beginnings, and sub-questions",
+        "prompt sampler",
+        "`qredit subgoal-data`, `--curriculum phases('difficulty', …)`: questions behind the first steps of their "
+        "rationales, those with few steps left first; or the sub-questions of MuSiQue",
+        "arXiv 2402.05808",
+        "second-hand",
+        "data.md#subgoals",
+    ),
+    System(
         "InT",
         "warm start",
         "`qredit intervene`, `qredit sft`: the first wrong step, rewritten with a solution in view, is imitated",

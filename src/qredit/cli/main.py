@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "tasks": "list the tasks",
     "verl": "train on verl: one node with many GPUs, or several nodes",
     "text-data": "write raw text as questions: which token comes next, with the model's entropy there",
+    "subgoal-data": "write questions as subgoals: what is left behind the first steps, or sub-questions",
     "verl-data": "write a task's examples as the parquet files that verl reads",
     "bench": "time a training step beside TRL's own",
     "lab": "measure theorems behind the objectives: escape, optimum, noise, bias, saturation, escort, coverage, cliff, "
@@ -49,6 +50,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "probe": ("trl",),
     "value": ("trl",),
     "text-data": ("trl",),
+    "subgoal-data": ("trl",),
     "search": ("trl",),
     "eval": ("trl",),
     "compare": ("trl", "report"),

@@ -87,6 +87,8 @@ class Task:
         single_answer: whether each example has exactly one right answer, in as many texts as `aliases` holds. Where it
             has not, the likelihood of its `answer` is no measure of success, and is not trained.
         with_passages: makes the same task with other passages in its prompts; None where a prompt has no passages.
+        decompose: from a record to those of the sub-questions that lead to its answer, in their order and in the same
+            schema, none where it tells none; None where records of the task never do.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Task:
     sizes: Mapping[Split, int] = field(default_factory=dict)
     single_answer: bool = True
     with_passages: "Callable[[Passages], Task] | None" = None
+    decompose: Callable[[Record], Sequence[Record]] | None = None
 
     def show_passages(self, passages: Passages) -> "Task":
         """The task whose prompts show these passages: all of a record's, those that the answer rests on, or none.

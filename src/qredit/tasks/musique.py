@@ -1,6 +1,7 @@
 """MuSiQue, answerable questions: two to four hops over twenty passages."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qredit.tasks.base import Example, Passages, Record, Split, Style, Task
@@ -53,7 +54,49 @@ def make_musique_task(passages: Passages = "all") -> Task:
         default_data="dgslibisey/MuSiQue",
         sizes={"train": 9985, "validation": 579, "test": 445},
         with_passages=make_musique_task,
+        decompose=decompose_record,
     )
+
+
+def decompose_record(record: Record) -> list[Record]:
+    """The record's own sub-questions as records; none where it has none, or one without a question and an answer.
+
+    In each the answers of earlier ones stand in the place of #1, #2, …; any other number behind # is left. It has all
+    passages, and rests on the one that it is marked with.
+
+    Args:
+        record: of MuSiQue's schema, with `question_decomposition`.
+    """
+    hops = record.get("question_decomposition") or ()
+    if not all(isinstance(hop, Mapping) and hop.get("question") and hop.get("answer") for hop in hops):
+        return []
+    answers = [str(hop["answer"]) for hop in hops]
+    return [_make_hop(record, number, hop, answers) for number, hop in enumerate(hops)]
+
+
+def _make_hop(record: Record, number: int, hop: Mapping[str, Any], answers: Sequence[str]) -> Record:
+    support = hop.get("paragraph_support_idx")
+    marked = [{**part, "is_supporting": part["idx"] == support} for part in record["paragraphs"]]
+    return {
+        **record,
+        "id": f"{record['id']}:{number + 1}",
+        "question": fill_references(str(hop["question"]), answers[:number]),
+        "answer": answers[number],
+        "answer_aliases": record["answer_aliases"] if answers[number] == record["answer"] else [],
+        "paragraphs": record["paragraphs"] if support is None else marked,
+        "question_decomposition": [hop],
+    }
+
+
+def fill_references(question: str, answers: Sequence[str]) -> str:
+    """A sub-question with the n-th of the answers in the place of #n; an n that has none is left.
+
+    Args:
+        question: such as "Who was the first president of #1 ?".
+        answers: to the sub-questions before it.
+    """
+    known = {str(number): answer for number, answer in enumerate(answers, 1)}
+    return re.sub(r"#(\d+)", lambda found: known.get(found[1], found[0]), question)
 
 
 def _select(record: Record, passages: Passages) -> list[Any]:

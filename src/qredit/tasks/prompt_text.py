@@ -70,7 +70,7 @@ def add_instructions(
     Raises:
         QreditError: messages that begin with a system message of their own, or without a user message.
     """
-    prompt = example.prompt if instruction is None else _instructed(example, instruction)
+    prompt = example.prompt if instruction is None else append_to_prompt(example, f"\n\n{instruction}")
     if system_prompt is None and not few_shot:
         return replace(example, prompt=prompt)
     messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
@@ -81,13 +81,22 @@ def add_instructions(
     return replace(example, prompt=[*system, *few_shot, *messages[len(own) :]])
 
 
-def _instructed(example: Example, instruction: str) -> str | list[Message]:
+def append_to_prompt(example: Example, text: str) -> str | list[Message]:
+    """The prompt with a text behind its own, or behind that of its last user message.
+
+    Args:
+        example: whose prompt it is.
+        text: with the white space in front of it.
+
+    Raises:
+        QreditError: messages without one of the user.
+    """
     if isinstance(example.prompt, str):
-        return f"{example.prompt}\n\n{instruction}"
+        return f"{example.prompt}{text}"
     messages = list(example.prompt)
     users = [number for number, message in enumerate(messages) if message["role"] == "user"]
     if not users:
-        raise QreditError(f"{example.place}: there is no user message that the instruction could follow")
+        raise QreditError(f"{example.place}: there is no user message that a text could follow")
     last = messages[users[-1]]
-    messages[users[-1]] = {**last, "content": f"{last['content']}\n\n{instruction}"}
+    messages[users[-1]] = {**last, "content": f"{last['content']}{text}"}
     return messages

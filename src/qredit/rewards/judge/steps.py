@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -45,7 +45,10 @@ def number_sentences(ids: Sequence[int], tokenizer: Any) -> list[int]:
 
     A run of such tokens, such as "." and a line break, ends one sentence and not several. A decimal point ends none.
     """
-    pieces = decode_pieces(ids, tokenizer)
+    return _number_sentence_pieces(decode_pieces(ids, tokenizer))
+
+
+def _number_sentence_pieces(pieces: Sequence[str]) -> list[int]:
     stops = {found.start() for found in _SENTENCE_END.finditer("".join(pieces))}
     edges = list(accumulate(map(len, pieces), initial=0))
     ends = [not stops.isdisjoint(range(start, end)) for start, end in pairwise(edges)]
@@ -99,6 +102,27 @@ STEPS: Mapping[str, Callable[[Sequence[int], Any], list[int]]] = {
     "sentences": number_sentences,
 }
 """What ends a step, by name."""
+_SPLITS: Mapping[str, Callable[[Sequence[str]], list[int]]] = {
+    "blank_lines": _number_pieces,
+    "sentences": _number_sentence_pieces,
+}
+
+
+def split_text(text: str, by: str) -> list[str]:
+    """The steps of a text with the white space around them: joined, they are the text. A blank one has none.
+
+    Args:
+        text: such as a rationale.
+        by: what ends a step, a name in `STEPS`.
+    """
+    numbers = iter(_SPLITS[by](text))
+    found: list[str] = []
+    for part in ("".join(characters) for _, characters in groupby(text, lambda _: next(numbers))):
+        if found and not (part.strip() and found[-1].strip()):
+            found[-1] += part  # white space alone is no step
+        else:
+            found.append(part)
+    return found if text.strip() else []
 
 
 def place_at_step_ends(numbers: Sequence[int], scores: Sequence[float]) -> list[float]:

@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 from qredit.tasks.base import Example, Record, Split, Style
+from qredit.tasks.musique import decompose_record
 from qredit.tasks.pocket.chains import Context, Fact, draw_context
 from qredit.tasks.pocket.scene import Scene, Statement, build_pocket_prompt, make_pocket_task, make_record_id
 
@@ -43,6 +44,7 @@ POCKET_MUSIQUE = make_pocket_task(
     draw=draw,
     render=render,
     metrics=("exact_match", "f1"),
+    decompose=decompose_record,
 )
 
 

@@ -6,7 +6,7 @@ and needs the statements that a model could think of instead of the right ones.
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -123,7 +123,14 @@ class PocketTask(Task):
     draw: SceneDraw
 
 
-def make_pocket_task(name: str, summary: str, draw: SceneDraw, render: Render, metrics: tuple[str, ...]) -> PocketTask:
+def make_pocket_task(
+    name: str,
+    summary: str,
+    draw: SceneDraw,
+    render: Render,
+    metrics: tuple[str, ...],
+    decompose: Callable[[Record], Sequence[Record]] | None = None,
+) -> PocketTask:
     """The task of `SIZES` records per split, each a question about a scene of its own.
 
     Args:
@@ -132,6 +139,7 @@ def make_pocket_task(name: str, summary: str, draw: SceneDraw, render: Render, m
         draw: makes a scene from a random generator.
         render: a scene as an example.
         metrics: names of its rewards.
+        decompose: as `Task` has it.
     """
     return PocketTask(
         name=name,
@@ -140,5 +148,6 @@ def make_pocket_task(name: str, summary: str, draw: SceneDraw, render: Render, m
         render=render,
         metrics=metrics,
         sizes=SIZES,
+        decompose=decompose,
         draw=draw,
     )
