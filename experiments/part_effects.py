@@ -8,6 +8,7 @@ more than its own run (a teacher, an earlier run, fine-tuning) that comes on top
 - SAGE redraws groups without success, so its prompts are cold ones.
 - InT replaces a step that does not tell the answer, and sums have one step. So it runs on pocket-hotpot, and the first
   hop is put right by whoever knows the rationale: what imitation does is seen, and not whether a model can correct.
+- Sub-questions need questions of several hops, those of pocket-musique.
 - SPECS has two runs of GRPO, so it stands beside one twice as long.
 
 Seeds 0 to 2. An interval of the difference that holds 0 is called "none seen". One pocket task says little about a part
@@ -38,6 +39,7 @@ from page import (
     percent_cell,
     read_small_result,
     read_small_results,
+    write_jsonl,
 )
 from real_model import ask_questions
 from rich.console import Console
@@ -55,6 +57,7 @@ from qredit.runs.options import POCKET, TrainOptions
 from qredit.runs.row_file import RowFile
 from qredit.runs.sft import finetune
 from qredit.runs.sft_options import SftOptions, ShownOptions
+from qredit.runs.subgoal_data import cut_decompositions
 from qredit.runs.train import train
 from qredit.runs.warm_start import start_from
 from qredit.stats.interval import Interval
@@ -183,7 +186,7 @@ def learn_preferences(options: TrainOptions, folder: Path) -> TrainOptions:
 
 def correct_first_hop(questions: Sequence[tuple[str, str]]) -> list[str | None]:
     """Replies to `qredit intervene` by whoever reads the solution that is shown: the first step is its first hop."""
-    replies = []
+    replies: list[str | None] = []
     for task, about in questions:
         _, _, behind = about.partition("The right answer:\n")
         first = behind.split(". ", 1)[0] + "."
@@ -233,6 +236,14 @@ def read_text(options: TrainOptions, folder: Path) -> TrainOptions:
     return start_from(options, train(read, folder / "run", QUIET).final)
 
 
+def ask_subquestions_too(options: TrainOptions, folder: Path) -> TrainOptions:
+    """With the sub-questions of each question beside it."""
+    cut = cut_decompositions(options, "train")
+    write_jsonl(folder / "subgoals.jsonl", cut.rows)
+    asked = replace(options, task="jsonl", data=str(folder / "subgoals.jsonl"), style="cold")
+    return replace(asked, model=str(get_pocket_model(options)), curriculum="mix_easier(0.5)")
+
+
 def choose_by_probe(options: TrainOptions, folder: Path) -> TrainOptions:
     """On the examples that a probe of the model found neither hopeless nor mastered."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -267,8 +278,9 @@ COLD = Arm("`grpo()`, cold", changes={"style": "cold"})
 FEW = Arm("`grpo()` on 100 questions", changes={"subset": "100"})
 SOME = Arm(f"`grpo()` on {PROBED} questions", changes={"subset": str(PROBED)})
 TWICE = Arm(f"`grpo()`, {2 * STEPS} steps", changes={"steps": 2 * STEPS})
+CHAINS = Arm("`grpo()` on pocket-musique", changes={"task": "pocket-musique"})
 HOPS = Arm("`grpo()` on pocket-hotpot", changes={"task": "pocket-hotpot"})
-BESIDE = (SUMS, SUMS_DAPO, SHOWN, TAUGHT, COLD, FEW, SOME, TWICE, HOPS)
+BESIDE = (SUMS, SUMS_DAPO, SHOWN, TAUGHT, COLD, FEW, SOME, TWICE, HOPS, CHAINS)
 PARTS = (
     Arm("`branch_at_entropy()`", DAPO, {"drawing": "branch_at_entropy()"}, system="CURE", beside=SUMS_DAPO),
     Arm(
@@ -283,6 +295,19 @@ PARTS = (
         changes={"replay": "spear(buffer=16, baseline=32, steps=7, low=1, high=40)"},
         system="SPEAR",
         beside=SUMS,
+    ),
+    Arm(
+        "`pool(draw=16, weight=1, epsilon_low=0.2, epsilon_high=0.2)`",
+        changes={"replay": "pool(draw=16, weight=1, epsilon_low=0.2, epsilon_high=0.2)"},
+        system="TP-GRPO's pool",
+        beside=SUMS,
+    ),
+    Arm(
+        "`--source decomposition`, `mix_easier(0.5)`",
+        changes={"task": "pocket-musique"},
+        prepare=ask_subquestions_too,
+        system="R3's beginnings, and sub-questions",
+        beside=CHAINS,
     ),
     Arm(
         "`hint_failed='gold'`, cold",
