@@ -240,7 +240,9 @@ def ask_subquestions_too(options: TrainOptions, folder: Path) -> TrainOptions:
     """With the sub-questions of each question beside it."""
     cut = cut_decompositions(options, "train")
     write_jsonl(folder / "subgoals.jsonl", cut.rows)
-    asked = replace(options, task="jsonl", data=str(folder / "subgoals.jsonl"), style="cold")
+    total, answer = options.budget
+    sizes = {"max_completion_length": total, "answer_budget": answer}
+    asked = replace(options, task="jsonl", data=str(folder / "subgoals.jsonl"), style="cold", **sizes)
     return replace(asked, model=str(get_pocket_model(options)), curriculum="mix_easier(0.5)")
 
 
