@@ -585,7 +585,7 @@ SYSTEMS: tuple[System, ...] = (
         "own",
         "search.md#checks",
         rule="check judge",
-        effect="not measured: it needs a judge",
+        effect="SmolLM2 as judge: no reply could be read ([results](results.md#a-small-model-as-the-judge-of-steps))",
     ),
     System(
         "TP-GRPO's pool",

@@ -25,6 +25,7 @@ from rich.console import Console
 from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit.cli.parser import build_options, read_yaml
+from qredit.cli.train_command import list_training_fields
 from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import train
@@ -41,7 +42,7 @@ Job = tuple[str, int]
 
 def make_options(objective: str, seed: int) -> TrainOptions:
     """The recipe's run."""
-    recipe = build_options(TrainOptions, [(RECIPE, read_yaml(RECIPE))])
+    recipe = build_options(TrainOptions, [(RECIPE, read_yaml(RECIPE))], list_training_fields)
     return replace(recipe, objective=objective, seed=seed, save_every=0, cpu=True)
 
 

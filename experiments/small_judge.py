@@ -239,7 +239,7 @@ def tell_judged_effects() -> dict[str, str]:
     gap = 100 * (own["p@1"]["value"] - grpo["p@1"]["value"])
     measured = f"p@1 {100 * own['p@1']['value']:.1f} % with SmolLM2 as judge, {gap:+.1f}"
     link = "[a small judge](../results.md#a-small-model-as-the-judge-of-steps)"
-    return {TOLD.split("(")[0]: tell_gap(measured, 1, link, "one seed of small steps tells no method from another")}
+    return {TOLD.split("(")[0]: tell_gap(measured, 1, link, "the judge's replies could not be read")}
 
 
 def main() -> None:
