@@ -43,7 +43,12 @@ HELD, SEEN = EvalSpec(questions=128), EvalSpec(questions=QUESTIONS, split="train
 COLD = TrainOptions(steps=STEPS, save_every=0, cpu=True)
 
 
-def write_data(share: float, seed: int) -> dict[str, Path]:
+def find_data(share: float, seed: int) -> dict[str, Path]:
+    """Folders of the questions as given, and of those with a wrong gold, as given and put right."""
+    return {name: FOLDER / "data" / f"{name}-{share:g}-{seed}" for name in ("given", "wrong", "right")}
+
+
+def write_data(share: float, seed: int) -> None:
     """Training questions, and those of them whose gold is wrong: once with that gold, once with the right answer.
 
     A wrong gold is another country of the same context.
@@ -64,16 +69,14 @@ def write_data(share: float, seed: int) -> dict[str, Path]:
         if number in wrong:
             rows["wrong"].append(given)
             rows["right"].append(own)
-    folders = {name: FOLDER / "data" / f"{name}-{share:g}-{seed}" for name in rows}
-    for name, folder in folders.items():
+    for name, folder in find_data(share, seed).items():
         write_jsonl(folder / "train.jsonl", rows[name])
-    return folders
 
 
 def run_arm(objective: str, rate: float, share: float, seed: int, steps: int) -> dict[str, Any]:
     """One run, and what it says to held-out questions and to those whose gold was wrong."""
     torch.set_num_threads(1)
-    data = write_data(share, seed)
+    data = find_data(share, seed)
     options = noisy(replace(COLD, objective=objective, lr=rate, seed=seed, steps=steps), data["given"])
     folder = FOLDER / f"{plain(objective)}-{rate:g}-{share:g}-{seed}-{steps}"
 
@@ -92,6 +95,8 @@ def run_all(
 ) -> tuple[dict[str, float], dict[tuple[str, float, int], dict[str, Any]]]:
     """The learning rates, chosen on right golds, and every arm's result by objective, share and seed."""
     swept = [(leader, rate) for leader in dict.fromkeys(ARMS.values()) for rate in RATES]
+    for share, seed in [(0.0, SWEEP_SEED), *((share, seed) for share in SHARES for seed in seeds)]:
+        write_data(share, seed)  # here: two runs at once would write the same files
     tried = run_parallel("rates", [partial(run_arm, *one, 0.0, SWEEP_SEED, SWEEP_STEPS) for one in swept], console)
     height = {one: result["held"] for one, result in zip(swept, tried, strict=True)}
     rates = {leader: max(RATES, key=lambda rate: height[leader, rate]) for leader in set(ARMS.values())}
