@@ -1,11 +1,11 @@
 """A trust region that is wider where a signal is large: worked numbers, sums and spans, and who refuses it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from qredit.core.chain import on_span, per_span
+from qredit.core.chain import Coefficient, Credit, on_span, per_span
 from qredit.core.objective import Objective
 from qredit.core.surrogate import clipped_ratio, clipped_turn_ratio, gradient_keeping_clip
 from qredit.credit.clip_scale import scale_clip
@@ -13,6 +13,7 @@ from qredit.credit.reward import reward
 from qredit.objectives import a2tgpo
 from qredit.runs.options import TrainOptions
 from qredit.utils.errors import QreditError
+from qredit.verl.settings import VerlSettings
 from tests.credit.test_turn_credit import believed, turned
 
 
@@ -52,9 +53,10 @@ def test_scales_of_a_sum_are_multiplied():
     assert value.clip_scale is not None
     assert value.clip_scale[:, 0].numpy() == pytest.approx([float(scaled_by(1.0)), float(scaled_by(-2.0))])
     assert value.value[:, 0].tolist() == [2.0, -4.0]
-    both = Objective(once + (reward() | scale_clip(0.5)), clipped_ratio()).evaluate(batch).clip_scale
-    assert both is not None
-    assert float(both[0, 0]) == pytest.approx(float(scaled_by(1.0) * scaled_by(1.0, 0.5)))
+    for source in (once + (reward() | scale_clip(0.5)), once | scale_clip(0.5)):
+        both = Objective(source, clipped_ratio()).evaluate(batch).clip_scale
+        assert both is not None
+        assert float(both[0, 0]) == pytest.approx(float(scaled_by(1.0) * scaled_by(1.0, 0.5)))
 
 
 def test_a_scale_on_a_span_leaves_the_rest_alone():
@@ -62,12 +64,20 @@ def test_a_scale_on_a_span_leaves_the_rest_alone():
     batch = replace(batch, rationale=torch.tensor([[True, True, False]]), response=torch.tensor([[False, False, True]]))
     for source in (
         reward() | on_span("rationale", scale_clip(0.3)),
+        on_span("rationale", reward() | scale_clip(0.3)) + on_span("response", reward()),
         per_span(rationale=reward() | scale_clip(0.3), response=reward()),
         per_span(response=reward(), rationale=reward() | scale_clip(0.3)),
     ):
         scale = Objective(source, clipped_ratio()).evaluate(batch).clip_scale
         assert scale is not None
         assert scale[0].numpy() == pytest.approx([float(scaled_by(1.0))] * 2 + [1.0])
+
+
+def test_what_does_not_count_keeps_the_width():
+    value, keep = torch.tensor([[2.0, 2.0]]), torch.tensor([[True, False]])
+    scale = scale_clip(0.3)(Coefficient(value, keep=keep), turned([1.0], [2])).clip_scale
+    assert scale is not None
+    assert scale[0].tolist() == pytest.approx([float(scaled_by(2.0)), 1.0])
 
 
 def test_rows_without_a_reward_keep_the_width():
@@ -90,7 +100,24 @@ def test_a_part_of_the_rows_keeps_its_scale():
 def test_an_objective_without_a_trust_region_refuses_a_scale():
     with pytest.raises(QreditError, match="scales a trust region, and log_likelihood"):
         TrainOptions(objective="garl(q=0.75) | scale_clip(0.3)").make_objective()
+    with pytest.raises(QreditError, match="scales a trust region"):
+        VerlSettings.read({"objective": "garl(q=0.75) | scale_clip(0.3)"}).make_objective()
     with pytest.raises(QreditError, match="scales a trust region, and score_function"):
         Objective(reward() | scale_clip(0.3)).evaluate(turned([1.0], [1]))
     with pytest.raises(QreditError, match="strength of scale_clip"):
         scale_clip(1.5)
+
+
+@dataclass(frozen=True)
+class Unsaid(Credit):
+    """A stage of the user's that scales and does not say so."""
+
+    def __call__(self, coefficient, batch):
+        return replace(coefficient, clip_scale=torch.ones_like(coefficient.value))
+
+
+def test_a_scale_that_nobody_reads_is_refused():
+    batch = turned([1.0], [1])
+    objective = Objective(reward() | Unsaid())
+    with pytest.raises(QreditError, match="scales a trust region, and score_function"):
+        objective.numerators(torch.zeros(1, 1), batch, objective.evaluate(batch))

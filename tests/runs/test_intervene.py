@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from qredit.rewards.reward_spec import parse_rewards
 from qredit.rollouts.sampling_params import TokenBudget
 from qredit.rollouts.tokenizer import digest_vocabulary
 from qredit.runs.folder import RunFolder
+from qredit.runs.intervening import check_done
 from qredit.runs.interventions import (
     JudgeProposer,
     OwnProposer,
@@ -26,6 +28,7 @@ from qredit.runs.interventions import (
     find_wrong_rollouts,
 )
 from qredit.runs.load import load_data
+from qredit.runs.row_file import RowFile
 from qredit.runs.source_run import read_records
 from qredit.tasks.base import Example
 from qredit.utils.errors import QreditError
@@ -262,6 +265,34 @@ def test_rows_of_a_run_are_imitated_and_nothing_behind_them(source, serve, tmp_p
     assert loss == pytest.approx(-logp.mean().item(), abs=1e-5)
     assert main(command) == 2
     assert "exists already" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_short_part_is_the_last_one(tmp_path):
+    """Three rollouts in parts of two, and the run has kept a fourth since: the third would be taken for it."""
+    rollouts = [replace(wrong(setting(None))[0], prompt_ids=(n,)) for n in range(4)]
+    file = RowFile(tmp_path / "rows.jsonl", {})
+    results = [
+        {"prompt_ids": [n], "rationale_ids": list(rollouts[n].rationale_ids), "reason": "leaked"} for n in range(4)
+    ]
+    file.parts = [results[:2], results[2:3]]
+    check_done(file, rollouts[:3], 2)
+    file.parts = [results[:2]]
+    check_done(file, rollouts, 2)
+    for parts in ([results[:2], results[2:3]], [results[:2], []], [results[2:]]):
+        file.parts = parts
+        with pytest.raises(QreditError, match=r"rows.jsonl.partial is of other rollouts"):
+            check_done(file, rollouts, 2)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]\n", "5\n", "null\n", "{}\n{}\n", '{}\n{"rows": 5}\n', '{}\n{"rows": ["a"]}\n', "{}\n[]\n"]
+)
+def test_parts_that_are_none_are_refused(text, tmp_path):
+    file = RowFile(tmp_path / "rows.jsonl", {"seed": 0})
+    file.partial.write_text(text)
+    for act in (file.check_free, file.open):
+        with pytest.raises(QreditError, match="cannot be gone on from"):
+            act()
 
 
 @pytest.mark.e2e

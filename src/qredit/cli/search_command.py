@@ -107,10 +107,11 @@ def run(given: dict[str, Any], out: Console, progress: Console) -> Mapping[str, 
     told = count_rows(rows) | {"prompts": len(setup.examples), "notes": list(setup.notes)}
     file.close([row for row in rows if row["labels"]])
     _show(told, out)
-    for name, path in (("rows", file.path), ("best", best)):
+    written = file.path if told["labelled"] else None
+    for name, path in (("rows", written), ("best", best)):
         if path is not None:
             out.print(f"{name}: {escape(escape_control_chars(str(path)))}", soft_wrap=True)
-    return {**told, "rows": str(file.path), "best": None if best is None else str(best)}
+    return {**told, "rows": None if written is None else str(written), "best": None if best is None else str(best)}
 
 
 def list_best(rows: Sequence[Mapping[str, Any]], examples: Sequence["Example"]) -> list[dict[str, Any]]:

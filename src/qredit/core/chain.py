@@ -515,7 +515,8 @@ class _on_span_source(_CombinedSource):
     def run(self, batch: RolloutBatch, walk: Walk) -> Coefficient:
         where = batch.span(self.span)
         inner = self.inner.run(batch, walk.under(f"{self.span}/", where))
-        return replace(inner, value=torch.where(where, inner.value, 0.0))
+        scale = _select(where, inner.clip_scale, None, 1.0)
+        return replace(inner, value=torch.where(where, inner.value, 0.0), clip_scale=scale)
 
     def __repr__(self) -> str:
         return f"on_span({self.span!r}, {self.inner!r})"

@@ -216,7 +216,8 @@ class Objective:
         if credited.clip_scale is None:
             per_token = self.surrogate(coefficient, logp, seen)
         else:
-            assert isinstance(self.surrogate, ClippedSurrogate)  # `check`, before the evaluation
+            if not isinstance(self.surrogate, ClippedSurrogate):  # a stage of the user's that does not say what it does
+                raise QreditError(f"{self.source} scales a trust region, and {self.surrogate} has none")
             per_token = self.surrogate.clip(coefficient, logp, seen, credited.clip_scale.to(logp.dtype))
         terms = {"policy": self.reduction.numerator(per_token, batch, credited.weight)}
         for (name, penalty), weight in zip(self._named_penalties(), credited.penalties, strict=True):

@@ -17,7 +17,8 @@ class scale_clip(Credit):
         scale = 1 + strength · (2 sigmoid(x) - 1),    x the coefficient so far, and 1 where it does not count
 
     So tokens with a signal above 0 may move further than the surrogate's `low` and `high`, up to 1 + strength times as
-    far, and those below 0 less far. In a sum of sources it concerns the whole sum; two that scale are multiplied.
+    far, and those below 0 less far. In a sum of sources it concerns the whole sum. Scales of several
+    stages are multiplied.
 
     Args:
         strength: b, from 0 to 1.
@@ -37,4 +38,6 @@ class scale_clip(Credit):
         scale = 1.0 + self.strength * (2.0 * torch.sigmoid(coefficient.value) - 1.0)
         if coefficient.keep is not None:
             scale = torch.where(coefficient.keep, scale, 1.0)
+        if coefficient.clip_scale is not None:
+            scale = coefficient.clip_scale * scale
         return replace(coefficient, clip_scale=scale)

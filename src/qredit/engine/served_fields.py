@@ -18,9 +18,10 @@ def check_served(objective: Objective, filled: Collection[str], told: Collection
         engine: its name.
 
     Raises:
-        QreditError: a proposal, which it does not draw from; a teacher that it has not; another field that it does not
-            fill.
+        QreditError: parts that do not go together (`Objective.check`); a proposal, which it does not draw from; a
+            teacher that it has not; another field that it does not fill.
     """
+    objective.check()
     needs = (objective.needs | objective.needs_off_policy) - set(told)
     if objective.proposal is not None:
         raise QreditError(f"{objective} draws from a proposal, which is not done on {engine}; train it on TRL")

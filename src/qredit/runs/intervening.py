@@ -18,7 +18,14 @@ from qredit.rollouts.tokenizer import digest_vocabulary
 from qredit.runs.dpo import check_same_tokenizer
 from qredit.runs.folder import RunFolder
 from qredit.runs.fresh_rollouts import sample_groups
-from qredit.runs.interventions import JudgeProposer, OwnProposer, Setting, correct_rollouts, find_wrong_rollouts
+from qredit.runs.interventions import (
+    JudgeProposer,
+    OwnProposer,
+    Setting,
+    correct_rollouts,
+    count_batch,
+    find_wrong_rollouts,
+)
 from qredit.runs.load import (
     find_weights,
     get_stop_tokens,
@@ -116,7 +123,7 @@ def intervene(
     own = OwnProposer(setting, chat, step_tokens, get_context_length(model))
     proposer = own if judge is None else JudgeProposer(judge)
     vocabulary, done = digest_vocabulary(tokenizer), file.open()
-    check_done(file, wrong)
+    check_done(file, wrong, count_batch(tries))
     with make_progress_bars(console) as bars:
         bar = bars.add_task("corrections", total=len(wrong), completed=len(file.rows), note="")
         for batch in correct_rollouts(wrong, proposer, setting, step_tokens, tries, done):
@@ -142,18 +149,20 @@ def _as_result(one: WrongRollout, made: Correction | str, vocabulary: str) -> di
     return {"prompt_ids": list(one.prompt_ids), "rationale_ids": list(one.rationale_ids), **told}
 
 
-def check_done(file: RowFile, wrong: Sequence[WrongRollout]) -> None:
+def check_done(file: RowFile, wrong: Sequence[WrongRollout], size: int) -> None:
     """Refuse results of other rollouts than these, in this order: the run, its model or its data were changed since.
 
     Args:
         file: with what is done.
         wrong: the rollouts.
+        size: of a batch. A shorter part is the last one, behind which nothing can follow.
 
     Raises:
         QreditError: names the file.
     """
-    known = [(one["prompt_ids"], one["rationale_ids"]) for one in file.rows]
-    if known != [(list(one.prompt_ids), list(one.rationale_ids)) for one in wrong[: len(known)]]:
+    known = [(one.get("prompt_ids"), one.get("rationale_ids")) for one in file.rows]
+    asked = [(list(one.prompt_ids), list(one.rationale_ids)) for one in wrong[: len(file.parts) * size]]
+    if known != asked:
         raise QreditError(f"{file.partial} is of other rollouts; give another --output, or remove it to begin anew")
 
 

@@ -247,9 +247,14 @@ def correct_rollouts(
         tries: continuations; one of them must be right.
         done: batches that are left out at the beginning; what the others give does not depend on it.
     """
-    size = max(ROWS_PER_BATCH // tries, 1)
+    size = count_batch(tries)
     for start in range(done * size, len(wrong), size):
         yield _correct_batch(wrong[start : start + size], proposer, setting, most, tries, start)
+
+
+def count_batch(tries: int) -> int:
+    """Wrong rollouts that are corrected together, by the continuations of each."""
+    return max(ROWS_PER_BATCH // tries, 1)
 
 
 def _correct_batch(

@@ -69,13 +69,23 @@ class RowFile:
         """Write the file, if there is a row for it, and take the parts away."""
         if rows:
             write_text_atomic(self.path, "".join(map(to_json_line, rows)))
-        self.partial.unlink()
+        self.partial.unlink(missing_ok=True)
 
     def _read(self) -> list[dict[str, Any]]:
         """The whole lines of the partial file."""
         if not self.partial.exists():
             return []
         try:
-            return read_records(self.partial, dict)
-        except QreditError:
+            lines = read_records(self.partial, _check_object)
+            for line in lines[1:]:
+                list(map(_check_object, line["rows"]))
+            return lines
+        except (QreditError, KeyError, TypeError, ValueError):
             raise QreditError(f"{self.partial} cannot be gone on from; remove it, or give another --output") from None
+
+
+def _check_object(value: Any) -> dict[str, Any]:
+    """A JSON object; ValueError where it is none."""
+    if not isinstance(value, dict):
+        raise ValueError("no object")
+    return value

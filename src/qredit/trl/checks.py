@@ -246,7 +246,7 @@ def check_replay(objective: Objective, args: QreditConfig) -> None:
     drawing = args.drawing_of_run
     if drawing is not None and drawing.fills:
         raise QreditError(
-            f"replay compares rollouts by their rewards, and {drawing} puts in some without any; give one of them"
+            f"replay learns again from rollouts with rewards, and {drawing} puts in some without any; give one of them"
         )
     if args.world_size > 1 or args.deepspeed or args.fsdp:
         raise QreditError("replay takes one process, without DeepSpeed and FSDP; leave replay out")

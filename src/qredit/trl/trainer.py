@@ -215,6 +215,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self.objective = parse(objective) if isinstance(objective, str) else objective
+        self.objective.check()
         args = args if args is not None else QreditConfig()
         if not isinstance(args, QreditConfig):
             raise QreditError(f"args must be a QreditConfig, got {type(args).__name__}")

@@ -25,7 +25,7 @@ class pool:
     Behind each generation `draw` rollouts are drawn from the pool without replacement, each as likely as any other; all
     of them where there are fewer. They stay in the pool. c_it is the coefficient that the token got in its own group
     when the rollout was learned from for the first time, whatever the run's objective; the reduction is the run's.
-    Rollouts that a filter took out of their update are not in the pool.
+    Rollouts that a filter took out of the denominator of their update are not in the pool.
 
     Args:
         draw: rollouts that are drawn.
