@@ -23,12 +23,12 @@ from qredit.runs.options import TrainOptions
 
 FOLDER, PAGE = RUNS / "path-star", Path("docs/results.md")
 TEXT = Path(__file__).with_name("path_star.md.in")
-DEGREE, LENGTH, NODES = 2, 3, 10
+DEGREE, LENGTH, NODES, COMPLETION = 2, 3, 10, 20
 STEPS, SEEDS, SWEEP_SEED, SWEEP_STEPS = 200, (0, 1, 2), 100, 100
 RATES = (1e-3, 3e-4)  # in order of preference among equals
 ARMS = {  # objective: whose learning rate it takes
     "grpo()": "garl(q=0.75)",
-    "dr_grpo()": "garl(q=0.75)",
+    f"dr_grpo({COMPLETION})": "garl(q=0.75)",
     "logprob()": "logprob()",
     "jepo()": "logprob()",
     "garl(q=0.75)": "garl(q=0.75)",
@@ -37,7 +37,7 @@ ARMS = {  # objective: whose learning rate it takes
 HELD, CHOOSING = EvalSpec(questions=256), EvalSpec(questions=64, split="validation")
 STAR = TrainOptions(
     task=f"path-star(degree={DEGREE}, length={LENGTH}, nodes={NODES})",
-    max_completion_length=20,
+    max_completion_length=COMPLETION,
     answer_budget=8,
     save_every=0,
     cpu=True,
