@@ -4,7 +4,7 @@ The plan, written before the first of these runs. `recipes/one-shot.yaml` as it 
 other questions grow for long after that on the trained one was whole), and the same run by `grpo()`, which learns
 nothing once all rollouts are right. Three seeds, all of one and the same question. A run is solved from the first of
 `WINDOW` steps in a row on that had at least `WHOLE` of their rollouts right. Told is the success on 64 questions that
-were never trained on: before the run, when that one is solved, at its height and at the end.
+were never trained on: before the run, at its first validation, at its height and at the end.
 
 Runs are kept in runs/results/one-shot, their small results in experiments/kept/one-shot. `--minutes` begins no run
 after so many, `--write` writes the table of what is there and trains nothing.
@@ -13,8 +13,7 @@ after so many, `--write` writes the table of what is there and trains nothing.
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import asdict, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -26,7 +25,7 @@ from run_budget import RunBudget, parse_budget, run_jobs
 
 from qredit.cli.parser import build_options, read_yaml
 from qredit.cli.train_command import list_training_fields
-from qredit.runs.experiment import hash_initial_weights, load_or_compute, read_curves
+from qredit.runs.experiment import EvalSpec, evaluate_model, hash_initial_weights, load_or_compute, read_curves
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import train
 
@@ -34,7 +33,8 @@ FOLDER, PAGE, PICTURE = RUNS / "one-shot", Path("docs/results.md"), Path("docs/o
 TEXT = Path(__file__).with_name("one_shot.md.in")
 RECIPE = "recipes/one-shot.yaml"
 SEEDS, WINDOW, WHOLE = (0, 1, 2), 5, 0.99
-OBJECTIVES = ("one_shot_entropy()", "grpo()")  # the recipe's, and what it is an extension of
+GRPO = "grpo()"
+OBJECTIVES = ("one_shot_entropy()", GRPO)  # the recipe's, and what it is an extension of
 
 Job = tuple[str, int]
 """Objective, seed."""
@@ -77,12 +77,17 @@ def find_saturation(curve: list[float]) -> int | None:
     return next((at + 1 for at in range(len(right) - WINDOW + 1) if all(right[at : at + WINDOW])), None)
 
 
-def read_at(validation: list[tuple[int, float]], step: int) -> float:
-    """Success on others at a step, on the line between the validations beside it; the last one's behind it."""
-    for (before, low), (after, high) in pairwise(validation):
-        if before <= step <= after:
-            return low + (high - low) * (step - before) / (after - before)
-    return validation[-1][1]
+def ask_untrained(budget: RunBudget) -> float | None:
+    """Success of the model before a run, on as many questions; None where it was not asked and is not to be."""
+    folder = FOLDER / "untrained"
+    if budget.is_spent:
+        known = read_small_result(kept(folder))
+    else:
+        options = make_options(GRPO, 0)
+        held = EvalSpec(options.eval_questions, options.eval_k, split="validation")
+        facts = {"train": options.changed(), "weights": hash_initial_weights(options), "held": asdict(held)}
+        known = load_or_compute(folder, facts, lambda: {**evaluate_model(options, None, held)["p@1"]}, kept(folder))
+    return None if known is None else float(known["value"])
 
 
 def write_rows(found: Mapping[Job, Mapping[str, Any]]) -> Iterator[str]:
@@ -92,11 +97,9 @@ def write_rows(found: Mapping[Job, Mapping[str, Any]]) -> Iterator[str]:
         if not own:
             continue
         whole = [find_saturation(one["curve"]) for one in own]
-        reached = [read_at(one["validation"], step) for one, step in zip(own, whole, strict=True) if step is not None]
         cells = [
             ", ".join("never" if step is None else str(step) for step in whole),
             percent_cell([one["validation"][0][1] for one in own]),
-            percent_cell(reached) if reached else "–",
             percent_cell([max(value for _, value in one["validation"]) for one in own]),
             percent_cell([one["validation"][-1][1] for one in own]),
         ]
@@ -134,10 +137,12 @@ def main() -> None:
         lambda job, told: f"{job[0]} seed {job[1]}: {100 * told['validation'][-1][1]:.1f} % of others",
         Console(highlight=False),
     )
-    if found:
+    untrained = ask_untrained(budget)
+    if found and untrained is not None:
         plot(found, PICTURE)
         said = {"rows": "\n".join(write_rows(found)), "machine": machine_line(), "window": WINDOW}
-        text = Template(TEXT.read_text()).substitute(said, whole=f"{100 * WHOLE:.0f}")
+        shares = {"whole": f"{100 * WHOLE:.0f}", "untrained": f"{100 * untrained:.1f}"}
+        text = Template(TEXT.read_text()).substitute(said, **shares)
         insert(PAGE, "one question", text)
 
 
