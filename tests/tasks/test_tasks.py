@@ -391,6 +391,10 @@ def test_the_file_of_another_split_is_refused(tmp_path):
         ("finqa", {**FINQA, "qa": "what?"}, "field 'qa.question' is missing: the part before 'question'"),
         ("hotpotqa", {**HOTPOT, "answer": None}, "field 'answer' is null"),
         ("musique", {"id": "x"}, "no field 'question'; There are: id"),
+        ("musique", {**MUSIQUE, "id": 7}, "field 'id' must be text, not int"),
+        ("musique", {**MUSIQUE, "answer_aliases": "Dee"}, "field 'answer_aliases' must be a list of texts"),
+        ("musique", {**MUSIQUE, "paragraphs": ["Bee"]}, "field 'paragraphs' must be a list of objects, each with"),
+        ("musique", {**MUSIQUE, "paragraphs": [{"title": "Bee"}]}, "field 'paragraphs' must be a list of objects"),
         ("gsm8k", ["question"], "an object with named fields was expected, not list"),
     ],
 )

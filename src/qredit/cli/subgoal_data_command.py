@@ -18,6 +18,7 @@ from rich.markup import escape
 from qredit.cli.parser import Parser, add_options, build_options, select_fields
 from qredit.cli.shared_options import split_sources
 from qredit.runs.options import TrainOptions, option
+from qredit.tasks.normal_forms import find_unreadable
 from qredit.utils.atomic_files import check_new_file, write_text_atomic
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import escape_control_chars, to_json_line
@@ -52,6 +53,8 @@ class SubgoalOptions:
         given = [name for name in ("rationale_column", "steps", "lead") if getattr(self, name) is not None]
         if self.source == "decomposition" and given:
             raise QreditError(f"{given[0]} says how a rationale is cut; with source=decomposition leave it out")
+        if bad := find_unreadable(self.lead):
+            raise QreditError(f"lead holds {bad}")
 
 
 def add_arguments(parser: Parser) -> None:

@@ -241,7 +241,21 @@ def load_data(
         QreditError: as `Task.loaded`; holding them out leaves nothing to train on; `hold_out` for data with
             splits.
     """
-    task = get_task(options, needed)
+    return load_data_of_task(get_task(options, needed), options, split, limit)
+
+
+def load_data_of_task(task: Task, options: TrainOptions, split: Split, limit: int | None = None) -> ExamplesWithNotes:
+    """What `load_data` gives, read by another form of the run's task, such as one that keeps more of each record.
+
+    Args:
+        task: in the place of the run's own.
+        options: of the run.
+        split: train, validation or test.
+        limit: how many at most; None is all.
+
+    Raises:
+        QreditError: as `load_data`.
+    """
     if options.hold_out and not is_single_file(options):
         raise QreditError(f"hold_out is for a single file; {options.data or options.task} has splits of its own")
     if split != "test" and options.held_out and is_single_file(options):

@@ -145,9 +145,23 @@ class Task:
         rows = self.read(source or self.default_data, split)
         records, notes = (rows.records, rows.notes) if isinstance(rows, RecordsWithNotes) else (rows, ())
         examples = [replace(self.render(record, style), place=record.get(PLACE_KEY, "")) for record in records]
-        _check_texts(self.name, examples)
-        kept, dropped = _without_repeats(self.name, examples)
-        return ExamplesWithNotes(sort_by_hash(kept)[:limit], (*notes, *dropped))
+        kept = check_examples(self.name, examples)
+        said = (*notes, *kept.notes, *_note_conflicting_answers(kept.examples))
+        return ExamplesWithNotes(sort_by_hash(kept.examples)[:limit], said)
+
+
+def check_examples(name: str, examples: Sequence[Example]) -> ExamplesWithNotes:
+    """The examples without those that only repeat an earlier one, in their order, and a note of how many did.
+
+    Args:
+        name: of their task, for errors.
+        examples: with the places that they were read from.
+
+    Raises:
+        QreditError: an empty answer, text that no tokenizer reads, or different examples with the same id.
+    """
+    _check_texts(name, examples)
+    return _without_repeats(name, examples)
 
 
 def _check_texts(name: str, examples: Sequence[Example]) -> None:
@@ -162,8 +176,8 @@ def _check_texts(name: str, examples: Sequence[Example]) -> None:
                 raise QreditError(f"{example.place or name}: the {part} holds {bad}")
 
 
-def _without_repeats(name: str, examples: Sequence[Example]) -> tuple[list[Example], list[str]]:
-    """The examples without those that repeat an earlier one of the same id, and notes about repeated questions."""
+def _without_repeats(name: str, examples: Sequence[Example]) -> ExamplesWithNotes:
+    """The examples without those that repeat an earlier one of the same id, and how many do."""
     kept: dict[str, Example] = {}
     repeats: list[Example] = []
     clashes: list[tuple[Example, Example]] = []
@@ -180,10 +194,8 @@ def _without_repeats(name: str, examples: Sequence[Example]) -> tuple[list[Examp
         raise QreditError(
             f"{name}: {len(clashes)} ids occur more than once with different rows, first '{first.id}'{places}"
         )
-    notes = []
-    if repeats:
-        notes.append(f"{len(repeats)} rows repeat an earlier one and are left out, first {repeats[0].place}")
-    return [*kept.values()], [*notes, *_note_conflicting_answers([*kept.values()])]
+    said = f"{len(repeats)} rows repeat an earlier one and are left out, first {repeats[0].place}" if repeats else ""
+    return ExamplesWithNotes([*kept.values()], tuple(filter(None, (said,))))
 
 
 def _note_conflicting_answers(examples: Sequence[Example]) -> list[str]:

@@ -32,6 +32,18 @@ MULTI_HOP: Mapping[Passages, Wording] = {
     ),
     "none": Wording("Answer the question from what you know. It takes several facts.", _SHORT_ANSWER),
 }
+SINGLE_HOP: Mapping[Passages, Wording] = {
+    "all": Wording(
+        "Here are several passages, each with its title. Answer the question from one of them; the others do not "
+        "matter.",
+        _SHORT_ANSWER,
+    ),
+    # One passage, or those of the whole question where the data does not say which of them a sub-question rests on.
+    "supporting": Wording(
+        "Here is what the answer rests on, with its title in front. Answer the question from it.", _SHORT_ANSWER
+    ),
+    "none": Wording("Answer the question from what you know.", _SHORT_ANSWER),
+}
 
 
 def build_prompt(style: Style, wording: Wording, question: str, context: Sequence[str] = ()) -> str:

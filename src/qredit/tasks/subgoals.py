@@ -3,25 +3,23 @@
 Each example has the columns `difficulty`, how many steps are left, and `question_id`, that of the whole question.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
-from qredit.tasks.base import PLACE_KEY, Example, Record, RecordsWithNotes, Split, Style, Task
+from qredit.tasks.base import Example, Record, Style, Task
 from qredit.tasks.prompt_text import append_to_prompt
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import to_one_line
 
-DIFFICULTY, QUESTION_ID = "difficulty", "question_id"
-_HOPS = "sub-questions with an answer each"
+DIFFICULTY, QUESTION_ID, RECORD = "difficulty", "question_id", "record"
 
 
 def show_beginnings(example: Example, steps: Sequence[str], lead: str) -> list[Example]:
     """The question behind its first 0, 1, … steps, all but the last: K - k of K are left of the one that shows k.
 
     Args:
-        example: the question.
+        example: the question; its columns go along.
         steps: of its rationale, with the white space around them.
         lead: text between the prompt and the first step.
     """
@@ -31,42 +29,47 @@ def show_beginnings(example: Example, steps: Sequence[str], lead: str) -> list[E
             example,
             prompt=append_to_prompt(example, text),
             id=f"{example.id}:{number}" if number else example.id,
-            columns={DIFFICULTY: len(steps) - number, QUESTION_ID: example.id},
+            columns={**example.columns, DIFFICULTY: len(steps) - number, QUESTION_ID: example.id},
         )
         for number, text in enumerate(shown)
     ]
 
 
-def ask_subquestions(task: Task) -> Task:
-    """The task that asks the sub-questions of each question, a step each, and the question, as many as it has.
+def keep_records(task: Task) -> Task:
+    """The task whose examples have the record that they were rendered from as their one column, `RECORD`.
 
     Args:
-        task: that has `decompose`.
+        task: whose records are kept.
+    """
+
+    def render(record: Record, style: Style) -> Example:
+        return replace(task.render(record, style), columns={RECORD: record})
+
+    return replace(task, render=render)
+
+
+def get_decompose(task: Task) -> Callable[[Record], Sequence[Record]]:
+    """What tells the sub-questions of the task's records.
 
     Raises:
-        QreditError: records of the task tell no sub-questions. Reading it: some tell none, with the first of them.
+        QreditError: they have none.
     """
-    decompose = task.decompose
-    if decompose is None:
+    if task.decompose is None:
         raise QreditError(f"questions of task {task.name} tell no sub-questions, as those of musique do")
+    return task.decompose
 
-    def cut(record: Record) -> Iterator[dict[str, Any]]:
-        hops = decompose(record)
-        known = {QUESTION_ID: record["id"], PLACE_KEY: record.get(PLACE_KEY, "")}
-        yield from ({"record": hop, DIFFICULTY: 1, **known} for hop in hops)
-        yield {"record": record, DIFFICULTY: len(hops), **known}
 
-    def read(source: str | None, split: Split) -> RecordsWithNotes:
-        rows = task.read(source, split)
-        records, notes = (rows.records, rows.notes) if isinstance(rows, RecordsWithNotes) else (list(rows), ())
-        check_all_cut([record["id"] for record in records], [bool(decompose(record)) for record in records], _HOPS)
-        return RecordsWithNotes([one for record in records for one in cut(record)], notes)
+def ask_subquestions(whole: Example, hops: Sequence[Example]) -> list[Example]:
+    """The sub-questions of a question, a step each, then the question, as many as it has.
 
-    def render(one: Record, style: Style) -> Example:
-        columns = {name: one[name] for name in (DIFFICULTY, QUESTION_ID)}
-        return replace(task.render(one["record"], style), columns=columns)
-
-    return replace(task, read=read, render=render)
+    Args:
+        whole: the question.
+        hops: its sub-questions, in their order.
+    """
+    return [
+        *(replace(hop, place=whole.place, columns={DIFFICULTY: 1, QUESTION_ID: whole.id}) for hop in hops),
+        replace(whole, columns={DIFFICULTY: len(hops), QUESTION_ID: whole.id}),
+    ]
 
 
 def check_all_cut(ids: Sequence[str], cut: Sequence[bool], what: str) -> None:

@@ -63,6 +63,15 @@ def get_field(record: Record, field: str) -> Any:
     return _look_up(record, field)[0]
 
 
+def drop_field(record: Record, field: str) -> dict[str, Any]:
+    """The record without a field, of which other parts stay where it is inside others."""
+    head, _, rest = field.partition(".")
+    inside = record.get(head)
+    if field in record or not rest or not isinstance(inside, Mapping):
+        return {name: value for name, value in record.items() if name != field}
+    return {**record, head: drop_field(inside, rest)}
+
+
 def _look_up(record: Record, field: str) -> tuple[Any, str | None]:
     """A field's value and None, or None and what is missing, in words."""
     if field in record:  # flattened tables have columns with dots in their names
@@ -98,7 +107,8 @@ def read_text_column(column: str, examples: Sequence[Example], where: str, what:
         what: the column, in words.
 
     Raises:
-        QreditError: no row has it, with the nearest name; a value that is no text, with its row.
+        QreditError: no row has it, with the nearest name; a value that is no text, or text that no tokenizer reads,
+            with its row.
     """
     if not any(has_field(example.columns, column) for example in examples):
         names = {str(name) for example in examples for name in example.columns}
@@ -108,5 +118,7 @@ def read_text_column(column: str, examples: Sequence[Example], where: str, what:
         value = get_field(example.columns, column) if has_field(example.columns, column) else None
         if value is not None and not isinstance(value, str):
             raise QreditError(f"{example.place}: field '{column}' must be text, not {value!r}")
+        if bad := find_unreadable(value):
+            raise QreditError(f"{example.place}: field '{column}' holds {bad}")
         found.append(value if value and value.strip() else "")
     return found
