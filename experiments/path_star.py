@@ -92,8 +92,8 @@ def write_rows(found: Mapping[Job, Mapping[str, Any]], rates: Mapping[str, float
         if not seeds:
             continue
         cells = [percent_cell([one[name] for one in seeds]) for name in ("p@1", "p@16", "m@16")]
-        reward = sum(sum(one["curve"]) for one in seeds)
-        yield f"| `{objective}` | {rates[leader]:g} | {' | '.join(cells)} | {'yes' if reward else 'never'} |"
+        seen = "yes" if any(sum(one["curve"]) for one in seeds) else "never"
+        yield f"| `{objective}` | {rates[leader]:g} | {len(seeds)} | {' | '.join(cells)} | {seen} |"
 
 
 def main() -> None:

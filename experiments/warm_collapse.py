@@ -113,6 +113,7 @@ def main() -> None:
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
     if found := run_all(budget, Console(highlight=False)):
         said = {"steps": STEPS, "machine": machine_line(), "rows": write_rows(found)}
+        said |= {"run": sum(job[2] == 0 for job in found), "planned": len(RATES) * len(OBJECTIVES)}
         insert(PAGE, "warm collapse", Template(TEXT.read_text()).substitute(said))
 
 
