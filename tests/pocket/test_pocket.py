@@ -24,6 +24,7 @@ from qredit.runs.progress_bars import make_progress_bars
 from qredit.tasks.pocket import language
 from qredit.tasks.pocket.scene import SIZES, assign_split, draw_scenes
 from qredit.utils.errors import QreditError
+from tests.support.marks import e2e
 
 pytestmark = pytest.mark.whole_tasks
 NAMES = ("pocket-hotpot", "pocket-musique", "pocket-finqa", "pocket-dial")
@@ -46,7 +47,7 @@ def few(monkeypatch):
         monkeypatch.setitem(SIZES, split, 200)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*map(e2e, NAMES[:2]), *NAMES[2:]])
 def test_every_split_has_its_size(name):
     assert {split: len(whole(name, split)) for split in SPLITS} == SIZES
 

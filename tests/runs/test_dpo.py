@@ -308,6 +308,7 @@ def test_a_run_that_was_not_asked_keeps_none(train):
     assert not train("plain", keep_rollouts=False, steps=1).rollouts.exists()
 
 
+@pytest.mark.e2e
 def test_fresh_rollouts_are_drawn_for_the_questions(source, dpo):
     """A reward of ours is 1 half of the time; the same seed draws the same rollouts and pairs, another seed others."""
     first = source(groups=None, reward="tests.runs.test_dpo:is_even")
@@ -411,6 +412,7 @@ def test_training_and_evaluation_go_on_from_it(source, dpo, data, tmp_path):
     assert main(["report", "--quiet", str(run.path), "--output", str(tmp_path / "page.html")]) == 0
 
 
+@pytest.mark.e2e
 def test_a_stopped_run_gives_its_newest_checkpoint(source, dpo, train):
     stopped = train("stopped", steps=2, save_every=1)
     shutil.rmtree(stopped.final)
