@@ -203,9 +203,7 @@ def tell_effects() -> dict[str, str]:
     rates, found = run_all(spent, Console(quiet=True))
     if not rates:
         return {}
-    spread = find_spread(
-        list_success(found)
-    )  # what a single seed is held against; several have an interval of their own
+    spread = find_spread(list_success(found))  # a single seed is held against it; several have their own interval
     told = {}
     for arm in dict.fromkeys(arm for arm, _ in found):
         own, gap = compare(found, arm)

@@ -129,13 +129,13 @@ def train_with_judge(objective: str, run: Path) -> dict[str, Any]:
     """`qredit train` with the judge, as a user calls it; raises where it does not end well."""
     judge = SmallJudge()
     try:
-        sizes = {"m": ROLLOUTS, "prompts-per-step": PROMPTS, "steps": STEPS, "save-every": 0, "seed": 0}
-        command = [sys.executable, "-m", "qredit", "train", "--task", "pocket-finqa", "--style", "warm", "--cpu"]
-        command += ["--objective", objective]
-        if OBJECTIVES[objective]:
-            command += ["--field", f'{OBJECTIVES[objective]}("{judge.url}", "smollm2")']
-        command += [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
-        subprocess.run([*command, "--output", str(run)], check=True, env=os.environ | {"no_proxy": "127.0.0.1"})
+        maker = OBJECTIVES[objective]
+        run_qredit(
+            *("train", "--task", "pocket-finqa", "--style", "warm", "--cpu", "--objective", objective),
+            *(("--field", f'{maker}("{judge.url}", "smollm2")') if maker else ()),
+            *("--m", ROLLOUTS, "--prompts-per-step", PROMPTS, "--steps", STEPS, "--save-every", 0, "--seed", 0),
+            *("--output", run),
+        )
     finally:
         judge.close()
     asked = TrainOptions(task="pocket-finqa", style="warm", cpu=True)
@@ -168,19 +168,10 @@ def correct_rollouts(folder: Path) -> dict[str, Any]:
     zero, rows = folder / "zero", folder / "corrections.jsonl"
     task = ["--task", "pocket-hotpot", "--style", "warm", "--cpu"]
     run_qredit("train", *task, "--steps", ZERO_STEPS, "--keep-rollouts", "--save-every", 0, "--output", zero)
-    corrected = run_qredit(
-        *(
-            "intervene",
-            "--json",
-            "--run",
-            zero,
-            "--output",
-            rows,
-            "--by",
-            f"local('smollm2', max_tokens={STEP_TOKENS})",
-        ),
-        *("--steps", "sentences", "--step-tokens", STEP_TOKENS, "--continuations", CONTINUATIONS),
-    )
+    by = f"local('smollm2', max_tokens={STEP_TOKENS})"
+    sizes = ("--step-tokens", STEP_TOKENS, "--continuations", CONTINUATIONS)
+    source = ("--run", zero, "--output", rows, "--by", by, "--steps", "sentences")
+    corrected = run_qredit("intervene", "--json", *source, *sizes)
     told: dict[str, Any] = json.loads(corrected)
     if told["rows"]:
         run_qredit("sft", *task, "--completions", rows, "--steps", 2, "--output", folder / "int")
@@ -190,7 +181,8 @@ def correct_rollouts(folder: Path) -> dict[str, Any]:
 def run_qredit(*arguments: object) -> str:
     """What a command prints; raises where it does not end well."""
     command = [sys.executable, "-m", "qredit", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    near = os.environ | {"no_proxy": "127.0.0.1"}  # the judge stands on this machine
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=near).stdout
 
 
 def write_corrections(found: Mapping[str, Any]) -> str:

@@ -124,13 +124,12 @@ def intervene(
     proposer = own if judge is None else JudgeProposer(judge)
     vocabulary, done = digest_vocabulary(tokenizer), file.open()
     check_done(file, wrong, count_batch(tries))
+    left = iter(wrong[len(file.rows) :])
     with make_progress_bars(console) as bars:
         bar = bars.add_task("corrections", total=len(wrong), completed=len(file.rows), note="")
         for batch in correct_rollouts(wrong, proposer, setting, step_tokens, tries, done):
-            begun = len(file.rows)
-            asked = wrong[begun : begun + len(batch)]
-            file.add([_as_result(one, made, vocabulary) for one, made in zip(asked, batch, strict=True)])
-            bars.update(bar, completed=len(file.rows))
+            file.add([_as_result(next(left), made, vocabulary) for made in batch])
+            bars.advance(bar, len(batch))
     rows = [one["row"] for one in file.rows if "row" in one]
     reasons = Counter(one["reason"] for one in file.rows if "reason" in one)
     file.close(rows)
