@@ -277,6 +277,7 @@ def interrupt(monkeypatch, step):
     monkeypatch.setattr(MetricsWriter, "on_step_begin", on_step_begin)
 
 
+@pytest.mark.e2e
 def test_a_resumed_run_keeps_each_rollout_once(train, tmp_path, monkeypatch):
     whole = train("whole", steps=4)
     with monkeypatch.context() as patched:

@@ -35,7 +35,7 @@ from tests.support.runs import first_step_gradients, length_reward, questions, r
 from tests.support.tiny import chat_tokenizer, model, tokenizer
 
 BATCH_STD = Objective(on_span("sampled", reward() | center_by_group() | scale_by_batch_std()))
-KINDS = ["garl(q=0.75)", "paft(q=0.5)", "grpo()", "dapo()", BATCH_STD]
+KINDS = ["garl(q=0.75)", e2e("paft(q=0.5)"), "grpo()", e2e("dapo()"), BATCH_STD]
 """One of a likelihood, one that draws, a mean over rows, a mean over tokens, a statistic of the step."""
 OBJECTIVES = [*KINDS, *map(e2e, ("dr_grpo(length=10)", "rloo()", "maxrl()", "delta()"))]
 
