@@ -74,7 +74,7 @@ def write_questions(kind: str) -> Path:
 
 def make_length_options(arm: Arm, kind: str, rate: float) -> TrainOptions:
     """One run: the thinking budget is the same for all lengths."""
-    own = make_options(plan.TASKS[0], arm, plan.LENGTH_SEED, rate, plan.LENGTH_STEPS)
+    own = make_options(plan.TASKS[0], arm, plan.LENGTH_SEED, rate, plan.LENGTH_STEPS[kind])
     budget = plan.LENGTHS[kind]
     return replace(
         own,

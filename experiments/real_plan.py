@@ -192,7 +192,8 @@ NOISY_ARMS = ("log-prob", "JEPO", "GARL .5", "GARL .75", "GARL 1", "GARL auto")
 # Part C: the questions of two hops, the answers of other lengths. GARL 0, .5 and auto were added after GARL 0 was seen
 # to escape from 1e-6 with short answers: longer ones make a real model as cold as one likes.
 LENGTHS = {"name": 8, "chain": 32, "facts": 80}  # what is asked for: its budget in tokens
-LENGTH_THOUGHT, LENGTH_STEPS, LENGTH_SEED = 24, 6, 0
+LENGTH_STEPS = {"name": 6, "chain": 4, "facts": 4}  # those of the longer ones cut from 6 before their first run
+LENGTH_THOUGHT, LENGTH_SEED = 24, 0
 LENGTH_ARMS = (
     Arm("GARL 0", "garl(q=0.0)"),
     Arm("GARL .5", "garl(q=0.5)"),
