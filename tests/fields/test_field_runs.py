@@ -204,6 +204,9 @@ def test_a_resumed_run_goes_on_with_its_learner(objective, fields, key, train):
     check_resumed(train("whole", objective, *fields, save_every=1), key)
 
 
+TAUGHT = "grpo() | kl_to_reference(0.1, teacher='a')"
+
+
 @pytest.mark.parametrize(
     ("words", "said_of_it"),
     [
@@ -211,6 +214,7 @@ def test_a_resumed_run_goes_on_with_its_learner(objective, fields, key, train):
         (["--objective", "hicra()", "--field", "planning=planing_grams()"], "did you mean 'planning_grams'"),
         (["--objective", "grpo()", "--field", "planning=planning_grams()"], "nothing reads 'planning'"),
         (["--objective", "capo()", "--field", "wrong_step=judge_wrong_steps()"], "'url' and 'model'"),
+        (["--objective", TAUGHT, "--field", "logp@a=teacher_model('./none')"], "teachers: 'a': no model folder none"),
     ],
 )
 def test_what_cannot_be_made_is_said_before_a_run(words, said_of_it, tmp_path, capsys):

@@ -6,8 +6,9 @@ import pytest
 
 from qredit.fields import REGISTRY, behind_prompt, macros_by_length, planning_grams, truncated_answers
 from qredit.fields.parsing import list_makers, parse_field, parse_fields, suggest_makers
+from qredit.pocket import get_model_path
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker, make_fields
-from qredit.runs.fields import check_all_read, check_fields, load_fields, select_read
+from qredit.runs.fields import check_all_read, check_fields, load_fields, locate_teachers, select_read
 from qredit.runs.options import TrainOptions
 from qredit.trl.checks import spread_makers
 from qredit.utils.errors import QreditError
@@ -152,6 +153,12 @@ def test_makers_are_sorted_by_what_a_trainer_takes():
     assert load_fields(options("hicra()", f"planning={HERE}")).reads_columns
     (learner,) = load_fields(options("ma_rlhf()", "value=critic()", "macro=macros_by_length()")).learners
     assert learner.fills == ("value",)
+
+
+def test_a_teacher_is_found_as_the_model_of_a_run_is():
+    hint = behind_prompt("{prompt}").make_teacher()
+    found = locate_teachers({"own": "pocket", "other": "some/id", "hint": hint}, TrainOptions(task="pocket-hotpot"))
+    assert found == {"own": str(get_model_path("hotpot")), "other": "some/id", "hint": hint}
 
 
 def test_a_comparison_gives_each_run_what_it_reads():

@@ -16,7 +16,7 @@ class teacher_model(TeacherMaker):
     the policy, and runs once over every generation. Given for one field of NAME, it tells all of them.
 
     Args:
-        path: folder or id of the model, whose token ids must be the policy's.
+        path: folder or id of the model, as `--model` takes it. Its token ids must be the policy's.
     """
 
     path: str

@@ -10,6 +10,7 @@ from qredit.fields._kinds import LearnerMaker, TeacherMaker
 from qredit.fields.parsing import parse_field, parse_fields
 from qredit.rollouts.field_functions import EPISODE_FIELDS, FieldFunction
 from qredit.rollouts.field_maker import FieldMaker, RolloutMaker, find_read
+from qredit.runs.load import find_weights
 from qredit.runs.options import TrainOptions
 from qredit.tasks.base import Example
 from qredit.trl.checks import resolve_field_functions
@@ -70,6 +71,26 @@ def load_fields(options: TrainOptions) -> MadeFields:
         teachers,
         [maker.make_learner(name) for name, maker in given.items() if isinstance(maker, LearnerMaker)],
     )
+
+
+def locate_teachers(teachers: Mapping[str, TeacherSpec], options: TrainOptions) -> dict[str, TeacherSpec]:
+    """Those that are named by folder or id as the run's own model may be, by where their weights are; others as given.
+
+    Args:
+        teachers: by name.
+        options: of the run.
+
+    Raises:
+        QreditError: as `find_weights`; names the teacher.
+    """
+    found = dict(teachers)
+    for name, teacher in teachers.items():
+        if isinstance(teacher, str):
+            try:
+                found[name] = find_weights(options, teacher)
+            except QreditError as error:
+                raise QreditError(f"teachers: '{name}': {error}") from None
+    return found
 
 
 def check_fields(options: TrainOptions) -> MadeFields:
