@@ -66,7 +66,7 @@ def main() -> None:
     silence_libraries()
     torch.set_num_threads(1)
     path = find_weights(OPTIONS)
-    tokenizer, model = load_tokenizer(path), load_model(path, "cpu")
+    tokenizer, model = load_tokenizer(path), load_model(path, torch.device("cpu"))
     examples = load_examples(OPTIONS, "test", QUESTIONS)
     tokens = make_token_format(OPTIONS, tokenizer, examples)
     player = make_player(OPTIONS, tokens, [one.prompt for one in examples])

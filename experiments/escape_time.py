@@ -86,9 +86,7 @@ def run_chain(chain: Chain, folder: Path) -> list[dict[str, Any]]:
         told = {**asdict(chain), "rate": chain.rate, "level": level, "steps": STEPS[chain.optimizer], "m": M}
         told |= {"questions": QUESTIONS, "weights": hash_weights(pocket.get_model_path(f"dial-{level}"))}
         name = "-".join((chain.optimizer, _plain(chain.objective), f"dial{level}", str(chain.seed)))
-        found.append(
-            load_or_compute(folder / name, told, lambda level=level: _result(chain, level), kept(folder / name))
-        )
+        found.append(load_or_compute(folder / name, told, partial(_result, chain, level), kept(folder / name)))
     return found
 
 
@@ -148,7 +146,7 @@ def _step_loss(
 ) -> tuple[float, Tensor]:
     """Share of right answers, and the loss of one step."""
     prompts = [tuple(format.prompt_ids(example.prompt)) for example in asked]
-    golds = [tuple(format.answer_ids(example.answer)) for example in asked]
+    golds = [tuple(format.answer_ids(example.gold)) for example in asked]
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     repeated = [prompt for prompt in prompts for _ in range(M)]
     rollouts = sample(model, repeated, format, BUDGET, stop_tokens=[end], pad=pad, seed=seed)
@@ -158,7 +156,7 @@ def _step_loss(
         for row, rollout in enumerate(rollouts)
     ]
     rows = collate(trajectories, choose_tails(objective.needs), pad, seed, model.device)
-    logp, _ = score(model, pack(rows))
+    logp = score(model, pack(rows))["logp"]
     answer_logp = (logp.detach().double() * rows.batch.answer).sum(1)
     return sum(right) / len(right), objective.loss(logp, replace(rows.batch, answer_logp=answer_logp))
 

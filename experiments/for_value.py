@@ -28,6 +28,7 @@ from qredit.runs.sft import finetune
 from qredit.runs.sft_options import SftOptions
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.stats.ranking import area_under_curve
+from qredit.tasks.base import Split
 
 FOLDER, PAGE = RUNS / "for-value", Path("docs/results.md")
 TEXT = Path(__file__).with_name("for_value.md.in")
@@ -61,7 +62,7 @@ REAL = Setting("SmolLM2, one hop", SMOLLM2, 128, 32, (0, 1, 2))
 SETTINGS = (POCKET, TUNED, REAL)
 
 
-def list_pairs(setting: Setting, split: str) -> list[tuple[str, str, str]]:
+def list_pairs(setting: Setting, split: Split) -> list[tuple[str, str, str]]:
     """Id, question and right answer."""
     if setting.model == SMOLLM2:
         return list(list_questions("one-hop", split))

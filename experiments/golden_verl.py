@@ -145,7 +145,8 @@ def advantage(method: Method, batch: Batch) -> Tensor:
     rewards[:, -1] = torch.tensor(batch.reward, dtype=torch.float64)
     estimate = get_adv_estimator_fn(method.estimator)
     index = np.array(batch.group)
-    return estimate(rewards, mask, index, **method.advantage_options)[0]
+    advantage: Tensor = estimate(rewards, mask, index, **method.advantage_options)[0]
+    return advantage
 
 
 def maxrl_advantage(method: Method, batch: Batch) -> Tensor:

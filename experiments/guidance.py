@@ -14,10 +14,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from open_questions import COLLAPSE_RATE, COLLAPSE_STEPS, HELD, SEEDS, T_95, WARM, Question, answer
-from page import insert
+from open_questions import COLLAPSE_RATE, COLLAPSE_STEPS, HELD, SEEDS, WARM, Question, answer
+from page import compute_t_interval, insert
 from probe_check import FOLDER as SETTINGS_FOLDER
-from probe_check import HALF, paired, question, regrets, told, wrong_golds
+from probe_check import HALF, SIGNED, paired, question, regrets, told, wrong_golds
 from probe_settings import SEEDS as SETTING_SEEDS
 from probe_settings import SETTINGS, Setting
 from rich.console import Console
@@ -102,9 +102,9 @@ def _row(name: str, arms: Mapping[str, Sequence[float]]) -> str:
 
 
 def _regret(name: str, lost: Sequence[float], own: Sequence[float]) -> str:
-    middle, low, high = paired(lost, own)
+    more = paired(lost, own)
     shown = "the paper's advice" if name == "paper" else f"`{name}`"
-    return f"| {shown} | {statistics.mean(lost):.1f} | {middle:+.1f} [{low:+.1f}, {high:+.1f}] |"
+    return f"| {shown} | {statistics.mean(lost):.1f} | {more.format(SIGNED)} |"
 
 
 def _when(setting: Setting, found: Mapping[tuple[Setting, int, str], Any]) -> str:
@@ -118,11 +118,11 @@ def _when(setting: Setting, found: Mapping[tuple[Setting, int, str], Any]) -> st
 
 def _guard_row(guard: str | None, found: Mapping[tuple[str | None, int], Any]) -> str:
     values = [100 * found[guard, seed]["p@1"] for seed in SEEDS]
-    middle, half = statistics.mean(values), T_95 * statistics.stdev(values) / len(values) ** 0.5
+    ended = compute_t_interval(values)
     acted = [_decisions(guarded(guard, seed)) for seed in SEEDS]
     first = [decisions[0]["step"] for decisions in acted if decisions]
     when = f"{min(first)}–{max(first)} ({len(first)} of {len(SEEDS)})" if first else ""
-    return f"| {guard or 'none'} | {middle:.1f} [{max(middle - half, 0):.1f}, {middle + half:.1f}] | {when} |"
+    return f"| {guard or 'none'} | {ended.value:.1f} [{max(ended.low, 0):.1f}, {ended.high:.1f}] | {when} |"
 
 
 def _decisions(asked: Question) -> list[dict[str, Any]]:

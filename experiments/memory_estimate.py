@@ -93,7 +93,8 @@ def main() -> None:
     asked = parser.parse_args()
     silence_libraries()
     if asked.one:
-        sys.stdout.write(json.dumps(one(*asked.one, asked.model)) + "\n")
+        name, what = asked.one
+        sys.stdout.write(json.dumps(one(name, what, asked.model)) + "\n")
         return
     names = [name for name in TITLES if {"model": bool(asked.model), "true": asked.true}.get(name, True)]
     rows = []

@@ -89,7 +89,7 @@ def step_cost(objective: str, folder: Path) -> float:
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
     train(options, folder, Console(quiet=True))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return statistics.median([line["step_time"] for line in lines if "step_time" in line][1:])
+    return float(statistics.median([line["step_time"] for line in lines if "step_time" in line][1:]))
 
 
 def kept_costs() -> dict[str, Cost]:

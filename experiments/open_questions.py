@@ -106,8 +106,8 @@ def noisy_data(folder: Path, flipped: float = FLIPPED, seed: int = 0) -> Path:
     rng = random.Random(seed)
     rows = []
     for example in tasks.get("pocket-hotpot").load(None, "train", "cold"):
-        wrong = rng.choice(list_other_golds(str(example.prompt), example.answer))
-        gold = wrong if rng.random() < flipped else example.answer
+        wrong = rng.choice(list_other_golds(str(example.prompt), example.gold))
+        gold = wrong if rng.random() < flipped else example.gold
         rows.append({"id": example.id, "prompt": example.prompt, "answer": gold})
     write_jsonl(folder / "train.jsonl", rows)
     return folder

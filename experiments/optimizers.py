@@ -22,7 +22,8 @@ from string import Template
 from typing import Any
 
 from page import KEPT, RUNS, insert, machine_line, read_small_result
-from real_model import Arm, make_options, remove_weights
+from real_model import make_options, remove_weights
+from real_plan import Arm
 from rich.console import Console
 from run_budget import RunBudget, parse_budget, run_jobs
 
@@ -65,8 +66,8 @@ class Job:
         """The options of a run with this optimiser, rate and schedule."""
         chosen, moved = OPTIMIZERS[self.optimizer], SCHEDULES.get(self.schedule, CONSTANT)
         training = {**options.training, **moved.get("training", {}), **chosen.get("training", {})}
-        named = {"optimizer": chosen.get("optimizer"), "lr_schedule": moved.get("lr_schedule")}
-        return replace(options, lr=self.rate, training=training, **named)
+        schedule: str | None = moved.get("lr_schedule")
+        return replace(options, lr=self.rate, training=training, lr_schedule=schedule)
 
 
 Curves = Mapping[str, Any]

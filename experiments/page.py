@@ -89,8 +89,12 @@ def paired_t(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, An
         ones: results of an arm, one for each of at least two seeds.
         others: those of the other, with the same seeds.
     """
-    gaps = [one["p@1"] - other["p@1"] for one, other in zip(ones, others, strict=True)]
-    mean, half = statistics.mean(gaps), T_95[len(gaps) - 1] * statistics.stdev(gaps) / len(gaps) ** 0.5
+    return compute_t_interval([one["p@1"] - other["p@1"] for one, other in zip(ones, others, strict=True)])
+
+
+def compute_t_interval(values: Sequence[float]) -> Interval:
+    """The mean with Student's 95 % interval, of one value for each of two to five seeds."""
+    mean, half = statistics.mean(values), T_95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half)
 
 

@@ -241,9 +241,16 @@ def ask_subquestions_too(options: TrainOptions, folder: Path) -> TrainOptions:
     cut = cut_decompositions(options, "train")
     write_jsonl(folder / "subgoals.jsonl", cut.rows)
     total, answer = options.budget
-    sizes = {"max_completion_length": total, "answer_budget": answer}
-    asked = replace(options, task="jsonl", data=str(folder / "subgoals.jsonl"), style="cold", **sizes)
-    return replace(asked, model=str(get_pocket_model(options)), curriculum="mix_easier(0.5)")
+    return replace(
+        options,
+        task="jsonl",
+        data=str(folder / "subgoals.jsonl"),
+        style="cold",
+        max_completion_length=total,
+        answer_budget=answer,
+        model=str(get_pocket_model(options)),
+        curriculum="mix_easier(0.5)",
+    )
 
 
 def choose_by_probe(options: TrainOptions, folder: Path) -> TrainOptions:

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -124,8 +125,8 @@ def plot(rows: Sequence[Row]) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """One line for each size, phase and objective."""
-    columns = ("prompt/completion/M", "phase", "objective", "× TRL", "× ordinary", "seconds", "tokens/s")
-    columns += ("of peak FLOP/s", "memory, of TRL's")
+    columns = ["prompt/completion/M", "phase", "objective", "× TRL", "× ordinary", "seconds", "tokens/s"]
+    columns += ["of peak FLOP/s", "memory, of TRL's"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     pairs: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
@@ -152,7 +153,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     silence_libraries()
     torch.set_num_threads(2)
-    measured = [kept(f"step-{size.replace('/', '-')}", lambda s=size, n=n: step(s, n)) for size, n in SIZES.items()]
+    measured = [kept(f"step-{size.replace('/', '-')}", partial(step, size, n)) for size, n in SIZES.items()]
     rows = [row for found in measured for row in found["rows"]]
     swept = kept("sweep", sweep)["rows"]
     plot(swept)

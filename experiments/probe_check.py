@@ -17,8 +17,8 @@ from string import Template
 from typing import Any
 
 import torch
-from open_questions import T_95, Question, answer
-from page import insert, kept, machine_line
+from open_questions import Question, answer
+from page import compute_t_interval, insert, kept, machine_line
 from probe_settings import (
     CONSTANT,
     LEARNING_RATE,
@@ -40,11 +40,13 @@ from qredit.runs.experiment import EvalSpec, hash_initial_weights, load_or_compu
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import POCKET_BUDGET, TrainOptions
 from qredit.runs.parallel import run_parallel
+from qredit.stats.interval import Interval
 
 FOLDER, PAGE = Path("runs/results/probe"), Path("docs/probe.md")
 TEXT = Path(__file__).with_name("probe_check.md.in")
 HELD = EvalSpec(questions=QUESTIONS)
 HALF = 0.5
+SIGNED = "{:+.1f}".format
 BETWEEN = " lies in "  # in a sentence of the context, before the place
 
 
@@ -179,11 +181,9 @@ def mean_steps(found: Mapping[str, Any], name: str) -> list[float]:
     return [statistics.mean(of_seed) for of_seed in zip(*(row["steps"][name] for row in found.values()), strict=True)]
 
 
-def paired(left: Sequence[float], right: Sequence[float]) -> tuple[float, float, float]:
+def paired(left: Sequence[float], right: Sequence[float]) -> Interval:
     """Mean of left less right, seed by seed, with a 95 % interval (Student's t)."""
-    differences = [a - b for a, b in zip(left, right, strict=True)]
-    middle, half = statistics.mean(differences), T_95 * statistics.stdev(differences) / len(differences) ** 0.5
-    return middle, middle - half, middle + half
+    return compute_t_interval([a - b for a, b in zip(left, right, strict=True)])
 
 
 def told() -> dict[str, Any]:
@@ -203,8 +203,8 @@ def section(found: Mapping[str, Any]) -> str:
     """What stands between the markers of docs/probe.md."""
     own = regrets(found, "advised")
     versus = {name: paired(regrets(found, name), own) for name in CONSTANT}
-    better = [name for name, (_, low, _) in versus.items() if low > 0]
-    lower = [name for name, (middle, _, _) in versus.items() if middle > 0]
+    better = [name for name, more in versus.items() if more.low > 0]
+    lower = [name for name, more in versus.items() if more.value > 0]
     return Template(TEXT.read_text()).substitute(
         told(),
         count=len(found),
@@ -226,14 +226,10 @@ def _setting_row(name: str, row: Mapping[str, Any]) -> str:
     return f"| {name} | {advice} | {' | '.join(cells)} |"
 
 
-def _regret_row(name: str, found: Mapping[str, Any], versus: tuple[float, float, float]) -> str:
+def _regret_row(name: str, found: Mapping[str, Any], more: Interval) -> str:
     steps, lost = mean_steps(found, name), statistics.mean(regrets(found, name))
-    later, soonest, latest = paired(steps, mean_steps(found, "advised"))
-    middle, low, high = versus
-    return (
-        f"| `{name}` | {lost:.1f} | {middle:+.1f} [{low:+.1f}, {high:+.1f}] | {statistics.mean(steps):.1f} | "
-        f"{later:+.1f} [{soonest:+.1f}, {latest:+.1f}] |"
-    )
+    later = paired(steps, mean_steps(found, "advised"))
+    return f"| `{name}` | {lost:.1f} | {more.format(SIGNED)} | {statistics.mean(steps):.1f} | {later.format(SIGNED)} |"
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from qredit.environments import Step
+from qredit.environments import Environment, Step
 from qredit.runs.library_logging import silence_libraries
 from qredit.trl import QreditConfig, QreditTrainer
 from qredit.trl.bench.arms import spell_ids
@@ -41,7 +41,7 @@ PROMPT, TURN, ANSWER, OBSERVED, M = 64, 32, 8, 32, 8
 PARTS = ("sample", "likelihood", "update", "step")
 
 
-class Talk:
+class Talk(Environment):
     """Says as many words to every action, and is never over."""
 
     def reset(self, example: Mapping[str, Any], seed: int) -> Step:

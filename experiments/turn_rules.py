@@ -194,7 +194,7 @@ def tell_turn_effects() -> dict[str, str]:
             leading.setdefault(arm.name, []).append(result["p@1"]["value"])
     spread = find_spread(leading.values(), alone=UNKNOWN_SPREAD)
     grpo = {seed: result for (arm, seed), result in found.items() if arm.objective == GRPO}
-    told = {}
+    told: dict[str, str] = {}
     for arm in (one for one in ARMS if one.objective != GRPO):
         own = {seed: result for (one, seed), result in found.items() if one == arm and seed in grpo}
         if own:

@@ -54,7 +54,8 @@ def draw(prompts: int, m: int, length: int) -> Iterator[Trajectory]:
 def measure(objective: Objective, size: Size) -> list[float]:
     """What each of PARTS takes of the driver, as `qredit.verl.trainer` does it."""
     tails, m = choose_tails(objective.needs), size[1]
-    packed, lengths = {}, {}
+    packed: dict[str, bytes] = {}
+    lengths: dict[str, int] = {}
     for number, one in enumerate(draw(*size)):  # other processes hold them, as Python's numbers
         key = f"{number // m}_{number % m}"
         packed[key] = to_bytes(one, number // m)

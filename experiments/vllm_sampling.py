@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from page import insert
@@ -41,12 +42,12 @@ Draw = Callable[[int, int], Sequence[Completion]]
 """Seed and rollouts of each prompt → completions."""
 
 
-def make_requests(tokenizer, rollouts: int) -> list[Request]:
+def make_requests(tokenizer: Any, rollouts: int) -> list[Request]:
     """Rows of the samplers behind our protocol."""
     return [Request(tuple(tokenizer(prompt)["input_ids"]), TOKENS) for prompt in PROMPTS for _ in range(rollouts)]
 
 
-def start_vllm(network, tokenizer) -> tuple[Draw, float]:
+def start_vllm(network: Any, tokenizer: Any) -> tuple[Draw, float]:
     """vLLM in this process, and the seconds of a push of all weights."""
     engine = start_engine(
         network,
@@ -64,13 +65,13 @@ def start_vllm(network, tokenizer) -> tuple[Draw, float]:
     return lambda seed, rollouts: sampler.sample(make_requests(tokenizer, rollouts), seed), push
 
 
-def start_ours(network, tokenizer) -> tuple[Draw, float]:
+def start_ours(network: Any, tokenizer: Any) -> tuple[Draw, float]:
     """Prompts are computed once for all their rollouts."""
     sampler = make_sampler(network, int(tokenizer.pad_token_id))
     return lambda seed, rollouts: sampler.sample(make_requests(tokenizer, rollouts), seed), 0.0
 
 
-def start_generate(network, tokenizer) -> tuple[Draw, float]:
+def start_generate(network: Any, tokenizer: Any) -> tuple[Draw, float]:
     """Left-padded rows, each with its own copy of the prompt."""
     config = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=TOKENS, pad_token_id=tokenizer.pad_token_id)
     network.generation_config.eos_token_id = None  # else it stands in where `config` names none

@@ -63,7 +63,7 @@ def write_data(share: float, seed: int) -> None:
     rows: dict[str, list[dict[str, Any]]] = {"given": [], "wrong": [], "right": []}
     for number, example in enumerate(examples):
         own = {"id": example.id, "prompt": example.prompt, "answer": example.answer}
-        others = sorted(list_other_golds(str(example.prompt), example.answer))
+        others = sorted(list_other_golds(str(example.prompt), example.gold))
         given = own | {"answer": rng.choice(others)} if number in wrong else own
         rows["given"].append(given)
         if number in wrong:

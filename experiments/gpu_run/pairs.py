@@ -51,8 +51,9 @@ def measure_pair(plan: Plan, pair: Pair, end: float) -> Iterator[Mapping[str, An
         release()
 
 
-def describe(arm: QreditArm, rollouts: FixedRollouts) -> dict[str, Any]:
+def describe(arm: Arm, rollouts: FixedRollouts) -> dict[str, Any]:
     """What decides how our update runs: why prompts are not shared, if they are not, and its forward passes."""
+    assert isinstance(arm, QreditArm)
     model, scorer = arm.trainer.model, arm.trainer.scorer
     passes = len(scorer.split_rows(arm.rows(rollouts), torch.arange(len(rollouts.completions))))
     trained, whole = (sum(p.numel() for p in model.parameters() if p.requires_grad or every) for every in (False, True))

@@ -20,6 +20,7 @@ def profile_update(plan: Plan, end: float) -> Iterator[Mapping[str, Any]]:
     log-probabilities are. Weights are random, so logits are smaller than a trained model's, and so is that distance.
     """
     arm = make(GARL[0], text_of(GARL[1], plan.profiled), plan.profiled, plan.shape, plan.setup())
+    assert isinstance(arm, QreditArm)
     try:
         rollouts = rollouts_for(arm, plan.profiled, plan.shape)
         seconds, logp = updates(arm, rollouts), log_probs(arm, rollouts)
@@ -41,7 +42,8 @@ def updates(arm: Arm, rollouts: FixedRollouts) -> list[float]:
 @torch.no_grad()
 def log_probs(arm: QreditArm, rollouts: FixedRollouts) -> Tensor:
     """Of every completion token."""
-    return arm.trainer.scorer.score(arm.trainer.model, arm.rows(rollouts))["logp"]
+    logp: Tensor = arm.trainer.scorer.score(arm.trainer.model, arm.rows(rollouts))["logp"]
+    return logp
 
 
 def kernels(arm: Arm, rollouts: FixedRollouts) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def checks(sections: Mapping[str, Found]) -> list[str]:
 
 def verdict(found: Found) -> str:
     """In words."""
-    return {True: "Passed", False: "FAILED"}.get(found.get("passed"), "Not finished")
+    return {True: "Passed", False: "FAILED", None: "Not finished"}[found.get("passed")]
 
 
 def markdown(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -73,8 +73,8 @@ def markdown(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def pair_table(sections: Mapping[str, Found]) -> str:
     """One line for each size, weights, phase and objective."""
-    columns = ("prompt/completion/M, weights", "phase", "objective", "× TRL", "rounds", "seconds", "TRL's seconds")
-    columns += ("useful tokens/s", "of peak", "GiB of an update", "TRL's GiB")
+    columns = ["prompt/completion/M, weights", "phase", "objective", "× TRL", "rounds", "seconds", "TRL's seconds"]
+    columns += ["useful tokens/s", "of peak", "GiB of an update", "TRL's GiB"]
     return markdown(
         columns, [line(name, found, row) for name, found in sections.items() for row in found.get("rows", ())]
     )

@@ -74,7 +74,7 @@ def _thought(rng: random.Random, scene: Scene, examples: Sequence[Example], aske
 
 
 def _gold(example: Example) -> Statement:
-    return Statement(example.rationale or "", example.answer)
+    return Statement(example.rationale or "", example.gold)
 
 
 def _said(rng: random.Random, answer: str, habits: Habits) -> str:

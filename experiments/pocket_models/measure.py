@@ -77,7 +77,7 @@ def draws(model: Any, tokenizer: Any, examples: Sequence[Example], rollouts: int
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     sampled = sample(model, prompts, format, BUDGET, stop_tokens=[end], pad=pad, seed=seed)
     items = [
-        replace(rollout, group=number, golds=(tuple(format.answer_ids(example.answer)),))
+        replace(rollout, group=number, golds=(tuple(format.answer_ids(example.gold)),))
         for rollout, (number, example) in zip(sampled, repeated, strict=True)
     ]
     tokens = answer_logps(model, collate(items, ("answer",), pad, seed, model.device), pad)

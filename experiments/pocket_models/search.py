@@ -193,7 +193,7 @@ def measure(style: Style) -> dict[str, float]:
     tokens = make_token_format(options, tokenizer, asked)
     played = play_episodes(options, model, tokenizer, asked, SEED)
     golds = [
-        replace(one, golds=(tuple(tokens.answer_ids(asks.answer)),)) for one, asks in zip(played, asked, strict=True)
+        replace(one, golds=(tuple(tokens.answer_ids(asks.gold)),)) for one, asks in zip(played, asked, strict=True)
     ]
     logp = answer_logps(model, collate(golds, ("answer",), tokenizer.pad_token_id, SEED, model.device), 0)
     likely = torch.stack([row.sum() for row in logp])

@@ -143,7 +143,8 @@ def lm_loss(
     """
     logp = model(input_ids=ids, attention_mask=there.long()).logits[:, :-1].log_softmax(-1)
     said = logp.gather(-1, ids[:, 1:, None])[..., 0]
-    return -said[counts[:, 1:]].mean()
+    loss: Tensor = -said[counts[:, 1:]].mean()
+    return loss
 
 
 def adopt(base: str, tokenizer: Any) -> Any:
