@@ -158,7 +158,8 @@ def _step_loss(
     rows = collate(trajectories, choose_tails(objective.needs), pad, seed, model.device)
     logp = score(model, pack(rows))["logp"]
     answer_logp = (logp.detach().double() * rows.batch.answer).sum(1)
-    return sum(right) / len(right), objective.loss(logp, replace(rows.batch, answer_logp=answer_logp))
+    batch = replace(rows.batch, logp=logp.detach(), answer_logp=answer_logp)
+    return sum(right) / len(right), objective.loss(logp, batch)
 
 
 def regime(level: int, folder: Path) -> dict[str, float]:
