@@ -26,6 +26,7 @@ from qredit.runs.folder import RunFolder
 from qredit.runs.library_logging import silence_libraries
 from qredit.runs.options import TrainOptions
 from qredit.runs.train import build_trainer
+from qredit.runs.warm_start import start_from
 from qredit.trl import QreditTrainer
 
 FOLDER, PAGE = RUNS / "coherence", Path("docs/results.md")
@@ -108,7 +109,7 @@ def compare_gradients(seed: int, steps: int) -> dict[str, Any]:
         if steps:
             trained = replace(options, steps=steps)
             run_variant(Variant(trained), folder / "trained", replace(HELD, questions=8, k=2), Console(quiet=True))
-            asked = replace(options, model=str(folder / "trained" / "run" / "final"))
+            asked = start_from(options, folder / "trained" / "run" / "final")
         trainer, groups = sample_groups(asked, folder / "drawn")
         return {
             objective: {

@@ -2,7 +2,7 @@
 
 Cold and warm prompts of pocket-finqa, -hotpot and -musique, where the paper has FinQA, HotPotQA and MuSiQue. Runs lie
 in runs/results/paper, their small results in experiments/kept/paper. `--minutes` begins no run after so many, `--write`
-writes the tables of what is there. About two hours of one core.
+writes the tables of what is there. About an hour and a half of one core.
 """
 
 import json
@@ -28,7 +28,7 @@ COLD = ("grpo()", *(f"garl(q={q})" for q in (0.0, 0.25, 0.5, 0.75, 1.0)), "paft(
 WARM = ("grpo()", *(f"garl(q={q})" for q in (0.0, 0.25, 0.75, 1.0)), "paft(q=0.25)", "paft(q=0.75)")
 STYLES = ("cold", "warm")
 SEEDS, SWEEP_SEED = (0, 1, 2), 100
-STEPS, SWEEP_STEPS = 60, 40
+STEPS, SWEEP_STEPS = 40, 40
 RATES = (3e-4, 1e-3)  # in order of preference among equals
 SWEPT = ("grpo()", "garl(q=0.75)", "paft(q=0.75)")  # whose rate is chosen; others take that of their estimator
 HELD, CHOOSING = EvalSpec(questions=128), EvalSpec(questions=64, split="validation")
