@@ -28,6 +28,7 @@ from tests.support.batches import reward_batch
 from tests.support.rounding import same
 
 NAN = float("nan")
+IDS = torch.tensor([[1, 2], [1, 3], [4, 0]])
 
 
 def turned(rewards, lengths, group=None, size=1, **fields):
@@ -264,6 +265,19 @@ def test_a_history_must_be_whole_and_equal():
     shared = values(batch, turn_reward(), center_by_pool("state@1"))
     assert shared.tolist() == [[0, -1, 2.5], [0, 1, -2.5], [0, 0, 0]]
     assert values(batch, turn_reward(), center_by_pool("state@2")).tolist() == [[0, 0, 2.5], [0, 0, -2.5], [0, 0, 0]]
+
+
+def test_turns_that_are_context_keep_their_places():
+    """The second row goes on from the first one's first turn, which is context there; the third ended beside it."""
+    batch = paid([[0, 10], [NAN, 20], [2]], state=[[7, 8], [7, 8], [7]])
+    batch = replace(batch, sampled=batch.mask & ~torch.tensor([[False, False], [True, False], [False, False]]))
+    for pool in ("turn", "sibling"):
+        assert values(replace(batch, ids=IDS), turn_reward(), center_by_pool(pool)).tolist() == [
+            [-1, -5],
+            [0, 5],
+            [1, 0],
+        ]
+    assert values(batch, turn_reward(), center_by_pool("state@1")).tolist() == [[0, -5], [0, 5], [0, 0]]
 
 
 def test_a_rollout_may_stand_in_a_pool_twice():

@@ -152,6 +152,8 @@ def test_a_turn_less_sure_than_the_first_branches():
     for seed in range(20):
         assert rule.decide(group, 9, Random(seed)).branches == (Branch(1, 1),) * 2
         assert rule.decide(group, 1, Random(seed)).branches == (Branch(1, 1),)
+    always = unsure_turns(weight=1.0, probability=1.0, tokens=2)
+    assert all(always.decide(group[:1], 9, Random(seed)).branches == (Branch(0, 1),) for seed in range(20))
     half = [len(unsure_turns(weight=0.0).decide(group[:1], 9, Random(seed)).branches) for seed in range(400)]
     assert 150 < sum(half) < 250
 

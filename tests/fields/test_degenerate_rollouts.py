@@ -6,7 +6,7 @@ import pytest
 
 from qredit.fields import degenerate_rollouts
 from qredit.fields.degenerate_rollouts import count_most_frequent, is_cut_off, measure_garbled
-from qredit.rollouts.trajectory import EndReason
+from qredit.rollouts.trajectory import EndReason, Role, Segment
 from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout, tools
 
@@ -34,9 +34,10 @@ def test_each_kind_is_found_and_counted():
 
 
 def test_overlapping_runs_count():
-    assert count_most_frequent((1, 1, 1, 1), 2) == 3
-    assert count_most_frequent((1, 2, 1, 2), 2) == 2
-    assert count_most_frequent((1,), 2) == 0
+    assert count_most_frequent([(1, 1, 1, 1)], 2) == 3
+    assert count_most_frequent([(1, 2, 1, 2)], 2) == 2
+    assert count_most_frequent([(1, 2), (1, 2), (2, 1)], 2) == 2
+    assert count_most_frequent([(1,), (1,)], 2) == 0
 
 
 def test_a_budget_that_ran_out_is_a_cut():
@@ -45,6 +46,34 @@ def test_a_budget_that_ran_out_is_a_cut():
     assert is_cut_off(forced)
     assert not is_cut_off(replace(forced, dropped_ends=1))
     assert is_cut_off(replace(forced, dropped_ends=1, end=EndReason.CAP))
+
+
+def turns(speech, *said, dropped_ends=0, sampled=False):
+    """One that says each of these behind a closing, with an observation of equal, broken tokens in between."""
+    segments = []
+    for turn, word in enumerate(said):
+        segments += [Segment(speech.ids("t"), Role.THINK, True, turn=turn)]
+        segments += [Segment(speech.ids("<close>"), Role.CLOSE, sampled or turn > 0, turn=turn)]
+        segments += [Segment(speech.ids(word), Role.ANSWER, True, turn=turn)]
+        segments += [Segment(speech.ids("\ufffd", "\x00", "\ufffd"), Role.OBSERVATION, False, turn=turn)]
+    texts = {"rationale": "".join(speech.decode(one.ids) for one in segments[:-1]), "response": said[-1]}
+    return replace(rollout(speech, ""), segments=tuple(segments[:-1]), dropped_ends=dropped_ends, **texts)
+
+
+def test_what_an_environment_says_is_nobody_s_fault():
+    speech = Spoken()
+    asked = [turns(speech, *words, sampled=True) for words in ("abcd", "aaaa")]
+    found = degenerate_rollouts(gram=3, repeats=3, garbled=0.1).make(asked, tools(speech)[0])
+    assert found == {"degenerate": [False, True]}
+
+
+def test_a_dropped_end_of_one_turn_hides_no_budget_of_another():
+    speech = Spoken()
+    assert is_cut_off(turns(speech, "a", "b"))
+    assert not is_cut_off(turns(speech, "a", "b", dropped_ends=1))
+    two = turns(speech, "a", "b", dropped_ends=1)
+    closings = tuple(replace(one, sampled=one.sampled and one.role != Role.CLOSE) for one in two.segments)
+    assert is_cut_off(replace(two, segments=closings))
 
 
 def test_line_breaks_are_text_and_broken_bytes_are_not():

@@ -134,9 +134,14 @@ def answered(about):
 
 @pytest.mark.parametrize(
     ("reply", "grade"),
-    [("10", 10), ("8 or 9.", 9), ("7.5", None), ("-3", None), ("11", None), ("none", None), ("10 at first, then 0", 0)],
+    [
+        *[("10", 10), ("8 or 9.", 9), ("7.5", None), ("-3", None), ("11", None), ("none", None), ("10, then 0", 0)],
+        *[("Grade: 3/10", 3), ("I give it 2 out of 10.", 2), ("**Score: 0 / 10**", 0), ("10/10", 10), ("", None)],
+        *[(r"\boxed{7}", 7), (r"\(7\)", 7), ("A slip. 9", 9), ("A slip.\n\n9", 9), ("Grade: 9", 9)],
+        *[("0 (because 1+1=2)", None), ("7.5/10", None), ("7.5 out of 10", None), ("12 out of 10", None)],
+    ],
 )
-def test_a_grade_is_a_last_whole_number_up_to_ten(reply, grade):
+def test_a_grade_is_the_whole_number_that_a_reply_ends_with(reply, grade):
     assert parse_grade(reply) == grade
 
 

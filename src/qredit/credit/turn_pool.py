@@ -1,7 +1,8 @@
 """Pools of turns: what a turn is compared with, by name.
 
     prompt    all turns of the group's rollouts
-    turn      those at one place: the first turns, the second turns, … of the group's rollouts
+    turn      those at one place: the first turns, the second turns, … of the group's rollouts. A rollout that begins
+              behind another's turns, which are context there, has no first turn: its own are counted behind them
     state     those of the group's rollouts that were taken in one state (`state`); one without a state is alone
     state@n   the same, where the n turns before were taken in equal states, too; one with fewer before it is alone
     sibling   those of the group's rollouts that continue one text: all tokens before them are equal ids. All first
@@ -54,16 +55,17 @@ def number_pools(pool: str, turns: Segments, batch: RolloutBatch, wanted_by: str
     if pool == "prompt":
         return prompt
     if pool == "turn":
-        return prompt * turns.size.shape[1] + torch.arange(turns.size.shape[1], device=turns.size.device)
+        return _number_keys(prompt, turns.at_last(batch.require("turn", wanted_by).long()))
     if pool == "sibling":
         return _number_siblings(turns, batch, batch.require("ids", wanted_by))
     if pool == "tree":
         tree = batch.require("tree", wanted_by).long()
         alone = -1 - torch.arange(len(tree), device=tree.device)
         return _number_keys(prompt, torch.where(tree < 0, alone, tree)[:, None].expand_as(prompt))
-    state = turns.at_last(batch.require("state", wanted_by).long())
-    depth = int(pool.partition("@")[2] or 0)
-    history = [_shift(state, n) for n in range(depth + 1)]
+    whole = Segments.of(batch.require("turn", wanted_by), batch.mask)  # with turns that are context
+    state = whole.at_last(batch.require("state", wanted_by).long())
+    place, depth = turns.at_last(whole.index), int(pool.partition("@")[2] or 0)
+    history = [_take_before(state, place, n) for n in range(depth + 1)]
     unknown = torch.stack(history).lt(0).any(0)
     alone = torch.where(unknown, torch.arange(1, unknown.numel() + 1, device=state.device).view_as(state), 0)
     return _number_keys(prompt, alone, *history)
@@ -75,10 +77,16 @@ def _number_keys(*keys: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
     return number.view_as(keys[0])
 
 
-def _shift(state: Int[Tensor, "B S"], turns: int) -> Int[Tensor, "B S"]:
-    """The state of the turn so many before; -1 where there was none."""
-    width = state.shape[1]
-    return torch.nn.functional.pad(state, (turns, 0), value=-1)[:, :width]
+def _take_before(state: Int[Tensor, "B A"], place: Int[Tensor, "B S"], turns: int) -> Int[Tensor, "B S"]:
+    """The state of the turn so many before each of some turns; -1 where there was none.
+
+    Args:
+        state: of all turns of a row.
+        place: of the turns that are asked about, among all.
+        turns: how many before.
+    """
+    before = place - turns
+    return torch.where(before < 0, -1, state.gather(1, before.clamp(min=0)))
 
 
 def _number_siblings(turns: Segments, batch: RolloutBatch, ids: Int[Tensor, "B T"]) -> Int[Tensor, "B S"]:

@@ -2,13 +2,14 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import chain, groupby
+from typing import Any, ClassVar
 
 from qredit.core.schedule import check_range
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
-from qredit.rollouts.trajectory import FieldValues, Trajectory
+from qredit.rollouts.trajectory import FieldValues, Role, Trajectory
 from qredit.utils.errors import QreditError, check_count
 
 _NO_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
@@ -19,10 +20,11 @@ _PLAIN = frozenset("\n\r\t")
 class degenerate_rollouts(RolloutMaker):
     """`degenerate` (B,): whether a rollout repeats itself, was cut off, or is garbled.
 
-    It repeats itself where a run of `gram` sampled tokens comes `repeats` times or more, overlaps counted. It was cut
-    off where the budget closed its thinking or ended its answer. It is garbled where more than a share `garbled` of its
-    characters are no text: the replacement character of broken bytes, control characters other than line breaks and
-    tabs, or code points without a character.
+    It repeats itself where a run of `gram` sampled tokens comes `repeats` times or more, overlaps counted; no run goes
+    on behind an observation or a forced closing. It was cut off where the budget closed the thinking of a turn or ended
+    its answer. It is garbled where more than a share `garbled` of its characters are no text: the replacement character
+    of broken bytes, control characters other than line breaks and tabs, or code points without a character. What an
+    environment said is not looked at.
 
     Logged: `degenerate/repeats`, `degenerate/cut_off`, `degenerate/garbled`, shares of rollouts.
 
@@ -54,9 +56,9 @@ class degenerate_rollouts(RolloutMaker):
 
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
         found = {
-            "repeats": [count_most_frequent(one.ids, self.gram) >= self.repeats for one in trajectories],
+            "repeats": [count_most_frequent(list_sampled(one), self.gram) >= self.repeats for one in trajectories],
             "cut_off": [is_cut_off(one) for one in trajectories],
-            "garbled": [measure_garbled(one.rationale + one.response) > self.garbled for one in trajectories],
+            "garbled": [measure_garbled(read_sampled(one, tools.tokenizer)) > self.garbled for one in trajectories],
         }
         for name, flags in found.items():
             tools.log_metric(f"degenerate/{name}", sum(flags) / max(len(flags), 1))
@@ -64,20 +66,42 @@ class degenerate_rollouts(RolloutMaker):
         return {"degenerate": [any(row) for row in zip(*counted, strict=True)]}
 
 
-def count_most_frequent(ids: Sequence[int], gram: int) -> int:
-    """How often the most frequent run of so many tokens comes, overlaps counted; 0 in a text that is shorter.
+def list_sampled(one: Trajectory) -> list[tuple[int, ...]]:
+    """What the policy drew without a break, in order."""
+    runs = groupby(one.segments, key=lambda segment: segment.sampled)
+    return [tuple(chain.from_iterable(part.ids for part in parts)) for sampled, parts in runs if sampled]
+
+
+def read_sampled(one: Trajectory, tokenizer: Any) -> str:
+    """The text of a rollout, without what an environment said.
 
     Args:
-        ids: token ids.
+        one: with its texts.
+        tokenizer: decodes the tokens of one whose texts hold observations.
+    """
+    if all(segment.role != Role.OBSERVATION for segment in one.segments):
+        return one.rationale + one.response
+    return "".join(tokenizer.decode(ids, skip_special_tokens=True) for ids in list_sampled(one))
+
+
+def count_most_frequent(texts: Iterable[Sequence[int]], gram: int) -> int:
+    """How often the most frequent run of so many tokens comes, overlaps counted; 0 where all texts are shorter.
+
+    Args:
+        texts: token ids; no run goes from one to the next.
         gram: tokens of a run.
     """
-    runs = Counter(tuple(ids[start : start + gram]) for start in range(len(ids) - gram + 1))
+    runs = Counter(tuple(ids[start : start + gram]) for ids in texts for start in range(len(ids) - gram + 1))
     return max(runs.values(), default=0)
 
 
 def is_cut_off(one: Trajectory) -> bool:
-    """Whether a budget closed the thinking of a rollout, or ended its answer."""
-    return (one.forced and not one.dropped_end) or not one.ended
+    """Whether a budget closed the thinking of a turn, or ended the answer.
+
+    A closing is forced behind a dropped end of text, too: that was no budget.
+    """
+    forced = sum(segment.role == Role.CLOSE and not segment.sampled for segment in one.segments)
+    return forced > one.dropped_ends or not one.ended
 
 
 def measure_garbled(text: str) -> float:

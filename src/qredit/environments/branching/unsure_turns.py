@@ -79,7 +79,8 @@ class unsure_turns:
             if not one.new or one.failed or turn < 1:
                 continue
             rise = self._unsureness(one, turn) - self._unsureness(one, 0)
-            if rng.random() - self.weight * rise <= self.probability:
+            drawn = min(max(rng.random() - self.weight * rise, 0.0), 1.0)  # so that probability 1 always branches
+            if drawn <= self.probability:
                 branches += [Branch(place, turn)] * self.copies
         return Decision(tuple(branches[:free]))
 

@@ -41,10 +41,19 @@ class judge_score(Score):
         return Scored(tuple(map(tuple, found)), count_replies(replies, grades))
 
 
+# A whole number that ends a reply, with "/10" or "out of 10" behind it or not. The 10 of these is no number of its own,
+# nor are digits behind a point or a sign, and one that a remark in brackets ends with is the remark's.
+_GRADE = re.compile(r"(?<![\d.,/-])(?<!/\s)(?<!of\s)(\d{1,6})(?:\s*(?:/|out of)\s*10)?(?:[^\w)]|\\\))*$", re.IGNORECASE)
+
+
 def parse_grade(reply: str) -> float | None:
-    """The last number of a reply, where it is a whole one from 0 to 10; None otherwise."""
-    numbers = re.findall(r"(?<![\d.-])\d{1,6}(?![\d.]*\d)", reply[-TAIL:])
-    return float(numbers[-1]) if numbers and int(numbers[-1]) <= 10 else None
+    """The number that a reply ends with, where it is a whole one from 0 to 10; None otherwise.
+
+    >>> parse_grade("Its sum is wrong. **Grade: 3/10**")
+    3.0
+    """
+    found = _GRADE.search(reply[-TAIL:])
+    return float(found[1]) if found and int(found[1]) <= 10 else None
 
 
 def _show(ballot: Ballot, place: int) -> str:
