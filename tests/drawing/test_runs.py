@@ -125,6 +125,8 @@ REFUSED = [
         {"drawing": "branch_at_entropy(first=2, branches=1)", "objective": "garl(q=0.75)"},
         "takes the rollouts of a prompt as independent draws",
     ),
+    ({"objective": "garl(q=0.75) | reinforce_drawn()"}, "puts in some that are no draws of the policy"),
+    ({"objective": "logprob() | reinforce_drawn()", "drawing": "read_on()"}, "take an objective of rewards"),
     ({"tools": [count_words]}, "draws rollouts of one turn"),
 ]
 

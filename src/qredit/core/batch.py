@@ -184,13 +184,22 @@ class RolloutBatch:
         return torch.where(self.answer, self.answer_share.double(), 0.0).sum(1)
 
     @cached_property
-    def drawn_once(self) -> Bool[Tensor, "B T"]:
-        """Sampled tokens, each once: of two rows that share a rationale, those of the row with more sampled tokens."""
+    def drawn_rows(self) -> Bool[Tensor, " B"]:
+        """One row of each rollout, that of its sampled answer: a gold answer's row alone where it has no other.
+
+        What is said of a rollout's own tokens stands on these rows, so that two that share a rationale say it once.
+        """
         if self.rollout is None:
-            return self.sampled
-        tokens, rows = self.sampled.sum(1), Groups.of(self.rollout)
-        chosen = rows.dense(tokens, -1).argmax(1)
-        return self.sampled & (rows.slot == chosen[rows.index])[:, None]
+            return torch.ones_like(self.has_answer)
+        rows = Groups.of(self.rollout)
+        # the sampled answer is sampled, too; where it is empty, no gold answer decides
+        sampled = 2 * self.sampled.sum(1) + (~self.has_answer).long()
+        return rows.slot == rows.dense(sampled, -1).argmax(1)[rows.index]
+
+    @cached_property
+    def drawn_once(self) -> Bool[Tensor, "B T"]:
+        """Sampled tokens, each once: of two rows that share a rationale, those of the sampled answer's row."""
+        return self.sampled & self.drawn_rows[:, None]
 
     @property
     def rollouts(self) -> int:

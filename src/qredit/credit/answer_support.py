@@ -25,8 +25,8 @@ class support_gain(Source):
     """c_k = log(s_after + epsilon) - log(s_before + epsilon) on turn k, plus `terminal` on the last turn.
 
     s is the likelihood of the rollout's own answer, exp of the fields `support@before` and `support@after`. A rollout
-    of one turn has `terminal` alone, and a turn of which one likelihood is not known gains 0. Rows of a gold answer,
-    which share their rationale with a row of a sampled one, are kept out.
+    of one turn has `terminal` alone, and a turn of which one likelihood is not known gains 0. Of two rows that share a
+    rationale that of the gold answer is kept out.
 
     Args:
         terminal: added on the last turn.
@@ -54,7 +54,7 @@ class support_gain(Source):
             logs.append((told.exp() + self.epsilon).log())
         gain = (logs[1] - logs[0]).nan_to_num(0.0)
         gain = torch.where(last[:, :1], 0.0, gain)  # a rollout of one turn
-        keep = turns.exists & ~batch.has_answer[:, None]
+        keep = turns.exists & batch.drawn_rows[:, None]
         return set_turn_values(Coefficient(gain), turns, gain + self.terminal * last, keep)
 
 

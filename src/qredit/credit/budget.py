@@ -24,7 +24,8 @@ class budget_advantage(Source):
 
     `prior` is P, one number per budget, Σ = 1. The batch field `budget_reward@j` (B,) is r̄_j, the mean reward of
     answers sampled after cut j (a rollout that ended before repeats its last one), and `budget` (B, T) the number s of
-    each token, -1 where there is none. A row with a NaN among its r̄ is left out and gets 0.
+    each token, -1 where there is none. A row with a NaN among its r̄ is left out and gets 0, and so
+    is, of two rows that share a rationale, that of the gold answer.
 
     Raises QreditError for a prior that is empty, negative or does not sum to 1, and for a token whose s is not below S.
     """
@@ -44,7 +45,7 @@ class budget_advantage(Source):
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         names = [f"budget_reward@{number}" for number in range(len(self.prior))]
         earned = torch.stack([batch.require(name, str(self)).double() for name in names], 1)
-        scored = ~earned.isnan().any(1)
+        scored = batch.drawn_rows & ~earned.isnan().any(1)
         advantage = self.advantages(torch.where(scored[:, None], earned, 0.0), batch, scored)
         budget = batch.require("budget", str(self)).long()
         inside = batch.sampled & (budget >= 0)

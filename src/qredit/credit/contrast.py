@@ -15,7 +15,7 @@ class contrastive_reward(Source):
     `logp@better` and `logp@worse` (B, T) are a reference model's log-probabilities of the same tokens after two
     prompts that ask it to revise the answer, one for the better, one for the worse.
 
-    Rows of a gold answer, which share their rationale with a row of a sampled one, are kept out.
+    Of two rows that share a rationale that of the gold answer is kept out.
 
     Source: arXiv 2412.02685, known from others' notes.
     """
@@ -25,4 +25,4 @@ class contrastive_reward(Source):
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         better, worse = (batch.require(name, str(self)).double() for name in ("logp@better", "logp@worse"))
         value = torch.where(batch.sampled, (better - worse).sigmoid() - 0.5, 0.0)
-        return Coefficient(value, keep=~batch.has_answer[:, None])
+        return Coefficient(value, keep=batch.drawn_rows[:, None])

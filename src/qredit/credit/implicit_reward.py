@@ -21,7 +21,7 @@ class implicit_reward(Source):
     a rollout are its reward up to a constant of the prompt, and each is the advantage of its token in the decision
     process of tokens. Constants of the rollouts: the policy's own changes do not move them.
 
-    Rows of a gold answer, which share their rationale with a row of a sampled one, are kept out.
+    Of two rows that share a rationale that of the gold answer is kept out.
 
     Args:
         model: M, by the name of its field: `logp@prm` for 'prm'.
@@ -54,4 +54,4 @@ class implicit_reward(Source):
         else:
             base = batch.require(f"{LOGP_PREFIX}{self.base}", str(self))
         value = torch.where(batch.sampled, self.strength * (told - base.double()), 0.0)
-        return Coefficient(value, keep=~batch.has_answer[:, None])
+        return Coefficient(value, keep=batch.drawn_rows[:, None])

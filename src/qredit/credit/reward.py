@@ -80,4 +80,5 @@ class punish_degenerate(Credit):
         check_range("reward", self.reward, -math.inf, math.inf)
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
-        return coefficient.set_rows(batch.require("degenerate", str(self)).bool(), self.reward)
+        degenerate = batch.require("degenerate", str(self)).bool()
+        return coefficient.set_rows(degenerate & batch.drawn_rows, self.reward)

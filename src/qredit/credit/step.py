@@ -25,7 +25,7 @@ def segment_steps(batch: RolloutBatch, wanted_by: str) -> Segments:
 class step_scores(Source):
     """c_{i,t} = s_{i,n} on the last token of step n, 0 on all others. Every token of a row without a step gets 0.
 
-    Rows of a gold answer, which share their rationale with a row of a sampled one, are kept out.
+    Of two rows that share a rationale that of the gold answer is kept out.
     """
 
     needs = frozenset({"step", "step_score"})
@@ -33,7 +33,7 @@ class step_scores(Source):
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         ends = segment_steps(batch, str(self)).last
         return Coefficient(
-            apply_mask(batch.require("step_score", str(self)).double(), ends), keep=~batch.has_answer[:, None]
+            apply_mask(batch.require("step_score", str(self)).double(), ends), keep=batch.drawn_rows[:, None]
         )
 
 

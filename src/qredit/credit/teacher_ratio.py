@@ -19,6 +19,8 @@ class teacher_log_ratio(Source):
     On policy the mean of c_t given what stands before token t is -KL(p ‖ p_T) of that token, and the mean of
     c_t ∇log p(o_t) is -∇ of that divergence at a fixed prefix. What the token does to later ones is not counted.
 
+    Of two rows that share a rationale that of the gold answer is kept out.
+
     Args:
         teacher: by the name that the run knows it by.
     """
@@ -32,7 +34,7 @@ class teacher_log_ratio(Source):
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         told, own = (batch.require(name, str(self)).double() for name in (f"{LOGP_PREFIX}{self.teacher}", "logp"))
-        return Coefficient(torch.where(batch.sampled, told - own, 0.0))
+        return Coefficient(torch.where(batch.sampled, told - own, 0.0), keep=batch.drawn_rows[:, None])
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,11 @@ def check_drawing(
             f"{rule} draws from the policy itself; leave temperature, top_p, top_k, min_p and repetition_penalty at "
             f"their defaults, got {args.draw}"
         )
+    if "answer_logp" in objective.needs and rule.fills:
+        raise QreditError(
+            f"{objective} compares the likelihood of the answer over all rollouts of a prompt, and {rule} puts in some "
+            "that are no draws of the policy; take an objective of rewards, such as aepo()"
+        )
     if "answer_logp" in objective.needs and not (rule.independent or args.biased_sampling):
         raise QreditError(
             f"{objective} takes the rollouts of a prompt as independent draws, and {rule} lets them share their "

@@ -18,8 +18,8 @@ class candidates:
 
     r is the reward that the environment gave for the turn, 0 where it gave none. Where all are equal, all have one
     probability. When the episode that went on is over, candidates are drawn at the prompt again, until the group is
-    full. A candidate that is not gone on from ends as `pruned`. What it shares is context, so each turn is learned
-    from once.
+    full. A candidate that is not gone on from ends as `pruned`; those that fill the group are all played to their
+    ends. What a candidate shares is context, so each turn is learned from once.
 
     Args:
         k: candidates of a turn.
