@@ -92,7 +92,7 @@ def run_all(budget: RunBudget, console: Console) -> dict[Job, list[float]]:
             console,
         )
 
-    found = run((objective, rate, 0) for rate in RATES for objective in OBJECTIVES)
+    found = run((objective, rate, 0) for rate in reversed(RATES) for objective in OBJECTIVES)
     rates = choose_rates(found)
     return found | run((objective, rate, seed) for rate in rates for seed in SEEDS[1:] for objective in OBJECTIVES)
 

@@ -47,13 +47,13 @@ def test_a_token_of_two_rows_is_credited_in_one(source):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
-def test_a_gold_answer_s_row_stands_for_a_rollout_without_another(source):
+def test_a_gold_answer_s_row_stands_where_it_is_alone(source):
     batch, value = credited(source, said=False)
     assert bool(batch.has_answer.all())
     assert bool((value != 0).any())
 
 
-def test_a_rollout_without_sampled_tokens_stands_on_its_answer_s_row():
+def test_an_empty_answer_s_row_stands_before_the_gold_one_s():
     span = torch.tensor([[True], [True]])
     batch = RolloutBatch(
         mask=span,
