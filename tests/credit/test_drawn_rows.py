@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qredit.core.batch import RolloutBatch
+from qredit.core.batch import RolloutBatch, concatenate
 from qredit.core.chain import chain
 from qredit.credit.answer_support import support_gain
 from qredit.credit.budget import budget_advantage
@@ -17,6 +17,7 @@ from qredit.credit.reinforced import reinforce_drawn
 from qredit.credit.reward import punish_degenerate, reward
 from qredit.credit.step import step_scores
 from qredit.credit.teacher_ratio import teacher_log_ratio
+from qredit.objectives import garl
 from qredit.testing.batches import random_batch
 from qredit.testing.fields import random_field
 
@@ -64,6 +65,23 @@ def test_an_empty_answer_s_row_stands_before_the_gold_one_s():
         rollout=torch.zeros(2, dtype=torch.long),
     )
     assert batch.drawn_rows.tolist() == [False, True]
+
+
+def test_a_gold_answer_of_a_degenerate_rollout_keeps_its_own():
+    batch = random_batch(3, gold=True, said=False)
+    batch = replace(batch, extra={"degenerate": torch.arange(len(batch.mask)) == 1})
+    plain, punished = (one.credit(batch) for one in (garl(q=0.5), garl(q=0.5) | punish_degenerate(-3.0)))
+    own = batch.sampled[1]
+    assert punished[1][own].tolist() == [-3.0] * int(own.sum())
+    plain[1] = torch.where(own, -3.0, plain[1])
+    assert torch.equal(punished, plain)
+
+
+def test_rows_of_several_batches_stay_apart():
+    two, one = random_batch(3, gold=True, said=True), random_batch(4, gold=False, said=True)
+    joined = concatenate([two, one])
+    assert joined.drawn_rows.tolist() == two.drawn_rows.tolist() + [True] * len(one.mask)
+    assert joined.rollouts == two.rollouts + one.rollouts
 
 
 @pytest.mark.parametrize(

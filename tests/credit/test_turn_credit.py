@@ -280,6 +280,16 @@ def test_turns_that_are_context_keep_their_places():
     assert values(batch, turn_reward(), center_by_pool("state@1")).tolist() == [[0, -5], [0, 5], [0, 0]]
 
 
+def test_a_gold_answer_behind_a_turn_has_no_state():
+    batch = paid([[1, 2, 5], [3, 6, 5]], state=[[7, 8, -1], [7, 8, -1]])
+    gold = torch.tensor([False, False, True]).expand(2, 3)
+    turn = torch.tensor([[0, 1, 1], [0, 1, 1]])
+    batch = replace(
+        batch, answer=gold, sampled=batch.mask & ~gold, rationale=batch.mask & ~gold, response=None, turn=turn
+    )
+    assert values(batch, turn_reward(), center_by_pool("state")).tolist() == [[-1, -2, 0], [1, 2, 0]]
+
+
 def test_a_rollout_may_stand_in_a_pool_twice():
     batch = paid([[1, 2, 6]], state=[[0, 0, 0]])
     assert values(batch, turn_reward(), center_by_pool("state")).tolist() == [[-2, -1, 3]]

@@ -11,9 +11,9 @@ from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout, tools
 
 
-def spoken(speech, rationale, response="x", text="fine"):
+def spoken(speech, rationale, response="x"):
     """One whose thinking was dropped at an end of text, which is no budget."""
-    return replace(rollout(speech, rationale, response), rationale=text, dropped_ends=1)
+    return replace(rollout(speech, rationale, response), dropped_ends=1)
 
 
 def test_each_kind_is_found_and_counted():
@@ -21,7 +21,7 @@ def test_each_kind_is_found_and_counted():
     plain, again = spoken(speech, "abcd"), spoken(speech, "ababab")
     cut = replace(plain, dropped_ends=0)
     capped = replace(plain, end=EndReason.CAP)
-    broken = replace(plain, rationale="o\ufffd\ufffdk")
+    broken = spoken(speech, "o\ufffd\x00k")
     given, told = tools(speech)
     asked = [plain, again, cut, capped, broken]
     found = degenerate_rollouts(gram=2, repeats=3, garbled=0.3).make(asked, given)
@@ -56,8 +56,7 @@ def turns(speech, *said, dropped_ends=0, sampled=False):
         segments += [Segment(speech.ids("<close>"), Role.CLOSE, sampled or turn > 0, turn=turn)]
         segments += [Segment(speech.ids(word), Role.ANSWER, True, turn=turn)]
         segments += [Segment(speech.ids("\ufffd", "\x00", "\ufffd"), Role.OBSERVATION, False, turn=turn)]
-    texts = {"rationale": "".join(speech.decode(one.ids) for one in segments[:-1]), "response": said[-1]}
-    return replace(rollout(speech, ""), segments=tuple(segments[:-1]), dropped_ends=dropped_ends, **texts)
+    return replace(rollout(speech, ""), segments=tuple(segments[:-1]), dropped_ends=dropped_ends)
 
 
 def test_what_an_environment_says_is_nobody_s_fault():
@@ -74,6 +73,17 @@ def test_a_dropped_end_of_one_turn_hides_no_budget_of_another():
     two = turns(speech, "a", "b", dropped_ends=1)
     closings = tuple(replace(one, sampled=one.sampled and one.role != Role.CLOSE) for one in two.segments)
     assert is_cut_off(replace(two, segments=closings))
+
+
+def test_a_branch_answers_for_its_own_turns():
+    speech = Spoken()
+    context = turns(speech, "a", "b", sampled=True)
+    shown = tuple(replace(one, sampled=one.sampled and one.turn > 0, logp=None) for one in context.segments)
+    assert not is_cut_off(replace(context, segments=shown, branch=1))
+    dropped = turns(speech, "a", "b", dropped_ends=1)
+    assert not is_cut_off(replace(dropped, dropped_ends=0, branch=1))
+    for end, cut in ((EndReason.PRUNED, False), (EndReason.ERROR, False), (EndReason.BUDGET, True)):
+        assert is_cut_off(replace(context, end=end)) is cut
 
 
 def test_line_breaks_are_text_and_broken_bytes_are_not():

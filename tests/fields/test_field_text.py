@@ -11,6 +11,7 @@ from qredit.rollouts.field_maker import FieldTools, RolloutMaker, make_fields
 from qredit.runs.fields import check_all_read, check_fields, load_fields, locate_teachers, select_read
 from qredit.runs.options import TrainOptions
 from qredit.trl.checks import spread_makers
+from qredit.trl.teachers import Hint
 from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout
 
@@ -156,9 +157,14 @@ def test_makers_are_sorted_by_what_a_trainer_takes():
 
 
 def test_a_teacher_is_found_as_the_model_of_a_run_is():
-    hint = behind_prompt("{prompt}").make_teacher()
-    found = locate_teachers({"own": "pocket", "other": "some/id", "hint": hint}, TrainOptions(task="pocket-hotpot"))
-    assert found == {"own": str(get_model_path("hotpot")), "other": "some/id", "hint": hint}
+    hint = Hint(str)
+    given = {"own": "pocket", "other": "some/id", "hint": hint, "hinted": replace(hint, model="pocket")}
+    found = locate_teachers(given, TrainOptions(task="pocket-hotpot"))
+    own = str(get_model_path("hotpot"))
+    assert (found["own"], found["other"], found["hint"].model, found["hinted"].model) == (own, "some/id", None, own)
+    for field in ("logp@a=teacher_model('./none')", "logp@a=behind_prompt('{prompt}', model='./none')"):
+        with pytest.raises(QreditError, match="teachers: 'a': no model folder none"):
+            check_fields(options("grpo() | kl_to_reference(0.1, teacher='a')", field))
 
 
 def test_a_comparison_gives_each_run_what_it_reads():

@@ -1,10 +1,12 @@
 """Macro actions by length, punctuation and perplexity: numbers by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from qredit.fields import macros_by_length, macros_by_perplexity, macros_by_punctuation
+from qredit.rollouts.trajectory import Role, Segment
 from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout, tools, two_turns
 
@@ -28,6 +30,18 @@ def test_every_second_sampled_token_begins_a_macro():
 def test_observations_are_in_no_macro_and_not_counted():
     speech = Spoken()
     assert in_order(numbers(macros_by_length(4), two_turns(speech), speech)) == [0, 0, 0, -1, -1, 0, 1]
+
+
+def test_what_a_tool_says_begins_and_ends_no_macro():
+    speech = Spoken()
+    spans = [((" a", " b"), True, (0.5, 0.9)), ((" x", "."), False, (1.0, 1.0)), ((" c", " d"), True, (0.9, 0.8))]
+    segments = tuple(
+        Segment(speech.ids(*texts), Role.ANSWER if drawn else Role.OBSERVATION, drawn, tuple(map(math.log, p)))
+        for texts, drawn, p in (*spans, ((" e",), True, (0.8,)))
+    )
+    one = replace(rollout(speech, ()), segments=segments)
+    assert in_order(numbers(macros_by_punctuation(), one, speech)) == [0, 0, -1, -1, 0, 0, 1]
+    assert in_order(numbers(macros_by_perplexity(), one, speech)) == [0, 0, -1, -1, 0, 1, 2]
 
 
 def test_a_clause_ends_with_its_marks():

@@ -1,10 +1,12 @@
 """Planning tokens: mined n-grams and listed phrases, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from qredit.fields import planning_grams, planning_phrases
+from qredit.rollouts.trajectory import Role, Segment
 from qredit.utils.errors import QreditError
 from tests.fields.rollouts import Spoken, rollout, tools
 
@@ -55,6 +57,18 @@ def test_phrases_are_whole_words_in_any_case_across_tokens():
     found = planning_phrases(("first", "we need to")).make([one], given)
     assert marks(found) == ["xxxxxx.."]
     assert told == {"planning/share": 0.75}
+
+
+def test_no_phrase_goes_over_what_a_tool_said():
+    speech = Spoken()
+    said = ((("we", " need"), True), ((" to", " wait"), False), ((" to", " wait"), True), (("x",), True))
+    segments = tuple(
+        Segment(speech.ids(*texts), Role.THINK if drawn else Role.OBSERVATION, drawn) for texts, drawn in said[:-1]
+    )
+    one = replace(rollout(speech, ()), segments=(*segments, Segment(speech.ids("x"), Role.ANSWER, True)))
+    given, told = tools(speech)
+    assert marks(planning_phrases(("we need to", "wait")).make([one], given)) == [".....x"]
+    assert told == {"planning/share": 0.25}
 
 
 def test_phrases_are_texts_and_no_patterns():

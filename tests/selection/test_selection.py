@@ -137,11 +137,12 @@ def answered(about):
     [
         *[("10", 10), ("8 or 9.", 9), ("7.5", None), ("-3", None), ("11", None), ("none", None), ("10, then 0", 0)],
         *[("Grade: 3/10", 3), ("I give it 2 out of 10.", 2), ("**Score: 0 / 10**", 0), ("10/10", 10), ("", None)],
+        *[("a grade of 7.", 7), ("Final grade of 9/10", 9), ("(8)", 8), ("(7/10)", 7), ("7 points", 7), ("1 of 10", 1)],
         *[(r"\boxed{7}", 7), (r"\(7\)", 7), ("A slip. 9", 9), ("A slip.\n\n9", 9), ("Grade: 9", 9)],
         *[("0 (because 1+1=2)", None), ("7.5/10", None), ("7.5 out of 10", None), ("12 out of 10", None)],
     ],
 )
-def test_a_grade_is_the_whole_number_that_a_reply_ends_with(reply, grade):
+def test_a_grade_is_the_number_that_a_reply_ends_with(reply, grade):
     assert parse_grade(reply) == grade
 
 

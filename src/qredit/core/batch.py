@@ -192,9 +192,7 @@ class RolloutBatch:
         if self.rollout is None:
             return torch.ones_like(self.has_answer)
         rows = Groups.of(self.rollout)
-        # the sampled answer is sampled, too; where it is empty, no gold answer decides
-        sampled = 2 * self.sampled.sum(1) + (~self.has_answer).long()
-        return rows.slot == rows.dense(sampled, -1).argmax(1)[rows.index]
+        return rows.slot == rows.dense((~self.has_answer).long(), -1).argmax(1)[rows.index]
 
     @cached_property
     def drawn_once(self) -> Bool[Tensor, "B T"]:
@@ -248,7 +246,8 @@ class RolloutBatch:
 def concatenate(batches: Sequence[RolloutBatch]) -> RolloutBatch:
     """The rows of several batches in one, padded to the widest; fields that all of them hold, and the first's seed.
 
-    Rollout numbers are made distinct between the batches; group ids are kept, so equal ids become one group.
+    Rollout numbers are made distinct between the batches, and a batch without any has a rollout in each row. Group ids
+    are kept, so equal ids become one group.
     """
     width = max(batch.mask.shape[1] for batch in batches)
     shared = set(batches[0].present).intersection(*(batch.present for batch in batches)) - {"seed", "rollout"}
@@ -259,7 +258,7 @@ def concatenate(batches: Sequence[RolloutBatch]) -> RolloutBatch:
 
     own = {f.name for f in fields(RolloutBatch)}
     values: dict[str, Any] = {name: joined(name) for name in shared & own}
-    if all(batch.rollout is not None for batch in batches):
+    if any(batch.rollout is not None for batch in batches):
         values["rollout"] = torch.cat([_offset_rollouts(batch, n) for n, batch in enumerate(batches)])
     return RolloutBatch(seed=batches[0].seed, extra={name: joined(name) for name in shared - own}, **values)
 
@@ -278,5 +277,5 @@ def _pad_columns(value: Tensor, width: int) -> Tensor:
 
 
 def _offset_rollouts(batch: RolloutBatch, number: int) -> Tensor:
-    assert batch.rollout is not None
-    return batch.rollout + (number << 32)
+    own = torch.arange(len(batch.mask), device=batch.mask.device) if batch.rollout is None else batch.rollout
+    return own + (number << 32)

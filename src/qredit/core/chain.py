@@ -127,16 +127,22 @@ class Coefficient:
         """The same with one new number per rollout."""
         return replace(self, value=value[:, None])
 
-    def set_rows(self, rows: Bool[Tensor, " B"], value: float) -> "Coefficient":
-        """The same with one number on some rollouts, which count from here on.
+    def set_rollouts(self, rows: Bool[Tensor, " B"], value: float, batch: RolloutBatch) -> "Coefficient":
+        """The same with one number on the own tokens of some rollouts, once for each; these count from here on.
+
+        The other row of such a rollout, that of its gold answer, is left out there. Where tokens have numbers of their
+        own, those of gold answers keep theirs.
 
         Args:
-            rows: which.
+            rows: which rollouts, on each of their rows.
             value: the number.
+            batch: of the rows.
         """
-        chosen = rows[:, None]
-        keep = None if self.keep is None else self.keep | chosen
-        return replace(self, value=torch.where(chosen, value, self.value), keep=keep)
+        chosen = rows[:, None] if self.value.shape[1] == 1 else rows[:, None] & ~batch.answer
+        counted = batch.drawn_rows[:, None].expand_as(chosen)
+        keep = torch.ones_like(chosen) if self.keep is None else self.keep
+        own = torch.where(chosen & counted, value, self.value)
+        return replace(self, value=own, keep=torch.where(chosen, counted, keep))
 
     def spread(self, batch: RolloutBatch) -> Float[Tensor, "B T"]:
         """The value at every position, 0 where it does not count."""

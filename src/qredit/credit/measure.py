@@ -14,7 +14,7 @@ class sampled_length(Source):
     """The number of sampled tokens of each rollout."""
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
-        return Coefficient(batch.sampled.sum(1, keepdim=True).double())
+        return Coefficient(batch.sampled.sum(1, keepdim=True).double(), keep=batch.drawn_rows[:, None])
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class mean_entropy(Source):
 
     def __call__(self, batch: RolloutBatch) -> Coefficient:
         entropy = batch.require("sampler_entropy", str(self)).double()
-        return Coefficient(masked.row_mean(entropy, batch.sampled)[:, None])
+        return Coefficient(masked.row_mean(entropy, batch.sampled)[:, None], keep=batch.drawn_rows[:, None])
 
 
 @dataclass(frozen=True)

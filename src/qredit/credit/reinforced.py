@@ -27,4 +27,4 @@ class reinforce_drawn(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         drawn = batch.require(REINFORCED, str(self)).bool()
-        return coefficient.set_rows(drawn & batch.drawn_rows, self.weight)
+        return coefficient.set_rollouts(drawn, self.weight, batch)

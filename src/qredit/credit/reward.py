@@ -65,7 +65,8 @@ class scale_by_outcome(Credit):
 class punish_degenerate(Credit):
     """c_i ← reward where the rollout is `degenerate`, whatever it earned; c_i elsewhere.
 
-    A degenerate rollout counts in its group's statistics, also where nothing scored it.
+    A degenerate rollout counts in its group's statistics, once, also where nothing scored it. Tokens of a gold answer
+    keep their own number.
 
     Args:
         reward: in the place of what it earned.
@@ -81,4 +82,4 @@ class punish_degenerate(Credit):
 
     def __call__(self, coefficient: Coefficient, batch: RolloutBatch) -> Coefficient:
         degenerate = batch.require("degenerate", str(self)).bool()
-        return coefficient.set_rows(degenerate & batch.drawn_rows, self.reward)
+        return coefficient.set_rollouts(degenerate, self.reward, batch)

@@ -54,17 +54,17 @@ def number_pools(pool: str, turns: Segments, batch: RolloutBatch, wanted_by: str
     prompt = batch.groups.index[:, None].expand_as(turns.size)
     if pool == "prompt":
         return prompt
-    if pool == "turn":
-        return _number_keys(prompt, turns.at_last(batch.require("turn", wanted_by).long()))
     if pool == "sibling":
         return _number_siblings(turns, batch, batch.require("ids", wanted_by))
     if pool == "tree":
         tree = batch.require("tree", wanted_by).long()
         alone = -1 - torch.arange(len(tree), device=tree.device)
         return _number_keys(prompt, torch.where(tree < 0, alone, tree)[:, None].expand_as(prompt))
-    whole = Segments.of(batch.require("turn", wanted_by), batch.mask)  # with turns that are context
-    state = whole.at_last(batch.require("state", wanted_by).long())
-    place, depth = turns.at_last(whole.index), int(pool.partition("@")[2] or 0)
+    whole = Segments.of(batch.require("turn", wanted_by), batch.mask & ~batch.answer)  # with turns that are context
+    place = turns.at_last(whole.index)
+    if pool == "turn":
+        return _number_keys(prompt, place)
+    state, depth = whole.at_last(batch.require("state", wanted_by).long()), int(pool.partition("@")[2] or 0)
     history = [_take_before(state, place, n) for n in range(depth + 1)]
     unknown = torch.stack(history).lt(0).any(0)
     alone = torch.where(unknown, torch.arange(1, unknown.numel() + 1, device=state.device).view_as(state), 0)

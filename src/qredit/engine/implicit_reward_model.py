@@ -147,7 +147,7 @@ class ImplicitRewardModel:
 
     def _differentiate(self, margin: Float[Tensor, " B"], rows: Rows) -> tuple[float, float, Float[Tensor, " B"]]:
         """The loss's sum, its number of terms, and the slope of the sum along each row's D."""
-        scored = ~rows.batch.has_answer & ~rows.batch.require("reward", self.name).isnan()
+        scored = rows.batch.drawn_rows & ~rows.batch.require("reward", self.name).isnan()
         free = margin.detach().requires_grad_(True)
         loss, terms = self.loss(free[scored], rows.batch.require("reward", self.name)[scored], rows.batch.group[scored])
         (slope,) = torch.autograd.grad(loss, free) if terms else (torch.zeros_like(free),)

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from qredit.core.schedule import check_range
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
-from qredit.rollouts.trajectory import FieldValues, Role, Trajectory
+from qredit.rollouts.trajectory import EndReason, FieldValues, Role, Trajectory
 from qredit.utils.errors import QreditError, check_count
 
 _NO_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
@@ -20,11 +20,11 @@ _PLAIN = frozenset("\n\r\t")
 class degenerate_rollouts(RolloutMaker):
     """`degenerate` (B,): whether a rollout repeats itself, was cut off, or is garbled.
 
-    It repeats itself where a run of `gram` sampled tokens comes `repeats` times or more, overlaps counted; no run goes
-    on behind an observation or a forced closing. It was cut off where the budget closed the thinking of a turn or ended
-    its answer. It is garbled where more than a share `garbled` of its characters are no text: the replacement character
-    of broken bytes, control characters other than line breaks and tabs, or code points without a character. What an
-    environment said is not looked at.
+    It repeats itself where a run of `gram` sampled tokens comes `repeats` times or more, overlaps counted. It was cut
+    off where the budget closed the thinking of one of its own turns, or ended its last answer. It is garbled where more
+    than a share `garbled` of its characters are no text: the replacement character of broken bytes, control characters
+    other than line breaks and tabs, or code points without a character. What the policy did not draw, such as an
+    observation, is not looked at, and no run of tokens goes over it.
 
     Logged: `degenerate/repeats`, `degenerate/cut_off`, `degenerate/garbled`, shares of rollouts.
 
@@ -55,10 +55,12 @@ class degenerate_rollouts(RolloutMaker):
             raise QreditError(f"cut_off of degenerate_rollouts must be True or False, got {self.cut_off!r}")
 
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
+        drawn = [list_runs(one) for one in trajectories]
+        texts = ["".join(tools.tokenizer.decode(ids, skip_special_tokens=True) for ids in runs) for runs in drawn]
         found = {
-            "repeats": [count_most_frequent(list_sampled(one), self.gram) >= self.repeats for one in trajectories],
+            "repeats": [count_most_frequent(runs, self.gram) >= self.repeats for runs in drawn],
             "cut_off": [is_cut_off(one) for one in trajectories],
-            "garbled": [measure_garbled(read_sampled(one, tools.tokenizer)) > self.garbled for one in trajectories],
+            "garbled": [measure_garbled(text) > self.garbled for text in texts],
         }
         for name, flags in found.items():
             tools.log_metric(f"degenerate/{name}", sum(flags) / max(len(flags), 1))
@@ -66,22 +68,10 @@ class degenerate_rollouts(RolloutMaker):
         return {"degenerate": [any(row) for row in zip(*counted, strict=True)]}
 
 
-def list_sampled(one: Trajectory) -> list[tuple[int, ...]]:
+def list_runs(one: Trajectory) -> list[tuple[int, ...]]:
     """What the policy drew without a break, in order."""
     runs = groupby(one.segments, key=lambda segment: segment.sampled)
     return [tuple(chain.from_iterable(part.ids for part in parts)) for sampled, parts in runs if sampled]
-
-
-def read_sampled(one: Trajectory, tokenizer: Any) -> str:
-    """The text of a rollout, without what an environment said.
-
-    Args:
-        one: with its texts.
-        tokenizer: decodes the tokens of one whose texts hold observations.
-    """
-    if all(segment.role != Role.OBSERVATION for segment in one.segments):
-        return one.rationale + one.response
-    return "".join(tokenizer.decode(ids, skip_special_tokens=True) for ids in list_sampled(one))
 
 
 def count_most_frequent(texts: Iterable[Sequence[int]], gram: int) -> int:
@@ -96,12 +86,13 @@ def count_most_frequent(texts: Iterable[Sequence[int]], gram: int) -> int:
 
 
 def is_cut_off(one: Trajectory) -> bool:
-    """Whether a budget closed the thinking of a turn, or ended the answer.
+    """Whether a budget closed the thinking of one of its own turns, or ended its last answer.
 
     A closing is forced behind a dropped end of text, too: that was no budget.
     """
-    forced = sum(segment.role == Role.CLOSE and not segment.sampled for segment in one.segments)
-    return forced > one.dropped_ends or not one.ended
+    own = (segment for segment in one.segments if segment.turn >= one.branch)
+    forced = sum(segment.role == Role.CLOSE and not segment.sampled for segment in own)
+    return forced > one.dropped_ends or one.end in (EndReason.CAP, EndReason.BUDGET)
 
 
 def measure_garbled(text: str) -> float:

@@ -1,8 +1,8 @@
 """`macro`: runs of tokens that were less and less surprising."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 from qredit.fields._macros import list_sampled, number_macros
@@ -12,12 +12,12 @@ from qredit.rollouts.trajectory import FieldValues, Trajectory
 
 @dataclass(frozen=True)
 class macros_by_perplexity(RolloutMaker):
-    """`macro` (B, T): a macro action begins where a token's perplexity is above that of the token before it.
+    """`macro` (B, T): a macro action begins where a token's perplexity is above that of the one before it.
 
         ppl_t = exp(-log p(y_t | y_<t)),   a new macro at t where ppl_t > ppl_{t-1}
 
-    p is that of the policy that sampled, at the sampling temperature. The last sampled token is a macro of its own, and
-    tokens that were not sampled are in none (-1).
+    p is that of the policy that sampled, at the sampling temperature, and t runs over sampled tokens. The last of them
+    is a macro of its own, and tokens that were not sampled are in none (-1).
 
     Source: arXiv 2410.02743, "perplexity based termination", known from others' notes. Difference: p is the sampler's,
     which costs no pass of a model.
@@ -29,5 +29,9 @@ class macros_by_perplexity(RolloutMaker):
         return {"macro": [self._number(one) for one in trajectories]}
 
     def _number(self, trajectory: Trajectory) -> list[int]:
-        rises = [False, *(after < before for before, after in pairwise(trajectory.logp))][: len(trajectory.ids)]
-        return number_macros(rises, list_sampled(trajectory))
+        sampled, before = list_sampled(trajectory), -math.inf
+        rises = []
+        for logp, drawn in zip(trajectory.logp, sampled, strict=True):
+            rises.append(drawn and logp < before)
+            before = logp if drawn else before
+        return number_macros(rises, sampled)

@@ -36,6 +36,10 @@ class macros_by_punctuation(RolloutMaker):
         return {"macro": [self._number(one, tools.tokenizer) for one in trajectories]}
 
     def _number(self, trajectory: Trajectory, tokenizer: Any) -> list[int]:
-        ends = [any(mark in text for mark in self.marks) for text in decode_pieces(trajectory.ids, tokenizer)]
-        begins = [before and not here for before, here in zip([False, *ends], ends, strict=False)]
-        return number_macros(begins, list_sampled(trajectory))
+        sampled, ended = list_sampled(trajectory), False
+        begins = []
+        for text, drawn in zip(decode_pieces(trajectory.ids, tokenizer), sampled, strict=True):
+            ends = any(mark in text for mark in self.marks)
+            begins.append(drawn and ended and not ends)
+            ended = ends if drawn else ended
+        return number_macros(begins, sampled)

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any, ClassVar
 
+from qredit.fields._macros import list_sampled
 from qredit.rewards.judge.steps import decode_pieces
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
@@ -20,10 +22,10 @@ PHRASES = (
 
 @dataclass(frozen=True)
 class planning_phrases(RolloutMaker):
-    """`planning` (B, T): True on the rationale's tokens that hold a part of one of these phrases.
+    """`planning` (B, T): True on the rationale's sampled tokens that hold a part of one of these phrases.
 
     A phrase is found as whole words, in any case, whatever white space stands between its words. Tokens are looked at
-    as text and keep their ids. Logged: `planning/share`, the share of rationale tokens inside a phrase.
+    as text and keep their ids. Logged: `planning/share`, the share of these tokens inside a phrase.
 
     Args:
         phrases: texts; the default is a short English list of ours.
@@ -42,9 +44,29 @@ class planning_phrases(RolloutMaker):
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
         alternatives = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in self.phrases)
         pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
-        marked = [mark_matches(one.rationale_ids, pattern, tools.tokenizer) for one in trajectories]
-        tools.log_metric("planning/share", sum(map(sum, marked)) / max(sum(map(len, marked)), 1))
+        drawn = [list_sampled(one)[: one.rationale_length] for one in trajectories]
+        marked = [
+            mark_sampled(one.rationale_ids, sampled, pattern, tools.tokenizer)
+            for one, sampled in zip(trajectories, drawn, strict=True)
+        ]
+        tools.log_metric("planning/share", sum(map(sum, marked)) / max(sum(map(sum, drawn)), 1))
         return {"planning": marked}
+
+
+def mark_sampled(ids: Sequence[int], sampled: Sequence[bool], pattern: re.Pattern[str], tokenizer: Any) -> list[bool]:
+    """`mark_matches` of each run of tokens that the policy drew; False on others, over which no match goes.
+
+    Args:
+        ids: of the tokens.
+        sampled: of each token, whether the policy drew it.
+        pattern: what is looked for.
+        tokenizer: decodes them.
+    """
+    marked: list[bool] = []
+    for drawn, run in groupby(zip(ids, sampled, strict=True), key=itemgetter(1)):
+        own = [token for token, _ in run]
+        marked += mark_matches(own, pattern, tokenizer) if drawn else [False] * len(own)
+    return marked
 
 
 def mark_matches(ids: Sequence[int], pattern: re.Pattern[str], tokenizer: Any) -> list[bool]:

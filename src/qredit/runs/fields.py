@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qredit.engine.learner import Learner, Learners
@@ -14,7 +14,7 @@ from qredit.runs.load import find_weights
 from qredit.runs.options import TrainOptions
 from qredit.tasks.base import Example
 from qredit.trl.checks import resolve_field_functions
-from qredit.trl.teachers import TeacherSpec
+from qredit.trl.teachers import Hint, TeacherSpec
 from qredit.utils.errors import QreditError
 
 
@@ -83,25 +83,30 @@ def locate_teachers(teachers: Mapping[str, TeacherSpec], options: TrainOptions) 
     Raises:
         QreditError: as `find_weights`; names the teacher.
     """
-    found = dict(teachers)
+
+    def locate(teacher: TeacherSpec) -> TeacherSpec:
+        if isinstance(teacher, Hint) and teacher.model is not None:
+            return replace(teacher, model=locate(teacher.model))
+        return find_weights(options, teacher) if isinstance(teacher, str) else teacher
+
+    found = {}
     for name, teacher in teachers.items():
-        if isinstance(teacher, str):
-            try:
-                found[name] = find_weights(options, teacher)
-            except QreditError as error:
-                raise QreditError(f"teachers: '{name}': {error}") from None
+        try:
+            found[name] = locate(teacher)
+        except QreditError as error:
+            raise QreditError(f"teachers: '{name}': {error}") from None
     return found
 
 
 def check_fields(options: TrainOptions) -> MadeFields:
-    """The makers that options name, if everything that the objective reads is made.
+    """The makers that options name, if everything that the objective reads is made and every teacher is there.
 
     Raises:
-        QreditError: as `load_fields` and `resolve_field_functions`.
+        QreditError: as `load_fields`, `resolve_field_functions` and `locate_teachers`.
     """
     made = load_fields(options)
     resolve_field_functions(options.make_objective(), made.functions, made.teachers, Learners(made.learners))
-    return made
+    return replace(made, teachers=locate_teachers(made.teachers, options))
 
 
 def describe_replaced(options: TrainOptions) -> list[str]:

@@ -32,7 +32,7 @@ from qredit.runs.curriculum import prepare_curriculum
 from qredit.runs.drawn_texts import check_drawn_fit, check_drawn_texts, read_drawn_columns
 from qredit.runs.episodes import load_source
 from qredit.runs.example_filter import ExampleFilter, filter_examples
-from qredit.runs.fields import check_fields, describe_replaced, locate_teachers
+from qredit.runs.fields import check_fields, describe_replaced
 from qredit.runs.folder import RunFolder
 from qredit.runs.lifecycle import TrainResult, run_to_the_end
 from qredit.runs.load import (
@@ -95,7 +95,6 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     parse_vllm(options)
     source = load_source(options)
     path = resolve_trainable_model(options)
-    teachers = locate_teachers(made.teachers, options)
     schedule = make_lr_schedule(options.lr_schedule)
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
@@ -158,7 +157,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
             tools=None if source is None else [tool.function for tool in source.tools],
             environment=None if source is None else source.make,
             fields=made.functions,
-            teachers=teachers,
+            teachers=made.teachers,
             learners=made.learners,
             prompts=curriculum,
         )

@@ -225,7 +225,7 @@ def check_drawing(
         )
     if "answer_logp" in objective.needs and rule.fills:
         raise QreditError(
-            f"{objective} compares the likelihood of the answer over all rollouts of a prompt, and {rule} puts in some "
+            f"{objective} reads the likelihood of the answer behind all rollouts of a prompt, and {rule} puts in some "
             "that are no draws of the policy; take an objective of rewards, such as aepo()"
         )
     if "answer_logp" in objective.needs and not (rule.independent or args.biased_sampling):

@@ -79,8 +79,7 @@ class unsure_turns:
             if not one.new or one.failed or turn < 1:
                 continue
             rise = self._unsureness(one, turn) - self._unsureness(one, 0)
-            drawn = min(max(rng.random() - self.weight * rise, 0.0), 1.0)  # so that probability 1 always branches
-            if drawn <= self.probability:
+            if min(rng.random() - self.weight * rise, 1.0) <= self.probability:  # at probability 1 always
                 branches += [Branch(place, turn)] * self.copies
         return Decision(tuple(branches[:free]))
 

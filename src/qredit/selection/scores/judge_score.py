@@ -41,19 +41,20 @@ class judge_score(Score):
         return Scored(tuple(map(tuple, found)), count_replies(replies, grades))
 
 
-# A whole number that ends a reply, with "/10" or "out of 10" behind it or not. The 10 of these is no number of its own,
-# nor are digits behind a point or a sign, and one that a remark in brackets ends with is the remark's.
-_GRADE = re.compile(r"(?<![\d.,/-])(?<!/\s)(?<!of\s)(\d{1,6})(?:\s*(?:/|out of)\s*10)?(?:[^\w)]|\\\))*$", re.IGNORECASE)
+_NUMBER = r"(?<![\w.,/–-])(-?\d{1,6}(?:[.,]\d+)*)(?:\s*(?:/|(?:out )?of)\s*10)?(?:\s*points?)?"
+# A bracket that holds more than the grade is a remark, whose last number is no grade.
+_GRADE = re.compile(rf"(?:\(\s*{_NUMBER}\s*\)|{_NUMBER})(?:[^\w)]|\\\))*$", re.IGNORECASE)
 
 
 def parse_grade(reply: str) -> float | None:
-    """The number that a reply ends with, where it is a whole one from 0 to 10; None otherwise.
+    """The number that a reply ends with, "/10" or "out of 10" behind it or not, where it is a whole one from 0 to 10.
 
     >>> parse_grade("Its sum is wrong. **Grade: 3/10**")
     3.0
     """
     found = _GRADE.search(reply[-TAIL:])
-    return float(found[1]) if found and int(found[1]) <= 10 else None
+    number = "" if found is None else found[1] or found[2]
+    return float(number) if number.isdecimal() and int(number) <= 10 else None
 
 
 def _show(ballot: Ballot, place: int) -> str:
