@@ -138,8 +138,19 @@ def main() -> None:
         steps=STEPS,
         swept=SWEEP_STEPS,
         questions=HELD.questions,
+        rates=tell_rates(rates),
     )
     insert(PAGE, "paper tables", text)
+
+
+def tell_rates(rates: Mapping[Cell, float]) -> str:
+    """Where the sweep chose another learning rate than the preferred one."""
+    told = [
+        f"{rate:g} for `{objective}` on {style} {task}"
+        for (task, style, objective), rate in rates.items()
+        if objective in SWEPT and rate != RATES[0]
+    ]
+    return f"{RATES[0]:g}, but {', '.join(told)}" if told else f"{RATES[0]:g} everywhere"
 
 
 Cells = Mapping[Cell, Sequence[Mapping[str, Any]]]
