@@ -26,14 +26,16 @@ TEXT = Path(__file__).with_name("path_star.md.in")
 DEGREE, LENGTH, NODES, COMPLETION = 2, 3, 10, 20
 STEPS, SEEDS, SWEEP_SEED, SWEEP_STEPS = 200, (0, 1, 2), 100, 100
 RATES = (1e-3, 3e-4)  # in order of preference among equals
-ARMS = {  # objective: whose learning rate it takes
-    "grpo()": "garl(q=0.75)",
-    f"dr_grpo({COMPLETION})": "garl(q=0.75)",
-    "logprob()": "logprob()",
-    "jepo()": "logprob()",
-    "garl(q=0.75)": "garl(q=0.75)",
-    "paft(q=0.75)": "garl(q=0.75)",
-}
+ARMS = (  # objective, and whose learning rate it takes; GARL's other rate beside its own, since log-prob was ahead
+    ("grpo()", "garl(q=0.75)"),
+    (f"dr_grpo({COMPLETION})", "garl(q=0.75)"),
+    ("logprob()", "logprob()"),
+    ("jepo()", "logprob()"),
+    ("garl(q=0.75)", "garl(q=0.75)"),
+    ("paft(q=0.75)", "garl(q=0.75)"),
+    ("garl(q=0.75)", "logprob()"),
+    ("garl(q=1.0)", "logprob()"),
+)
 HELD, CHOOSING = EvalSpec(questions=256), EvalSpec(questions=64, split="validation")
 STAR = TrainOptions(
     task=f"path-star(degree={DEGREE}, length={LENGTH}, nodes={NODES})",
@@ -78,17 +80,17 @@ def run_all(budget: RunBudget, console: Console) -> tuple[dict[str, float], dict
             jobs, lambda job: run_arm(job, budget), lambda job, told: f"{job}: {100 * told['p@1']:.1f} %", console
         )
 
-    leaders = list(dict.fromkeys(ARMS.values()))
+    leaders = list(dict.fromkeys(leader for _, leader in ARMS))
     tried = run((leader, rate, SWEEP_SEED, SWEEP_STEPS) for leader in leaders for rate in RATES)
     height = {job[:2]: result["p@1"] for job, result in tried.items()}
     rates = {leader: max(RATES, key=lambda rate: height.get((leader, rate), -1.0)) for leader in leaders}
-    return rates, run((objective, rates[ARMS[objective]], seed, STEPS) for seed in SEEDS for objective in ARMS)
+    return rates, run((objective, rates[leader], seed, STEPS) for seed in SEEDS for objective, leader in ARMS)
 
 
 def write_rows(found: Mapping[Job, Mapping[str, Any]], rates: Mapping[str, float]) -> Iterator[str]:
     """One line for each objective that was run."""
-    for objective, leader in ARMS.items():
-        seeds = [result for job, result in found.items() if job[0] == objective]
+    for objective, leader in ARMS:
+        seeds = [result for job, result in found.items() if job[:2] == (objective, rates[leader])]
         if not seeds:
             continue
         cells = [percent_cell([one[name] for one in seeds]) for name in ("p@1", "p@16", "m@16")]
