@@ -435,7 +435,7 @@ def tell_real_effects() -> dict[str, str]:
         ran = [task for task in plan.TASKS if own[task] and grpo[task]]
         if not ran:
             continue
-        of_arm, of_grpo = (", ".join(f"{each[task]} {TOLD[task]}" for task in ran) for each in (own, grpo))
+        of_arm, of_grpo = (", ".join(each[task] for task in ran) for each in (own, grpo))
         told.setdefault(
             arm.objective.partition("(")[0],
             f"p@1 {of_arm}. GRPO: p@1 {of_grpo} (`{arm.objective}`, SmolLM2-135M-Instruct, bare questions; "
@@ -445,7 +445,7 @@ def tell_real_effects() -> dict[str, str]:
 
 
 def tell_task(found: Mapping[Key, Mapping[str, Any]], task: str, name: str) -> str:
-    """The success of an arm on a task, with its seeds; nothing where it was not run there.
+    """The success of an arm on a task, with its seeds and what was asked; nothing where it was not run there.
 
     Args:
         found: all that was run.
@@ -453,7 +453,8 @@ def tell_task(found: Mapping[Key, Mapping[str, Any]], task: str, name: str) -> s
         name: of the arm.
     """
     own = [found[key]["p@1"] for seed in plan.SEEDS if (key := (task, name, seed, 0.0)) in found]
-    return percent_cell(own) if own else ""
+    few = {1: " (one seed)", 2: " (two seeds)"}.get(len(own), "")
+    return f"{percent_cell(own)} {TOLD[task]}{few}" if own else ""
 
 
 def read_wordings() -> str:
