@@ -60,7 +60,7 @@ def number_pools(pool: str, turns: Segments, batch: RolloutBatch, wanted_by: str
         tree = batch.require("tree", wanted_by).long()
         alone = -1 - torch.arange(len(tree), device=tree.device)
         return _number_keys(prompt, torch.where(tree < 0, alone, tree)[:, None].expand_as(prompt))
-    whole = Segments.of(batch.require("turn", wanted_by), batch.mask & ~batch.answer)  # with turns that are context
+    whole = _add_context(turns, batch, batch.require("turn", wanted_by))
     place = turns.at_last(whole.index)
     if pool == "turn":
         return _number_keys(prompt, place)
@@ -75,6 +75,13 @@ def _number_keys(*keys: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
     """One number for each combination of keys."""
     number: Tensor = torch.unique(torch.stack(keys, -1).flatten(0, 1), dim=0, return_inverse=True)[1]
     return number.view_as(keys[0])
+
+
+def _add_context(turns: Segments, batch: RolloutBatch, turn: Int[Tensor, "B T"]) -> Segments:
+    """The turns of each row with those that are context, of which no token was sampled."""
+    every = Segments.of(turn, batch.mask & ~batch.answer)
+    own = every.total(turns.inside.double()) > 0
+    return Segments.of(turn, turns.inside | (every.inside & ~every.spread(own)))
 
 
 def _take_before(state: Int[Tensor, "B A"], place: Int[Tensor, "B S"], turns: int) -> Int[Tensor, "B S"]:
