@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from page import RUNS, insert, kept, machine_line, read_small_result
+from page import RUNS, gap_cell, insert, kept, machine_line, paired_t, read_small_result
 from rich.console import Console
 from run_budget import RunBudget, parse_workers
 
@@ -139,6 +139,7 @@ def main() -> None:
         swept=SWEEP_STEPS,
         questions=HELD.questions,
         rates=tell_rates(rates),
+        ahead=gap_cell(paired_t(*(by_cell["pocket-musique", "cold", one] for one in ("paft(q=0.75)", "garl(q=0.75)")))),
     )
     insert(PAGE, "paper tables", text)
 

@@ -4,10 +4,9 @@ The paper (arXiv 2604.25907) sees GARL fall to zero on warm HotPotQA where GRPO 
 rate that is ten times too high everything collapses within ten steps (`open_questions.py`). The plan, written before
 the first run: rates from the one that works, 3e-4, to half of that one, for far more steps than learning takes, so
 that a slow collapse has the time that it took in the paper. Steps of the higher rates were cut from 160 before their
-first run. GRPO, GARL at the two q of the paper's report, PAFT, and
-GARL without the pathwise term. Seed 0 at every rate; seeds 1 and 2 at the rates where GRPO keeps three quarters of
-its peak and a GARL does not, or, where there is none, at the highest rate that GRPO survives. A run collapsed if its
-last validation is below half of its highest.
+first run. GRPO, GARL at the two q of the paper's report, PAFT, and GARL without the pathwise term. Seed 0 at every
+rate; seeds 1 and 2 at the rates where GRPO keeps three quarters of its peak and a GARL does not, or, where there is
+none, at the highest rate that GRPO survives. A run collapsed if its last validation is below half of its highest.
 
 Runs lie in runs/results/warm-collapse, small results in experiments/kept/warm-collapse. `--minutes` begins no run after
 so many, `--write` writes the table of what is there and trains nothing. About an hour on a quiet core.

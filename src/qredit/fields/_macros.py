@@ -1,13 +1,7 @@
 """Where macro actions begin, as numbers of tokens."""
 
 from collections.abc import Sequence
-
-from qredit.rollouts.trajectory import Trajectory
-
-
-def list_sampled(trajectory: Trajectory) -> list[bool]:
-    """For each token behind the prompt, whether the policy drew it."""
-    return [segment.sampled for segment in trajectory.segments for _ in segment.ids]
+from itertools import accumulate
 
 
 def number_macros(begins: Sequence[bool], sampled: Sequence[bool]) -> list[int]:
@@ -17,12 +11,9 @@ def number_macros(begins: Sequence[bool], sampled: Sequence[bool]) -> list[int]:
     were not sampled; a macro that is interrupted by them goes on behind them.
 
     Args:
-        begins: of each token, whether a macro begins there.
+        begins: of each sampled token, in order, whether a macro begins there; the first one does.
         sampled: of each token, whether the policy drew it.
     """
-    last = max((place for place, drawn in enumerate(sampled) if drawn), default=-1)
-    found, number = [], -1
-    for place, (new, drawn) in enumerate(zip(begins, sampled, strict=True)):
-        number += drawn and (new or place == last or number < 0)
-        found.append(number if drawn else -1)
-    return found
+    last = len(begins) - 1
+    numbers = accumulate((new or place == last for place, new in enumerate(begins[1:], start=1)), initial=0)
+    return [next(numbers) if drawn else -1 for drawn in sampled]

@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 
 from qredit.credit.macro import fixed_macros
-from qredit.fields._macros import list_sampled
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 from qredit.utils.errors import check_count
@@ -33,7 +32,7 @@ class macros_by_length(RolloutMaker):
         check_count("length", self.length, 1)
 
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
-        return {"macro": [self._number(list_sampled(one)) for one in trajectories]}
+        return {"macro": [self._number(one.sampled) for one in trajectories]}
 
     def _number(self, sampled: Sequence[bool]) -> list[int]:
         found: list[int] = fixed_macros(torch.tensor([sampled], dtype=torch.bool), self.length)[0].tolist()

@@ -1,11 +1,11 @@
 """`macro`: runs of tokens that were less and less surprising."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, pairwise
 from typing import ClassVar
 
-from qredit.fields._macros import list_sampled, number_macros
+from qredit.fields._macros import number_macros
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
 
@@ -29,9 +29,5 @@ class macros_by_perplexity(RolloutMaker):
         return {"macro": [self._number(one) for one in trajectories]}
 
     def _number(self, trajectory: Trajectory) -> list[int]:
-        sampled, before = list_sampled(trajectory), -math.inf
-        rises = []
-        for logp, drawn in zip(trajectory.logp, sampled, strict=True):
-            rises.append(drawn and logp < before)
-            before = logp if drawn else before
-        return number_macros(rises, sampled)
+        drawn = compress(trajectory.logp, trajectory.sampled)
+        return number_macros([False, *(after < before for before, after in pairwise(drawn))], trajectory.sampled)

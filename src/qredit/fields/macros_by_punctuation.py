@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, ClassVar
 
-from qredit.fields._macros import list_sampled, number_macros
+from qredit.fields._macros import number_macros
 from qredit.rewards.judge.steps import decode_pieces
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
@@ -36,10 +37,7 @@ class macros_by_punctuation(RolloutMaker):
         return {"macro": [self._number(one, tools.tokenizer) for one in trajectories]}
 
     def _number(self, trajectory: Trajectory, tokenizer: Any) -> list[int]:
-        sampled, ended = list_sampled(trajectory), False
-        begins = []
-        for text, drawn in zip(decode_pieces(trajectory.ids, tokenizer), sampled, strict=True):
-            ends = any(mark in text for mark in self.marks)
-            begins.append(drawn and ended and not ends)
-            ended = ends if drawn else ended
-        return number_macros(begins, sampled)
+        drawn = compress(decode_pieces(trajectory.ids, tokenizer), trajectory.sampled)
+        ends = [any(mark in text for mark in self.marks) for text in drawn]
+        begins = [before and not here for before, here in zip([False, *ends], ends, strict=False)]
+        return number_macros(begins, trajectory.sampled)

@@ -7,7 +7,6 @@ from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, ClassVar
 
-from qredit.fields._macros import list_sampled
 from qredit.rewards.judge.steps import decode_pieces
 from qredit.rollouts.field_maker import FieldTools, RolloutMaker
 from qredit.rollouts.trajectory import FieldValues, Trajectory
@@ -44,7 +43,7 @@ class planning_phrases(RolloutMaker):
     def make(self, trajectories: Sequence[Trajectory], tools: FieldTools) -> Mapping[str, Sequence[FieldValues]]:
         alternatives = "|".join(r"\s+".join(map(re.escape, phrase.split())) for phrase in self.phrases)
         pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)
-        drawn = [list_sampled(one)[: one.rationale_length] for one in trajectories]
+        drawn = [one.sampled[: one.rationale_length] for one in trajectories]
         marked = [
             mark_sampled(one.rationale_ids, sampled, pattern, tools.tokenizer)
             for one, sampled in zip(trajectories, drawn, strict=True)

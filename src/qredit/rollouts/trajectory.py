@@ -148,6 +148,11 @@ class Trajectory:
         return tuple(chain.from_iterable(segment.logp or (0.0,) * len(segment.ids) for segment in self.segments))
 
     @cached_property
+    def sampled(self) -> tuple[bool, ...]:
+        """For each of them, whether the policy drew it."""
+        return tuple(segment.sampled for segment in self.segments for _ in segment.ids)
+
+    @cached_property
     def head(self) -> tuple[Segment, ...]:
         """The segments before the answer it ended with: what a gold answer is put behind."""
         return self.segments[:-1] if self._answered else self.segments
