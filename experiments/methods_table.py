@@ -123,8 +123,9 @@ SYSTEMS: tuple[System, ...] = (
         "sampler",
         "`hint_failed`: groups without a success are drawn again with a hint made from the answer",
         "arXiv 2602.03143",
-        "second-hand",
+        "paper+code",
         "architecture.md#choices-worth-knowing",
+        official="BaohaoLiao/SAGE",
     ),
     System(
         "DAPO's dynamic sampling",

@@ -239,6 +239,25 @@ def test_data_with_splits_is_compared_on_its_test_split(tmp_path):
 def test_folders_tell_objectives_apart():
     texts = ["grpo()", "grpo() | entropy_bonus(0.1)", "garl(q=0.75)", "garl(q=0.5)", "reinforce_pp()"]
     assert len({slugify(text) for text in texts}) == len(texts)
+    wordy = [f"opsd(template='{{prompt}} {{answer}} {'word ' * 100}{end}')" for end in ("ä", "ö")]
+    assert len({slugify(text) for text in wordy}) == 2
+    assert all(len(slugify(text).encode()) < 200 for text in wordy)
+
+
+@pytest.mark.parametrize(
+    ("arm", "options", "words"),
+    [
+        ("garl(q=0.75, proposal=hint(share=0.5))", {"m": 3}, "3 rollouts per prompt cannot be shared"),
+        (f"opsd(template='{{prompt}} {{answer}} {'!' * 490}')", {}, "prompts with the hint do not fit"),
+    ],
+)
+def test_an_arm_that_shows_answers_is_refused_before_all(arm, options, words, tmp_path, capsys):
+    sizes = {"m": 4, "steps": 1, "seeds": 1, "questions": 2, "output": tmp_path / "out"}
+    assert main(["compare", "grpo()", arm, *flags(**sizes | options)]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cell_holds_mean_and_range(tmp_path):

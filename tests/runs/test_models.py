@@ -349,6 +349,7 @@ def test_an_id_that_cannot_be_reached_is_said_at_once(said, monkeypatch):
     )
     assert Nowhere.asked == 1
     assert "no route" in line
+    assert "model 'smolm2' (did you mean 'smollm2'?) is no folder here" in said("train", "smolm2")
 
 
 class Nowhere:

@@ -40,6 +40,7 @@ def test_every_law_has_a_mutant_and_a_subject():
     assert len(set(laws)) == len(laws)
     assert {**MUTANTS, **STAGE_MUTANTS}.keys() == set(laws)
     assert all(MUTANTS.values())
+    assert all(STAGE_MUTANTS.values())
     assert {law.name for law, _ in (*CASES, *STAGE_CASES)} == set(laws)
     assert set(SHAPED) <= set(laws)
 

@@ -1,7 +1,7 @@
 """What a model can hold: token ids that have an embedding, and the tokens of its context."""
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from qredit.rollouts.tokenizer import vocabulary_size
 from qredit.shared_prefix.support import unwrap_peft
@@ -25,4 +25,9 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> No
 
 def get_context_length(model: PreTrainedModel) -> int | None:
     """The model's context length in tokens; None is unlimited."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return read_context_length(model.config)
+
+
+def read_context_length(config: PretrainedConfig) -> int | None:
+    """The context length of a model with this configuration, in tokens; None is unlimited."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from qredit.runs.curve_plots import smooth
 from qredit.runs.experiment import EvalSpec, Variant, read_curves, run_variant
 from qredit.runs.fields import check_all_read, check_fields, select_read
 from qredit.runs.folder import ensure_writable
+from qredit.runs.hinted_prompts import check_hinted_prompts
 from qredit.runs.load import (
     check_objective_of_task,
     explain_gold_need,
@@ -33,6 +35,7 @@ from qredit.tasks.base import ExamplesWithNotes
 from qredit.utils.atomic_files import atomic_write
 
 FINAL_STEPS = 5  # steps that the end of a curve is the mean of
+_LONGEST_NAME, _NAME_KEPT = 200, 60  # bytes that a folder's name may have (file systems end at 255); characters kept
 CURVE_KEYS = {"success": "curve", "entropy": "entropy", "length": "length"}
 
 
@@ -144,6 +147,8 @@ def compare_objectives(
         if arm.warm_start is not None:
             arm.warm_start.make_options(arm.options)  # refused now, and not after other runs
     _check_golds([arm for _, arm in wanted])
+    for _, arm in wanted[:: len(settings.seeds)]:
+        check_hinted_prompts(arm.options)
     ensure_writable(folder)
     held = settings.held
     jobs = [partial(_run_one, arm, folder / f"{slugify(name)}-{arm.options.seed}", held, kept) for name, arm in wanted]
@@ -210,9 +215,11 @@ def steps_to(curve: Sequence[float], share: float, window: int = 5) -> int | Non
 
 
 def slugify(objective: str) -> str:
-    """An objective's text as part of a folder's name."""
+    """An objective's text as part of a folder's name; a long one is cut, and told from others by its hash."""
     spaced = objective.replace(THEN, "-then-").replace("=", "").replace(", ", "-").replace(" | ", "+")
-    return "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
+    plain = "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
+    mark = sha256(objective.encode()).hexdigest()[:8]
+    return plain if len(plain.encode()) <= _LONGEST_NAME else f"{plain[:_NAME_KEPT]}-{mark}"
 
 
 def plot_comparison(

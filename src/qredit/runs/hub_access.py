@@ -1,5 +1,6 @@
 """Whether a model id can be loaded: from the Hub, from what was fetched before, or not at all, said at once."""
 
+import difflib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+from qredit.runs.options import POCKET
+from qredit.runs.smollm2 import SMOLLM2
 from qredit.utils.errors import QreditError
 from qredit.utils.sanitize import summarize_error
 
+_OWN_NAMES = (POCKET, SMOLLM2)
 _PATIENCE = 10.0  # seconds for the Hub's first answer
 
 
@@ -32,15 +36,22 @@ def resolve_load_kwargs(model: str) -> dict[str, Any]:
             "with `hf auth login`"
         ) from None
     except RepositoryNotFoundError:
-        raise QreditError(f"no model '{model}': no folder here and no public id on the Hub") from None
+        raise QreditError(f"no model '{model}'{_suggest(model)}: no folder here and no public id on the Hub") from None
     except Exception as error:  # no network, a proxy, offline mode: whatever the client makes of it
         if _fetched(model):
             return {"local_files_only": True}
         raise QreditError(
-            f"model '{model}' is no folder here and was not fetched before, and the Hub cannot be reached: "
+            f"model '{model}'{_suggest(model)} is no folder here and was not fetched before, and the Hub cannot be "
+            "reached: "
             f"{summarize_error(error)}"
         ) from None
     return {}
+
+
+def _suggest(model: str) -> str:
+    """The nearest of the names that are no ids, for an error."""
+    nearest = difflib.get_close_matches(model, _OWN_NAMES, n=1)
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
 
 
 def _fetched(model: str) -> bool:

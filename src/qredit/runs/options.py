@@ -350,8 +350,10 @@ class TrainOptions:
             raise QreditError("shrink changes the weights that adapters lie on, which are not saved; leave lora out")
 
     def _check_fields(self) -> None:
-        """Refuse an objective that cannot be read, and makers of fields that it does not read."""
+        """Refuse an objective that cannot be read or shared among so few rollouts, and makers of unread fields."""
         objective, makers = self.make_objective(), self.make_fields()
+        if objective.proposal is not None:
+            objective.proposal.count(self.m)
         for name, maker in makers.items():
             check_read(name, maker, objective, makers)
             if (self.env or self.tools) and getattr(maker, "one_turn", False):

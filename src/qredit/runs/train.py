@@ -60,7 +60,7 @@ from qredit.tasks.alias_use import keep_rewarded
 from qredit.tasks.base import Example
 from qredit.tasks.overlap import count_overlap
 from qredit.trl import QreditConfig, QreditTrainer
-from qredit.trl.checks import check_drawing, check_replay
+from qredit.trl.checks import check_drawing, check_hints, check_replay, check_sampling
 from qredit.trl.environment_variables import collect_variables, get_compute_dtype
 from qredit.trl.lora import make_lora
 from qredit.trl.memory_estimate import count_parameters, count_weight_bytes, estimate_memory, get_resident_bytes
@@ -101,6 +101,8 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     args.reward_weights = None if set(weights) == {1.0} else weights
     check_drawing(options.make_objective(), args, None, made.functions)  # with episodes options refuse it
     check_replay(options.make_objective(), args)
+    check_sampling(options.make_objective(), args)
+    check_hints(options.make_objective(), args)
     data = load_data(options, "train", options.get_subset_size(), explain_gold_need(options))
     examples: Sequence[Example] = data.examples
     filtered: dict[str, int] = {}

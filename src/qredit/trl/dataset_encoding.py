@@ -1,6 +1,6 @@
 """The data sets of a run: checked before any compute is spent, and given the columns that a run reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -139,7 +139,7 @@ def encode_examples(
 
 def check_hints_fit(
     dataset: Dataset,
-    level: HintLevel,
+    levels: Sequence[HintLevel],
     tokens: TokenFormat,
     budget: TokenBudget,
     context: int | None,
@@ -149,7 +149,7 @@ def check_hints_fit(
 
     Args:
         dataset: encoded, with its answers as text.
-        level: the kind of hint that takes the most room.
+        levels: the kinds of hints; the one with the longest wording is tried.
         tokens: the layout of completions.
         budget: tokens that are sampled for one.
         context: the model's context length in tokens; None is unlimited.
@@ -159,7 +159,7 @@ def check_hints_fit(
         QreditError: which rows, how many; a prompt that cannot take a hint.
     """
     rows = _name_rows(dataset, "train_dataset")
-    wording = level.show if level.ask is None else level.ask
+    wording = max((level.ask or level.show for level in levels), key=len)
     shown = encode_hinted(dataset["prompt"][:], dataset["answer"][:], rows, tokens, template, wording)
     long = find_too_long(shown, [budget.answer] * len(shown), tokens, budget, context)
     rows.check_long(long, shown, budget, context, skip_long=False, what="prompts with the hint")

@@ -456,8 +456,7 @@ class QreditTrainer(RunTrainer, GRPOTrainer):  # type: ignore[misc]
         if kind is None:
             return None
         levels = make_hint_levels(kind, template)
-        largest = max(levels, key=lambda level: len(level.ask or level.show))
-        check_hints_fit(self.train_dataset, largest, self.format, self.budget, context, self.template)
+        check_hints_fit(self.train_dataset, levels, self.format, self.budget, context, self.template)
         return HintedRetry(self.rollout_sampler, levels, self.template, self.budget, context, rewards.score)
 
     def _make_rule_sampler(self, rewards: RewardCalculator) -> RuleSampler | None:
