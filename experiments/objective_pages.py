@@ -43,7 +43,7 @@ from qredit.utils.errors import QreditError
 FOLDER, PAGES, COMPARED = Path("runs/objectives"), Path("docs/objectives"), Path("runs/results/compare")
 COSTS = PAGES / "costs.json"
 PAGE, INDEX = (Path(__file__).with_name(name) for name in ("objective_page.md.in", "objective_index.md.in"))
-WRITTEN = ("garl", "paft", "grpo")  # by hand; their numbers are in the index
+WRITTEN = ("garl", "paft", "grpo")  # by hand, but for what was measured of them; their costs are in the index
 GROUPS, WIDTHS = (16,) * 8, (32, 1, 8)  # the sizes of a pocket step
 STEPS, REPEATS = 4, 7
 RESULTS = Path("docs/results.md")
@@ -160,7 +160,7 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
     """One method's page."""
     told, objective = about(name, REGISTRY[name]), example(name)
     effects = (read_effects(name) or {}) | dict(effect)
-    said = "\n".join(f"- {kind}: {text}" for kind, text in effects.items())
+    said = list_effects(effects)
     warned = describe_provenance(told)
     return Template(PAGE.read_text()).substitute(
         name=name,
@@ -177,6 +177,23 @@ def page(name: str, found: Cost | None, effect: Mapping[str, str]) -> str:
         cost="".join(f"{words[0].upper()}{words[1:]}. " for words in list_costs(objective)) + measured(found),
         effect=said or (ELSEWHERE if has_results(name) else NOWHERE),
     )
+
+
+def list_effects(effects: Mapping[str, str]) -> str:
+    """A line for each comparison."""
+    return "\n".join(f"- {kind}: {text}" for kind, text in effects.items())
+
+
+def write_effects(path: Path, effects: Mapping[str, str]) -> None:
+    """Put what was measured into the last section of a page that is written by hand.
+
+    Args:
+        path: of the page.
+        effects: by comparison; a page without any keeps what its hand says there.
+    """
+    before, heading, _ = path.read_text().partition("## Effect\n\n")
+    if effects:
+        path.write_text(f"{before}{heading}{list_effects(effects)}\n")
 
 
 def list_makers_of(needs: Sequence[str]) -> str:
@@ -229,6 +246,8 @@ def main() -> None:
     compared = effects()
     for name in sorted(set(REGISTRY) - set(WRITTEN)):
         (PAGES / f"{name}.md").write_text(page(name, costs.get(name), compared.get(name, {})))
+    for name in WRITTEN:
+        write_effects(PAGES / f"{name}.md", compared.get(name, {}))
     (PAGES / "README.md").write_text(index(costs))
 
 
