@@ -114,6 +114,8 @@ results: $(STAMP)
 MINUTES ?= inf
 results-real: $(STAMP)
 	$(BIN)/python experiments/real_model.py --minutes $(MINUTES)
+	$(BIN)/python experiments/real_cost.py --minutes $(MINUTES)
+	$(BIN)/python experiments/real_model.py --write
 	$(BIN)/python experiments/real_controls.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_lengths.py --minutes $(MINUTES)
 	$(BIN)/python experiments/real_gsm8k.py $(if $(GSM8K),--data $(GSM8K) --minutes $(MINUTES),--write)

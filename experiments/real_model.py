@@ -8,7 +8,7 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -133,6 +133,7 @@ def make_options(
         model=SMOLLM2,
         objective=split_arm(arm.objective)[1],
         reward=arm.reward,
+        field=arm.field,
         system_prompt=chosen.system,
         instruction=chosen.instruction,
         m=plan.ROLLOUTS,
@@ -303,6 +304,16 @@ def name_run(task: str, arm: Arm, seed: int, flipped: float) -> str:
     return f"{'wrong-' if flipped else ''}{task}-{short(arm.name)}-{seed}"
 
 
+def name_cost(task: str, arm: Arm) -> str:
+    """Of the result that holds what a step of an arm takes (`real_cost.py`)."""
+    return f"cost-{task}-{short(arm.name)}"
+
+
+def list_arms_of(task: str) -> list[Arm]:
+    """The arms of a task, in the order of its table."""
+    return [arm for arm in plan.ARMS if task == plan.TASKS[0] or arm.name in plan.SECOND_TASK_ARMS]
+
+
 def run_arm(task: str, arm: Arm, seed: int, rate: float, flipped: float, budget: RunBudget) -> None:
     """One arm and seed. One that rewards alone teach is first given `FLAT_ROLLOUTS` rollouts to find a success.
 
@@ -347,7 +358,7 @@ def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
 
 
 def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: str, flipped: float, best: str) -> str:
-    """One line for each arm that was run: success, the paired difference from `best`, length, seconds a step."""
+    """One line for each arm that was run: success, the paired difference from `best`, length, seconds of a step."""
     lines = []
     for arm in plan.ARMS:
         own = {seed: found[key] for seed in plan.SEEDS if (key := (task, arm.name, seed, flipped)) in found}
@@ -363,10 +374,13 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         train_success = percent_cell([statistics.mean(result["curve"][-5:]) for result in own.values()])
         stuck = all(result.get("flat") for result in own.values())
         rollouts = sum(result["rollouts"] for result in own.values())
-        note = f"no success in {rollouts} rollouts, weights unmoved" if stuck else train_success
-        seconds = statistics.mean(result["seconds"] / result["steps"] for result in own.values())
+        most = 100 * (1 - 0.05 ** (1 / rollouts))  # of independent rollouts: one-sided, without a success
+        unmet = f"no success in {rollouts} rollouts (95 %: at most {most:.2f} %), weights unmoved"
+        note = unmet if stuck else train_success
+        cost = read_result(name_cost(task, arm))
+        seconds = "" if cost is None else f"{cost['median']:.1f}"
         tokens = statistics.mean(statistics.mean(result["length"][-5:]) for result in own.values())
-        counted = " | ".join((*cells, told, note, f"{tokens:.1f}", f"{seconds:.0f}"))
+        counted = " | ".join((*cells, told, note, f"{tokens:.1f}", seconds))
         lines.append(f"| {arm.name} | {len(own)} | {counted} |")
     return "\n".join(lines) or "| none was run yet | | | | | | | | |"
 
@@ -468,10 +482,14 @@ def read_wordings() -> str:
     return "; ".join(told)
 
 
-def read_rates(name: str) -> str:
-    """What the sweep of an arm showed."""
-    arm = next(arm for arm in plan.ARMS if arm.name == name)
-    found = {rate: read_result(f"rate-{short(arm.name)}-{rate:g}") for rate in sorted(plan.RATES)}
+def read_rates(name: str, rates: Iterable[float] = plan.RATES) -> str:
+    """What the sweep of an arm showed.
+
+    Args:
+        name: of the arm.
+        rates: that were tried.
+    """
+    found = {rate: read_result(f"rate-{short(name)}-{rate:g}") for rate in sorted(rates)}
     return ", ".join(f"{rate:g} → {100 * height(result)[0]:.0f} %" for rate, result in found.items() if result)
 
 

@@ -132,6 +132,7 @@ class Arm:
         worded: the prompt is the best of `list_wordings`, chosen on training questions.
         rate_of: the arm of `SWEPT` whose learning rate it takes.
         reward: what its rollouts are rewarded for; None for the right answer alone.
+        field: of batch fields and their makers, as the option of training.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Arm:
     worded: bool = False
     rate_of: str = "GARL .75"
     reward: str | None = None
+    field: tuple[str, ...] = ()
 
 
 # In the order in which they are run: each seed of the first six on both tasks; the next five on the first task; those
