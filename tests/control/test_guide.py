@@ -108,12 +108,29 @@ def test_it_begins_at_the_quietest_q_that_is_loud():
     assert start_controller(groups(-1.0), M, 1.0, True)[0].q == 0.0
 
 
-def test_q_falls_as_likelihood_rises_and_never_comes_back():
+def test_q_falls_as_likelihood_rises_and_stays_while_it_is_heard():
+    """At the q that -3 leaves, 0.55, likelihoods of 1e-6 still give 10^-3.4."""
     start, _ = start_controller(groups(-14.0), M, 1.0, False)
-    controller, decisions = after(start, *[groups(-8.0)] * WINDOW, *[groups(-3.0)] * WINDOW, *[groups(-14.0)] * WINDOW)
+    controller, decisions = after(start, *[groups(-8.0)] * WINDOW, *[groups(-3.0)] * WINDOW, *[groups(-6.0)] * WINDOW)
     falling = [one.q for one in decisions]
     assert falling == sorted(falling, reverse=True)
     assert controller.q == falling[-1] == smallest_sufficient_q([-3.0], [-3.0], M, MIN_LOG10_SIGNAL)
+
+
+@pytest.mark.parametrize(("most", "moves"), [(1.0, True), (0.6, True), (1.0, False)])
+def test_q_rises_where_the_present_one_is_silent(most, moves):
+    """At q = 0 likelihoods of 1e-9 are a thousandth of 1e-6; four steps of them decide nothing, and the fifth does."""
+    start = QController(0.0, M, moves=moves, most=most)
+    quiet, decisions = after(start, *[groups(-9.0)] * (WINDOW - 1), groups(-5.5), *[groups(-9.0)] * (WINDOW - 1))
+    assert (quiet.q, decisions) == (0.0, [])
+    raised, (decision,) = after(quiet, groups(-9.0))
+    assert raised.q == decision.q == min(smallest_sufficient_q([-9.0], [-9.0], M, MIN_LOG10_SIGNAL), most) > 0
+    assert after(raised, *[groups(-9.0)] * 2 * WINDOW) == (raised, [])
+
+
+def test_groups_without_any_likelihood_raise_q_too():
+    nothing = GroupStats((-math.inf,) * 8, (-math.inf,) * 8, ())
+    assert after(QController(0.25, M), *[nothing] * WINDOW)[0].q == 1.0
 
 
 def test_one_lucky_step_decides_nothing():
@@ -150,7 +167,9 @@ def test_paft_waits_while_a_q_of_zero_is_only_the_limit():
 
 def test_a_controller_comes_back_from_json_as_it_was():
     controller, _ = after(QController(0.9, M), *[groups(-9.0)] * 3, GroupStats((-math.inf,), (-math.inf,), ()))
-    assert controller_module.restore_controller(json.loads(json.dumps(controller.state()))) == controller
+    assert controller_module.restore_controller(json.loads(json.dumps(controller.state())), 1.0) == controller
+    former = {name: value for name, value in controller.state().items() if name != "most"}
+    assert controller_module.restore_controller(former, 0.9).most == 0.9
 
 
 # --- the objective

@@ -77,7 +77,7 @@ class AutoQ:
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Go on from a `state_dict`."""
-        self.controller = restore_controller(state["controller"])
+        self.controller = restore_controller(state["controller"], self.most)
         self.decisions = [Decision(**one) for one in state["decisions"]]
 
 

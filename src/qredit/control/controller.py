@@ -1,7 +1,7 @@
 """The controller behind `q: auto`: which q and which estimator the next step takes, from what the last ones showed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ from qredit.utils.formatting import format_probability
 MIN_LOG10_SIGNAL = -2.0
 """log10 of the median group's effective reward to be kept: a factor 10^6 above Adam's epsilon. Kept and not only
 reached, for Adam remembers the scale of past gradients."""
+SILENT_LOG10_SIGNAL = -6.0
+"""log10 of the effective reward from which a q is as good as none: two orders above Adam's epsilon, four below what is
+kept."""
 WINDOW = 5
 """Steps that a decision looks at."""
 MIN_EFFECTIVE_RATIONALES = 4.0
@@ -55,16 +58,18 @@ class Decision:
 
 @dataclass(frozen=True)
 class QController:
-    """Lowers q as p̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back.
+    """Lowers q as p̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back to GARL.
 
-    q is the smallest at which the median group's effective reward was 10^`MIN_LOG10_SIGNAL` in each of the last steps;
-    it only falls. PAFT takes over where that is q = 0, so nothing is left to amplify, if the median group rests on
-    `MIN_EFFECTIVE_RATIONALES` rationales.
+    q is the smallest at which the median group's effective reward was 10^`MIN_LOG10_SIGNAL` in each of the last steps.
+    It falls to that, and rises only where it was below 10^`SILENT_LOG10_SIGNAL` in each of them: then nothing else
+    would move the weights. PAFT takes over where that is q = 0, so nothing is left to amplify, if the median group
+    rests on `MIN_EFFECTIVE_RATIONALES` rationales.
 
     Attributes:
         m: rollouts of a group.
         moves: whether it may change the estimator.
         recent: the groups of the last steps, of `WINDOW` at most.
+        most: q rises no higher.
     """
 
     q: float
@@ -72,13 +77,17 @@ class QController:
     estimator: Estimator = "garl"
     moves: bool = True
     recent: tuple[GroupStats, ...] = ()
+    most: float = 1.0
 
     def observe(self, step: int, groups: GroupStats) -> tuple["QController", Decision | None]:
         """The controller after a step, and what it decided for the next ones, if anything."""
         seen = replace(self, recent=(*self.recent, groups)[-WINDOW:])
         if len(seen.recent) < WINDOW:
             return seen, None
-        wanted = max(smallest_sufficient_q(one.largest, one.p_hat, self.m, MIN_LOG10_SIGNAL) for one in seen.recent)
+        enough = [smallest_sufficient_q(one.largest, one.p_hat, self.m, MIN_LOG10_SIGNAL) for one in seen.recent]
+        wanted, raised = max(enough), min(*enough, self.most)
+        if self.q < raised and seen._is_silent:
+            return _decided(replace(seen, q=raised), step, _because(seen.recent, self.m, raised))
         if wanted < self.q:
             return _decided(replace(seen, q=wanted), step, _because(seen.recent, self.m, wanted))
         # q may be 0 because the run allows no more: then something is left to amplify.
@@ -91,6 +100,12 @@ class QController:
     def _effective(self) -> float:
         """Effective rationales, median over groups; 0 where none has likelihood."""
         return lower_median([value for groups in self.recent for value in groups.ess], 0.0)
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether the present q was too small in every step to move the weights."""
+        levels = (signal_level(one.largest, one.p_hat, self.m, self.q) for one in self.recent)
+        return all(level < SILENT_LOG10_SIGNAL for level in levels)
 
     @property
     def _is_sound(self) -> bool:
@@ -107,19 +122,23 @@ def start_controller(groups: GroupStats, m: int, most: float, moves: bool) -> tu
     Args:
         groups: what the groups of some prompts showed.
         m: rollouts per prompt.
-        most: q begins no higher.
+        most: q begins and rises no higher.
         moves: whether the estimator may change.
     """
-    start = QController(
-        q=min(smallest_sufficient_q(groups.largest, groups.p_hat, m, MIN_LOG10_SIGNAL), most), m=m, moves=moves
-    )
+    enough = smallest_sufficient_q(groups.largest, groups.p_hat, m, MIN_LOG10_SIGNAL)
+    start = QController(q=min(enough, most), m=m, moves=moves, most=most)
     return _decided(start, 0, _because((groups,), m, start.q))
 
 
-def restore_controller(state: dict[str, Any]) -> QController:
-    """The controller of a `state`."""
+def restore_controller(state: Mapping[str, Any], most: float) -> QController:
+    """The controller of a `state`.
+
+    Args:
+        state: as a checkpoint holds it; those of former versions do not say how high q may rise.
+        most: what to take then.
+    """
     recent = tuple(GroupStats(**{name: tuple(values) for name, values in one.items()}) for one in state["recent"])
-    return QController(**{**state, "recent": recent})
+    return QController(**{"most": most, **state, "recent": recent})
 
 
 def _decided(controller: QController, step: int, reason: str) -> tuple[QController, Decision]:

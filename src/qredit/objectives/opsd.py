@@ -26,7 +26,9 @@ def opsd(template: str = HINT_TEMPLATE, ratio_max: float = 2.0) -> Objective:
 
     Zero where the two agree, on forced closing tokens and on text that a tool wrote. Known failures: the style drifts
     to that of a model that was told the answer, and what only the teacher can know is learned as if it were known
-    (arXiv 2606.11709, 2608.01735). Another teacher than the policy is `teacher_log_ratio` with its name.
+    (arXiv 2606.11709, 2608.01735). It leads no farther than to the model behind the hint: see how that answers first.
+    As the policy moves, its teacher does. One that stays, as in the official code, is `teacher_log_ratio('told')` in
+    the place of the stage here, and `--field "logp@told=behind_prompt(template, model=PATH)"`.
 
     Source: arXiv 2601.18734, compared with the official code, siyan-zhao/OPSD at 590ec26: `opsd_trainer.py`, its loss
     over sampled tokens (`use_tinker_loss`). Difference: its default is a Jensen-Shannon divergence over the whole
