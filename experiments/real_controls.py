@@ -49,6 +49,7 @@ from real_model import (
     list_questions,
     make_options,
     name_run,
+    read_kept,
     read_rates,
     read_result,
     remove_weights,
@@ -67,6 +68,7 @@ from qredit.runs.parallel import run_parallel
 from qredit.runs.sft import finetune
 from qredit.runs.smollm2 import SMOLLM2
 from qredit.runs.warm_start import split_arm
+from qredit.stats.interval import Interval
 
 TEXT = Path(__file__).with_name("real_controls.md.in")
 TOLD_TASK = plan.TASKS[0]
@@ -313,7 +315,35 @@ def write_shown() -> Iterator[str]:
             names = ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")
             cells = [percent_cell([one[name] for one in own.values()]) for name in names]
             cells.append("" if gap is None else gap_cell(gap))
+            cells.append(gap_cell(compare_shown(task, steps, "GARL .75")))
             yield f"| {task} | {steps} | {len(own)} | {' | '.join(cells)} |"
+
+
+def compare_shown(task: str, steps: int, arm: str) -> Interval:
+    """p@1 of fine-tuning alone less that of an arm, with the same seeds.
+
+    Args:
+        task: whose questions.
+        steps: of the fine-tuning.
+        arm: of the tables of the real model; every seed of it was run.
+    """
+    found = read_kept()
+    shown = [read_result(Shown(task, steps, seed).name) for seed in plan.SEEDS]
+    return paired_difference([one for one in shown if one], [found[task, arm, seed, 0.0] for seed in plan.SEEDS])
+
+
+def write_apart(steps: int = SHOWN[-1]) -> str:
+    """The arms that fine-tuning alone is told from on every task, with the differences.
+
+    Args:
+        steps: of the fine-tuning.
+    """
+    told = []
+    for arm in plan.SECOND_TASK_ARMS:
+        gaps = [compare_shown(task, steps, arm) for task in plan.TASKS]
+        if all(gap.low > 0 or gap.high < 0 for gap in gaps):
+            told.append(f"{arm} {' and '.join(map(gap_cell, gaps))}")
+    return ", ".join(told) or "none"
 
 
 def write_kinder() -> Iterator[str]:
@@ -377,7 +407,12 @@ def main() -> None:
         "m": PROBED["m"],
         "examples": PROBED["examples"],
     }
-    said |= {"hinted": write_hinted(), "beyond": write_beyond(), "asked": CHOOSING.questions * CHOOSING.k}
+    said |= {
+        "hinted": write_hinted(),
+        "beyond": write_beyond(),
+        "apart": write_apart(),
+        "asked": CHOOSING.questions * CHOOSING.k,
+    }
     text = Template(TEXT.read_text()).substitute(said, **{name: "\n".join(rows) for name, rows in tables.items()})
     insert(PAGE, "real controls", text)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import real_plan as plan
 import torch
-from real_model import FOLDER, STORE, choose_rates, list_arms_of, make_options, name_cost
+from real_model import FOLDER, STORE, choose_rates, choose_wording, list_arms_of, make_options, name_cost
 from rich.console import Console
 from rich.progress import track
 from run_budget import parse_budget
@@ -50,6 +50,8 @@ def main() -> None:
     """Measure what is missing; `real_model.py --write` writes it."""
     _, budget = parse_budget(argparse.ArgumentParser(description=__doc__))
     rates = choose_rates(Console(quiet=True), 1)
+    for task in plan.TASKS:
+        choose_wording(task)  # on one thread, as it was kept
     torch.set_num_threads(THREADS)
     arms = [(task, arm) for task in plan.TASKS for arm in list_arms_of(task)]
     for of, arm in track(arms, "seconds of a step"):

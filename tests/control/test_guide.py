@@ -128,9 +128,16 @@ def test_q_rises_where_the_present_one_is_silent(most, moves):
     assert after(raised, *[groups(-9.0)] * 2 * WINDOW) == (raised, [])
 
 
-def test_groups_without_any_likelihood_raise_q_too():
+def test_a_q_that_rises_goes_with_garl_and_paft_may_come_back():
+    paft, _ = after(QController(0.0, M), *[groups(-1.0)] * WINDOW)
+    raised, _ = after(paft, *[groups(-9.0)] * WINDOW)
+    assert (paft.estimator, raised.estimator, raised.q > 0) == ("paft", "garl", True)
+    assert after(raised, *[groups(-1.0)] * 2 * WINDOW)[0].estimator == "paft"
+
+
+def test_no_q_helps_groups_without_any_likelihood():
     nothing = GroupStats((-math.inf,) * 8, (-math.inf,) * 8, ())
-    assert after(QController(0.25, M), *[nothing] * WINDOW)[0].q == 1.0
+    assert after(QController(0.25, M), *[nothing] * WINDOW)[0].q == 0.25
 
 
 def test_one_lucky_step_decides_nothing():

@@ -13,8 +13,9 @@ MIN_LOG10_SIGNAL = -2.0
 """log10 of the median group's effective reward to be kept: a factor 10^6 above Adam's epsilon. Kept and not only
 reached, for Adam remembers the scale of past gradients."""
 SILENT_LOG10_SIGNAL = -6.0
-"""log10 of the effective reward from which a q is as good as none: two orders above Adam's epsilon, four below what is
-kept."""
+"""log10 of the effective reward below which q rises again: four orders below what is kept, so that after louder steps
+Adam, which divides by those, hardly moves the median group's answers. A judgement, made after a run that had stayed at
+q = 0 while likelihoods fell to 1e-12."""
 WINDOW = 5
 """Steps that a decision looks at."""
 MIN_EFFECTIVE_RATIONALES = 4.0
@@ -58,12 +59,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class QController:
-    """Lowers q as p̂ rises, and moves from GARL to PAFT once posterior sampling is sound; it never goes back to GARL.
+    """Lowers q as p̂ rises, and moves from GARL to PAFT once posterior sampling is sound.
 
     q is the smallest at which the median group's effective reward was 10^`MIN_LOG10_SIGNAL` in each of the last steps.
-    It falls to that, and rises only where it was below 10^`SILENT_LOG10_SIGNAL` in each of them: then nothing else
-    would move the weights. PAFT takes over where that is q = 0, so nothing is left to amplify, if the median group
-    rests on `MIN_EFFECTIVE_RATIONALES` rationales.
+    It falls to that. It rises only where the effective reward was below 10^`SILENT_LOG10_SIGNAL` in each of them, and
+    then GARL is back. PAFT takes over where q is 0, so nothing is left to amplify, if the median group rests on
+    `MIN_EFFECTIVE_RATIONALES` rationales.
 
     Attributes:
         m: rollouts of a group.
@@ -87,7 +88,7 @@ class QController:
         enough = [smallest_sufficient_q(one.largest, one.p_hat, self.m, MIN_LOG10_SIGNAL) for one in seen.recent]
         wanted, raised = max(enough), min(*enough, self.most)
         if self.q < raised and seen._is_silent:
-            return _decided(replace(seen, q=raised), step, _because(seen.recent, self.m, raised))
+            return _decided(replace(seen, q=raised, estimator="garl"), step, _because(seen.recent, self.m, raised))
         if wanted < self.q:
             return _decided(replace(seen, q=wanted), step, _because(seen.recent, self.m, wanted))
         # q may be 0 because the run allows no more: then something is left to amplify.
@@ -103,9 +104,9 @@ class QController:
 
     @property
     def _is_silent(self) -> bool:
-        """Whether the present q was too small in every step to move the weights."""
+        """Whether the present q left the median group as good as nothing in every step, and another would not."""
         levels = (signal_level(one.largest, one.p_hat, self.m, self.q) for one in self.recent)
-        return all(level < SILENT_LOG10_SIGNAL for level in levels)
+        return all(-math.inf < level < SILENT_LOG10_SIGNAL for level in levels)
 
     @property
     def _is_sound(self) -> bool:

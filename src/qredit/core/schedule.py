@@ -118,7 +118,7 @@ class auto(Schedule):
     """Not progress but the run itself decides: a trainer looks at what its groups show (`qredit.control`).
 
     Args:
-        start: the most that it may begin with; what it is wherever nothing guides it.
+        start: the most that it may be; what it is wherever nothing guides it.
     """
 
     start: float = 1.0
