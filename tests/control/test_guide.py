@@ -128,7 +128,7 @@ def test_q_rises_where_the_present_one_is_silent(most, moves):
     assert after(raised, *[groups(-9.0)] * 2 * WINDOW) == (raised, [])
 
 
-def test_a_q_that_rises_goes_with_garl_and_paft_may_come_back():
+def test_a_q_that_rises_goes_with_garl():
     paft, _ = after(QController(0.0, M), *[groups(-1.0)] * WINDOW)
     raised, _ = after(paft, *[groups(-9.0)] * WINDOW)
     assert (paft.estimator, raised.estimator, raised.q > 0) == ("paft", "garl", True)
