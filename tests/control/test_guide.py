@@ -108,7 +108,7 @@ def test_it_begins_at_the_quietest_q_that_is_loud():
     assert start_controller(groups(-1.0), M, 1.0, True)[0].q == 0.0
 
 
-def test_q_falls_as_likelihood_rises_and_stays_while_it_is_heard():
+def test_q_falls_as_likelihood_rises_and_stays_while_heard():
     """At the q that -3 leaves, 0.55, likelihoods of 1e-6 still give 10^-3.4."""
     start, _ = start_controller(groups(-14.0), M, 1.0, False)
     controller, decisions = after(start, *[groups(-8.0)] * WINDOW, *[groups(-3.0)] * WINDOW, *[groups(-6.0)] * WINDOW)
