@@ -42,6 +42,7 @@ from real_model import (
     HELD,
     PAGE,
     STORE,
+    Key,
     ask_questions,
     choose_rates,
     choose_wording,
@@ -55,6 +56,7 @@ from real_model import (
     remove_weights,
     run,
     short,
+    tell_success,
     try_rate,
 )
 from rich.console import Console
@@ -277,6 +279,8 @@ class Beyond:
         try_rate(next(arm for arm in plan.ARMS if arm.name == self.of), self.rate)
 
 
+Kept = Mapping[Key, Mapping[str, Any]]
+"""Results of the tables of the real model."""
 Job = Shown | Kinder | Probed | Hinted | Again | Beyond
 
 
@@ -302,8 +306,12 @@ def run_job(job: Job, rates: Mapping[str, float], budget: RunBudget) -> None:
         job.run(rates)
 
 
-def write_shown() -> Iterator[str]:
-    """A line for each task and number of steps: success, and by how much it is below that with GRPO behind it."""
+def write_shown(kept: Kept) -> Iterator[str]:
+    """A line for each task and number of steps: success, by how much it is below that with GRPO, and that of GARL .75.
+
+    Args:
+        kept: what was run of the tables of the real model.
+    """
     for task in plan.TASKS:
         for steps in SHOWN:
             found = {seed: read_result(Shown(task, steps, seed).name) for seed in plan.SEEDS}
@@ -312,35 +320,35 @@ def write_shown() -> Iterator[str]:
                 continue
             behind = {seed: one for seed in own if (one := read_result(name_run(task, ARM, seed, 0.0))) is not None}
             gap = paired_difference([own[seed] for seed in behind], list(behind.values())) if behind else None
-            names = ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")
-            cells = [percent_cell([one[name] for one in own.values()]) for name in names]
+            cells = tell_success(own.values())
             cells.append("" if gap is None else gap_cell(gap))
-            cells.append(gap_cell(compare_shown(task, steps, "GARL .75")))
+            cells.append(gap_cell(compare_shown(kept, task, steps, "GARL .75")))
             yield f"| {task} | {steps} | {len(own)} | {' | '.join(cells)} |"
 
 
-def compare_shown(task: str, steps: int, arm: str) -> Interval:
+def compare_shown(kept: Kept, task: str, steps: int, arm: str) -> Interval:
     """p@1 of fine-tuning alone less that of an arm, with the same seeds.
 
     Args:
+        kept: what was run of the tables of the real model.
         task: whose questions.
         steps: of the fine-tuning.
         arm: of the tables of the real model; every seed of it was run.
     """
-    found = read_kept()
     shown = [read_result(Shown(task, steps, seed).name) for seed in plan.SEEDS]
-    return paired_difference([one for one in shown if one], [found[task, arm, seed, 0.0] for seed in plan.SEEDS])
+    return paired_difference([one for one in shown if one], [kept[task, arm, seed, 0.0] for seed in plan.SEEDS])
 
 
-def write_apart(steps: int = SHOWN[-1]) -> str:
+def write_apart(kept: Kept, steps: int = SHOWN[-1]) -> str:
     """The arms that fine-tuning alone is told from on every task, with the differences.
 
     Args:
+        kept: what was run of the tables of the real model.
         steps: of the fine-tuning.
     """
     told = []
     for arm in plan.SECOND_TASK_ARMS:
-        gaps = [compare_shown(task, steps, arm) for task in plan.TASKS]
+        gaps = [compare_shown(kept, task, steps, arm) for task in plan.TASKS]
         if all(gap.low > 0 or gap.high < 0 for gap in gaps):
             told.append(f"{arm} {' and '.join(map(gap_cell, gaps))}")
     return ", ".join(told) or "none"
@@ -384,8 +392,7 @@ def write_again() -> Iterator[str]:
     for arm in (tabled["OPSD"], *AGAIN[:2], tabled["RLPR"], *AGAIN[2:]):
         found = [one for seed in plan.SEEDS if (one := read_result(Again(arm, seed).name)) is not None]
         if found:
-            names = ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")
-            cells = [percent_cell([one[name] for one in found]) for name in names]
+            cells = tell_success(found)
             cells.append(percent_cell([fmean(one["curve"][-5:]) for one in found]))
             cells.append(percent_cell([one["ended"] for one in found]))
             yield f"| {arm.name} | {len(found)} | {' | '.join(cells)} |"
@@ -400,7 +407,8 @@ def main() -> None:
             choose_wording(task)  # asked here once: the runs read it
         rates = choose_rates(console, workers)
         run_parallel("controls", [partial(run_job, job, rates, budget) for job in list_jobs()], console, workers)
-    tables = {"shown": write_shown(), "kinder": write_kinder(), "probed": write_probed(), "again": write_again()}
+    kept = read_kept()
+    tables = {"shown": write_shown(kept), "kinder": write_kinder(), "probed": write_probed(), "again": write_again()}
     said: dict[str, Any] = {
         "questions": HELD.questions,
         "samples": HELD.k,
@@ -410,7 +418,7 @@ def main() -> None:
     said |= {
         "hinted": write_hinted(),
         "beyond": write_beyond(),
-        "apart": write_apart(),
+        "apart": write_apart(kept),
         "asked": CHOOSING.questions * CHOOSING.k,
     }
     text = Template(TEXT.read_text()).substitute(said, **{name: "\n".join(rows) for name, rows in tables.items()})

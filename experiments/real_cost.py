@@ -26,7 +26,7 @@ STEPS, THREADS = 5, 2
 
 
 def measure(task: str, arm: plan.Arm, rate: float) -> dict[str, Any]:
-    """The seconds of each step, by what they were spent on.
+    """The seconds of each step, and the median of the later ones.
 
     Args:
         task: whose questions.

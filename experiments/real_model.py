@@ -8,7 +8,7 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -357,6 +357,11 @@ def list_jobs() -> Iterator[tuple[str, Arm, int, float]]:
         yield from ((first, arm, seed, 0.0) for arm in plan.ARMS[further:])
 
 
+def tell_success(results: Collection[Mapping[str, Any]]) -> list[str]:
+    """p@1, p@k and m@k of an arm as cells: the mean, the smallest and the largest seed."""
+    return [percent_cell([result[name] for result in results]) for name in ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")]
+
+
 def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: str, flipped: float, best: str) -> str:
     """One line for each arm that was run: success, the paired difference from `best`, length, seconds of a step."""
     lines = []
@@ -365,9 +370,7 @@ def table(found: Mapping[tuple[str, str, int, float], Mapping[str, Any]], task: 
         if not own:
             continue
         rival = {seed: found[key] for seed in own if (key := (task, best, seed, flipped)) in found}
-        cells = [
-            percent_cell([result[name] for result in own.values()]) for name in ("p@1", f"p@{HELD.k}", f"m@{HELD.k}")
-        ]
+        cells = tell_success(own.values())
         shared = sorted(own.keys() & rival.keys())
         gap = paired_difference([own[s] for s in shared], [rival[s] for s in shared]) if shared else None
         told = "" if arm.name == best or gap is None else gap_cell(gap)

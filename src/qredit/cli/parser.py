@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import difflib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, find_nearest
 
 T = TypeVar("T")
 FieldTypes = tuple[Any, ...]
@@ -299,5 +298,5 @@ def _unknown_flag(parser: argparse.ArgumentParser, name: str, further: Iterable[
 
 
 def _nearest(name: str, choices: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean '{found[0]}'?" if found else ""
+    found = find_nearest(name, choices)
+    return "" if found is None else f"; did you mean '{found}'?"

@@ -218,8 +218,9 @@ def slugify(objective: str) -> str:
     """An objective's text as part of a folder's name; a long one is cut, and told from others by its hash."""
     spaced = objective.replace(THEN, "-then-").replace("=", "").replace(", ", "-").replace(" | ", "+")
     plain = "".join(c for c in spaced if c.isalnum() or c in ".-+_") or "objective"
-    mark = sha256(objective.encode()).hexdigest()[:8]
-    return plain if len(plain.encode()) <= _LONGEST_NAME else f"{plain[:_NAME_KEPT]}-{mark}"
+    if len(plain.encode()) <= _LONGEST_NAME:
+        return plain
+    return f"{plain[:_NAME_KEPT]}-{sha256(objective.encode()).hexdigest()[:8]}"
 
 
 def plot_comparison(

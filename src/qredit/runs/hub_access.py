@@ -1,6 +1,5 @@
 """Whether a model id can be loaded: from the Hub, from what was fetched before, or not at all, said at once."""
 
-import difflib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from qredit.runs.options import POCKET
 from qredit.runs.smollm2 import SMOLLM2
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, find_nearest
 from qredit.utils.sanitize import summarize_error
 
 _OWN_NAMES = (POCKET, SMOLLM2)
@@ -42,16 +41,15 @@ def resolve_load_kwargs(model: str) -> dict[str, Any]:
             return {"local_files_only": True}
         raise QreditError(
             f"model '{model}'{_suggest(model)} is no folder here and was not fetched before, and the Hub cannot be "
-            "reached: "
-            f"{summarize_error(error)}"
+            f"reached: {summarize_error(error)}"
         ) from None
     return {}
 
 
 def _suggest(model: str) -> str:
     """The nearest of the names that are no ids, for an error."""
-    nearest = difflib.get_close_matches(model, _OWN_NAMES, n=1)
-    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
+    nearest = find_nearest(model, _OWN_NAMES)
+    return "" if nearest is None else f" (did you mean '{nearest}'?)"
 
 
 def _fetched(model: str) -> bool:

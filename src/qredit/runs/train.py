@@ -89,7 +89,7 @@ def train(options: TrainOptions, output: Path, console: Console, resume: bool = 
 
 def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrainer, dict[str, Any]]:
     """The trainer of a run, and what is worth recording about its data."""
-    given = parse_rewards(options.rewards)
+    given, objective = parse_rewards(options.rewards), options.make_objective()
     check_objective_of_task(options)
     made = check_fields(options)
     parse_vllm(options)
@@ -99,10 +99,10 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     args = make_config(options, folder.path)
     weights = [reward.weight for reward in given]
     args.reward_weights = None if set(weights) == {1.0} else weights
-    check_drawing(options.make_objective(), args, None, made.functions)  # with episodes options refuse it
-    check_replay(options.make_objective(), args)
-    check_sampling(options.make_objective(), args)
-    check_hints(options.make_objective(), args)
+    check_drawing(objective, args, None, made.functions)  # with episodes options refuse it
+    check_replay(objective, args)
+    check_sampling(objective, args)
+    check_hints(objective, args)
     data = load_data(options, "train", options.get_subset_size(), explain_gold_need(options))
     examples: Sequence[Example] = data.examples
     filtered: dict[str, int] = {}
@@ -141,7 +141,7 @@ def build_trainer(options: TrainOptions, folder: RunFolder) -> tuple[QreditTrain
     with reraise_as_qredit_error(ValueError, ImportError):
         trainer = WarmupTrainer(
             model,
-            options.make_objective(),
+            objective,
             args,
             make_dataset(
                 examples,

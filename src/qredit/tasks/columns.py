@@ -1,6 +1,5 @@
 """Which columns of a user's table hold the prompt, the answer and its aliases: as given, or by the names others use."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from qredit.tasks.base import NEEDED, Record
 from qredit.tasks.cells import parse_chat, split_chat
 from qredit.tasks.table import get_field, has_field
-from qredit.utils.errors import QreditError
+from qredit.utils.errors import QreditError, find_nearest
 
 _PROMPTS = ("prompt", "messages", "question", "problem", "query", "instruction", "input")
 _ANSWERS = (
@@ -83,7 +82,7 @@ def _usual(where: str, record: Record, role: str, names: Sequence[str]) -> str |
 
 def _missing(where: str, record: Record, role: str, why: str) -> QreditError:
     """In the words of `Table.iter_records` for a column that is not there, and the option that names another."""
-    nearest = difflib.get_close_matches(role, record, n=1)
-    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    nearest = find_nearest(role, record)
+    hint = "" if nearest is None else f"did you mean '{nearest}'? "
     names = ", ".join(sorted(map(str, record)))
     return QreditError(f"{where}: no field '{role}'; {hint}There are: {names}; name one with --{role}-column: {why}")

@@ -1,13 +1,12 @@
 """Records of one file, each with its place for messages, and fields found by their dotted names."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qredit.tasks.base import PLACE_KEY, Example, Record
 from qredit.tasks.normal_forms import find_unreadable
-from qredit.utils.errors import QreditError, unknown_name_error
+from qredit.utils.errors import QreditError, find_nearest, unknown_name_error
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ def _look_up(record: Record, field: str) -> tuple[Any, str | None]:
         if not isinstance(value, Mapping):
             return None, f"field '{field}' is missing: the part before '{name}' is not an object"
         if name not in value:
-            nearest = difflib.get_close_matches(name, value, n=1)
-            hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+            nearest = find_nearest(name, value)
+            hint = "" if nearest is None else f"did you mean '{nearest}'? "
             return None, f"no field '{field}'; {hint}There are: {', '.join(sorted(map(str, value)))}"
         value = value[name]
     return value, None

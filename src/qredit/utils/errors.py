@@ -11,6 +11,11 @@ class QreditError(ValueError):
     """Something the user gave cannot be used. The message is one line; the command line prints it and exits with 2."""
 
 
+def find_nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that a name was most likely meant for; None where none is near."""
+    return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
+
+
 def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditError:
     """The error for a name that is not among `choices`, with the nearest one first when there is one.
 
@@ -23,8 +28,8 @@ def unknown_name_error(kind: str, name: str, choices: Iterable[str]) -> QreditEr
         choices: names that there are.
     """
     names = sorted(choices)
-    nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    nearest = find_nearest(name, names)
+    hint = "" if nearest is None else f"did you mean '{nearest}'? "
     return QreditError(f"unknown {kind} '{name}'; {hint}Choices: {', '.join(names)}")
 
 
